@@ -1,0 +1,83 @@
+//! `pinpipe api`: the routes that the gateway serves.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::control::ControlClient;
+use crate::error::{Error, Result};
+use crate::gateway::Deployment;
+use crate::output::{Printer, Report};
+
+/// What to do with the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ApiCommand {
+    /// Deploy the routes to Kafka and Kinesis
+    Deploy,
+    /// Show what is deployed
+    Status,
+    /// Print the invoke URL
+    Url,
+    /// Take the routes back
+    Delete,
+}
+
+#[derive(Debug, Serialize)]
+struct ApiReport {
+    url: String,
+    #[serde(flatten)]
+    deployment: Deployment,
+}
+
+impl Report for ApiReport {
+    fn text(&self) -> String {
+        let routes: Vec<String> = self.deployment.routes.iter().map(|route| format!("  {route}")).collect();
+        format!("{} (deployed {})\n{}", self.url, self.deployment.deployed_at.format("%Y-%m-%d %H:%M:%S UTC"), routes.join("\n"))
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Url {
+    url: String,
+}
+
+impl Report for Url {
+    fn text(&self) -> String {
+        self.url.clone()
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Deleted {
+    deleted: bool,
+}
+
+impl Report for Deleted {
+    fn text(&self) -> String {
+        if self.deleted { "deleted the routes".into() } else { "no routes were deployed".into() }
+    }
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// No stack is running; nothing is deployed where something is to be shown.
+pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
+    if command == ApiCommand::Url {
+        printer.report(&Url { url: config.endpoints().gateway_url()? });
+        return Ok(());
+    }
+    let client = ControlClient::new(config)?;
+    let url = config.endpoints().gateway_url()?;
+    match command {
+        ApiCommand::Deploy => printer.report(&ApiReport { url, deployment: client.deploy_routes().await? }),
+        ApiCommand::Status => {
+            let deployment = client.routes().await?;
+            let deployment = deployment.ok_or_else(|| Error::failed("no routes are deployed").hint("`pinpipe api deploy` deploys them"))?;
+            printer.report(&ApiReport { url, deployment });
+        }
+        ApiCommand::Delete => printer.report(&Deleted { deleted: client.delete_routes().await? }),
+        ApiCommand::Url => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! The one typed configuration that every subcommand shares.
+//!
+//! Layers, the later the stronger: `config/local.toml` (built in), the user's
+//! TOML file, `PINPIPE__SECTION__KEY` variables, flags.
+
+mod endpoints;
+mod load;
+mod runtime;
+mod types;
+
+pub use endpoints::lake_bucket;
+pub use load::{Overrides, load};
+pub use runtime::{Addresses, Runtime};
+pub use types::*;
+
+/// The built-in default, and what `init --target local` writes.
+pub const LOCAL_TOML: &str = include_str!("../../config/local.toml");
+/// What `init --target aws` writes.
+pub const AWS_TOML: &str = include_str!("../../config/aws.toml");

@@ -1,0 +1,55 @@
+//! Where a running `pinpipe local` is found: the file it writes into its data folder.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, on_path};
+
+/// Addresses of the local servers, `host:port` each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    pub kafka: String,
+    pub gateway: String,
+    pub kinesis: String,
+    pub control: String,
+}
+
+/// What `local.json` says: which process serves what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    pub pid: u32,
+    pub addresses: Addresses,
+}
+
+impl Runtime {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("local.json")
+    }
+
+    /// Leaves word for other commands; replaces what an earlier run left.
+    pub fn write(&self, data_dir: &Path) -> Result<()> {
+        let path = Self::path(data_dir);
+        let text = serde_json::to_vec_pretty(self).map_err(|error| Error::failed("cannot write addresses").because(error))?;
+        let draft = path.with_extension("json.new");
+        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)).map_err(|error| on_path("write", &path, error))
+    }
+
+    /// What a running `local` left in this data folder.
+    ///
+    /// # Errors
+    /// There is none: says how to start it.
+    pub fn read(data_dir: &Path) -> Result<Self> {
+        let not_running = || {
+            Error::failed(format!("the local stack is not running in `{}`", data_dir.display()))
+                .hint("start it with `pinpipe local` in another terminal, or name an address in the configuration")
+        };
+        let text = std::fs::read(Self::path(data_dir)).map_err(|_| not_running())?;
+        serde_json::from_slice(&text).map_err(|error| not_running().because(error))
+    }
+
+    /// Takes the word back on a clean stop.
+    pub fn remove(data_dir: &Path) {
+        let _ = std::fs::remove_file(Self::path(data_dir));
+    }
+}

@@ -1,0 +1,202 @@
+//! The sections of the configuration; `config/local.toml` explains every key.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration, after all layers.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    pub target: Target,
+    pub id: String,
+    pub data_dir: PathBuf,
+    pub database: Database,
+    pub local: Local,
+    pub kafka: Kafka,
+    pub topics: Topics,
+    pub gateway: Gateway,
+    pub kinesis: Kinesis,
+    pub lake: Lake,
+    pub connector: Connector,
+    pub emulate: Emulate,
+    pub batch: Batch,
+    pub stream: Stream,
+    pub tables: Tables,
+    pub aws: Aws,
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+/// What only the environment may hold.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    pub database_password: Option<SecretString>,
+    pub kafka_password: Option<SecretString>,
+    pub gateway_api_key: Option<SecretString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Everything inside this program
+    Local,
+    /// The managed services of an AWS account
+    Aws,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Database {
+    /// Kept secret because a URL from the environment may carry a password.
+    pub url: SecretString,
+    pub max_connections: u32,
+    pub connect_timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Local {
+    pub host: String,
+    pub kafka_port: u16,
+    pub gateway_port: u16,
+    pub kinesis_port: u16,
+    pub control_port: u16,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kafka {
+    pub bootstrap_servers: String,
+    pub auth: KafkaAuth,
+    pub tls: bool,
+    pub username: String,
+    pub timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KafkaAuth {
+    None,
+    Iam,
+    Plain,
+    #[serde(rename = "scram-sha-512")]
+    ScramSha512,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Topics {
+    pub partitions: i32,
+    pub replication_factor: i32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Gateway {
+    pub url: String,
+    pub body_limit_bytes: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kinesis {
+    pub endpoint_url: String,
+    pub shards: i32,
+    pub retention_hours: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Lake {
+    pub url: String,
+    pub endpoint_url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Connector {
+    pub name: String,
+    pub properties: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Destination {
+    /// Kafka topics, through the gateway
+    Kafka,
+    /// Kinesis streams, through the gateway
+    Kinesis,
+    /// Both halves
+    Both,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Emulate {
+    pub to: Destination,
+    pub rate: f64,
+    pub jitter_ms: u64,
+    pub concurrency: usize,
+    pub batch: usize,
+    pub retries: usize,
+    pub timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Median {
+    /// Mean of the two middle values
+    Interpolated,
+    /// The lower of the two middle values
+    Lower,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Batch {
+    pub median: Median,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The Kinesis streams
+    Kinesis,
+    /// The Kafka topics
+    Kafka,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Stream {
+    pub source: Source,
+    pub interval_ms: u64,
+    pub batch_records: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Tables {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Aws {
+    pub region: String,
+    pub profile: String,
+    pub endpoint_url: String,
+}
+
+impl Config {
+    /// The topic of one kind of record: `<id>.pin`.
+    pub fn topic(&self, kind: crate::record::Kind) -> String {
+        format!("{}.{}", self.id, kind.name())
+    }
+
+    /// The Kinesis stream of one kind of record: `streaming-<id>-pin`.
+    pub fn stream_name(&self, kind: crate::record::Kind) -> String {
+        format!("streaming-{}-{}", self.id, kind.name())
+    }
+
+    /// The connector's name.
+    pub fn connector_name(&self) -> String {
+        if self.connector.name.is_empty() { format!("{}-connector", self.id) } else { self.connector.name.clone() }
+    }
+
+    /// The connector's properties with `{id}` filled in.
+    pub fn connector_properties(&self) -> BTreeMap<String, String> {
+        let filled = |value: &String| value.replace("{id}", &self.id);
+        self.connector.properties.iter().map(|(key, value)| (key.clone(), filled(value))).collect()
+    }
+}

@@ -1,0 +1,100 @@
+//! `pinpipe connector`: the sink from topics to the lake.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::control::ControlClient;
+use crate::error::{Error, Result};
+use crate::output::{Printer, Report, Table, thousands};
+use crate::sink::{ConnectorStatus, SinkProperties};
+
+/// What to do with the connector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ConnectorCommand {
+    /// Make the connector, or give it the configuration's properties
+    Create,
+    /// Show how it is doing
+    Status,
+    /// Stop reading, keep the place
+    Pause,
+    /// Read on
+    Resume,
+    /// Start its task anew, as after a failure
+    Restart,
+    /// Remove the connector; what it wrote stays
+    Delete,
+}
+
+impl Report for ConnectorStatus {
+    fn text(&self) -> String {
+        let mut table = Table::new(["connector", "state", "records", "objects"]);
+        table.row([self.name.clone(), self.state.clone(), thousands(self.records), thousands(self.objects)]);
+        match &self.trace {
+            Some(trace) => format!("{}\n{trace}", table.render()),
+            None => table.render(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    connector: String,
+    change: &'static str,
+}
+
+impl Report for Done {
+    fn text(&self) -> String {
+        format!("{} {}", self.change, self.connector)
+    }
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// No stack is running, properties that are not honoured, no such connector.
+pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
+    let name = config.connector_name();
+    let properties = config.connector_properties();
+    if command == ConnectorCommand::Create {
+        // Mistakes are found here, before anything is asked for.
+        SinkProperties::parse(&properties)?;
+    }
+    let client = ControlClient::new(config)?;
+    let missing = || Error::failed(format!("there is no connector `{name}`")).hint("`pinpipe connector create` makes it");
+    let change = match command {
+        ConnectorCommand::Create => {
+            let existing = client.connector_config(&name).await?;
+            let change = match &existing {
+                None => "created",
+                Some(existing) if *existing == properties => "kept",
+                Some(_) => "updated",
+            };
+            if change != "kept" {
+                client.put_connector(&name, &properties).await?;
+            }
+            change
+        }
+        ConnectorCommand::Status => {
+            let status = client.connector_status(&name).await?.ok_or_else(missing)?;
+            printer.report(&status);
+            return if status.state == "FAILED" {
+                Err(Error::failed(format!("connector `{name}` has failed")).hint("mend the cause, then `pinpipe connector restart`"))
+            } else {
+                Ok(())
+            };
+        }
+        ConnectorCommand::Pause => client.connector_action(&name, "pause").await?.then_some("paused").ok_or_else(missing)?,
+        ConnectorCommand::Resume => client.connector_action(&name, "resume").await?.then_some("resumed").ok_or_else(missing)?,
+        ConnectorCommand::Restart => client.connector_action(&name, "restart").await?.then_some("restarted").ok_or_else(missing)?,
+        ConnectorCommand::Delete => {
+            if client.delete_connector(&name).await? {
+                "deleted"
+            } else {
+                "not there:"
+            }
+        }
+    };
+    printer.report(&Done { connector: name, change });
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! `pinpipe seed`: fills the source database.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::connect::{Database, redacted};
+use super::{generate, load};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::output::{Printer, Report, thousands};
+use crate::record::Kind;
+use secrecy::ExposeSecret;
+
+/// What `seed` is told.
+#[derive(Debug, Args)]
+pub struct SeedArguments {
+    /// Posts to generate [default: 11154, as many as the real source has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "from")]
+    pub posts: Option<u32>,
+    /// Number the generated records grow from; the same number gives the same records
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, conflicts_with = "from")]
+    pub seed: u64,
+    /// Load real tables from this folder: pinterest_data, geolocation_data and user_data as .csv or .jsonl
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// Drop the tables that are there and fill new ones
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// What `seed` did.
+#[derive(Debug, Serialize)]
+pub struct SeedReport {
+    pub database: String,
+    /// False: the tables were full already and stayed as they were.
+    pub filled: bool,
+    pub pinterest_data: u64,
+    pub geolocation_data: u64,
+    pub user_data: u64,
+    /// Row numbers that all three tables have.
+    pub posts: u64,
+}
+
+impl Report for SeedReport {
+    fn text(&self) -> String {
+        let rows = format!(
+            "pinterest_data {}, geolocation_data {}, user_data {} rows; {} posts",
+            thousands(self.pinterest_data),
+            thousands(self.geolocation_data),
+            thousands(self.user_data),
+            thousands(self.posts)
+        );
+        if self.filled {
+            format!("filled {}: {rows}", self.database)
+        } else {
+            format!("{} is full already: {rows} (`--replace` starts over)", self.database)
+        }
+    }
+}
+
+/// Whether all three tables are there and hold posts.
+pub async fn has_posts(config: &Config) -> bool {
+    match Database::connect(config, false).await {
+        Ok(database) => database.row_numbers().await.is_ok_and(|numbers| !numbers.is_empty()),
+        Err(_) => false,
+    }
+}
+
+/// Fills the database, unless it is full already.
+///
+/// # Errors
+/// Files that do not fit, a database that cannot be reached or written.
+pub async fn seed(config: &Config, arguments: &SeedArguments, printer: &Printer) -> Result<SeedReport> {
+    // Files are read whole before anything is dropped.
+    let loaded = match &arguments.from {
+        Some(folder) => Some(Kind::ALL.into_iter().map(|kind| load::load(folder, kind)).collect::<Result<Vec<_>>>()?),
+        None => None,
+    };
+    let database = Database::connect(config, true).await?;
+    let mut rows = 0;
+    for kind in Kind::ALL {
+        rows += database.row_count(kind).await.unwrap_or(0);
+    }
+    if rows > 0 && !arguments.replace {
+        if arguments.from.is_some() || arguments.posts.is_some() {
+            return Err(Error::failed(format!("the database already holds {} rows", thousands(rows as u64)))
+                .hint("`--replace` drops them and fills the tables anew"));
+        }
+        return report(config, &database, false).await;
+    }
+    let tables = match loaded {
+        Some(tables) => tables,
+        None => generate::generate(arguments.posts.unwrap_or(generate::DEFAULT_POSTS), arguments.seed),
+    };
+    let total = tables.iter().map(|table| table.rows.len() as u64).sum();
+    let progress = printer.progress("filling the database", Some(total));
+    database.recreate_tables().await?;
+    database.fill(&tables, &progress).await?;
+    progress.finish();
+    report(config, &database, true).await
+}
+
+async fn report(config: &Config, database: &Database, filled: bool) -> Result<SeedReport> {
+    let mut counts = [0; 3];
+    for (count, kind) in counts.iter_mut().zip(Kind::ALL) {
+        *count = database.row_count(kind).await.unwrap_or(0) as u64;
+    }
+    let [pinterest_data, geolocation_data, user_data] = counts;
+    let posts = database.row_numbers().await?.len() as u64;
+    let url = config.endpoints().database_url()?;
+    Ok(SeedReport { database: redacted(url.expose_secret()), filled, pinterest_data, geolocation_data, user_data, posts })
+}

@@ -1,0 +1,182 @@
+//! `pinpipe doctor`: tests every connection that the configuration names.
+
+mod aws;
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::{Config, Target, lake_bucket};
+use crate::control::ControlClient;
+use crate::database::Database;
+use crate::error::{Error, OrFail, Result, on_path};
+use crate::kafka::Admin;
+use crate::lake::{DeltaLocation, Lake};
+use crate::output::{Report, thousands};
+
+/// Longest one check may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What came of one check.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    pub name: String,
+    pub ok: bool,
+    /// What was found, or what is wrong.
+    pub detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// The report of `doctor`.
+#[derive(Debug, Serialize)]
+pub struct DoctorReport {
+    pub checks: Vec<Check>,
+}
+
+impl DoctorReport {
+    /// How many checks failed.
+    pub fn failed(&self) -> usize {
+        self.checks.iter().filter(|check| !check.ok).count()
+    }
+}
+
+impl Report for DoctorReport {
+    fn text(&self) -> String {
+        let lines = self.checks.iter().map(|check| {
+            let hint = check.hint.as_ref().map(|hint| format!("\n             hint: {hint}")).unwrap_or_default();
+            format!("{} {:10} {}{hint}", if check.ok { '✔' } else { '✖' }, check.name, check.detail)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+async fn check(name: &str, test: impl Future<Output = Result<String>>) -> Check {
+    let outcome = match tokio::time::timeout(PATIENCE, test).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            Err(Error::failed(format!("no answer within {} s", PATIENCE.as_secs())).hint("check the address, the network and firewalls"))
+        }
+    };
+    match outcome {
+        Ok(detail) => Check { name: name.into(), ok: true, detail, hint: None },
+        Err(error) => Check { name: name.into(), ok: false, detail: error.to_string(), hint: error.hint_text().map(String::from) },
+    }
+}
+
+/// Runs all checks; failures are in the report.
+pub async fn run(config: &Config) -> DoctorReport {
+    let (folder, database, kafka, gateway, kinesis, lake, tables) = tokio::join!(
+        check("data", data_dir(config)),
+        check("database", database(config)),
+        check("kafka", kafka(config)),
+        check("gateway", gateway(config)),
+        check("kinesis", kinesis(config)),
+        check("lake", lake(config)),
+        check("tables", tables(config)),
+    );
+    let mut checks = vec![folder, database, kafka, gateway, kinesis, lake, tables];
+    match config.target {
+        Target::Local => checks.push(check("control", control(config)).await),
+        Target::Aws => checks.extend(aws::checks(config).await),
+    }
+    DoctorReport { checks }
+}
+
+async fn data_dir(config: &Config) -> Result<String> {
+    let folder = &config.data_dir;
+    let probe = folder.join(".doctor");
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&probe, b"x"))
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|error| on_path("write to", folder, error))?;
+    Ok(format!("{} can be written", folder.display()))
+}
+
+async fn database(config: &Config) -> Result<String> {
+    let posts = Database::connect(config, false).await?.row_numbers().await?.len();
+    if posts == 0 {
+        return Err(Error::failed("the database holds no post").hint("`pinpipe seed` fills it"));
+    }
+    Ok(format!("{} posts", thousands(posts as u64)))
+}
+
+async fn kafka(config: &Config) -> Result<String> {
+    let topics = Admin::new(config)?.list().await?;
+    Ok(format!("{}: {} topics", config.endpoints().bootstrap_servers()?, topics.len()))
+}
+
+async fn gateway(config: &Config) -> Result<String> {
+    let url = config.endpoints().gateway_url()?;
+    let http = reqwest::Client::builder().timeout(PATIENCE).build().or_fail(|| "cannot set up an HTTP client")?;
+    let mut request = http.get(format!("{url}/brokers"));
+    if let Some(key) = &config.secrets.gateway_api_key {
+        use secrecy::ExposeSecret;
+        request = request.header("x-api-key", key.expose_secret());
+    }
+    let response = request.send().await.map_err(|error| {
+        Error::failed(format!("cannot reach {url}"))
+            .because(error.without_url())
+            .hint("is the gateway up? `pinpipe local` starts the local one")
+    })?;
+    match response.status().as_u16() {
+        200 => Ok(format!("{url} answers")),
+        403 if config.target == Target::Local => Err(Error::failed(format!("{url} answers, but no routes are deployed"))
+            .hint("`pinpipe provision` or `pinpipe api deploy` deploys them")),
+        401 | 403 => Err(Error::failed(format!("{url} refuses")).hint("set PINPIPE_GATEWAY_API_KEY in the environment or `.env`")),
+        status => Err(Error::failed(format!("{url} answers HTTP {status}"))
+            .hint("does `gateway.url` end with the stage, and does the REST proxy run behind it?")),
+    }
+}
+
+async fn kinesis(config: &Config) -> Result<String> {
+    let output = crate::aws::kinesis(config)
+        .await?
+        .list_streams()
+        .send()
+        .await
+        .map_err(|error| crate::aws::failure("cannot list streams", &error))?;
+    Ok(format!("{} streams", output.stream_names.len()))
+}
+
+async fn lake(config: &Config) -> Result<String> {
+    let url = lake_bucket(config);
+    // A folder that is not there yet is made by the sink.
+    if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
+        return Ok(format!("{url} is empty so far"));
+    }
+    let lake = Lake::open(config, &url, false).await?;
+    let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
+    let layout = crate::lake::Layout { topics_dir, id: config.id.clone() };
+    let mut objects = 0;
+    for kind in crate::record::Kind::ALL {
+        objects += crate::lake::list_objects(&lake, &layout, kind).await?.len();
+    }
+    Ok(format!("{url}: {} objects", thousands(objects as u64)))
+}
+
+async fn tables(config: &Config) -> Result<String> {
+    let url = config.endpoints().tables_url();
+    if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
+        return Ok(format!("{url} is empty so far"));
+    }
+    let table = DeltaLocation::open(config, "batch", &crate::record::Kind::Pin.clean_table(&config.id)).await?;
+    let state = if table.load().await?.is_some() { "there" } else { "not written yet" };
+    Ok(format!("{} is {state}", table.name))
+}
+
+async fn control(config: &Config) -> Result<String> {
+    let client = ControlClient::new(config)?;
+    let name = config.connector_name();
+    match client.connector_status(&name).await? {
+        Some(status) if status.state == "FAILED" => {
+            Err(Error::failed(format!("connector {name} has failed: {}", status.trace.unwrap_or_default()))
+                .hint("mend the cause, then `pinpipe connector restart`"))
+        }
+        Some(status) => Ok(format!("connector {name} is {}", status.state)),
+        None => {
+            Err(Error::failed(format!("there is no connector {name}")).hint("`pinpipe provision` or `pinpipe connector create` makes it"))
+        }
+    }
+}

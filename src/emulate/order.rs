@@ -1,0 +1,105 @@
+//! Which rows are posted, and in which order.
+
+use std::collections::VecDeque;
+use std::str::FromStr;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::SliceRandom;
+
+/// Row numbers from the command line: `7,19,30-40`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowList(pub Vec<i64>);
+
+/// Most rows that one list may name.
+const MOST_ROWS: i64 = 1_000_000;
+
+impl FromStr for RowList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut rows = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            let wrong = || format!("`{part}` is neither a row number nor a range like 30-40");
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (first.trim().parse().map_err(|_| wrong())?, last.trim().parse().map_err(|_| wrong())?),
+                None => {
+                    let number: i64 = part.parse().map_err(|_| wrong())?;
+                    (number, number)
+                }
+            };
+            if first > last || last - first >= MOST_ROWS {
+                return Err(wrong());
+            }
+            rows.extend(first..=last);
+        }
+        Ok(Self(rows))
+    }
+}
+
+/// Row numbers in the order they are posted.
+pub enum Order {
+    /// Exactly these, once.
+    Given(VecDeque<i64>),
+    /// All there are, shuffled, and shuffled again whenever they are used up: no row
+    /// comes twice before every other has come once.
+    Shuffled { all: Vec<i64>, next: usize, random: Box<ChaCha8Rng> },
+}
+
+impl Order {
+    pub fn given(rows: Vec<i64>) -> Self {
+        Self::Given(rows.into())
+    }
+
+    /// The same seed gives the same order.
+    pub fn shuffled(mut all: Vec<i64>, seed: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        all.shuffle(&mut random);
+        Self::Shuffled { all, next: 0, random: Box::new(random) }
+    }
+}
+
+impl Iterator for Order {
+    type Item = i64;
+
+    fn next(&mut self) -> Option<i64> {
+        match self {
+            Self::Given(rows) => rows.pop_front(),
+            Self::Shuffled { all, next, random } => {
+                if *next == all.len() {
+                    all.shuffle(random);
+                    *next = 0;
+                }
+                *next += 1;
+                all.get(*next - 1).copied()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_numbers_and_ranges() {
+        assert_eq!("7, 19,30-32".parse::<RowList>(), Ok(RowList(vec![7, 19, 30, 31, 32])));
+        for wrong in ["", "x", "5-3", "1,,2", "0-99999999999"] {
+            assert!(wrong.parse::<RowList>().is_err(), "`{wrong}` was taken");
+        }
+    }
+
+    #[test]
+    fn every_row_comes_once_before_any_comes_again() {
+        let mut order = Order::shuffled((0..50).collect(), 1);
+        for _ in 0..3 {
+            let mut round: Vec<i64> = order.by_ref().take(50).collect();
+            round.sort_unstable();
+            assert_eq!(round, (0..50).collect::<Vec<_>>());
+        }
+        let first = |seed| Order::shuffled((0..50).collect(), seed).take(10).collect::<Vec<_>>();
+        assert_eq!(first(7), first(7));
+        assert_ne!(first(7), first(8));
+        assert_eq!(Order::shuffled(Vec::new(), 1).next(), None);
+    }
+}

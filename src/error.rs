@@ -1,0 +1,135 @@
+//! The one error type that reaches a person: what failed, on what, why, and what to do next.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// `Result` of everything that can end a subcommand.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How the process ends because of this error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Exit code 1: the work itself failed.
+    Failed,
+    /// Exit code 2: the command line or the configuration is wrong.
+    Usage,
+}
+
+/// An error for people. `message` is lower case, without a full stop, literals in backticks.
+#[derive(Debug)]
+pub struct Error {
+    message: String,
+    hint: Option<String>,
+    kind: Kind,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// Work that failed: exit code 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, kind: Kind::Failed, source: None }
+    }
+
+    /// Wrong usage or configuration: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Usage, ..Self::failed(message) }
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What caused it, shown after the message.
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The process exit code this error stands for.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+        }
+    }
+
+    /// The hint, where there is one.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    /// The message and, after colons, every cause that says something new.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.message.clone();
+        let mut cause: Option<&(dyn StdError + 'static)> = match &self.source {
+            Some(source) => Some(source.as_ref()),
+            None => None,
+        };
+        while let Some(error) = cause {
+            let reason = error.to_string();
+            let reason = reason.trim_end_matches(['.', '\n']);
+            if !reason.is_empty() && !text.contains(reason) {
+                text.push_str(": ");
+                text.push_str(reason);
+            }
+            cause = error.source();
+        }
+        formatter.write_str(&text)
+    }
+}
+
+impl StdError for Error {}
+
+/// Turns any error into an [`Error`] that says what was being done.
+pub trait OrFail<T> {
+    /// The error becomes the cause of a failure (exit code 1) with this message.
+    fn or_fail<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> OrFail<T> for std::result::Result<T, E> {
+    fn or_fail<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|error| Error::failed(message()).because(error))
+    }
+}
+
+/// Explains an input or output error on a path: no space, no permission, not there.
+pub fn on_path(action: &str, path: &std::path::Path, error: std::io::Error) -> Error {
+    use std::io::ErrorKind;
+    let hint = match error.kind() {
+        ErrorKind::StorageFull => Some("free some space on that disk, then run the same command again: nothing acknowledged was lost"),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            Some("give yourself write permission there, or choose another folder with `--data-dir`")
+        }
+        ErrorKind::NotFound => Some("check the path; relative paths start at the folder the command runs in"),
+        _ => None,
+    };
+    let failure = Error::failed(format!("cannot {action} `{}`", path.display())).because(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_follow_the_message_and_are_not_repeated() {
+        let io = std::io::Error::other("disk on fire");
+        let inner = Error::failed("cannot write `x`").because(io);
+        let outer = Error::failed("seed failed").because(inner).hint("use water");
+        assert_eq!(outer.to_string(), "seed failed: cannot write `x`: disk on fire");
+        assert_eq!(outer.hint_text(), Some("use water"));
+        assert_eq!(outer.exit_code(), 1);
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_two() {
+        assert_eq!(Error::usage("no such key").exit_code(), 2);
+    }
+}

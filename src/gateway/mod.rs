@@ -1,0 +1,82 @@
+//! The gateway: Kafka REST Proxy v2 over Kafka, and the `/streams` routes over Kinesis,
+//! behind routes that are deployed or not, as Amazon API Gateway's are.
+
+mod answer;
+mod metadata;
+mod produce;
+mod routes;
+mod streams;
+
+pub use routes::{Deployment, Routes};
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::producer::FutureProducer;
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::kafka::Context;
+
+/// What the gateway works with.
+pub struct Gateway {
+    config: Config,
+    routes: Arc<Routes>,
+    producer: FutureProducer<Context>,
+    /// Asked for metadata and offsets only.
+    consumer: Arc<BaseConsumer<Context>>,
+    topics: metadata::TopicCache,
+    kinesis: aws_sdk_kinesis::Client,
+}
+
+impl Gateway {
+    /// Sets up the clients; nothing is contacted yet.
+    pub async fn new(config: &Config, routes: Arc<Routes>) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            config: config.clone(),
+            routes,
+            producer: crate::kafka::producer(config)?,
+            consumer: Arc::new(crate::kafka::consumer(config, "pinpipe-gateway")?),
+            topics: metadata::TopicCache::default(),
+            kinesis: crate::aws::kinesis(config).await?,
+        }))
+    }
+
+    /// The gateway as a router.
+    pub fn router(self: Arc<Self>) -> Router {
+        let body_limit = self.config.gateway.body_limit_bytes;
+        Router::new()
+            .route("/topics", get(metadata::list_topics))
+            .route("/topics/{topic}", get(metadata::describe_topic).post(produce::to_topic))
+            .route("/topics/{topic}/partitions", get(metadata::list_partitions))
+            .route("/topics/{topic}/partitions/{partition}", get(metadata::describe_partition).post(produce::to_partition))
+            .route("/topics/{topic}/partitions/{partition}/offsets", get(metadata::partition_offsets))
+            .route("/brokers", get(metadata::list_brokers))
+            .route("/streams", get(streams::list))
+            .route("/streams/{stream}", get(streams::describe).post(streams::create).delete(streams::delete))
+            .route("/streams/{stream}/record", put(streams::put_record))
+            .route("/streams/{stream}/records", put(streams::put_records))
+            .route("/", post(answer::not_found))
+            .fallback(answer::not_found)
+            .method_not_allowed_fallback(answer::method_not_allowed)
+            .layer(from_fn_with_state(self.clone(), only_deployed))
+            .layer(DefaultBodyLimit::max(body_limit))
+            .with_state(self)
+    }
+}
+
+/// Routes that are not deployed are not there, as on Amazon API Gateway.
+async fn only_deployed(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    if gateway.routes.current().is_none() {
+        return answer::api_gateway(
+            axum::http::StatusCode::FORBIDDEN,
+            "no routes are deployed here: run `pinpipe api deploy` or `pinpipe provision`",
+        );
+    }
+    next.run(request).await
+}

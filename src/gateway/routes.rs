@@ -1,0 +1,74 @@
+//! Which routes the gateway serves: deployed, looked at, taken back, kept over restarts.
+
+use std::path::{Path, PathBuf};
+use std::sync::RwLock;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{OrFail, Result, on_path};
+
+/// The routes of the pipeline, as `api deploy` sets them up here and on AWS.
+pub const ROUTES: [(&str, &str); 7] = [
+    ("ANY", "/topics/{proxy+}, /brokers"),
+    ("GET", "/streams"),
+    ("GET", "/streams/{stream-name}"),
+    ("POST", "/streams/{stream-name}"),
+    ("DELETE", "/streams/{stream-name}"),
+    ("PUT", "/streams/{stream-name}/record"),
+    ("PUT", "/streams/{stream-name}/records"),
+];
+
+/// A deployment of the routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub deployed_at: chrono::DateTime<chrono::Utc>,
+    pub routes: Vec<String>,
+}
+
+/// The deployment there is, if any.
+pub struct Routes {
+    path: PathBuf,
+    current: RwLock<Option<Deployment>>,
+}
+
+impl Routes {
+    /// Finds what an earlier run deployed.
+    pub fn open(data_dir: &Path) -> Result<Self> {
+        let path = data_dir.join("api.json");
+        let current = match std::fs::read(&path) {
+            Ok(text) => Some(serde_json::from_slice(&text).or_fail(|| format!("`{}` is damaged", path.display()))?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(on_path("read", &path, error)),
+        };
+        Ok(Self { path, current: RwLock::new(current) })
+    }
+
+    pub fn current(&self) -> Option<Deployment> {
+        self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Deploys all routes; what is deployed already stays as it is.
+    pub fn deploy(&self) -> Result<Deployment> {
+        if let Some(deployment) = self.current() {
+            return Ok(deployment);
+        }
+        let routes = ROUTES.iter().map(|(method, path)| format!("{method} {path}")).collect();
+        let deployment = Deployment { deployed_at: chrono::Utc::now(), routes };
+        let text = serde_json::to_vec_pretty(&deployment).or_fail(|| "cannot write routes")?;
+        let draft = self.path.with_extension("json.new");
+        std::fs::write(&draft, text)
+            .and_then(|()| std::fs::rename(&draft, &self.path))
+            .map_err(|error| on_path("write", &self.path, error))?;
+        *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(deployment.clone());
+        Ok(deployment)
+    }
+
+    /// Takes the routes back. `false`: none were deployed.
+    pub fn delete(&self) -> Result<bool> {
+        let had = self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()).take().is_some();
+        if had {
+            std::fs::remove_file(&self.path).map_err(|error| on_path("remove", &self.path, error))?;
+        }
+        Ok(had)
+    }
+}

@@ -1,0 +1,167 @@
+//! Delta tables, in a folder or on S3.
+
+use std::sync::{Arc, Once};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::kernel::transaction::CommitProperties;
+use deltalake::kernel::{StructType, Transaction};
+use deltalake::logstore::{LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories};
+use deltalake::protocol::SaveMode;
+use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
+use url::Url;
+
+use super::Lake;
+use crate::config::Config;
+use crate::error::{Error, OrFail, Result};
+
+/// Delta's own commits on S3 rest on conditional puts, so its common log store serves.
+struct S3LogStore;
+
+impl LogStoreFactory for S3LogStore {
+    fn with_options(
+        &self,
+        prefixed: ObjectStoreRef,
+        root: ObjectStoreRef,
+        location: &Url,
+        options: &StorageConfig,
+    ) -> DeltaResult<Arc<dyn LogStore>> {
+        Ok(default_logstore(prefixed, root, location, options))
+    }
+}
+
+fn register_s3() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Ok(scheme) = Url::parse("s3://") {
+            logstore_factories().insert(scheme, Arc::new(S3LogStore));
+        }
+    });
+}
+
+/// Where one Delta table lies.
+#[derive(Debug, Clone)]
+pub struct DeltaLocation {
+    lake: Lake,
+    url: Url,
+    /// As people know it.
+    pub name: String,
+}
+
+/// What goes into one commit.
+pub struct Append {
+    pub batches: Vec<RecordBatch>,
+    /// Application and the number of this commit, which is written with the rows, so
+    /// that a repeat is found.
+    pub transaction: Option<(String, i64)>,
+}
+
+impl DeltaLocation {
+    /// `<tables>/<half>/<table>`; a folder is made where there is none.
+    pub async fn open(config: &Config, half: &str, table: &str) -> Result<Self> {
+        let name = format!("{}/{half}/{table}", config.endpoints().tables_url().trim_end_matches('/'));
+        let lake = Lake::open(config, &name, true).await?;
+        let url = if name.starts_with("s3://") {
+            register_s3();
+            Url::parse(&format!("{name}/")).or_fail(|| format!("`{name}` is not a valid address"))?
+        } else {
+            Url::from_directory_path(
+                std::fs::canonicalize(&name).map_err(|error| crate::error::on_path("open", std::path::Path::new(&name), error))?,
+            )
+            .map_err(|()| Error::failed(format!("`{name}` is not a valid path")))?
+        };
+        Ok(Self { lake, url, name })
+    }
+
+    /// The table's newest state; `None`: there is no table yet.
+    pub async fn load(&self) -> Result<Option<DeltaTable>> {
+        let mut builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("open"))?;
+        if self.url.scheme() == "s3" {
+            builder = builder.with_storage_backend(self.lake.store.clone(), self.url.clone());
+        }
+        match builder.load().await {
+            Ok(table) => Ok(Some(table)),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(error) => Err(Error::failed(self.cannot("read")).because(error)),
+        }
+    }
+
+    /// The table, made empty with this schema where there is none.
+    async fn ensure(&self, schema: &SchemaRef) -> Result<DeltaTable> {
+        if let Some(table) = self.load().await? {
+            return Ok(table);
+        }
+        let columns: StructType = schema.as_ref().try_into_kernel().or_fail(|| self.cannot("create"))?;
+        let mut builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("create"))?;
+        if self.url.scheme() == "s3" {
+            builder = builder.with_storage_backend(self.lake.store.clone(), self.url.clone());
+        }
+        // Made in a commit of its own: a first write that makes the table checks for no conflict.
+        let created = builder
+            .build()
+            .or_fail(|| self.cannot("create"))?
+            .create()
+            .with_columns(columns.fields().cloned())
+            .with_save_mode(SaveMode::Ignore);
+        created.await.or_fail(|| self.cannot("create"))
+    }
+
+    /// Appends rows in one commit, unless its transaction is there already.
+    pub async fn append(&self, schema: &SchemaRef, append: Append) -> Result<()> {
+        let table = self.ensure(schema).await?;
+        let mut properties = CommitProperties::default();
+        if let Some((application, number)) = &append.transaction {
+            if self.committed(&table, application).await?.is_some_and(|last| last >= *number) {
+                return Ok(());
+            }
+            properties = properties.with_application_transaction(Transaction::new(application.clone(), *number));
+        }
+        self.write(table, schema, append.batches, SaveMode::Append, properties).await
+    }
+
+    /// Puts these rows in the place of all there were, in one commit.
+    pub async fn replace(&self, schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
+        let table = self.ensure(schema).await?;
+        self.write(table, schema, batches, SaveMode::Overwrite, CommitProperties::default()).await
+    }
+
+    async fn write(
+        &self,
+        table: DeltaTable,
+        schema: &SchemaRef,
+        mut batches: Vec<RecordBatch>,
+        mode: SaveMode,
+        properties: CommitProperties,
+    ) -> Result<()> {
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(schema.clone()));
+        }
+        let written = table.write(batches).with_save_mode(mode).with_commit_properties(properties).await;
+        written.map(|_| ()).or_fail(|| self.cannot("write"))
+    }
+
+    async fn committed(&self, table: &DeltaTable, application: &str) -> Result<Option<i64>> {
+        let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
+        snapshot.transaction_version(table.log_store().as_ref(), application).await.or_fail(|| self.cannot("read"))
+    }
+
+    /// Number of the last commit of this application; `None`: none yet.
+    pub async fn last_transaction(&self, application: &str) -> Result<Option<i64>> {
+        match self.load().await? {
+            Some(table) => self.committed(&table, application).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The table for queries; `None`: there is no table yet.
+    pub async fn provider(&self) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.load().await? else { return Ok(None) };
+        Ok(Some(table.table_provider().await.or_fail(|| self.cannot("read"))?))
+    }
+
+    fn cannot(&self, action: &str) -> String {
+        format!("cannot {action} the Delta table `{}`", self.name)
+    }
+}

@@ -1,0 +1,101 @@
+//! Opening a lake: a folder, or a bucket on S3 or a server that speaks S3.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use aws_sdk_kinesis::config::{ProvideCredentials, SharedCredentialsProvider};
+use object_store::aws::{AmazonS3Builder, AwsCredential};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{CredentialProvider, ObjectStore};
+
+use crate::config::Config;
+use crate::error::{Error, OrFail, Result, on_path};
+
+/// A place for objects.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    /// The whole bucket or file system.
+    pub store: Arc<dyn ObjectStore>,
+    /// Where in it this lake lies.
+    pub root: Path,
+    /// As people know it.
+    pub url: String,
+}
+
+/// Credentials of the SDK's chain (profile, SSO, environment, role) for object_store.
+#[derive(Debug)]
+struct SdkCredentials(SharedCredentialsProvider);
+
+#[async_trait::async_trait]
+impl CredentialProvider for SdkCredentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let found = self.0.provide_credentials().await;
+        let found = found.map_err(|error| object_store::Error::Unauthenticated { path: "S3".into(), source: Box::new(error) })?;
+        Ok(Arc::new(AwsCredential {
+            key_id: found.access_key_id().to_string(),
+            secret_key: found.secret_access_key().to_string(),
+            token: found.session_token().map(String::from),
+        }))
+    }
+}
+
+impl Lake {
+    /// Opens `s3://bucket[/prefix]` or a folder. `create`: a folder that is not there is made.
+    ///
+    /// # Errors
+    /// A folder that is not there or cannot be made, an S3 URL without a bucket.
+    pub async fn open(config: &Config, url: &str, create: bool) -> Result<Self> {
+        if let Some(rest) = url.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if bucket.is_empty() {
+                return Err(Error::usage(format!("`{url}` names no bucket")).hint("write s3://BUCKET or s3://BUCKET/PREFIX"));
+            }
+            return Ok(Self { store: Self::bucket(config, bucket).await?, root: Path::from(prefix), url: url.to_string() });
+        }
+        let folder = FilePath::new(url.strip_prefix("file://").unwrap_or(url));
+        if create {
+            std::fs::create_dir_all(folder).map_err(|error| on_path("create", folder, error))?;
+        }
+        if !folder.is_dir() {
+            return Err(Error::failed(format!("there is no lake at `{}`", folder.display())).hint("the sink makes it: start `pinpipe local`, then `pinpipe provision` and `pinpipe emulate`; or name a folder or s3:// address with `--lake`"));
+        }
+        let absolute = std::fs::canonicalize(folder).map_err(|error| on_path("open", folder, error))?;
+        let root = Path::from_absolute_path(&absolute).or_fail(|| format!("cannot open the lake `{}`", folder.display()))?;
+        Ok(Self { store: Arc::new(LocalFileSystem::new()), root, url: url.to_string() })
+    }
+
+    /// A whole bucket on S3, or on the server that `lake.endpoint_url` names.
+    pub async fn bucket(config: &Config, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+        let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(&config.aws.region);
+        let endpoint = [&config.lake.endpoint_url, &config.aws.endpoint_url].into_iter().find(|url| !url.is_empty());
+        if let Some(endpoint) = endpoint {
+            builder =
+                builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://")).with_virtual_hosted_style_request(false);
+        }
+        if let Some(provider) = crate::aws::sdk_config(config).await.credentials_provider() {
+            builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
+        }
+        Ok(Arc::new(builder.build().or_fail(|| format!("cannot open the bucket `{bucket}`"))?))
+    }
+
+    /// A path below the lake's root.
+    pub fn path(&self, relative: &str) -> Path {
+        relative.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), |path, part| path.join(part))
+    }
+}
+
+/// A failed call to the object store, with what to check.
+pub(super) fn failure(action: String, error: object_store::Error) -> Error {
+    let hint = match &error {
+        object_store::Error::NotFound { .. } => "check the name of the bucket or folder",
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their permission on the bucket"
+        }
+        _ if format!("{error:?}").contains("StorageFull") => "the disk is full: free some space, then run the same command again",
+        _ => "`pinpipe doctor` tests every connection",
+    };
+    Error::failed(action).because(error).hint(hint)
+}

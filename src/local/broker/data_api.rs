@@ -1,0 +1,154 @@
+//! Produce, Fetch, ListOffsets, InitProducerId.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{
+    BrokerId, FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ProduceRequest, ProduceResponse, ProducerId,
+};
+use tokio::time::Instant;
+
+use super::Broker;
+
+/// Most records one fetch hands out, whatever the client asks for, in bytes.
+const FETCH_BYTES: usize = 16 * 1024 * 1024;
+/// Longest a fetch waits for records.
+const FETCH_WAIT: Duration = Duration::from_secs(30);
+
+pub fn produce(broker: &Broker, request: ProduceRequest) -> ProduceResponse {
+    let transactional = request.transactional_id.is_some();
+    let mut responses = Vec::with_capacity(request.topic_data.len());
+    for topic_data in request.topic_data {
+        let topic = broker.topics.get(&topic_data.name);
+        let append = |partition: i32, records: Option<Bytes>| {
+            if transactional {
+                return Err(ResponseError::UnsupportedVersion);
+            }
+            let topic = topic.as_ref().ok_or(ResponseError::UnknownTopicOrPartition)?;
+            let mut log = topic.log(partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
+            let offset = log.append(&records.unwrap_or_default())?;
+            Ok((offset, log.start_offset()))
+        };
+        let partitions = topic_data.partition_data.into_iter().map(|partition| {
+            let response = PartitionProduceResponse::default().with_index(partition.index).with_log_append_time_ms(-1);
+            match append(partition.index, partition.records) {
+                Ok((offset, start)) => response.with_base_offset(offset).with_log_start_offset(start),
+                Err(error) => response.with_error_code(error.code()).with_base_offset(-1).with_log_start_offset(-1),
+            }
+        });
+        let partitions = partitions.collect();
+        responses.push(TopicProduceResponse::default().with_name(topic_data.name).with_partition_responses(partitions));
+    }
+    broker.appended.send_modify(|count| *count += 1);
+    ProduceResponse::default().with_responses(responses)
+}
+
+pub async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT);
+    let deadline = Instant::now() + wait;
+    let least = usize::try_from(request.min_bytes).unwrap_or(0);
+    let mut appended = broker.appended.subscribe();
+    loop {
+        appended.borrow_and_update();
+        let (response, bytes, failed) = fetch_now(broker, &request);
+        if bytes >= least || failed {
+            return response;
+        }
+        tokio::select! {
+            _ = appended.changed() => {}
+            () = tokio::time::sleep_until(deadline) => return fetch_now(broker, &request).0,
+        }
+    }
+}
+
+/// What there is now: the response, its bytes of records, and whether a partition failed.
+fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, bool) {
+    let mut left = usize::try_from(request.max_bytes).unwrap_or(0).min(FETCH_BYTES);
+    let (mut total, mut failed) = (0, false);
+    let mut responses = Vec::with_capacity(request.topics.len());
+    for wanted in &request.topics {
+        let topic = broker.topics.get(&wanted.topic);
+        let mut partitions = Vec::with_capacity(wanted.partitions.len());
+        for partition in &wanted.partitions {
+            let mut data = PartitionData::default()
+                .with_partition_index(partition.partition)
+                .with_high_watermark(-1)
+                .with_last_stable_offset(-1)
+                .with_log_start_offset(-1)
+                .with_preferred_read_replica(BrokerId(-1))
+                .with_records(Some(Bytes::new()));
+            let Some(log) = topic.as_ref().and_then(|topic| topic.log(partition.partition)) else {
+                failed = true;
+                partitions.push(data.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
+                continue;
+            };
+            data = data
+                .with_high_watermark(log.end_offset())
+                .with_last_stable_offset(log.end_offset())
+                .with_log_start_offset(log.start_offset());
+            // The first partition with records always gives a batch, however large; later ones what fits.
+            let most = usize::try_from(partition.partition_max_bytes).unwrap_or(0).min(left);
+            let read = if left == 0 && total > 0 { Ok(Vec::new()) } else { log.read(partition.fetch_offset, most) };
+            match read {
+                Ok(records) => {
+                    total += records.len();
+                    left = left.saturating_sub(records.len());
+                    partitions.push(data.with_records(Some(records.into())));
+                }
+                Err(error) => {
+                    failed = true;
+                    partitions.push(data.with_error_code(error.code()));
+                }
+            }
+        }
+        responses.push(FetchableTopicResponse::default().with_topic(wanted.topic.clone()).with_partitions(partitions));
+    }
+    (FetchResponse::default().with_responses(responses), total, failed)
+}
+
+pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let topics = request.topics.into_iter().map(|wanted| {
+        let topic = broker.topics.get(&wanted.name);
+        let partitions = wanted.partitions.iter().map(|partition| {
+            let response = ListOffsetsPartitionResponse::default()
+                .with_partition_index(partition.partition_index)
+                .with_timestamp(-1)
+                .with_offset(-1)
+                .with_leader_epoch(0);
+            let Some(log) = topic.as_ref().and_then(|topic| topic.log(partition.partition_index)) else {
+                return response.with_error_code(ResponseError::UnknownTopicOrPartition.code());
+            };
+            match partition.timestamp {
+                -1 => response.with_offset(log.end_offset()),
+                -2 => response.with_offset(log.start_offset()),
+                timestamp => match log.offset_of_time(timestamp) {
+                    Some((offset, time)) => response.with_offset(offset).with_timestamp(time),
+                    None => response,
+                },
+            }
+        });
+        ListOffsetsTopicResponse::default().with_partitions(partitions.collect()).with_name(wanted.name)
+    });
+    ListOffsetsResponse::default().with_topics(topics.collect())
+}
+
+/// Producer ids only have to differ, also from those before a restart.
+pub fn init_producer_id(request: &InitProducerIdRequest) -> InitProducerIdResponse {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    if request.transactional_id.is_some() {
+        return InitProducerIdResponse::default()
+            .with_error_code(ResponseError::UnsupportedVersion.code())
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
+    }
+    let now_us = chrono::Utc::now().timestamp_micros();
+    let id = LAST.fetch_max(now_us, Ordering::Relaxed).max(now_us - 1) + 1;
+    LAST.fetch_max(id, Ordering::Relaxed);
+    InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0)
+}

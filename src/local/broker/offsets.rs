@@ -1,0 +1,186 @@
+//! What consumer groups have committed: one JSON line for each commit, rewritten
+//! short at every start.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, on_path};
+
+/// A committed offset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    pub offset: i64,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub metadata: String,
+}
+
+/// Topic and partition.
+pub type Partition = (String, i32);
+
+/// A line of the file. No offset: forget what there was.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    group: String,
+    topic: String,
+    partition: i32,
+    #[serde(flatten)]
+    committed: Option<Committed>,
+}
+
+type ByGroup = BTreeMap<String, BTreeMap<Partition, Committed>>;
+
+struct State {
+    file: File,
+    groups: ByGroup,
+}
+
+/// All committed offsets.
+pub struct Offsets {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+impl Offsets {
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut groups = ByGroup::new();
+        match std::fs::read_to_string(path) {
+            // A last line that a kill cut short was never acknowledged.
+            Ok(text) => text.lines().filter_map(|line| serde_json::from_str(line).ok()).for_each(|line| apply(&mut groups, line)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(on_path("read", path, error)),
+        }
+        let draft = path.with_extension("jsonl.new");
+        let rewritten = (|| {
+            let mut text = Vec::new();
+            for (group, partitions) in &groups {
+                for ((topic, partition), committed) in partitions {
+                    let line =
+                        Line { group: group.clone(), topic: topic.clone(), partition: *partition, committed: Some(committed.clone()) };
+                    serde_json::to_writer(&mut text, &line)?;
+                    text.push(b'\n');
+                }
+            }
+            std::fs::write(&draft, text)?;
+            std::fs::rename(&draft, path)?;
+            OpenOptions::new().append(true).open(path)
+        })();
+        let file = rewritten.map_err(|error| on_path("write", path, error))?;
+        Ok(Self { path: path.to_path_buf(), state: Mutex::new(State { file, groups }) })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Commits; `false`: the file could not be written and nothing was taken.
+    pub fn commit(&self, group: &str, commits: Vec<(Partition, Committed)>) -> bool {
+        let lines = commits.into_iter().map(|((topic, partition), committed)| Line {
+            group: group.to_string(),
+            topic,
+            partition,
+            committed: Some(committed),
+        });
+        self.write(lines.collect())
+    }
+
+    /// Forgets a group; `false`: there was none.
+    pub fn delete_group(&self, group: &str) -> bool {
+        let Some(partitions) = self.of_group(group) else { return false };
+        let lines = partitions.into_keys().map(|(topic, partition)| Line { group: group.to_string(), topic, partition, committed: None });
+        self.write(lines.collect())
+    }
+
+    /// Forgets a deleted topic, so that one of the same name starts anew.
+    pub fn delete_topic(&self, name: &str) {
+        let mut lines = Vec::new();
+        for (group, partitions) in &self.lock().groups {
+            let own = partitions.keys().filter(|(topic, _)| topic == name);
+            lines.extend(own.map(|(topic, partition)| Line {
+                group: group.clone(),
+                topic: topic.clone(),
+                partition: *partition,
+                committed: None,
+            }));
+        }
+        self.write(lines);
+    }
+
+    fn write(&self, lines: Vec<Line>) -> bool {
+        let mut text = Vec::new();
+        for line in &lines {
+            if serde_json::to_writer(&mut text, line).is_err() {
+                return false;
+            }
+            text.push(b'\n');
+        }
+        let mut state = self.lock();
+        let length = state.file.metadata().map(|metadata| metadata.len());
+        if let Err(error) = state.file.write_all(&text) {
+            // A full disk may have taken half a line; the next commit must not follow it.
+            let _ = length.and_then(|length| state.file.set_len(length));
+            tracing::error!(path = %self.path.display(), %error, "cannot commit offsets");
+            return false;
+        }
+        lines.into_iter().for_each(|line| apply(&mut state.groups, line));
+        true
+    }
+
+    pub fn get(&self, group: &str, partition: &Partition) -> Option<Committed> {
+        self.lock().groups.get(group)?.get(partition).cloned()
+    }
+
+    pub fn of_group(&self, group: &str) -> Option<BTreeMap<Partition, Committed>> {
+        self.lock().groups.get(group).cloned()
+    }
+
+    pub fn groups(&self) -> Vec<String> {
+        self.lock().groups.keys().cloned().collect()
+    }
+}
+
+fn apply(groups: &mut ByGroup, line: Line) {
+    let key = (line.topic, line.partition);
+    match line.committed {
+        Some(committed) => {
+            groups.entry(line.group).or_default().insert(key, committed);
+        }
+        None => {
+            if let Some(partitions) = groups.get_mut(&line.group) {
+                partitions.remove(&key);
+                if partitions.is_empty() {
+                    groups.remove(&line.group);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_outlive_a_restart_and_a_torn_last_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("offsets.jsonl");
+        let pin = ("a.pin".to_string(), 0);
+        let offsets = Offsets::open(&path).expect("opens");
+        let at = |offset| Committed { offset, metadata: String::new() };
+        assert!(offsets.commit("g", vec![(pin.clone(), at(3)), (("a.geo".into(), 1), at(9))]));
+        assert!(offsets.commit("g", vec![(pin.clone(), at(5))]));
+        drop(offsets);
+        let mut file = OpenOptions::new().append(true).open(&path).expect("the file");
+        file.write_all(b"{\"group\":\"g\",\"topic\":\"a.pin\",\"parti").expect("torn");
+        let offsets = Offsets::open(&path).expect("opens again");
+        assert_eq!(offsets.get("g", &pin), Some(at(5)));
+        offsets.delete_topic("a.pin");
+        let offsets = Offsets::open(&path).expect("opens again");
+        assert_eq!(offsets.get("g", &pin), None);
+        assert_eq!(offsets.groups(), ["g"]);
+    }
+}

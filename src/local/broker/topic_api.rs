@@ -1,0 +1,163 @@
+//! Metadata, CreateTopics, DeleteTopics, DescribeConfigs, DescribeCluster.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
+use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use kafka_protocol::messages::{
+    BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse,
+    DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest, MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::topics::Topic;
+use super::{Broker, NODE_ID};
+
+/// Partitions of a topic whose maker names none.
+const DEFAULT_PARTITIONS: i32 = 3;
+/// What stands for "authorized operations not asked for".
+const NO_OPERATIONS: i32 = i32::MIN;
+
+/// The host clients are told.
+pub fn host(broker: &Broker) -> StrBytes {
+    StrBytes::from_string(broker.advertised.ip().to_string())
+}
+
+/// The port clients are told.
+pub fn port(broker: &Broker) -> i32 {
+    i32::from(broker.advertised.port())
+}
+
+pub fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
+    let topics = match request.topics {
+        // In version 0 an empty list asks for all topics.
+        Some(names) if version > 0 || !names.is_empty() => names
+            .into_iter()
+            .filter_map(|wanted| wanted.name)
+            .map(|name| match broker.topics.get(&name) {
+                Some(topic) => describe(&topic),
+                None => MetadataResponseTopic::default()
+                    .with_error_code(ResponseError::UnknownTopicOrPartition.code())
+                    .with_name(Some(name))
+                    .with_topic_authorized_operations(NO_OPERATIONS),
+            })
+            .collect(),
+        _ => broker.topics.all().iter().map(|topic| describe(topic)).collect(),
+    };
+    let node = MetadataResponseBroker::default().with_node_id(BrokerId(NODE_ID)).with_host(host(broker)).with_port(port(broker));
+    MetadataResponse::default()
+        .with_brokers(vec![node])
+        .with_cluster_id(Some(StrBytes::from_string(broker.cluster_id.clone())))
+        .with_controller_id(BrokerId(NODE_ID))
+        .with_cluster_authorized_operations(NO_OPERATIONS)
+        .with_topics(topics)
+}
+
+fn describe(topic: &Topic) -> MetadataResponseTopic {
+    let partitions = (0..topic.logs.len() as i32).map(|index| {
+        MetadataResponsePartition::default()
+            .with_partition_index(index)
+            .with_leader_id(BrokerId(NODE_ID))
+            .with_leader_epoch(0)
+            .with_replica_nodes(vec![BrokerId(NODE_ID)])
+            .with_isr_nodes(vec![BrokerId(NODE_ID)])
+    });
+    MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
+        .with_topic_id(topic.id)
+        .with_partitions(partitions.collect())
+        .with_topic_authorized_operations(NO_OPERATIONS)
+}
+
+pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let results = request.topics.into_iter().map(|wanted| {
+        let assigned = wanted.assignments.len() as i32;
+        let partitions = match wanted.num_partitions {
+            -1 if assigned > 0 => assigned,
+            -1 => DEFAULT_PARTITIONS,
+            partitions => partitions,
+        };
+        let refuse = |error: ResponseError, message: &str| {
+            CreatableTopicResult::default()
+                .with_error_code(error.code())
+                .with_error_message(Some(StrBytes::from_string(message.to_string())))
+                .with_num_partitions(-1)
+                .with_replication_factor(-1)
+        };
+        let result = if wanted.replication_factor > 1 {
+            refuse(ResponseError::InvalidReplicationFactor, "this broker is alone: the replication factor must be 1")
+        } else if request.validate_only && broker.topics.get(&wanted.name).is_some() {
+            refuse(ResponseError::TopicAlreadyExists, "the topic exists")
+        } else if request.validate_only {
+            CreatableTopicResult::default().with_num_partitions(partitions).with_replication_factor(1)
+        } else {
+            match broker.topics.create(&wanted.name, partitions) {
+                Ok(topic) => CreatableTopicResult::default()
+                    .with_topic_id(topic.id)
+                    .with_num_partitions(partitions)
+                    .with_replication_factor(1)
+                    .with_configs(Some(Vec::new())),
+                Err(error) => refuse(error, &error.to_string()),
+            }
+        };
+        result.with_name(wanted.name)
+    });
+    CreateTopicsResponse::default().with_topics(results.collect())
+}
+
+pub fn delete(broker: &Broker, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let results = request.topic_names.into_iter().map(|name| {
+        let deleted = broker.topics.delete(&name);
+        if deleted.is_ok() {
+            broker.offsets.delete_topic(&name);
+        }
+        // Fetches that wait on the topic must notice.
+        broker.appended.send_modify(|count| *count += 1);
+        DeletableTopicResult::default().with_name(Some(name)).with_error_code(deleted.err().map_or(0, |error| error.code()))
+    });
+    DeleteTopicsResponse::default().with_responses(results.collect())
+}
+
+/// The few settings that hold here; none can be changed.
+pub fn describe_configs(broker: &Broker, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    /// Kafka's number for "the broker's default".
+    const DEFAULT_CONFIG: i8 = 5;
+    /// Kafka's number for topics among resources.
+    const TOPIC: i8 = 2;
+    let results = request.resources.into_iter().map(|resource| {
+        let result =
+            DescribeConfigsResult::default().with_resource_type(resource.resource_type).with_resource_name(resource.resource_name.clone());
+        if resource.resource_type == TOPIC && broker.topics.get(&resource.resource_name).is_none() {
+            return result.with_error_code(ResponseError::UnknownTopicOrPartition.code());
+        }
+        let settings = [
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "604800000"),
+            ("segment.bytes", "67108864"),
+            ("min.insync.replicas", "1"),
+            ("max.message.bytes", "16777216"),
+        ];
+        let asked = |name: &str| resource.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name));
+        let configs = settings.into_iter().filter(|(name, _)| asked(name)).map(|(name, value)| {
+            DescribeConfigsResourceResult::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_value(Some(StrBytes::from_static_str(value)))
+                .with_read_only(true)
+                .with_config_source(DEFAULT_CONFIG)
+        });
+        result.with_configs(configs.collect())
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+pub fn describe_cluster(broker: &Broker) -> DescribeClusterResponse {
+    let node = DescribeClusterBroker::default().with_broker_id(BrokerId(NODE_ID)).with_host(host(broker)).with_port(port(broker));
+    DescribeClusterResponse::default()
+        .with_endpoint_type(1)
+        .with_cluster_id(StrBytes::from_string(broker.cluster_id.clone()))
+        .with_controller_id(BrokerId(NODE_ID))
+        .with_brokers(vec![node])
+        .with_cluster_authorized_operations(NO_OPERATIONS)
+}

@@ -1,0 +1,184 @@
+//! The control interface: Kafka Connect's REST API for the sink, and the gateway's routes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post, put};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::gateway::Routes;
+use crate::sink::{ConnectorStatus, Connectors};
+
+/// What requests work on.
+#[derive(Clone)]
+struct Control {
+    connectors: Arc<Connectors>,
+    routes: Arc<Routes>,
+}
+
+/// The interface as a router.
+pub fn router(connectors: Arc<Connectors>, routes: Arc<Routes>) -> Router {
+    Router::new()
+        .route("/", get(about))
+        .route("/connectors", get(list).post(create))
+        .route("/connectors/{name}", get(describe).delete(delete))
+        .route("/connectors/{name}/config", get(config).put(put_config))
+        .route("/connectors/{name}/status", get(status))
+        .route("/connectors/{name}/pause", put(pause))
+        .route("/connectors/{name}/resume", put(resume))
+        .route("/connectors/{name}/restart", post(restart))
+        .route("/api", get(api_status).put(api_deploy).delete(api_delete))
+        .with_state(Control { connectors, routes })
+}
+
+/// An error as Kafka Connect gives it.
+struct Fault(StatusCode, String);
+
+impl Fault {
+    fn not_found(name: &str) -> Self {
+        Self(StatusCode::NOT_FOUND, format!("Connector {name} not found"))
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let status = if error.exit_code() == 2 { StatusCode::BAD_REQUEST } else { StatusCode::INTERNAL_SERVER_ERROR };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response<Body> {
+        answer(self.0, &json!({ "error_code": self.0.as_u16(), "message": self.1 }))
+    }
+}
+
+type Answer = Result<Response<Body>, Fault>;
+
+fn answer(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    // Plain data always serialises.
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+async fn about() -> Response<Body> {
+    answer(StatusCode::OK, &json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "pinpipe", "kafka_cluster_id": "pinpipe-local" }))
+}
+
+async fn list(State(control): State<Control>) -> Response<Body> {
+    let names: Vec<String> = control.connectors.statuses().await.into_iter().map(|status| status.name).collect();
+    answer(StatusCode::OK, &names)
+}
+
+#[derive(Deserialize)]
+struct NewConnector {
+    name: String,
+    config: BTreeMap<String, Value>,
+}
+
+/// Kafka Connect takes numbers and booleans for texts.
+fn texts(config: BTreeMap<String, Value>) -> BTreeMap<String, String> {
+    config.into_iter().map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), String::from))).collect()
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(body).map_err(|error| Fault(StatusCode::BAD_REQUEST, format!("the body does not fit: {error}")))
+}
+
+async fn create(State(control): State<Control>, body: Bytes) -> Answer {
+    let new: NewConnector = parse(&body)?;
+    if control.connectors.config(&new.name).await.is_some() {
+        return Err(Fault(StatusCode::CONFLICT, format!("Connector {} already exists", new.name)));
+    }
+    control.connectors.put(&new.name, texts(new.config)).await?;
+    described(&control, &new.name, StatusCode::CREATED).await
+}
+
+async fn described(control: &Control, name: &str, status: StatusCode) -> Answer {
+    let config = control.connectors.config(name).await.ok_or_else(|| Fault::not_found(name))?;
+    Ok(answer(status, &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" })))
+}
+
+async fn describe(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+    described(&control, &name, StatusCode::OK).await
+}
+
+async fn config(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+    let config = control.connectors.config(&name).await.ok_or_else(|| Fault::not_found(&name))?;
+    Ok(answer(StatusCode::OK, &config))
+}
+
+async fn put_config(State(control): State<Control>, Path(name): Path<String>, body: Bytes) -> Answer {
+    let is_new = control.connectors.put(&name, texts(parse(&body)?)).await?;
+    described(&control, &name, if is_new { StatusCode::CREATED } else { StatusCode::OK }).await
+}
+
+async fn status(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+    let ConnectorStatus { name, state, trace, records, objects } =
+        control.connectors.status(&name).await.ok_or_else(|| Fault::not_found(&name))?;
+    let connector_state = if state == "FAILED" { "RUNNING" } else { &state };
+    let mut task = json!({ "id": 0, "state": state, "worker_id": "local", "records": records, "objects": objects });
+    if let Some(trace) = trace {
+        task["trace"] = json!(trace);
+    }
+    Ok(answer(
+        StatusCode::OK,
+        &json!({ "name": name, "connector": { "state": connector_state, "worker_id": "local" }, "tasks": [task], "type": "sink" }),
+    ))
+}
+
+async fn pause(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+    set_paused(&control, &name, true).await
+}
+
+async fn resume(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+    set_paused(&control, &name, false).await
+}
+
+async fn set_paused(control: &Control, name: &str, paused: bool) -> Answer {
+    if control.connectors.set_paused(name, paused).await? { Ok(empty(StatusCode::ACCEPTED)) } else { Err(Fault::not_found(name)) }
+}
+
+async fn restart(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+    if control.connectors.restart(&name).await { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(Fault::not_found(&name)) }
+}
+
+async fn delete(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+    if control.connectors.delete(&name).await? { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(Fault::not_found(&name)) }
+}
+
+async fn api_status(State(control): State<Control>) -> Answer {
+    match control.routes.current() {
+        Some(deployment) => Ok(answer(StatusCode::OK, &deployment)),
+        None => Err(Fault(StatusCode::NOT_FOUND, "no routes are deployed".into())),
+    }
+}
+
+async fn api_deploy(State(control): State<Control>) -> Answer {
+    let is_new = control.routes.current().is_none();
+    let deployment = control.routes.deploy()?;
+    Ok(answer(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &deployment))
+}
+
+async fn api_delete(State(control): State<Control>) -> Answer {
+    if control.routes.delete()? {
+        Ok(empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(Fault(StatusCode::NOT_FOUND, "no routes are deployed".into()))
+    }
+}

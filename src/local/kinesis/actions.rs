@@ -1,0 +1,275 @@
+//! The operations on streams and the two writes.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::reads;
+use super::shard;
+use super::store::{NewRecord, Store, Stream};
+
+/// Largest record, data and partition key together, in bytes.
+const RECORD_BYTES: usize = 1024 * 1024;
+/// Largest PutRecords request, in bytes.
+const REQUEST_BYTES: usize = 10 * 1024 * 1024;
+/// Most shards of one stream here.
+const MOST_SHARDS: i64 = 10_000;
+/// Shards of a stream in on-demand mode.
+const ON_DEMAND_SHARDS: i64 = 4;
+
+/// Runs one operation of the service.
+pub async fn perform(store: &Store, operation: &str, body: &Value) -> Result<Value, Fault> {
+    match operation {
+        "CreateStream" => create_stream(store, body).await,
+        "DeleteStream" => {
+            let stream = stream_of(store, body)?;
+            store.delete(&stream.name).await.map(|()| Value::Null)
+        }
+        "ListStreams" => list_streams(store, body),
+        "DescribeStream" => describe_stream(store, body),
+        "DescribeStreamSummary" => describe_stream_summary(store, body),
+        "ListShards" => list_shards(store, body),
+        "PutRecord" => put_record(store, body).await,
+        "PutRecords" => put_records(store, body).await,
+        "GetShardIterator" => reads::get_shard_iterator(store, body).await,
+        "GetRecords" => reads::get_records(store, body).await,
+        other => Err(Fault::unknown_operation(other)),
+    }
+}
+
+pub(super) fn optional_text<'a>(body: &'a Value, key: &str) -> Result<Option<&'a str>, Fault> {
+    match body.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Fault::serialization(format!("{key} must be a string."))),
+    }
+}
+
+pub(super) fn required_text<'a>(body: &'a Value, key: &str) -> Result<&'a str, Fault> {
+    optional_text(body, key)?.ok_or_else(|| missing(key))
+}
+
+fn missing(key: &str) -> Fault {
+    let member: String = key.chars().take(1).flat_map(char::to_lowercase).chain(key.chars().skip(1)).collect();
+    Fault::validation(format!(
+        "1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
+    ))
+}
+
+pub(super) fn integer(body: &Value, key: &str, default: i64, least: i64, most: i64) -> Result<i64, Fault> {
+    let number = match body.get(key) {
+        None | Some(Value::Null) => return Ok(default),
+        Some(value) => value.as_i64().ok_or_else(|| Fault::serialization(format!("{key} must be an integer.")))?,
+    };
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(Fault::validation(format!(
+            "1 validation error detected: Value '{number}' at '{key}' failed to satisfy constraint: Member must be between {least} and {most}"
+        )))
+    }
+}
+
+/// The stream a request names, by its name or its ARN.
+pub(super) fn stream_of(store: &Store, body: &Value) -> Result<Stream, Fault> {
+    let name = match optional_text(body, "StreamName")? {
+        Some(name) => name,
+        None => match optional_text(body, "StreamARN")? {
+            Some(arn) => arn
+                .rsplit_once(":stream/")
+                .map(|(_, name)| name)
+                .ok_or_else(|| Fault::validation("StreamARN is not the ARN of a stream."))?,
+            None => return Err(Fault::invalid("Either StreamName or StreamARN must be provided.")),
+        },
+    };
+    store.stream(name)
+}
+
+fn arn(store: &Store, name: &str) -> String {
+    format!("arn:aws:kinesis:{}:000000000000:stream/{name}", store.region)
+}
+
+fn mode(stream: &Stream) -> Value {
+    json!({ "StreamMode": if stream.on_demand { "ON_DEMAND" } else { "PROVISIONED" } })
+}
+
+async fn create_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
+    let name = required_text(body, "StreamName")?;
+    let fits = (1..=128).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if !fits {
+        return Err(Fault::validation(format!(
+            "1 validation error detected: Value '{name}' at 'streamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+ and have length between 1 and 128"
+        )));
+    }
+    let on_demand = body.pointer("/StreamModeDetails/StreamMode").and_then(Value::as_str) == Some("ON_DEMAND");
+    if on_demand && body.get("ShardCount").is_some_and(|count| !count.is_null()) {
+        return Err(Fault::validation("ShardCount must not be given in ON_DEMAND mode."));
+    }
+    let shards = integer(body, "ShardCount", if on_demand { ON_DEMAND_SHARDS } else { 0 }, 1, MOST_SHARDS)?;
+    if shards == 0 {
+        return Err(missing("ShardCount"));
+    }
+    store.create(name, shards as u32, on_demand).await.map(|()| Value::Null)
+}
+
+fn list_streams(store: &Store, body: &Value) -> Result<Value, Fault> {
+    let limit = integer(body, "Limit", 100, 1, 10_000)? as usize;
+    let after = optional_text(body, "ExclusiveStartStreamName")?.or(optional_text(body, "NextToken")?).unwrap_or_default();
+    let mut streams: Vec<Stream> = store.streams().into_iter().filter(|stream| stream.name.as_str() > after).collect();
+    let more = streams.len() > limit;
+    streams.truncate(limit);
+    let summaries: Vec<Value> = streams.iter().map(|stream| summary(store, stream)).collect();
+    let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+    let mut answer = json!({ "StreamNames": names, "HasMoreStreams": more, "StreamSummaries": summaries });
+    if let (true, Some(last)) = (more, names.last()) {
+        answer["NextToken"] = json!(last);
+    }
+    Ok(answer)
+}
+
+fn summary(store: &Store, stream: &Stream) -> Value {
+    json!({
+        "StreamName": stream.name,
+        "StreamARN": arn(store, &stream.name),
+        "StreamStatus": "ACTIVE",
+        "StreamModeDetails": mode(stream),
+        "StreamCreationTimestamp": stream.created_ms as f64 / 1000.0,
+    })
+}
+
+fn retention_hours(store: &Store) -> u64 {
+    store.retention.as_secs() / 3600
+}
+
+fn describe_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
+    let stream = stream_of(store, body)?;
+    let limit = integer(body, "Limit", 100, 1, 10_000)? as usize;
+    let start = first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?)?;
+    let shards: Vec<Value> = (start..stream.shards).take(limit).map(|index| shard_description(&stream, index)).collect();
+    let mut description = summary(store, &stream);
+    description["HasMoreShards"] = json!((start as usize + shards.len()) < stream.shards as usize);
+    description["Shards"] = json!(shards);
+    description["RetentionPeriodHours"] = json!(retention_hours(store));
+    description["EnhancedMonitoring"] = json!([{ "ShardLevelMetrics": [] }]);
+    description["EncryptionType"] = json!("NONE");
+    Ok(json!({ "StreamDescription": description }))
+}
+
+fn describe_stream_summary(store: &Store, body: &Value) -> Result<Value, Fault> {
+    let stream = stream_of(store, body)?;
+    let mut description = summary(store, &stream);
+    description["OpenShardCount"] = json!(stream.shards);
+    description["ConsumerCount"] = json!(0);
+    description["RetentionPeriodHours"] = json!(retention_hours(store));
+    description["EnhancedMonitoring"] = json!([{ "ShardLevelMetrics": [] }]);
+    description["EncryptionType"] = json!("NONE");
+    Ok(json!({ "StreamDescriptionSummary": description }))
+}
+
+fn first_shard(stream: &Stream, after: Option<&str>) -> Result<u32, Fault> {
+    match after {
+        None => Ok(0),
+        Some(id) => shard::index(id, stream.shards).map(|index| index + 1).ok_or_else(|| Fault::shard_not_found(id, &stream.name)),
+    }
+}
+
+fn shard_description(stream: &Stream, index: u32) -> Value {
+    let (start, end) = shard::hash_range(index, stream.shards);
+    json!({
+        "ShardId": shard::id(index),
+        "HashKeyRange": { "StartingHashKey": start.to_string(), "EndingHashKey": end.to_string() },
+        "SequenceNumberRange": { "StartingSequenceNumber": shard::sequence_number(stream.created_ms, index, 0) },
+    })
+}
+
+fn list_shards(store: &Store, body: &Value) -> Result<Value, Fault> {
+    let most = integer(body, "MaxResults", 1_000, 1, 10_000)? as usize;
+    // The token names the stream and the shard that comes next.
+    let (stream, start) = match optional_text(body, "NextToken")? {
+        Some(token) => {
+            let (index, name) = token.split_once(':').ok_or_else(|| Fault::invalid("Invalid NextToken."))?;
+            let index = index.parse().map_err(|_| Fault::invalid("Invalid NextToken."))?;
+            (store.stream(name)?, index)
+        }
+        None => {
+            let stream = stream_of(store, body)?;
+            let filter = body.pointer("/ShardFilter/ShardId").and_then(Value::as_str);
+            let start = first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?.or(filter))?;
+            (stream, start)
+        }
+    };
+    let shards: Vec<Value> = (start..stream.shards).take(most).map(|index| shard_description(&stream, index)).collect();
+    let next = start as usize + shards.len();
+    let mut answer = json!({ "Shards": shards });
+    if next < stream.shards as usize {
+        answer["NextToken"] = json!(format!("{next}:{}", stream.name));
+    }
+    Ok(answer)
+}
+
+/// Checks one record and finds its shard.
+fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Fault> {
+    let partition_key = required_text(body, "PartitionKey")?;
+    if !(1..=256).contains(&partition_key.chars().count()) {
+        return Err(Fault::validation(
+            "1 validation error detected: Value at 'partitionKey' failed to satisfy constraint: Member must have length between 1 and 256",
+        ));
+    }
+    let data = STANDARD.decode(required_text(body, "Data")?).map_err(|_| Fault::serialization("Data is not base64."))?;
+    if data.len() + partition_key.len() > RECORD_BYTES {
+        return Err(Fault::validation(format!(
+            "1 validation error detected: Value at 'data' failed to satisfy constraint: Member must have length less than or equal to {RECORD_BYTES}"
+        )));
+    }
+    let hash = match optional_text(body, "ExplicitHashKey")? {
+        Some(text) => text.parse().map_err(|_| {
+            Fault::invalid(format!(
+                "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {text}"
+            ))
+        })?,
+        None => shard::hash_of(partition_key),
+    };
+    let index = shard::of_hash(hash, stream.shards);
+    Ok((index, NewRecord { shard_key: stream.shard_key(index), partition_key: partition_key.to_string(), data }))
+}
+
+async fn put_record(store: &Store, body: &Value) -> Result<Value, Fault> {
+    let stream = stream_of(store, body)?;
+    let (index, record) = new_record(&stream, body)?;
+    let counters = store.append(vec![record]).await?;
+    let counter = counters.first().copied().unwrap_or_default();
+    Ok(json!({
+        "ShardId": shard::id(index),
+        "SequenceNumber": shard::sequence_number(stream.created_ms, index, counter),
+        "EncryptionType": "NONE",
+    }))
+}
+
+async fn put_records(store: &Store, body: &Value) -> Result<Value, Fault> {
+    let stream = stream_of(store, body)?;
+    let entries = body.get("Records").and_then(Value::as_array).ok_or_else(|| missing("Records"))?;
+    if !(1..=500).contains(&entries.len()) {
+        return Err(Fault::validation(
+            "1 validation error detected: Value at 'records' failed to satisfy constraint: Member must have length between 1 and 500",
+        ));
+    }
+    let mut indexes = Vec::with_capacity(entries.len());
+    let mut records = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (index, record) = new_record(&stream, entry)?;
+        indexes.push(index);
+        records.push(record);
+    }
+    let bytes: usize = records.iter().map(|record| record.data.len() + record.partition_key.len()).sum();
+    if bytes > REQUEST_BYTES {
+        return Err(Fault::invalid(format!("Records size exceeds {REQUEST_BYTES} bytes.")));
+    }
+    let counters = store.append(records).await?;
+    let results: Vec<Value> = indexes
+        .into_iter()
+        .zip(counters)
+        .map(|(index, counter)| json!({ "ShardId": shard::id(index), "SequenceNumber": shard::sequence_number(stream.created_ms, index, counter) }))
+        .collect();
+    Ok(json!({ "FailedRecordCount": 0, "Records": results, "EncryptionType": "NONE" }))
+}

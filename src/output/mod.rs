@@ -1,0 +1,96 @@
+//! Everything that is printed goes through here: results to stdout, the rest to stderr.
+
+mod progress;
+mod table;
+
+pub use progress::Progress;
+pub use table::{Table, thousands};
+
+use std::io::{IsTerminal, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// How results are written to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables and sentences for people.
+    Text,
+    /// One JSON document for programs.
+    Json,
+}
+
+/// What a subcommand hands back: data for `--output json`, words for people.
+pub trait Report: Serialize {
+    /// The report as people read it, without a final newline.
+    fn text(&self) -> String;
+}
+
+/// Prints results, notes and progress the way the global options ask for.
+#[derive(Debug, Clone)]
+pub struct Printer {
+    format: Format,
+    quiet: bool,
+    progress: bool,
+    colour: bool,
+}
+
+impl Printer {
+    /// Progress and colour show only where stderr is a terminal.
+    pub fn new(format: Format, quiet: bool, no_progress: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        Self { format, quiet, progress: terminal && !quiet && !no_progress, colour }
+    }
+
+    /// A result: the only thing that goes to stdout.
+    pub fn report(&self, report: &impl Report) {
+        let text = match self.format {
+            Format::Text => report.text(),
+            Format::Json => serde_json::to_string_pretty(report).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")),
+        };
+        write_out(&text);
+    }
+
+    /// A short remark for people; `--quiet` drops it.
+    pub fn note(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+        }
+    }
+
+    /// Something is wrong but the work goes on; never dropped.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        let _ = writeln!(std::io::stderr(), "{} {}", self.paint("33", "warning:"), text.as_ref());
+    }
+
+    /// The error that ends the process.
+    pub fn error(&self, error: &Error) {
+        let mut stderr = std::io::stderr().lock();
+        let _ = writeln!(stderr, "{} {error}", self.paint("1;31", "error:"));
+        if let Some(hint) = error.hint_text() {
+            let _ = writeln!(stderr, "{} {hint}", self.paint("36", "hint:"));
+        }
+    }
+
+    /// A progress bar over `total` steps, or a counter where the total is not known.
+    pub fn progress(&self, label: &str, total: Option<u64>) -> Progress {
+        Progress::start(label, total, self.progress)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+}
+
+/// Raw text to stdout (generated files, completions). A reader that went away is no failure.
+pub fn write_out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = stdout.write_all(b"\n");
+    }
+    let _ = stdout.flush();
+}

@@ -1,0 +1,48 @@
+//! Progress of long work, on a terminal only.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar or spinner on stderr; silent where progress is off.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// Starts at zero. Without a total it counts and spins.
+    pub(super) fn start(label: &str, total: Option<u64>, visible: bool) -> Self {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::no_length(),
+        };
+        bar.set_draw_target(if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+        let template = match total {
+            Some(_) => "{msg:22} [{bar:30}] {human_pos}/{human_len} {per_sec} eta {eta}",
+            None => "{msg:22} {spinner} {human_pos} {per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(label.to_string());
+        if visible {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        Self(bar)
+    }
+
+    /// Moves on by `steps`.
+    pub fn add(&self, steps: u64) {
+        self.0.inc(steps);
+    }
+
+    /// Takes the bar off the screen.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,242 @@
+//! The connectors there are: made, paused, resumed, restarted, deleted, and found
+//! again after a restart.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use super::properties::SinkProperties;
+use super::task::{Task, TaskState};
+use crate::config::Config;
+use crate::error::{Error, OrFail, Result, on_path};
+use crate::lake::Lake;
+
+/// What is kept of a connector.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Definition {
+    config: BTreeMap<String, String>,
+    paused: bool,
+}
+
+/// How a connector is doing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConnectorStatus {
+    pub name: String,
+    /// RUNNING, PAUSED or FAILED, as Kafka Connect says it.
+    pub state: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trace: Option<String>,
+    /// Records taken and objects closed since the task started.
+    pub records: u64,
+    pub objects: u64,
+}
+
+struct Running {
+    state: Arc<TaskState>,
+    thread: JoinHandle<()>,
+}
+
+struct Connector {
+    definition: Definition,
+    running: Option<Running>,
+    /// Why it could not be started at all.
+    refused: Option<String>,
+}
+
+/// All connectors of one process.
+pub struct Connectors {
+    config: Config,
+    path: PathBuf,
+    connectors: Mutex<BTreeMap<String, Connector>>,
+}
+
+impl Connectors {
+    /// Starts what an earlier run left.
+    pub async fn open(config: &Config) -> Result<Arc<Self>> {
+        let path = config.data_dir.join("connectors.json");
+        let definitions: BTreeMap<String, Definition> = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).or_fail(|| format!("`{}` is damaged", path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(on_path("read", &path, error)),
+        };
+        let manager = Self { config: config.clone(), path, connectors: Mutex::new(BTreeMap::new()) };
+        {
+            let mut connectors = manager.connectors.lock().await;
+            for (name, definition) in definitions {
+                let mut connector = Connector { definition, running: None, refused: None };
+                manager.start(&name, &mut connector).await;
+                connectors.insert(name, connector);
+            }
+        }
+        Ok(Arc::new(manager))
+    }
+
+    /// Makes a connector, or gives one that is there other properties. `true`: it is new.
+    ///
+    /// # Errors
+    /// Properties that are not honoured.
+    pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
+        SinkProperties::parse(&config)?;
+        let mut connectors = self.connectors.lock().await;
+        let existing = connectors.remove(name);
+        let is_new = existing.is_none();
+        let paused = existing.as_ref().is_some_and(|connector| connector.definition.paused);
+        if let Some(mut existing) = existing {
+            stop(&mut existing).await;
+        }
+        let mut connector = Connector { definition: Definition { config, paused }, running: None, refused: None };
+        self.save(&connectors, Some((name, &connector.definition)))?;
+        self.start(name, &mut connector).await;
+        connectors.insert(name.to_string(), connector);
+        Ok(is_new)
+    }
+
+    /// Stops a connector and forgets it; what it wrote stays. `false`: there was none.
+    pub async fn delete(&self, name: &str) -> Result<bool> {
+        let mut connectors = self.connectors.lock().await;
+        let Some(mut connector) = connectors.remove(name) else { return Ok(false) };
+        self.save(&connectors, None)?;
+        stop(&mut connector).await;
+        Ok(true)
+    }
+
+    /// Pauses or resumes. `false`: there is no such connector.
+    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool> {
+        let mut connectors = self.connectors.lock().await;
+        let Some(mut connector) = connectors.remove(name) else { return Ok(false) };
+        connector.definition.paused = paused;
+        let saved = self.save(&connectors, Some((name, &connector.definition)));
+        if paused {
+            stop(&mut connector).await;
+        } else if connector.running.is_none() {
+            self.start(name, &mut connector).await;
+        }
+        connectors.insert(name.to_string(), connector);
+        saved.map(|()| true)
+    }
+
+    /// Stops and starts. `false`: there is no such connector.
+    pub async fn restart(&self, name: &str) -> bool {
+        let mut connectors = self.connectors.lock().await;
+        let Some(connector) = connectors.get_mut(name) else { return false };
+        stop(connector).await;
+        self.start(name, connector).await;
+        true
+    }
+
+    /// A connector's properties.
+    pub async fn config(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        self.connectors.lock().await.get(name).map(|connector| connector.definition.config.clone())
+    }
+
+    /// How each is doing, by name.
+    pub async fn statuses(&self) -> Vec<ConnectorStatus> {
+        self.connectors.lock().await.iter().map(|(name, connector)| status(name, connector)).collect()
+    }
+
+    /// How one is doing.
+    pub async fn status(&self, name: &str) -> Option<ConnectorStatus> {
+        self.connectors.lock().await.get(name).map(|connector| status(name, connector))
+    }
+
+    /// Stops all tasks; they start again with the next run.
+    pub async fn stop_all(&self) {
+        for connector in self.connectors.lock().await.values_mut() {
+            stop(connector).await;
+        }
+    }
+
+    fn save(&self, connectors: &BTreeMap<String, Connector>, with: Option<(&str, &Definition)>) -> Result<()> {
+        let mut definitions: BTreeMap<&str, &Definition> =
+            connectors.iter().map(|(name, connector)| (name.as_str(), &connector.definition)).collect();
+        definitions.extend(with);
+        let text = serde_json::to_vec_pretty(&definitions).or_fail(|| "cannot write connectors")?;
+        let draft = self.path.with_extension("json.new");
+        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &self.path)).map_err(|error| on_path("write", &self.path, error))
+    }
+
+    async fn start(&self, name: &str, connector: &mut Connector) {
+        connector.refused = None;
+        if connector.definition.paused {
+            return;
+        }
+        match self.task(name, &connector.definition.config).await {
+            Ok(task) => {
+                let state = task.state.clone();
+                let thread = std::thread::Builder::new().name("sink".into()).spawn(move || task.run());
+                match thread {
+                    Ok(thread) => connector.running = Some(Running { state, thread }),
+                    Err(error) => connector.refused = Some(error.to_string()),
+                }
+            }
+            Err(error) => connector.refused = Some(error.to_string()),
+        }
+    }
+
+    async fn task(&self, name: &str, config: &BTreeMap<String, String>) -> Result<Task> {
+        let properties = SinkProperties::parse(config)?;
+        let (store, prefix) = self.destination(&properties).await?;
+        let consumer = crate::kafka::consumer(&self.config, &group(name))?;
+        Ok(Task { consumer, store, prefix, properties, state: Arc::default(), runtime: tokio::runtime::Handle::current() })
+    }
+
+    /// The bucket: on S3 where `store.url` or the lake says so, else a folder of the lake.
+    async fn destination(&self, properties: &SinkProperties) -> Result<(Arc<dyn object_store::ObjectStore>, String)> {
+        let mut config = self.config.clone();
+        if let Some(url) = &properties.store_url {
+            config.lake.endpoint_url = url.clone();
+        }
+        let lake_url = config.endpoints().lake_url();
+        if let Some(bucket) = lake_url.strip_prefix("s3://")
+            && bucket.split('/').next() != Some(properties.bucket.as_str())
+        {
+            return Err(Error::usage(format!("`s3.bucket.name` is `{}`, but `lake.url` is `{lake_url}`", properties.bucket))
+                .hint("name the same bucket in both"));
+        }
+        if lake_url.starts_with("s3://") || properties.store_url.is_some() {
+            return Ok((Lake::bucket(&config, &properties.bucket).await?, String::new()));
+        }
+        let folder = PathBuf::from(lake_url).join(&properties.bucket);
+        let lake = Lake::open(&config, &folder.to_string_lossy(), true).await?;
+        Ok((lake.store.clone(), format!("{}/", lake.root)))
+    }
+}
+
+/// The consumer group of a connector, named as Kafka Connect names it.
+pub fn group(connector: &str) -> String {
+    format!("connect-{connector}")
+}
+
+fn status(name: &str, connector: &Connector) -> ConnectorStatus {
+    let failure = match &connector.running {
+        Some(running) => running.state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
+        None => connector.refused.clone(),
+    };
+    let state = match (&failure, connector.definition.paused) {
+        (Some(_), _) => "FAILED",
+        (None, true) => "PAUSED",
+        (None, false) => "RUNNING",
+    };
+    let count = |read: fn(&TaskState) -> u64| connector.running.as_ref().map_or(0, |running| read(&running.state));
+    ConnectorStatus {
+        name: name.to_string(),
+        state: state.to_string(),
+        trace: failure,
+        records: count(|state| state.records.load(Ordering::Relaxed)),
+        objects: count(|state| state.objects.load(Ordering::Relaxed)),
+    }
+}
+
+async fn stop(connector: &mut Connector) {
+    if let Some(running) = connector.running.take() {
+        running.state.stop.store(true, Ordering::Relaxed);
+        // The thread blocks on this runtime, so waiting for it must not hold a worker.
+        let _ = tokio::task::spawn_blocking(move || running.thread.join()).await;
+    }
+}

@@ -1,0 +1,6 @@
+-- How many posts each category had in each year, by the time of the post.
+SELECT post_year, category, count(*) AS category_count
+FROM post
+WHERE post_year BETWEEN 2018 AND 2022
+GROUP BY post_year, category
+ORDER BY post_year, category_count DESC, category

@@ -1,0 +1,95 @@
+//! How far a stream has been read, written down before each commit of its table.
+//!
+//! The table's commit carries the number of its checkpoint. After a kill the number of
+//! the table's last commit tells which checkpoint holds: one that was written but not
+//! committed is simply written again, so nothing is lost and nothing comes twice.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::source::Positions;
+use crate::error::{Error, OrFail, Result, on_path};
+
+/// One file: positions after commit `number`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub number: i64,
+    /// The stream or topic these positions belong to.
+    pub identity: String,
+    pub positions: Positions,
+}
+
+/// The checkpoints of one table.
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    pub fn open(data_dir: &Path, source: &str, table: &str) -> Result<Self> {
+        let folder = data_dir.join("checkpoints").join(source).join(table);
+        std::fs::create_dir_all(&folder).map_err(|error| on_path("create", &folder, error))?;
+        Ok(Self { folder })
+    }
+
+    fn path(&self, number: i64) -> PathBuf {
+        self.folder.join(format!("{number:012}.json"))
+    }
+
+    /// The checkpoint of the table's last commit; a start from the beginning where the
+    /// table has none, or where the stream is another one than it was.
+    ///
+    /// # Errors
+    /// The table has a commit whose checkpoint is missing or damaged.
+    pub fn resume(&self, committed: Option<i64>, identity: &str) -> Result<Checkpoint> {
+        let Some(number) = committed else {
+            return Ok(Checkpoint { number: -1, identity: identity.to_string(), positions: Positions::new() });
+        };
+        let path = self.path(number);
+        let text = std::fs::read(&path).map_err(|error| {
+            Error::failed(format!("the checkpoint `{}` of the table's last commit cannot be read", path.display()))
+                .because(error)
+                .hint("put the folder `checkpoints` back, or remove the table together with its checkpoints to start over")
+        })?;
+        let checkpoint: Checkpoint = serde_json::from_slice(&text).or_fail(|| format!("the checkpoint `{}` is damaged", path.display()))?;
+        if checkpoint.identity == identity {
+            return Ok(checkpoint);
+        }
+        tracing::info!(was = checkpoint.identity, now = identity, "the stream was made anew: reading it from its start");
+        Ok(Checkpoint { number, identity: identity.to_string(), positions: Positions::new() })
+    }
+
+    /// Writes a checkpoint; older ones than the one before it go.
+    pub fn write(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let path = self.path(checkpoint.number);
+        let draft = path.with_extension("json.new");
+        let text = serde_json::to_vec(checkpoint).or_fail(|| "cannot write a checkpoint")?;
+        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)).map_err(|error| on_path("write", &path, error))?;
+        if checkpoint.number >= 2 {
+            let _ = std::fs::remove_file(self.path(checkpoint.number - 2));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_last_commit_decides_where_to_go_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let checkpoints = Checkpoints::open(folder.path(), "kinesis", "a_pin_table").expect("opens");
+        let at = |number: i64| Checkpoint { number, identity: "s:1".into(), positions: [("shard".to_string(), number.to_string())].into() };
+        assert_eq!(checkpoints.resume(None, "s:1").expect("starts").number, -1);
+        for number in 0..3 {
+            checkpoints.write(&at(number)).expect("writes");
+        }
+        // Killed after checkpoint 2 was written and before the table's commit 2.
+        assert_eq!(checkpoints.resume(Some(1), "s:1").expect("resumes"), at(1));
+        assert_eq!(checkpoints.resume(Some(2), "s:1").expect("resumes"), at(2));
+        assert!(checkpoints.resume(Some(0), "s:1").is_err(), "what is long past is gone");
+        let anew = checkpoints.resume(Some(2), "s:2").expect("starts anew");
+        assert_eq!((anew.number, anew.positions.len()), (2, 0));
+    }
+}

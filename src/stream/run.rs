@@ -1,0 +1,166 @@
+//! The run: all three tables follow their streams.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::kafka_source::KafkaSource;
+use super::kinesis_source::KinesisSource;
+use super::source::RecordSource;
+use super::table::{StreamTable, TableCounts};
+use crate::config::{Config, Source};
+use crate::error::{OrFail, Result};
+use crate::lake::Reject;
+use crate::output::{Printer, Report, Table, thousands};
+use crate::record::Kind;
+
+/// What `stream` is told.
+#[derive(Debug, Args, Default)]
+pub struct StreamArguments {
+    /// What is read [default: kinesis (stream.source)]
+    #[arg(long, value_enum)]
+    pub source: Option<Source>,
+    /// Take what is there now, then stop
+    #[arg(long)]
+    pub available_now: bool,
+    /// Pause between two reads when there is nothing new, in milliseconds [default: 1000 (stream.interval_ms)]
+    #[arg(long, value_name = "MS")]
+    pub interval: Option<u64>,
+}
+
+/// When a run ends.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Stop at the end of what is there.
+    pub available_now: bool,
+    /// Stop after the commit under way when this is cancelled.
+    pub stop: CancellationToken,
+}
+
+/// The report of `stream`.
+#[derive(Debug, Serialize)]
+pub struct StreamReport {
+    pub seconds: f64,
+    pub tables: Vec<TableCounts>,
+    pub rejects: Vec<Reject>,
+}
+
+impl Report for StreamReport {
+    fn text(&self) -> String {
+        let mut table = Table::new(["source", "records", "rejects", "duplicates", "rows", "commits", "table"]);
+        for counts in &self.tables {
+            table.row([
+                counts.source.clone(),
+                thousands(counts.records),
+                thousands(counts.rejects),
+                thousands(counts.duplicates),
+                thousands(counts.rows),
+                thousands(counts.commits),
+                counts.table.clone(),
+            ]);
+        }
+        format!("{}\n{:.2} s", table.render(), self.seconds)
+    }
+}
+
+/// `pinpipe stream`: until Ctrl-C, or what is available now.
+pub async fn run(config: &Config, arguments: &StreamArguments, printer: &Printer) -> Result<StreamReport> {
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    let waiting = tokio::spawn(async move {
+        crate::signals::stop_requested().await;
+        on_signal.cancel();
+    });
+    if !arguments.available_now {
+        printer.note("following the streams; Ctrl-C stops");
+    }
+    let report = run_until(config, arguments, Bounds { available_now: arguments.available_now, stop }, printer).await;
+    waiting.abort();
+    let report = report?;
+    for reject in report.rejects.iter().take(10) {
+        printer.warn(format!("left out a record of {}: {}", reject.origin, reject.reason));
+    }
+    Ok(report)
+}
+
+/// Runs until the bounds say so. A table that fails stops the others after their commit.
+pub async fn run_until(config: &Config, arguments: &StreamArguments, bounds: Bounds, printer: &Printer) -> Result<StreamReport> {
+    let started = Instant::now();
+    let source = arguments.source.unwrap_or(config.stream.source);
+    let interval = Duration::from_millis(arguments.interval.unwrap_or(config.stream.interval_ms));
+    let client = match source {
+        Source::Kinesis => Some(crate::aws::kinesis(config).await?),
+        Source::Kafka => None,
+    };
+    let mut tables = Vec::new();
+    for kind in Kind::ALL {
+        let (name, stream, records) = match &client {
+            Some(client) => {
+                let stream = config.stream_name(kind);
+                ("kinesis", stream.clone(), RecordSource::Kinesis(KinesisSource::open(client.clone(), &stream).await?))
+            }
+            None => {
+                let topic = config.topic(kind);
+                ("kafka", topic.clone(), RecordSource::Kafka(KafkaSource::open(config, &topic).await?))
+            }
+        };
+        tables.push(StreamTable::open(config, kind, name, &stream, records).await?);
+    }
+    let progress = std::sync::Arc::new(printer.progress("records", None));
+    let most = config.stream.batch_records;
+    let mut running = JoinSet::new();
+    for mut table in tables {
+        let (bounds, progress) = (bounds.clone(), progress.clone());
+        running.spawn(async move {
+            let outcome = follow(&mut table, &bounds, interval, most, &progress).await;
+            if outcome.is_err() {
+                bounds.stop.cancel();
+            }
+            outcome.map(|()| table)
+        });
+    }
+    let mut report = StreamReport { seconds: 0.0, tables: Vec::new(), rejects: Vec::new() };
+    let mut failure = None;
+    while let Some(done) = running.join_next().await {
+        match done.or_fail(|| "a stream stopped unexpectedly")? {
+            Ok(table) => {
+                report.tables.push(table.counts);
+                report.rejects.extend(table.rejects);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    progress.finish();
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    report.tables.sort_by_key(|counts| counts.kind);
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+async fn follow(
+    table: &mut StreamTable,
+    bounds: &Bounds,
+    interval: Duration,
+    most: usize,
+    progress: &crate::output::Progress,
+) -> Result<()> {
+    loop {
+        let before = table.counts.records;
+        let at_end = table.step(most).await?;
+        progress.add(table.counts.records - before);
+        if bounds.stop.is_cancelled() || (at_end && bounds.available_now) {
+            return Ok(());
+        }
+        if at_end {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = bounds.stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+}

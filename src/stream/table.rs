@@ -1,0 +1,108 @@
+//! One stream into one table: read, clean, leave out what is there, commit.
+
+use arrow::array::RecordBatch;
+use serde::Serialize;
+
+use super::checkpoint::{Checkpoint, Checkpoints};
+use super::source::RecordSource;
+use crate::batch::{Engine, distinct_from};
+use crate::config::Config;
+use crate::error::Result;
+use crate::lake::{Append, Decoder, DeltaLocation, Reject};
+use crate::record::Kind;
+
+/// Counts of one table.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableCounts {
+    pub kind: Kind,
+    pub source: String,
+    pub records: u64,
+    pub rejects: u64,
+    pub duplicates: u64,
+    pub rows: u64,
+    pub commits: u64,
+    pub table: String,
+}
+
+/// A table that follows a stream.
+pub struct StreamTable {
+    kind: Kind,
+    source: RecordSource,
+    location: DeltaLocation,
+    checkpoints: Checkpoints,
+    last: Checkpoint,
+    application: String,
+    engine: Engine,
+    pub counts: TableCounts,
+    pub rejects: Vec<Reject>,
+}
+
+/// Rejects that are kept for the report.
+const KEPT_REJECTS: usize = 1_000;
+
+impl StreamTable {
+    /// Finds where the last run stopped.
+    pub async fn open(config: &Config, kind: Kind, source_name: &str, stream: &str, source: RecordSource) -> Result<Self> {
+        let table = kind.clean_table(&config.id);
+        let location = DeltaLocation::open(config, "stream", &table).await?;
+        let checkpoints = Checkpoints::open(&config.data_dir, source_name, &table)?;
+        let application = format!("pinpipe-stream-{source_name}-{table}");
+        let last = checkpoints.resume(location.last_transaction(&application).await?, source.identity())?;
+        let counts = TableCounts {
+            kind,
+            source: stream.to_string(),
+            records: 0,
+            rejects: 0,
+            duplicates: 0,
+            rows: 0,
+            commits: 0,
+            table: location.name.clone(),
+        };
+        Ok(Self { kind, source, location, checkpoints, last, application, engine: Engine::new(), counts, rejects: Vec::new() })
+    }
+
+    /// Reads once and commits what came. `true`: nothing more is there for now.
+    pub async fn step(&mut self, most_records: usize) -> Result<bool> {
+        let read = self.source.read(&self.last.positions, most_records).await?;
+        if read.records.is_empty() {
+            return Ok(read.at_end);
+        }
+        let mut decoder = Decoder::new(self.kind);
+        for record in &read.records {
+            decoder.record(&record.origin, 0, &record.data)?;
+        }
+        let raw = decoder.finish()?;
+        let cleaned = self.engine.clean(self.kind, raw).await?;
+        let fresh = self.leave_out_known(cleaned).await?;
+        let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
+        let next = Checkpoint { number: self.last.number + 1, identity: self.source.identity().to_string(), positions: read.positions };
+        self.checkpoints.write(&next)?;
+        let append = Append { batches: fresh, transaction: Some((self.application.clone(), next.number)) };
+        self.location.append(&self.kind.clean_schema(), append).await?;
+        self.last = next;
+        let rejected = decoder.rejects.len() as u64;
+        self.counts.records += decoder.records;
+        self.counts.rejects += rejected;
+        self.counts.duplicates += decoder.records - rejected - rows;
+        self.counts.rows += rows;
+        self.counts.commits += 1;
+        let room = KEPT_REJECTS.saturating_sub(self.rejects.len());
+        self.rejects.extend(decoder.rejects.into_iter().take(room));
+        Ok(read.at_end)
+    }
+
+    /// A record that came in an earlier commit does not come again.
+    async fn leave_out_known(&self, cleaned: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let Some(provider) = self.location.provider().await? else { return Ok(cleaned) };
+        let schema = self.kind.clean_schema();
+        self.engine.register("fresh", schema.clone(), cleaned.clone())?;
+        self.engine.register_provider("existing", provider)?;
+        // Only rows of the same numbers are compared, so only those are held in memory.
+        let (_, existing) = self
+            .engine
+            .query("rows that are there already", "SELECT e.* FROM existing e WHERE e.ind IN (SELECT f.ind FROM fresh f)")
+            .await?;
+        let existing = crate::batch::as_schema(existing, &schema)?;
+        distinct_from(&schema, cleaned, &existing)
+    }
+}
