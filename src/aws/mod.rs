@@ -2,7 +2,7 @@
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::RequestId;
 
 use crate::config::{Config, Target};
@@ -53,21 +53,35 @@ pub async fn kinesis(config: &Config) -> Result<aws_sdk_kinesis::Client> {
 pub fn describe<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug,
+    R: std::fmt::Debug + Send + Sync + 'static,
     SdkError<E, R>: RequestId,
 {
     let request = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
     match error.as_service_error() {
         Some(service) => format!("{}: {}{request}", service.code().unwrap_or("unknown error"), service.message().unwrap_or("no message")),
-        None => format!("{}{request}", DisplayErrorContext(error)),
+        None => format!("{}{request}", causes(error)),
     }
+}
+
+/// What an error and its causes say, each once.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        cause = error.source();
+    }
+    parts.join(": ")
 }
 
 /// A failed call as an error with the usual advice.
 pub fn failure<E, R>(action: &str, error: &SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug,
+    R: std::fmt::Debug + Send + Sync + 'static,
     SdkError<E, R>: RequestId,
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();

@@ -108,19 +108,26 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
     for _ in 0..concurrency {
         workers.spawn(work(waiting.clone(), sender.clone(), targets.clone(), progress.clone(), gave_up.clone()));
     }
-    let fed = feed(&database, order.take(planned.map_or(usize::MAX, |posts| posts as usize)), batch, &pace, jobs, &gave_up);
-    let fed = tokio::select! {
-        fed = fed => fed,
-        () = crate::signals::stop_requested() => {
-            printer.note("stopping: finishing what is under way");
-            Ok(())
+    let order = order.take(planned.map_or(usize::MAX, |posts| posts as usize));
+    let mut failure = {
+        let feeding = feed(&database, order, batch, &pace, jobs, &gave_up);
+        tokio::select! {
+            fed = feeding => fed.err(),
+            () = crate::signals::stop_requested() => {
+                printer.note("stopping: finishing what is under way");
+                None
+            }
+            error = first_failure(&mut workers) => Some(error),
         }
     };
+    // With the feeding gone the workers finish what they have and end.
     while let Some(done) = workers.join_next().await {
-        done.or_fail(|| "a sender stopped unexpectedly")??;
+        failure = failure.or(done.or_fail(|| "a sender stopped unexpectedly").flatten().err());
     }
     progress.finish();
-    fed?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
     let seconds = started.elapsed().as_secs_f64();
     let dead_letters = sender.dead_letters.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).path().map(std::path::Path::to_path_buf);
     let summary = sender.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).summary(seconds, dead_letters);
@@ -128,6 +135,16 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
         printer.warn(format!("gave up after {MOST_FAILURES_IN_A_ROW} failed deliveries in a row"));
     }
     Ok(summary)
+}
+
+/// Waits for a worker that fails; workers that end well are no news.
+async fn first_failure(workers: &mut JoinSet<Result<()>>) -> Error {
+    while let Some(done) = workers.join_next().await {
+        if let Err(error) = done.or_fail(|| "a sender stopped unexpectedly").flatten() {
+            return error;
+        }
+    }
+    std::future::pending().await
 }
 
 /// When each post may go.

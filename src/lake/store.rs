@@ -94,6 +94,9 @@ pub(super) fn failure(action: String, error: object_store::Error) -> Error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their permission on the bucket"
         }
+        object_store::Error::Generic { .. } if format!("{error:?}").contains("Connect") => {
+            "is the server up and reachable? `lake.endpoint_url` names it; without one Amazon S3 is asked"
+        }
         _ if format!("{error:?}").contains("StorageFull") => "the disk is full: free some space, then run the same command again",
         _ => "`pinpipe doctor` tests every connection",
     };

@@ -105,5 +105,5 @@ def test_other_engines_read_the_clean_tables(answers, local):
     assert pins.column_names == ["ind", "unique_id", "title", "description", "follower_count", "poster_name", "tag_list", "is_image_or_video", "image_src", "save_location", "category"]
     geo = deltalake.DeltaTable(tables / "local_geo_table").to_pyarrow_table()
     users = deltalake.DeltaTable(tables / "local_user_table").to_pyarrow_table()
-    median = duckdb.sql("select quantile_disc(follower_count, 0.5) from pins p join users u using (ind) join geo g using (ind) where age between 18 and 24").fetchone()[0]
+    median = duckdb.sql("select quantile_disc(follower_count, 0.5) from pins p join users u using (ind) join geo g using (ind) where age between 18 and 24").fetchall()[0][0]
     assert [float(median)] == [float(r["median_follower_count"]) for r in answers["median_followers_by_age_group"] if r["age_group"] == "18-24"]

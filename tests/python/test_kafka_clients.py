@@ -148,7 +148,7 @@ def test_topics_and_groups_are_administered(local):
     assert len(admin.list_topics(timeout=10).topics["t"].partitions) == 5
     with pytest.raises(KafkaException, match="TOPIC_ALREADY_EXISTS"):
         list(admin.create_topics([NewTopic("t", 1, 1)]).values())[0].result(10)
-    for wrong, error in [(NewTopic("no spaces allowed", 1, 1), "INVALID_TOPIC"), (NewTopic("x", 0, 1), "INVALID_PARTITIONS"), (NewTopic("y", 1, 3), "INVALID_REPLICATION_FACTOR")]:
+    for wrong, error in [(NewTopic("no spaces allowed", 1, 1), "TOPIC_EXCEPTION"), (NewTopic("x", 0, 1), "INVALID_PARTITIONS"), (NewTopic("y", 1, 3), "INVALID_REPLICATION_FACTOR")]:
         with pytest.raises((KafkaException, ValueError), match=error):
             list(admin.create_topics([wrong]).values())[0].result(10)
     producer = Producer({"bootstrap.servers": local.kafka})
@@ -173,5 +173,8 @@ def test_what_is_no_kafka_request_does_not_harm_the_broker(local):
         with socket.create_connection((host, int(port)), 5) as connection:
             connection.sendall(garbage)
             connection.settimeout(5)
-            assert connection.recv(100) == b""
+            try:
+                assert connection.recv(100) == b""
+            except ConnectionResetError:
+                pass
     make_topic(local.kafka, "t", 1)

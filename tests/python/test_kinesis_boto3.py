@@ -131,7 +131,9 @@ def test_cbor_is_spoken_too(local, client, protocol):
         else:
             url, headers = f"http://{local.kinesis}/service/Kinesis_20131202/operation/{operation}", {"smithy-protocol": "rpc-v2-cbor", "content-type": "application/cbor"}
         answer = requests.post(url, data=cbor2.dumps(body), headers=headers, timeout=10)
-        return answer.status_code, cbor2.loads(answer.content)
+        # The older protocol tags milliseconds as a time, which cbor2 takes for seconds: the tag is left out.
+        content = answer.content.replace(b"\xc1\x1b", b"\x1b") if protocol == "cbor" else answer.content
+        return answer.status_code, cbor2.loads(content)
 
     status, put = call("PutRecord", {"StreamName": "a", "Data": b"\x00\xffraw", "PartitionKey": "k"})
     assert status == 200 and put["ShardId"] == "shardId-000000000000"

@@ -53,7 +53,9 @@ def test_an_unreachable_endpoint_is_one_error_with_a_hint(pinpipe, command, env)
     if command[0] == "emulate":
         pinpipe.run("seed", "--posts", 5)
     done = pinpipe.run(*command, code=1, env={"PINPIPE__KAFKA__TIMEOUT_MS": 3000, **env})
-    assert done.stderr.count("error:") == 1 and "hint:" in done.stderr, done.stderr
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"], done.stderr
+    assert len(lines[0]) < 500, "an error is a sentence, not a dump"
 
 
 def test_doctor_lists_what_is_wrong_and_what_to_do(provisioned):
@@ -132,7 +134,6 @@ set +e
 $PINPIPE emulate --to kafka --posts 20000 --batch 50 --data-dir small/data --output json > summary 2> errors; echo "emulate $?"
 kill -9 $pid; wait $pid 2> /dev/null
 rm -rf small/data/dead-letters small/data/lake
-head -c 1000000 /dev/null
 $PINPIPE seed --posts 100000 --replace --data-dir small/data; echo "seed $?"
 mount -o remount,size=64m small
 $PINPIPE local --any-port --data-dir small/data > address2 2>> log & pid=$!
