@@ -13,12 +13,16 @@ use crate::output::{Printer, Report};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ApiCommand {
     /// Deploy the routes to Kafka and Kinesis
+    #[command(after_help = "Example: pinpipe api deploy")]
     Deploy,
     /// Show what is deployed
+    #[command(after_help = "Example: pinpipe api status")]
     Status,
     /// Print the invoke URL
+    #[command(after_help = "Example: pinpipe api url")]
     Url,
     /// Take the routes back
+    #[command(after_help = "Example: pinpipe api delete")]
     Delete,
 }
 

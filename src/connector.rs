@@ -13,16 +13,22 @@ use crate::sink::{ConnectorStatus, SinkProperties};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ConnectorCommand {
     /// Make the connector, or give it the configuration's properties
+    #[command(after_help = "Example: pinpipe connector create")]
     Create,
     /// Show how it is doing
+    #[command(after_help = "Example: pinpipe connector status")]
     Status,
     /// Stop reading, keep the place
+    #[command(after_help = "Example: pinpipe connector pause")]
     Pause,
     /// Read on
+    #[command(after_help = "Example: pinpipe connector resume")]
     Resume,
     /// Start its task anew, as after a failure
+    #[command(after_help = "Example: pinpipe connector restart")]
     Restart,
     /// Remove the connector; what it wrote stays
+    #[command(after_help = "Example: pinpipe connector delete")]
     Delete,
 }
 

@@ -13,6 +13,7 @@ use crate::record::Kind;
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
     /// Make topics; those that are there stay as they are
+    #[command(after_help = "Example: pinpipe topics create --partitions 6")]
     Create {
         /// Names [default: the pipeline's three, <id>.pin, <id>.geo and <id>.user]
         names: Vec<String>,
@@ -21,13 +22,16 @@ pub enum TopicsCommand {
         partitions: Option<i32>,
     },
     /// List all topics of the cluster
+    #[command(after_help = "Example: pinpipe topics list")]
     List,
     /// Show partitions and offsets
+    #[command(after_help = "Example: pinpipe topics describe local.pin")]
     Describe {
         /// Names [default: the pipeline's three]
         names: Vec<String>,
     },
     /// Delete topics and their records
+    #[command(after_help = "Example: pinpipe topics delete local.pin")]
     Delete {
         /// Names [default: the pipeline's three]
         names: Vec<String>,

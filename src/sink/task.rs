@@ -165,16 +165,15 @@ impl Task {
             (Some(interval), Some(first_ms)) => time_ms - first_ms >= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX),
             _ => false,
         };
-        let mut entry = (&key, writer);
         if spans_too_long {
-            self.close_one(entry.0, entry.1)?;
+            self.close_one(&key, writer)?;
         }
-        entry.1.first_ms.get_or_insert(time_ms);
+        writer.first_ms.get_or_insert(time_ms);
         self.runtime
-            .block_on(entry.1.append(&self.store, &self.properties, folder, message.offset(), &one_line))
+            .block_on(writer.append(&self.store, &self.properties, folder, message.offset(), &one_line))
             .map_err(|error| format!("cannot write to the lake: {error}"))?;
         self.state.records.fetch_add(1, Ordering::Relaxed);
-        if entry.1.is_full(&self.properties) { self.close_one(entry.0, &mut entry.1) } else { Ok(()) }
+        if writer.is_full(&self.properties) { self.close_one(&key, writer) } else { Ok(()) }
     }
 
     fn close(&self, (key, writer): (&Partition, &mut PartitionWriter)) -> Result<(), String> {

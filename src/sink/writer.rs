@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Plain or packed, on the way to the store.
 enum Chunk {
     Plain(Vec<u8>),
-    Gzip(GzEncoder<Vec<u8>>),
+    Gzip(Box<GzEncoder<Vec<u8>>>),
 }
 
 /// An object that is being written.
@@ -84,8 +84,11 @@ impl PartitionWriter {
             );
             // Each part of the path is taken as it is; characters S3 minds are encoded.
             let path = name.split('/').filter(|part| !part.is_empty()).fold(Path::default(), |path, part| path.join(part));
-            let chunk =
-                if properties.gzip { Chunk::Gzip(GzEncoder::new(Vec::new(), Compression::default())) } else { Chunk::Plain(Vec::new()) };
+            let chunk = if properties.gzip {
+                Chunk::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::default())))
+            } else {
+                Chunk::Plain(Vec::new())
+            };
             OpenObject { writer: BufWriter::with_capacity(store.clone(), path, properties.part_bytes), chunk, records: 0 }
         });
         match &mut object.chunk {

@@ -89,7 +89,6 @@ impl KinesisSource {
                 if let Some(last) = output.records.last() {
                     read.positions.insert(shard.clone(), last.sequence_number.clone());
                 }
-                let taken = output.records.len();
                 read.records.extend(
                     output
                         .records
@@ -108,7 +107,7 @@ impl KinesisSource {
                     read.at_end = false;
                     return Ok(read);
                 }
-                if !behind && taken == 0 || !behind {
+                if !behind {
                     break;
                 }
             }

@@ -104,7 +104,7 @@ pub async fn run_until(config: &Config, arguments: &StreamArguments, bounds: Bou
             }
             None => {
                 let topic = config.topic(kind);
-                ("kafka", topic.clone(), RecordSource::Kafka(KafkaSource::open(config, &topic).await?))
+                ("kafka", topic.clone(), RecordSource::Kafka(Box::new(KafkaSource::open(config, &topic).await?)))
             }
         };
         tables.push(StreamTable::open(config, kind, name, &stream, records).await?);

@@ -28,7 +28,7 @@ pub struct Read {
 /// A stream or a topic.
 pub enum RecordSource {
     Kinesis(KinesisSource),
-    Kafka(KafkaSource),
+    Kafka(Box<KafkaSource>),
 }
 
 impl RecordSource {

@@ -4,12 +4,13 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
 
-BINARY = pathlib.Path(os.environ["PINPIPE_BIN"])
+BINARY = pathlib.Path(os.environ["PINPIPE_BIN"]).resolve()
 SHARED_DATA = pathlib.Path(os.environ.get("PINPIPE_REAL_DATA", "/nonexistent"))
 
 
@@ -73,6 +74,12 @@ class LocalStack:
         import boto3
 
         return boto3.client(service, endpoint_url=f"http://{self.kinesis}", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def wait_until(condition, what, seconds=30):

@@ -5,19 +5,12 @@ import os
 import pathlib
 import pwd
 import shutil
-import socket
 import subprocess
 
 import pytest
-from conftest import Pinpipe, wait_until
+from conftest import Pinpipe, free_port, wait_until
 
 PASSWORD = "s3cret-Pa55"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def as_user(name):
