@@ -81,6 +81,33 @@ fn every_mistake_in_a_configuration_is_told_at_once() {
 }
 
 #[test]
+fn no_subcommand_starts_with_a_wrong_configuration() {
+    let folder = empty();
+    std::fs::write(folder.path().join("pinpipe.toml"), "[emulate]\nraet = 1\n").expect("writes");
+    for command in [
+        "demo",
+        "seed",
+        "local",
+        "provision",
+        "provision --plan",
+        "status",
+        "topics list",
+        "connector status",
+        "api url",
+        "emulate",
+        "batch",
+        "stream",
+        "doctor",
+        "destroy --yes",
+    ] {
+        let arguments: Vec<&str> = command.split_whitespace().collect();
+        let text = said(folder.path(), &arguments);
+        assert!(text.starts_with("exit code: 2") && text.contains("did you mean `emulate.rate`?"), "{command}: {text}");
+    }
+    assert!(!folder.path().join(".pinpipe").exists(), "nothing was begun");
+}
+
+#[test]
 fn values_that_no_type_forbids_are_checked_too() {
     let folder = empty();
     let file = "id = \"no blanks\"\n[emulate]\nbatch = 501\n[kinesis]\nretention_hours = 1\nendpoint_url = \"localhost:1\"\n[database]\nurl = \"oracle://x\"\n";

@@ -45,6 +45,9 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
     let started = Instant::now();
     let mut config = config.clone();
     if let Some(id) = &arguments.user_id {
+        if !crate::config::is_id(id) {
+            return Err(Error::usage(format!("`--user-id {id}` is no id")).hint("an id has 1 to 40 letters, digits, `-` or `_`"));
+        }
         config.id.clone_from(id);
     }
     let url = arguments.lake.clone().unwrap_or_else(|| lake_bucket(&config));

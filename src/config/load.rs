@@ -264,6 +264,11 @@ fn secrets() -> Secrets {
     }
 }
 
+/// Whether a text can stand in the names of topics, streams, tables and buckets.
+pub fn is_id(text: &str) -> bool {
+    (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
 /// What the types cannot say.
 fn check(config: &Config, problems: &mut Vec<String>) {
     let mut require = |holds: bool, problem: &str| {

@@ -9,7 +9,7 @@ mod runtime;
 mod types;
 
 pub use endpoints::lake_bucket;
-pub use load::{Overrides, load};
+pub use load::{Overrides, is_id, load};
 pub use runtime::{Addresses, Runtime};
 pub use types::*;
 

@@ -134,8 +134,13 @@ impl SinkProperties {
             }
         };
         let bucket = r.text("s3.bucket.name");
-        if bucket.is_none() {
-            r.problems.push("`s3.bucket.name` is missing".into());
+        match &bucket {
+            None => r.problems.push("`s3.bucket.name` is missing".into()),
+            // In a folder lake it names a folder, which must not lead out of it.
+            Some(name) if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) || name.starts_with('.') => {
+                r.problems.push(format!("`s3.bucket.name` = `{name}` is no name of a bucket"));
+            }
+            Some(_) => {}
         }
         let flush_size = r.number::<u64>("flush.size", 1);
         if flush_size.is_none() && !properties.contains_key("flush.size") {
