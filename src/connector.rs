@@ -6,7 +6,9 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::control::ControlClient;
 use crate::error::{Error, Result};
+use crate::kafka::Admin;
 use crate::output::{Printer, Report, Table, thousands};
+use crate::record::Kind;
 use crate::sink::{ConnectorStatus, SinkProperties};
 
 /// What to do with the connector.
@@ -32,11 +34,27 @@ pub enum ConnectorCommand {
     Delete,
 }
 
-impl Report for ConnectorStatus {
+/// The report of `connector status`.
+#[derive(Debug, Serialize)]
+struct StatusReport {
+    #[serde(flatten)]
+    status: ConnectorStatus,
+    /// Records in the pipeline's topics that are not in the lake yet.
+    behind: u64,
+}
+
+impl Report for StatusReport {
     fn text(&self) -> String {
-        let mut table = Table::new(["connector", "state", "records", "objects"]);
-        table.row([self.name.clone(), self.state.clone(), thousands(self.records), thousands(self.objects)]);
-        match &self.trace {
+        let status = &self.status;
+        let mut table = Table::new(["connector", "state", "records", "objects", "behind"]);
+        table.row([
+            status.name.clone(),
+            status.state.clone(),
+            thousands(status.records),
+            thousands(status.objects),
+            thousands(self.behind),
+        ]);
+        match &status.trace {
             Some(trace) => format!("{}\n{trace}", table.render()),
             None => table.render(),
         }
@@ -83,8 +101,11 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
         }
         ConnectorCommand::Status => {
             let status = client.connector_status(&name).await?.ok_or_else(missing)?;
-            printer.report(&status);
-            return if status.state == "FAILED" {
+            let topics = Kind::ALL.map(|kind| config.topic(kind));
+            let behind = Admin::new(config)?.lag(&crate::sink::group(&name), &topics).await?;
+            let has_failed = status.state == "FAILED";
+            printer.report(&StatusReport { status, behind });
+            return if has_failed {
                 Err(Error::failed(format!("connector `{name}` has failed")).hint("mend the cause, then `pinpipe connector restart`"))
             } else {
                 Ok(())

@@ -102,7 +102,10 @@ pub fn on_path(action: &str, path: &std::path::Path, error: std::io::Error) -> E
     let hint = match error.kind() {
         ErrorKind::StorageFull => Some("free some space on that disk, then run the same command again: nothing acknowledged was lost"),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Some("give yourself write permission there, or choose another folder with `--data-dir`")
+            Some("give yourself write permission there, or choose another folder (`--data-dir` for local state)")
+        }
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            Some("there is a file where a folder is needed: move it, or choose another folder")
         }
         ErrorKind::NotFound => Some("check the path; relative paths start at the folder the command runs in"),
         _ => None,

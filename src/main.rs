@@ -47,7 +47,12 @@ fn main() -> ExitCode {
     start_log(&cli.global);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let outcome = match runtime {
-        Ok(runtime) => on_large_stack(|| runtime.block_on(run(cli, &printer))),
+        Ok(runtime) => {
+            let outcome = on_large_stack(|| runtime.block_on(run(cli, &printer)));
+            // Calls to Kafka that block must not hold up the end.
+            runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+            outcome
+        }
         Err(error) => Err(Error::failed("cannot start").because(error)),
     };
     match outcome {
@@ -79,9 +84,10 @@ fn unexpected(reason: &str) -> Error {
 /// Logs go to stderr; `PINPIPE_LOG` takes a filter such as `pinpipe=debug`.
 fn start_log(global: &Global) {
     let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "error,pinpipe=warn",
-        (false, 1) => "warn,pinpipe=info",
+        // Libraries log as errors what their callers handle: only who asks for more sees them.
+        (true, _) => "off,pinpipe=error",
+        (false, 0) => "off,pinpipe=warn",
+        (false, 1) => "error,pinpipe=info",
         (false, 2) => "info,pinpipe=debug",
         (false, _) => "debug,pinpipe=trace",
     };
@@ -119,8 +125,9 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
             let summary = emulate::run(&load()?, &arguments, printer).await?;
             printer.report(&summary);
             if summary.errors > 0 {
-                return Err(Error::failed(format!("{} records were not delivered", output::thousands(summary.errors)))
-                    .hint("they are in the dead-letter file, each with its reason"));
+                return Err(Error::failed(format!("{} records were not delivered", output::thousands(summary.errors))).hint(
+                    "those in the dead-letter file stand there with their reasons; posting again does no harm, repeated records count once",
+                ));
             }
         }
         Command::Batch(arguments) => {
@@ -139,5 +146,6 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
             }
         }
     }
+    output::check_written()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -33,7 +33,8 @@ pub enum TopicsCommand {
     /// Delete topics and their records
     #[command(after_help = "Example: pinpipe topics delete local.pin")]
     Delete {
-        /// Names [default: the pipeline's three]
+        /// Names
+        #[arg(required = true)]
         names: Vec<String>,
     },
 }
@@ -117,7 +118,7 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
         }
         TopicsCommand::Delete { names } => {
             let mut changes = Vec::new();
-            for topic in or_own(names) {
+            for topic in names {
                 let deleted = admin.delete(&topic).await?;
                 changes.push(Changed { topic, change: if deleted { "deleted" } else { "not there:" } });
             }

@@ -69,7 +69,7 @@ impl Answer {
             table.row(row.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), String::from)));
         }
         let more = self.rows.len().saturating_sub(SHOWN_ROWS);
-        let rest = if more > 0 { format!("\n… {more} more rows (`--out DIR` writes all)") } else { String::new() };
+        let rest = if more > 0 { format!("\n… {more} more rows (the CSV has all: `batch --out DIR`)") } else { String::new() };
         format!("{}\n{}{rest}", self.title, table.render())
     }
 

@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{OrFail, Result};
-use crate::lake::{Decoder, Lake, Layout, RawObject, Reject, list_objects, read_object};
+use crate::lake::{Decoder, KEPT_REJECTS, Lake, Layout, RawObject, Reject, list_objects, read_object, unpack};
 use crate::output::Progress;
 use crate::record::Kind;
 
@@ -19,6 +19,8 @@ const GROUP_OBJECTS: usize = 512;
 pub struct Input {
     pub objects: u64,
     pub records: u64,
+    pub rejected: u64,
+    /// The first of the records that did not fit.
     pub rejects: Vec<Reject>,
     pub batches: Vec<RecordBatch>,
 }
@@ -58,7 +60,10 @@ pub async fn read(lake: &Lake, layout: &Layout, kind: Kind, progress: &Progress)
         let decoding = tokio::task::spawn_blocking(move || {
             let mut decoder = Decoder::new(kind);
             for (path, bytes) in contents {
-                decoder.object(&path, &bytes)?;
+                match unpack(&path, bytes) {
+                    Ok(records) => decoder.object(&path, &records)?,
+                    Err(error) => decoder.refuse(&path, format!("broken gzip: {error}")),
+                }
             }
             let batches = decoder.finish()?;
             Ok((decoder, batches))
@@ -67,10 +72,12 @@ pub async fn read(lake: &Lake, layout: &Layout, kind: Kind, progress: &Progress)
     });
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let decoded: Vec<(Decoder, Vec<RecordBatch>)> = decoded.buffered(cores).try_collect().await?;
-    let mut input = Input { objects: count, records: 0, rejects: Vec::new(), batches: Vec::new() };
+    let mut input = Input { objects: count, records: 0, rejected: 0, rejects: Vec::new(), batches: Vec::new() };
     for (decoder, batches) in decoded {
         input.records += decoder.records;
-        input.rejects.extend(decoder.rejects);
+        input.rejected += decoder.rejected;
+        let room = KEPT_REJECTS.saturating_sub(input.rejects.len());
+        input.rejects.extend(decoder.rejects.into_iter().take(room));
         input.batches.extend(batches);
     }
     Ok(input)

@@ -1,6 +1,5 @@
 //! What `batch` found.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -40,7 +39,7 @@ pub struct BatchReport {
 }
 
 impl BatchReport {
-    /// The first rejects with their objects, and how many there are for each reason.
+    /// The first rejects with their objects, and how many there are.
     pub fn reject_lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self
             .rejects
@@ -48,13 +47,9 @@ impl BatchReport {
             .take(SHOWN_REJECTS)
             .map(|reject| format!("left out `{}`, line {}: {}", reject.origin, reject.line, reject.reason))
             .collect();
-        if self.rejects.len() > SHOWN_REJECTS {
-            let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
-            for reject in &self.rejects {
-                *reasons.entry(reject.reason.split(':').next().unwrap_or_default()).or_default() += 1;
-            }
-            let counts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{} × {reason}", thousands(*count))).collect();
-            lines.push(format!("left out {} records in all: {}", thousands(self.rejects.len() as u64), counts.join(", ")));
+        let all: u64 = self.inputs.iter().map(|input| input.rejects).sum();
+        if all > SHOWN_REJECTS as u64 {
+            lines.push(format!("left out {} records in all", thousands(all)));
         }
         lines
     }

@@ -73,7 +73,7 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
         )));
     }
     for (kind, input) in raw {
-        let fitting = input.records - input.rejects.len() as u64;
+        let fitting = input.records - input.rejected;
         let batches = engine.clean(kind, input.batches).await?;
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         let table = DeltaLocation::open(&config, HALF, &kind.clean_table(&config.id)).await?;
@@ -83,7 +83,7 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
             kind,
             objects: input.objects,
             records: input.records,
-            rejects: input.rejects.len() as u64,
+            rejects: input.rejected,
             duplicates: fitting - rows,
             rows,
             table: table.name,

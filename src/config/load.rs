@@ -40,7 +40,7 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
         refuse_secrets(&table, &mut problems);
         lay_over(&mut layers, table, "", &origin, &mut problems);
     }
-    let environment = from_environment(std::env::vars(), &layers, &mut problems);
+    let environment = from_environment(variables(), &layers, &mut problems);
     for (path, value) in environment {
         set(&mut layers, &path, value);
     }
@@ -80,7 +80,7 @@ fn first_line(error: &toml::de::Error) -> String {
 
 /// Takes `.env` of the current folder into the environment; what is set already stays.
 fn read_dot_env() -> Result<()> {
-    match dotenvy::from_filename(".env") {
+    match dotenvy::from_path(".env") {
         Ok(_) => Ok(()),
         Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         // The offending line may hold a secret, so it is not repeated.
@@ -113,6 +113,10 @@ fn parse(file: &Path) -> Result<Table> {
 /// Puts `over` on top of `base`, whose keys are all there are. Each key is tried
 /// alone, so that every mistake is found in one go.
 fn lay_over(base: &mut Table, over: Table, path: &str, origin: &str, problems: &mut Vec<String>) {
+    // Either names the topics: the one that is given takes the place of the default's.
+    if path == "connector.properties" && over.contains_key("topics") && !over.contains_key("topics.regex") {
+        base.remove("topics.regex");
+    }
     for (key, value) in over {
         let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         let free_form = path == "connector.properties";
@@ -181,6 +185,11 @@ fn known_keys() -> Vec<String> {
     keys
 }
 
+/// The environment, without what is no text: none of ours.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// `PINPIPE__EMULATE__RATE=5` sets `emulate.rate`.
 fn from_environment(variables: impl Iterator<Item = (String, String)>, base: &Table, problems: &mut Vec<String>) -> Vec<(String, Value)> {
     let mut found = Vec::new();
@@ -246,8 +255,7 @@ fn set(table: &mut Table, path: &str, value: Value) {
 
 /// A password in a file ends up in a repository sooner or later.
 fn refuse_secrets(table: &Table, problems: &mut Vec<String>) {
-    let url = get(table, "database.url").and_then(Value::as_str).and_then(|url| url::Url::parse(url).ok());
-    if url.is_some_and(|url| url.password().is_some()) {
+    if get(table, "database.url").and_then(Value::as_str).is_some_and(super::secret::has_password) {
         problems.push(
             "`database.url` holds a password: take it out of the file and set PINPIPE_DATABASE_PASSWORD in the environment or `.env`"
                 .into(),
@@ -262,6 +270,11 @@ fn secrets() -> Secrets {
         kafka_password: secret("PINPIPE_KAFKA_PASSWORD"),
         gateway_api_key: secret("PINPIPE_GATEWAY_API_KEY"),
     }
+}
+
+/// Whether posts can be paced like this; 0 stands for no pace at all.
+pub fn is_rate(rate: f64) -> bool {
+    rate == 0.0 || (0.001..=1_000_000.0).contains(&rate)
 }
 
 /// Whether a text can stand in the names of topics, streams, tables and buckets.
@@ -287,7 +300,7 @@ fn check(config: &Config, problems: &mut Vec<String>) {
     require((24..=8760).contains(&config.kinesis.retention_hours), "`kinesis.retention_hours` must be 24 to 8760");
     require((1..=10_000).contains(&config.emulate.concurrency), "`emulate.concurrency` must be 1 to 10000");
     require((1..=500).contains(&config.emulate.batch), "`emulate.batch` must be 1 to 500 (what PutRecords takes)");
-    require(config.emulate.rate.is_finite() && config.emulate.rate >= 0.0, "`emulate.rate` must be 0 or more posts a second");
+    require(is_rate(config.emulate.rate), "`emulate.rate` must be 0, or 0.001 to 1000000 posts a second");
     require(config.stream.batch_records > 0, "`stream.batch_records` must be 1 or more");
     require(config.kafka.timeout_ms > 0 && config.emulate.timeout_ms > 0, "`timeout_ms` must be 1 or more");
     let needs_user = matches!(config.kafka.auth, super::KafkaAuth::Plain | super::KafkaAuth::ScramSha512);
@@ -306,9 +319,17 @@ fn check(config: &Config, problems: &mut Vec<String>) {
         ("lake.endpoint_url", &config.lake.endpoint_url),
         ("aws.endpoint_url", &config.aws.endpoint_url),
     ] {
-        let http = url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        require(url.is_empty() || http, &format!("`{key}` must be an http:// or https:// address, not `{url}`"));
+        let parsed = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let has_login = url.contains('@');
+        require(url.is_empty() || has_login || parsed.is_some(), &format!("`{key}` must be an http:// or https:// address, not `{url}`"));
+        require(!has_login, &format!("`{key}` must not hold a user or password"));
     }
+    let is_bucket =
+        config.lake.url.strip_prefix("s3://").is_some_and(|bucket| !bucket.trim_end_matches('/').contains('/') && bucket.len() > 1);
+    require(
+        !config.lake.url.starts_with("s3:") || is_bucket,
+        "`lake.url` must be s3://BUCKET, without a folder: the sink's `topics.dir` names one",
+    );
     if config.target == Target::Aws {
         require(config.lake.url.is_empty() || config.lake.url.starts_with("s3://"), "`lake.url` must be s3://BUCKET on target aws");
     }

@@ -6,11 +6,13 @@
 mod endpoints;
 mod load;
 mod runtime;
+mod secret;
 mod types;
 
 pub use endpoints::lake_bucket;
-pub use load::{Overrides, is_id, load};
+pub use load::{Overrides, is_id, is_rate, load};
 pub use runtime::{Addresses, Runtime};
+pub use secret::redacted;
 pub use types::*;
 
 /// The built-in default, and what `init --target local` writes.

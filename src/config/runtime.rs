@@ -1,5 +1,6 @@
 //! Where a running `pinpipe local` is found: the file it writes into its data folder.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,10 @@ impl Runtime {
             Error::failed(format!("the local stack is not running in `{}`", data_dir.display()))
                 .hint("start it with `pinpipe local` in another terminal, or name an address in the configuration")
         };
+        // The file outlives a killed stack, and its ports may be another stack's by now.
+        if !is_locked(data_dir) {
+            return Err(not_running());
+        }
         let text = std::fs::read(Self::path(data_dir)).map_err(|_| not_running())?;
         serde_json::from_slice(&text).map_err(|error| not_running().because(error))
     }
@@ -52,4 +57,10 @@ impl Runtime {
     pub fn remove(data_dir: &Path) {
         let _ = std::fs::remove_file(Self::path(data_dir));
     }
+}
+
+/// Whether a running stack holds the folder's lock.
+fn is_locked(data_dir: &Path) -> bool {
+    let Ok(file) = File::options().write(true).open(data_dir.join("local.lock")) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::config::Config;
+use crate::config::{Config, redacted};
 use crate::error::{Error, Result};
 use crate::record::{Column, ColumnType, Kind};
 
@@ -31,18 +31,6 @@ macro_rules! on_pool {
     };
 }
 pub(super) use on_pool;
-
-/// The URL as it may be shown: without its password.
-pub fn redacted(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut parsed) if parsed.password().is_some() => {
-            // Only addresses without a host cannot carry a password, and those have none.
-            let _ = parsed.set_password(None);
-            parsed.to_string()
-        }
-        _ => url.to_string(),
-    }
-}
 
 impl Database {
     /// Connects to the configured database. `create`: an SQLite file that is not there is made.
@@ -99,8 +87,9 @@ impl Database {
     /// An identifier between the quotes of this dialect.
     pub(super) fn quoted(&self, name: &str) -> String {
         match self {
-            Self::MySql(_) => format!("`{name}`"),
-            Self::Sqlite(_) | Self::Postgres(_) => format!("\"{name}\""),
+            // SQLite would take an unknown name between double quotes for a text.
+            Self::MySql(_) | Self::Sqlite(_) => format!("`{name}`"),
+            Self::Postgres(_) => format!("\"{name}\""),
         }
     }
 
@@ -143,6 +132,12 @@ impl Database {
     }
 }
 
+/// Whether an error says that a table is not there, in any of the three dialects.
+pub(super) fn is_missing_table(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    matches!(error.code().as_deref(), Some("42P01" | "42S02")) || error.message().contains("no such table")
+}
+
 /// A database error for people: the cause, and what to do about the common ones.
 pub(super) fn explain(action: &str, error: &sqlx::Error) -> Error {
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
@@ -170,15 +165,4 @@ pub(super) fn explain(action: &str, error: &sqlx::Error) -> Error {
         _ => "`pinpipe doctor` tests every connection",
     };
     Error::failed(action).because(text).hint(hint)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_never_shown() {
-        assert_eq!(redacted("mysql://me:hunter2@db:3306/x"), "mysql://me@db:3306/x");
-        assert_eq!(redacted("sqlite://a/b.db"), "sqlite://a/b.db");
-    }
 }

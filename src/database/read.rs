@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 use sqlx::{AssertSqlSafe, Row};
 
-use super::connect::{Database, explain, on_pool};
+use super::connect::{Database, explain, is_missing_table, on_pool};
 use crate::error::{Error, Result};
 use crate::record::{ColumnType, Kind, Post};
 
@@ -91,8 +91,16 @@ impl Database {
     }
 
     /// How many rows a table has; `None`: there is no such table.
-    pub async fn row_count(&self, kind: Kind) -> Option<i64> {
+    ///
+    /// # Errors
+    /// Everything else that keeps it from being counted: it must not pass for empty.
+    pub async fn row_count(&self, kind: Kind) -> Result<Option<i64>> {
         let statement = format!("SELECT COUNT(*) FROM {}", kind.source_table());
-        on_pool!(self, pool => sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement)).fetch_one(pool).await.ok())
+        let counted = on_pool!(self, pool => sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement)).fetch_one(pool).await);
+        match counted {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if is_missing_table(&error) => Ok(None),
+            Err(error) => Err(explain(&format!("cannot count table `{}`", kind.source_table()), &error)),
+        }
     }
 }

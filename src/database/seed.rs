@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::connect::{Database, redacted};
+use super::connect::Database;
 use super::{generate, load};
-use crate::config::Config;
+use crate::config::{Config, redacted};
 use crate::error::{Error, Result};
 use crate::output::{Printer, Report, thousands};
 use crate::record::Kind;
@@ -60,12 +60,28 @@ impl Report for SeedReport {
     }
 }
 
-/// Whether all three tables are there and hold posts.
-pub async fn has_posts(config: &Config) -> bool {
-    match Database::connect(config, false).await {
-        Ok(database) => database.row_numbers().await.is_ok_and(|numbers| !numbers.is_empty()),
-        Err(_) => false,
+/// Whether the database holds posts already; one without any row in its tables is empty.
+///
+/// # Errors
+/// It cannot be reached, or it holds rows that make no post: those are somebody's.
+pub async fn has_posts(config: &Config) -> Result<bool> {
+    let database = Database::connect(config, true).await?;
+    if total_rows(&database).await? == 0 {
+        return Ok(false);
     }
+    if database.row_numbers().await?.is_empty() {
+        return Err(Error::failed("the database holds rows, but no row number that all three tables have")
+            .hint("`pinpipe seed --replace` drops the tables and fills them anew"));
+    }
+    Ok(true)
+}
+
+async fn total_rows(database: &Database) -> Result<i64> {
+    let mut rows = 0;
+    for kind in Kind::ALL {
+        rows += database.row_count(kind).await?.unwrap_or(0);
+    }
+    Ok(rows)
 }
 
 /// Fills the database, unless it is full already.
@@ -79,15 +95,13 @@ pub async fn seed(config: &Config, arguments: &SeedArguments, printer: &Printer)
         None => None,
     };
     let database = Database::connect(config, true).await?;
-    let mut rows = 0;
-    for kind in Kind::ALL {
-        rows += database.row_count(kind).await.unwrap_or(0);
-    }
+    let rows = total_rows(&database).await?;
     if rows > 0 && !arguments.replace {
         if arguments.from.is_some() || arguments.posts.is_some() {
             return Err(Error::failed(format!("the database already holds {} rows", thousands(rows as u64)))
                 .hint("`--replace` drops them and fills the tables anew"));
         }
+        // What cannot be read as posts is said here, not first by `emulate`.
         return report(config, &database, false).await;
     }
     let tables = match loaded {
@@ -105,7 +119,7 @@ pub async fn seed(config: &Config, arguments: &SeedArguments, printer: &Printer)
 async fn report(config: &Config, database: &Database, filled: bool) -> Result<SeedReport> {
     let mut counts = [0; 3];
     for (count, kind) in counts.iter_mut().zip(Kind::ALL) {
-        *count = database.row_count(kind).await.unwrap_or(0) as u64;
+        *count = database.row_count(kind).await?.unwrap_or(0).unsigned_abs();
     }
     let [pinterest_data, geolocation_data, user_data] = counts;
     let posts = database.row_numbers().await?.len() as u64;

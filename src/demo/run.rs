@@ -92,9 +92,8 @@ async fn whole(
     mut stages: Stages<'_>,
     started: Instant,
 ) -> Result<DemoReport> {
-    // A quiet printer for what would otherwise report for itself.
-    if !database::has_posts(&config).await {
-        let seeded = database::seed(&config, &SeedArguments { posts: None, seed: 100, from: None, replace: true }, printer).await?;
+    if !database::has_posts(&config).await? {
+        let seeded = database::seed(&config, &SeedArguments { posts: None, seed: 100, from: None, replace: false }, printer).await?;
         stages.done("seed", 0, seeded.posts, "generated posts in the source database");
     } else {
         let posts = Database::connect(&config, false).await?.row_numbers().await?.len() as u64;
@@ -127,6 +126,7 @@ async fn on_stack(
     let drained = |stop| Bounds { available_now: true, stop };
     stream::run_until(config, &available, drained(CancellationToken::new()), printer).await?;
     let topic_records_before = topic_records(config, &admin).await?;
+    let sink_records_before = sink_records(config).await?;
 
     let rows = choose_rows(config, arguments).await?;
     let distinct: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
@@ -161,7 +161,8 @@ async fn on_stack(
     wait_for_sink(config, &admin).await?;
     let topic_records_after = topic_records(config, &admin).await?;
     let arrived = topic_records_after - topic_records_before;
-    stages.done("sink", arrived, arrived, "from the topics to objects in the lake");
+    let written = sink_records(config).await? - sink_records_before;
+    stages.done("sink", arrived, written, "from the topics to objects in the lake");
 
     stop.cancel();
     let first = streaming.await.or_fail(|| "the stream stage stopped unexpectedly")??;
@@ -186,7 +187,7 @@ async fn on_stack(
     let mut claims = vec![
         Claim { claim: "records the gateway acknowledged (3 a post, both halves)".into(), expected: 2 * sent, found: summary.delivered },
         Claim { claim: "records in the topics".into(), expected: sent, found: arrived },
-        Claim { claim: "records in the lake, of all runs".into(), expected: topic_records_after, found: lake_records },
+        Claim { claim: "records the sink wrote to the lake".into(), expected: sent, found: written },
         Claim { claim: "records read from the streams".into(), expected: sent, found: streamed },
     ];
     for kind in Kind::ALL {
@@ -232,6 +233,12 @@ async fn topic_records(config: &Config, admin: &Admin) -> Result<u64> {
         records += topic.map_or(0, |topic| topic.partitions.iter().map(|partition| partition.end_offset.unsigned_abs()).sum());
     }
     Ok(records)
+}
+
+/// Records the connector's task has taken since it started.
+async fn sink_records(config: &Config) -> Result<u64> {
+    let status = crate::control::ControlClient::new(config)?.connector_status(&config.connector_name()).await?;
+    Ok(status.map_or(0, |status| status.records))
 }
 
 /// Waits until the connector has committed everything that the topics hold.

@@ -65,8 +65,8 @@ pub struct EmulateArguments {
 pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printer) -> Result<Summary> {
     let to = arguments.to.unwrap_or(config.emulate.to);
     let rate = arguments.rate.unwrap_or(config.emulate.rate);
-    if !rate.is_finite() || rate < 0.0 {
-        return Err(Error::usage("`--rate` must be 0 or more posts a second"));
+    if !crate::config::is_rate(rate) {
+        return Err(Error::usage("`--rate` must be 0, or 0.001 to 1000000 posts a second"));
     }
     let concurrency = arguments.concurrency.map_or(config.emulate.concurrency, |number| number as usize);
     let batch = arguments.batch.map_or(config.emulate.batch, |number| number as usize);
@@ -109,7 +109,8 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
         workers.spawn(work(waiting.clone(), sender.clone(), targets.clone(), progress.clone(), gave_up.clone()));
     }
     let order = order.take(planned.map_or(usize::MAX, |posts| posts as usize));
-    let mut failure = {
+    let mut unkept: Option<Error> = None;
+    let failure = {
         let feeding = feed(&database, order, batch, &pace, jobs, &gave_up);
         tokio::select! {
             fed = feeding => fed.err(),
@@ -117,16 +118,30 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
                 printer.note("stopping: finishing what is under way");
                 None
             }
-            error = first_failure(&mut workers) => Some(error),
+            error = first_failure(&mut workers) => {
+                unkept = Some(error);
+                None
+            }
         }
     };
     // With the feeding gone the workers finish what they have and end.
-    while let Some(done) = workers.join_next().await {
-        failure = failure.or(done.or_fail(|| "a sender stopped unexpectedly").flatten().err());
+    loop {
+        let done = tokio::select! {
+            done = workers.join_next() => done,
+            () = crate::signals::stop_requested() => {
+                workers.abort_all();
+                return Err(Error::failed("stopped at once: records under way may have arrived or not").hint("posting them again does no harm: repeated records count once"));
+            }
+        };
+        let Some(done) = done else { break };
+        unkept = unkept.or(done.or_fail(|| "a sender stopped unexpectedly").flatten().err());
     }
     progress.finish();
     if let Some(error) = failure {
         return Err(error);
+    }
+    if let Some(error) = unkept {
+        printer.warn(format!("records that were not delivered could not be kept either: {error}"));
     }
     let seconds = started.elapsed().as_secs_f64();
     let dead_letters = sender.dead_letters.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).path().map(std::path::Path::to_path_buf);

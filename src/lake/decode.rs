@@ -14,6 +14,9 @@ const BATCH_ROWS: usize = 8_192;
 /// Characters of a broken record that are shown.
 const SHOWN_CHARACTERS: usize = 200;
 
+/// Rejects that are kept with their text; all are counted.
+pub const KEPT_REJECTS: usize = 1_000;
+
 /// A record that could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reject {
@@ -34,12 +37,24 @@ pub struct Decoder {
     buffered: usize,
     batches: Vec<RecordBatch>,
     pub records: u64,
+    /// How many were set aside.
+    pub rejected: u64,
+    /// The first of them.
     pub rejects: Vec<Reject>,
 }
 
 impl Decoder {
     pub fn new(kind: Kind) -> Self {
-        Self { kind, schema: kind.raw_schema(), buffer: Vec::new(), buffered: 0, batches: Vec::new(), records: 0, rejects: Vec::new() }
+        Self {
+            kind,
+            schema: kind.raw_schema(),
+            buffer: Vec::new(),
+            buffered: 0,
+            batches: Vec::new(),
+            records: 0,
+            rejected: 0,
+            rejects: Vec::new(),
+        }
     }
 
     /// Takes every line of an object; blank lines do not count.
@@ -66,9 +81,22 @@ impl Decoder {
             }
             Err(reason) => {
                 let raw = String::from_utf8_lossy(json).chars().take(SHOWN_CHARACTERS).collect();
-                self.rejects.push(Reject { origin: origin.to_string(), line, reason, raw });
+                self.set_aside(Reject { origin: origin.to_string(), line, reason, raw });
                 Ok(())
             }
+        }
+    }
+
+    /// Sets a whole object aside that could not even be unpacked.
+    pub fn refuse(&mut self, origin: &str, reason: String) {
+        self.records += 1;
+        self.set_aside(Reject { origin: origin.to_string(), line: 0, reason, raw: String::new() });
+    }
+
+    fn set_aside(&mut self, reject: Reject) {
+        self.rejected += 1;
+        if self.rejects.len() < KEPT_REJECTS {
+            self.rejects.push(reject);
         }
     }
 
@@ -101,8 +129,9 @@ fn check(kind: Kind, json: &[u8]) -> Result<(), String> {
         let fits = match (object.get(*name), column_type) {
             (None | Some(Value::Null), _) if position == 0 => return Err(format!("no row number `{name}`")),
             (None | Some(Value::Null), _) => true,
-            (Some(Value::Number(number)), ColumnType::Integer) => number.is_i64(),
-            (Some(Value::String(text)), ColumnType::Integer) => text.parse::<i64>().is_ok(),
+            // Clean tables hold 32 bits of these.
+            (Some(Value::Number(number)), ColumnType::Integer) => number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+            (Some(Value::String(text)), ColumnType::Integer) => text.parse::<i32>().is_ok(),
             (Some(Value::Number(_)), ColumnType::Float) => true,
             (Some(Value::String(text)), ColumnType::Float) => text.parse::<f64>().is_ok(),
             (Some(Value::String(text)), ColumnType::DateTime) => is_time(text),
@@ -129,7 +158,7 @@ mod tests {
     fn broken_lines_are_named_and_the_rest_is_kept() {
         let mut decoder = Decoder::new(Kind::Geo);
         let object = b"{\"ind\":1,\"timestamp\":\"2022-05-27 11:30:59\",\"latitude\":1.5,\"longitude\":-2,\"country\":\"Peru\"}\n\
-            {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":\"x\"}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n";
+            {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":3000000000}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n";
         decoder.object("a.json", object).expect("decodes");
         let rows: usize = decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
         assert_eq!((decoder.records, rows), (7, 2));

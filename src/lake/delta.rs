@@ -108,13 +108,17 @@ impl DeltaLocation {
         created.await.or_fail(|| self.cannot("create"))
     }
 
-    /// Appends rows in one commit, unless its transaction is there already.
+    /// Appends rows in one commit.
+    ///
+    /// # Errors
+    /// The table cannot be written, or holds this transaction already.
     pub async fn append(&self, schema: &SchemaRef, append: Append) -> Result<()> {
         let table = self.ensure(schema).await?;
         let mut properties = CommitProperties::default();
         if let Some((application, number)) = &append.transaction {
             if self.committed(&table, application).await?.is_some_and(|last| last >= *number) {
-                return Ok(());
+                return Err(Error::failed(format!("another run has written commit {number} of `{application}` to `{}`", self.name))
+                    .hint("only one `pinpipe stream` may write a table at a time; run it again, it goes on after that commit"));
             }
             properties = properties.with_application_transaction(Transaction::new(application.clone(), *number));
         }

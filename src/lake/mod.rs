@@ -5,7 +5,7 @@ mod delta;
 mod read;
 mod store;
 
-pub use decode::{Decoder, Reject};
+pub use decode::{Decoder, KEPT_REJECTS, Reject};
 pub use delta::{Append, DeltaLocation};
-pub use read::{Layout, RawObject, list_objects, read_object};
+pub use read::{Layout, RawObject, list_objects, read_object, unpack};
 pub use store::Lake;

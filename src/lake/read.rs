@@ -43,19 +43,25 @@ pub async fn list_objects(lake: &Lake, layout: &Layout, kind: Kind) -> Result<Ve
     Ok(objects)
 }
 
-/// An object's records as newline-delimited JSON, unpacked where it is packed.
+/// An object as it lies there.
 ///
 /// # Errors
-/// The object cannot be read or unpacked.
+/// The object cannot be read.
 pub async fn read_object(lake: &Lake, path: &Path) -> Result<Bytes> {
     let action = || format!("cannot read `{path}` of the lake `{}`", lake.url);
     let got = lake.store.get(path).await.map_err(|error| failure(action(), error))?;
-    let bytes = got.bytes().await.map_err(|error| failure(action(), error))?;
-    if !path.as_ref().ends_with(".gz") {
+    got.bytes().await.map_err(|error| failure(action(), error))
+}
+
+/// The records of an object, unpacked where its name says that it is packed.
+///
+/// # Errors
+/// It is damaged.
+pub fn unpack(name: &str, bytes: Bytes) -> std::io::Result<Bytes> {
+    if !name.ends_with(".gz") {
         return Ok(bytes);
     }
     let mut unpacked = Vec::new();
-    std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&bytes[..]), &mut unpacked)
-        .map_err(|error| crate::error::Error::failed(action()).because(error))?;
+    std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&bytes[..]), &mut unpacked)?;
     Ok(unpacked.into())
 }

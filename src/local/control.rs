@@ -76,6 +76,12 @@ fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
+/// Finishes a change even where the client does not wait for its answer.
+async fn to_the_end<T: Send + 'static>(change: impl Future<Output = crate::error::Result<T>> + Send + 'static) -> Result<T, Fault> {
+    let done = tokio::spawn(change).await;
+    Ok(done.map_err(|error| Fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??)
+}
+
 async fn about() -> Response<Body> {
     answer(StatusCode::OK, &json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "pinpipe", "kafka_cluster_id": "pinpipe-local" }))
 }
@@ -105,7 +111,8 @@ async fn create(State(control): State<Control>, body: Bytes) -> Answer {
     if control.connectors.config(&new.name).await.is_some() {
         return Err(Fault(StatusCode::CONFLICT, format!("Connector {} already exists", new.name)));
     }
-    control.connectors.put(&new.name, texts(new.config)).await?;
+    let (connectors, name, properties) = (control.connectors.clone(), new.name.clone(), texts(new.config));
+    to_the_end(async move { connectors.put(&name, properties).await }).await?;
     described(&control, &new.name, StatusCode::CREATED).await
 }
 
@@ -124,7 +131,8 @@ async fn config(State(control): State<Control>, Path(name): Path<String>) -> Ans
 }
 
 async fn put_config(State(control): State<Control>, Path(name): Path<String>, body: Bytes) -> Answer {
-    let is_new = control.connectors.put(&name, texts(parse(&body)?)).await?;
+    let (connectors, own, properties) = (control.connectors.clone(), name.clone(), texts(parse(&body)?));
+    let is_new = to_the_end(async move { connectors.put(&own, properties).await }).await?;
     described(&control, &name, if is_new { StatusCode::CREATED } else { StatusCode::OK }).await
 }
 
@@ -151,15 +159,30 @@ async fn resume(State(control): State<Control>, Path(name): Path<String>) -> Ans
 }
 
 async fn set_paused(control: &Control, name: &str, paused: bool) -> Answer {
-    if control.connectors.set_paused(name, paused).await? { Ok(empty(StatusCode::ACCEPTED)) } else { Err(Fault::not_found(name)) }
+    let (connectors, own) = (control.connectors.clone(), name.to_string());
+    if to_the_end(async move { connectors.set_paused(&own, paused).await }).await? {
+        Ok(empty(StatusCode::ACCEPTED))
+    } else {
+        Err(Fault::not_found(name))
+    }
 }
 
 async fn restart(State(control): State<Control>, Path(name): Path<String>) -> Answer {
-    if control.connectors.restart(&name).await { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(Fault::not_found(&name)) }
+    let (connectors, own) = (control.connectors.clone(), name.clone());
+    if to_the_end(async move { Ok(connectors.restart(&own).await) }).await? {
+        Ok(empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(Fault::not_found(&name))
+    }
 }
 
 async fn delete(State(control): State<Control>, Path(name): Path<String>) -> Answer {
-    if control.connectors.delete(&name).await? { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(Fault::not_found(&name)) }
+    let (connectors, own) = (control.connectors.clone(), name.clone());
+    if to_the_end(async move { connectors.delete(&own).await }).await? {
+        Ok(empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(Fault::not_found(&name))
+    }
 }
 
 async fn api_status(State(control): State<Control>) -> Answer {

@@ -124,6 +124,14 @@ impl LocalStack {
     }
 }
 
+impl Drop for LocalStack {
+    /// Also where the stack is not stopped in good order, nobody is sent to addresses that are gone.
+    fn drop(&mut self) {
+        Runtime::remove(&self.data_dir);
+        self.stop.cancel();
+    }
+}
+
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
         () = stop.cancelled() => {}

@@ -7,6 +7,7 @@ pub use progress::Progress;
 pub use table::{Table, thousands};
 
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -85,12 +86,30 @@ impl Printer {
     }
 }
 
+/// Why stdout could not be written, if it could not.
+static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
 /// Raw text to stdout (generated files, completions). A reader that went away is no failure.
 pub fn write_out(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes());
-    if !text.ends_with('\n') {
-        let _ = stdout.write_all(b"\n");
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(end.as_bytes())).and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        *LOST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
     }
-    let _ = stdout.flush();
+}
+
+/// Whether every result could be written.
+///
+/// # Errors
+/// Stdout took something not: a full disk, most likely.
+pub fn check_written() -> crate::error::Result<()> {
+    match LOST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+        Some(error) => Err(Error::failed("the result could not be written to stdout")
+            .because(error)
+            .hint("the work itself is done; free some space or write elsewhere, and ask again")),
+        None => Ok(()),
+    }
 }

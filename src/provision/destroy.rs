@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::resource::{Clients, Resource};
-use crate::config::{Config, Runtime};
+use crate::config::Config;
 use crate::error::{Error, Result, on_path};
 use crate::output::{Printer, Report};
 
@@ -53,14 +53,37 @@ impl Report for DestroyReport {
 }
 
 /// Files that show that a folder is a data folder of this program.
-const MARKS: [&str; 4] = ["local.lock", "source.db", "kafka", "lake"];
+const MARKS: [&str; 2] = ["local.lock", "source.db"];
+
+/// All that the program puts into its data folder; nothing else is removed.
+const ENTRIES: [&str; 18] = [
+    "answers",
+    "api.json",
+    "checkpoints",
+    "connectors.json",
+    "dead-letters",
+    "kafka",
+    "kinesis.db",
+    "kinesis.db-shm",
+    "kinesis.db-wal",
+    "lake",
+    "local.json",
+    "source.db",
+    "source.db-shm",
+    "source.db-wal",
+    "tables",
+    "api.json.new",
+    "connectors.json.new",
+    "local.json.new",
+];
 
 /// Removes everything, in the reverse order of making it.
 ///
 /// # Errors
 /// Nobody confirmed; the stack still uses the data folder; something cannot be removed.
 pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Printer) -> Result<DestroyReport> {
-    let runs = Runtime::read(&config.data_dir).is_ok() && in_use(&config.data_dir)?;
+    let lock = lock(&config.data_dir)?;
+    let runs = matches!(lock, Lock::InUse);
     if !runs && !arguments.data && config.target == crate::config::Target::Local {
         return Err(Error::failed(format!("the local stack is not running in `{}`", config.data_dir.display()))
             .hint("start it with `pinpipe local` to remove what it serves, or remove everything with `--data`"));
@@ -70,7 +93,8 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
             .hint("stop it with Ctrl-C first, then run `pinpipe destroy --data` again"));
     }
     if arguments.data {
-        return remove_data(config, arguments.yes);
+        // Held until everything is gone: nothing may start in there meanwhile.
+        return remove_data(config, arguments.yes, lock);
     }
     confirm(arguments.yes, "delete the topics with their records, the streams, the connector and the routes")?;
     let clients = Clients::new(config).await?;
@@ -84,30 +108,47 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
     Ok(DestroyReport { resources, data_dir: None })
 }
 
-fn remove_data(config: &Config, yes: bool) -> Result<DestroyReport> {
+fn remove_data(config: &Config, yes: bool, lock: Lock) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
         return Ok(DestroyReport { resources: Vec::new(), data_dir: None });
     }
-    if !MARKS.iter().any(|mark| folder.join(mark).exists()) {
+    if !MARKS.iter().any(|mark| folder.join(mark).is_file()) {
         return Err(Error::failed(format!("`{}` does not look like a data folder of pinpipe", folder.display()))
             .hint("check `data_dir` and `--data-dir`; nothing was removed"));
     }
-    confirm(yes, &format!("remove the folder `{}` with everything in it", folder.display()))?;
-    std::fs::remove_dir_all(folder).map_err(|error| on_path("remove", folder, error))?;
+    confirm(yes, &format!("remove all data of pinpipe in `{}`: database, records, lake and tables", folder.display()))?;
+    for entry in ENTRIES {
+        let path = folder.join(entry);
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(on_path("remove", &path, error)),
+            _ => {}
+        }
+    }
+    // The lock goes last, and the folder only where nothing of somebody else's is in it.
+    let _ = std::fs::remove_file(folder.join("local.lock"));
+    drop(lock);
+    let _ = std::fs::remove_dir(folder);
     Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()) })
 }
 
-/// Whether a stack holds the folder's lock.
-fn in_use(data_dir: &Path) -> Result<bool> {
+/// The folder's lock, which a running stack holds.
+enum Lock {
+    Free { _held: Option<File> },
+    InUse,
+}
+
+fn lock(data_dir: &Path) -> Result<Lock> {
     let path = data_dir.join("local.lock");
-    let file = match File::open(&path) {
+    let file = match File::options().write(true).open(&path) {
         Ok(file) => file,
-        Err(_) => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Lock::Free { _held: None }),
+        Err(error) => return Err(on_path("open", &path, error)),
     };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
+    match file.try_lock() {
+        Ok(()) => Ok(Lock::Free { _held: Some(file) }),
+        Err(TryLockError::WouldBlock) => Ok(Lock::InUse),
         Err(TryLockError::Error(error)) => Err(on_path("lock", &path, error)),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -84,41 +85,48 @@ impl Connectors {
     pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
         SinkProperties::parse(&config)?;
         let mut connectors = self.connectors.lock().await;
-        let existing = connectors.remove(name);
-        let is_new = existing.is_none();
-        let paused = existing.as_ref().is_some_and(|connector| connector.definition.paused);
-        if let Some(mut existing) = existing {
-            stop(&mut existing).await;
-        }
-        let mut connector = Connector { definition: Definition { config, paused }, running: None, refused: None };
-        self.save(&connectors, Some((name, &connector.definition)))?;
-        self.start(name, &mut connector).await;
-        connectors.insert(name.to_string(), connector);
+        let paused = connectors.get(name).is_some_and(|connector| connector.definition.paused);
+        let definition = Definition { config, paused };
+        // Written first: what fails here has changed nothing.
+        self.save(&connectors, Some((name, &definition)))?;
+        let is_new = !connectors.contains_key(name);
+        let connector = connectors.entry(name.to_string()).or_insert_with(|| Connector {
+            definition: definition.clone(),
+            running: None,
+            refused: None,
+        });
+        connector.definition = definition;
+        stop(connector).await;
+        self.start(name, connector).await;
         Ok(is_new)
     }
 
     /// Stops a connector and forgets it; what it wrote stays. `false`: there was none.
     pub async fn delete(&self, name: &str) -> Result<bool> {
         let mut connectors = self.connectors.lock().await;
-        let Some(mut connector) = connectors.remove(name) else { return Ok(false) };
-        self.save(&connectors, None)?;
-        stop(&mut connector).await;
+        let Some(connector) = connectors.get_mut(name) else { return Ok(false) };
+        stop(connector).await;
+        let left = connectors.iter().filter(|(own, _)| *own != name).map(|(own, connector)| (own.as_str(), &connector.definition));
+        self.write(&left.collect())?;
+        connectors.remove(name);
         Ok(true)
     }
 
     /// Pauses or resumes. `false`: there is no such connector.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool> {
         let mut connectors = self.connectors.lock().await;
-        let Some(mut connector) = connectors.remove(name) else { return Ok(false) };
-        connector.definition.paused = paused;
-        let saved = self.save(&connectors, Some((name, &connector.definition)));
+        let Some(definition) = connectors.get(name).map(|connector| Definition { paused, ..connector.definition.clone() }) else {
+            return Ok(false);
+        };
+        self.save(&connectors, Some((name, &definition)))?;
+        let Some(connector) = connectors.get_mut(name) else { return Ok(false) };
+        connector.definition = definition;
         if paused {
-            stop(&mut connector).await;
+            stop(connector).await;
         } else if connector.running.is_none() {
-            self.start(name, &mut connector).await;
+            self.start(name, connector).await;
         }
-        connectors.insert(name.to_string(), connector);
-        saved.map(|()| true)
+        Ok(true)
     }
 
     /// Stops and starts. `false`: there is no such connector.
@@ -156,7 +164,11 @@ impl Connectors {
         let mut definitions: BTreeMap<&str, &Definition> =
             connectors.iter().map(|(name, connector)| (name.as_str(), &connector.definition)).collect();
         definitions.extend(with);
-        let text = serde_json::to_vec_pretty(&definitions).or_fail(|| "cannot write connectors")?;
+        self.write(&definitions)
+    }
+
+    fn write(&self, definitions: &BTreeMap<&str, &Definition>) -> Result<()> {
+        let text = serde_json::to_vec_pretty(definitions).or_fail(|| "cannot write connectors")?;
         let draft = self.path.with_extension("json.new");
         std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &self.path)).map_err(|error| on_path("write", &self.path, error))
     }
@@ -181,30 +193,36 @@ impl Connectors {
 
     async fn task(&self, name: &str, config: &BTreeMap<String, String>) -> Result<Task> {
         let properties = SinkProperties::parse(config)?;
-        let (store, prefix) = self.destination(&properties).await?;
+        let (store, root) = self.destination(&properties).await?;
         let consumer = crate::kafka::consumer(&self.config, &group(name))?;
-        Ok(Task { consumer, store, prefix, properties, state: Arc::default(), runtime: tokio::runtime::Handle::current() })
+        Ok(Task { consumer, store, root, properties, state: Arc::default(), runtime: tokio::runtime::Handle::current() })
     }
 
     /// The bucket: on S3 where `store.url` or the lake says so, else a folder of the lake.
-    async fn destination(&self, properties: &SinkProperties) -> Result<(Arc<dyn object_store::ObjectStore>, String)> {
+    async fn destination(&self, properties: &SinkProperties) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
         let mut config = self.config.clone();
-        if let Some(url) = &properties.store_url {
-            config.lake.endpoint_url = url.clone();
-        }
         let lake_url = config.endpoints().lake_url();
-        if let Some(bucket) = lake_url.strip_prefix("s3://")
-            && bucket.split('/').next() != Some(properties.bucket.as_str())
-        {
+        let Some(bucket) = lake_url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/')) else {
+            if properties.store_url.is_some() {
+                return Err(Error::usage(format!("`store.url` names a server, but `lake.url` is the folder `{lake_url}`"))
+                    .hint("set `lake.url` to s3://BUCKET, so that batch reads what the sink writes"));
+            }
+            return self.folder(&lake_url, properties).await;
+        };
+        if bucket != properties.bucket {
             return Err(Error::usage(format!("`s3.bucket.name` is `{}`, but `lake.url` is `{lake_url}`", properties.bucket))
                 .hint("name the same bucket in both"));
         }
-        if lake_url.starts_with("s3://") || properties.store_url.is_some() {
-            return Ok((Lake::bucket(&config, &properties.bucket).await?, String::new()));
+        if let Some(url) = &properties.store_url {
+            config.lake.endpoint_url.clone_from(url);
         }
+        Ok((Lake::bucket(&config, &properties.bucket).await?, Path::default()))
+    }
+
+    async fn folder(&self, lake_url: &str, properties: &SinkProperties) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
         let folder = PathBuf::from(lake_url).join(&properties.bucket);
-        let lake = Lake::open(&config, &folder.to_string_lossy(), true).await?;
-        Ok((lake.store.clone(), format!("{}/", lake.root)))
+        let lake = Lake::open(&self.config, &folder.to_string_lossy(), true).await?;
+        Ok((lake.store.clone(), lake.root))
     }
 }
 
@@ -215,7 +233,10 @@ pub fn group(connector: &str) -> String {
 
 fn status(name: &str, connector: &Connector) -> ConnectorStatus {
     let failure = match &connector.running {
-        Some(running) => running.state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
+        Some(running) => {
+            let failure = running.state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+            failure.or_else(|| running.thread.is_finished().then(|| "the task ended unexpectedly; the log says more".to_string()))
+        }
         None => connector.refused.clone(),
     };
     let state = match (&failure, connector.definition.paused) {

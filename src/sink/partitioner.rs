@@ -139,7 +139,11 @@ impl Part {
                     _ => time.format("%S"),
                 }
                 .to_string();
-                if *width == 1 { text.trim_start_matches('0').to_string() } else { text }
+                match (*width, text.trim_start_matches('0')) {
+                    (1, "") => "0".to_string(),
+                    (1, short) => short.to_string(),
+                    _ => text,
+                }
             }
         }
     }

@@ -168,7 +168,7 @@ impl SinkProperties {
             &mut r.problems,
         );
         let timestamp = TimestampSource::parse(r.text("timestamp.extractor").as_deref(), r.text("timestamp.field"), &mut r.problems);
-        let gzip = r.only("s3.compression.type", &["none", "gzip"]).is_some_and(|value| value == "gzip");
+        let gzip = r.only("s3.compression.type", &["none", "gzip"]).is_some_and(|value| value.eq_ignore_ascii_case("gzip"));
         let properties = Self {
             topics: topics.unwrap_or(Topics::List(Vec::new())),
             bucket: bucket.unwrap_or_default(),
@@ -184,8 +184,8 @@ impl SinkProperties {
             timezone,
             partitioner,
             timestamp,
-            tolerate_errors: r.only("errors.tolerance", &["none", "all"]).is_some_and(|value| value == "all"),
-            ignore_nulls: r.only("behavior.on.null.values", &["fail", "ignore"]).is_some_and(|value| value == "ignore"),
+            tolerate_errors: r.only("errors.tolerance", &["none", "all"]).is_some_and(|value| value.eq_ignore_ascii_case("all")),
+            ignore_nulls: r.only("behavior.on.null.values", &["fail", "ignore"]).is_some_and(|value| value.eq_ignore_ascii_case("ignore")),
         };
         for key in reader.left.keys() {
             reader.problems.push(format!("`{key}` is not honoured by the local sink"));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use object_store::ObjectStore;
+use object_store::path::Path;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -34,8 +35,8 @@ pub struct TaskState {
 pub struct Task {
     pub consumer: BaseConsumer<Context>,
     pub store: Arc<dyn ObjectStore>,
-    /// Folders in the store above the sink's own, with a final slash, or nothing.
-    pub prefix: String,
+    /// Where in the store the bucket's own paths begin.
+    pub root: Path,
     pub properties: SinkProperties,
     pub state: Arc<TaskState>,
     pub runtime: tokio::runtime::Handle,
@@ -65,6 +66,7 @@ impl Task {
                 None => {}
                 Some(Ok(message)) => self.take(&mut writers, &message)?,
                 // Lost connections and deleted topics mend themselves or show at the next refresh.
+                Some(Err(error)) if is_refused(&error) => return Err(format!("Kafka refuses: {error}")),
                 Some(Err(error)) => tracing::debug!(%error, "the sink cannot read"),
             }
             if next_rotation_ms.is_some_and(|at| Utc::now().timestamp_millis() >= at) {
@@ -103,7 +105,7 @@ impl Task {
         for (topic, partition) in &there {
             if !writers.contains_key(&(topic.clone(), *partition)) && added.add_partition_offset(topic, *partition, Offset::Stored).is_ok()
             {
-                writers.insert((topic.clone(), *partition), PartitionWriter::new(topic, *partition, &self.prefix));
+                writers.insert((topic.clone(), *partition), PartitionWriter::new(topic, *partition, self.root.clone()));
             }
         }
         let mut gone = TopicPartitionList::new();
@@ -114,26 +116,36 @@ impl Task {
             }
             stays
         });
-        for (list, change) in [(&added, "take up"), (&gone, "let go of")] {
-            if list.count() > 0 {
-                let changed =
-                    if change == "take up" { self.consumer.incremental_assign(list) } else { self.consumer.incremental_unassign(list) };
-                if let Err(error) = changed {
-                    tracing::warn!(%error, "the sink cannot {change} partitions");
-                }
+        if added.count() > 0
+            && let Err(error) = self.consumer.incremental_assign(&added)
+        {
+            tracing::warn!(%error, "the sink cannot take up partitions");
+            // They are tried again at the next refresh.
+            for element in added.elements() {
+                writers.remove(&(element.topic().to_string(), element.partition()));
             }
+        }
+        if gone.count() > 0
+            && let Err(error) = self.consumer.incremental_unassign(&gone)
+        {
+            tracing::warn!(%error, "the sink cannot let go of partitions");
         }
     }
 
     fn take(&self, writers: &mut HashMap<Partition, PartitionWriter>, message: &BorrowedMessage<'_>) -> Result<(), String> {
         let key = (message.topic().to_string(), message.partition());
         let place = || format!("topic `{}`, partition {}, offset {}", message.topic(), message.partition(), message.offset());
+        let Some(writer) = writers.get_mut(&key) else { return Ok(()) };
+        if message.offset() < writer.next_offset {
+            // The topic was made anew: what is open belongs to the old one and was never committed.
+            *writer = PartitionWriter::new(message.topic(), message.partition(), self.root.clone());
+        }
         let Some(value) = message.payload() else {
-            return if self.properties.ignore_nulls {
-                Ok(())
-            } else {
-                Err(format!("{} has no value, and `behavior.on.null.values` is fail", place()))
-            };
+            if self.properties.ignore_nulls {
+                writer.skip(message.offset());
+                return Ok(());
+            }
+            return Err(format!("{} has no value, and `behavior.on.null.values` is fail", place()));
         };
         // Only partitioners that look into the record need it taken apart.
         let needs_value =
@@ -147,6 +159,7 @@ impl Task {
             Ok(parsed) => parsed,
             Err(error) if self.properties.tolerate_errors => {
                 tracing::warn!(%error, "left out {}", place());
+                writer.skip(message.offset());
                 return Ok(());
             }
             Err(error) => return Err(format!("{} is not JSON ({error}), and `errors.tolerance` is none", place())),
@@ -160,7 +173,6 @@ impl Task {
         let folder = self.properties.partitioner.path(message.partition(), &parsed, time_ms, self.properties.timezone);
         let folder = folder.ok_or_else(|| format!("{} lacks a field of `partition.field.name`", place()))?;
         let one_line = one_line(value);
-        let Some(writer) = writers.get_mut(&key) else { return Ok(()) };
         let spans_too_long = match (self.properties.rotate_interval, writer.first_ms) {
             (Some(interval), Some(first_ms)) => time_ms - first_ms >= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX),
             _ => false,
@@ -201,4 +213,13 @@ fn one_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     }
     // In JSON a line break only ever stands between tokens; inside a text it is escaped.
     value.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect::<Vec<u8>>().into()
+}
+
+/// Errors that no waiting mends.
+fn is_refused(error: &rdkafka::error::KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed)
+    )
 }

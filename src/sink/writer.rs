@@ -34,23 +34,30 @@ struct OpenObject {
 pub struct PartitionWriter {
     topic: String,
     partition: i32,
-    /// First folders of every object's path.
-    prefix: String,
+    /// Where in the store the bucket's own paths begin.
+    root: Path,
     objects: BTreeMap<String, OpenObject>,
     /// Offset after the last record taken.
     pub next_offset: i64,
+    has_skipped: bool,
     /// Time of the first record in the open objects, in milliseconds.
     pub first_ms: Option<i64>,
 }
 
 impl PartitionWriter {
-    pub fn new(topic: &str, partition: i32, prefix: &str) -> Self {
-        Self { topic: topic.into(), partition, prefix: prefix.into(), objects: BTreeMap::new(), next_offset: 0, first_ms: None }
+    pub fn new(topic: &str, partition: i32, root: Path) -> Self {
+        Self { topic: topic.into(), partition, root, objects: BTreeMap::new(), next_offset: 0, has_skipped: false, first_ms: None }
     }
 
-    /// Whether records wait to be closed into objects.
+    /// Whether something waits for the next rotation: records, or the place after some left out.
     pub fn is_open(&self) -> bool {
-        !self.objects.is_empty()
+        !self.objects.is_empty() || self.has_skipped
+    }
+
+    /// A record was left out: reading goes on after it.
+    pub fn skip(&mut self, offset: i64) {
+        self.next_offset = offset + 1;
+        self.has_skipped = true;
     }
 
     /// Whether one of the objects has all the records it may hold.
@@ -72,8 +79,7 @@ impl PartitionWriter {
     ) -> std::io::Result<()> {
         let object = self.objects.entry(folder).or_insert_with_key(|folder| {
             let name = format!(
-                "{}{}/{}/{folder}/{}{d}{}{d}{offset:0width$}.json{}",
-                self.prefix,
+                "{}/{}/{folder}/{}{d}{}{d}{offset:0width$}.json{}",
                 properties.topics_dir,
                 self.topic,
                 self.topic,
@@ -83,7 +89,7 @@ impl PartitionWriter {
                 width = properties.offset_digits,
             );
             // Each part of the path is taken as it is; characters S3 minds are encoded.
-            let path = name.split('/').filter(|part| !part.is_empty()).fold(Path::default(), |path, part| path.join(part));
+            let path = name.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), |path, part| path.join(part));
             let chunk = if properties.gzip {
                 Chunk::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::default())))
             } else {
@@ -128,6 +134,7 @@ impl PartitionWriter {
             closed += 1;
         }
         self.first_ms = None;
+        self.has_skipped = false;
         Ok(closed)
     }
 }

@@ -4,6 +4,7 @@
 //! the table's last commit tells which checkpoint holds: one that was written but not
 //! committed is simply written again, so nothing is lost and nothing comes twice.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,13 +24,26 @@ pub struct Checkpoint {
 /// The checkpoints of one table.
 pub struct Checkpoints {
     folder: PathBuf,
+    /// Held as long as this run writes the table: two would skip each other's records.
+    _lock: File,
 }
 
 impl Checkpoints {
+    /// # Errors
+    /// The folder cannot be written, or another run holds it.
     pub fn open(data_dir: &Path, source: &str, table: &str) -> Result<Self> {
         let folder = data_dir.join("checkpoints").join(source).join(table);
         std::fs::create_dir_all(&folder).map_err(|error| on_path("create", &folder, error))?;
-        Ok(Self { folder })
+        let path = folder.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| on_path("open", &path, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::failed(format!("another `pinpipe stream` is writing `{table}`"))
+                    .hint("stop it first, or wait until it has ended"))
+            }
+            Err(TryLockError::Error(error)) => Err(on_path("lock", &path, error)),
+        }
     }
 
     fn path(&self, number: i64) -> PathBuf {
@@ -80,6 +94,7 @@ mod tests {
     fn the_tables_last_commit_decides_where_to_go_on() {
         let folder = tempfile::tempdir().expect("a folder");
         let checkpoints = Checkpoints::open(folder.path(), "kinesis", "a_pin_table").expect("opens");
+        assert!(Checkpoints::open(folder.path(), "kinesis", "a_pin_table").is_err(), "a second run is refused");
         let at = |number: i64| Checkpoint { number, identity: "s:1".into(), positions: [("shard".to_string(), number.to_string())].into() };
         assert_eq!(checkpoints.resume(None, "s:1").expect("starts").number, -1);
         for number in 0..3 {

@@ -1,5 +1,6 @@
 //! Records of a Kafka topic, partition by partition.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,13 @@ impl KafkaSource {
             );
         }
         let consumer = Arc::new(crate::kafka::consumer(config, "pinpipe-stream")?);
-        Ok(Self { config: config.clone(), admin, consumer, topic: topic.to_string(), identity: format!("kafka:{topic}") })
+        Ok(Self {
+            config: config.clone(),
+            admin,
+            consumer,
+            topic: topic.to_string(),
+            identity: format!("kafka:{}/{topic}", config.endpoints().bootstrap_servers()?),
+        })
     }
 
     pub async fn read(&mut self, from: &Positions, most_records: usize) -> Result<Read> {
@@ -77,7 +84,7 @@ fn poll(
     let failed = |error: rdkafka::error::KafkaError| crate::kafka::failure(&format!("cannot read topic `{topic}`"), config, &error);
     consumer.assign(wanted).map_err(failed)?;
     let mut records = Vec::new();
-    let mut left: std::collections::HashMap<i32, i64> = ends.iter().map(|(partition, _, end)| (*partition, *end)).collect();
+    let mut left: HashMap<i32, i64> = ends.iter().map(|(partition, _, end)| (*partition, *end)).collect();
     let mut last_progress = Instant::now();
     while !left.is_empty() && records.len() < most_records {
         match consumer.poll(Duration::from_millis(100)) {
@@ -94,6 +101,8 @@ fn poll(
                 }
             }
             Some(Err(error)) if last_progress.elapsed() > PATIENCE => return Err(failed(error)),
+            // The last offsets may be no records: transaction markers, or compacted away.
+            None if pass_gaps(consumer, topic, &mut left, &mut positions) => last_progress = Instant::now(),
             None if last_progress.elapsed() > PATIENCE => {
                 return Err(Error::failed(format!("topic `{topic}` gives no records although it has some"))
                     .hint("`pinpipe doctor` tests every connection"));
@@ -103,4 +112,18 @@ fn poll(
     }
     consumer.unassign().map_err(failed)?;
     Ok(Read { records, positions, at_end: left.is_empty() })
+}
+
+/// Takes partitions that the consumer has passed the end of as read; whether there were any.
+fn pass_gaps(consumer: &BaseConsumer<Context>, topic: &str, left: &mut HashMap<i32, i64>, positions: &mut Positions) -> bool {
+    let Ok(reached) = consumer.position() else { return false };
+    let before = left.len();
+    left.retain(|partition, end| match reached.find_partition(topic, *partition).map(|found| found.offset()) {
+        Some(Offset::Offset(offset)) if offset >= *end => {
+            positions.insert(partition.to_string(), offset.to_string());
+            false
+        }
+        _ => true,
+    });
+    left.len() < before
 }

@@ -8,7 +8,7 @@ use super::source::RecordSource;
 use crate::batch::{Engine, distinct_from};
 use crate::config::Config;
 use crate::error::Result;
-use crate::lake::{Append, Decoder, DeltaLocation, Reject};
+use crate::lake::{Append, Decoder, DeltaLocation, KEPT_REJECTS, Reject};
 use crate::record::Kind;
 
 /// Counts of one table.
@@ -37,9 +37,6 @@ pub struct StreamTable {
     pub rejects: Vec<Reject>,
 }
 
-/// Rejects that are kept for the report.
-const KEPT_REJECTS: usize = 1_000;
-
 impl StreamTable {
     /// Finds where the last run stopped.
     pub async fn open(config: &Config, kind: Kind, source_name: &str, stream: &str, source: RecordSource) -> Result<Self> {
@@ -47,7 +44,9 @@ impl StreamTable {
         let location = DeltaLocation::open(config, "stream", &table).await?;
         let checkpoints = Checkpoints::open(&config.data_dir, source_name, &table)?;
         let application = format!("pinpipe-stream-{source_name}-{table}");
-        let last = checkpoints.resume(location.last_transaction(&application).await?, source.identity())?;
+        // Positions belong to this stream in this table: with another of either they mean nothing.
+        let identity = format!("{} into {}", source.identity(), location.name);
+        let last = checkpoints.resume(location.last_transaction(&application).await?, &identity)?;
         let counts = TableCounts {
             kind,
             source: stream.to_string(),
@@ -75,12 +74,12 @@ impl StreamTable {
         let cleaned = self.engine.clean(self.kind, raw).await?;
         let fresh = self.leave_out_known(cleaned).await?;
         let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
-        let next = Checkpoint { number: self.last.number + 1, identity: self.source.identity().to_string(), positions: read.positions };
+        let next = Checkpoint { number: self.last.number + 1, identity: self.last.identity.clone(), positions: read.positions };
         self.checkpoints.write(&next)?;
         let append = Append { batches: fresh, transaction: Some((self.application.clone(), next.number)) };
         self.location.append(&self.kind.clean_schema(), append).await?;
         self.last = next;
-        let rejected = decoder.rejects.len() as u64;
+        let rejected = decoder.rejected;
         self.counts.records += decoder.records;
         self.counts.rejects += rejected;
         self.counts.duplicates += decoder.records - rejected - rows;

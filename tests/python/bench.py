@@ -52,6 +52,11 @@ def demo():
     show("demo, peak memory", peaks, "MiB")
 
 
+def make_topic(servers):
+    admin = AdminClient({"bootstrap.servers": servers})
+    list(admin.create_topics([NewTopic("bench", 3, 1)]).values())[0].result(10)
+
+
 def produce(servers, count, **config):
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 5, "acks": "all", "queue.buffering.max.messages": 500_000, **config})
     if "test.mock.num.brokers" in config:
@@ -76,7 +81,7 @@ def broker():
     own, mock = [], []
     with tempfile.TemporaryDirectory() as folder:
         local = LocalStack(Pinpipe(folder))
-        list(AdminClient({"bootstrap.servers": local.kafka}).create_topics([NewTopic("bench", 3, 1)]).values())[0].result(10)
+        make_topic(local.kafka)
         for _ in range(RUNS):
             own.append(produce(local.kafka, 200_000))
             mock.append(produce("", 200_000, **{"test.mock.num.brokers": 1}))
@@ -128,7 +133,7 @@ def memory():
             local = LocalStack(pinpipe)
             pinpipe.run("seed")
             pinpipe.run("provision")
-            list(AdminClient({"bootstrap.servers": local.kafka}).create_topics([NewTopic("bench", 3, 1)]).values())[0].result(10)
+            make_topic(local.kafka)
             emulate = pinpipe.start("emulate", "--duration", "20s", "--concurrency", "32", "--batch", "20", "--output", "json", "--quiet")
             end = time.time() + 20
             while time.time() < end:

@@ -7,11 +7,12 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestKind, Respons
 use super::server::Caller;
 use super::{Broker, data_api, group_api, topic_api};
 
-/// Least and greatest version. Fetch and Metadata end before topics go by id only.
+/// Least and greatest version. Fetch and Metadata end before topics go by id only,
+/// ListOffsets before it is asked for the record with the greatest time.
 const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
-    (ApiKey::ListOffsets, 1, 7),
+    (ApiKey::ListOffsets, 1, 6),
     (ApiKey::Metadata, 0, 9),
     (ApiKey::OffsetCommit, 2, 8),
     (ApiKey::OffsetFetch, 1, 8),

@@ -148,7 +148,9 @@ pub fn init_producer_id(request: &InitProducerIdRequest) -> InitProducerIdRespon
             .with_producer_epoch(-1);
     }
     let now_us = chrono::Utc::now().timestamp_micros();
-    let id = LAST.fetch_max(now_us, Ordering::Relaxed).max(now_us - 1) + 1;
-    LAST.fetch_max(id, Ordering::Relaxed);
+    let next = |last: i64| Some(last.max(now_us - 1) + 1);
+    let id = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+        Ok(last) | Err(last) => last.max(now_us - 1) + 1,
+    };
     InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0)
 }

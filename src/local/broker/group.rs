@@ -126,7 +126,7 @@ impl Groups {
     pub fn heartbeat(&self, request: &HeartbeatRequest) -> HeartbeatResponse {
         let outcome = self.with(|groups| {
             let group = groups.get_mut(request.group_id.as_str()).ok_or(ResponseError::UnknownMemberId)?;
-            group.check(&request.member_id, request.generation_id)?;
+            group.check(&request.member_id, request.group_instance_id.as_deref(), request.generation_id)?;
             match group.state {
                 State::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
                 _ => Ok(()),
@@ -148,9 +148,9 @@ impl Groups {
     }
 
     /// Whether this caller may commit offsets for the group.
-    pub fn may_commit(&self, group: &str, member_id: &str, generation: i32) -> Result<(), ResponseError> {
+    pub fn may_commit(&self, group: &str, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), ResponseError> {
         self.with(|groups| match groups.get_mut(group) {
-            Some(group) if generation >= 0 || !member_id.is_empty() => group.check(member_id, generation),
+            Some(group) if generation >= 0 || !member_id.is_empty() => group.check(member_id, instance_id, generation),
             Some(group) if !group.members.is_empty() => Err(ResponseError::UnknownMemberId),
             None if generation >= 0 => Err(ResponseError::IllegalGeneration),
             _ => Ok(()),
@@ -161,6 +161,8 @@ impl Groups {
     pub fn tick(&self) {
         let now = Instant::now();
         self.with(|groups| {
+            // Groups that only commit need no entry: their offsets are kept elsewhere.
+            groups.retain(|_, group| group.state != State::Empty || !group.members.is_empty());
             for group in groups.values_mut() {
                 let before = group.members.len();
                 group.members.retain(|_, member| {
@@ -230,7 +232,12 @@ impl Group {
             if !id.is_empty() {
                 return Err(ResponseError::FencedInstanceId);
             }
-            self.members.remove(&former);
+            if let Some(evicted) = self.members.remove(&former)
+                && let Some(joining) = evicted.joining
+            {
+                let _ = joining
+                    .send(JoinGroupResponse::default().with_error_code(ResponseError::FencedInstanceId.code()).with_generation_id(-1));
+            }
         }
         if id.is_empty() {
             id = new_member_id(caller);
@@ -344,7 +351,7 @@ impl Group {
     }
 
     fn sync(&mut self, request: &SyncGroupRequest, answer: oneshot::Sender<SyncGroupResponse>) -> Result<(), ResponseError> {
-        self.check(&request.member_id, request.generation_id)?;
+        self.check(&request.member_id, request.group_instance_id.as_deref(), request.generation_id)?;
         match self.state {
             State::Empty => return Err(ResponseError::UnknownMemberId),
             State::PreparingRebalance => return Err(ResponseError::RebalanceInProgress),
@@ -380,7 +387,10 @@ impl Group {
     }
 
     /// A sign of life from a member of this generation.
-    fn check(&mut self, member_id: &str, generation: i32) -> Result<(), ResponseError> {
+    fn check(&mut self, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), ResponseError> {
+        if instance_id.and_then(|instance| self.member_of_instance(instance)).is_some_and(|owner| owner != member_id) {
+            return Err(ResponseError::FencedInstanceId);
+        }
         let member = self.members.get_mut(member_id).ok_or(ResponseError::UnknownMemberId)?;
         member.last_seen = Instant::now();
         if generation == self.generation { Ok(()) } else { Err(ResponseError::IllegalGeneration) }

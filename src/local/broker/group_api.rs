@@ -115,7 +115,12 @@ pub fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResp
 }
 
 pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResponse {
-    let allowed = broker.groups.may_commit(&request.group_id, &request.member_id, request.generation_id_or_member_epoch);
+    let allowed = broker.groups.may_commit(
+        &request.group_id,
+        &request.member_id,
+        request.group_instance_id.as_deref(),
+        request.generation_id_or_member_epoch,
+    );
     let mut commits: Vec<(Partition, Committed)> = Vec::new();
     let mut outcomes: Vec<(TopicName, Vec<(i32, i16)>)> = Vec::new();
     for topic in request.topics {

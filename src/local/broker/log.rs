@@ -52,13 +52,13 @@ pub struct Log {
 
 impl Log {
     /// Opens the folder, makes it where there is none, and cuts off a batch that a
-    /// kill left half-written.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    /// kill left half-written. A new log begins at `first_offset`.
+    pub fn open(folder: &Path, first_offset: i64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let mut bases: Vec<i64> =
             std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".log")?.parse().ok()).collect();
         bases.sort_unstable();
-        let start_offset = bases.first().copied().unwrap_or(0);
+        let start_offset = bases.first().copied().unwrap_or(first_offset);
         let mut log =
             Self { folder: folder.to_path_buf(), segments: Vec::new(), start_offset, end_offset: start_offset, producers: HashMap::new() };
         for (number, base) in bases.iter().enumerate() {
@@ -103,8 +103,7 @@ impl Log {
             self.end_offset = header.last_offset() + 1;
         }
         if segment.size_bytes < length {
-            tracing::warn!(path = %segment.path.display(), bytes = length - segment.size_bytes, "cut off a half-written batch");
-            segment.file.set_len(segment.size_bytes)?;
+            segment.cut_off(length)?;
         }
         self.end_offset = self.end_offset.max(base_offset);
         self.segments.push(segment);
@@ -229,7 +228,7 @@ impl Log {
     }
 
     /// The first batch with a record at or after this time: its offset and time.
-    /// Like Kafka's own index it points at a batch, so earlier records may precede.
+    /// It points at a batch without looking into it, so earlier records may precede.
     pub fn offset_of_time(&self, timestamp_ms: i64) -> Option<(i64, i64)> {
         let segment = self.segments.iter().find(|segment| segment.size_bytes > 0 && segment.max_timestamp_ms >= timestamp_ms)?;
         let mut position = 0;
@@ -262,6 +261,22 @@ impl Segment {
         }
         self.size_bytes += header.size_bytes as u64;
         self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp_ms);
+    }
+
+    /// Removes what follows the last whole batch: the half-written one of a kill, or damage,
+    /// which is kept in a file of its own.
+    fn cut_off(&self, length: u64) -> io::Result<()> {
+        let mut rest = vec![0u8; usize::try_from(length - self.size_bytes).unwrap_or(0)];
+        self.file.read_exact_at(&mut rest, self.size_bytes)?;
+        let is_torn = rest.len() < HEADER_BYTES || BatchHeader::read(&rest).is_some_and(|header| header.size_bytes > rest.len());
+        if is_torn {
+            tracing::info!(path = %self.path.display(), bytes = rest.len(), "cut off a half-written batch");
+        } else {
+            let aside = self.path.with_extension(format!("damaged-at-{}", self.size_bytes));
+            std::fs::write(&aside, &rest)?;
+            tracing::error!(path = %self.path.display(), aside = %aside.display(), bytes = rest.len(), "a segment is damaged: what follows was set aside");
+        }
+        self.file.set_len(self.size_bytes)
     }
 
     fn header_at(&self, position: u64) -> io::Result<Option<BatchHeader>> {
@@ -311,7 +326,7 @@ mod tests {
     #[test]
     fn a_read_from_inside_a_batch_returns_that_batch() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = Log::open(folder.path()).expect("opens");
+        let mut log = Log::open(folder.path(), 0).expect("opens");
         assert_eq!(log.append(&batch(5, 100, 1)), Ok(0));
         assert_eq!(log.append(&batch(5, 100, 2)), Ok(5));
         assert_eq!(offsets(&log.read(3, 1).expect("reads")), [(0, 4)]);
@@ -323,7 +338,7 @@ mod tests {
     #[test]
     fn a_half_written_batch_is_cut_off_and_the_rest_kept() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = Log::open(folder.path()).expect("opens");
+        let mut log = Log::open(folder.path(), 0).expect("opens");
         log.append(&batch(2, 50, 1)).expect("appends");
         log.append(&batch(3, 50, 2)).expect("appends");
         let path = log.segments[0].path.clone();
@@ -331,16 +346,34 @@ mod tests {
         let bytes = std::fs::read(&path).expect("the segment");
         for cut in 1..bytes.len() / 2 {
             std::fs::write(&path, &bytes[..bytes.len() - cut]).expect("cut");
-            let mut log = Log::open(folder.path()).expect("opens again");
+            let mut log = Log::open(folder.path(), 0).expect("opens again");
             assert_eq!(log.end_offset(), 2, "after {cut} bytes were lost");
             assert_eq!(log.append(&batch(1, 10, 3)), Ok(2));
         }
     }
 
     #[test]
+    fn damage_in_the_middle_is_set_aside_and_not_thrown_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut log = Log::open(folder.path(), 0).expect("opens");
+        for _ in 0..3 {
+            log.append(&batch(2, 50, 1)).expect("appends");
+        }
+        let path = log.segments[0].path.clone();
+        drop(log);
+        let mut bytes = std::fs::read(&path).expect("the segment");
+        let at = bytes.len() / 3 + 70;
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).expect("damages");
+        assert_eq!(Log::open(folder.path(), 0).expect("opens again").end_offset(), 2);
+        let aside = path.with_extension(format!("damaged-at-{}", bytes.len() / 3));
+        assert_eq!(std::fs::read(aside).expect("set aside"), bytes[bytes.len() / 3..]);
+    }
+
+    #[test]
     fn an_idempotent_producers_repeat_is_answered_and_not_kept_twice() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = Log::open(folder.path()).expect("opens");
+        let mut log = Log::open(folder.path(), 0).expect("opens");
         let sent = |sequence: i32| {
             let mut bytes = batch(2, 20, 1);
             bytes[43..51].copy_from_slice(&7i64.to_be_bytes());
@@ -354,7 +387,7 @@ mod tests {
         assert_eq!(log.append(&sent(2)), Ok(2));
         assert_eq!(log.append(&sent(9)), Err(ResponseError::OutOfOrderSequenceNumber));
         drop(log);
-        let mut log = Log::open(folder.path()).expect("opens again");
+        let mut log = Log::open(folder.path(), 0).expect("opens again");
         assert_eq!(log.append(&sent(2)), Ok(2), "repeats are found after a restart");
         assert_eq!(log.end_offset(), 4);
     }
@@ -362,7 +395,7 @@ mod tests {
     #[test]
     fn times_find_their_batch() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = Log::open(folder.path()).expect("opens");
+        let mut log = Log::open(folder.path(), 0).expect("opens");
         log.append(&batch(2, 20, 100)).expect("appends");
         log.append(&batch(2, 20, 200)).expect("appends");
         assert_eq!(log.offset_of_time(50), Some((0, 100)));

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, on_path};
 
+/// The file is rewritten short when it has grown beyond this.
+const LONGEST_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
@@ -48,28 +51,16 @@ pub struct Offsets {
 impl Offsets {
     pub fn open(path: &Path) -> Result<Self> {
         let mut groups = ByGroup::new();
-        match std::fs::read_to_string(path) {
+        match std::fs::read(path) {
             // A last line that a kill cut short was never acknowledged.
-            Ok(text) => text.lines().filter_map(|line| serde_json::from_str(line).ok()).for_each(|line| apply(&mut groups, line)),
+            Ok(text) => text
+                .split(|byte| *byte == b'\n')
+                .filter_map(|line| serde_json::from_slice(line).ok())
+                .for_each(|line| apply(&mut groups, line)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(on_path("read", path, error)),
         }
-        let draft = path.with_extension("jsonl.new");
-        let rewritten = (|| {
-            let mut text = Vec::new();
-            for (group, partitions) in &groups {
-                for ((topic, partition), committed) in partitions {
-                    let line =
-                        Line { group: group.clone(), topic: topic.clone(), partition: *partition, committed: Some(committed.clone()) };
-                    serde_json::to_writer(&mut text, &line)?;
-                    text.push(b'\n');
-                }
-            }
-            std::fs::write(&draft, text)?;
-            std::fs::rename(&draft, path)?;
-            OpenOptions::new().append(true).open(path)
-        })();
-        let file = rewritten.map_err(|error| on_path("write", path, error))?;
+        let file = rewrite(path, &groups).map_err(|error| on_path("write", path, error))?;
         Ok(Self { path: path.to_path_buf(), state: Mutex::new(State { file, groups }) })
     }
 
@@ -127,6 +118,12 @@ impl Offsets {
             return false;
         }
         lines.into_iter().for_each(|line| apply(&mut state.groups, line));
+        if length.is_ok_and(|length| length > LONGEST_BYTES) {
+            match rewrite(&self.path, &state.groups) {
+                Ok(file) => state.file = file,
+                Err(error) => tracing::warn!(path = %self.path.display(), %error, "cannot shorten the committed offsets"),
+            }
+        }
         true
     }
 
@@ -141,6 +138,22 @@ impl Offsets {
     pub fn groups(&self) -> Vec<String> {
         self.lock().groups.keys().cloned().collect()
     }
+}
+
+/// Writes what holds now as a new file in the place of the old one, and opens it.
+fn rewrite(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
+    let draft = path.with_extension("jsonl.new");
+    let mut text = Vec::new();
+    for (group, partitions) in groups {
+        for ((topic, partition), committed) in partitions {
+            let line = Line { group: group.clone(), topic: topic.clone(), partition: *partition, committed: Some(committed.clone()) };
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+        }
+    }
+    std::fs::write(&draft, text)?;
+    std::fs::rename(&draft, path)?;
+    OpenOptions::new().append(true).open(path)
 }
 
 fn apply(groups: &mut ByGroup, line: Line) {

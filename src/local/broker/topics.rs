@@ -19,6 +19,10 @@ const DESCRIPTION: &str = "topic.json";
 struct Description {
     id: uuid::Uuid,
     partitions: i32,
+    /// Where the offsets begin: after those of an earlier topic of this name, so that what
+    /// the sink named after them is never written over.
+    #[serde(default)]
+    first_offset: i64,
 }
 
 /// A topic; the logs are locked one by one.
@@ -57,7 +61,12 @@ impl Topics {
                     topics.insert(name, Arc::new(topic));
                 }
                 // A kill came between two steps of making or deleting it: it was never acknowledged.
-                Err(_) => std::fs::remove_dir_all(&path).map_err(|error| on_path("remove", &path, error))?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_dir() => {
+                    std::fs::remove_dir_all(&path).map_err(|error| on_path("remove", &path, error))?;
+                }
+                // A stray file is not ours; a topic that cannot be read must not be taken for one half made.
+                Err(error) if path.is_dir() => return Err(on_path("read", &path.join(DESCRIPTION), error)),
+                Err(_) => {}
             }
         }
         Ok(Self { folder: folder.to_path_buf(), topics: RwLock::new(topics) })
@@ -96,7 +105,8 @@ impl Topics {
             return Err(ResponseError::TopicAlreadyExists);
         }
         let path = self.folder.join(name);
-        let description = Description { id: uuid::Uuid::new_v4(), partitions };
+        let first_offset = self.ended().get(name).copied().unwrap_or(0);
+        let description = Description { id: uuid::Uuid::new_v4(), partitions, first_offset };
         let made = open_topic(name, &path, &description).and_then(|topic| {
             let draft = path.join("topic.json.new");
             std::fs::write(&draft, serde_json::to_vec(&description)?)?;
@@ -115,13 +125,36 @@ impl Topics {
     /// Deletes a topic and its records.
     pub fn delete(&self, name: &str) -> Result<(), ResponseError> {
         let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        topics.remove(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let topic = topics.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let end = (0..topic.logs.len() as i32).filter_map(|partition| topic.log(partition).map(|log| log.end_offset())).max().unwrap_or(0);
+        self.note_end(name, end).map_err(|error| {
+            tracing::error!(topic = name, %error, "cannot delete the topic");
+            ResponseError::KafkaStorageError
+        })?;
+        topics.remove(name);
         let path = self.folder.join(name);
         // The description goes first: without it the rest is swept up at the next start.
         std::fs::remove_file(path.join(DESCRIPTION)).and_then(|()| std::fs::remove_dir_all(&path)).map_err(|error| {
             tracing::error!(topic = name, %error, "cannot delete the topic");
             ResponseError::KafkaStorageError
         })
+    }
+
+    fn ended_path(&self) -> PathBuf {
+        self.folder.with_file_name("ended.json")
+    }
+
+    /// Greatest end offsets of topics that were deleted, by name.
+    fn ended(&self) -> BTreeMap<String, i64> {
+        std::fs::read(self.ended_path()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    fn note_end(&self, name: &str, end: i64) -> std::io::Result<()> {
+        let mut ended = self.ended();
+        ended.insert(name.to_string(), end);
+        let draft = self.ended_path().with_extension("json.new");
+        std::fs::write(&draft, serde_json::to_vec(&ended)?)?;
+        std::fs::rename(&draft, self.ended_path())
     }
 
     /// Drops what is older than the retention time.
@@ -136,6 +169,7 @@ impl Topics {
 }
 
 fn open_topic(name: &str, path: &Path, description: &Description) -> std::io::Result<Topic> {
-    let logs = (0..description.partitions).map(|partition| Log::open(&path.join(partition.to_string())).map(Mutex::new));
+    let logs =
+        (0..description.partitions).map(|partition| Log::open(&path.join(partition.to_string()), description.first_offset).map(Mutex::new));
     Ok(Topic { name: name.to_string(), id: description.id, logs: logs.collect::<std::io::Result<_>>()? })
 }

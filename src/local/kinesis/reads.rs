@@ -21,7 +21,7 @@ pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, Fa
         "TRIM_HORIZON" => 0,
         "LATEST" => latest(store, &stream, shard).await? + 1,
         "AT_SEQUENCE_NUMBER" => starting_counter(body, &stream, shard)?,
-        "AFTER_SEQUENCE_NUMBER" => starting_counter(body, &stream, shard)? + 1,
+        "AFTER_SEQUENCE_NUMBER" => starting_counter(body, &stream, shard)?.saturating_add(1),
         "AT_TIMESTAMP" => at_timestamp(store, &stream, shard, body).await?,
         other => {
             return Err(Fault::validation(format!(
@@ -56,7 +56,7 @@ async fn latest(store: &Store, stream: &Stream, shard: u32) -> Result<i64, Fault
 async fn at_timestamp(store: &Store, stream: &Stream, shard: u32, body: &Value) -> Result<i64, Fault> {
     let seconds =
         body.get("Timestamp").and_then(Value::as_f64).ok_or_else(|| Fault::invalid("Must specify timestamp for AT_TIMESTAMP."))?;
-    let timestamp_ms = (seconds * 1000.0) as i64;
+    let timestamp_ms = (seconds * 1000.0).round() as i64;
     if timestamp_ms > now_ms() {
         return Err(Fault::invalid("The timestamp must not be in the future."));
     }

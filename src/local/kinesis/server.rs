@@ -49,7 +49,10 @@ async fn handle(State(store): State<Store>, uri: Uri, headers: HeaderMap, body: 
         Protocol::Cbor | Protocol::RpcV2Cbor => cbor::decode(&body),
     };
     let outcome = match parsed {
-        Ok(parsed) => actions::perform(&store, &operation, &parsed).await,
+        // To the end, also where the client does not wait: a stream must not be half made.
+        Ok(parsed) => tokio::spawn(async move { actions::perform(&store, &operation, &parsed).await })
+            .await
+            .unwrap_or_else(|error| Err(Fault::internal(error))),
         Err(fault) => Err(fault),
     };
     let (status, answer, error_type) = match outcome {

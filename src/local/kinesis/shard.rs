@@ -4,6 +4,9 @@ use md5::{Digest, Md5};
 
 /// First and last hash key of shard `index` of `count`, together covering 0 to 2^128 - 1.
 pub fn hash_range(index: u32, count: u32) -> (u128, u128) {
+    if count == 1 {
+        return (0, u128::MAX);
+    }
     let width = u128::MAX / u128::from(count) + u128::from(u128::MAX % u128::from(count) == u128::from(count) - 1);
     let start = width * u128::from(index);
     let end = if index + 1 == count { u128::MAX } else { start + (width - 1) };
@@ -12,10 +15,10 @@ pub fn hash_range(index: u32, count: u32) -> (u128, u128) {
 
 /// The shard of a hash key.
 pub fn of_hash(hash: u128, count: u32) -> u32 {
-    let (_, first_end) = hash_range(0, count);
     if count == 1 {
         return 0;
     }
+    let (_, first_end) = hash_range(0, count);
     let index = hash / (first_end + 1);
     u32::try_from(index).unwrap_or(count - 1).min(count - 1)
 }

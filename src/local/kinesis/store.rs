@@ -184,7 +184,8 @@ async fn write_records(mut connection: SqliteConnection, mut queue: mpsc::Receiv
 }
 
 async fn commit(connection: &mut SqliteConnection, requests: &[Append]) -> Result<Vec<i64>, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+    // At once: one that starts with reading cannot go on when another has written meanwhile.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let (last,): (i64,) =
         sqlx::query_as("SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0)").fetch_one(&mut *transaction).await?;
     let arrived_ms = now_ms();
