@@ -91,6 +91,8 @@ fn start_log(global: &Global) {
         (false, 2) => "info,pinpipe=debug",
         (false, _) => "debug,pinpipe=trace",
     };
+    // The database library logs options of its URL, which may hold a password.
+    let level = format!("{level},sqlx=off,sqlx_core=off,sqlx_mysql=off,sqlx_postgres=off");
     let filter = EnvFilter::try_from_env("PINPIPE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }

@@ -325,7 +325,7 @@ fn check(config: &Config, problems: &mut Vec<String>) {
         require(!has_login, &format!("`{key}` must not hold a user or password"));
     }
     let is_bucket =
-        config.lake.url.strip_prefix("s3://").is_some_and(|bucket| !bucket.trim_end_matches('/').contains('/') && bucket.len() > 1);
+        config.lake.url.strip_prefix("s3://").is_some_and(|bucket| !bucket.trim_end_matches('/').contains('/') && !bucket.is_empty());
     require(
         !config.lake.url.starts_with("s3:") || is_bucket,
         "`lake.url` must be s3://BUCKET, without a folder: the sink's `topics.dir` names one",

@@ -67,10 +67,16 @@ impl DeltaLocation {
             register_s3();
             Url::parse(&format!("{name}/")).or_fail(|| format!("`{name}` is not a valid address"))?
         } else {
-            Url::from_directory_path(
-                std::fs::canonicalize(&name).map_err(|error| crate::error::on_path("open", std::path::Path::new(&name), error))?,
-            )
-            .map_err(|()| Error::failed(format!("`{name}` is not a valid path")))?
+            let folder = std::fs::canonicalize(&name).map_err(|error| crate::error::on_path("open", std::path::Path::new(&name), error))?;
+            // The Delta library makes a host name of the path, and panics where it cannot.
+            if let Some(odd) = folder.to_string_lossy().chars().find(|c| "[]^|\\:@".contains(*c)) {
+                return Err(Error::failed(format!(
+                    "Delta tables cannot lie in `{}`: the library stumbles over `{odd}` in a path",
+                    folder.display()
+                ))
+                .hint("work in a folder without it, or name another with `--data-dir` or `tables.url`"));
+            }
+            Url::from_directory_path(folder).map_err(|()| Error::failed(format!("`{name}` is not a valid path")))?
         };
         Ok(Self { lake, url, name })
     }
