@@ -18,10 +18,14 @@ use axum::response::Response;
 use axum::routing::{get, post, put};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::FutureProducer;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::error::Result;
 use crate::kafka::Context;
+
+/// Requests worked on at a time; more wait at their connections.
+const CONCURRENT_REQUESTS: usize = 48;
 
 /// What the gateway works with.
 pub struct Gateway {
@@ -32,6 +36,8 @@ pub struct Gateway {
     consumer: Arc<BaseConsumer<Context>>,
     topics: metadata::TopicCache,
     kinesis: aws_sdk_kinesis::Client,
+    /// Taken before a body is read: what is under way at a time bounds the memory.
+    permits: Semaphore,
 }
 
 impl Gateway {
@@ -44,6 +50,7 @@ impl Gateway {
             consumer: Arc::new(crate::kafka::consumer(config, "pinpipe-gateway")?),
             topics: metadata::TopicCache::default(),
             kinesis: crate::aws::kinesis(config).await?,
+            permits: Semaphore::new(CONCURRENT_REQUESTS),
         }))
     }
 
@@ -78,5 +85,7 @@ async fn only_deployed(State(gateway): State<Arc<Gateway>>, request: Request, ne
             "no routes are deployed here: run `pinpipe api deploy` or `pinpipe provision`",
         );
     }
+    // The semaphore is never closed, so there always is a permit to wait for.
+    let _permit = gateway.permits.acquire().await;
     next.run(request).await
 }
