@@ -21,13 +21,14 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     kind: Kind,
+    is_transient: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// Work that failed: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, kind: Kind::Failed, source: None }
+        Self { message: message.into(), hint: None, kind: Kind::Failed, is_transient: false, source: None }
     }
 
     /// Wrong usage or configuration: exit code 2.
@@ -45,6 +46,17 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The other side was not there, or too busy: the same call may do later.
+    pub fn transient(mut self, is_transient: bool) -> Self {
+        self.is_transient = is_transient;
+        self
+    }
+
+    /// Whether trying the same again later may do.
+    pub fn is_transient(&self) -> bool {
+        self.is_transient
     }
 
     /// The process exit code this error stands for.

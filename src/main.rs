@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod emulate;
 mod error;
+mod files;
 mod gateway;
 mod init;
 mod kafka;

@@ -49,6 +49,17 @@ pub async fn kinesis(config: &Config) -> Result<aws_sdk_kinesis::Client> {
     Ok(aws_sdk_kinesis::Client::from_conf(client.build()))
 }
 
+/// Codes of services that are busy or broken for the moment.
+const TRANSIENT_CODES: [&str; 7] = [
+    "InternalFailure",
+    "InternalServerError",
+    "LimitExceededException",
+    "ProvisionedThroughputExceededException",
+    "ServiceUnavailable",
+    "ThrottlingException",
+    "TooManyRequestsException",
+];
+
 /// What a failed call says: the service's code, its message and the request id.
 pub fn describe<E, R>(error: &SdkError<E, R>) -> String
 where
@@ -99,5 +110,7 @@ where
         (_, "ResourceNotFoundException") => "`pinpipe provision` makes what the pipeline needs",
         _ => "`pinpipe doctor` tests every connection",
     };
-    Error::failed(action).because(describe(error)).hint(hint)
+    let is_transient = matches!(error, SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_))
+        || TRANSIENT_CODES.contains(&code);
+    Error::failed(action).because(describe(error)).hint(hint).transient(is_transient)
 }

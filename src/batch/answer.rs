@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{OrFail, Result, on_path};
+use crate::files::write_whole;
 use crate::output::Table;
 use crate::sql::Question;
 
@@ -76,7 +77,6 @@ impl Answer {
     /// Writes `<folder>/<name>.csv`, whole or not at all.
     pub fn write_csv(&self, folder: &Path) -> Result<()> {
         let path = folder.join(format!("{}.csv", self.name));
-        let draft = path.with_extension("csv.new");
         let mut text = Vec::new();
         {
             let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut text);
@@ -87,6 +87,6 @@ impl Answer {
                 writer.write(batch).or_fail(|| format!("cannot write `{}`", path.display()))?;
             }
         }
-        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)).map_err(|error| on_path("write", &path, error))
+        write_whole(&path, text).map_err(|error| on_path("write", &path, error))
     }
 }

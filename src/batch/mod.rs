@@ -8,4 +8,4 @@ mod run;
 
 pub use answer::Answer;
 pub use engine::{Engine, as_schema, distinct_from};
-pub use run::{BatchArguments, run};
+pub use run::{BatchArguments, HALF, run};

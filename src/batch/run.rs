@@ -51,6 +51,9 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
         config.id.clone_from(id);
     }
     let url = arguments.lake.clone().unwrap_or_else(|| lake_bucket(&config));
+    if url.is_empty() || !crate::config::is_location(&url) {
+        return Err(Error::usage(format!("`--lake {url}` names no lake")).hint("name a folder, or s3://BUCKET[/PREFIX]"));
+    }
     let lake = Lake::open(&config, &url, false).await?;
     if let Some(out) = &arguments.out {
         std::fs::create_dir_all(out).map_err(|error| on_path("create", out, error))?;
@@ -75,9 +78,10 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
     for (kind, input) in raw {
         let fitting = input.records - input.rejected;
         let batches = engine.clean(kind, input.batches).await?;
-        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         let table = DeltaLocation::open(&config, HALF, &kind.clean_table(&config.id)).await?;
         table.replace(&kind.clean_schema(), batches.clone()).await?;
+        tracing::info!(table = table.name, objects = input.objects, records = input.records, rows, "wrote the table");
         engine.register(&format!("clean_{}", kind.name()), kind.clean_schema(), batches)?;
         inputs.push(KindCounts {
             kind,

@@ -76,17 +76,19 @@ impl Endpoints<'_> {
 
     /// The lake: `s3://…`, or the folder that holds a folder for each bucket.
     pub fn lake_url(&self) -> String {
-        if self.0.lake.url.is_empty() { self.in_data_dir("lake") } else { self.0.lake.url.clone() }
+        self.location(&self.0.lake.url, "lake")
     }
 
     /// Where Delta tables go.
     pub fn tables_url(&self) -> String {
-        if self.0.tables.url.is_empty() { self.in_data_dir("tables") } else { self.0.tables.url.clone() }
+        self.location(&self.0.tables.url, "tables")
     }
 
-    fn in_data_dir(&self, name: &str) -> String {
-        let path: PathBuf = self.0.data_dir.join(name);
-        path.to_string_lossy().into_owned()
+    fn location(&self, configured: &str, name: &str) -> String {
+        match configured {
+            "" => self.0.data_dir.join(name).to_string_lossy().into_owned(),
+            configured => configured.strip_prefix("file://").unwrap_or(configured).to_string(),
+        }
     }
 
     fn pick(&self, configured: &str, key: &str, local: impl FnOnce(Addresses) -> String) -> Result<String> {

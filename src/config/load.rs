@@ -1,11 +1,14 @@
 //! Reads, layers and checks the configuration; says everything that is wrong with it at once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{Config, LOCAL_TOML, Secrets, Target};
+use super::check::check;
+use super::{Config, LOCAL_TOML, Secrets};
 use crate::error::{Error, Result};
 
 /// What the global flags say about the configuration.
@@ -35,8 +38,11 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
     };
     if let Some(file) = &file {
-        let table = parse(file)?;
-        let origin = format!("`{}`", file.display());
+        let (table, lines) = parse(file)?;
+        let origin = |key: &str| match lines.get(key) {
+            Some(line) => format!("`{}` line {line}", file.display()),
+            None => format!("`{}`", file.display()),
+        };
         refuse_secrets(&table, &mut problems);
         lay_over(&mut layers, table, "", &origin, &mut problems);
     }
@@ -92,13 +98,14 @@ fn read_dot_env() -> Result<()> {
     }
 }
 
-fn parse(file: &Path) -> Result<Table> {
+/// The file's keys, and the line each stands on.
+fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         Error::usage(format!("cannot read the configuration `{}`", file.display()))
             .because(error)
             .hint("`pinpipe init` writes one; without `--config` the built-in default is used")
     })?;
-    text.parse::<Table>().map_err(|error| {
+    let table = text.parse::<Table>().map_err(|error| {
         let place = error.span().map(|span| {
             let before = &text[..span.start.min(text.len())];
             let line = before.matches('\n').count() + 1;
@@ -107,26 +114,46 @@ fn parse(file: &Path) -> Result<Table> {
         });
         Error::usage(format!("`{}` is not valid TOML{}: {}", file.display(), place.unwrap_or_default(), first_line(&error)))
             .hint("texts stand between double quotes: key = \"value\"; `pinpipe init` writes an example")
-    })
+    })?;
+    let mut lines = BTreeMap::new();
+    if let Ok(spanned) = DeTable::parse(&text) {
+        note_lines(spanned.get_ref(), "", &text, &mut lines);
+    }
+    Ok((table, lines))
+}
+
+fn note_lines(table: &DeTable<'_>, path: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
+    for (key, value) in table {
+        let full = joined(path, key.get_ref());
+        let before = &text.as_bytes()[..key.span().start.min(text.len())];
+        lines.insert(full.clone(), before.iter().filter(|byte| **byte == b'\n').count() + 1);
+        if let DeValue::Table(inner) = value.get_ref() {
+            note_lines(inner, &full, text, lines);
+        }
+    }
+}
+
+fn joined(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
 /// Puts `over` on top of `base`, whose keys are all there are. Each key is tried
 /// alone, so that every mistake is found in one go.
-fn lay_over(base: &mut Table, over: Table, path: &str, origin: &str, problems: &mut Vec<String>) {
+fn lay_over(base: &mut Table, over: Table, path: &str, origin: &dyn Fn(&str) -> String, problems: &mut Vec<String>) {
     // Either names the topics: the one that is given takes the place of the default's.
     if path == "connector.properties" && over.contains_key("topics") && !over.contains_key("topics.regex") {
         base.remove("topics.regex");
     }
     for (key, value) in over {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let full = joined(path, &key);
         let free_form = path == "connector.properties";
         match (base.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => lay_over(inner, value, &full, origin, problems),
             (Some(Value::Table(_)), other) => {
-                problems.push(format!("{origin}: `{full}` is a section, not a {}", other.type_str()));
+                problems.push(format!("{}: `{full}` is a section, not a {}", origin(&full), other.type_str()));
             }
-            (None, _) if !free_form => problems.push(unknown(&full, origin)),
-            (_, value) => try_key(base, &full, key, value, origin, problems),
+            (None, _) if !free_form => problems.push(unknown(&full, &origin(&full))),
+            (_, value) => try_key(base, &full, key, value, &origin(&full), problems),
         }
     }
 }
@@ -171,7 +198,7 @@ fn unknown(key: &str, origin: &str) -> String {
 fn known_keys() -> Vec<String> {
     fn walk(table: &Table, path: &str, keys: &mut Vec<String>) {
         for (key, value) in table {
-            let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let full = joined(path, key);
             if let Value::Table(inner) = value
                 && full != "connector.properties"
             {
@@ -272,69 +299,6 @@ fn secrets() -> Secrets {
     }
 }
 
-/// Whether posts can be paced like this; 0 stands for no pace at all.
-pub fn is_rate(rate: f64) -> bool {
-    rate == 0.0 || (0.001..=1_000_000.0).contains(&rate)
-}
-
-/// Whether a text can stand in the names of topics, streams, tables and buckets.
-pub fn is_id(text: &str) -> bool {
-    (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-}
-
-/// What the types cannot say.
-fn check(config: &Config, problems: &mut Vec<String>) {
-    let mut require = |holds: bool, problem: &str| {
-        if !holds {
-            problems.push(problem.to_string());
-        }
-    };
-    let id_fits =
-        !config.id.is_empty() && config.id.len() <= 40 && config.id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    require(id_fits, "`id` must be 1 to 40 letters, digits, `-` or `_` (replace the <placeholder>)");
-    require(!config.data_dir.as_os_str().is_empty(), "`data_dir` must name a folder");
-    require((1..=1000).contains(&config.database.max_connections), "`database.max_connections` must be 1 to 1000");
-    require((1..=10_000).contains(&config.topics.partitions), "`topics.partitions` must be 1 to 10000");
-    require((1..=100).contains(&config.topics.replication_factor), "`topics.replication_factor` must be 1 to 100");
-    require((1..=10_000).contains(&config.kinesis.shards), "`kinesis.shards` must be 1 to 10000");
-    require((24..=8760).contains(&config.kinesis.retention_hours), "`kinesis.retention_hours` must be 24 to 8760");
-    require((1..=10_000).contains(&config.emulate.concurrency), "`emulate.concurrency` must be 1 to 10000");
-    require((1..=500).contains(&config.emulate.batch), "`emulate.batch` must be 1 to 500 (what PutRecords takes)");
-    require(is_rate(config.emulate.rate), "`emulate.rate` must be 0, or 0.001 to 1000000 posts a second");
-    require(config.stream.batch_records > 0, "`stream.batch_records` must be 1 or more");
-    require(config.kafka.timeout_ms > 0 && config.emulate.timeout_ms > 0, "`timeout_ms` must be 1 or more");
-    let needs_user = matches!(config.kafka.auth, super::KafkaAuth::Plain | super::KafkaAuth::ScramSha512);
-    require(!needs_user || !config.kafka.username.is_empty(), "`kafka.username` is needed for this `kafka.auth`");
-    require(
-        !needs_user || config.secrets.kafka_password.is_some(),
-        "this `kafka.auth` needs PINPIPE_KAFKA_PASSWORD in the environment or `.env`",
-    );
-    let url = config.database.url.expose_secret();
-    let scheme_fits =
-        url.is_empty() || ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme));
-    require(scheme_fits, "`database.url` must start with sqlite:, mysql: or postgres:");
-    for (key, url) in [
-        ("gateway.url", &config.gateway.url),
-        ("kinesis.endpoint_url", &config.kinesis.endpoint_url),
-        ("lake.endpoint_url", &config.lake.endpoint_url),
-        ("aws.endpoint_url", &config.aws.endpoint_url),
-    ] {
-        let parsed = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let has_login = url.contains('@');
-        require(url.is_empty() || has_login || parsed.is_some(), &format!("`{key}` must be an http:// or https:// address, not `{url}`"));
-        require(!has_login, &format!("`{key}` must not hold a user or password"));
-    }
-    let is_bucket =
-        config.lake.url.strip_prefix("s3://").is_some_and(|bucket| !bucket.trim_end_matches('/').contains('/') && !bucket.is_empty());
-    require(
-        !config.lake.url.starts_with("s3:") || is_bucket,
-        "`lake.url` must be s3://BUCKET, without a folder: the sink's `topics.dir` names one",
-    );
-    if config.target == Target::Aws {
-        require(config.lake.url.is_empty() || config.lake.url.starts_with("s3://"), "`lake.url` must be s3://BUCKET on target aws");
-    }
-}
-
 fn report(mut problems: Vec<String>, file: Option<&Path>) -> Error {
     let hint = match file {
         Some(_) => "`pinpipe init --target local --print` shows every key with its default",
@@ -354,7 +318,7 @@ mod tests {
     fn laid(text: &str) -> (Table, Vec<String>) {
         let mut problems = Vec::new();
         let mut base = defaults();
-        lay_over(&mut base, text.parse().expect("test TOML parses"), "", "test", &mut problems);
+        lay_over(&mut base, text.parse().expect("test TOML parses"), "", &|_| "test".into(), &mut problems);
         (base, problems)
     }
 

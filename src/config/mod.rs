@@ -3,14 +3,16 @@
 //! Layers, the later the stronger: `config/local.toml` (built in), the user's
 //! TOML file, `PINPIPE__SECTION__KEY` variables, flags.
 
+mod check;
 mod endpoints;
 mod load;
 mod runtime;
 mod secret;
 mod types;
 
+pub use check::{is_id, is_location, is_rate};
 pub use endpoints::lake_bucket;
-pub use load::{Overrides, is_id, is_rate, load};
+pub use load::{Overrides, load};
 pub use runtime::{Addresses, Runtime};
 pub use secret::redacted;
 pub use types::*;

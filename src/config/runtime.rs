@@ -1,11 +1,11 @@
 //! Where a running `pinpipe local` is found: the file it writes into its data folder.
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, on_path};
+use crate::error::{Error, Result};
+use crate::files::{FileLock, keep_json};
 
 /// Addresses of the local servers, `host:port` each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +28,14 @@ impl Runtime {
         data_dir.join("local.json")
     }
 
+    /// The file whose lock a running stack holds.
+    pub fn lock_path(data_dir: &Path) -> PathBuf {
+        data_dir.join("local.lock")
+    }
+
     /// Leaves word for other commands; replaces what an earlier run left.
     pub fn write(&self, data_dir: &Path) -> Result<()> {
-        let path = Self::path(data_dir);
-        let text = serde_json::to_vec_pretty(self).map_err(|error| Error::failed("cannot write addresses").because(error))?;
-        let draft = path.with_extension("json.new");
-        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)).map_err(|error| on_path("write", &path, error))
+        keep_json(&Self::path(data_dir), self)
     }
 
     /// What a running `local` left in this data folder.
@@ -46,7 +48,7 @@ impl Runtime {
                 .hint("start it with `pinpipe local` in another terminal, or name an address in the configuration")
         };
         // The file outlives a killed stack, and its ports may be another stack's by now.
-        if !is_locked(data_dir) {
+        if !FileLock::is_held(&Self::lock_path(data_dir)) {
             return Err(not_running());
         }
         let text = std::fs::read(Self::path(data_dir)).map_err(|_| not_running())?;
@@ -57,10 +59,4 @@ impl Runtime {
     pub fn remove(data_dir: &Path) {
         let _ = std::fs::remove_file(Self::path(data_dir));
     }
-}
-
-/// Whether a running stack holds the folder's lock.
-fn is_locked(data_dir: &Path) -> bool {
-    let Ok(file) = File::options().write(true).open(data_dir.join("local.lock")) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }

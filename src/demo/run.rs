@@ -17,6 +17,7 @@ use crate::database::{self, Database, SeedArguments};
 use crate::emulate::{self, EmulateArguments, RowList};
 use crate::error::{Error, OrFail, Result};
 use crate::kafka::Admin;
+use crate::lake::DeltaLocation;
 use crate::local::LocalStack;
 use crate::output::{Printer, thousands};
 use crate::provision;
@@ -92,6 +93,8 @@ async fn whole(
     mut stages: Stages<'_>,
     started: Instant,
 ) -> Result<DemoReport> {
+    // What the tables cannot be written to is found before anything is posted.
+    DeltaLocation::open(&config, batch::HALF, &Kind::Pin.clean_table(&config.id)).await?;
     if !database::has_posts(&config).await? {
         let seeded = database::seed(&config, &SeedArguments { posts: None, seed: 100, from: None, replace: false }, printer).await?;
         stages.done("seed", 0, seeded.posts, "generated posts in the source database");
@@ -255,8 +258,10 @@ async fn wait_for_sink(config: &Config, admin: &Admin) -> Result<()> {
         if let Some(status) = control.connector_status(&config.connector_name()).await?
             && status.state != "RUNNING"
         {
-            return Err(Error::failed(format!("connector `{}` is {}: {}", status.name, status.state, status.trace.unwrap_or_default()))
-                .hint("`pinpipe local`, then `pinpipe connector status`, shows more"));
+            let reason = status.trace.map(|trace| format!(": {trace}")).unwrap_or_default();
+            return Err(Error::failed(format!("connector `{}` is {}{reason}", status.name, status.state)).hint(
+                "`pinpipe local`, then `pinpipe connector status`, shows more; `pinpipe connector resume` or `restart` sets it going",
+            ));
         }
         if Instant::now() > deadline {
             return Err(Error::failed(format!("the sink is still {} records behind", thousands(lag)))

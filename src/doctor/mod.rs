@@ -161,7 +161,7 @@ async fn tables(config: &Config) -> Result<String> {
     if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
         return Ok(format!("{url} is empty so far"));
     }
-    let table = DeltaLocation::open(config, "batch", &crate::record::Kind::Pin.clean_table(&config.id)).await?;
+    let table = DeltaLocation::open(config, crate::batch::HALF, &crate::record::Kind::Pin.clean_table(&config.id)).await?;
     let state = if table.load().await?.is_some() { "there" } else { "not written yet" };
     Ok(format!("{} is {state}", table.name))
 }

@@ -34,7 +34,7 @@ pub struct EmulateArguments {
     /// Stop after so many posts [default: go on until Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub posts: Option<u64>,
-    /// Stop after this time, such as 90s, 15m or 2h [default: go on until Ctrl-C]
+    /// Stop after this time, such as 90s, 15m or 2h; a bare number is seconds [default: go on until Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_duration)]
     pub duration: Option<Duration>,
     /// Posts a second; 0 is as fast as it goes [default: 0 (emulate.rate)]
@@ -82,7 +82,9 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
             Order::shuffled(all, arguments.seed.unwrap_or_else(rand::random))
         }
     };
-    let sender = Arc::new(Sender::new(config, concurrency)?);
+    let started = Instant::now();
+    let until = arguments.duration.map(|duration| started + duration);
+    let sender = Arc::new(Sender::new(config, concurrency, until)?);
     let targets: Arc<[Target]> = targets(config, to).into();
     for target in targets.iter() {
         sender.check(target).await?;
@@ -92,14 +94,9 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
         (Some(rows), None) => Some(rows.0.len() as u64),
         (None, posts) => posts,
     };
-    let started = Instant::now();
+    tracing::info!(to = ?to, concurrency, batch, rate, "posting");
     let progress = Arc::new(printer.progress("posting", planned));
-    let pace = Pace {
-        started,
-        rate,
-        jitter_ms: arguments.jitter.unwrap_or(config.emulate.jitter_ms),
-        until: arguments.duration.map(|duration| started + duration),
-    };
+    let pace = Pace { started, rate, jitter_ms: arguments.jitter.unwrap_or(config.emulate.jitter_ms), until };
 
     let (jobs, waiting) = mpsc::channel::<Vec<Post>>(concurrency);
     let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
@@ -109,19 +106,15 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
         workers.spawn(work(waiting.clone(), sender.clone(), targets.clone(), progress.clone(), gave_up.clone()));
     }
     let order = order.take(planned.map_or(usize::MAX, |posts| posts as usize));
-    let mut unkept: Option<Error> = None;
-    let failure = {
+    let mut ended = {
         let feeding = feed(&database, order, batch, &pace, jobs, &gave_up);
         tokio::select! {
-            fed = feeding => fed.err(),
+            fed = feeding => fed.map_err(Failure::Feeding),
             () = crate::signals::stop_requested() => {
                 printer.note("stopping: finishing what is under way");
-                None
+                Ok(())
             }
-            error = first_failure(&mut workers) => {
-                unkept = Some(error);
-                None
-            }
+            error = first_failure(&mut workers) => Err(Failure::Keeping(error)),
         }
     };
     // With the feeding gone the workers finish what they have and end.
@@ -134,14 +127,14 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
             }
         };
         let Some(done) = done else { break };
-        unkept = unkept.or(done.or_fail(|| "a sender stopped unexpectedly").flatten().err());
+        ended = ended.and(done.or_fail(|| "a sender stopped unexpectedly").flatten().map_err(Failure::Keeping));
     }
     progress.finish();
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    if let Some(error) = unkept {
-        printer.warn(format!("records that were not delivered could not be kept either: {error}"));
+    match ended {
+        Ok(()) => {}
+        Err(Failure::Feeding(error)) => return Err(error),
+        // The summary counts those records, so it is still shown.
+        Err(Failure::Keeping(error)) => printer.warn(format!("records that were not delivered could not be kept either: {error}")),
     }
     let seconds = started.elapsed().as_secs_f64();
     let dead_letters = sender.dead_letters.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).path().map(std::path::Path::to_path_buf);
@@ -150,6 +143,14 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
         printer.warn(format!("gave up after {MOST_FAILURES_IN_A_ROW} failed deliveries in a row"));
     }
     Ok(summary)
+}
+
+/// What can end a run early.
+enum Failure {
+    /// The database gives no more rows.
+    Feeding(Error),
+    /// A record that was not delivered cannot be written down either.
+    Keeping(Error),
 }
 
 /// Waits for a worker that fails; workers that end well are no news.

@@ -18,6 +18,8 @@ pub struct Sender {
     gateway: String,
     api_key: Option<secrecy::SecretString>,
     backoff: ExponentialBuilder,
+    /// When the run's time is up: nothing is tried again after it.
+    until: Option<tokio::time::Instant>,
     pub counts: Mutex<Counts>,
     pub dead_letters: Mutex<DeadLetters>,
 }
@@ -27,7 +29,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Sender {
-    pub fn new(config: &Config, concurrency: usize) -> Result<Self> {
+    pub fn new(config: &Config, concurrency: usize, until: Option<tokio::time::Instant>) -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_millis(config.emulate.timeout_ms))
             .pool_max_idle_per_host(concurrency * 6)
@@ -44,6 +46,7 @@ impl Sender {
             gateway: config.endpoints().gateway_url()?,
             api_key: config.secrets.gateway_api_key.clone(),
             backoff,
+            until,
             counts: Mutex::new(Counts::new()),
             dead_letters: Mutex::new(DeadLetters::new(&config.data_dir)),
         })
@@ -124,7 +127,8 @@ impl Sender {
             if again.is_empty() {
                 return Ok(());
             }
-            let Some(delay) = delays.next() else {
+            let in_time = |delay: &Duration| self.until.is_none_or(|until| tokio::time::Instant::now() + *delay < until);
+            let Some(delay) = delays.next().filter(in_time) else {
                 return again.iter().try_for_each(|record| self.give_up(target, record, &reason));
             };
             tracing::debug!(target = target.name, records = again.len(), reason, "sending again");

@@ -5,7 +5,8 @@ use std::sync::RwLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{OrFail, Result, on_path};
+use crate::error::{Result, on_path};
+use crate::files::{keep_json, kept_json};
 
 /// The routes of the pipeline, as `api deploy` sets them up here and on AWS.
 pub const ROUTES: [(&str, &str); 7] = [
@@ -35,11 +36,7 @@ impl Routes {
     /// Finds what an earlier run deployed.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("api.json");
-        let current = match std::fs::read(&path) {
-            Ok(text) => Some(serde_json::from_slice(&text).or_fail(|| format!("`{}` is damaged", path.display()))?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(on_path("read", &path, error)),
-        };
+        let current = kept_json(&path)?;
         Ok(Self { path, current: RwLock::new(current) })
     }
 
@@ -54,11 +51,7 @@ impl Routes {
         }
         let routes = ROUTES.iter().map(|(method, path)| format!("{method} {path}")).collect();
         let deployment = Deployment { deployed_at: chrono::Utc::now(), routes };
-        let text = serde_json::to_vec_pretty(&deployment).or_fail(|| "cannot write routes")?;
-        let draft = self.path.with_extension("json.new");
-        std::fs::write(&draft, text)
-            .and_then(|()| std::fs::rename(&draft, &self.path))
-            .map_err(|error| on_path("write", &self.path, error))?;
+        keep_json(&self.path, &deployment)?;
         *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(deployment.clone());
         Ok(deployment)
     }

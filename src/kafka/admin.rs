@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
-use super::{Context, client_config, consumer, failure};
+use super::{Context, client_config, consumer, failure, pinned};
 use crate::config::Config;
 use crate::error::{Error, OrFail, Result};
 
@@ -34,15 +34,19 @@ pub struct PartitionOffsets {
 pub struct Admin {
     config: Config,
     admin: AdminClient<Context>,
+    asker: Arc<BaseConsumer<Context>>,
     timeout: Duration,
 }
 
 impl Admin {
     pub fn new(config: &Config) -> Result<Self> {
-        let admin = client_config(config)?
-            .create_with_context(Context::new(config))
-            .map_err(|error: rdkafka::error::KafkaError| failure("cannot set up a client", config, &error))?;
-        Ok(Self { config: config.clone(), admin, timeout: Duration::from_millis(config.kafka.timeout_ms) })
+        let config = pinned(config)?;
+        let admin = client_config(&config)?
+            .create_with_context(Context::new(&config))
+            .map_err(|error: rdkafka::error::KafkaError| failure("cannot set up a client", &config, &error))?;
+        let asker = Arc::new(consumer(&config, "pinpipe-admin")?);
+        let timeout = Duration::from_millis(config.kafka.timeout_ms);
+        Ok(Self { config, admin, asker, timeout })
     }
 
     /// Makes a topic. `false`: it was there already.
@@ -106,9 +110,8 @@ impl Admin {
         action: &str,
         question: impl FnOnce(&BaseConsumer<Context>, Duration) -> Result<T, rdkafka::error::KafkaError> + Send + 'static,
     ) -> Result<T> {
-        let (config, timeout) = (self.config.clone(), self.timeout);
-        let consumer = Arc::new(consumer(&config, "pinpipe-admin")?);
-        let asked = tokio::task::spawn_blocking(move || question(&consumer, timeout)).await.or_fail(|| "asking Kafka was interrupted")?;
+        let (asker, timeout) = (self.asker.clone(), self.timeout);
+        let asked = tokio::task::spawn_blocking(move || question(&asker, timeout)).await.or_fail(|| "asking Kafka was interrupted")?;
         asked.map_err(|error| failure(action, &self.config, &error))
     }
 }

@@ -45,6 +45,14 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
     Ok(client)
 }
 
+/// The configuration with the brokers it resolves to now: who works on for long must not
+/// need the file of a local stack that is just being restarted.
+pub fn pinned(config: &Config) -> Result<Config> {
+    let mut pinned = config.clone();
+    pinned.kafka.bootstrap_servers = config.endpoints().bootstrap_servers()?;
+    Ok(pinned)
+}
+
 /// A producer whose acknowledgement means that every in-sync replica has the record.
 pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     let mut client = client_config(config)?;
@@ -76,8 +84,12 @@ fn unusable(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
 pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError) -> Error {
     use rdkafka::types::RDKafkaErrorCode as Code;
     let servers = config.endpoints().bootstrap_servers().unwrap_or_default();
+    let is_transient = matches!(
+        error.rdkafka_error_code(),
+        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
+    );
     let hint = match error.rdkafka_error_code() {
-        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve) => {
+        _ if is_transient => {
             "is the broker up and reachable from here? `pinpipe local` starts one; MSK brokers are private to their VPC; `pinpipe doctor` tests every connection"
         }
         Some(Code::Authentication | Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
@@ -88,5 +100,5 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
         }
         _ => "`pinpipe doctor` tests every connection",
     };
-    Error::failed(format!("{action} on Kafka at `{servers}`")).because(error.to_string()).hint(hint)
+    Error::failed(format!("{action} on Kafka at `{servers}`")).because(error.to_string()).hint(hint).transient(is_transient)
 }

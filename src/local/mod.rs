@@ -5,7 +5,6 @@ mod broker;
 mod control;
 mod kinesis;
 
-use std::fs::{File, TryLockError};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Addresses, Config, Runtime};
 use crate::error::{Error, OrFail, Result, on_path};
+use crate::files::FileLock;
 use crate::gateway::{Gateway, Routes};
 use crate::output::{Printer, Report, Table};
 use crate::sink::Connectors;
@@ -61,7 +61,7 @@ pub struct LocalStack {
     servers: JoinSet<()>,
     stop: CancellationToken,
     /// Held as long as the stack runs: one stack for one data folder.
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl LocalStack {
@@ -75,7 +75,7 @@ impl LocalStack {
         let lock = lock(data_dir)?;
         let host: IpAddr = match config.local.host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
-            host => host.parse().map_err(|_| Error::usage(format!("`local.host` must be an IP address, not `{host}`")))?,
+            host => host.parse().or_fail(|| format!("`local.host` must be an IP address, not `{host}`"))?,
         };
         if host.is_unspecified() {
             return Err(Error::usage(format!("`local.host` cannot be `{host}`: Kafka clients are told this address to connect to"))
@@ -150,18 +150,12 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
     }
 }
 
-fn lock(data_dir: &Path) -> Result<File> {
-    let path = data_dir.join("local.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| on_path("open", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let pid = Runtime::read(data_dir).map(|runtime| format!(" (process {})", runtime.pid)).unwrap_or_default();
-            Err(Error::failed(format!("another local stack already runs in `{}`{pid}", data_dir.display()))
-                .hint("stop it with Ctrl-C, or choose another folder with `--data-dir`"))
-        }
-        Err(TryLockError::Error(error)) => Err(on_path("lock", &path, error)),
-    }
+fn lock(data_dir: &Path) -> Result<FileLock> {
+    FileLock::take(&Runtime::lock_path(data_dir))?.ok_or_else(|| {
+        let pid = Runtime::read(data_dir).map(|runtime| format!(" (process {})", runtime.pid)).unwrap_or_default();
+        Error::failed(format!("another local stack already runs in `{}`{pid}", data_dir.display()))
+            .hint("stop it with Ctrl-C, or choose another folder with `--data-dir`")
+    })
 }
 
 async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {

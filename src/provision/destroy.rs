@@ -1,15 +1,14 @@
 //! `pinpipe destroy`: takes back what `provision` made.
 
-use std::fs::{File, TryLockError};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::resource::{Clients, Resource};
-use crate::config::Config;
+use crate::config::{Config, Runtime};
 use crate::error::{Error, Result, on_path};
+use crate::files::FileLock;
 use crate::output::{Printer, Report};
 
 /// What `destroy` is told.
@@ -82,8 +81,10 @@ const ENTRIES: [&str; 18] = [
 /// # Errors
 /// Nobody confirmed; the stack still uses the data folder; something cannot be removed.
 pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Printer) -> Result<DestroyReport> {
-    let lock = lock(&config.data_dir)?;
-    let runs = matches!(lock, Lock::InUse);
+    let lock_path = Runtime::lock_path(&config.data_dir);
+    // Without the file nothing can be running, and none is left behind by looking.
+    let lock = if lock_path.exists() { FileLock::take(&lock_path)? } else { None };
+    let runs = lock_path.exists() && lock.is_none();
     if !runs && !arguments.data && config.target == crate::config::Target::Local {
         return Err(Error::failed(format!("the local stack is not running in `{}`", config.data_dir.display()))
             .hint("start it with `pinpipe local` to remove what it serves, or remove everything with `--data`"));
@@ -108,7 +109,7 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
     Ok(DestroyReport { resources, data_dir: None })
 }
 
-fn remove_data(config: &Config, yes: bool, lock: Lock) -> Result<DestroyReport> {
+fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
         return Ok(DestroyReport { resources: Vec::new(), data_dir: None });
@@ -131,26 +132,6 @@ fn remove_data(config: &Config, yes: bool, lock: Lock) -> Result<DestroyReport> 
     drop(lock);
     let _ = std::fs::remove_dir(folder);
     Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()) })
-}
-
-/// The folder's lock, which a running stack holds.
-enum Lock {
-    Free { _held: Option<File> },
-    InUse,
-}
-
-fn lock(data_dir: &Path) -> Result<Lock> {
-    let path = data_dir.join("local.lock");
-    let file = match File::options().write(true).open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Lock::Free { _held: None }),
-        Err(error) => return Err(on_path("open", &path, error)),
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(Lock::Free { _held: Some(file) }),
-        Err(TryLockError::WouldBlock) => Ok(Lock::InUse),
-        Err(TryLockError::Error(error)) => Err(on_path("lock", &path, error)),
-    }
 }
 
 /// Asks on a terminal; elsewhere only `--yes` will do.

@@ -82,6 +82,7 @@ pub async fn apply(config: &Config, printer: &Printer) -> Result<PlanReport> {
     let steps = plan(&clients).await?;
     let progress = printer.progress("provisioning", Some(steps.len() as u64));
     for (resource, step) in &steps {
+        tracing::info!(action = ?step.state.action, resource = resource.type_name(), name = step.name, reason = step.state.reason);
         match step.state.action {
             Action::Create => resource.create(&clients).await?,
             Action::Update => resource.update(&clients).await?,

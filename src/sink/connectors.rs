@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 use super::properties::SinkProperties;
 use super::task::{Task, TaskState};
 use crate::config::Config;
-use crate::error::{Error, OrFail, Result, on_path};
+use crate::error::{Error, Result};
+use crate::files::{keep_json, kept_json};
 use crate::lake::Lake;
 
 /// What is kept of a connector.
@@ -61,11 +62,7 @@ impl Connectors {
     /// Starts what an earlier run left.
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
         let path = config.data_dir.join("connectors.json");
-        let definitions: BTreeMap<String, Definition> = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).or_fail(|| format!("`{}` is damaged", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(on_path("read", &path, error)),
-        };
+        let definitions: BTreeMap<String, Definition> = kept_json(&path)?.unwrap_or_default();
         let manager = Self { config: config.clone(), path, connectors: Mutex::new(BTreeMap::new()) };
         {
             let mut connectors = manager.connectors.lock().await;
@@ -107,7 +104,7 @@ impl Connectors {
         let Some(connector) = connectors.get_mut(name) else { return Ok(false) };
         stop(connector).await;
         let left = connectors.iter().filter(|(own, _)| *own != name).map(|(own, connector)| (own.as_str(), &connector.definition));
-        self.write(&left.collect())?;
+        keep_json(&self.path, &left.collect::<BTreeMap<_, _>>())?;
         connectors.remove(name);
         Ok(true)
     }
@@ -164,13 +161,7 @@ impl Connectors {
         let mut definitions: BTreeMap<&str, &Definition> =
             connectors.iter().map(|(name, connector)| (name.as_str(), &connector.definition)).collect();
         definitions.extend(with);
-        self.write(&definitions)
-    }
-
-    fn write(&self, definitions: &BTreeMap<&str, &Definition>) -> Result<()> {
-        let text = serde_json::to_vec_pretty(definitions).or_fail(|| "cannot write connectors")?;
-        let draft = self.path.with_extension("json.new");
-        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &self.path)).map_err(|error| on_path("write", &self.path, error))
+        keep_json(&self.path, &definitions)
     }
 
     async fn start(&self, name: &str, connector: &mut Connector) {
@@ -183,7 +174,10 @@ impl Connectors {
                 let state = task.state.clone();
                 let thread = std::thread::Builder::new().name("sink".into()).spawn(move || task.run());
                 match thread {
-                    Ok(thread) => connector.running = Some(Running { state, thread }),
+                    Ok(thread) => {
+                        tracing::info!(connector = name, "the sink reads");
+                        connector.running = Some(Running { state, thread });
+                    }
                     Err(error) => connector.refused = Some(error.to_string()),
                 }
             }

@@ -4,13 +4,13 @@
 //! the table's last commit tells which checkpoint holds: one that was written but not
 //! committed is simply written again, so nothing is lost and nothing comes twice.
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::source::Positions;
-use crate::error::{Error, OrFail, Result, on_path};
+use crate::error::{Error, Result, on_path};
+use crate::files::{FileLock, keep_json, kept_json};
 
 /// One file: positions after commit `number`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Checkpoint {
 pub struct Checkpoints {
     folder: PathBuf,
     /// Held as long as this run writes the table: two would skip each other's records.
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Checkpoints {
@@ -34,16 +34,10 @@ impl Checkpoints {
     pub fn open(data_dir: &Path, source: &str, table: &str) -> Result<Self> {
         let folder = data_dir.join("checkpoints").join(source).join(table);
         std::fs::create_dir_all(&folder).map_err(|error| on_path("create", &folder, error))?;
-        let path = folder.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| on_path("open", &path, error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { folder, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::failed(format!("another `pinpipe stream` is writing `{table}`"))
-                    .hint("stop it first, or wait until it has ended"))
-            }
-            Err(TryLockError::Error(error)) => Err(on_path("lock", &path, error)),
-        }
+        let lock = FileLock::take(&folder.join("lock"))?.ok_or_else(|| {
+            Error::failed(format!("another `pinpipe stream` is writing `{table}`")).hint("stop it first, or wait until it has ended")
+        })?;
+        Ok(Self { folder, _lock: lock })
     }
 
     fn path(&self, number: i64) -> PathBuf {
@@ -60,12 +54,10 @@ impl Checkpoints {
             return Ok(Checkpoint { number: -1, identity: identity.to_string(), positions: Positions::new() });
         };
         let path = self.path(number);
-        let text = std::fs::read(&path).map_err(|error| {
-            Error::failed(format!("the checkpoint `{}` of the table's last commit cannot be read", path.display()))
-                .because(error)
-                .hint("put the folder `checkpoints` back, or remove the table together with its checkpoints to start over")
+        let hint = "put the folder `checkpoints` back, or remove the table together with its checkpoints to start over";
+        let checkpoint = kept_json::<Checkpoint>(&path).map_err(|error| error.hint(hint))?.ok_or_else(|| {
+            Error::failed(format!("the checkpoint `{}` of the table's last commit is missing", path.display())).hint(hint)
         })?;
-        let checkpoint: Checkpoint = serde_json::from_slice(&text).or_fail(|| format!("the checkpoint `{}` is damaged", path.display()))?;
         if checkpoint.identity == identity {
             return Ok(checkpoint);
         }
@@ -75,10 +67,7 @@ impl Checkpoints {
 
     /// Writes a checkpoint; older ones than the one before it go.
     pub fn write(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let path = self.path(checkpoint.number);
-        let draft = path.with_extension("json.new");
-        let text = serde_json::to_vec(checkpoint).or_fail(|| "cannot write a checkpoint")?;
-        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)).map_err(|error| on_path("write", &path, error))?;
+        keep_json(&self.path(checkpoint.number), checkpoint)?;
         if checkpoint.number >= 2 {
             let _ = std::fs::remove_file(self.path(checkpoint.number - 2));
         }

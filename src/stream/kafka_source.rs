@@ -27,20 +27,16 @@ impl KafkaSource {
     /// # Errors
     /// The topic is not there or the brokers cannot be reached.
     pub async fn open(config: &Config, topic: &str) -> Result<Self> {
-        let admin = Admin::new(config)?;
+        let config = crate::kafka::pinned(config)?;
+        let admin = Admin::new(&config)?;
         if admin.describe(topic).await?.is_none() {
             return Err(
                 Error::failed(format!("there is no topic `{topic}`")).hint("`pinpipe provision` or `pinpipe topics create` makes it")
             );
         }
-        let consumer = Arc::new(crate::kafka::consumer(config, "pinpipe-stream")?);
-        Ok(Self {
-            config: config.clone(),
-            admin,
-            consumer,
-            topic: topic.to_string(),
-            identity: format!("kafka:{}/{topic}", config.endpoints().bootstrap_servers()?),
-        })
+        let consumer = Arc::new(crate::kafka::consumer(&config, "pinpipe-stream")?);
+        let identity = format!("kafka:{}/{topic}", config.kafka.bootstrap_servers);
+        Ok(Self { config, admin, consumer, topic: topic.to_string(), identity })
     }
 
     pub async fn read(&mut self, from: &Positions, most_records: usize) -> Result<Read> {

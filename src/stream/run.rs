@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -16,6 +17,10 @@ use crate::error::{OrFail, Result};
 use crate::lake::Reject;
 use crate::output::{Printer, Report, Table, thousands};
 use crate::record::Kind;
+
+/// How long a source may be away: 1 s to 30 s between tries, a quarter of an hour in all.
+const OUTAGE: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_secs(1)).with_max_delay(Duration::from_secs(30)).with_max_times(34);
 
 /// What `stream` is told.
 #[derive(Debug, Args, Default)]
@@ -114,8 +119,9 @@ pub async fn run_until(config: &Config, arguments: &StreamArguments, bounds: Bou
     let mut running = JoinSet::new();
     for mut table in tables {
         let (bounds, progress) = (bounds.clone(), progress.clone());
+        let printer = printer.clone();
         running.spawn(async move {
-            let outcome = follow(&mut table, &bounds, interval, most, &progress).await;
+            let outcome = follow(&mut table, &bounds, interval, most, &progress, &printer).await;
             if outcome.is_err() {
                 bounds.stop.cancel();
             }
@@ -148,19 +154,37 @@ async fn follow(
     interval: Duration,
     most: usize,
     progress: &crate::output::Progress,
+    printer: &Printer,
 ) -> Result<()> {
+    let mut delays = None;
     loop {
         let before = table.counts.records;
-        let at_end = table.step(most).await?;
-        progress.add(table.counts.records - before);
-        if bounds.stop.is_cancelled() || (at_end && bounds.available_now) {
-            return Ok(());
-        }
-        if at_end {
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                () = bounds.stop.cancelled() => return Ok(()),
+        let pause = match table.step(most).await {
+            Ok(at_end) => {
+                delays = None;
+                progress.add(table.counts.records - before);
+                if bounds.stop.is_cancelled() || (at_end && bounds.available_now) {
+                    return Ok(());
+                }
+                if !at_end {
+                    continue;
+                }
+                interval
             }
+            // Who follows wants to go on where the other side comes back; who drains wants to know.
+            Err(error) if error.is_transient() && !bounds.available_now => {
+                let is_first = delays.is_none();
+                let Some(delay) = delays.get_or_insert_with(|| OUTAGE.build()).next() else { return Err(error) };
+                if is_first {
+                    printer.warn(format!("{error}; trying again"));
+                }
+                delay
+            }
+            Err(error) => return Err(error),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = bounds.stop.cancelled() => return Ok(()),
         }
     }
 }

@@ -78,6 +78,7 @@ impl StreamTable {
         self.checkpoints.write(&next)?;
         let append = Append { batches: fresh, transaction: Some((self.application.clone(), next.number)) };
         self.location.append(&self.kind.clean_schema(), append).await?;
+        tracing::info!(table = self.location.name, commit = next.number, records = decoder.records, rows, "wrote a commit");
         self.last = next;
         let rejected = decoder.rejected;
         self.counts.records += decoder.records;

@@ -1,10 +1,12 @@
 """kill -9 in the middle of a load: every acknowledged record is there afterwards."""
 
+import json
 import threading
 import time
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from conftest import LocalStack
+from conftest import free_port, wait_until
 
 
 def test_no_acknowledged_record_is_lost(provisioned):
@@ -94,3 +96,60 @@ def test_the_sink_brings_everything_to_the_lake_over_kills(provisioned):
         local.start()
     wait_for_lake(pinpipe, 6000)
     assert sorted(r["index"] for r in lake_lines(pinpipe) if "index" in r) == list(range(2000)), "lost or repeated"
+
+
+@pytest.mark.parametrize("source", ["kinesis", "kafka"])
+def test_who_follows_or_posts_goes_on_when_the_stack_comes_back(pinpipe, source):
+    ports = {f"PINPIPE__LOCAL__{name}_PORT": free_port() for name in ("KAFKA", "GATEWAY", "KINESIS", "CONTROL")}
+
+    def start():
+        process = pinpipe.start("local", env=ports)
+        wait_until(lambda: pinpipe.start("status").wait() == 0, "the stack answers")
+        return process
+
+    pinpipe.run("seed", "--posts", 3000)
+    stack = start()
+    pinpipe.run("provision")
+    follower = pinpipe.start("stream", "--interval", "100", "--source", source, "--output", "json")
+    posting = pinpipe.start("emulate", "--rows", "0-1499", "--rate", "300", "--output", "json")
+    time.sleep(2)
+    stack.kill()
+    stack.wait()
+    time.sleep(5)  # longer than the SDK itself tries again
+    stack = start()
+    try:
+        said, complaints = posting.communicate(timeout=60)
+        summary = json.loads(said)
+        assert (summary["posts"], summary["errors"]) == (1500, 0), complaints
+        time.sleep(4)
+        assert follower.poll() is None, follower.stderr.read()
+        follower.terminate()
+        said, complaints = follower.communicate(timeout=30)
+        assert follower.returncode == 0, complaints
+        # librdkafka waits by itself, long enough for this.
+        assert source == "kafka" or "trying again" in complaints, complaints
+        # Each record once, although deliveries were repeated and the sources were away.
+        drained = pinpipe.json("stream", "--available-now", "--source", source)["tables"]
+        assert all(table["rejects"] == 0 for table in drained)
+        import deltalake
+
+        for kind in ("pin", "geo", "user"):
+            rows = deltalake.DeltaTable(pinpipe.data / f"tables/stream/local_{kind}_table").to_pyarrow_table().column("ind").to_pylist()
+            assert sorted(rows) == list(range(1500)), f"{kind}: lost or repeated"
+    finally:
+        stack.kill()
+        stack.wait()
+
+
+def test_a_duration_holds_also_when_nothing_is_delivered(provisioned):
+    pinpipe = provisioned.pinpipe
+    pinpipe.run("seed", "--posts", 500)
+    posting = pinpipe.start("emulate", "--duration", "4s", "--rate", "50", "--output", "json")
+    time.sleep(2)
+    started = time.monotonic()
+    provisioned.kill()
+    said, complaints = posting.communicate(timeout=30)
+    assert time.monotonic() - started < 6, "the time was up long ago"
+    summary = json.loads(said)
+    assert posting.returncode == 1 and summary["errors"] > 0, complaints
+    assert summary["delivered"] + summary["errors"] == summary["posts"] * 6

@@ -151,3 +151,41 @@ kill $pid; wait $pid
     if summary:
         assert kept >= json.loads(summary)["delivered"]
     assert kept > 0
+
+
+@pytest.mark.parametrize("kept", ["connectors.json", "api.json", "kafka/topics/local.pin/topic.json"])
+def test_a_damaged_file_of_the_stack_is_named_with_what_to_do(provisioned, kept):
+    provisioned.stop()
+    path = provisioned.pinpipe.data / kept
+    path.write_bytes(path.read_bytes()[:-5])
+    done = provisioned.pinpipe.run("local", "--any-port", code=1)
+    assert f"{path.name}` is damaged" in done.stderr and "hint:" in done.stderr
+    assert path.exists(), "nothing is thrown away"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[lake]\nurl = "gs://bucket"\n', "`lake.url` must be a folder or s3://BUCKET"),
+        ('[local]\nhost = "somewhere"\n', "`local.host` must be an IP address"),
+        ('[kafka]\nbootstrap_servers = "<b-1>:9098"\n', "still holds a <placeholder>"),
+        ('id = "x"\n\n[emulate]\nrate = "fast"\n', "`pinpipe.toml` line 4"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant_is_refused_where_it_stands(pinpipe, text, said):
+    (pinpipe.folder / "pinpipe.toml").write_text(text)
+    done = pinpipe.run("status", code=2)
+    assert said in done.stderr and "hint:" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("lake", ["", "gs://bucket", "ftp://x/y"])
+def test_a_lake_that_is_none_is_wrong_usage(pinpipe, lake):
+    assert "names no lake" in pinpipe.run("batch", "--lake", lake, code=2).stderr
+
+
+def test_the_demo_refuses_a_folder_it_cannot_keep_tables_in_before_it_posts(tmp_path):
+    pinpipe = Pinpipe(tmp_path / "odd[folder]")
+    pinpipe.folder.mkdir()
+    done = pinpipe.run("demo", "--posts", 5, code=1)
+    assert "Delta tables cannot lie in" in done.stderr and "hint:" in done.stderr
+    assert not (pinpipe.data / "source.db").exists()

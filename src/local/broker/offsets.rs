@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, on_path};
+use crate::files::write_whole;
 
 /// The file is rewritten short when it has grown beyond this.
 const LONGEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -142,7 +143,6 @@ impl Offsets {
 
 /// Writes what holds now as a new file in the place of the old one, and opens it.
 fn rewrite(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
-    let draft = path.with_extension("jsonl.new");
     let mut text = Vec::new();
     for (group, partitions) in groups {
         for ((topic, partition), committed) in partitions {
@@ -151,8 +151,7 @@ fn rewrite(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
             text.push(b'\n');
         }
     }
-    std::fs::write(&draft, text)?;
-    std::fs::rename(&draft, path)?;
+    write_whole(path, text)?;
     OpenOptions::new().append(true).open(path)
 }
 

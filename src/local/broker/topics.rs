@@ -8,7 +8,8 @@ use kafka_protocol::error::ResponseError;
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
-use crate::error::{Error, Result, on_path};
+use crate::error::{Result, on_path};
+use crate::files::{kept_json, write_whole};
 
 /// Records are kept for seven days, as Kafka does unless told otherwise, in milliseconds.
 const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
@@ -53,20 +54,16 @@ impl Topics {
         for entry in std::fs::read_dir(folder).map_err(|error| on_path("read", folder, error))? {
             let path = entry.map_err(|error| on_path("read", folder, error))?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()).map(String::from) else { continue };
-            match std::fs::read(path.join(DESCRIPTION)) {
-                Ok(text) => {
-                    let description: Description = serde_json::from_slice(&text)
-                        .map_err(|error| Error::failed(format!("`{}` is damaged", path.join(DESCRIPTION).display())).because(error))?;
+            if !path.is_dir() {
+                continue; // A stray file is not ours.
+            }
+            match kept_json::<Description>(&path.join(DESCRIPTION))? {
+                Some(description) => {
                     let topic = open_topic(&name, &path, &description).map_err(|error| on_path("open", &path, error))?;
                     topics.insert(name, Arc::new(topic));
                 }
                 // A kill came between two steps of making or deleting it: it was never acknowledged.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_dir() => {
-                    std::fs::remove_dir_all(&path).map_err(|error| on_path("remove", &path, error))?;
-                }
-                // A stray file is not ours; a topic that cannot be read must not be taken for one half made.
-                Err(error) if path.is_dir() => return Err(on_path("read", &path.join(DESCRIPTION), error)),
-                Err(_) => {}
+                None => std::fs::remove_dir_all(&path).map_err(|error| on_path("remove", &path, error))?,
             }
         }
         Ok(Self { folder: folder.to_path_buf(), topics: RwLock::new(topics) })
@@ -108,9 +105,7 @@ impl Topics {
         let first_offset = self.ended().get(name).copied().unwrap_or(0);
         let description = Description { id: uuid::Uuid::new_v4(), partitions, first_offset };
         let made = open_topic(name, &path, &description).and_then(|topic| {
-            let draft = path.join("topic.json.new");
-            std::fs::write(&draft, serde_json::to_vec(&description)?)?;
-            std::fs::rename(&draft, path.join(DESCRIPTION))?;
+            write_whole(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
             Ok(topic)
         });
         let topic = Arc::new(made.map_err(|error| {
@@ -152,9 +147,7 @@ impl Topics {
     fn note_end(&self, name: &str, end: i64) -> std::io::Result<()> {
         let mut ended = self.ended();
         ended.insert(name.to_string(), end);
-        let draft = self.ended_path().with_extension("json.new");
-        std::fs::write(&draft, serde_json::to_vec(&ended)?)?;
-        std::fs::rename(&draft, self.ended_path())
+        write_whole(&self.ended_path(), serde_json::to_vec(&ended)?)
     }
 
     /// Drops what is older than the retention time.
