@@ -23,6 +23,7 @@ mod provision;
 mod record;
 mod signals;
 mod sink;
+mod spark;
 mod sql;
 mod stream;
 mod topics;
@@ -88,8 +89,8 @@ fn start_log(global: &Global) {
         // Libraries log as errors what their callers handle: only who asks for more sees them.
         (true, _) => "off,pinpipe=error",
         (false, 0) => "off,pinpipe=warn",
-        (false, 1) => "error,pinpipe=info",
-        (false, 2) => "info,pinpipe=debug",
+        (false, 1) => "off,pinpipe=info",
+        (false, 2) => "warn,pinpipe=debug,spark=debug",
         (false, _) => "debug,pinpipe=trace",
     };
     // The database library logs options of its URL, which may hold a password.

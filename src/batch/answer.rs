@@ -1,15 +1,15 @@
 //! An answer: a small table that goes to the terminal, to JSON and to CSV.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{OrFail, Result, on_path};
-use crate::files::write_whole;
+use super::engine::as_schema;
+use crate::error::{OrFail, Result};
 use crate::output::Table;
 use crate::sql::Question;
 
@@ -19,20 +19,26 @@ const SHOWN_ROWS: usize = 15;
 /// The rows that answer a question.
 #[derive(Debug, Serialize)]
 pub struct Answer {
-    pub name: &'static str,
-    #[serde(skip)]
-    title: &'static str,
+    pub name: String,
+    pub title: String,
     pub columns: Vec<String>,
     pub rows: Vec<Vec<Value>>,
     #[serde(skip)]
-    schema: SchemaRef,
+    pub schema: SchemaRef,
     #[serde(skip)]
-    batches: Vec<RecordBatch>,
+    pub batches: Vec<RecordBatch>,
 }
 
 impl Answer {
     /// Takes the result of a question's query.
     pub fn new(question: &Question, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
+        // However the engine held its texts, every file and table takes plain ones.
+        let fields = schema.fields().iter().map(|field| match field.data_type() {
+            DataType::Utf8View | DataType::LargeUtf8 => Field::new(field.name(), DataType::Utf8, field.is_nullable()),
+            _ => field.as_ref().clone(),
+        });
+        let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let batches = as_schema(batches, &schema)?;
         let failed = || format!("cannot read the answer `{}`", question.name);
         let mut rows = Vec::new();
         let options = FormatOptions::default();
@@ -60,7 +66,7 @@ impl Answer {
             }
         }
         let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Ok(Self { name: question.name, title: question.title, columns, rows, schema, batches })
+        Ok(Self { name: question.name.clone(), title: question.title.clone(), columns, rows, schema, batches })
     }
 
     /// The table as the terminal shows it.
@@ -70,23 +76,7 @@ impl Answer {
             table.row(row.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), String::from)));
         }
         let more = self.rows.len().saturating_sub(SHOWN_ROWS);
-        let rest = if more > 0 { format!("\n… {more} more rows (the CSV has all: `batch --out DIR`)") } else { String::new() };
+        let rest = if more > 0 { format!("\n… {more} more rows (the files of `batch --out DIR` have all)") } else { String::new() };
         format!("{}\n{}{rest}", self.title, table.render())
-    }
-
-    /// Writes `<folder>/<name>.csv`, whole or not at all.
-    pub fn write_csv(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(format!("{}.csv", self.name));
-        let mut text = Vec::new();
-        {
-            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut text);
-            // Without a row the header still belongs there.
-            let empty = [RecordBatch::new_empty(self.schema.clone())];
-            let batches = if self.batches.is_empty() { &empty[..] } else { &self.batches[..] };
-            for batch in batches {
-                writer.write(batch).or_fail(|| format!("cannot write `{}`", path.display()))?;
-            }
-        }
-        write_whole(&path, text).map_err(|error| on_path("write", &path, error))
     }
 }

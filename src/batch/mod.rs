@@ -1,11 +1,20 @@
 //! `pinpipe batch`: reads the lake, cleans it, answers the eight questions.
 
 mod answer;
+mod clean;
+mod distinct;
 mod engine;
-mod input;
+mod files;
+mod ingest;
+mod page;
+mod quality;
+mod rejects;
 mod report;
 mod run;
 
 pub use answer::Answer;
-pub use engine::{Engine, as_schema, distinct_from};
+pub use clean::Cleaner;
+pub use distinct::{Distinct, distinct_from, kept};
+pub use engine::{Engine, as_schema};
+pub use report::{BatchReport, KindCounts};
 pub use run::{BatchArguments, HALF, run};

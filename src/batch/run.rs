@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
 use clap::Args;
+use futures::{StreamExt, TryStreamExt};
 
 use super::answer::Answer;
 use super::engine::Engine;
-use super::input;
+use super::ingest::{Ingested, ingest};
+use super::rejects::Rejects;
 use super::report::{BatchReport, KindCounts};
-use crate::config::{Config, Median, lake_bucket};
-use crate::error::{Error, Result, on_path};
-use crate::lake::{DeltaLocation, Lake, Layout};
-use crate::output::Printer;
+use crate::config::{AnswerFormat, BatchEngine, Config, Median, lake_bucket};
+use crate::error::{Error, OrFail, Result, on_path};
+use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, list_objects};
+use crate::output::{Printer, Progress};
 use crate::record::Kind;
-use crate::sql;
+use crate::sql::{self, Question};
 
 /// Which half of the tables batch writes.
 pub const HALF: &str = "batch";
@@ -26,18 +27,36 @@ pub struct BatchArguments {
     /// Lake to read: s3://BUCKET[/PREFIX] or the folder that holds topics/ [default: the sink's bucket]
     #[arg(long, value_name = "URL|DIR")]
     pub lake: Option<String>,
+    /// What runs the SQL [default: embedded (batch.engine)]
+    #[arg(long, value_enum)]
+    pub engine: Option<BatchEngine>,
+    /// Read all objects again, not only new ones, and write the tables anew
+    #[arg(long)]
+    pub full: bool,
     /// Id in front of the topics' and tables' names [default: local (id)]
     #[arg(long, value_name = "ID")]
     pub user_id: Option<String>,
-    /// Write each answer as CSV into this folder, which is made where it is missing
+    /// Write the answers into this folder, which is made where it is missing
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// What the answers are written as [default: csv,html (batch.formats)]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMAT,…")]
+    pub format: Vec<AnswerFormat>,
+    /// Answer for an earlier state of the tables, without reading the lake: a version such as 3, or a time such as 2026-11-21T10:00:00Z
+    #[arg(long, value_name = "VERSION|TIME", conflicts_with_all = ["full", "optimize", "lake"])]
+    pub as_of: Option<AsOf>,
+    /// Compact the tables afterwards, and remove files of states older than batch.retention_hours (168)
+    #[arg(long)]
+    pub optimize: bool,
     /// Median of an even number of values [default: interpolated (batch.median)]
     #[arg(long, value_enum)]
     pub median: Option<Median>,
 }
 
-/// Reads the whole lake, writes the clean tables, answers the questions.
+/// How often a table is written again that another writer changed meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Takes what is new in the lake into the clean tables, and answers the questions over them.
 ///
 /// # Errors
 /// The lake is not there, empty or not readable; tables or files cannot be written.
@@ -50,61 +69,164 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
         }
         config.id.clone_from(id);
     }
-    let url = arguments.lake.clone().unwrap_or_else(|| lake_bucket(&config));
-    if url.is_empty() || !crate::config::is_location(&url) {
-        return Err(Error::usage(format!("`--lake {url}` names no lake")).hint("name a folder, or s3://BUCKET[/PREFIX]"));
+    let formats = if arguments.format.is_empty() { &config.batch.formats } else { &arguments.format };
+    if arguments.out.is_none() && arguments.format.iter().any(|format| *format != AnswerFormat::Delta) {
+        return Err(Error::usage("`--format` needs a folder to write to").hint("name one with `--out DIR`"));
     }
-    let lake = Lake::open(&config, &url, false).await?;
+    let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
+    let questions = sql::questions(folder.map(std::path::Path::new))?;
     if let Some(out) = &arguments.out {
         std::fs::create_dir_all(out).map_err(|error| on_path("create", out, error))?;
     }
-    let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
-    let layout = Layout { topics_dir, id: config.id.clone() };
+    let median = arguments.median.unwrap_or(config.batch.median);
+    let mut report = match arguments.engine.unwrap_or(config.batch.engine) {
+        BatchEngine::Spark => {
+            if arguments.full || arguments.as_of.is_some() || arguments.optimize {
+                return Err(Error::usage("`--full`, `--as-of` and `--optimize` are about the tables of the embedded engine")
+                    .hint("Spark reads the whole lake each time: leave them out, or leave out `--engine spark`"));
+            }
+            let (url, topics_dir) = (lake_url(&config, arguments)?, topics_dir(&config));
+            crate::spark::run(&config, &url, &topics_dir, &questions, median, printer).await?
+        }
+        BatchEngine::Embedded => embedded(&config, arguments, &questions, median, printer).await?,
+    };
+    if arguments.out.is_some() || arguments.format.contains(&AnswerFormat::Delta) {
+        report.written = super::files::write(&config, &report, arguments.out.as_deref(), formats).await?;
+    }
+    if arguments.optimize {
+        report.maintained = maintain(&config).await?;
+    }
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// The run of the engine inside this program.
+async fn embedded(
+    config: &Config,
+    arguments: &BatchArguments,
+    questions: &[Question],
+    median: Median,
+    printer: &Printer,
+) -> Result<BatchReport> {
     let engine = Engine::new();
-    let mut inputs = Vec::new();
-    let mut rejects = Vec::new();
-    let progress = printer.progress("reading the lake", None);
-    let mut raw = Vec::new();
+    let mut report = match arguments.as_of {
+        Some(as_of) => state_as_of(config, as_of, &engine).await?,
+        None => read_lake(config, arguments, &engine, printer).await?,
+    };
+    let (schema, posts) = engine.query("the posts", sql::POST).await?;
+    engine.register("post", schema, posts)?;
+    // Each question is small beside the cores: side by side they leave none idle.
+    let answered = futures::stream::iter(questions).map(|question| {
+        let (engine, question) = (engine.clone(), question.clone());
+        let answering = tokio::spawn(async move {
+            let (schema, batches) = engine.query(&question.name, &question.query(median)).await?;
+            Answer::new(&question, schema, batches)
+        });
+        async move { answering.await.or_fail(|| "answering was interrupted")? }
+    });
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    report.answers = answered.buffered(cores).try_collect().await?;
+    Ok(report)
+}
+
+fn lake_url(config: &Config, arguments: &BatchArguments) -> Result<String> {
+    let url = arguments.lake.clone().unwrap_or_else(|| lake_bucket(config));
+    if url.is_empty() || !crate::config::is_location(&url) {
+        return Err(Error::usage(format!("`--lake {url}` names no lake")).hint("name a folder, or s3://BUCKET[/PREFIX]"));
+    }
+    Ok(url)
+}
+
+fn topics_dir(config: &Config) -> String {
+    config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into())
+}
+
+/// The tables as they were, without reading the lake.
+async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<BatchReport> {
+    let mut report = BatchReport::new(format!("tables as of {as_of}"));
     for kind in Kind::ALL {
-        raw.push((kind, input::read(&lake, &layout, kind, &progress).await?));
+        let location = DeltaLocation::open(config, HALF, &kind.clean_table(&config.id)).await?;
+        let table = location.load_as_of(as_of).await?;
+        let rows = register(engine, kind, &location, &table).await?;
+        report.inputs.push(KindCounts::of_table(kind, rows, location.name, table.version().unwrap_or_default()));
+    }
+    Ok(report)
+}
+
+async fn register(engine: &Engine, kind: Kind, location: &DeltaLocation, table: &deltalake::DeltaTable) -> Result<u64> {
+    let name = format!("clean_{}", kind.name());
+    engine.register_provider(&name, location.provider_of(table).await?)?;
+    engine.count(&name).await
+}
+
+/// Takes what is new in the lake into the tables.
+async fn read_lake(config: &Config, arguments: &BatchArguments, engine: &Engine, printer: &Printer) -> Result<BatchReport> {
+    let lake = Lake::open(config, &lake_url(config, arguments)?, false).await?;
+    let layout = Layout { topics_dir: topics_dir(config), id: config.id.clone() };
+    let mut report = BatchReport::new(lake.url.clone());
+    let rejects_table = Rejects::open(config).await?;
+    report.rejects_table = rejects_table.name().to_string();
+    let progress = printer.progress("reading the lake", None);
+    // Side by side: the two small kinds fill the gaps that the large one leaves.
+    let one = |kind| read_kind(config, &lake, &layout, kind, &rejects_table, arguments.full, &progress);
+    let (pin, (geo, user)) = futures::try_join!(one(Kind::Pin), async { Ok((one(Kind::Geo).await?, one(Kind::User).await?)) })?;
+    for (kind, (objects_in_lake, taken, location)) in Kind::ALL.into_iter().zip([pin, geo, user]) {
+        let table = location.load().await?.ok_or_else(|| Error::failed(format!("the table `{}` is gone", location.name)))?;
+        let rows = register(engine, kind, &location, &table).await?;
+        report.inputs.push(KindCounts {
+            objects_in_lake,
+            objects: taken.objects,
+            records: taken.records,
+            rejects: taken.rejected,
+            duplicates: taken.duplicates,
+            new_rows: taken.new_rows,
+            ..KindCounts::of_table(kind, rows, location.name, table.version().unwrap_or_default())
+        });
+        report.rejects.extend(taken.rejects);
+        report.quality.extend(taken.quality);
     }
     progress.finish();
-    if raw.iter().all(|(_, input)| input.records == 0) {
+    if report.inputs.iter().all(|input| input.rows == 0 && input.rejects == 0) {
         return Err(Error::failed(format!("the lake `{}` holds no records of `{}`", lake.url, config.id)).hint(format!(
             "it was searched for {}/{}.pin and so on: `pinpipe emulate` posts records, `--user-id` names another id",
             layout.topics_dir, config.id
         )));
     }
-    for (kind, input) in raw {
-        let fitting = input.records - input.rejected;
-        let batches = engine.clean(kind, input.batches).await?;
-        let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let table = DeltaLocation::open(&config, HALF, &kind.clean_table(&config.id)).await?;
-        table.replace(&kind.clean_schema(), batches.clone()).await?;
-        tracing::info!(table = table.name, objects = input.objects, records = input.records, rows, "wrote the table");
-        engine.register(&format!("clean_{}", kind.name()), kind.clean_schema(), batches)?;
-        inputs.push(KindCounts {
-            kind,
-            objects: input.objects,
-            records: input.records,
-            rejects: input.rejected,
-            duplicates: fitting - rows,
-            rows,
-            table: table.name,
-        });
-        rejects.extend(input.rejects);
+    Ok(report)
+}
+
+/// Compacts and sweeps the clean tables and the rejects.
+async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
+    let mut maintained = Vec::new();
+    let tables = Kind::ALL.map(|kind| kind.clean_table(&config.id));
+    for table in tables.into_iter().chain([format!("{}_rejects_table", config.id)]) {
+        let location = DeltaLocation::open(config, HALF, &table).await?;
+        maintained.extend(location.maintain(config.batch.retention_hours).await?);
     }
-    let (schema, posts) = engine.query("the posts", sql::POST).await?;
-    engine.register("post", schema, posts)?;
-    let median = arguments.median.unwrap_or(config.batch.median);
-    let mut answers = Vec::new();
-    for question in &sql::QUESTIONS {
-        let (schema, batches): (_, Vec<RecordBatch>) = engine.query(question.name, &question.query(median)).await?;
-        let answer = Answer::new(question, schema, batches)?;
-        if let Some(out) = &arguments.out {
-            answer.write_csv(out)?;
+    Ok(maintained)
+}
+
+/// Takes a kind's objects, again where another writer came between; how many there are,
+/// what came of them, and the table.
+async fn read_kind(
+    config: &Config,
+    lake: &Lake,
+    layout: &Layout,
+    kind: Kind,
+    rejects: &Rejects,
+    full: bool,
+    progress: &Progress,
+) -> Result<(u64, Ingested, DeltaLocation)> {
+    let objects = list_objects(lake, layout, kind).await?;
+    let location = DeltaLocation::open(config, HALF, &kind.clean_table(&config.id)).await?;
+    let mut attempt = 1;
+    loop {
+        match ingest(lake, objects.clone(), kind, &location, rejects, full, progress).await {
+            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                tracing::info!(%error, attempt, "taking the objects again");
+                attempt += 1;
+            }
+            done => return done.map(|taken| (objects.len() as u64, taken, location)),
         }
-        answers.push(answer);
     }
-    Ok(BatchReport { lake: lake.url, seconds: started.elapsed().as_secs_f64(), inputs, rejects, answers, out: arguments.out.clone() })
 }

@@ -233,6 +233,7 @@ fn from_environment(variables: impl Iterator<Item = (String, String)>, base: &Ta
             Value::Float(_) => text.parse().ok().map(Value::Float),
             Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
             Value::Table(_) => None,
+            Value::Array(_) => Some(Value::Array(text.split(',').map(|part| Value::String(part.trim().to_string())).collect())),
             _ => Some(Value::String(text.clone())),
         };
         let Some(value) = value else {

@@ -23,6 +23,7 @@ pub struct Config {
     pub connector: Connector,
     pub emulate: Emulate,
     pub batch: Batch,
+    pub spark: Spark,
     pub stream: Stream,
     pub tables: Tables,
     pub aws: Aws,
@@ -145,9 +146,46 @@ pub enum Median {
     Lower,
 }
 
+/// What runs the SQL of batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchEngine {
+    /// DataFusion, inside this program
+    Embedded,
+    /// Apache Spark, through spark-submit
+    Spark,
+}
+
+/// What answers are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerFormat {
+    /// One file of comma-separated values for each answer
+    Csv,
+    /// One file of JSON lines for each answer
+    Json,
+    /// One Parquet file for each answer
+    Parquet,
+    /// One Delta table for each answer, beside the clean tables
+    Delta,
+    /// One page, report.html, with charts
+    Html,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 pub struct Batch {
+    pub engine: BatchEngine,
     pub median: Median,
+    pub formats: Vec<AnswerFormat>,
+    pub questions: String,
+    pub retention_hours: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Spark {
+    pub submit: String,
+    pub master: String,
+    pub arguments: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]

@@ -1,21 +1,19 @@
-//! Newline-delimited JSON to columns, a broken line set aside and the rest kept.
+//! JSON records straight to columns: one that does not fit is set aside, the rest is kept.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow::json::ReaderBuilder;
 use serde::Serialize;
-use serde_json::Value;
 
+use super::row::{ColumnBuilder, Row};
 use crate::error::{OrFail, Result};
-use crate::record::{ColumnType, Kind};
+use crate::record::Kind;
 
+/// Rejects that a report names; all are counted.
+pub const KEPT_REJECTS: usize = 1_000;
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8_192;
-/// Characters of a broken record that are shown.
-const SHOWN_CHARACTERS: usize = 200;
-
-/// Rejects that are kept with their text; all are counted.
-pub const KEPT_REJECTS: usize = 1_000;
+/// Bytes of a record that does not fit which are kept.
+const KEPT_BYTES: usize = 64 * 1024;
 
 /// A record that could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,7 +23,7 @@ pub struct Reject {
     /// Line in the object, from 1; 0 where there are no lines.
     pub line: u64,
     pub reason: String,
-    /// The start of the record.
+    /// The record as it came, its first 64 KiB at most.
     pub raw: String,
 }
 
@@ -33,13 +31,11 @@ pub struct Reject {
 pub struct Decoder {
     kind: Kind,
     schema: SchemaRef,
-    buffer: Vec<u8>,
-    buffered: usize,
+    builders: Vec<ColumnBuilder>,
+    rows: usize,
     batches: Vec<RecordBatch>,
     pub records: u64,
-    /// How many were set aside.
-    pub rejected: u64,
-    /// The first of them.
+    /// Those that were set aside.
     pub rejects: Vec<Reject>,
 }
 
@@ -48,40 +44,41 @@ impl Decoder {
         Self {
             kind,
             schema: kind.raw_schema(),
-            buffer: Vec::new(),
-            buffered: 0,
+            builders: kind.columns().iter().map(|(_, column_type)| ColumnBuilder::new(*column_type)).collect(),
+            rows: 0,
             batches: Vec::new(),
             records: 0,
-            rejected: 0,
             rejects: Vec::new(),
         }
     }
 
     /// Takes every line of an object; blank lines do not count.
     pub fn object(&mut self, origin: &str, bytes: &[u8]) -> Result<()> {
+        // Checked once for all lines: that is much faster than string by string.
+        let text = simdutf8::basic::from_utf8(bytes).ok();
+        let mut start = 0;
         let mut number = 0;
-        for line in bytes.split(|byte| *byte == b'\n') {
+        while start < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length);
             number += 1;
+            let line = &bytes[start..end];
             if !line.trim_ascii().is_empty() {
-                self.record(origin, number, line)?;
+                match text.map_or_else(|| std::str::from_utf8(line).ok(), |text| text.get(start..end)) {
+                    Some(line) => self.text(origin, number, line)?,
+                    None => self.set_aside(origin, number, "broken JSON: not UTF-8".into(), line),
+                }
             }
+            start = end + 1;
         }
         Ok(())
     }
 
-    /// Takes one record.
+    /// Takes one record, however many lines it has.
     pub fn record(&mut self, origin: &str, line: u64, json: &[u8]) -> Result<()> {
-        self.records += 1;
-        match check(self.kind, json) {
-            Ok(()) => {
-                self.buffer.extend_from_slice(json);
-                self.buffer.push(b'\n');
-                self.buffered += 1;
-                if self.buffered == BATCH_ROWS { self.flush() } else { Ok(()) }
-            }
-            Err(reason) => {
-                let raw = String::from_utf8_lossy(json).chars().take(SHOWN_CHARACTERS).collect();
-                self.set_aside(Reject { origin: origin.to_string(), line, reason, raw });
+        match std::str::from_utf8(json) {
+            Ok(text) => self.text(origin, line, text),
+            Err(_) => {
+                self.set_aside(origin, line, "broken JSON: not UTF-8".into(), json);
                 Ok(())
             }
         }
@@ -89,27 +86,37 @@ impl Decoder {
 
     /// Sets a whole object aside that could not even be unpacked.
     pub fn refuse(&mut self, origin: &str, reason: String) {
-        self.records += 1;
-        self.set_aside(Reject { origin: origin.to_string(), line: 0, reason, raw: String::new() });
+        self.set_aside(origin, 0, reason, b"");
     }
 
-    fn set_aside(&mut self, reject: Reject) {
-        self.rejected += 1;
-        if self.rejects.len() < KEPT_REJECTS {
-            self.rejects.push(reject);
+    fn text(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
+        match Row::read(self.kind, text) {
+            Ok(row) => {
+                self.records += 1;
+                row.append_to(&mut self.builders);
+                self.rows += 1;
+                if self.rows == BATCH_ROWS { self.flush() } else { Ok(()) }
+            }
+            Err(reason) => {
+                self.set_aside(origin, line, reason, text.as_bytes());
+                Ok(())
+            }
         }
+    }
+
+    fn set_aside(&mut self, origin: &str, line: u64, reason: String, raw: &[u8]) {
+        self.records += 1;
+        let raw = String::from_utf8_lossy(&raw[..raw.len().min(KEPT_BYTES)]).into_owned();
+        self.rejects.push(Reject { origin: origin.to_string(), line, reason, raw });
     }
 
     fn flush(&mut self) -> Result<()> {
-        if self.buffered == 0 {
-            return Ok(());
+        if self.rows > 0 {
+            let columns = self.builders.iter_mut().map(ColumnBuilder::finish).collect();
+            let batch = RecordBatch::try_new(self.schema.clone(), columns);
+            self.batches.push(batch.or_fail(|| format!("cannot decode {} records", self.kind.name()))?);
+            self.rows = 0;
         }
-        let reader =
-            ReaderBuilder::new(self.schema.clone()).with_batch_size(BATCH_ROWS).with_coerce_primitive(true).build(&self.buffer[..]);
-        let batches = reader.and_then(|reader| reader.collect::<std::result::Result<Vec<_>, _>>());
-        self.batches.extend(batches.or_fail(|| format!("cannot decode {} records", self.kind.name()))?);
-        self.buffer.clear();
-        self.buffered = 0;
         Ok(())
     }
 
@@ -118,36 +125,6 @@ impl Decoder {
         self.flush()?;
         Ok(std::mem::take(&mut self.batches))
     }
-}
-
-/// Whether a record is a JSON object with a row number and values that fit their
-/// columns: the reader would give up at one that is not, or bend it silently.
-fn check(kind: Kind, json: &[u8]) -> Result<(), String> {
-    let value: Value = serde_json::from_slice(json).map_err(|error| format!("broken JSON: {error}"))?;
-    let Value::Object(object) = value else { return Err("not a JSON object".into()) };
-    for (position, (name, column_type)) in kind.columns().iter().enumerate() {
-        let fits = match (object.get(*name), column_type) {
-            (None | Some(Value::Null), _) if position == 0 => return Err(format!("no row number `{name}`")),
-            (None | Some(Value::Null), _) => true,
-            // Clean tables hold 32 bits of these.
-            (Some(Value::Number(number)), ColumnType::Integer) => number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
-            (Some(Value::String(text)), ColumnType::Integer) => text.parse::<i32>().is_ok(),
-            (Some(Value::Number(_)), ColumnType::Float) => true,
-            (Some(Value::String(text)), ColumnType::Float) => text.parse::<f64>().is_ok(),
-            (Some(Value::String(text)), ColumnType::DateTime) => is_time(text),
-            (Some(value), ColumnType::Text) => !value.is_object() && !value.is_array(),
-            _ => false,
-        };
-        if !fits {
-            return Err(format!("`{name}` does not fit its column"));
-        }
-    }
-    Ok(())
-}
-
-/// `2022-05-27 11:30:59`, with a `T` or a fraction too.
-fn is_time(text: &str) -> bool {
-    ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"].iter().any(|format| chrono::NaiveDateTime::parse_from_str(text, format).is_ok())
 }
 
 #[cfg(test)]
@@ -173,5 +150,15 @@ mod tests {
             ]
         );
         assert!(found[0].0 == 2 && found[0].1.starts_with("broken JSON"), "{found:?}");
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_spoils_no_other() {
+        let mut decoder = Decoder::new(Kind::Geo);
+        decoder
+            .object("a.json", b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}")
+            .expect("decodes");
+        let rows: usize = decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((rows, decoder.rejects.len(), decoder.rejects[0].line), (2, 1, 2));
     }
 }

@@ -13,7 +13,7 @@ use deltalake::protocol::SaveMode;
 use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
 use url::Url;
 
-use super::Lake;
+use super::{AsOf, Lake};
 use crate::config::Config;
 use crate::error::{Error, OrFail, Result};
 
@@ -83,7 +83,29 @@ impl DeltaLocation {
 
     /// The table's newest state; `None`: there is no table yet.
     pub async fn load(&self) -> Result<Option<DeltaTable>> {
-        let mut builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("open"))?;
+        let builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("open"))?;
+        self.load_with(builder).await
+    }
+
+    /// An earlier state of the table.
+    ///
+    /// # Errors
+    /// There is no table, or it had no such state.
+    pub async fn load_as_of(&self, as_of: AsOf) -> Result<DeltaTable> {
+        let builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("open"))?;
+        let builder = match as_of {
+            AsOf::Version(version) => builder.with_version(version),
+            AsOf::Time(time) => builder.with_timestamp(time),
+        };
+        let hint = "`pinpipe batch --output json` says the newest version of each table; files that `--optimize` swept up are gone";
+        match self.load_with(builder).await {
+            Ok(Some(table)) => Ok(table),
+            Ok(None) => Err(Error::failed(format!("there is no table `{}` as of {as_of}", self.name)).hint(hint)),
+            Err(error) => Err(Error::failed(format!("the table `{}` had no state as of {as_of}", self.name)).because(error).hint(hint)),
+        }
+    }
+
+    async fn load_with(&self, mut builder: DeltaTableBuilder) -> Result<Option<DeltaTable>> {
         if self.url.scheme() == "s3" {
             builder = builder.with_storage_backend(self.lake.store.clone(), self.url.clone());
         }
@@ -95,7 +117,12 @@ impl DeltaLocation {
     }
 
     /// The table, made empty with this schema where there is none.
-    async fn ensure(&self, schema: &SchemaRef) -> Result<DeltaTable> {
+    pub async fn ensure(&self, schema: &SchemaRef) -> Result<DeltaTable> {
+        self.ensure_partitioned(schema, &[]).await
+    }
+
+    /// The same, its files kept apart by the values of these columns.
+    pub async fn ensure_partitioned(&self, schema: &SchemaRef, partition_columns: &[&str]) -> Result<DeltaTable> {
         if let Some(table) = self.load().await? {
             return Ok(table);
         }
@@ -110,6 +137,7 @@ impl DeltaLocation {
             .or_fail(|| self.cannot("create"))?
             .create()
             .with_columns(columns.fields().cloned())
+            .with_partition_columns(partition_columns.to_vec())
             .with_save_mode(SaveMode::Ignore);
         created.await.or_fail(|| self.cannot("create"))
     }
@@ -128,27 +156,11 @@ impl DeltaLocation {
             }
             properties = properties.with_application_transaction(Transaction::new(application.clone(), *number));
         }
-        self.write(table, schema, append.batches, SaveMode::Append, properties).await
-    }
-
-    /// Puts these rows in the place of all there were, in one commit.
-    pub async fn replace(&self, schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
-        let table = self.ensure(schema).await?;
-        self.write(table, schema, batches, SaveMode::Overwrite, CommitProperties::default()).await
-    }
-
-    async fn write(
-        &self,
-        table: DeltaTable,
-        schema: &SchemaRef,
-        mut batches: Vec<RecordBatch>,
-        mode: SaveMode,
-        properties: CommitProperties,
-    ) -> Result<()> {
+        let mut batches = append.batches;
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(schema.clone()));
         }
-        let written = table.write(batches).with_save_mode(mode).with_commit_properties(properties).await;
+        let written = table.write(batches).with_save_mode(SaveMode::Append).with_commit_properties(properties).await;
         written.map(|_| ()).or_fail(|| self.cannot("write"))
     }
 
@@ -167,11 +179,18 @@ impl DeltaLocation {
 
     /// The table for queries; `None`: there is no table yet.
     pub async fn provider(&self) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(table) = self.load().await? else { return Ok(None) };
-        Ok(Some(table.table_provider().await.or_fail(|| self.cannot("read"))?))
+        match self.load().await? {
+            Some(table) => self.provider_of(&table).await.map(Some),
+            None => Ok(None),
+        }
     }
 
-    fn cannot(&self, action: &str) -> String {
+    /// This state of the table, for queries.
+    pub async fn provider_of(&self, table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
+        table.table_provider().await.or_fail(|| self.cannot("read"))
+    }
+
+    pub(super) fn cannot(&self, action: &str) -> String {
         format!("cannot {action} the Delta table `{}`", self.name)
     }
 }

@@ -19,6 +19,8 @@ pub struct Lake {
     pub store: Arc<dyn ObjectStore>,
     /// Where in it this lake lies.
     pub root: Path,
+    /// The same store, if it is the file system of this machine.
+    pub files: Option<Arc<LocalFileSystem>>,
     /// As people know it.
     pub url: String,
 }
@@ -53,7 +55,7 @@ impl Lake {
             if bucket.is_empty() {
                 return Err(Error::usage(format!("`{url}` names no bucket")).hint("write s3://BUCKET or s3://BUCKET/PREFIX"));
             }
-            return Ok(Self { store: Self::bucket(config, bucket).await?, root: Path::from(prefix), url: url.to_string() });
+            return Ok(Self { store: Self::bucket(config, bucket).await?, root: Path::from(prefix), files: None, url: url.to_string() });
         }
         let folder = FilePath::new(url.strip_prefix("file://").unwrap_or(url));
         if create {
@@ -64,7 +66,8 @@ impl Lake {
         }
         let absolute = std::fs::canonicalize(folder).map_err(|error| on_path("open", folder, error))?;
         let root = Path::from_absolute_path(&absolute).or_fail(|| format!("cannot open the lake `{}`", folder.display()))?;
-        Ok(Self { store: Arc::new(LocalFileSystem::new()), root, url: url.to_string() })
+        let files = Arc::new(LocalFileSystem::new());
+        Ok(Self { store: files.clone(), root, files: Some(files), url: url.to_string() })
     }
 
     /// A whole bucket on S3, or on the server that `lake.endpoint_url` names.
@@ -79,6 +82,11 @@ impl Lake {
             builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
         }
         Ok(Arc::new(builder.build().or_fail(|| format!("cannot open the bucket `{bucket}`"))?))
+    }
+
+    /// What tells this lake from others, however it was named.
+    pub fn identity(&self) -> String {
+        if self.files.is_some() { format!("/{}", self.root) } else { self.url.trim_end_matches('/').to_string() }
     }
 
     /// A path below the lake's root.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar or spinner on stderr; silent where progress is off.
-#[derive(Debug)]
+/// Clones move the same bar.
+#[derive(Debug, Clone)]
 pub struct Progress(ProgressBar);
 
 impl Progress {
@@ -37,12 +38,6 @@ impl Progress {
 
     /// Takes the bar off the screen.
     pub fn finish(&self) {
-        self.0.finish_and_clear();
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }

@@ -55,7 +55,7 @@ impl Report for DestroyReport {
 const MARKS: [&str; 2] = ["local.lock", "source.db"];
 
 /// All that the program puts into its data folder; nothing else is removed.
-const ENTRIES: [&str; 18] = [
+const ENTRIES: [&str; 19] = [
     "answers",
     "api.json",
     "checkpoints",
@@ -68,6 +68,7 @@ const ENTRIES: [&str; 18] = [
     "lake",
     "local.json",
     "source.db",
+    "spark",
     "source.db-shm",
     "source.db-wal",
     "tables",

@@ -15,7 +15,8 @@ pub enum Kind {
 }
 
 /// How a raw column arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColumnType {
     Integer,
     Float,

@@ -5,30 +5,33 @@
 //! explicitly, times compared as they are. Tables: `raw_pin`, `raw_geo`, `raw_user` in,
 //! `clean_pin`, `clean_geo`, `clean_user` out, joined into `post` for the questions.
 
+use std::path::Path;
+
 use crate::config::Median;
+use crate::error::{Error, Result, on_path};
 use crate::record::Kind;
 
 /// Joins the clean tables: one row for each post.
 pub const POST: &str = include_str!("post.sql");
 
 /// A question and the table that answers it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Question {
     /// Name of the answer's table and file.
-    pub name: &'static str,
+    pub name: String,
     /// What is asked, for people.
-    pub title: &'static str,
-    sql: &'static str,
+    pub title: String,
+    sql: String,
 }
 
 macro_rules! question {
     ($name:literal, $title:literal) => {
-        Question { name: $name, title: $title, sql: include_str!(concat!("question/", $name, ".sql")) }
+        ($name, $title, include_str!(concat!("question/", $name, ".sql")))
     };
 }
 
 /// The eight questions; the second and the third have two answers.
-pub const QUESTIONS: [Question; 10] = [
+const QUESTIONS: [(&str, &str, &str); 10] = [
     question!("top_category_by_country", "1. the most popular category in each country"),
     question!("posts_by_category_and_year", "2. posts of each category in each year, 2018 to 2022"),
     question!("top_category_by_year", "2. the most popular category of each year"),
@@ -41,6 +44,42 @@ pub const QUESTIONS: [Question; 10] = [
     question!("median_followers_by_age_group_and_join_year", "8. the same by age group"),
 ];
 
+/// The eight questions, and those that lie as `.sql` files in the user's folder, by name.
+///
+/// A user's file is one query over `post`, `clean_pin`, `clean_geo` and `clean_user`; its
+/// first line may be a comment that says what is asked.
+///
+/// # Errors
+/// The folder cannot be read; a file takes the name of one of the eight.
+pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
+    let own = |(name, title, sql): (&str, &str, &str)| Question { name: name.into(), title: title.into(), sql: sql.into() };
+    let mut questions: Vec<Question> = QUESTIONS.into_iter().map(own).collect();
+    let Some(folder) = folder else { return Ok(questions) };
+    let entries = std::fs::read_dir(folder).map_err(|error| on_path("read the questions in", folder, error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| on_path("read the questions in", folder, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    for path in files {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if !crate::config::is_id(&name) {
+            return Err(Error::usage(format!("`{}` cannot name a table", path.display()))
+                .hint("use 1 to 40 letters, digits, `-` or `_` before .sql"));
+        }
+        if questions.iter().any(|question| question.name == name) {
+            return Err(Error::usage(format!("`{}` has the name of one of the eight questions", path.display())).hint("rename the file"));
+        }
+        let sql = std::fs::read_to_string(&path).map_err(|error| on_path("read", &path, error))?;
+        let title = sql.lines().next().and_then(|line| line.strip_prefix("--")).map_or(name.clone(), |title| title.trim().to_string());
+        questions.push(Question { name, title, sql: sql.trim().trim_end_matches(';').to_string() });
+    }
+    Ok(questions)
+}
+
 impl Question {
     /// The query, with the kind of median filled in.
     pub fn query(&self, median: Median) -> String {
@@ -52,11 +91,29 @@ impl Question {
     }
 }
 
-/// The query that turns the raw table of a kind into the clean one, without duplicates.
+/// The query that turns each raw row of a kind into a clean one; repeated rows go after it.
 pub fn clean(kind: Kind) -> &'static str {
     match kind {
         Kind::Pin => include_str!("clean/pin.sql"),
         Kind::Geo => include_str!("clean/geo.sql"),
         Kind::User => include_str!("clean/user.sql"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_questions_follow_the_eight() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("busiest.sql"), "-- the busiest country\nSELECT country FROM post;\n").expect("writes");
+        std::fs::write(folder.path().join("notes.txt"), "not a question").expect("writes");
+        let all = questions(Some(folder.path())).expect("reads");
+        assert_eq!(all.len(), 11);
+        assert_eq!((all[10].name.as_str(), all[10].title.as_str()), ("busiest", "the busiest country"));
+        assert!(!all[10].query(Median::Lower).contains(';'));
+        std::fs::write(folder.path().join("users_joined_by_year.sql"), "SELECT 1").expect("writes");
+        assert!(questions(Some(folder.path())).is_err(), "one of the eight is not replaced silently");
     }
 }

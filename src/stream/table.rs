@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::source::RecordSource;
-use crate::batch::{Engine, distinct_from};
+use crate::batch::{Cleaner, Distinct, Engine, distinct_from, kept};
 use crate::config::Config;
 use crate::error::Result;
 use crate::lake::{Append, Decoder, DeltaLocation, KEPT_REJECTS, Reject};
@@ -32,6 +32,7 @@ pub struct StreamTable {
     checkpoints: Checkpoints,
     last: Checkpoint,
     application: String,
+    cleaner: Cleaner,
     engine: Engine,
     pub counts: TableCounts,
     pub rejects: Vec<Reject>,
@@ -57,7 +58,8 @@ impl StreamTable {
             commits: 0,
             table: location.name.clone(),
         };
-        Ok(Self { kind, source, location, checkpoints, last, application, engine: Engine::new(), counts, rejects: Vec::new() })
+        let cleaner = Cleaner::new(kind).await?;
+        Ok(Self { kind, source, location, checkpoints, last, application, cleaner, engine: Engine::new(), counts, rejects: Vec::new() })
     }
 
     /// Reads once and commits what came. `true`: nothing more is there for now.
@@ -70,8 +72,13 @@ impl StreamTable {
         for record in &read.records {
             decoder.record(&record.origin, 0, &record.data)?;
         }
-        let raw = decoder.finish()?;
-        let cleaned = self.engine.clean(self.kind, raw).await?;
+        let mut distinct = Distinct::new();
+        let mut cleaned = Vec::new();
+        for raw in decoder.finish()? {
+            let clean = self.cleaner.clean(&raw)?;
+            let is_new = distinct.take(&distinct.key_maker().keys(&clean)?);
+            cleaned.push(kept(clean, &is_new)?);
+        }
         let fresh = self.leave_out_known(cleaned).await?;
         let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
         let next = Checkpoint { number: self.last.number + 1, identity: self.last.identity.clone(), positions: read.positions };
@@ -80,7 +87,7 @@ impl StreamTable {
         self.location.append(&self.kind.clean_schema(), append).await?;
         tracing::info!(table = self.location.name, commit = next.number, records = decoder.records, rows, "wrote a commit");
         self.last = next;
-        let rejected = decoder.rejected;
+        let rejected = decoder.rejects.len() as u64;
         self.counts.records += decoder.records;
         self.counts.rejects += rejected;
         self.counts.duplicates += decoder.records - rejected - rows;

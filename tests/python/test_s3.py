@@ -1,12 +1,16 @@
 """A lake and tables on a server that speaks S3 (moto)."""
 
+import http.server
 import subprocess
 import sys
+import threading
+import urllib.parse
 
 import boto3
 import pytest
 import requests
 from conftest import LocalStack, free_port, wait_until
+from lakes import KINDS, records
 
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
 
@@ -60,6 +64,73 @@ def test_the_whole_way_over_s3(pinpipe, s3, monkeypatch):
     for half in ("batch", "stream"):
         table = deltalake.DeltaTable(f"s3://user-local-bucket/tables/{half}/local_pin_table", storage_options=options)
         assert table.to_pyarrow_table().num_rows == 120
+
+
+@pytest.fixture
+def watched(s3):
+    """The same server behind one that counts requests, and says of chosen objects that they are gone."""
+    seen, gone = [], set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            seen.append((self.command, self.path))
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = requests.request(self.command, s3 + self.path, headers=headers, data=body, timeout=60)
+            if urllib.parse.unquote(self.path).removeprefix("/user-local-bucket/") in gone and self.command == "GET":
+                answer.status_code, answer._content = 404, b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"
+            self.send_response(answer.status_code)
+            for name in ("ETag", "Last-Modified", "Content-Type", "Content-Range"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            length = answer.headers["Content-Length"] if self.command == "HEAD" else str(len(answer.content))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.content)
+
+        do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", seen, gone
+    server.shutdown()
+
+
+def test_every_object_is_read_once_and_a_page_lists_a_thousand(pinpipe, s3, watched):
+    url, seen, gone = watched
+    client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    client.create_bucket(Bucket="user-local-bucket")
+    pinpipe.run("seed", "--posts", 1100)
+    lines = {kind: list(records(pinpipe.data / "source.db", kind))[: 1100 if kind == "geo" else 30] for kind in KINDS}
+    keys = {}
+    for kind, own in lines.items():
+        for number, line in enumerate(own):
+            key = f"topics/local.{kind}/partition=0/local.{kind}+0+{number:010d}.json"
+            keys[key] = kind
+            client.put_object(Bucket="user-local-bucket", Key=key, Body=line.encode())
+    env = {"PINPIPE__LAKE__ENDPOINT_URL": url, **KEYS}
+    report = pinpipe.json("batch", "--lake", "s3://user-local-bucket", env=env)
+    assert [i["rows"] for i in report["inputs"]] == [30, 1100, 30]
+    read = [urllib.parse.unquote(path).removeprefix("/user-local-bucket/") for method, path in seen if method == "GET" and "list-type" not in path]
+    assert sorted(read) == sorted(keys), "each object once, nothing else"
+    pages = [path for _, path in seen if "list-type" in path and "topics" in path]
+    assert len(pages) == 4, pages
+    # Again: listed, and nothing read.
+    seen.clear()
+    report = pinpipe.json("batch", "--lake", "s3://user-local-bucket", env=env)
+    assert [i["objects"] for i in report["inputs"]] == [0, 0, 0]
+    assert all("list-type" in path for _, path in seen), seen
+    # An object that goes away between listing and reading is named, and nothing is written by halves.
+    gone.add("topics/local.geo/partition=0/local.geo+0+0000000007.json")
+    done = pinpipe.run("batch", "--full", "--lake", "s3://user-local-bucket", "--out", "answers", code=1, env=env)
+    assert "local.geo+0+0000000007.json" in done.stderr and "hint:" in done.stderr, done.stderr
+    assert not list((pinpipe.folder / "answers").glob("*.csv"))
 
 
 def test_a_bucket_that_is_not_there_is_told(pinpipe, s3):

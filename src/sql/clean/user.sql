@@ -1,5 +1,5 @@
 -- A clean user: one name from two, with one blank between them.
-SELECT DISTINCT
+SELECT
     CAST(u.ind AS INT) AS ind,
     u.first_name || ' ' || u.last_name AS user_name,
     CAST(u.age AS INT) AS age,

@@ -1,16 +1,22 @@
 -- The median follower count of the posts of each age group.
--- The one middle value, or the two, of each group: an exact median without a function
+-- Equal counts are added up first, so that the middle is looked for among few rows; the
+-- one middle value, or the two, of each group give an exact median without a function
 -- that only one engine has.
 SELECT m.age_group AS age_group, {median} AS median_follower_count
 FROM (
     SELECT
-        age_group,
-        follower_count,
-        row_number() OVER (PARTITION BY age_group ORDER BY follower_count) AS place,
-        count(*) OVER (PARTITION BY age_group) AS places
-    FROM post
-    WHERE follower_count IS NOT NULL AND age_group IS NOT NULL
+        c.age_group AS age_group,
+        c.follower_count AS follower_count,
+        c.posts AS posts,
+        sum(c.posts) OVER (PARTITION BY c.age_group ORDER BY c.follower_count) AS posts_up_to_here,
+        sum(c.posts) OVER (PARTITION BY c.age_group) AS posts_in_all
+    FROM (
+        SELECT age_group, follower_count, count(*) AS posts
+        FROM post
+        WHERE follower_count IS NOT NULL AND age_group IS NOT NULL
+        GROUP BY age_group, follower_count
+    ) c
 ) m
-WHERE 2 * m.place BETWEEN m.places AND m.places + 2
+WHERE 2 * m.posts_up_to_here >= m.posts_in_all AND 2 * (m.posts_up_to_here - m.posts) <= m.posts_in_all
 GROUP BY m.age_group
 ORDER BY age_group

@@ -1,16 +1,22 @@
 -- The median follower count of the posts of users by the year they joined.
--- The one middle value, or the two, of each group: an exact median without a function
+-- Equal counts are added up first, so that the middle is looked for among few rows; the
+-- one middle value, or the two, of each group give an exact median without a function
 -- that only one engine has.
 SELECT m.join_year AS join_year, {median} AS median_follower_count
 FROM (
     SELECT
-        join_year,
-        follower_count,
-        row_number() OVER (PARTITION BY join_year ORDER BY follower_count) AS place,
-        count(*) OVER (PARTITION BY join_year) AS places
-    FROM post
-    WHERE follower_count IS NOT NULL AND join_year BETWEEN 2015 AND 2020
+        c.join_year AS join_year,
+        c.follower_count AS follower_count,
+        c.posts AS posts,
+        sum(c.posts) OVER (PARTITION BY c.join_year ORDER BY c.follower_count) AS posts_up_to_here,
+        sum(c.posts) OVER (PARTITION BY c.join_year) AS posts_in_all
+    FROM (
+        SELECT join_year, follower_count, count(*) AS posts
+        FROM post
+        WHERE follower_count IS NOT NULL AND join_year BETWEEN 2015 AND 2020
+        GROUP BY join_year, follower_count
+    ) c
 ) m
-WHERE 2 * m.place BETWEEN m.places AND m.places + 2
+WHERE 2 * m.posts_up_to_here >= m.posts_in_all AND 2 * (m.posts_up_to_here - m.posts) <= m.posts_in_all
 GROUP BY m.join_year
 ORDER BY join_year

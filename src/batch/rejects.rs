@@ -1,0 +1,133 @@
+//! The table of records that did not fit: where they stand, why, and what they say.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use deltalake::DeltaTable;
+use tokio::sync::Mutex;
+
+use super::HALF;
+use super::engine::{Engine, as_schema};
+use crate::config::Config;
+use crate::error::{OrFail, Result};
+use crate::lake::{Change, DeltaLocation, Reject, Replaces, TableWriter};
+use crate::record::Kind;
+
+/// Each kind's rejects lie in a partition of their own, so that a kind can be started over.
+const PARTITION: &str = "kind";
+
+/// The table; clones share it.
+#[derive(Clone)]
+pub struct Rejects {
+    location: DeltaLocation,
+    /// One commit at a time: the kinds are taken side by side.
+    committing: Arc<Mutex<()>>,
+}
+
+/// The rejects of a kind that is being taken; clones share them.
+#[derive(Clone)]
+pub struct KindRejects {
+    kind: Kind,
+    /// None that were there stay.
+    replaces: bool,
+    rejects: Rejects,
+    open: Arc<Mutex<Open>>,
+}
+
+struct Open {
+    writer: Option<TableWriter>,
+    /// Object and line of what the table holds already.
+    known: HashSet<(String, i64)>,
+}
+
+fn schema() -> SchemaRef {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let columns = [
+        (PARTITION, DataType::Utf8),
+        ("object", DataType::Utf8),
+        ("line", DataType::Int64),
+        ("reason", DataType::Utf8),
+        ("raw", DataType::Utf8),
+        ("found_at", time),
+    ];
+    Arc::new(Schema::new(columns.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()))
+}
+
+impl Rejects {
+    /// `<id>_rejects_table` among the tables of batch.
+    pub async fn open(config: &Config) -> Result<Self> {
+        let location = DeltaLocation::open(config, HALF, &format!("{}_rejects_table", config.id)).await?;
+        Ok(Self { location, committing: Arc::default() })
+    }
+
+    /// Where the table lies, as people know it.
+    pub fn name(&self) -> &str {
+        &self.location.name
+    }
+
+    /// Makes ready for the rejects of a kind; `replaces`: none that are there stay.
+    pub async fn begin(&self, kind: Kind, replaces: bool) -> Result<KindRejects> {
+        let table = {
+            let _one = self.committing.lock().await;
+            self.location.ensure_partitioned(&schema(), &[PARTITION]).await?
+        };
+        let known = if replaces { HashSet::new() } else { known(&self.location, &table, kind).await? };
+        let writer = Some(TableWriter::new(&self.location, &table)?);
+        Ok(KindRejects { kind, replaces, rejects: self.clone(), open: Arc::new(Mutex::new(Open { writer, known })) })
+    }
+}
+
+impl KindRejects {
+    /// Writes rejects that the table does not hold yet.
+    pub async fn add(&self, rejects: &[Reject]) -> Result<()> {
+        if rejects.is_empty() {
+            return Ok(());
+        }
+        let mut open = self.open.lock().await;
+        let new: Vec<&Reject> =
+            rejects.iter().filter(|reject| open.known.insert((reject.origin.clone(), reject.line.cast_signed()))).collect();
+        let Some(writer) = open.writer.as_mut().filter(|_| !new.is_empty()) else { return Ok(()) };
+        let texts =
+            |text: fn(&Reject) -> &str| -> ArrayRef { Arc::new(new.iter().map(|reject| Some(text(reject))).collect::<StringArray>()) };
+        let now_us = chrono::Utc::now().timestamp_micros();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![self.kind.name(); new.len()])),
+            texts(|reject| &reject.origin),
+            Arc::new(new.iter().map(|reject| reject.line.cast_signed()).collect::<Int64Array>()),
+            texts(|reject| &reject.reason),
+            texts(|reject| &reject.raw),
+            Arc::new(TimestampMicrosecondArray::from(vec![now_us; new.len()]).with_timezone("UTC")),
+        ];
+        let batch = RecordBatch::try_new(schema(), columns).or_fail(|| "cannot write down the rejects")?;
+        writer.write(batch).await
+    }
+
+    /// Makes the rejects visible.
+    pub async fn commit(&self) -> Result<()> {
+        let Some(writer) = self.open.lock().await.writer.take() else { return Ok(()) };
+        let adds = writer.finish().await?;
+        let replaces = if self.replaces { Replaces::Partition(PARTITION, self.kind.name()) } else { Replaces::Nothing };
+        let location = &self.rejects.location;
+        let _one = self.rejects.committing.lock().await;
+        // The newest state: another kind may have been committed meanwhile.
+        let table = location.ensure_partitioned(&schema(), &[PARTITION]).await?;
+        location.commit(&table, Change { adds, replaces, property: None }).await.map(|_| ())
+    }
+}
+
+async fn known(location: &DeltaLocation, table: &DeltaTable, kind: Kind) -> Result<HashSet<(String, i64)>> {
+    let engine = Engine::new();
+    engine.register_provider("rejects", location.provider_of(table).await?)?;
+    let query = format!("SELECT object, line FROM rejects WHERE kind = '{}'", kind.name());
+    let (_, batches) = engine.query("the rejects there are", &query).await?;
+    let places = schema().project(&[1, 2]).or_fail(|| "cannot read the rejects there are")?;
+    let batches = as_schema(batches, &Arc::new(places))?;
+    let mut known = HashSet::new();
+    for batch in batches {
+        let lines = batch.column(1).as_primitive::<Int64Type>();
+        known.extend(batch.column(0).as_string::<i32>().iter().flatten().map(String::from).zip(lines.iter().flatten()));
+    }
+    Ok(known)
+}

@@ -1,0 +1,81 @@
+"""pinpipe's batch on Spark: the same SQL files as the embedded engine, handed over in a JSON file.
+
+    spark-submit job.py PARAMETERS
+
+Reads the raw objects, sets aside what does not fit, cleans, drops repeated rows, answers, and
+writes each answer, and the counts, as Parquet below the folder that the parameters name.
+"""
+
+import json
+import sys
+
+from pyspark.sql import SparkSession
+from pyspark.sql.types import StringType, StructField, StructType
+from pyspark.sql.utils import AnalysisException
+
+# A value fits its column where these hold; the embedded engine's decoder asks the same.
+FITS = {
+    "integer": "{c} RLIKE '^[+-]?[0-9]+$' AND TRY_CAST({c} AS INT) IS NOT NULL",
+    "float": "TRY_CAST({c} AS DOUBLE) IS NOT NULL",
+    "date_time": r"{c} RLIKE '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[ T][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}([.][0-9]+)?$' AND TRY_CAST(replace({c}, 'T', ' ') AS TIMESTAMP) IS NOT NULL",
+    "text": "true",
+}
+# Tried, since Spark may compute a column before it leaves out the rows that do not fit.
+TYPES = {"integer": "CAST(TRY_CAST(`{c}` AS INT) AS BIGINT)", "float": "TRY_CAST(`{c}` AS DOUBLE)", "date_time": "`{c}`", "text": "`{c}`"}
+
+
+def read(spark, kind, corrupt="_corrupt_record"):
+    """All records of a kind, every value as the text it is in the record."""
+    names = [column["name"] for column in kind["columns"]]
+    schema = StructType([StructField(name, StringType()) for name in [*names, corrupt]])
+    frame = spark.createDataFrame([], schema)
+    for folder in kind["folders"]:
+        reader = spark.read.schema(schema).option("recursiveFileLookup", True).option("pathGlobFilter", folder["files"])
+        try:
+            frame = frame.unionByName(reader.option("multiLine", folder["is_one_record"]).json(folder["path"]))
+        except AnalysisException as error:
+            if "PATH_NOT_FOUND" not in str(error):
+                raise
+    return frame, names[0], corrupt
+
+
+def clean(spark, kind):
+    """The clean table of a kind as a view; how many records there were and were set aside."""
+    frame, number, corrupt = read(spark, kind)
+    fits = [f"`{corrupt}` IS NULL", f"`{number}` IS NOT NULL"]
+    for column in kind["columns"]:
+        name = f"`{column['name']}`"
+        fits.append(f"({name} IS NULL OR ({FITS[column['type']].format(c=name)}))")
+    frame.selectExpr("*", " AND ".join(fits) + " AS fits").createOrReplaceTempView("records")
+    counts = spark.sql("SELECT count(*) AS records, count(CASE WHEN NOT fits THEN 1 END) AS rejects FROM records").first()
+    columns = ", ".join(TYPES[column["type"]].format(c=column["name"]) + f" AS `{column['name']}`" for column in kind["columns"])
+    spark.sql(f"SELECT {columns} FROM records WHERE fits").createOrReplaceTempView(f"raw_{kind['name']}")
+    table = spark.sql(f"SELECT DISTINCT * FROM ({kind['clean']}) c").cache()
+    table.createOrReplaceTempView(f"clean_{kind['name']}")
+    rows = table.count()
+    return table, (kind["name"], counts["records"], counts["rejects"], counts["records"] - counts["rejects"] - rows, rows)
+
+
+def main(path):
+    with open(path, encoding="utf-8") as file:
+        parameters = json.load(file)
+    spark = SparkSession.builder.appName("pinpipe batch").getOrCreate()
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    counts = []
+    for kind in parameters["kinds"]:
+        table, count = clean(spark, kind)
+        counts.append(count)
+        if parameters["tables"]:
+            table.write.format("delta").mode("overwrite").save(f"{parameters['tables']}/{kind['table']}")
+    spark.sql(parameters["post"]).cache().createOrReplaceTempView("post")
+    out = parameters["out"]
+    for question in parameters["questions"]:
+        spark.sql(question["sql"]).coalesce(1).write.mode("overwrite").parquet(f"{out}/{question['name']}")
+    # Last, so that who finds it finds all answers.
+    columns = "kind string, records bigint, rejects bigint, duplicates bigint, rows bigint"
+    spark.createDataFrame(counts, columns).coalesce(1).write.mode("overwrite").parquet(f"{out}/counts")
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

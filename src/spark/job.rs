@@ -1,0 +1,86 @@
+//! What the Spark job is told, as JSON.
+
+use serde::Serialize;
+
+use crate::config::{Config, Median};
+use crate::record::{ColumnType, Kind};
+use crate::sql::{self, Question};
+
+/// The job itself.
+pub const JOB: &str = include_str!("job.py");
+
+/// All parameters of a run.
+#[derive(Debug, Serialize)]
+pub struct Parameters {
+    kinds: Vec<KindParameters>,
+    post: &'static str,
+    questions: Vec<QuestionParameters>,
+    /// Where answers and counts go.
+    out: String,
+    /// Where the clean tables go; none are written where this is `None`.
+    tables: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct KindParameters {
+    name: &'static str,
+    table: String,
+    folders: Vec<Folder>,
+    columns: Vec<Column>,
+    clean: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Folder {
+    path: String,
+    /// Glob of the files' names.
+    files: &'static str,
+    is_one_record: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Column {
+    name: &'static str,
+    #[serde(rename = "type")]
+    column_type: ColumnType,
+}
+
+#[derive(Debug, Serialize)]
+struct QuestionParameters {
+    name: String,
+    sql: String,
+}
+
+impl Parameters {
+    /// A run over `lake`, an absolute folder or a URL that Spark understands.
+    pub fn new(
+        config: &Config,
+        lake: &str,
+        topics_dir: &str,
+        questions: &[Question],
+        median: Median,
+        out: String,
+        tables: Option<String>,
+    ) -> Self {
+        let kinds = Kind::ALL.map(|kind| {
+            let mut folders = vec![Folder {
+                path: format!("{lake}/{topics_dir}/{}", config.topic(kind)),
+                files: "*.{json,json.gz}",
+                is_one_record: false,
+            }];
+            if kind == Kind::Pin {
+                folders.push(Folder { path: format!("{lake}/events"), files: "event-*.{json,json.gz}", is_one_record: true });
+            }
+            let columns = kind.columns().iter().map(|(name, column_type)| Column { name, column_type: *column_type });
+            KindParameters {
+                name: kind.name(),
+                table: kind.clean_table(&config.id),
+                folders,
+                columns: columns.collect(),
+                clean: sql::clean(kind),
+            }
+        });
+        let questions = questions.iter().map(|question| QuestionParameters { name: question.name.clone(), sql: question.query(median) });
+        Self { kinds: kinds.into(), post: sql::POST, questions: questions.collect(), out, tables }
+    }
+}

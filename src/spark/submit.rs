@@ -1,0 +1,157 @@
+//! Running the job with `spark-submit` on this machine, and fetching what it found.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::job::{JOB, Parameters};
+use crate::batch::{Answer, BatchReport, KindCounts};
+use crate::config::{Config, Median};
+use crate::error::{Error, OrFail, Result, on_path};
+use crate::files::write_whole;
+use crate::output::Printer;
+use crate::record::Kind;
+use crate::sql::Question;
+
+/// Lines of Spark's log that an error repeats.
+const SHOWN_LINES: usize = 5;
+
+/// Runs the whole job; answers and counts as the embedded engine gives them.
+///
+/// # Errors
+/// `spark-submit` cannot be started, the job failed, the user stopped it.
+pub async fn run(
+    config: &Config,
+    lake_url: &str,
+    topics_dir: &str,
+    questions: &[Question],
+    median: Median,
+    printer: &Printer,
+) -> Result<BatchReport> {
+    let folder = config.data_dir.join("spark");
+    // What an earlier run left must not be taken for this one's.
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(|error| on_path("remove", &folder, error))?;
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| on_path("create", &folder, error))?;
+    let folder = std::fs::canonicalize(&folder).map_err(|error| on_path("open", &folder, error))?;
+    let lake = match lake_url.strip_prefix("s3://") {
+        // Apache Spark's own name for it; Databricks takes both.
+        Some(bucket) => format!("s3a://{}", bucket.trim_end_matches('/')),
+        None => {
+            let path = Path::new(lake_url.strip_prefix("file://").unwrap_or(lake_url));
+            std::fs::canonicalize(path).map_err(|error| on_path("open the lake", path, error))?.to_string_lossy().into_owned()
+        }
+    };
+    let out = folder.join("out");
+    let parameters = Parameters::new(config, &lake, topics_dir, questions, median, out.to_string_lossy().into_owned(), None);
+    let (job, told) = (folder.join("job.py"), folder.join("parameters.json"));
+    write_whole(&job, JOB).map_err(|error| on_path("write", &job, error))?;
+    crate::files::keep_json(&told, &parameters)?;
+    submit(config, &job, &told, printer).await?;
+
+    let (_, counts) = read(&out.join("counts"))?;
+    let mut report = BatchReport::new(lake_url.to_string());
+    for kind in Kind::ALL {
+        let count = |column: usize| count_of(&counts, kind, column);
+        report.inputs.push(KindCounts {
+            records: count(1),
+            rejects: count(2),
+            duplicates: count(3),
+            new_rows: count(4),
+            ..KindCounts::of_table(kind, count(4), "(in Spark)".into(), 0)
+        });
+    }
+    for question in questions {
+        let (schema, batches) = read(&out.join(&question.name))?;
+        report.answers.push(Answer::new(question, schema, batches)?);
+    }
+    Ok(report)
+}
+
+async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> Result<()> {
+    let program = &config.spark.submit;
+    let mut command = Command::new(program);
+    command.arg("--master").arg(&config.spark.master);
+    if config.spark.master.starts_with("local") {
+        // Spark's default of 200 partitions is meant for a cluster; here most would be empty.
+        let partitions = 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        command.arg("--conf").arg(format!("spark.sql.shuffle.partitions={partitions}")).args(["--conf", "spark.ui.enabled=false"]);
+    }
+    command.args(&config.spark.arguments);
+    if !config.lake.endpoint_url.is_empty() {
+        command.arg("--conf").arg(format!("spark.hadoop.fs.s3a.endpoint={}", config.lake.endpoint_url));
+        command.arg("--conf").arg("spark.hadoop.fs.s3a.path.style.access=true");
+    }
+    command.arg(job).arg(told).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| {
+        Error::failed(format!("cannot start `{program}`"))
+            .because(error)
+            .hint("install Spark (`pip install pyspark` brings it, and it needs Java), or name it with `spark.submit`")
+    })?;
+    let log = child.stderr.take();
+    let progress = printer.progress("Spark works", None);
+    let ticking = progress.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut last: Vec<String> = Vec::new();
+        for line in log.into_iter().flat_map(|log| BufReader::new(log).lines()).map_while(std::io::Result::ok) {
+            tracing::debug!(target: "spark", line);
+            ticking.add(1);
+            if line.contains("Error") || line.contains("Exception") || line.contains(" ERROR ") {
+                last.push(line);
+            }
+        }
+        last
+    });
+    let said = tokio::select! {
+        said = reading => said.or_fail(|| "reading Spark's log was interrupted")?,
+        () = crate::signals::stop_requested() => {
+            stop(&mut child);
+            return Err(Error::failed("stopped; no answer was written").hint("run it again"));
+        }
+    };
+    progress.finish();
+    let status = child.wait().or_fail(|| format!("cannot wait for `{program}`"))?;
+    if status.success() {
+        return Ok(());
+    }
+    let shown: String = said.iter().take(SHOWN_LINES).map(|line| format!("\n  {}", line.trim())).collect();
+    Err(Error::failed(format!("Spark ended with {status}{shown}")).hint("`-vv` shows its whole log"))
+}
+
+fn stop(child: &mut Child) {
+    // Both may fail only where it has ended already.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A folder of Parquet files that Spark wrote as one table.
+fn read(folder: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let cannot = || format!("cannot read what Spark wrote to `{}`", folder.display());
+    let entries = std::fs::read_dir(folder).map_err(|error| on_path("read", folder, error))?;
+    let mut files: Vec<_> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "parquet")).collect();
+    files.sort();
+    let mut found: Option<SchemaRef> = None;
+    let mut batches = Vec::new();
+    for path in files {
+        let file = std::fs::File::open(&path).map_err(|error| on_path("open", &path, error))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).or_fail(cannot)?.build().or_fail(cannot)?;
+        found.get_or_insert(arrow::array::RecordBatchReader::schema(&reader));
+        batches.extend(reader.collect::<Result<Vec<_>, _>>().or_fail(cannot)?);
+    }
+    let schema = found.ok_or_else(|| Error::failed(cannot()).hint("`-vv` shows Spark's whole log"))?;
+    Ok((schema, batches))
+}
+
+fn count_of(counts: &[RecordBatch], kind: Kind, column: usize) -> u64 {
+    let values = counts.iter().flat_map(|batch| {
+        let kinds = batch.column(0).as_string::<i32>().iter();
+        kinds.zip(batch.column(column).as_primitive::<Int64Type>().values().iter().copied())
+    });
+    values.filter(|(name, _)| *name == Some(kind.name())).map(|(_, count)| count.unsigned_abs()).sum()
+}
