@@ -20,8 +20,19 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// A query uses every core.
     pub fn new() -> Self {
-        let config = SessionConfig::new()
+        Self::with_config(SessionConfig::new())
+    }
+
+    /// A query uses one core: for many queries side by side, which then need not
+    /// exchange rows between cores.
+    pub fn single() -> Self {
+        Self::with_config(SessionConfig::new().with_target_partitions(1))
+    }
+
+    fn with_config(config: SessionConfig) -> Self {
+        let config = config
             // Spark's dialect: `array(…)` is a function there.
             .set_str("datafusion.sql_parser.dialect", "spark")
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
@@ -42,6 +53,12 @@ impl Engine {
     pub fn register_provider(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
         self.context.deregister_table(name).or_fail(|| format!("cannot replace table `{name}`"))?;
         self.context.register_table(name, provider).map(|_| ()).or_fail(|| format!("cannot register table `{name}`"))
+    }
+
+    /// A table of this session, made known to another as well.
+    pub async fn share(&self, name: &str, other: &Engine) -> Result<()> {
+        let provider = self.context.table_provider(name).await.or_fail(|| format!("cannot find table `{name}`"))?;
+        other.register_provider(name, provider)
     }
 
     /// Runs a query; the schema stands also where there is no row.

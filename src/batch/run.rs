@@ -114,10 +114,14 @@ async fn embedded(
         None => read_lake(config, arguments, &engine, printer).await?,
     };
     let (schema, posts) = engine.query("the posts", sql::POST).await?;
-    engine.register("post", schema, posts)?;
     // Each question is small beside the cores: side by side they leave none idle.
+    let asked = Engine::single();
+    asked.register("post", schema, posts)?;
+    for kind in Kind::ALL {
+        engine.share(&format!("clean_{}", kind.name()), &asked).await?;
+    }
     let answered = futures::stream::iter(questions).map(|question| {
-        let (engine, question) = (engine.clone(), question.clone());
+        let (engine, question) = (asked.clone(), question.clone());
         let answering = tokio::spawn(async move {
             let (schema, batches) = engine.query(&question.name, &question.query(median)).await?;
             Answer::new(&question, schema, batches)

@@ -1,10 +1,12 @@
 //! Delta tables, in a folder or on S3.
 
-use std::sync::{Arc, Once};
+use std::sync::{Arc, LazyLock, Once};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::execution::SessionState;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{StructType, Transaction};
@@ -187,7 +189,13 @@ impl DeltaLocation {
 
     /// This state of the table, for queries.
     pub async fn provider_of(&self, table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
-        table.table_provider().await.or_fail(|| self.cannot("read"))
+        // Texts as they are: views would keep every page of a large table alive, and lists
+        // of all pages in every batch of a join.
+        static SESSION: LazyLock<Arc<SessionState>> = LazyLock::new(|| {
+            let config = SessionConfig::new().set_bool("datafusion.execution.parquet.schema_force_view_types", false);
+            Arc::new(SessionContext::new_with_config(config).state())
+        });
+        table.table_provider().with_session(SESSION.clone()).await.or_fail(|| self.cannot("read"))
     }
 
     pub(super) fn cannot(&self, action: &str) -> String {

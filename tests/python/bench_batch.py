@@ -52,7 +52,7 @@ def run(command):
     def watch():
         while process.poll() is None:
             peak[0] = max(peak[0], family_mib(process.pid))
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -158,6 +158,13 @@ def test_a_damaged_file_of_the_stack_is_named_with_what_to_do(provisioned, kept)
     provisioned.stop()
     path = provisioned.pinpipe.data / kept
     path.write_bytes(path.read_bytes()[:-5])
+    if kept == "api.json":
+        store = provisioned.pinpipe.data / "kinesis.db"
+        whole = store.read_bytes()
+        store.write_bytes(b"no database" * 1000)
+        done = provisioned.pinpipe.run("local", "--any-port", code=1)
+        assert "cannot open the Kinesis store" in done.stderr and "hint:" in done.stderr
+        store.write_bytes(whole)
     done = provisioned.pinpipe.run("local", "--any-port", code=1)
     assert f"{path.name}` is damaged" in done.stderr and "hint:" in done.stderr
     assert path.exists(), "nothing is thrown away"

@@ -11,7 +11,7 @@ use sqlx::{Connection, QueryBuilder, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::fault::Fault;
-use crate::error::{OrFail, Result};
+use crate::error::{Error, Result};
 
 /// Requests that wait for the writer; more wait at their connections.
 const QUEUE_LENGTH: usize = 256;
@@ -72,22 +72,26 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10));
-        let what = || format!("cannot open the Kinesis store `{}`", path.display());
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options.clone()).await.or_fail(what)?;
+        let failed = |error: sqlx::Error| {
+            Error::failed(format!("cannot open the Kinesis store `{}`", path.display())).because(error).hint(
+                "free some space where the disk is full, give yourself permission where it cannot be written; a damaged file: put back a copy, or move it away to start without its records",
+            )
+        };
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options.clone()).await.map_err(failed)?;
         for statement in [
             "CREATE TABLE IF NOT EXISTS streams (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, shards INTEGER NOT NULL, on_demand INTEGER NOT NULL, created_ms INTEGER NOT NULL)",
             "CREATE TABLE IF NOT EXISTS records (counter INTEGER PRIMARY KEY AUTOINCREMENT, shard_key INTEGER NOT NULL, partition_key TEXT NOT NULL, data BLOB NOT NULL, arrived_ms INTEGER NOT NULL)",
             "CREATE INDEX IF NOT EXISTS records_by_shard ON records (shard_key)",
         ] {
-            sqlx::query(statement).execute(&pool).await.or_fail(what)?;
+            sqlx::query(statement).execute(&pool).await.map_err(failed)?;
         }
         let rows: Vec<(i64, String, u32, bool, i64)> =
-            sqlx::query_as("SELECT id, name, shards, on_demand, created_ms FROM streams").fetch_all(&pool).await.or_fail(what)?;
+            sqlx::query_as("SELECT id, name, shards, on_demand, created_ms FROM streams").fetch_all(&pool).await.map_err(failed)?;
         let streams = rows
             .into_iter()
             .map(|(id, name, shards, on_demand, created_ms)| (name.clone(), Stream { id, name, shards, on_demand, created_ms }))
             .collect();
-        let connection = SqliteConnection::connect_with(&options).await.or_fail(what)?;
+        let connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         let (writer, queue) = mpsc::channel(QUEUE_LENGTH);
         tokio::spawn(write_records(connection, queue, retention));
         Ok(Self { streams: Arc::new(RwLock::new(streams)), pool, writer, retention, region: region.to_string() })
