@@ -85,8 +85,20 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
                 return Err(Error::usage("`--full`, `--as-of` and `--optimize` are about the tables of the embedded engine")
                     .hint("Spark reads the whole lake each time: leave them out, or leave out `--engine spark`"));
             }
-            let (url, topics_dir) = (lake_url(&config, arguments)?, topics_dir(&config));
-            crate::spark::run(&config, &url, &topics_dir, &questions, median, printer).await?
+            let (lake, layout) = lake(&config, arguments).await?;
+            // Looked at first: Spark takes half a minute to say that there is nothing.
+            let mut objects = Vec::new();
+            for kind in Kind::ALL {
+                objects.push(list_objects(&lake, &layout, kind).await?.len() as u64);
+            }
+            if objects.iter().all(|count| *count == 0) {
+                return Err(holds_nothing(&lake, &layout));
+            }
+            let mut report = crate::spark::run(&config, &lake.url, &layout.topics_dir, &questions, median, printer).await?;
+            for (input, count) in report.inputs.iter_mut().zip(objects) {
+                (input.objects_in_lake, input.objects) = (count, count);
+            }
+            report
         }
         BatchEngine::Embedded => embedded(&config, arguments, &questions, median, printer).await?,
     };
@@ -133,16 +145,22 @@ async fn embedded(
     Ok(report)
 }
 
-fn lake_url(config: &Config, arguments: &BatchArguments) -> Result<String> {
+/// The lake that is read, and how it is laid out.
+async fn lake(config: &Config, arguments: &BatchArguments) -> Result<(Lake, Layout)> {
     let url = arguments.lake.clone().unwrap_or_else(|| lake_bucket(config));
     if url.is_empty() || !crate::config::is_location(&url) {
         return Err(Error::usage(format!("`--lake {url}` names no lake")).hint("name a folder, or s3://BUCKET[/PREFIX]"));
     }
-    Ok(url)
+    let lake = Lake::open(config, &url, false).await?;
+    let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
+    Ok((lake, Layout { topics_dir, id: config.id.clone() }))
 }
 
-fn topics_dir(config: &Config) -> String {
-    config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into())
+fn holds_nothing(lake: &Lake, layout: &Layout) -> Error {
+    Error::failed(format!("the lake `{}` holds no records of `{}`", lake.url, layout.id)).hint(format!(
+        "it was searched for {}/{}.pin and so on: `pinpipe emulate` posts records, `--user-id` names another id",
+        layout.topics_dir, layout.id
+    ))
 }
 
 /// The tables as they were, without reading the lake.
@@ -165,8 +183,7 @@ async fn register(engine: &Engine, kind: Kind, location: &DeltaLocation, table: 
 
 /// Takes what is new in the lake into the tables.
 async fn read_lake(config: &Config, arguments: &BatchArguments, engine: &Engine, printer: &Printer) -> Result<BatchReport> {
-    let lake = Lake::open(config, &lake_url(config, arguments)?, false).await?;
-    let layout = Layout { topics_dir: topics_dir(config), id: config.id.clone() };
+    let (lake, layout) = lake(config, arguments).await?;
     let mut report = BatchReport::new(lake.url.clone());
     let rejects_table = Rejects::open(config).await?;
     report.rejects_table = rejects_table.name().to_string();
@@ -191,10 +208,7 @@ async fn read_lake(config: &Config, arguments: &BatchArguments, engine: &Engine,
     }
     progress.finish();
     if report.inputs.iter().all(|input| input.rows == 0 && input.rejects == 0) {
-        return Err(Error::failed(format!("the lake `{}` holds no records of `{}`", lake.url, config.id)).hint(format!(
-            "it was searched for {}/{}.pin and so on: `pinpipe emulate` posts records, `--user-id` names another id",
-            layout.topics_dir, config.id
-        )));
+        return Err(holds_nothing(&lake, &layout));
     }
     Ok(report)
 }

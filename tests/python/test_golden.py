@@ -2,6 +2,8 @@
 
 import csv
 import json
+import pathlib
+import sys
 
 import pytest
 
@@ -106,4 +108,17 @@ def test_other_engines_read_the_clean_tables(answers, local):
     geo = deltalake.DeltaTable(tables / "local_geo_table").to_pyarrow_table()
     users = deltalake.DeltaTable(tables / "local_user_table").to_pyarrow_table()
     median = duckdb.sql("select quantile_disc(follower_count, 0.5) from pins p join users u using (ind) join geo g using (ind) where age between 18 and 24").fetchall()[0][0]
+    import polars
+
+    found = polars.scan_delta(str(tables / "local_pin_table")).group_by("category").len().collect()
+    assert dict(found.iter_rows()) == dict(duckdb.sql("select category, count(*) from pins group by category").fetchall())
     assert [float(median)] == [float(r["median_follower_count"]) for r in answers["median_followers_by_age_group"] if r["age_group"] == "18-24"]
+
+
+def test_spark_gives_the_published_answers_too(answers, local):
+    env = {"PINPIPE__SPARK__SUBMIT": pathlib.Path(sys.executable).with_name("spark-submit"), "PYSPARK_PYTHON": sys.executable}
+    report = local.pinpipe.json("batch", "--engine", "spark", "--median", "lower", "--out", "by-spark", env=env, timeout=600)
+    assert all((i["records"], i["rows"], i["duplicates"], i["rejects"]) == (448, 224, 224, 0) for i in report["inputs"])
+    for name, rows in answers.items():
+        with (local.pinpipe.folder / f"by-spark/{name}.csv").open(newline="", encoding="utf-8") as file:
+            assert list(csv.DictReader(file)) == rows, name

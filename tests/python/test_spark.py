@@ -15,7 +15,7 @@ def both(pinpipe, *arguments):
     found = {}
     for engine in ("embedded", "spark"):
         report = pinpipe.json("batch", "--lake", "lake", "--out", "answers", "--engine", engine, *arguments, env={"PINPIPE__SPARK__SUBMIT": SPARK_SUBMIT, "PYSPARK_PYTHON": sys.executable}, timeout=600)
-        counts = {i["kind"]: tuple(i[k] for k in ("records", "rejects", "duplicates", "rows")) for i in report["inputs"]}
+        counts = {i["kind"]: tuple(i[k] for k in ("objects", "records", "rejects", "duplicates", "rows")) for i in report["inputs"]}
         found[engine] = (counts, {a["name"]: a["rows"] for a in report["answers"]}, answers(pinpipe))
     return found["embedded"], found["spark"]
 
@@ -44,7 +44,7 @@ def test_both_engines_answer_the_same_row_for_row_over_a_dirty_lake(pinpipe):
         assert embedded[2] == spark[2], "the CSV files"
         if median == "interpolated":
             assert embedded[0] == spark[0], "the counts"
-            assert embedded[0]["pin"][1:3] == (5, 300) and embedded[0]["geo"][2] == 300 and embedded[0]["user"][1] == 2
+            assert embedded[0]["pin"][2:4] == (5, 300) and embedded[0]["geo"][3] == 300 and embedded[0]["user"][2] == 2
 
 
 def test_a_spark_that_is_not_there_or_fails_is_one_clear_error(pinpipe):
@@ -54,4 +54,6 @@ def test_a_spark_that_is_not_there_or_fails_is_one_clear_error(pinpipe):
     assert "cannot start `no-such-program`" in done.stderr and "hint:" in done.stderr
     done = pinpipe.run("batch", "--lake", "lake", "--engine", "spark", code=1, env={"PINPIPE__SPARK__SUBMIT": SPARK_SUBMIT, "PINPIPE__SPARK__MASTER": "nonsense", "PYSPARK_PYTHON": sys.executable})
     assert "Spark ended with" in done.stderr and "Master must" in done.stderr and "hint:" in done.stderr
+    (pinpipe.folder / "empty").mkdir()
+    assert "holds no records" in pinpipe.run("batch", "--lake", "empty", "--engine", "spark", code=1).stderr
     assert "--full" in pinpipe.run("batch", "--lake", "lake", "--engine", "spark", "--full", code=2).stderr
