@@ -16,7 +16,6 @@ use crate::sql;
 
 /// Expressions over the columns that the step before them gives.
 struct Step {
-    input: SchemaRef,
     expressions: Vec<Arc<dyn PhysicalExpr>>,
     output: SchemaRef,
 }
@@ -24,6 +23,8 @@ struct Step {
 /// Turns raw batches of a kind into clean ones, row for row. Batch and stream use the same.
 pub struct Cleaner {
     kind: Kind,
+    /// The raw columns that the plan reads: those it needs.
+    input: SchemaRef,
     steps: Vec<Step>,
     schema: SchemaRef,
 }
@@ -37,7 +38,7 @@ impl Cleaner {
         while let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
             let input = projection.input().clone();
             let expressions = projection.expr().iter().map(|projected| projected.expr.clone()).collect();
-            steps.push(Step { input: input.schema(), expressions, output: plan.schema() });
+            steps.push(Step { expressions, output: plan.schema() });
             plan = input;
         }
         if !plan.children().is_empty() {
@@ -45,19 +46,15 @@ impl Cleaner {
                 .hint("what is asked of more than one row, such as DISTINCT, has no place in src/sql/clean"));
         }
         steps.reverse();
-        Ok(Self { kind, steps, schema: kind.clean_schema() })
+        Ok(Self { kind, input: plan.schema(), steps, schema: kind.clean_schema() })
     }
 
     /// One clean row for each raw one.
     pub fn clean(&self, raw: &RecordBatch) -> Result<RecordBatch> {
         let failed = || format!("cannot clean {} records", self.kind.name());
-        let mut batch = raw.clone();
-        for (number, step) in self.steps.iter().enumerate() {
-            if number == 0 {
-                // The plan reads only the columns it needs.
-                let columns = step.input.fields().iter().map(|field| raw.schema().index_of(field.name()));
-                batch = raw.project(&columns.collect::<Result<Vec<_>, _>>().or_fail(failed)?).or_fail(failed)?;
-            }
+        let columns = self.input.fields().iter().map(|field| raw.schema_ref().index_of(field.name()));
+        let mut batch = raw.project(&columns.collect::<Result<Vec<_>, _>>().or_fail(failed)?).or_fail(failed)?;
+        for step in &self.steps {
             let columns = step.expressions.iter().map(|expression| expression.evaluate(&batch)?.into_array(batch.num_rows()));
             let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().or_fail(failed)?;
             batch = RecordBatch::try_new(step.output.clone(), columns).or_fail(failed)?;

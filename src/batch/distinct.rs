@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
+use datafusion::catalog::TableProvider;
 use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
 
+use super::engine::{Engine, as_schema};
 use crate::error::{OrFail, Result};
 
 /// Stands for a row: its number, and 64 bits of all its columns. Two different rows would
@@ -43,7 +46,7 @@ impl Hasher for AsItIs {
 
 /// The rows seen so far, 16 bytes each however wide they are.
 pub struct Distinct {
-    state: QualityRandomState,
+    key_maker: KeyMaker,
     keys: HashSet<Key, BuildHasherDefault<AsItIs>>,
 }
 
@@ -62,8 +65,7 @@ impl KeyMaker {
         // The hash passes over nulls: without this, a value would do in the place of its neighbour's.
         for (number, column) in batch.columns().iter().enumerate().filter(|(_, column)| column.null_count() > 0) {
             let mark = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(number as u64 + 1);
-            for (row, hash) in hashes.iter_mut().enumerate().filter(|(row, _)| column.is_null(*row)) {
-                let _ = row;
+            for (_, hash) in hashes.iter_mut().enumerate().filter(|(row, _)| column.is_null(*row)) {
                 *hash = (*hash ^ mark).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31);
             }
         }
@@ -76,12 +78,12 @@ impl KeyMaker {
 
 impl Distinct {
     pub fn new() -> Self {
-        Self { state: QualityRandomState::with_seed(rand::random()), keys: HashSet::default() }
+        Self { key_maker: KeyMaker(QualityRandomState::with_seed(rand::random())), keys: HashSet::default() }
     }
 
     /// What makes keys for this set.
     pub fn key_maker(&self) -> KeyMaker {
-        KeyMaker(self.state.clone())
+        self.key_maker.clone()
     }
 
     /// Which rows are new; they are known from then on.
@@ -96,6 +98,17 @@ pub fn kept(batch: RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
         return Ok(batch);
     }
     filter_record_batch(&batch, mask).or_fail(|| "cannot leave out repeated rows")
+}
+
+/// The rows of `fresh` that a table does not hold. Only rows of the same numbers are
+/// compared, so only those are held in memory.
+pub async fn not_in_table(schema: &SchemaRef, fresh: Vec<RecordBatch>, table: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>> {
+    let engine = Engine::new();
+    engine.register("fresh", schema.clone(), fresh.clone())?;
+    engine.register_provider("existing", table)?;
+    let query = "SELECT e.* FROM existing e WHERE e.ind IN (SELECT f.ind FROM fresh f)";
+    let (_, existing) = engine.query("rows that are there already", query).await?;
+    distinct_from(schema, fresh, &as_schema(existing, schema)?)
 }
 
 /// The rows of `fresh` that `existing` does not hold, compared in every column.
@@ -125,7 +138,6 @@ mod tests {
     use super::*;
     use crate::record::Kind;
     use arrow::array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray};
-    use std::sync::Arc;
 
     /// Users that have a number, and a name or an age.
     fn users(rows: &[(i32, Option<&str>, Option<i32>)]) -> RecordBatch {

@@ -13,6 +13,11 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::error::{OrFail, Result};
 
+/// Cores of this machine.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
 /// One session; clones share it.
 #[derive(Clone)]
 pub struct Engine {

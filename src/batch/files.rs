@@ -16,8 +16,8 @@ use crate::lake::{Change, DeltaLocation, Replaces, TableWriter};
 /// Where the Delta tables of answers lie among the tables.
 const HALF: &str = "answers";
 
-/// Writes the answers; files are made beside the old ones first and take their places
-/// when all are there. Returns what was written.
+/// Writes the answers, each file whole or not at all, once all of them could be put into
+/// their formats. Returns what was written.
 ///
 /// # Errors
 /// The folder or a table cannot be written.

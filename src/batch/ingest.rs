@@ -16,8 +16,8 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::clean::Cleaner;
-use super::distinct::{Distinct, KeyMaker, RowKeys, distinct_from, kept};
-use super::engine::{Engine, as_schema};
+use super::distinct::{Distinct, KeyMaker, RowKeys, kept, not_in_table};
+use super::engine::{Engine, cores};
 use super::quality::{self, ColumnQuality};
 use super::rejects::{KindRejects, Rejects};
 use crate::error::{OrFail, Result};
@@ -32,7 +32,7 @@ const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 /// Objects in one group at most.
 const GROUP_OBJECTS: usize = 2_048;
 /// Rows with numbers that the table has already, compared with it in one go.
-const SUSPECT_ROWS: usize = 200_000;
+const SUSPECT_ROWS: u64 = 200_000;
 
 /// What came of one kind.
 pub struct Ingested {
@@ -105,8 +105,7 @@ pub async fn ingest(
     full: bool,
     progress: &Progress,
 ) -> Result<Ingested> {
-    let schema = kind.clean_schema();
-    let table = location.ensure(&schema).await?;
+    let table = location.ensure(&kind.clean_schema()).await?;
     // A property of another form is another version's: all is read anew.
     let taken: Option<TakenFrom> = DeltaLocation::property(&table, TAKEN).and_then(|text| serde_json::from_str(&text).ok());
     let taken = taken.filter(|taken| taken.lake == lake.identity()).map(|taken| taken.objects);
@@ -140,9 +139,8 @@ pub async fn ingest(
         known_numbers,
         state: Mutex::new(State { distinct, ingested, suspects: Vec::new() }),
     });
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..cores {
+    for _ in 0..cores() {
         workers.spawn(work(shared.clone(), location.clone(), table.clone(), rejects.clone(), progress.clone()));
     }
     let mut adds = Vec::new();
@@ -151,9 +149,12 @@ pub async fn ingest(
     }
     let shared = Arc::into_inner(shared).ok_or_else(|| crate::error::Error::failed("reading the lake was interrupted"))?;
     let mut state = shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut writer = TableWriter::new(location, &table)?;
-    settle(&mut state, location, &table, &schema, &mut writer).await?;
-    adds.extend(writer.finish().await?);
+    let suspects = std::mem::take(&mut state.suspects);
+    if !suspects.is_empty() {
+        let mut writer = TableWriter::new(location, &table)?;
+        state.count_suspects(write_unknown(suspects, kind, location, &table, &mut writer).await?);
+        adds.extend(writer.finish().await?);
+    }
     // Before the rows: what is set aside twice is told apart, what is lost is not found again.
     rejects.commit().await?;
     let property =
@@ -211,26 +212,18 @@ async fn work(
         let cleaned = tokio::task::spawn_blocking(move || clean(&own, &group, contents));
         let cleaned = cleaned.await.or_fail(|| "reading the lake was interrupted")??;
         rejects.add(&cleaned.rejects).await?;
-        let mut new = Vec::new();
-        let suspects = {
+        let (new, suspects) = {
             let mut state = shared.state();
-            let rows = take(&shared, &mut state, cleaned, &mut new)?;
-            state.ingested.new_rows += rows;
-            if state.suspects.iter().map(RecordBatch::num_rows).sum::<usize>() < SUSPECT_ROWS {
-                Vec::new()
-            } else {
-                std::mem::take(&mut state.suspects)
-            }
+            let new = take(&shared, &mut state, cleaned)?;
+            let are_many = rows(&state.suspects) >= SUSPECT_ROWS;
+            (new, if are_many { std::mem::take(&mut state.suspects) } else { Vec::new() })
         };
         for batch in new {
             writer.write(batch).await?;
         }
         if !suspects.is_empty() {
-            let left = unknown(suspects, &location, &table, &shared.kind.clean_schema()).await?;
-            shared.state().count_suspects(left.0, left.1.iter().map(|batch| batch.num_rows() as u64).sum());
-            for batch in left.1 {
-                writer.write(batch).await?;
-            }
+            let counts = write_unknown(suspects, shared.kind, &location, &table, &mut writer).await?;
+            shared.state().count_suspects(counts);
         }
         progress.add(count);
     }
@@ -239,9 +232,9 @@ async fn work(
 
 impl State {
     /// Of so many rows that might have been known, so many were new.
-    fn count_suspects(&mut self, rows: u64, new: u64) {
+    fn count_suspects(&mut self, (suspected, new): (u64, u64)) {
         self.ingested.new_rows += new;
-        self.ingested.duplicates += rows - new;
+        self.ingested.duplicates += suspected - new;
     }
 }
 
@@ -268,8 +261,9 @@ fn clean(shared: &Shared, group: &[RawObject], contents: Vec<Bytes>) -> Result<C
     Ok(Cleaned { records: decoder.records, batches, quality, rejects: decoder.rejects })
 }
 
-/// Counts a group and tells new rows from repeated ones and from those that may be known.
-fn take(shared: &Shared, state: &mut State, cleaned: Cleaned, new: &mut Vec<RecordBatch>) -> Result<u64> {
+/// Counts a group and tells new rows, which it returns, from repeated ones and from those
+/// that may be known.
+fn take(shared: &Shared, state: &mut State, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
     state.ingested.records += cleaned.records;
     state.ingested.rejected += cleaned.rejects.len() as u64;
     for (count, more) in state.ingested.quality.iter_mut().zip(&cleaned.quality) {
@@ -277,14 +271,13 @@ fn take(shared: &Shared, state: &mut State, cleaned: Cleaned, new: &mut Vec<Reco
     }
     let room = crate::lake::KEPT_REJECTS.saturating_sub(state.ingested.rejects.len());
     state.ingested.rejects.extend(cleaned.rejects.into_iter().take(room));
-    let mut rows = 0;
+    let mut new = Vec::new();
     for (batch, keys) in cleaned.batches {
         let before = batch.num_rows();
         let mask = state.distinct.take(&keys);
         let batch = kept(batch, &mask)?;
         state.ingested.duplicates += (before - batch.num_rows()) as u64;
         if shared.known_numbers.is_empty() {
-            rows += batch.num_rows() as u64;
             new.push(batch);
             continue;
         }
@@ -295,12 +288,11 @@ fn take(shared: &Shared, state: &mut State, cleaned: Cleaned, new: &mut Vec<Reco
         if suspect.num_rows() > 0 {
             state.suspects.push(suspect);
         }
-        let batch = kept(batch, &not(&is_known).or_fail(|| "cannot tell rows apart")?)?;
-        rows += batch.num_rows() as u64;
-        new.push(batch);
+        new.push(kept(batch, &not(&is_known).or_fail(|| "cannot tell rows apart")?)?);
     }
     new.retain(|batch| batch.num_rows() > 0);
-    Ok(rows)
+    state.ingested.new_rows += rows(&new);
+    Ok(new)
 }
 
 /// The row numbers of a table.
@@ -311,37 +303,23 @@ async fn numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<HashSet
     Ok(batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().iter().flatten()).collect())
 }
 
-/// The rows that the table does not hold, and how many were looked up.
-async fn unknown(
+/// Writes those of the suspects that the table does not hold; how many there are of both.
+async fn write_unknown(
     suspects: Vec<RecordBatch>,
+    kind: Kind,
     location: &DeltaLocation,
     table: &DeltaTable,
-    schema: &arrow::datatypes::SchemaRef,
-) -> Result<(u64, Vec<RecordBatch>)> {
-    let rows = suspects.iter().map(|batch| batch.num_rows() as u64).sum();
-    let engine = Engine::new();
-    engine.register("fresh", schema.clone(), suspects.clone())?;
-    engine.register_provider("existing", location.provider_of(table).await?)?;
-    let existing =
-        engine.query("rows that are there already", "SELECT e.* FROM existing e WHERE e.ind IN (SELECT f.ind FROM fresh f)").await?.1;
-    Ok((rows, distinct_from(schema, suspects, &as_schema(existing, schema)?)?))
-}
-
-/// Writes what of the last suspects is new.
-async fn settle(
-    state: &mut State,
-    location: &DeltaLocation,
-    table: &DeltaTable,
-    schema: &arrow::datatypes::SchemaRef,
     writer: &mut TableWriter,
-) -> Result<()> {
-    if state.suspects.is_empty() {
-        return Ok(());
-    }
-    let (rows, left) = unknown(std::mem::take(&mut state.suspects), location, table, schema).await?;
-    state.count_suspects(rows, left.iter().map(|batch| batch.num_rows() as u64).sum());
-    for batch in left {
+) -> Result<(u64, u64)> {
+    let suspected = rows(&suspects);
+    let new = not_in_table(&kind.clean_schema(), suspects, location.provider_of(table).await?).await?;
+    let new_rows = rows(&new);
+    for batch in new {
         writer.write(batch).await?;
     }
-    Ok(())
+    Ok((suspected, new_rows))
+}
+
+fn rows(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
 }

@@ -14,7 +14,7 @@ mod run;
 
 pub use answer::Answer;
 pub use clean::Cleaner;
-pub use distinct::{Distinct, distinct_from, kept};
-pub use engine::{Engine, as_schema};
+pub use distinct::{Distinct, distinct_from, kept, not_in_table};
+pub use engine::{Engine, as_schema, cores};
 pub use report::{BatchReport, KindCounts};
 pub use run::{BatchArguments, HALF, run};

@@ -45,7 +45,7 @@ pub fn count(kind: Kind, counts: &mut [ColumnQuality], raw: &RecordBatch, clean:
         count.values += before.len() as u64;
         count.nulls += before.null_count() as u64;
         let Some(after) = clean.column_by_name(name) else { continue };
-        count.marked += (after.null_count() - before.null_count().min(after.null_count())) as u64;
+        count.marked += after.null_count().saturating_sub(before.null_count()) as u64;
         count.changed += match column_type {
             ColumnType::Integer | ColumnType::Float => 0,
             // A `T` between day and time is the one other form.

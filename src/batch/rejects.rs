@@ -42,6 +42,11 @@ struct Open {
     known: HashSet<(String, i64)>,
 }
 
+/// The table's name.
+pub fn table(config: &Config) -> String {
+    format!("{}_rejects_table", config.id)
+}
+
 fn schema() -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let columns = [
@@ -58,7 +63,7 @@ fn schema() -> SchemaRef {
 impl Rejects {
     /// `<id>_rejects_table` among the tables of batch.
     pub async fn open(config: &Config) -> Result<Self> {
-        let location = DeltaLocation::open(config, HALF, &format!("{}_rejects_table", config.id)).await?;
+        let location = DeltaLocation::open(config, HALF, &table(config)).await?;
         Ok(Self { location, committing: Arc::default() })
     }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 
 use super::answer::Answer;
-use super::engine::Engine;
+use super::engine::{Engine, cores};
 use super::ingest::{Ingested, ingest};
 use super::rejects::Rejects;
 use super::report::{BatchReport, KindCounts};
@@ -140,8 +140,7 @@ async fn embedded(
         });
         async move { answering.await.or_fail(|| "answering was interrupted")? }
     });
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    report.answers = answered.buffered(cores).try_collect().await?;
+    report.answers = answered.buffered(cores()).try_collect().await?;
     Ok(report)
 }
 
@@ -152,8 +151,7 @@ async fn lake(config: &Config, arguments: &BatchArguments) -> Result<(Lake, Layo
         return Err(Error::usage(format!("`--lake {url}` names no lake")).hint("name a folder, or s3://BUCKET[/PREFIX]"));
     }
     let lake = Lake::open(config, &url, false).await?;
-    let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
-    Ok((lake, Layout { topics_dir, id: config.id.clone() }))
+    Ok((lake, Layout::of(config)))
 }
 
 fn holds_nothing(lake: &Lake, layout: &Layout) -> Error {
@@ -217,7 +215,7 @@ async fn read_lake(config: &Config, arguments: &BatchArguments, engine: &Engine,
 async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
     let mut maintained = Vec::new();
     let tables = Kind::ALL.map(|kind| kind.clean_table(&config.id));
-    for table in tables.into_iter().chain([format!("{}_rejects_table", config.id)]) {
+    for table in tables.into_iter().chain([super::rejects::table(config)]) {
         let location = DeltaLocation::open(config, HALF, &table).await?;
         maintained.extend(location.maintain(config.batch.retention_hours).await?);
     }

@@ -108,7 +108,7 @@ fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
     let table = text.parse::<Table>().map_err(|error| {
         let place = error.span().map(|span| {
             let before = &text[..span.start.min(text.len())];
-            let line = before.matches('\n').count() + 1;
+            let line = line_at(&text, span.start);
             let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
             format!(" (line {line}, column {column})")
         });
@@ -125,12 +125,15 @@ fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
 fn note_lines(table: &DeTable<'_>, path: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
     for (key, value) in table {
         let full = joined(path, key.get_ref());
-        let before = &text.as_bytes()[..key.span().start.min(text.len())];
-        lines.insert(full.clone(), before.iter().filter(|byte| **byte == b'\n').count() + 1);
+        lines.insert(full.clone(), line_at(text, key.span().start));
         if let DeValue::Table(inner) = value.get_ref() {
             note_lines(inner, &full, text, lines);
         }
     }
+}
+
+fn line_at(text: &str, byte: usize) -> usize {
+    text.bytes().take(byte).filter(|byte| *byte == b'\n').count() + 1
 }
 
 fn joined(path: &str, key: &str) -> String {

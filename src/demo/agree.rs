@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 
-use crate::batch::{Engine, as_schema, distinct_from};
+use crate::batch::{Engine, HALF, as_schema, distinct_from};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lake::DeltaLocation;
@@ -22,7 +22,7 @@ pub struct Agreement {
 /// # Errors
 /// A table is missing or cannot be read.
 pub async fn compare(config: &Config, kind: Kind, numbers: &[i64]) -> Result<Agreement> {
-    let batch = rows(config, "batch", kind, numbers).await?;
+    let batch = rows(config, HALF, kind, numbers).await?;
     let stream = rows(config, "stream", kind, numbers).await?;
     let schema = kind.clean_schema();
     let only_batch = distinct_from(&schema, batch.clone(), &stream)?;

@@ -147,8 +147,7 @@ async fn lake(config: &Config) -> Result<String> {
         return Ok(format!("{url} is empty so far"));
     }
     let lake = Lake::open(config, &url, false).await?;
-    let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
-    let layout = crate::lake::Layout { topics_dir, id: config.id.clone() };
+    let layout = crate::lake::Layout::of(config);
     let mut objects = 0;
     for kind in crate::record::Kind::ALL {
         objects += crate::lake::list_objects(&lake, &layout, kind).await?.len();

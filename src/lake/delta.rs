@@ -85,8 +85,7 @@ impl DeltaLocation {
 
     /// The table's newest state; `None`: there is no table yet.
     pub async fn load(&self) -> Result<Option<DeltaTable>> {
-        let builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("open"))?;
-        self.load_with(builder).await
+        self.load_with(self.builder("open")?).await
     }
 
     /// An earlier state of the table.
@@ -94,7 +93,7 @@ impl DeltaLocation {
     /// # Errors
     /// There is no table, or it had no such state.
     pub async fn load_as_of(&self, as_of: AsOf) -> Result<DeltaTable> {
-        let builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("open"))?;
+        let builder = self.builder("open")?;
         let builder = match as_of {
             AsOf::Version(version) => builder.with_version(version),
             AsOf::Time(time) => builder.with_timestamp(time),
@@ -107,10 +106,13 @@ impl DeltaLocation {
         }
     }
 
-    async fn load_with(&self, mut builder: DeltaTableBuilder) -> Result<Option<DeltaTable>> {
-        if self.url.scheme() == "s3" {
-            builder = builder.with_storage_backend(self.lake.store.clone(), self.url.clone());
-        }
+    fn builder(&self, action: &str) -> Result<DeltaTableBuilder> {
+        let builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot(action))?;
+        let is_on_s3 = self.url.scheme() == "s3";
+        Ok(if is_on_s3 { builder.with_storage_backend(self.lake.store.clone(), self.url.clone()) } else { builder })
+    }
+
+    async fn load_with(&self, builder: DeltaTableBuilder) -> Result<Option<DeltaTable>> {
         match builder.load().await {
             Ok(table) => Ok(Some(table)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
@@ -129,12 +131,9 @@ impl DeltaLocation {
             return Ok(table);
         }
         let columns: StructType = schema.as_ref().try_into_kernel().or_fail(|| self.cannot("create"))?;
-        let mut builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot("create"))?;
-        if self.url.scheme() == "s3" {
-            builder = builder.with_storage_backend(self.lake.store.clone(), self.url.clone());
-        }
         // Made in a commit of its own: a first write that makes the table checks for no conflict.
-        let created = builder
+        let created = self
+            .builder("create")?
             .build()
             .or_fail(|| self.cannot("create"))?
             .create()

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Lake;
 use super::store::failure;
+use crate::config::Config;
 use crate::error::{OrFail, Result, on_path};
 use crate::record::Kind;
 
@@ -26,6 +27,14 @@ pub struct Layout {
     pub topics_dir: String,
     /// The id in front of the topics' names.
     pub id: String,
+}
+
+impl Layout {
+    /// What the sink is told.
+    pub fn of(config: &Config) -> Self {
+        let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
+        Self { topics_dir, id: config.id.clone() }
+    }
 }
 
 /// An object of the lake that holds records.

@@ -53,7 +53,7 @@ def clean(spark, kind):
     table = spark.sql(f"SELECT DISTINCT * FROM ({kind['clean']}) c").cache()
     table.createOrReplaceTempView(f"clean_{kind['name']}")
     rows = table.count()
-    return table, (kind["name"], counts["records"], counts["rejects"], counts["records"] - counts["rejects"] - rows, rows)
+    return kind["name"], counts["records"], counts["rejects"], counts["records"] - counts["rejects"] - rows, rows
 
 
 def main(path):
@@ -63,10 +63,7 @@ def main(path):
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     counts = []
     for kind in parameters["kinds"]:
-        table, count = clean(spark, kind)
-        counts.append(count)
-        if parameters["tables"]:
-            table.write.format("delta").mode("overwrite").save(f"{parameters['tables']}/{kind['table']}")
+        counts.append(clean(spark, kind))
     spark.sql(parameters["post"]).cache().createOrReplaceTempView("post")
     out = parameters["out"]
     for question in parameters["questions"]:

@@ -17,14 +17,11 @@ pub struct Parameters {
     questions: Vec<QuestionParameters>,
     /// Where answers and counts go.
     out: String,
-    /// Where the clean tables go; none are written where this is `None`.
-    tables: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct KindParameters {
     name: &'static str,
-    table: String,
     folders: Vec<Folder>,
     columns: Vec<Column>,
     clean: &'static str,
@@ -53,15 +50,7 @@ struct QuestionParameters {
 
 impl Parameters {
     /// A run over `lake`, an absolute folder or a URL that Spark understands.
-    pub fn new(
-        config: &Config,
-        lake: &str,
-        topics_dir: &str,
-        questions: &[Question],
-        median: Median,
-        out: String,
-        tables: Option<String>,
-    ) -> Self {
+    pub fn new(config: &Config, lake: &str, topics_dir: &str, questions: &[Question], median: Median, out: String) -> Self {
         let kinds = Kind::ALL.map(|kind| {
             let mut folders = vec![Folder {
                 path: format!("{lake}/{topics_dir}/{}", config.topic(kind)),
@@ -72,15 +61,9 @@ impl Parameters {
                 folders.push(Folder { path: format!("{lake}/events"), files: "event-*.{json,json.gz}", is_one_record: true });
             }
             let columns = kind.columns().iter().map(|(name, column_type)| Column { name, column_type: *column_type });
-            KindParameters {
-                name: kind.name(),
-                table: kind.clean_table(&config.id),
-                folders,
-                columns: columns.collect(),
-                clean: sql::clean(kind),
-            }
+            KindParameters { name: kind.name(), folders, columns: columns.collect(), clean: sql::clean(kind) }
         });
         let questions = questions.iter().map(|question| QuestionParameters { name: question.name.clone(), sql: question.query(median) });
-        Self { kinds: kinds.into(), post: sql::POST, questions: questions.collect(), out, tables }
+        Self { kinds: kinds.into(), post: sql::POST, questions: questions.collect(), out }
     }
 }

@@ -9,7 +9,7 @@ use arrow::datatypes::{Int64Type, SchemaRef};
 use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::job::{JOB, Parameters};
-use crate::batch::{Answer, BatchReport, KindCounts};
+use crate::batch::{Answer, BatchReport, KindCounts, cores};
 use crate::config::{Config, Median};
 use crate::error::{Error, OrFail, Result, on_path};
 use crate::files::write_whole;
@@ -48,7 +48,7 @@ pub async fn run(
         }
     };
     let out = folder.join("out");
-    let parameters = Parameters::new(config, &lake, topics_dir, questions, median, out.to_string_lossy().into_owned(), None);
+    let parameters = Parameters::new(config, &lake, topics_dir, questions, median, out.to_string_lossy().into_owned());
     let (job, told) = (folder.join("job.py"), folder.join("parameters.json"));
     write_whole(&job, JOB).map_err(|error| on_path("write", &job, error))?;
     crate::files::keep_json(&told, &parameters)?;
@@ -79,7 +79,7 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
     command.arg("--master").arg(&config.spark.master);
     if config.spark.master.starts_with("local") {
         // Spark's default of 200 partitions is meant for a cluster; here most would be empty.
-        let partitions = 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let partitions = 2 * cores();
         command.arg("--conf").arg(format!("spark.sql.shuffle.partitions={partitions}")).args(["--conf", "spark.ui.enabled=false"]);
     }
     command.args(&config.spark.arguments);

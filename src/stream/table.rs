@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::source::RecordSource;
-use crate::batch::{Cleaner, Distinct, Engine, distinct_from, kept};
+use crate::batch::{Cleaner, Distinct, kept, not_in_table};
 use crate::config::Config;
 use crate::error::Result;
 use crate::lake::{Append, Decoder, DeltaLocation, KEPT_REJECTS, Reject};
@@ -33,7 +33,6 @@ pub struct StreamTable {
     last: Checkpoint,
     application: String,
     cleaner: Cleaner,
-    engine: Engine,
     pub counts: TableCounts,
     pub rejects: Vec<Reject>,
 }
@@ -59,7 +58,7 @@ impl StreamTable {
             table: location.name.clone(),
         };
         let cleaner = Cleaner::new(kind).await?;
-        Ok(Self { kind, source, location, checkpoints, last, application, cleaner, engine: Engine::new(), counts, rejects: Vec::new() })
+        Ok(Self { kind, source, location, checkpoints, last, application, cleaner, counts, rejects: Vec::new() })
     }
 
     /// Reads once and commits what came. `true`: nothing more is there for now.
@@ -101,15 +100,6 @@ impl StreamTable {
     /// A record that came in an earlier commit does not come again.
     async fn leave_out_known(&self, cleaned: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let Some(provider) = self.location.provider().await? else { return Ok(cleaned) };
-        let schema = self.kind.clean_schema();
-        self.engine.register("fresh", schema.clone(), cleaned.clone())?;
-        self.engine.register_provider("existing", provider)?;
-        // Only rows of the same numbers are compared, so only those are held in memory.
-        let (_, existing) = self
-            .engine
-            .query("rows that are there already", "SELECT e.* FROM existing e WHERE e.ind IN (SELECT f.ind FROM fresh f)")
-            .await?;
-        let existing = crate::batch::as_schema(existing, &schema)?;
-        distinct_from(&schema, cleaned, &existing)
+        not_in_table(&self.kind.clean_schema(), cleaned, provider).await
     }
 }
