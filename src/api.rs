@@ -3,11 +3,12 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, Target};
 use crate::control::ControlClient;
 use crate::error::{Error, Result};
 use crate::gateway::Deployment;
 use crate::output::{Printer, Report};
+use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection};
 
 /// What to do with the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
@@ -71,6 +72,9 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
         printer.report(&Url { url: config.endpoints().gateway_url()? });
         return Ok(());
     }
+    if config.target == Target::Aws {
+        return on_aws(config, command, printer).await;
+    }
     let client = ControlClient::new(config)?;
     let url = config.endpoints().gateway_url()?;
     match command {
@@ -81,6 +85,30 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
             printer.report(&ApiReport { url, deployment });
         }
         ApiCommand::Delete => printer.report(&Deleted { deleted: client.delete_routes().await? }),
+        ApiCommand::Url => {}
+    }
+    Ok(())
+}
+
+/// What makes up the API on AWS; the key and its plan only where they are asked for.
+const RESOURCES: [&str; 3] = ["api", "api-key", "usage-plan"];
+
+/// The same on API Gateway: some resources of `provision`, driven alone.
+async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
+    let selection = Selection { only: RESOURCES.map(String::from).to_vec(), skip: Vec::new() };
+    match command {
+        ApiCommand::Deploy => {
+            let arguments = ProvisionArguments { yes: true, selection, ..ProvisionArguments::default() };
+            printer.report(&provision::provision(config, &arguments, printer).await?);
+        }
+        ApiCommand::Status => {
+            printer.report(&provision::status(config, &selection, printer).await?);
+            printer.note(provision::verify_api(config).await?);
+        }
+        ApiCommand::Delete => {
+            let arguments = DestroyArguments { yes: true, data: false, selection };
+            printer.report(&provision::destroy(config, &arguments, printer).await?);
+        }
         ApiCommand::Url => {}
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::emulate::EmulateArguments;
 use crate::init::InitArguments;
 use crate::local::LocalArguments;
 use crate::output::Format;
-use crate::provision::{DestroyArguments, ProvisionArguments};
+use crate::provision::{DestroyArguments, ProvisionArguments, Selection};
 use crate::stream::StreamArguments;
 use crate::topics::TopicsCommand;
 
@@ -79,7 +79,7 @@ pub enum Command {
     Provision(ProvisionArguments),
     /// Show every resource of the pipeline
     #[command(after_help = "Example: pinpipe status --output json")]
-    Status,
+    Status(Selection),
     /// Create, list, describe or delete Kafka topics
     #[command(subcommand, after_help = "Example: pinpipe topics describe")]
     Topics(TopicsCommand),

@@ -3,11 +3,12 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, Target};
 use crate::control::ControlClient;
 use crate::error::{Error, Result};
 use crate::kafka::Admin;
 use crate::output::{Printer, Report, Table, thousands};
+use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection, Steer};
 use crate::record::Kind;
 use crate::sink::{ConnectorStatus, SinkProperties};
 
@@ -78,6 +79,9 @@ impl Report for Done {
 /// # Errors
 /// No stack is running, properties that are not honoured, no such connector.
 pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
+    if config.target == Target::Aws {
+        return on_aws(config, command, printer).await;
+    }
     let name = config.connector_name();
     let properties = config.connector_properties();
     if command == ConnectorCommand::Create {
@@ -123,5 +127,32 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
         }
     };
     printer.report(&Done { connector: name, change });
+    Ok(())
+}
+
+/// The same on MSK Connect: one resource of `provision`, driven alone.
+async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
+    let selection = Selection { only: vec!["connector".into()], skip: Vec::new() };
+    let steer = match command {
+        ConnectorCommand::Create => {
+            let arguments = ProvisionArguments { yes: true, selection, ..ProvisionArguments::default() };
+            printer.report(&provision::provision(config, &arguments, printer).await?);
+            return Ok(());
+        }
+        ConnectorCommand::Delete => {
+            let arguments = DestroyArguments { yes: true, data: false, selection };
+            printer.report(&provision::destroy(config, &arguments, printer).await?);
+            return Ok(());
+        }
+        ConnectorCommand::Status => {
+            printer.report(&provision::status(config, &selection, printer).await?);
+            return Ok(());
+        }
+        ConnectorCommand::Pause => Steer::Pause,
+        ConnectorCommand::Resume => Steer::Resume,
+        ConnectorCommand::Restart => Steer::Restart,
+    };
+    let change = provision::steer_connector(config, steer, printer).await?;
+    printer.report(&Done { connector: config.connector_name(), change });
     Ok(())
 }

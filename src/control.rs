@@ -21,10 +21,6 @@ impl ControlClient {
     /// # Errors
     /// No local stack is running, or the target is aws.
     pub fn new(config: &Config) -> Result<Self> {
-        if config.target == crate::config::Target::Aws {
-            return Err(Error::failed("this command works on target local only, so far")
-                .hint("on target aws the connector and the API are made by `pinpipe provision`, which this version does not do yet"));
-        }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().or_fail(|| "cannot set up an HTTP client")?;
         Ok(Self { http, url: config.endpoints().control_url()? })
     }

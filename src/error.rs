@@ -42,6 +42,13 @@ impl Error {
         self
     }
 
+    /// More that stands after the message and its causes, each on a line of its own.
+    pub fn also(mut self, more: impl AsRef<str>) -> Self {
+        self.message = format!("{self}{}", more.as_ref());
+        self.source = None;
+        self
+    }
+
     /// What caused it, shown after the message.
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());

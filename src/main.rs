@@ -66,6 +66,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Exit code of `provision --plan --detailed-exit-code` where a plan changes something.
+const THERE_ARE_CHANGES: u8 = 3;
+
 /// Runs the work on a thread with a large stack: the main one's cannot be chosen.
 fn on_large_stack(work: impl FnOnce() -> Result<ExitCode> + Send) -> Result<ExitCode> {
     std::thread::scope(|scope| {
@@ -119,8 +122,15 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         }
         Command::Seed(arguments) => printer.report(&database::seed(&load()?, &arguments, printer).await?),
         Command::Local(arguments) => local::run(load()?, &arguments, printer).await?,
-        Command::Provision(arguments) => printer.report(&provision::provision(&load()?, &arguments, printer).await?),
-        Command::Status => printer.report(&provision::status(&load()?).await?),
+        Command::Provision(arguments) => {
+            let report = provision::provision(&load()?, &arguments, printer).await?;
+            printer.report(&report);
+            if arguments.detailed_exit_code && report.changes() > 0 {
+                output::check_written()?;
+                return Ok(ExitCode::from(THERE_ARE_CHANGES));
+            }
+        }
+        Command::Status(selection) => printer.report(&provision::status(&load()?, &selection, printer).await?),
         Command::Destroy(arguments) => printer.report(&provision::destroy(&load()?, &arguments, printer).await?),
         Command::Topics(command) => topics::run(&load()?, command, printer).await?,
         Command::Connector(command) => connector::run(&load()?, command, printer).await?,

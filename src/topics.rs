@@ -1,4 +1,4 @@
-//! `pinpipe topics`: the pipeline's topics, over the Kafka protocol.
+//! `pinpipe topics`: the pipeline's topics, over the Kafka protocol or by what AWS offers.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kafka::{Admin, TopicDescription};
 use crate::output::{Printer, Report, Table, thousands};
+use crate::provision::TopicService;
 use crate::record::Kind;
 
 /// What to do with topics.
@@ -88,38 +89,110 @@ impl Report for Descriptions {
     }
 }
 
+/// Topics as MSK or the client machine tells of them: without offsets.
+#[derive(Debug, Serialize)]
+struct TopicCount {
+    name: String,
+    partition_count: i32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Counts(Vec<TopicCount>);
+
+impl Report for Counts {
+    fn text(&self) -> String {
+        let mut table = Table::new(["topic", "partitions"]);
+        for topic in &self.0 {
+            table.row([topic.name.clone(), topic.partition_count.to_string()]);
+        }
+        table.render()
+    }
+}
+
+/// Over the Kafka protocol, or by what AWS offers.
+enum Way {
+    Brokers(Box<Admin>),
+    Service(TopicService),
+}
+
+impl Way {
+    async fn open(config: &Config, printer: &Printer) -> Result<Self> {
+        match TopicService::open(config, printer).await? {
+            Some(service) => Ok(Self::Service(service)),
+            None => Ok(Self::Brokers(Box::new(Admin::new(config)?))),
+        }
+    }
+
+    async fn create(&self, topic: &str, partitions: i32, replicas: i32) -> Result<bool> {
+        match self {
+            Self::Brokers(admin) => admin.create(topic, partitions, replicas).await,
+            Self::Service(service) => service.create(topic, partitions).await,
+        }
+    }
+
+    async fn delete(&self, topic: &str) -> Result<bool> {
+        match self {
+            Self::Brokers(admin) => admin.delete(topic).await,
+            Self::Service(service) => service.delete(topic).await,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Brokers(admin) => admin.list().await,
+            Self::Service(service) => Ok(service.list().await?.into_keys().collect()),
+        }
+    }
+
+    async fn describe(&self, names: Vec<String>, printer: &Printer) -> Result<()> {
+        let missing = |name: &str| {
+            Error::failed(format!("there is no topic `{name}`"))
+                .hint("`pinpipe topics list` shows what is there, `pinpipe topics create` makes the pipeline's")
+        };
+        match self {
+            Self::Brokers(admin) => {
+                let mut found = Vec::new();
+                for name in names {
+                    found.push(admin.describe(&name).await?.ok_or_else(|| missing(&name))?);
+                }
+                printer.report(&Descriptions(found));
+            }
+            Self::Service(service) => {
+                let all = service.list().await?;
+                let found = names.into_iter().map(|name| {
+                    let partition_count = all.get(&name).copied().ok_or_else(|| missing(&name))?;
+                    Ok(TopicCount { name, partition_count })
+                });
+                printer.report(&Counts(found.collect::<Result<_>>()?));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs one of the commands.
 ///
 /// # Errors
 /// The brokers cannot be reached or refuse; a topic to describe is not there.
 pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> Result<()> {
-    let admin = Admin::new(config)?;
+    let way = Way::open(config, printer).await?;
     let or_own = |names: Vec<String>| if names.is_empty() { Kind::ALL.map(|kind| config.topic(kind)).to_vec() } else { names };
     match command {
         TopicsCommand::Create { names, partitions } => {
             let mut changes = Vec::new();
             for topic in or_own(names) {
-                let made = admin.create(&topic, partitions.unwrap_or(config.topics.partitions), config.topics.replication_factor).await?;
+                let made = way.create(&topic, partitions.unwrap_or(config.topics.partitions), config.topics.replication_factor).await?;
                 changes.push(Changed { topic, change: if made { "created" } else { "kept" } });
             }
             printer.report(&Changes(changes));
         }
-        TopicsCommand::List => printer.report(&Names(admin.list().await?)),
-        TopicsCommand::Describe { names } => {
-            let mut found = Vec::new();
-            for name in or_own(names) {
-                let description = admin.describe(&name).await?;
-                found.push(description.ok_or_else(|| {
-                    Error::failed(format!("there is no topic `{name}`"))
-                        .hint("`pinpipe topics list` shows what is there, `pinpipe topics create` makes the pipeline's")
-                })?);
-            }
-            printer.report(&Descriptions(found));
-        }
+        TopicsCommand::List => printer.report(&Names(way.list().await?)),
+        TopicsCommand::Describe { names } => way.describe(or_own(names), printer).await?,
         TopicsCommand::Delete { names } => {
             let mut changes = Vec::new();
             for topic in names {
-                let deleted = admin.delete(&topic).await?;
+                let deleted = way.delete(&topic).await?;
                 changes.push(Changed { topic, change: if deleted { "deleted" } else { "not there:" } });
             }
             printer.report(&Changes(changes));

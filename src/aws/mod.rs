@@ -1,16 +1,23 @@
 //! AWS SDK clients: one configuration, one way to show their errors.
 
+mod failure;
+
+pub use failure::{Call, Unmade, code, describe, failed, failure};
+
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::operation::RequestId;
 
-use crate::config::{Config, Target};
-use crate::error::{Error, Result};
+use secrecy::SecretString;
+
+use crate::config::{ApiAuth, Config, Outputs, Target};
+use crate::error::Result;
 
 /// Configuration that all clients share: region, profile, endpoint, credentials.
 pub async fn sdk_config(config: &Config) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(config.aws.region.clone()));
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(config.aws.region.clone()))
+        .retry_config(RetryConfig::standard().with_max_attempts(config.aws.attempts));
     if !config.aws.profile.is_empty() {
         loader = loader.profile_name(&config.aws.profile);
     }
@@ -49,68 +56,62 @@ pub async fn kinesis(config: &Config) -> Result<aws_sdk_kinesis::Client> {
     Ok(aws_sdk_kinesis::Client::from_conf(client.build()))
 }
 
-/// Codes of services that are busy or broken for the moment.
-const TRANSIENT_CODES: [&str; 7] = [
-    "InternalFailure",
-    "InternalServerError",
-    "LimitExceededException",
-    "ProvisionedThroughputExceededException",
-    "ServiceUnavailable",
-    "ThrottlingException",
-    "TooManyRequestsException",
-];
+/// A client for buckets. Servers of one's own are asked by path: they have no names for buckets.
+pub fn s3(shared: &SdkConfig) -> aws_sdk_s3::Client {
+    let is_own_server = shared.endpoint_url().is_some();
+    let config = aws_sdk_s3::config::Builder::from(shared).force_path_style(is_own_server);
+    aws_sdk_s3::Client::from_conf(config.build())
+}
 
-/// What a failed call says: the service's code, its message and the request id.
-pub fn describe<E, R>(error: &SdkError<E, R>) -> String
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
-    SdkError<E, R>: RequestId,
-{
-    let request = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
-    match error.as_service_error() {
-        Some(service) => format!("{}: {}{request}", service.code().unwrap_or("unknown error"), service.message().unwrap_or("no message")),
-        None => format!("{}{request}", causes(error)),
+/// A client for Managed Airflow.
+pub fn mwaa(shared: &SdkConfig) -> aws_sdk_mwaa::Client {
+    let mut config = aws_sdk_mwaa::config::Builder::from(shared);
+    if let Some(endpoint) = shared.endpoint_url() {
+        config = config.interceptor(KeepHost { endpoint: endpoint.to_string() });
+    }
+    aws_sdk_mwaa::Client::from_conf(config.build())
+}
+
+/// MWAA's calls go to `api.<host>`; a server of one's own has no such name.
+#[derive(Debug)]
+struct KeepHost {
+    endpoint: String,
+}
+
+impl aws_sdk_mwaa::config::Intercept for KeepHost {
+    fn name(&self) -> &'static str {
+        "keep the host of the endpoint"
+    }
+
+    fn modify_before_signing(
+        &self,
+        context: &mut aws_sdk_mwaa::config::interceptors::BeforeTransmitInterceptorContextMut<'_>,
+        _: &aws_sdk_mwaa::config::RuntimeComponents,
+        _: &mut aws_sdk_mwaa::config::ConfigBag,
+    ) -> Result<(), aws_sdk_mwaa::error::BoxError> {
+        let request = context.request_mut();
+        let path = url::Url::parse(request.uri())?;
+        let mut kept = url::Url::parse(&self.endpoint)?;
+        kept.set_path(path.path());
+        kept.set_query(path.query());
+        request.set_uri(kept.as_str())?;
+        Ok(())
     }
 }
 
-/// What an error and its causes say, each once.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
-            parts.push(text);
-        }
-        cause = error.source();
+/// The API key that the gateway asks for: the environment's, or that of the API that was provisioned.
+///
+/// # Errors
+/// The key cannot be asked for.
+pub async fn gateway_api_key(config: &Config) -> Result<Option<SecretString>> {
+    if config.secrets.gateway_api_key.is_some() || config.target == Target::Local || config.api.auth != ApiAuth::Key {
+        return Ok(config.secrets.gateway_api_key.clone());
     }
-    parts.join(": ")
-}
-
-/// A failed call as an error with the usual advice.
-pub fn failure<E, R>(action: &str, error: &SdkError<E, R>) -> Error
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
-    SdkError<E, R>: RequestId,
-{
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
-    let hint = match (error, code) {
-        (SdkError::DispatchFailure(_) | SdkError::TimeoutError(_), _) => {
-            "is the endpoint up and reachable from here? `pinpipe local` starts the local one; `pinpipe doctor` tests every connection"
-        }
-        (SdkError::ConstructionFailure(_), _) => "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID",
-        (_, "ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId") => {
-            "the credentials have expired or are wrong: log in again (`aws sso login`) or renew them"
-        }
-        (_, "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation") => {
-            "this user or role lacks a permission that the message names"
-        }
-        (_, "ResourceNotFoundException") => "`pinpipe provision` makes what the pipeline needs",
-        _ => "`pinpipe doctor` tests every connection",
-    };
-    let is_transient = matches!(error, SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_))
-        || TRANSIENT_CODES.contains(&code);
-    Error::failed(action).because(describe(error)).hint(hint).transient(is_transient)
+    // A gateway named by its address is not the one that was provisioned.
+    let known = if config.gateway.url.is_empty() { Outputs::read(&config.data_dir)?.api_key_id } else { None };
+    let Some(id) = known else { return Ok(None) };
+    let client = aws_sdk_apigateway::Client::new(&sdk_config(config).await);
+    let found = client.get_api_key().api_key(id).include_value(true).send().await;
+    let found = found.map_err(|error| failed(Call("apigateway:GET", "the API key"), &error))?;
+    Ok(found.value.map(SecretString::from))
 }

@@ -38,6 +38,7 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     require(is_rate(config.emulate.rate), "`emulate.rate` must be 0, or 0.001 to 1000000 posts a second");
     require(config.stream.batch_records > 0, "`stream.batch_records` must be 1 or more");
     require(config.kafka.timeout_ms > 0 && config.emulate.timeout_ms > 0, "`timeout_ms` must be 1 or more");
+    check_aws(config, &mut require);
     let needs_user = matches!(config.kafka.auth, KafkaAuth::Plain | KafkaAuth::ScramSha512);
     require(!needs_user || !config.kafka.username.is_empty(), "`kafka.username` is needed for this `kafka.auth`");
     require(
@@ -84,4 +85,82 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         let has_placeholder = text.find('<').is_some_and(|start| text[start..].contains('>'));
         require(!has_placeholder, &format!("`{key}` still holds a <placeholder>: fill it in, or leave the line out"));
     }
+}
+
+/// What is provisioned on AWS.
+fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
+    require((1..=100).contains(&config.aws.attempts), "`aws.attempts` must be 1 to 100");
+    let provision = &config.provision;
+    require((1..=64).contains(&provision.parallel), "`provision.parallel` must be 1 to 64");
+    require((1..=1440).contains(&provision.wait_minutes), "`provision.wait_minutes` must be 1 to 1440");
+    require((1..=600_000).contains(&provision.poll_ms), "`provision.poll_ms` must be 1 to 600000");
+    require((1..=600_000).contains(&provision.patience_ms), "`provision.patience_ms` must be 1 to 600000");
+    let is_object = |url: &str| {
+        url.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).is_some_and(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+    };
+    require(provision.state.is_empty() || is_object(&provision.state), "`provision.state` must be s3://BUCKET/KEY");
+    require((1..=15).contains(&config.cluster.brokers), "`cluster.brokers` must be 1 to 15");
+    require((1..=16_384).contains(&config.cluster.volume_gib), "`cluster.volume_gib` must be 1 to 16384");
+    require(
+        config.topics.replication_factor <= config.cluster.brokers.max(3),
+        "`topics.replication_factor` must not be more than `cluster.brokers`",
+    );
+    require((1..=8).contains(&config.connector.mcu), "`connector.mcu` must be 1 to 8");
+    require((1..=10).contains(&config.connector.workers), "`connector.workers` must be 1 to 10");
+    require(config.connector.plugin.ends_with(".zip"), "`connector.plugin` must name a zip, as a file or an address");
+    let is_stage =
+        |stage: &str| (1..=128).contains(&stage.len()) && stage.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    require(is_stage(&config.api.stage), "`api.stage` must be letters, digits, `_` and `-`");
+    for (key, ranges) in [("client.ssh_from", &config.client.ssh_from), ("client.proxy_from", &config.client.proxy_from)] {
+        for range in ranges {
+            let is_named = key == "client.proxy_from" && range == "api-gateway";
+            require(is_named || is_range(range), &format!("`{key}` must hold ranges like 203.0.113.7/32, not `{range}`"));
+        }
+    }
+    // These stand between single quotes in the script that sets the client machine up.
+    let client = &config.client;
+    for (key, text) in [
+        ("client.kafka_version", &client.kafka_version),
+        ("client.scala_version", &client.scala_version),
+        ("client.iam_auth_version", &client.iam_auth_version),
+        ("client.iam_auth_sha512", &client.iam_auth_sha512),
+        ("client.confluent_version", &client.confluent_version),
+        ("client.confluent_sha512", &client.confluent_sha512),
+    ] {
+        require(
+            text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)),
+            &format!("`{key}` must be letters, digits, `.`, `-` and `_`"),
+        );
+    }
+    for key in config.aws.tags.keys() {
+        require(
+            !key.starts_with("aws:") && !key.starts_with("pinpipe:"),
+            &format!("tags that begin with `aws:` or `pinpipe:` are not yours to set: `aws.tags.{key}`"),
+        );
+    }
+    let airflow = &config.airflow;
+    require(!airflow.enabled || airflow.subnets.len() == 2, "`airflow.subnets` must name two private subnets with a way out (NAT)");
+    let bucket = config.bucket();
+    require(
+        config.target != Target::Aws || is_bucket(&bucket),
+        &format!(
+            "`{bucket}` cannot be a bucket: 3 to 63 lower-case letters, digits, `-` and `.` (it comes from `id`, or from `s3.bucket.name`)"
+        ),
+    );
+}
+
+/// An address range such as 10.0.0.0/8.
+fn is_range(text: &str) -> bool {
+    text.split_once('/')
+        .is_some_and(|(address, bits)| address.parse::<std::net::Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= 32))
+}
+
+/// A name that S3 takes.
+fn is_bucket(name: &str) -> bool {
+    let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    (3..=63).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
+        && is_end(name.chars().next())
+        && is_end(name.chars().last())
+        && !name.contains("..")
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Addresses, Config, Runtime, Target};
+use super::{Addresses, Config, Outputs, Runtime, Target};
 use crate::error::{Error, Result};
 
 /// Resolves addresses from the configuration, or from the running local stack.
@@ -29,12 +29,18 @@ impl Config {
 impl Endpoints<'_> {
     /// `host:port,…` of the Kafka brokers.
     pub fn bootstrap_servers(&self) -> Result<String> {
-        self.pick(&self.0.kafka.bootstrap_servers, "kafka.bootstrap_servers", |addresses| addresses.kafka)
+        self.pick(
+            &self.0.kafka.bootstrap_servers,
+            "kafka.bootstrap_servers",
+            |addresses| addresses.kafka,
+            |outputs| outputs.bootstrap_servers,
+        )
     }
 
     /// Base URL of the gateway, without a final slash.
     pub fn gateway_url(&self) -> Result<String> {
-        let url = self.pick(&self.0.gateway.url, "gateway.url", |addresses| format!("http://{}", addresses.gateway))?;
+        let local = |addresses: Addresses| format!("http://{}", addresses.gateway);
+        let url = self.pick(&self.0.gateway.url, "gateway.url", local, |outputs| outputs.gateway_url)?;
         Ok(url.trim_end_matches('/').to_string())
     }
 
@@ -46,7 +52,7 @@ impl Endpoints<'_> {
                 Ok(own.or(Some(&self.0.aws.endpoint_url).filter(|url| !url.is_empty())).cloned())
             }
             Target::Local => self
-                .pick(&self.0.kinesis.endpoint_url, "kinesis.endpoint_url", |addresses| format!("http://{}", addresses.kinesis))
+                .pick(&self.0.kinesis.endpoint_url, "kinesis.endpoint_url", |addresses| format!("http://{}", addresses.kinesis), |_| None)
                 .map(Some),
         }
     }
@@ -56,7 +62,7 @@ impl Endpoints<'_> {
     /// # Errors
     /// On target aws there is none, on target local nothing may be running.
     pub fn control_url(&self) -> Result<String> {
-        self.pick("", "control", |addresses| format!("http://{}", addresses.control))
+        self.pick("", "control", |addresses| format!("http://{}", addresses.control), |_| None)
     }
 
     /// The database URL, password included.
@@ -76,12 +82,18 @@ impl Endpoints<'_> {
 
     /// The lake: `s3://…`, or the folder that holds a folder for each bucket.
     pub fn lake_url(&self) -> String {
-        self.location(&self.0.lake.url, "lake")
+        match self.0.target {
+            Target::Aws if self.0.lake.url.is_empty() => format!("s3://{}", self.0.bucket()),
+            _ => self.location(&self.0.lake.url, "lake"),
+        }
     }
 
     /// Where Delta tables go.
     pub fn tables_url(&self) -> String {
-        self.location(&self.0.tables.url, "tables")
+        match self.0.target {
+            Target::Aws if self.0.tables.url.is_empty() => format!("s3://{}/tables", self.0.bucket()),
+            _ => self.location(&self.0.tables.url, "tables"),
+        }
     }
 
     fn location(&self, configured: &str, name: &str) -> String {
@@ -91,14 +103,22 @@ impl Endpoints<'_> {
         }
     }
 
-    fn pick(&self, configured: &str, key: &str, local: impl FnOnce(Addresses) -> String) -> Result<String> {
+    fn pick(
+        &self,
+        configured: &str,
+        key: &str,
+        local: impl FnOnce(Addresses) -> String,
+        provisioned: impl FnOnce(Outputs) -> Option<String>,
+    ) -> Result<String> {
         if !configured.is_empty() {
             return Ok(configured.to_string());
         }
         match self.0.target {
             Target::Local => Ok(local(Runtime::read(&self.0.data_dir)?.addresses)),
-            Target::Aws => Err(Error::usage(format!("`{key}` is not set, and on target aws it has no default"))
-                .hint("name it in the configuration; `pinpipe init --target aws` writes an example")),
+            Target::Aws => provisioned(Outputs::read(&self.0.data_dir)?).ok_or_else(|| {
+                Error::failed(format!("`{key}` is not set, and nothing is known to be provisioned"))
+                    .hint("`pinpipe provision` makes it, `pinpipe status` finds what is there, or name it in the configuration")
+            }),
         }
     }
 }
@@ -110,6 +130,5 @@ pub fn lake_bucket(config: &Config) -> String {
     if lake.starts_with("s3://") {
         return lake;
     }
-    let bucket = config.connector_properties().get("s3.bucket.name").cloned().unwrap_or_default();
-    PathBuf::from(lake).join(bucket).to_string_lossy().into_owned()
+    PathBuf::from(lake).join(config.bucket()).to_string_lossy().into_owned()
 }

@@ -11,6 +11,18 @@ use super::check::check;
 use super::{Config, LOCAL_TOML, Secrets};
 use crate::error::{Error, Result};
 
+/// Sections that take any key, with texts as values.
+const FREE_FORM: [&str; 3] = ["connector.properties", "connector.worker_properties", "aws.tags"];
+
+/// A path inside such a section: outer section, inner section, key.
+fn free_form(path: &str) -> Option<(&str, &str, &str)> {
+    FREE_FORM.iter().find_map(|section| {
+        let key = path.strip_prefix(section)?.strip_prefix('.')?;
+        let (outer, inner) = section.split_once('.')?;
+        Some((outer, inner, key))
+    })
+}
+
 /// What the global flags say about the configuration.
 #[derive(Debug, Default)]
 pub struct Overrides {
@@ -149,7 +161,7 @@ fn lay_over(base: &mut Table, over: Table, path: &str, origin: &dyn Fn(&str) -> 
     }
     for (key, value) in over {
         let full = joined(path, &key);
-        let free_form = path == "connector.properties";
+        let free_form = FREE_FORM.contains(&path);
         match (base.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => lay_over(inner, value, &full, origin, problems),
             (Some(Value::Table(_)), other) => {
@@ -165,7 +177,7 @@ fn try_key(base: &mut Table, full: &str, key: String, value: Value, origin: &str
     // An integer where a fraction is meant, a number where the sink wants text: both are clear enough.
     let value = match (base.get(&key), value) {
         (Some(Value::Float(_)), Value::Integer(number)) => Value::Float(number as f64),
-        (_, value) if full.starts_with("connector.properties.") => match value {
+        (_, value) if free_form(full).is_some() => match value {
             Value::Integer(number) => Value::String(number.to_string()),
             Value::Boolean(flag) => Value::String(flag.to_string()),
             value => value,
@@ -263,12 +275,12 @@ fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
 }
 
 fn set(table: &mut Table, path: &str, value: Value) {
-    // Keys of the sink's properties hold dots themselves.
-    if let Some(property) = path.strip_prefix("connector.properties.") {
-        if let Some(Value::Table(connector)) = table.get_mut("connector")
-            && let Some(Value::Table(properties)) = connector.get_mut("properties")
+    // Keys of such sections hold dots themselves.
+    if let Some((section, inner, key)) = free_form(path) {
+        if let Some(Value::Table(section)) = table.get_mut(section)
+            && let Some(Value::Table(inner)) = section.get_mut(inner)
         {
-            properties.insert(property.to_string(), value);
+            inner.insert(key.to_string(), value);
         }
         return;
     }

@@ -6,6 +6,7 @@
 mod check;
 mod endpoints;
 mod load;
+mod outputs;
 mod runtime;
 mod secret;
 mod types;
@@ -13,6 +14,7 @@ mod types;
 pub use check::{is_id, is_location, is_rate};
 pub use endpoints::lake_bucket;
 pub use load::{Overrides, load};
+pub use outputs::Outputs;
 pub use runtime::{Addresses, Runtime};
 pub use secret::redacted;
 pub use types::*;

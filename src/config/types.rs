@@ -27,6 +27,12 @@ pub struct Config {
     pub stream: Stream,
     pub tables: Tables,
     pub aws: Aws,
+    pub provision: Provision,
+    pub network: Network,
+    pub client: Client,
+    pub cluster: Cluster,
+    pub api: Api,
+    pub airflow: Airflow,
     #[serde(skip)]
     pub secrets: Secrets,
 }
@@ -88,6 +94,21 @@ pub enum KafkaAuth {
 pub struct Topics {
     pub partitions: i32,
     pub replication_factor: i32,
+    pub via: TopicsVia,
+}
+
+/// What makes topics on target aws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicsVia {
+    /// MSK's own operations where the cluster has them, else the brokers where they can
+    /// be reached, else the client machine.
+    Auto,
+    Msk,
+    /// `kafka-topics.sh` on the client machine, through SSM Run Command.
+    Ssm,
+    /// The Kafka protocol, from here.
+    Direct,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -99,8 +120,19 @@ pub struct Gateway {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Kinesis {
     pub endpoint_url: String,
+    pub mode: StreamMode,
     pub shards: i32,
     pub retention_hours: u32,
+}
+
+/// How a Kinesis stream is paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamMode {
+    /// By shards
+    Provisioned,
+    /// By records; AWS chooses the shards
+    OnDemand,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -112,6 +144,13 @@ pub struct Lake {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Connector {
     pub name: String,
+    pub plugin: String,
+    pub plugin_name: String,
+    pub worker_name: String,
+    pub worker_properties: BTreeMap<String, String>,
+    pub connect_version: String,
+    pub mcu: i32,
+    pub workers: i32,
     pub properties: BTreeMap<String, String>,
 }
 
@@ -214,6 +253,77 @@ pub struct Aws {
     pub region: String,
     pub profile: String,
     pub endpoint_url: String,
+    pub attempts: u32,
+    pub tags: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Provision {
+    pub state: String,
+    pub parallel: usize,
+    pub wait_minutes: u64,
+    pub poll_ms: u64,
+    pub patience_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Network {
+    pub vpc: String,
+    pub subnets: Vec<String>,
+    pub ip_ranges_url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Client {
+    pub image: String,
+    pub instance_type: String,
+    pub key_file: PathBuf,
+    pub ssh_from: Vec<String>,
+    pub proxy_from: Vec<String>,
+    pub kafka_version: String,
+    pub scala_version: String,
+    pub iam_auth_version: String,
+    pub iam_auth_sha512: String,
+    pub confluent_version: String,
+    pub confluent_sha512: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Cluster {
+    pub name: String,
+    pub kafka_version: String,
+    pub instance_type: String,
+    pub brokers: i32,
+    pub volume_gib: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApiAuth {
+    /// An API key and a usage plan.
+    Key,
+    /// Requests signed with AWS credentials.
+    Iam,
+    /// Anybody.
+    None,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Api {
+    pub name: String,
+    pub stage: String,
+    pub auth: ApiAuth,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Airflow {
+    pub enabled: bool,
+    pub name: String,
+    pub bucket: String,
+    pub version: String,
+    pub class: String,
+    pub subnets: Vec<String>,
+    pub requirements: Vec<String>,
 }
 
 impl Config {
@@ -232,9 +342,19 @@ impl Config {
         if self.connector.name.is_empty() { format!("{}-connector", self.id) } else { self.connector.name.clone() }
     }
 
-    /// The connector's properties with `{id}` filled in.
+    /// The bucket that the sink writes to.
+    pub fn bucket(&self) -> String {
+        self.connector_properties().get("s3.bucket.name").cloned().unwrap_or_default()
+    }
+
+    /// The Airflow environment's name.
+    pub fn airflow_name(&self) -> String {
+        if self.airflow.name.is_empty() { format!("{}-airflow", self.id) } else { self.airflow.name.clone() }
+    }
+
+    /// The connector's properties with `{id}` and `{region}` filled in.
     pub fn connector_properties(&self) -> BTreeMap<String, String> {
-        let filled = |value: &String| value.replace("{id}", &self.id);
+        let filled = |value: &String| value.replace("{id}", &self.id).replace("{region}", &self.aws.region);
         self.connector.properties.iter().map(|(key, value)| (key.clone(), filled(value))).collect()
     }
 }

@@ -9,9 +9,9 @@ pub async fn checks(config: &Config) -> Vec<Check> {
     let ec2 = aws_sdk_ec2::Client::new(&shared);
     let msk = aws_sdk_kafka::Client::new(&shared);
     let connect = aws_sdk_kafkaconnect::Client::new(&shared);
-    let s3 = aws_sdk_s3::Client::new(&shared);
+    let s3 = crate::aws::s3(&shared);
     let api = aws_sdk_apigateway::Client::new(&shared);
-    let mwaa = aws_sdk_mwaa::Client::new(&shared);
+    let mwaa = crate::aws::mwaa(&shared);
     let (ec2, msk, connect, s3, api, mwaa) = tokio::join!(
         check("ec2", async {
             let found = ec2.describe_vpcs().send().await.map_err(|error| failure("cannot list VPCs", &error))?;

@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::config::{Config, Target, lake_bucket};
 use crate::control::ControlClient;
 use crate::database::Database;
-use crate::error::{Error, OrFail, Result, on_path};
+use crate::error::{Error, Result, on_path};
+use crate::gateway::GatewayClient;
 use crate::kafka::Admin;
 use crate::lake::{DeltaLocation, Lake};
 use crate::output::{Report, thousands};
@@ -108,18 +109,9 @@ async fn kafka(config: &Config) -> Result<String> {
 }
 
 async fn gateway(config: &Config) -> Result<String> {
-    let url = config.endpoints().gateway_url()?;
-    let http = reqwest::Client::builder().timeout(PATIENCE).build().or_fail(|| "cannot set up an HTTP client")?;
-    let mut request = http.get(format!("{url}/brokers"));
-    if let Some(key) = &config.secrets.gateway_api_key {
-        use secrecy::ExposeSecret;
-        request = request.header("x-api-key", key.expose_secret());
-    }
-    let response = request.send().await.map_err(|error| {
-        Error::failed(format!("cannot reach {url}"))
-            .because(error.without_url())
-            .hint("is the gateway up? `pinpipe local` starts the local one")
-    })?;
+    let client = GatewayClient::new(config, PATIENCE, 1).await?;
+    let response = client.send(reqwest::Method::GET, "/brokers", None).await?;
+    let url = client.url();
     match response.status().as_u16() {
         200 => Ok(format!("{url} answers")),
         403 if config.target == Target::Local => Err(Error::failed(format!("{url} answers, but no routes are deployed"))

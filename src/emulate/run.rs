@@ -84,7 +84,7 @@ pub async fn run(config: &Config, arguments: &EmulateArguments, printer: &Printe
     };
     let started = Instant::now();
     let until = arguments.duration.map(|duration| started + duration);
-    let sender = Arc::new(Sender::new(config, concurrency, until)?);
+    let sender = Arc::new(Sender::new(config, concurrency, until).await?);
     let targets: Arc<[Target]> = targets(config, to).into();
     for target in targets.iter() {
         sender.check(target).await?;

@@ -4,19 +4,17 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use secrecy::ExposeSecret;
 
 use super::dead_letters::DeadLetters;
 use super::request::{Outcome, Outgoing, Service, Target};
 use super::summary::Counts;
 use crate::config::Config;
 use crate::error::{Error, OrFail, Result};
+use crate::gateway::GatewayClient;
 
 /// Shared by everything that sends.
 pub struct Sender {
-    http: reqwest::Client,
-    gateway: String,
-    api_key: Option<secrecy::SecretString>,
+    gateway: GatewayClient,
     backoff: ExponentialBuilder,
     /// When the run's time is up: nothing is tried again after it.
     until: Option<tokio::time::Instant>,
@@ -29,35 +27,20 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Sender {
-    pub fn new(config: &Config, concurrency: usize, until: Option<tokio::time::Instant>) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_millis(config.emulate.timeout_ms))
-            .pool_max_idle_per_host(concurrency * 6)
-            .tcp_nodelay(true)
-            .build()
-            .or_fail(|| "cannot set up an HTTP client")?;
+    pub async fn new(config: &Config, concurrency: usize, until: Option<tokio::time::Instant>) -> Result<Self> {
+        let timeout = Duration::from_millis(config.emulate.timeout_ms);
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(5))
             .with_max_times(config.emulate.retries)
             .with_jitter();
         Ok(Self {
-            http,
-            gateway: config.endpoints().gateway_url()?,
-            api_key: config.secrets.gateway_api_key.clone(),
+            gateway: GatewayClient::new(config, timeout, concurrency * 6).await?,
             backoff,
             until,
             counts: Mutex::new(Counts::new()),
             dead_letters: Mutex::new(DeadLetters::new(&config.data_dir)),
         })
-    }
-
-    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.gateway));
-        match &self.api_key {
-            Some(key) => request.header("x-api-key", key.expose_secret()),
-            None => request,
-        }
     }
 
     /// Asks whether a topic or stream is there, before anything is sent.
@@ -69,11 +52,7 @@ impl Sender {
             Service::Kafka => format!("/topics/{}", target.name),
             Service::Kinesis => format!("/streams/{}", target.name),
         };
-        let response = self.request(reqwest::Method::GET, &path).send().await.map_err(|error| {
-            Error::failed(format!("cannot reach the gateway at {}", self.gateway))
-                .because(error.without_url())
-                .hint("start it with `pinpipe local`, or correct `gateway.url`; `pinpipe doctor` tests every connection")
-        })?;
+        let response = self.gateway.send(reqwest::Method::GET, &path, None).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(());
@@ -88,7 +67,7 @@ impl Sender {
         };
         Err(Error::failed(format!(
             "the gateway at {} does not offer {what} `{}` (HTTP {}: {message})",
-            self.gateway,
+            self.gateway.url(),
             target.name,
             status.as_u16()
         ))
@@ -149,9 +128,10 @@ impl Sender {
         let (method, path, content_type, body) = target.request(records);
         let started = Instant::now();
         let answered = async {
-            let response = self.request(method, &path).header("content-type", content_type).body(body).send().await?;
+            let response = self.gateway.send(method, &path, Some((content_type, &body))).await?;
             let status = response.status().as_u16();
-            Ok::<_, reqwest::Error>((status, response.bytes().await?))
+            let body = response.bytes().await.map_err(reqwest::Error::without_url).or_fail(|| "no answer")?;
+            Ok::<_, Error>((status, body))
         };
         match answered.await {
             Ok((status, body)) => {
@@ -159,7 +139,7 @@ impl Sender {
                 target.outcomes(status, &body, records.len())
             }
             Err(error) => {
-                vec![Outcome::Retry(crate::error::Error::failed("no answer").because(error.without_url()).to_string()); records.len()]
+                vec![Outcome::Retry(error.to_string()); records.len()]
             }
         }
     }

@@ -2,11 +2,13 @@
 //! behind routes that are deployed or not, as Amazon API Gateway's are.
 
 mod answer;
+mod client;
 mod metadata;
 mod produce;
 mod routes;
 mod streams;
 
+pub use client::GatewayClient;
 pub use routes::{Deployment, Routes};
 
 use std::sync::Arc;

@@ -73,12 +73,14 @@ impl Lake {
     /// A whole bucket on S3, or on the server that `lake.endpoint_url` names.
     pub async fn bucket(config: &Config, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
         let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(&config.aws.region);
-        let endpoint = [&config.lake.endpoint_url, &config.aws.endpoint_url].into_iter().find(|url| !url.is_empty());
-        if let Some(endpoint) = endpoint {
+        let shared = crate::aws::sdk_config(config).await;
+        // The configuration's, else the one that stands for all of AWS (AWS_ENDPOINT_URL).
+        let own = Some(config.lake.endpoint_url.as_str()).filter(|url| !url.is_empty());
+        if let Some(endpoint) = own.or(shared.endpoint_url()) {
             builder =
                 builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://")).with_virtual_hosted_style_request(false);
         }
-        if let Some(provider) = crate::aws::sdk_config(config).await.credentials_provider() {
+        if let Some(provider) = shared.credentials_provider() {
             builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
         }
         Ok(Arc::new(builder.build().or_fail(|| format!("cannot open the bucket `{bucket}`"))?))

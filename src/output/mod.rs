@@ -86,6 +86,25 @@ impl Printer {
     }
 }
 
+/// Asks on a terminal; elsewhere only `--yes` will do.
+///
+/// # Errors
+/// Nobody confirmed.
+pub fn confirm(yes: bool, what: &str) -> crate::error::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::usage(format!("this would {what}")).hint("say `--yes` to do it without being asked"));
+    }
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "This will {what}. Type yes to go on: ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Error::failed("not confirmed: nothing was changed")) }
+}
+
 /// Why stdout could not be written, if it could not.
 static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
 

@@ -36,6 +36,11 @@ impl Progress {
         self.0.inc(steps);
     }
 
+    /// Says what is being done now.
+    pub fn say(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
+        self.0.set_message(text);
+    }
+
     /// Takes the bar off the screen.
     pub fn finish(&self) {
         self.0.finish_and_clear();

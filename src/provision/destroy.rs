@@ -1,25 +1,31 @@
 //! `pinpipe destroy`: takes back what `provision` made.
 
-use std::io::{IsTerminal, Write};
-
 use clap::Args;
+use futures::FutureExt;
 use serde::Serialize;
 
-use super::resource::{Clients, Resource};
-use crate::config::{Config, Runtime};
+use super::converge::remove;
+use super::graph::Order;
+use super::resource::Reading;
+use super::selection::Selection;
+use super::stack::{Purpose, Stack};
+use crate::config::{Config, Runtime, Target};
 use crate::error::{Error, Result, on_path};
 use crate::files::FileLock;
-use crate::output::{Printer, Report};
+use crate::output::{Printer, Report, confirm};
 
 /// What `destroy` is told.
 #[derive(Debug, Args)]
 pub struct DestroyArguments {
-    /// Remove the data folder too: database, lake, tables and all
+    /// Remove the data too: on target local the data folder with database, lake and
+    /// tables, on target aws the objects of a bucket that still holds some
     #[arg(long)]
     pub data: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub selection: Selection,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,10 +43,16 @@ pub struct DestroyReport {
     resources: Vec<Removed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_dir: Option<std::path::PathBuf>,
+    /// Each was told on stderr when it went.
+    #[serde(skip)]
+    is_told: bool,
 }
 
 impl Report for DestroyReport {
     fn text(&self) -> String {
+        if self.is_told && !self.resources.is_empty() {
+            return format!("removed {} resources", self.resources.len());
+        }
         let mut lines: Vec<String> = self
             .resources
             .iter()
@@ -86,7 +98,10 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
     // Without the file nothing can be running, and none is left behind by looking.
     let lock = if lock_path.exists() { FileLock::take(&lock_path)? } else { None };
     let runs = lock_path.exists() && lock.is_none();
-    if !runs && !arguments.data && config.target == crate::config::Target::Local {
+    if config.target == Target::Aws {
+        return remove_resources(config, arguments, printer).await;
+    }
+    if !runs && !arguments.data {
         return Err(Error::failed(format!("the local stack is not running in `{}`", config.data_dir.display()))
             .hint("start it with `pinpipe local` to remove what it serves, or remove everything with `--data`"));
     }
@@ -98,22 +113,116 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
         // Held until everything is gone: nothing may start in there meanwhile.
         return remove_data(config, arguments.yes, lock);
     }
-    confirm(arguments.yes, "delete the topics with their records, the streams, the connector and the routes")?;
-    let clients = Clients::new(config).await?;
-    let mut resources = Vec::new();
+    remove_resources(config, arguments, printer).await
+}
+
+async fn remove_resources(config: &Config, arguments: &DestroyArguments, printer: &Printer) -> Result<DestroyReport> {
     let progress = printer.progress("removing", None);
-    for resource in Resource::all().into_iter().rev() {
-        let removed = resource.delete(&clients).await?;
-        progress.add(1);
-        resources.push(Removed { type_name: resource.type_name(), name: resource.name(config), removed });
+    let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
+    let outcome = on_stack(&stack, arguments, printer).await;
+    progress.finish();
+    stack.close().await;
+    outcome
+}
+
+async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer) -> Result<DestroyReport> {
+    let chosen = arguments.selection.chosen(&stack.graph)?;
+    let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+    let is_ours = |position: usize| chosen[position] && readings[position].as_ref().is_some_and(is_there_and_ours);
+    if let Some(account) = &stack.account {
+        check_dependents(stack, &chosen, &account.state.keys().await)?;
+        account.may_lose_data.set(arguments.data);
+        let holding = stack.graph.resources.iter().enumerate().filter(|(position, resource)| is_ours(*position) && resource.holds_data());
+        let holding: Vec<String> = holding
+            .map(|(position, resource)| {
+                let detail = readings[position].as_ref().map(Reading::reason).unwrap_or_default();
+                format!("{} {} ({detail})", resource.kind(), resource.name())
+            })
+            .collect();
+        for (position, resource) in stack.graph.resources.iter().enumerate() {
+            if is_ours(position)
+                && !arguments.data
+                && let Some(held) = resource.held_back().await?
+            {
+                return Err(Error::failed(format!("{} `{}` still holds {held}", resource.kind(), resource.name()))
+                    .hint(format!("`--data` removes it with its data, `--skip {}` keeps it; nothing was removed", resource.key())));
+            }
+        }
+        let count = (0..chosen.len()).filter(|position| is_ours(*position)).count();
+        if count > 0 {
+            let with_data = if holding.is_empty() { String::new() } else { format!(", with all records of {}", holding.join(", ")) };
+            confirm(arguments.yes, &format!("remove {count} resources from account {}{with_data}", account.id))?;
+        }
+    } else {
+        confirm(arguments.yes, "delete the topics with their records, the streams, the connector and the routes")?;
     }
-    Ok(DestroyReport { resources, data_dir: None })
+    let visits = stack
+        .graph
+        .walk(Order::Dependents, stack.at_once, |position, resource| {
+            let (is_ours, chosen) = (&is_ours, &chosen);
+            async move {
+                // Locally nothing is anybody else's, and deleting what is not there does no harm.
+                let is_found = is_ours(position) || stack.account.is_none() && chosen[position];
+                let container = resource.lies_in().and_then(|key| stack.graph.position(&key));
+                let removed = match (&stack.account, container.filter(|container| is_ours(*container))) {
+                    _ if !is_found => false,
+                    // It goes when that goes.
+                    (Some(account), Some(_)) => {
+                        account.state.forget(&resource.key()).await?;
+                        true
+                    }
+                    _ => remove(stack.account.as_deref(), resource).await?,
+                };
+                if removed && stack.account.is_some() {
+                    printer.note(format!("deleted {} {}", resource.kind(), resource.name()));
+                }
+                Ok(Removed { type_name: resource.kind(), name: resource.name(), removed })
+            }
+            .boxed_local()
+        })
+        .await;
+    let mut resources = stack.all_done(visits)?;
+    if let Some(account) = &stack.account {
+        for key in account.state.keys().await {
+            // What was remembered and is not there any more.
+            if let Some(position) = stack.graph.position(&key)
+                && chosen[position]
+                && !is_ours(position)
+            {
+                account.state.forget(&key).await?;
+            }
+        }
+        account.state.remove_if_empty().await?;
+        resources.retain(|removed| removed.removed);
+    }
+    // In the order of removing.
+    resources.reverse();
+    Ok(DestroyReport { resources, data_dir: None, is_told: stack.account.is_some() })
+}
+
+/// Refuses to take away what something that stays needs.
+fn check_dependents(stack: &Stack, chosen: &[bool], remembered: &[String]) -> Result<()> {
+    for (position, resource) in stack.graph.resources.iter().enumerate() {
+        if chosen[position] || !remembered.contains(&resource.key()) {
+            continue;
+        }
+        if let Some(need) = stack.graph.needs(position).iter().find(|need| chosen[**need] && stack.graph.resources[**need].is_removable()) {
+            let (need, key) = (stack.graph.resources[*need].key(), resource.key());
+            return Err(Error::failed(format!("`{need}` is needed by `{key}`, which is to stay"))
+                .hint(format!("remove both (`--only {need},{key}`), or keep both (`--skip {need}`); nothing was removed")));
+        }
+    }
+    Ok(())
+}
+
+fn is_there_and_ours(reading: &Reading) -> bool {
+    reading.exists && reading.is_ours
 }
 
 fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
-        return Ok(DestroyReport { resources: Vec::new(), data_dir: None });
+        return Ok(DestroyReport { resources: Vec::new(), data_dir: None, is_told: false });
     }
     if !MARKS.iter().any(|mark| folder.join(mark).is_file()) {
         return Err(Error::failed(format!("`{}` does not look like a data folder of pinpipe", folder.display()))
@@ -132,21 +241,5 @@ fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<Des
     let _ = std::fs::remove_file(folder.join("local.lock"));
     drop(lock);
     let _ = std::fs::remove_dir(folder);
-    Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()) })
-}
-
-/// Asks on a terminal; elsewhere only `--yes` will do.
-fn confirm(yes: bool, what: &str) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::usage(format!("this would {what}")).hint("say `--yes` to do it without being asked"));
-    }
-    let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "This will {what}. Type yes to go on: ");
-    let _ = stderr.flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Error::failed("not confirmed: nothing was removed")) }
+    Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()), is_told: false })
 }

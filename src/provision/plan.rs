@@ -1,29 +1,29 @@
-//! Planning and applying.
+//! A plan as data and as a table: what is to be done, why, and what it costs.
 
-use clap::Args;
 use serde::Serialize;
 
-use super::resource::{Action, Clients, Resource, State};
-use crate::config::Config;
-use crate::error::Result;
-use crate::output::{Printer, Report, Table};
-
-/// What `provision` is told.
-#[derive(Debug, Args, Default)]
-pub struct ProvisionArguments {
-    /// Show what would be done, change nothing
-    #[arg(long)]
-    pub plan: bool,
-}
+use super::price::{Cost, MONTH_HOURS, Prices};
+use super::resource::{Action, Reading, Resource};
+use crate::output::{Report, Table};
 
 /// One line of a plan.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Step {
+    pub key: String,
     #[serde(rename = "type")]
     pub type_name: &'static str,
     pub name: String,
     #[serde(flatten)]
-    pub state: State,
+    pub reading: Reading,
+    #[serde(flatten)]
+    pub cost: Cost,
+}
+
+impl Step {
+    pub fn new(resource: &dyn Resource, reading: Reading, prices: &Prices) -> Self {
+        let cost = prices.cost(&resource.priced());
+        Self { key: resource.key(), type_name: resource.kind(), name: resource.name(), reading, cost }
+    }
 }
 
 /// A plan, or what came of it.
@@ -31,74 +31,75 @@ pub struct Step {
 pub struct PlanReport {
     pub applied: bool,
     pub steps: Vec<Step>,
+    /// All resources together, once the plan is carried out.
+    pub cost: Cost,
+    /// What the costs are; absent where nothing costs anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prices: Option<String>,
 }
 
 impl PlanReport {
+    pub fn new(applied: bool, steps: Vec<Step>, prices: &Prices) -> Self {
+        let stays = steps.iter().filter(|step| applied || step.reading.action != Action::Delete);
+        let cost = stays.map(|step| step.cost).fold(Cost::NOTHING, Cost::plus);
+        let prices = (cost != Cost::NOTHING).then(|| prices.note());
+        Self { applied, steps, cost, prices }
+    }
+
     /// Steps that change something.
     pub fn changes(&self) -> usize {
-        self.steps.iter().filter(|step| step.state.action != Action::Keep).count()
+        self.steps.iter().filter(|step| step.reading.action != Action::Keep).count()
+    }
+}
+
+/// The action for people: as planned, or as done.
+fn action_text(action: Action, applied: bool) -> &'static str {
+    match (action, applied) {
+        (Action::Create, false) => "create",
+        (Action::Create, true) => "created",
+        (Action::Update, false) => "update",
+        (Action::Update, true) => "updated",
+        (Action::Recreate, false) => "recreate",
+        (Action::Recreate, true) => "recreated",
+        (Action::Delete, false) => "delete",
+        (Action::Delete, true) => "deleted",
+        (Action::Wait, false) => "wait",
+        (Action::Wait, true) => "waited",
+        (Action::Keep, _) => "no change",
+        (Action::Foreign, _) => "not ours",
     }
 }
 
 impl Report for PlanReport {
     fn text(&self) -> String {
-        let mut table = Table::new(["", "type", "name", "why"]);
+        let is_priced = self.cost != Cost::NOTHING;
+        let mut headers = vec!["", "type", "name", "why"];
+        if is_priced {
+            headers.extend(["$ an hour", "$ a month"]);
+        }
+        let mut table = Table::new(headers);
         for step in &self.steps {
-            let action = match (step.state.action, self.applied) {
-                (Action::Create, false) => "create",
-                (Action::Create, true) => "created",
-                (Action::Update, false) => "update",
-                (Action::Update, true) => "updated",
-                (Action::Keep, _) => "no change",
-            };
-            table.row([action, step.type_name, &step.name, &step.state.reason]);
+            let mut row = vec![
+                action_text(step.reading.action, self.applied).to_string(),
+                step.type_name.into(),
+                step.name.clone(),
+                step.reading.reason(),
+            ];
+            if is_priced {
+                row.extend([step.cost.text(1.0), step.cost.text(MONTH_HOURS)]);
+            }
+            table.row(row);
         }
         let changes = self.changes();
-        let summary = match (changes, self.applied) {
+        let mut summary = match (changes, self.applied) {
             (0, _) => "nothing to change".to_string(),
             (changes, false) => format!("{changes} to change; `pinpipe provision` does it"),
             (changes, true) => format!("{changes} changed"),
         };
+        if let Some(prices) = &self.prices {
+            let (hour, month) = (self.cost.text(1.0), self.cost.text(MONTH_HOURS));
+            summary.push_str(&format!("\nall of it costs {hour} an hour, {month} a month ({prices})"));
+        }
         format!("{}\n{summary}", table.render())
     }
-}
-
-async fn plan(clients: &Clients) -> Result<Vec<(Resource, Step)>> {
-    let mut steps = Vec::new();
-    for resource in Resource::all() {
-        let state = resource.read(clients).await?;
-        steps.push((resource, Step { type_name: resource.type_name(), name: resource.name(&clients.config), state }));
-    }
-    Ok(steps)
-}
-
-/// Makes everything that is missing and mends what differs; repeating it changes nothing.
-///
-/// # Errors
-/// The first resource that cannot be read or made; what was made before stays, and the
-/// next run goes on from there.
-pub async fn apply(config: &Config, printer: &Printer) -> Result<PlanReport> {
-    let clients = Clients::new(config).await?;
-    let steps = plan(&clients).await?;
-    let progress = printer.progress("provisioning", Some(steps.len() as u64));
-    for (resource, step) in &steps {
-        tracing::info!(action = ?step.state.action, resource = resource.type_name(), name = step.name, reason = step.state.reason);
-        match step.state.action {
-            Action::Create => resource.create(&clients).await?,
-            Action::Update => resource.update(&clients).await?,
-            Action::Keep => {}
-        }
-        progress.add(1);
-    }
-    progress.finish();
-    Ok(PlanReport { applied: true, steps: steps.into_iter().map(|(_, step)| step).collect() })
-}
-
-/// `pinpipe provision`.
-pub async fn provision(config: &Config, arguments: &ProvisionArguments, printer: &Printer) -> Result<PlanReport> {
-    if !arguments.plan {
-        return apply(config, printer).await;
-    }
-    let clients = Clients::new(config).await?;
-    Ok(PlanReport { applied: false, steps: plan(&clients).await?.into_iter().map(|(_, step)| step).collect() })
 }

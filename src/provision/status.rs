@@ -1,19 +1,31 @@
-//! `pinpipe status`: what is there.
+//! `pinpipe status`: what is there, since when, and what it has cost.
 
+use chrono::Utc;
 use serde::Serialize;
 
-use super::resource::{Clients, Resource};
+use super::price::{Cost, Prices};
+use super::resource::Action;
+use super::selection::Selection;
+use super::stack::{Purpose, Stack};
 use crate::config::{Addresses, Config, Runtime, Target};
 use crate::error::Result;
-use crate::output::{Report, Table};
+use crate::output::{Printer, Report, Table};
 
 #[derive(Debug, Serialize)]
 struct ResourceStatus {
+    key: String,
     #[serde(rename = "type")]
     type_name: &'static str,
     name: String,
     exists: bool,
+    /// As a plan would have it: `keep` where all is well.
+    action: Action,
     detail: String,
+    /// Since this pipeline's state knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_hours: Option<f64>,
+    #[serde(flatten)]
+    cost: Cost,
 }
 
 /// The report of `status`.
@@ -22,45 +34,97 @@ pub struct StatusReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses: Option<Addresses>,
     resources: Vec<ResourceStatus>,
+    /// What all of it has cost since it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dollars_so_far: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prices: Option<String>,
 }
 
 impl Report for StatusReport {
     fn text(&self) -> String {
-        let mut table = Table::new(["type", "name", "there", "detail"]);
+        let is_priced = self.prices.is_some();
+        let mut headers = vec!["type", "name", "there", "detail"];
+        if is_priced {
+            headers.extend(["age", "$ so far"]);
+        }
+        let mut table = Table::new(headers);
         for resource in &self.resources {
-            table.row([resource.type_name, &resource.name, if resource.exists { "yes" } else { "no" }, &resource.detail]);
+            let there = match (resource.exists, resource.action) {
+                (_, Action::Foreign) => "not ours",
+                (true, Action::Update | Action::Recreate) => "differs",
+                (true, _) => "yes",
+                (false, _) => "no",
+            };
+            let mut row = vec![resource.type_name.to_string(), resource.name.clone(), there.into(), resource.detail.clone()];
+            if is_priced {
+                let age = resource.age_hours.unwrap_or(0.0);
+                row.push(resource.age_hours.map(age_text).unwrap_or_default());
+                row.push(resource.cost.text(age));
+            }
+            table.row(row);
         }
-        match &self.addresses {
-            Some(addresses) => format!(
-                "{}\nkafka {}, gateway http://{}, kinesis http://{}, control http://{}",
-                table.render(),
-                addresses.kafka,
-                addresses.gateway,
-                addresses.kinesis,
-                addresses.control
-            ),
-            None => table.render(),
+        let mut text = table.render();
+        if let Some(addresses) = &self.addresses {
+            text.push_str(&format!(
+                "\nkafka {}, gateway http://{}, kinesis http://{}, control http://{}",
+                addresses.kafka, addresses.gateway, addresses.kinesis, addresses.control
+            ));
         }
+        if let (Some(dollars), Some(prices)) = (self.dollars_so_far, &self.prices) {
+            text.push_str(&format!("\nabout ${dollars:.2} so far ({prices})"));
+        }
+        text
+    }
+}
+
+fn age_text(hours: f64) -> String {
+    match hours {
+        hours if hours < 1.0 => format!("{:.0} min", hours * 60.0),
+        hours if hours < 48.0 => format!("{hours:.1} h"),
+        hours => format!("{:.1} days", hours / 24.0),
     }
 }
 
 /// Reads every resource.
 ///
 /// # Errors
-/// The local stack is not running or cannot be asked.
-pub async fn status(config: &Config) -> Result<StatusReport> {
-    let clients = Clients::new(config).await?;
+/// The local stack is not running or cannot be asked; no credentials for AWS.
+pub async fn status(config: &Config, selection: &Selection, printer: &Printer) -> Result<StatusReport> {
+    let progress = printer.progress("reading", None);
+    let stack = Stack::open(config, Purpose::Look, progress.clone()).await?;
+    let report = read(config, selection, &stack).await;
+    progress.finish();
+    stack.close().await;
+    report
+}
+
+async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<StatusReport> {
+    let prices = Prices::built_in();
+    let chosen = selection.chosen(&stack.graph)?;
+    let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
     let mut resources = Vec::new();
-    for resource in Resource::all() {
-        let state = resource.read(&clients).await?;
+    for ((resource, reading), is_chosen) in stack.graph.resources.iter().zip(readings).zip(chosen) {
+        let Some(reading) = reading.filter(|_| is_chosen) else { continue };
+        let entry = match &stack.account {
+            Some(account) if reading.exists && reading.is_ours => account.state.entry(&resource.key()).await,
+            _ => None,
+        };
+        let age_hours = entry.map(|entry| (Utc::now() - entry.begun_at).num_seconds() as f64 / 3600.0);
         resources.push(ResourceStatus {
-            type_name: resource.type_name(),
-            name: resource.name(config),
-            exists: state.exists,
-            detail: state.reason,
+            key: resource.key(),
+            type_name: resource.kind(),
+            name: resource.name(),
+            exists: reading.exists,
+            action: reading.action,
+            detail: reading.reason(),
+            age_hours,
+            cost: prices.cost(&resource.priced()),
         });
     }
     let addresses =
         if config.target == Target::Local { Runtime::read(&config.data_dir).ok().map(|runtime| runtime.addresses) } else { None };
-    Ok(StatusReport { addresses, resources })
+    let is_priced = stack.account.is_some();
+    let so_far = resources.iter().filter_map(|resource| Some(resource.age_hours? * resource.cost.dollars_per_hour)).sum();
+    Ok(StatusReport { addresses, resources, dollars_so_far: is_priced.then_some(so_far), prices: is_priced.then(|| prices.note()) })
 }

@@ -1,143 +1,219 @@
-//! What is provisioned: one file for each kind of resource, all with the same verbs.
+//! What is provisioned on AWS: one file for each kind of resource, all with the same verbs.
 
-mod connector;
-mod routes;
-mod stream;
-mod topic;
+pub mod address;
+pub mod airflow;
+pub mod airflow_requirements;
+pub mod api;
+pub mod api_key;
+pub mod bucket;
+pub mod client;
+pub mod cluster;
+pub mod connector;
+pub mod instance_profile;
+pub mod key_pair;
+pub mod network;
+pub mod plugin;
+pub mod plugin_object;
+pub mod proxy_secret;
+pub mod role;
+pub mod s3_endpoint;
+pub mod security_group;
+pub mod stream;
+pub mod topic;
+pub mod usage_plan;
+pub mod worker_configuration;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::config::{Config, Target};
-use crate::control::ControlClient;
-use crate::error::{Error, Result};
-use crate::kafka::Admin;
+use super::account::Account;
+use super::price::Priced;
+use crate::error::Result;
 use crate::record::Kind;
 
 /// What has to be done about a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     Create,
     Update,
+    /// It differs in what cannot be changed: it goes, and is made anew.
+    Recreate,
+    /// The configuration does not ask for it any more.
+    Delete,
+    /// It is being made or changed already, by an earlier run or by AWS.
+    Wait,
     Keep,
+    /// Something of that name is there that pinpipe did not make.
+    Foreign,
 }
 
 /// How a resource stands: what has to be done about it, and why.
 #[derive(Debug, Clone, Serialize)]
-pub struct State {
+pub struct Reading {
     pub exists: bool,
+    /// False: it is used, but pinpipe did not make it and never removes it.
+    pub is_ours: bool,
     pub action: Action,
-    pub reason: String,
+    /// Why, or how it is doing: one remark each.
+    pub reasons: Vec<String>,
 }
 
-impl State {
-    fn missing() -> Self {
-        Self { exists: false, action: Action::Create, reason: "it is not there".into() }
+impl Reading {
+    pub fn missing() -> Self {
+        Self { exists: false, is_ours: true, action: Action::Create, reasons: vec!["it is not there".into()] }
     }
 
-    fn good(reason: impl Into<String>) -> Self {
-        Self { exists: true, action: Action::Keep, reason: reason.into() }
+    /// It is there as it should be; `detail` says how it is doing.
+    pub fn good(detail: impl Into<String>) -> Self {
+        Self { exists: true, is_ours: true, action: Action::Keep, reasons: vec![detail.into()] }
     }
 
-    fn differs(reason: impl Into<String>) -> Self {
-        Self { exists: true, action: Action::Update, reason: reason.into() }
+    /// It is there without pinpipe having made it, and is used as it is.
+    pub fn found(detail: impl Into<String>) -> Self {
+        Self { is_ours: false, ..Self::good(detail) }
+    }
+
+    pub fn waiting(state: impl Into<String>) -> Self {
+        Self { exists: true, is_ours: true, action: Action::Wait, reasons: vec![state.into()] }
+    }
+
+    pub fn recreate(reasons: Vec<String>) -> Self {
+        Self { exists: true, is_ours: true, action: Action::Recreate, reasons }
+    }
+
+    pub fn foreign() -> Self {
+        Self { exists: true, is_ours: false, action: Action::Foreign, reasons: vec!["it is there, but pinpipe did not make it".into()] }
+    }
+
+    /// What differs, or `detail` where nothing does.
+    pub fn compared(differences: Vec<String>, detail: impl Into<String>) -> Self {
+        if differences.is_empty() {
+            return Self::good(detail);
+        }
+        Self { exists: true, is_ours: true, action: Action::Update, reasons: differences }
+    }
+
+    /// All remarks as one text.
+    pub fn reason(&self) -> String {
+        self.reasons.join("; ")
     }
 }
 
-/// The clients that resources are read and changed with.
-pub struct Clients {
-    pub config: Config,
-    pub kafka: Admin,
-    pub kinesis: aws_sdk_kinesis::Client,
-    pub control: ControlClient,
-}
+/// A resource of the pipeline. Every verb may be repeated: making what is there and
+/// removing what is not there do no harm.
+#[async_trait(?Send)]
+pub trait Resource {
+    /// Its key in the state, and what `--only` and `--skip` take: `role-client`.
+    fn key(&self) -> String;
 
-impl Clients {
-    /// # Errors
-    /// No local stack is running; the target is aws.
-    pub async fn new(config: &Config) -> Result<Self> {
-        if config.target == Target::Aws {
-            return Err(Error::failed("provisioning an AWS account is not part of this version")
-                .hint("on target aws the other commands work against what is there already: name its endpoints in the configuration, then `pinpipe doctor`"));
-        }
-        let control = ControlClient::new(config)?;
-        Ok(Self { config: config.clone(), kafka: Admin::new(config)?, kinesis: crate::aws::kinesis(config).await?, control })
-    }
-}
+    /// Its kind, for people: `role`.
+    fn kind(&self) -> &'static str;
 
-/// A resource of the pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resource {
-    Topic(Kind),
-    Stream(Kind),
-    Connector,
-    Routes,
-}
+    /// Its name where it lives.
+    fn name(&self) -> String;
 
-impl Resource {
-    /// All of them, each after what it needs.
-    pub fn all() -> Vec<Resource> {
-        let topics = Kind::ALL.map(Resource::Topic);
-        let streams = Kind::ALL.map(Resource::Stream);
-        topics.into_iter().chain(streams).chain([Resource::Connector, Resource::Routes]).collect()
+    /// Keys of what must be there before it.
+    fn needs(&self) -> Vec<String> {
+        Vec::new()
     }
 
-    /// Its kind, for people.
-    pub fn type_name(self) -> &'static str {
-        match self {
-            Self::Topic(_) => "topic",
-            Self::Stream(_) => "stream",
-            Self::Connector => "connector",
-            Self::Routes => "routes",
-        }
+    /// Keys of what it cannot outlive: when one of those is made anew, so is this.
+    fn falls_with(&self) -> Vec<String> {
+        Vec::new()
     }
 
-    /// Its name.
-    pub fn name(self, config: &Config) -> String {
-        match self {
-            Self::Topic(kind) => config.topic(kind),
-            Self::Stream(kind) => config.stream_name(kind),
-            Self::Connector => config.connector_name(),
-            Self::Routes => "gateway".into(),
-        }
+    /// False: it is only looked at, never made or removed.
+    fn is_removable(&self) -> bool {
+        true
     }
 
-    /// Compares what is there with what is wanted.
-    pub async fn read(self, clients: &Clients) -> Result<State> {
-        match self {
-            Self::Topic(kind) => topic::read(clients, kind).await,
-            Self::Stream(kind) => stream::read(clients, kind).await,
-            Self::Connector => connector::read(clients).await,
-            Self::Routes => routes::read(clients).await,
-        }
+    /// Key of what it lies inside of: it goes when that goes, without a call of its own.
+    fn lies_in(&self) -> Option<String> {
+        None
     }
 
-    /// Makes it.
-    pub async fn create(self, clients: &Clients) -> Result<()> {
-        match self {
-            Self::Topic(kind) => topic::create(clients, kind).await,
-            Self::Stream(kind) => stream::create(clients, kind).await,
-            Self::Connector => connector::put(clients).await,
-            Self::Routes => routes::create(clients).await,
-        }
+    /// Whether the configuration asks for it. What is not wanted and there is deleted.
+    fn is_wanted(&self) -> bool {
+        true
     }
+
+    /// Whether making it anew loses records: done only where the user says so.
+    fn holds_data(&self) -> bool {
+        false
+    }
+
+    /// What it holds that removing it would lose and that nobody can make again.
+    async fn held_back(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// What it costs, by lines of the price table.
+    fn priced(&self) -> Vec<Priced> {
+        Vec::new()
+    }
+
+    /// Compares what is there with what is wanted. Changes nothing.
+    async fn read(&self) -> Result<Reading>;
+
+    /// Makes it, bare where it must be: what `read` still finds different, `update` mends.
+    async fn create(&self) -> Result<()>;
 
     /// Changes it into what is wanted.
-    pub async fn update(self, clients: &Clients) -> Result<()> {
-        match self {
-            Self::Connector => connector::put(clients).await,
-            // Nothing of these can differ and be changed: `read` never asks for it.
-            Self::Topic(_) | Self::Stream(_) | Self::Routes => Ok(()),
-        }
+    async fn update(&self) -> Result<()>;
+
+    /// Waits until it can be used.
+    async fn wait(&self) -> Result<()> {
+        Ok(())
     }
 
-    /// Removes it. `false`: it was not there.
-    pub async fn delete(self, clients: &Clients) -> Result<bool> {
-        match self {
-            Self::Topic(kind) => clients.kafka.delete(&clients.config.topic(kind)).await,
-            Self::Stream(kind) => stream::delete(clients, kind).await,
-            Self::Connector => clients.control.delete_connector(&clients.config.connector_name()).await,
-            Self::Routes => clients.control.delete_routes().await,
-        }
+    /// Removes it and waits until it is gone. `false`: it was not there, or is not ours.
+    async fn delete(&self) -> Result<bool>;
+}
+
+/// Every resource of a pipeline on AWS, those that the configuration does not ask for too.
+pub fn all(account: &Rc<Account>) -> Vec<Box<dyn Resource>> {
+    use security_group::Member;
+    let own = || account.clone();
+    let mut all: Vec<Box<dyn Resource>> = vec![Box::new(network::Network { account: own() })];
+    for member in [Member::Client, Member::Cluster, Member::Airflow] {
+        all.push(Box::new(security_group::Group { member, account: own() }));
     }
+    all.push(Box::new(s3_endpoint::S3Endpoint { account: own() }));
+    for holder in role::Holder::ALL {
+        all.push(Box::new(role::Role { holder, account: own() }));
+    }
+    all.push(Box::new(instance_profile::InstanceProfile { account: own() }));
+    all.push(Box::new(key_pair::KeyPair { account: own() }));
+    all.push(Box::new(proxy_secret::ProxySecret { account: own() }));
+    all.push(Box::new(bucket::Bucket { purpose: bucket::Use::Lake, account: own() }));
+    all.push(Box::new(plugin_object::PluginObject { account: own() }));
+    all.push(Box::new(cluster::Cluster { account: own() }));
+    all.push(Box::new(client::Client { account: own() }));
+    all.push(Box::new(address::Address { account: own() }));
+    for kind in Kind::ALL {
+        all.push(Box::new(topic::Topic { kind, account: own() }));
+    }
+    all.push(Box::new(plugin::Plugin { account: own() }));
+    all.push(Box::new(worker_configuration::WorkerConfiguration { account: own() }));
+    all.push(Box::new(connector::Connector { account: own() }));
+    for kind in Kind::ALL {
+        all.push(Box::new(stream::Stream { kind, account: own() }));
+    }
+    all.push(Box::new(api::Api { account: own() }));
+    all.push(Box::new(api_key::ApiKey { account: own() }));
+    all.push(Box::new(usage_plan::UsagePlan { account: own() }));
+    all.push(Box::new(bucket::Bucket { purpose: bucket::Use::Airflow, account: own() }));
+    all.push(Box::new(airflow_requirements::Requirements { account: own() }));
+    all.push(Box::new(airflow::Airflow { account: own() }));
+    all
+}
+
+/// Names of the properties that differ, in order.
+pub fn changed_keys(existing: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<String> {
+    let keys: BTreeSet<&String> = wanted.keys().chain(existing.keys()).collect();
+    keys.into_iter().filter(|key| wanted.get(*key) != existing.get(*key)).cloned().collect()
 }

@@ -1,60 +1,214 @@
-//! A Kinesis stream.
+//! Kinesis streams, provisioned or on demand.
 
-use std::time::Duration;
+use std::rc::Rc;
 
-use aws_sdk_kinesis::types::StreamStatus;
-use backon::{ConstantBuilder, Retryable};
+use async_trait::async_trait;
+use aws_sdk_kinesis::types::{ScalingType, StreamDescriptionSummary, StreamMode as Mode, StreamModeDetails, StreamStatus};
 
-use super::{Clients, State};
-use crate::aws::failure;
-use crate::error::{Error, Result};
+use super::{Reading, Resource};
+use crate::aws::{Call, code, failed};
+use crate::config::StreamMode;
+use crate::error::{OrFail, Result};
+use crate::provision::account::Account;
+use crate::provision::price::Priced;
 use crate::record::Kind;
 
-/// How long a new stream may take until it is active.
-const CREATE_CHECKS: usize = 120;
+pub struct Stream {
+    pub kind: Kind,
+    pub account: Rc<Account>,
+}
 
-pub async fn read(clients: &Clients, kind: Kind) -> Result<State> {
-    let name = clients.config.stream_name(kind);
-    match clients.kinesis.describe_stream_summary().stream_name(&name).send().await {
-        Ok(output) => {
-            let shards = output.stream_description_summary.as_ref().map_or(0, |summary| summary.open_shard_count);
-            let wanted = clients.config.kinesis.shards;
-            let remark = if shards == wanted { String::new() } else { format!(" (the configuration says {wanted})") };
-            Ok(State::good(format!("{shards} shards{remark}")))
+/// Key of one kind's stream.
+pub fn key(kind: Kind) -> String {
+    format!("stream-{}", kind.name())
+}
+
+/// How the stream should be and is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Difference {
+    Tags(String),
+    Mode,
+    Shards { from: i32 },
+    RetentionHours { from: i32 },
+}
+
+impl Stream {
+    fn what(&self) -> String {
+        format!("stream `{}`", self.name())
+    }
+
+    fn mode(&self) -> Mode {
+        match self.account.config.kinesis.mode {
+            StreamMode::Provisioned => Mode::Provisioned,
+            StreamMode::OnDemand => Mode::OnDemand,
         }
-        Err(error) if error.as_service_error().is_some_and(|service| service.is_resource_not_found_exception()) => Ok(State::missing()),
-        Err(error) => Err(failure(&format!("cannot read stream `{name}`"), &error)),
+    }
+
+    fn mode_details(&self) -> Result<StreamModeDetails> {
+        StreamModeDetails::builder().stream_mode(self.mode()).build().or_fail(|| "a mode is not whole")
+    }
+
+    fn describe(&self, difference: &Difference) -> String {
+        let wanted = &self.account.config.kinesis;
+        match difference {
+            Difference::Tags(text) => text.clone(),
+            Difference::Mode => format!("it is not {}", self.mode().as_str()),
+            Difference::Shards { from } => format!("it has {from} shards, not {}", wanted.shards),
+            Difference::RetentionHours { from } => format!("it keeps records for {from} hours, not {}", wanted.retention_hours),
+        }
+    }
+
+    async fn find(&self) -> Result<Option<StreamDescriptionSummary>> {
+        match self.account.kinesis.describe_stream_summary().stream_name(self.name()).send().await {
+            Ok(found) => Ok(found.stream_description_summary),
+            Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
+            Err(error) => Err(failed(Call("kinesis:DescribeStreamSummary", &self.what()), &error)),
+        }
+    }
+
+    async fn tags(&self) -> Result<Vec<(String, String)>> {
+        let found = self.account.kinesis.list_tags_for_stream().stream_name(self.name()).send().await;
+        let found = found.map_err(|error| failed(Call("kinesis:ListTagsForStream", &self.what()), &error))?;
+        Ok(found.tags().iter().map(|tag| (tag.key().to_string(), tag.value().unwrap_or_default().to_string())).collect())
+    }
+
+    fn differences(&self, found: &StreamDescriptionSummary, tags: &[(String, String)]) -> Vec<Difference> {
+        let wanted = &self.account.config.kinesis;
+        let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut differences: Vec<Difference> = self.account.tag_differences(&self.key(), pairs).into_iter().map(Difference::Tags).collect();
+        let mode = found.stream_mode_details().map(|details| details.stream_mode().clone()).unwrap_or(Mode::Provisioned);
+        if mode != self.mode() {
+            differences.push(Difference::Mode);
+        } else if mode == Mode::Provisioned && found.open_shard_count() != wanted.shards {
+            differences.push(Difference::Shards { from: found.open_shard_count() });
+        }
+        if found.retention_period_hours() != wanted.retention_hours as i32 {
+            differences.push(Difference::RetentionHours { from: found.retention_period_hours() });
+        }
+        differences
+    }
+
+    async fn mend(&self, difference: &Difference, arn: &str) -> Result<()> {
+        let (kinesis, wanted, name) = (&self.account.kinesis, &self.account.config.kinesis, self.name());
+        match difference {
+            Difference::Tags(_) => {
+                let tags = self.account.tags(&self.key()).into_iter().collect();
+                let put = kinesis.add_tags_to_stream().stream_name(name).set_tags(Some(tags)).send().await;
+                put.map_err(|error| failed(Call("kinesis:AddTagsToStream", &self.what()), &error))?;
+            }
+            Difference::Mode => {
+                let put = kinesis.update_stream_mode().stream_arn(arn).stream_mode_details(self.mode_details()?).send().await;
+                put.map_err(|error| failed(Call("kinesis:UpdateStreamMode", &self.what()), &error))?;
+            }
+            Difference::Shards { from } => {
+                // A stream at most doubles or halves in one step; the next reading takes the next.
+                let step = wanted.shards.clamp((from + 1) / 2, from * 2);
+                let put = kinesis.update_shard_count().stream_name(name).target_shard_count(step).scaling_type(ScalingType::UniformScaling);
+                put.send().await.map_err(|error| failed(Call("kinesis:UpdateShardCount", &self.what()), &error))?;
+            }
+            Difference::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
+                let put =
+                    kinesis.increase_stream_retention_period().stream_name(name).retention_period_hours(wanted.retention_hours as i32);
+                put.send().await.map_err(|error| failed(Call("kinesis:IncreaseStreamRetentionPeriod", &self.what()), &error))?;
+            }
+            Difference::RetentionHours { .. } => {
+                let put =
+                    kinesis.decrease_stream_retention_period().stream_name(name).retention_period_hours(wanted.retention_hours as i32);
+                put.send().await.map_err(|error| failed(Call("kinesis:DecreaseStreamRetentionPeriod", &self.what()), &error))?;
+            }
+        }
+        Ok(())
     }
 }
 
-pub async fn create(clients: &Clients, kind: Kind) -> Result<()> {
-    let name = clients.config.stream_name(kind);
-    let created = clients.kinesis.create_stream().stream_name(&name).shard_count(clients.config.kinesis.shards).send().await;
-    if let Err(error) = created {
-        let exists = error.as_service_error().is_some_and(|service| service.is_resource_in_use_exception());
-        if !exists {
-            return Err(failure(&format!("cannot create stream `{name}`"), &error));
+#[async_trait(?Send)]
+impl Resource for Stream {
+    fn key(&self) -> String {
+        key(self.kind)
+    }
+
+    fn kind(&self) -> &'static str {
+        "stream"
+    }
+
+    fn name(&self) -> String {
+        self.account.config.stream_name(self.kind)
+    }
+
+    fn holds_data(&self) -> bool {
+        true
+    }
+
+    fn priced(&self) -> Vec<Priced> {
+        match self.account.config.kinesis.mode {
+            StreamMode::Provisioned => vec![Priced::new("kinesis-shard", self.account.config.kinesis.shards)],
+            StreamMode::OnDemand => vec![Priced::new("kinesis-on-demand-stream", 1)],
         }
     }
-    let check = || async {
-        let output = clients
-            .kinesis
-            .describe_stream_summary()
-            .stream_name(&name)
-            .send()
-            .await
-            .map_err(|error| failure(&format!("cannot read stream `{name}`"), &error))?;
-        let status = output.stream_description_summary.map(|summary| summary.stream_status);
-        if status == Some(StreamStatus::Active) { Ok(()) } else { Err(Error::failed(format!("stream `{name}` is not active yet"))) }
-    };
-    check.retry(ConstantBuilder::default().with_delay(Duration::from_secs(1)).with_max_times(CREATE_CHECKS)).await
-}
 
-pub async fn delete(clients: &Clients, kind: Kind) -> Result<bool> {
-    let name = clients.config.stream_name(kind);
-    match clients.kinesis.delete_stream().stream_name(&name).send().await {
-        Ok(_) => Ok(true),
-        Err(error) if error.as_service_error().is_some_and(|service| service.is_resource_not_found_exception()) => Ok(false),
-        Err(error) => Err(failure(&format!("cannot delete stream `{name}`"), &error)),
+    async fn read(&self) -> Result<Reading> {
+        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        if *found.stream_status() != StreamStatus::Active {
+            return Ok(Reading::waiting(found.stream_status().as_str()));
+        }
+        let tags = self.tags().await?;
+        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+            return Ok(Reading::foreign());
+        }
+        self.account.state.note(&self.key(), &self.name(), &[("arn", found.stream_arn())]).await?;
+        let differences = self.differences(&found, &tags);
+        let detail = format!("{} shards, {} hours", found.open_shard_count(), found.retention_period_hours());
+        Ok(Reading::compared(differences.iter().map(|difference| self.describe(difference)).collect(), detail))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let wanted = &self.account.config.kinesis;
+        let request = self.account.kinesis.create_stream().stream_name(self.name()).stream_mode_details(self.mode_details()?);
+        let request = request.set_tags(Some(self.account.tags(&self.key()).into_iter().collect()));
+        let request = match wanted.mode {
+            StreamMode::Provisioned => request.shard_count(wanted.shards),
+            StreamMode::OnDemand => request,
+        };
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == "ResourceInUseException" => Ok(()),
+            Err(error) => Err(failed(Call("kinesis:CreateStream", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(found) = self.find().await? else { return Ok(()) };
+        for difference in self.differences(&found, &self.tags().await?) {
+            self.mend(&difference, found.stream_arn()).await?;
+            self.wait().await?;
+        }
+        Ok(())
+    }
+
+    async fn wait(&self) -> Result<()> {
+        let check = || async {
+            let status = self.find().await?.map(|found| found.stream_status().clone());
+            Ok(status.filter(|status| *status != StreamStatus::Active).map(|status| status.as_str().to_string()))
+        };
+        self.account.until_done(&self.what(), check).await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(found) = self.find().await? else { return Ok(false) };
+        if *found.stream_status() != StreamStatus::Deleting {
+            let tags = self.tags().await?;
+            if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+                return Ok(false);
+            }
+            match self.account.kinesis.delete_stream().stream_name(self.name()).enforce_consumer_deletion(true).send().await {
+                Err(error) if code(&error) != "ResourceNotFoundException" => {
+                    return Err(failed(Call("kinesis:DeleteStream", &self.what()), &error));
+                }
+                _ => {}
+            }
+        }
+        let check = || async { Ok(self.find().await?.map(|found| found.stream_status().as_str().to_string())) };
+        self.account.until_done(&self.what(), check).await?;
+        Ok(true)
     }
 }

@@ -1,0 +1,153 @@
+//! What a failed call to AWS says to people.
+
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::RequestId;
+
+use crate::error::Error;
+
+/// A call that failed: the IAM action it needs, and what it was about.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a>(pub &'a str, pub &'a str);
+
+/// A call that should have made something and failed.
+#[derive(Debug)]
+pub struct Unmade {
+    pub error: Error,
+    /// The call may have had its effect all the same.
+    pub is_unsure: bool,
+}
+
+/// Codes of services that are busy or broken for the moment.
+const BROKEN_CODES: [&str; 5] =
+    ["InternalError", "InternalFailure", "InternalServerError", "InternalServerErrorException", "ServiceUnavailable"];
+
+/// Codes of calls that were refused because there were too many.
+const BUSY_CODES: [&str; 9] = [
+    "BandwidthLimitExceeded",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "TooManyRequestsException",
+];
+
+/// The service's code; empty where no service answered.
+pub fn code<E, R>(error: &SdkError<E, R>) -> &str
+where
+    E: ProvideErrorMetadata,
+{
+    error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default()
+}
+
+/// What a failed call says: the service's code, its message and the request id.
+pub fn describe<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+    SdkError<E, R>: RequestId,
+{
+    let request = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
+    match error.as_service_error() {
+        Some(service) => format!("{}: {}{request}", service.code().unwrap_or("unknown error"), service.message().unwrap_or("no message")),
+        None => format!("{}{request}", causes(error)),
+    }
+}
+
+/// What an error and its causes say, each once.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        cause = error.source();
+    }
+    parts.join(": ")
+}
+
+/// A failed call as an error with the usual advice.
+pub fn failure<E, R>(action: &str, error: &SdkError<E, R>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+    SdkError<E, R>: RequestId,
+{
+    let hint = hint(error).unwrap_or("`pinpipe doctor` tests every connection");
+    Error::failed(action).because(describe(error)).hint(hint).transient(is_transient(error))
+}
+
+/// A failed call that needs a permission, with advice that names it.
+pub fn failed<E, R>(Call(action, on): Call<'_>, error: &SdkError<E, R>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+    SdkError<E, R>: RequestId,
+{
+    let failure = Error::failed(format!("`{action}` for {on} failed")).because(describe(error)).transient(is_transient(error));
+    let code = code(error);
+    if is_denied(code) {
+        return failure
+            .hint(format!("allow the action `{action}` to this user or role, then run the same command again: it goes on from here"));
+    }
+    if code.contains("LimitExceeded") && !BUSY_CODES.contains(&code) || code.contains("QuotaExceeded") {
+        return failure
+            .hint("a quota of the account is used up: ask for more in Service Quotas, or delete what nobody uses, then run again");
+    }
+    failure.hint(hint(error).unwrap_or("run the same command again: it goes on from here"))
+}
+
+impl Unmade {
+    /// A failed call that was to make something.
+    pub fn new<E, R>(call: Call<'_>, error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug + Send + Sync + 'static,
+        SdkError<E, R>: RequestId,
+    {
+        Self { error: failed(call, error), is_unsure: is_transient(error) && !BUSY_CODES.contains(&code(error)) }
+    }
+}
+
+fn is_denied(code: &str) -> bool {
+    matches!(code, "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" | "UnauthorizedException" | "ForbiddenException")
+}
+
+fn is_transient<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    let code = code(error);
+    matches!(error, SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_))
+        || BROKEN_CODES.contains(&code)
+        || BUSY_CODES.contains(&code)
+        || code == "LimitExceededException"
+}
+
+fn hint<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&'static str> {
+    Some(match (error, code(error)) {
+        (SdkError::DispatchFailure(failure), _) if failure.is_other() => {
+            "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, or log in (`aws sso login`)"
+        }
+        (SdkError::DispatchFailure(_) | SdkError::TimeoutError(_), _) => {
+            "is the endpoint up and reachable from here? `pinpipe local` starts the local one; `pinpipe doctor` tests every connection"
+        }
+        (SdkError::ConstructionFailure(_), _) => "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID",
+        (
+            _,
+            "ExpiredTokenException"
+            | "ExpiredToken"
+            | "RequestExpired"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "AuthFailure"
+            | "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch",
+        ) => "the credentials have expired or are wrong: log in again (`aws sso login`) or renew them",
+        (_, code) if is_denied(code) => "this user or role lacks a permission that the message names",
+        (_, "ResourceNotFoundException") => "`pinpipe provision` makes what the pipeline needs",
+        (_, code) if BUSY_CODES.contains(&code) => "AWS refuses so many calls for the moment: wait a minute and run the same command again",
+        _ => return None,
+    })
+}

@@ -1,0 +1,201 @@
+//! `pinpipe provision`: plans, asks, and carries the plan out.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use clap::Args;
+use futures::FutureExt;
+
+use super::converge::{Converged, Permission, check_loss, converge, remove};
+use super::graph::Order;
+use super::plan::{PlanReport, Step};
+use super::price::Prices;
+use super::resource::{Action, Reading, Resource, api, usage_plan};
+use super::selection::Selection;
+use super::stack::{Purpose, Stack, read_one};
+use super::verify::verify_api;
+use crate::config::{ApiAuth, Config, Target};
+use crate::error::{Error, Result};
+use crate::output::{Printer, Report, confirm};
+
+/// What `provision` is told.
+#[derive(Debug, Args, Default)]
+pub struct ProvisionArguments {
+    /// Show what would be done and what it costs, change nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: exit with 3 where there is something to change
+    #[arg(long, requires = "plan")]
+    pub detailed_exit_code: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Make anew also what loses records by it
+    #[arg(long)]
+    pub allow_recreate: bool,
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// Makes everything that is missing and mends what differs; repeating it changes nothing.
+///
+/// # Errors
+/// A resource that cannot be read or made; what was made before stays, and the next run
+/// goes on from there.
+pub async fn apply(config: &Config, printer: &Printer) -> Result<PlanReport> {
+    provision(config, &ProvisionArguments { yes: true, ..ProvisionArguments::default() }, printer).await
+}
+
+/// `pinpipe provision`.
+///
+/// # Errors
+/// As [`apply`]; nobody confirmed.
+pub async fn provision(config: &Config, arguments: &ProvisionArguments, printer: &Printer) -> Result<PlanReport> {
+    let purpose = if arguments.plan { Purpose::Look } else { Purpose::Change };
+    let progress = printer.progress("provisioning", None);
+    let stack = Stack::open(config, purpose, progress.clone()).await?;
+    let outcome = on_stack(config, &stack, arguments, printer).await;
+    progress.finish();
+    stack.close().await;
+    if let Ok(report) = &outcome
+        && config.target == Target::Aws
+        && report.applied
+        && report.steps.iter().any(|step| step.key == api::KEY || step.key == usage_plan::KEY)
+    {
+        if config.api.auth == ApiAuth::None {
+            printer.warn("anybody may post through the API: `api.auth` is \"none\"");
+        }
+        match verify_api(config).await {
+            Ok(text) => printer.note(text),
+            Err(error) => printer.warn(format!("{error}\nhint: {}", error.hint_text().unwrap_or("`pinpipe api status` asks it again"))),
+        }
+    }
+    outcome
+}
+
+async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments, printer: &Printer) -> Result<PlanReport> {
+    let prices = Prices::built_in();
+    let chosen = arguments.selection.chosen(&stack.graph)?;
+    let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+    let plan = report(stack, &prices, false, &chosen, &readings);
+    if arguments.plan || plan.changes() == 0 {
+        return Ok(plan);
+    }
+    check_needs(stack, &chosen, &readings)?;
+    let permission = Permission { may_lose_data: arguments.allow_recreate };
+    for (resource, reading) in stack.graph.resources.iter().zip(&readings) {
+        if let Some(reading) = reading {
+            check_loss(resource.as_ref(), reading, permission)?;
+        }
+    }
+    if config.target == Target::Aws {
+        if !arguments.yes {
+            printer.note(plan.text());
+        }
+        confirm(arguments.yes, &format!("change {} resources of account {}", plan.changes(), account_of(stack)))?;
+    }
+    let done = carry_out(stack, printer, &chosen, &readings, permission).await?;
+    Ok(report(stack, &prices, true, &chosen, &done))
+}
+
+fn account_of(stack: &Stack) -> String {
+    stack.account.as_ref().map(|account| account.id.clone()).unwrap_or_default()
+}
+
+fn report(stack: &Stack, prices: &Prices, applied: bool, chosen: &[bool], readings: &[Option<Reading>]) -> PlanReport {
+    let steps = stack.graph.resources.iter().zip(readings).zip(chosen);
+    let steps = steps
+        .filter(|(_, chosen)| **chosen)
+        .filter_map(|((resource, reading), _)| reading.clone().map(|reading| Step::new(resource.as_ref(), reading, prices)));
+    // What nobody wants and is not there is nobody's business.
+    let shown = steps.filter(|step| step.reading.exists || step.reading.action != Action::Keep);
+    PlanReport::new(applied, shown.collect(), prices)
+}
+
+/// Whether all that the chosen resources need is there or chosen too.
+fn check_needs(stack: &Stack, chosen: &[bool], readings: &[Option<Reading>]) -> Result<()> {
+    for position in (0..chosen.len()).filter(|position| chosen[*position]) {
+        let is_to_be_made = readings[position].as_ref().is_some_and(|reading| !matches!(reading.action, Action::Keep | Action::Delete));
+        for need in stack.graph.needs(position).iter().filter(|need| !chosen[**need]) {
+            let missing = readings[*need].as_ref().is_none_or(|reading| !reading.exists);
+            let needed = &stack.graph.resources[*need];
+            if is_to_be_made && missing && needed.is_wanted() {
+                let key = needed.key();
+                return Err(Error::failed(format!("`{}` needs `{key}`, which is not there", stack.graph.resources[position].key()))
+                    .hint(format!("choose `{key}` too: add `--only {key}`, or take it out of `--skip`")));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn carry_out(
+    stack: &Stack,
+    printer: &Printer,
+    chosen: &[bool],
+    readings: &[Option<Reading>],
+    permission: Permission,
+) -> Result<Vec<Option<Reading>>> {
+    // Whoever needs something that changed is read again: addresses and ids may be others now.
+    let changed = RefCell::new(remove_fallen(stack, chosen, readings).await?);
+    let changed = &changed;
+    let visits = stack
+        .graph
+        .walk(Order::Needs, stack.at_once, |position, resource| {
+            async move {
+                let Some(planned) = readings[position].clone().filter(|_| chosen[position]) else { return Ok(readings[position].clone()) };
+                let is_fallen = planned.action == Action::Recreate;
+                let is_stale = is_fallen || changed.borrow().iter().any(|other| stack.graph.needs(position).contains(other));
+                let (began, why) = (Instant::now(), planned.reasons.clone());
+                let planned = if is_stale { read_one(resource).await? } else { planned };
+                let Converged { action, mut reading } = converge(stack.account.as_deref(), resource, planned, permission).await?;
+                if action != Action::Keep {
+                    let action = if is_fallen { Action::Recreate } else { action };
+                    changed.borrow_mut().insert(position);
+                    say_done(printer, stack, resource, action, began);
+                    reading.reasons = why;
+                    reading.action = action;
+                }
+                Ok(Some(reading))
+            }
+            .boxed_local()
+        })
+        .await;
+    stack.all_done(visits)
+}
+
+/// Removes what is to be made anew, what needs it before it. Returns what went.
+async fn remove_fallen(stack: &Stack, chosen: &[bool], readings: &[Option<Reading>]) -> Result<BTreeSet<usize>> {
+    let is_to_go =
+        |position: usize| chosen[position] && readings[position].as_ref().is_some_and(|reading| reading.action == Action::Recreate);
+    let positions: BTreeSet<usize> = (0..chosen.len()).filter(|position| is_to_go(*position)).collect();
+    let goes = &positions;
+    let visits = stack
+        .graph
+        .walk(Order::Dependents, stack.at_once, |position, resource| {
+            async move {
+                if goes.contains(&position) {
+                    remove(stack.account.as_deref(), resource).await?;
+                }
+                Ok(())
+            }
+            .boxed_local()
+        })
+        .await;
+    stack.all_done(visits)?;
+    Ok(positions)
+}
+
+fn say_done(printer: &Printer, stack: &Stack, resource: &dyn Resource, action: Action, began: Instant) {
+    if stack.account.is_none() {
+        return;
+    }
+    let done = match action {
+        Action::Create => "created",
+        Action::Recreate => "recreated",
+        Action::Delete => "deleted",
+        _ => "updated",
+    };
+    printer.note(format!("{done} {} {} in {:.1} s", resource.kind(), resource.name(), began.elapsed().as_secs_f64()));
+}

@@ -1,0 +1,54 @@
+//! The connector from topics to the lake.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::Clients;
+use crate::error::Result;
+use crate::provision::resource::{Reading, Resource, changed_keys};
+use crate::sink::SinkProperties;
+
+pub struct Connector {
+    pub clients: Rc<Clients>,
+}
+
+#[async_trait(?Send)]
+impl Resource for Connector {
+    fn key(&self) -> String {
+        "connector".into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "connector"
+    }
+
+    fn name(&self) -> String {
+        self.clients.config.connector_name()
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let wanted = self.clients.config.connector_properties();
+        // Properties that are not honoured are found before anything is made.
+        SinkProperties::parse(&wanted)?;
+        let Some(existing) = self.clients.control.connector_config(&self.name()).await? else { return Ok(Reading::missing()) };
+        let changed = changed_keys(&existing, &wanted);
+        if !changed.is_empty() {
+            return Ok(Reading::compared(vec![format!("other properties: {}", changed.join(", "))], ""));
+        }
+        let status = self.clients.control.connector_status(&self.name()).await?;
+        Ok(Reading::good(status.map(|status| status.state).unwrap_or_default()))
+    }
+
+    async fn create(&self) -> Result<()> {
+        self.clients.control.put_connector(&self.name(), &self.clients.config.connector_properties()).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        self.create().await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        self.clients.control.delete_connector(&self.name()).await
+    }
+}

@@ -1,0 +1,43 @@
+//! Resources of the local stack.
+
+mod connector;
+mod routes;
+mod stream;
+mod topic;
+
+use std::rc::Rc;
+
+use super::resource::Resource;
+use crate::config::Config;
+use crate::control::ControlClient;
+use crate::error::Result;
+use crate::kafka::Admin;
+use crate::record::Kind;
+
+/// The clients that they are read and changed with.
+pub struct Clients {
+    pub config: Config,
+    pub kafka: Admin,
+    pub kinesis: aws_sdk_kinesis::Client,
+    pub control: ControlClient,
+}
+
+/// All resources of a local pipeline.
+///
+/// # Errors
+/// No local stack is running.
+pub async fn resources(config: &Config) -> Result<Vec<Box<dyn Resource>>> {
+    let control = ControlClient::new(config)?;
+    let clients =
+        Rc::new(Clients { config: config.clone(), kafka: Admin::new(config)?, kinesis: crate::aws::kinesis(config).await?, control });
+    let mut resources: Vec<Box<dyn Resource>> = Vec::new();
+    for kind in Kind::ALL {
+        resources.push(Box::new(topic::Topic { kind, clients: clients.clone() }));
+    }
+    for kind in Kind::ALL {
+        resources.push(Box::new(stream::Stream { kind, clients: clients.clone() }));
+    }
+    resources.push(Box::new(connector::Connector { clients: clients.clone() }));
+    resources.push(Box::new(routes::Routes { clients }));
+    Ok(resources)
+}

@@ -1,0 +1,48 @@
+//! The gateway's routes.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::Clients;
+use crate::error::Result;
+use crate::provision::resource::{Reading, Resource};
+
+pub struct Routes {
+    pub clients: Rc<Clients>,
+}
+
+#[async_trait(?Send)]
+impl Resource for Routes {
+    fn key(&self) -> String {
+        "routes".into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "routes"
+    }
+
+    fn name(&self) -> String {
+        "gateway".into()
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        Ok(match self.clients.control.routes().await? {
+            Some(deployment) => Reading::good(format!("{} routes", deployment.routes.len())),
+            None => Reading::missing(),
+        })
+    }
+
+    async fn create(&self) -> Result<()> {
+        self.clients.control.deploy_routes().await.map(|_| ())
+    }
+
+    /// Nothing of them can differ.
+    async fn update(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        self.clients.control.delete_routes().await
+    }
+}

@@ -1,0 +1,59 @@
+//! A Kafka topic.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::Clients;
+use crate::error::Result;
+use crate::output::thousands;
+use crate::provision::resource::{Reading, Resource};
+use crate::record::Kind;
+
+pub struct Topic {
+    pub kind: Kind,
+    pub clients: Rc<Clients>,
+}
+
+#[async_trait(?Send)]
+impl Resource for Topic {
+    fn key(&self) -> String {
+        format!("topic-{}", self.kind.name())
+    }
+
+    fn kind(&self) -> &'static str {
+        "topic"
+    }
+
+    fn name(&self) -> String {
+        self.clients.config.topic(self.kind)
+    }
+
+    fn holds_data(&self) -> bool {
+        true
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(topic) = self.clients.kafka.describe(&self.name()).await? else { return Ok(Reading::missing()) };
+        let records: u64 = topic.partitions.iter().map(|partition| partition.end_offset.abs_diff(partition.start_offset)).sum();
+        let wanted = self.clients.config.topics.partitions as usize;
+        let partitions = topic.partitions.len();
+        // Partitions cannot be taken away, and more would move keys: that is left to the owner.
+        let remark = if partitions == wanted { String::new() } else { format!(" (the configuration says {wanted})") };
+        Ok(Reading::good(format!("{partitions} partitions{remark}, {} records", thousands(records))))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let topics = &self.clients.config.topics;
+        self.clients.kafka.create(&self.name(), topics.partitions, topics.replication_factor).await.map(|_| ())
+    }
+
+    /// Nothing of it can differ and be changed: `read` never asks for it.
+    async fn update(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        self.clients.kafka.delete(&self.name()).await
+    }
+}

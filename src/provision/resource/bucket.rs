@@ -1,0 +1,299 @@
+//! Buckets: the lake's, and Airflow's.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, Delete, ObjectIdentifier, PublicAccessBlockConfiguration,
+    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging,
+    VersioningConfiguration,
+};
+
+use super::{Reading, Resource};
+use crate::aws::{Call, code, failed};
+use crate::config::Config;
+use crate::error::{Error, OrFail, Result};
+use crate::provision::account::Account;
+use crate::provision::state::Phase;
+
+/// What a bucket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Lake,
+    Airflow,
+}
+
+impl Use {
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Lake => "bucket",
+            Self::Airflow => "bucket-airflow",
+        }
+    }
+
+    pub fn name(self, config: &Config) -> String {
+        match self {
+            Self::Lake => config.bucket(),
+            Self::Airflow if config.airflow.bucket.is_empty() => format!("user-{}-airflow", config.id),
+            Self::Airflow => config.airflow.bucket.clone(),
+        }
+    }
+}
+
+pub struct Bucket {
+    pub purpose: Use,
+    pub account: Rc<Account>,
+}
+
+/// How a bucket should be and is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Difference {
+    Tags(String),
+    Public,
+    Unencrypted,
+    Unversioned,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tags(text) => formatter.write_str(text),
+            Self::Public => formatter.write_str("public access is not blocked"),
+            Self::Unencrypted => formatter.write_str("it is not encrypted"),
+            Self::Unversioned => formatter.write_str("it keeps no versions, which Airflow asks for"),
+        }
+    }
+}
+
+impl Bucket {
+    fn what(&self) -> String {
+        format!("bucket `{}`", self.name())
+    }
+
+    /// `None`: there is none; else whether it is in this account.
+    async fn exists(&self) -> Result<bool> {
+        match self.account.s3.head_bucket().bucket(self.name()).send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
+                Some(404) => Ok(false),
+                Some(301 | 403) => {
+                    Err(Error::failed(format!("{} is somebody else's, in another region, or not allowed to you", self.what()))
+                        .because(crate::aws::describe(&error))
+                        .hint("names of buckets are shared by everybody: choose another `id`, or allow `s3:ListBucket` on it"))
+                }
+                _ => Err(failed(Call("s3:ListBucket", &self.what()), &error)),
+            },
+        }
+    }
+
+    async fn tags(&self) -> Result<Vec<(String, String)>> {
+        match self.account.s3.get_bucket_tagging().bucket(self.name()).send().await {
+            Ok(found) => Ok(found.tag_set().iter().map(|tag| (tag.key().to_string(), tag.value().to_string())).collect()),
+            Err(error) if matches!(code(&error), "NoSuchTagSet" | "NoSuchBucket") => Ok(Vec::new()),
+            Err(error) => Err(failed(Call("s3:GetBucketTagging", &self.what()), &error)),
+        }
+    }
+
+    /// A bucket cannot be made with its tags on: one that this state began to make is ours too.
+    async fn is_ours(&self, tags: &[(String, String)]) -> bool {
+        let is_begun = self.account.state.entry(self.purpose.key()).await.is_some_and(|entry| {
+            entry.phase != Phase::Ready && entry.name == self.name() && entry.values.get("made").is_some_and(|made| made == "here")
+        });
+        is_begun || self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+    }
+
+    async fn differences(&self, tags: &[(String, String)]) -> Result<Vec<Difference>> {
+        let (s3, name) = (&self.account.s3, self.name());
+        let found = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut differences: Vec<Difference> =
+            self.account.tag_differences(self.purpose.key(), found).into_iter().map(Difference::Tags).collect();
+        let block = match s3.get_public_access_block().bucket(&name).send().await {
+            Ok(found) => found.public_access_block_configuration().cloned(),
+            Err(error) if code(&error) == "NoSuchPublicAccessBlockConfiguration" => None,
+            Err(error) => return Err(failed(Call("s3:GetBucketPublicAccessBlock", &self.what()), &error)),
+        };
+        if block != Some(blocked()) {
+            differences.push(Difference::Public);
+        }
+        let encryption = match s3.get_bucket_encryption().bucket(&name).send().await {
+            Ok(found) => found.server_side_encryption_configuration().map(|found| !found.rules().is_empty()),
+            Err(error) if code(&error) == "ServerSideEncryptionConfigurationNotFoundError" => None,
+            Err(error) => return Err(failed(Call("s3:GetEncryptionConfiguration", &self.what()), &error)),
+        };
+        if encryption != Some(true) {
+            differences.push(Difference::Unencrypted);
+        }
+        if self.purpose == Use::Airflow {
+            let found = s3.get_bucket_versioning().bucket(&name).send().await;
+            let found = found.map_err(|error| failed(Call("s3:GetBucketVersioning", &self.what()), &error))?;
+            if found.status() != Some(&BucketVersioningStatus::Enabled) {
+                differences.push(Difference::Unversioned);
+            }
+        }
+        Ok(differences)
+    }
+
+    async fn mend(&self, difference: &Difference) -> Result<()> {
+        let (s3, name) = (&self.account.s3, self.name());
+        match difference {
+            Difference::Tags(_) => {
+                // Putting tags replaces all of them: those of others are put again.
+                let mut all: std::collections::BTreeMap<String, String> = self.tags().await?.into_iter().collect();
+                all.extend(self.account.tags(self.purpose.key()));
+                let tags =
+                    all.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole"));
+                let tagging =
+                    Tagging::builder().set_tag_set(Some(tags.collect::<Result<_>>()?)).build().or_fail(|| "tags are not whole")?;
+                let put = s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await;
+                put.map_err(|error| failed(Call("s3:PutBucketTagging", &self.what()), &error))?;
+            }
+            Difference::Public => {
+                let put = s3.put_public_access_block().bucket(name).public_access_block_configuration(blocked()).send().await;
+                put.map_err(|error| failed(Call("s3:PutBucketPublicAccessBlock", &self.what()), &error))?;
+            }
+            Difference::Unencrypted => {
+                let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build();
+                let rule = ServerSideEncryptionRule::builder()
+                    .apply_server_side_encryption_by_default(default.or_fail(|| "an encryption is not whole")?)
+                    .build();
+                let rules = ServerSideEncryptionConfiguration::builder().rules(rule).build().or_fail(|| "an encryption is not whole")?;
+                let put = s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(rules).send().await;
+                put.map_err(|error| failed(Call("s3:PutEncryptionConfiguration", &self.what()), &error))?;
+            }
+            Difference::Unversioned => {
+                let versioning = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+                let put = s3.put_bucket_versioning().bucket(name).versioning_configuration(versioning).send().await;
+                put.map_err(|error| failed(Call("s3:PutBucketVersioning", &self.what()), &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every object, in all versions.
+    async fn empty(&self) -> Result<()> {
+        let (s3, name) = (&self.account.s3, self.name());
+        loop {
+            let page = s3.list_object_versions().bucket(&name).max_keys(1000).send().await;
+            let page = page.map_err(|error| failed(Call("s3:ListBucketVersions", &self.what()), &error))?;
+            let versions = page.versions().iter().map(|found| (found.key(), found.version_id()));
+            let marks = page.delete_markers().iter().map(|found| (found.key(), found.version_id()));
+            let objects = versions.chain(marks).filter_map(|(key, version)| {
+                let version = version.filter(|version| *version != "null").map(String::from);
+                Some(ObjectIdentifier::builder().key(key?).set_version_id(version).build().or_fail(|| "an object has no key"))
+            });
+            let objects: Vec<ObjectIdentifier> = objects.collect::<Result<_>>()?;
+            if objects.is_empty() {
+                return Ok(());
+            }
+            self.account.progress.say(format!("emptying {}", self.what()));
+            let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().or_fail(|| "nothing to delete")?;
+            let removed = s3.delete_objects().bucket(&name).delete(delete).send().await;
+            let removed = removed.map_err(|error| failed(Call("s3:DeleteObjectVersion", &self.what()), &error))?;
+            if let Some(error) = removed.errors().first() {
+                return Err(Error::failed(format!("`{}` of {} cannot be removed", error.key().unwrap_or_default(), self.what()))
+                    .because(format!("{}: {}", error.code().unwrap_or_default(), error.message().unwrap_or_default())));
+            }
+            if self.account.stop.is_cancelled() {
+                return Err(self.account.stopped(&format!("{} is half empty", self.what())));
+            }
+        }
+    }
+}
+
+fn blocked() -> PublicAccessBlockConfiguration {
+    PublicAccessBlockConfiguration::builder()
+        .block_public_acls(true)
+        .ignore_public_acls(true)
+        .block_public_policy(true)
+        .restrict_public_buckets(true)
+        .build()
+}
+
+#[async_trait(?Send)]
+impl Resource for Bucket {
+    fn key(&self) -> String {
+        self.purpose.key().into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "bucket"
+    }
+
+    fn name(&self) -> String {
+        self.purpose.name(&self.account.config)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.purpose != Use::Airflow || self.account.config.airflow.enabled
+    }
+
+    fn holds_data(&self) -> bool {
+        true
+    }
+
+    async fn held_back(&self) -> Result<Option<String>> {
+        let page = self.account.s3.list_objects_v2().bucket(self.name()).max_keys(1000).send().await;
+        let page = page.map_err(|error| failed(Call("s3:ListBucket", &self.what()), &error))?;
+        // What provision itself put there comes back by itself.
+        let own = super::plugin_object::key(&self.account.config).unwrap_or_default();
+        let objects = page.contents().iter().filter(|object| object.key() != Some(own.as_str())).count();
+        let more = if page.is_truncated() == Some(true) { "more than " } else { "" };
+        Ok((objects > 0).then(|| format!("{more}{objects} objects")))
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        if !self.exists().await? {
+            return Ok(Reading::missing());
+        }
+        let tags = self.tags().await?;
+        if !self.is_ours(&tags).await {
+            return Ok(Reading::foreign());
+        }
+        let differences = self.differences(&tags).await?;
+        Ok(Reading::compared(differences.iter().map(ToString::to_string).collect(), "private, encrypted"))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let region = &self.account.config.aws.region;
+        // Noted first, so that the bucket is known as ours although it has no tags yet.
+        self.account.state.note(self.purpose.key(), &self.name(), &[("made", "here")]).await?;
+        let request = self.account.s3.create_bucket().bucket(self.name());
+        let place = BucketLocationConstraint::from(region.as_str());
+        let request = match region.as_str() {
+            // The one region that must not be named.
+            "us-east-1" => request,
+            _ => request.create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build()),
+        };
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == "BucketAlreadyOwnedByYou" => Ok(()),
+            Err(error) if code(&error) == "BucketAlreadyExists" => Err(failed(Call("s3:CreateBucket", &self.what()), &error)
+                .hint("names of buckets are shared by everybody: choose another `id`, or another `s3.bucket.name`")),
+            Err(error) => Err(failed(Call("s3:CreateBucket", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let tags = self.tags().await?;
+        for difference in self.differences(&tags).await? {
+            self.mend(&difference).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        if !self.exists().await? || !self.is_ours(&self.tags().await?).await {
+            return Ok(false);
+        }
+        if !self.account.may_lose_data.get()
+            && let Some(held) = self.held_back().await?
+        {
+            return Err(Error::failed(format!("{} holds {held} by now", self.what())).hint("`--data` removes it with its data"));
+        }
+        self.empty().await?;
+        match self.account.s3.delete_bucket().bucket(self.name()).send().await {
+            Err(error) if code(&error) != "NoSuchBucket" => Err(failed(Call("s3:DeleteBucket", &self.what()), &error)),
+            _ => Ok(true),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The MSK cluster.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_kafka::types::{
+    BrokerEbsVolumeInfo, BrokerNodeGroupInfo, ClientAuthentication, ClientBroker, Cluster as MskCluster, ClusterState, EbsStorageInfo,
+    EncryptionInTransit, EncryptionInfo, Iam, Provisioned, ProvisionedRequest, Sasl, StorageInfo, Unauthenticated,
+};
+
+use super::network;
+use super::security_group::Member;
+use super::{Reading, Resource};
+use crate::aws::{Call, code, failed};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::provision::account::Account;
+use crate::provision::price::Priced;
+
+pub const KEY: &str = "cluster";
+
+pub struct Cluster {
+    pub account: Rc<Account>,
+}
+
+/// The cluster's name.
+pub fn name(config: &Config) -> String {
+    if config.cluster.name.is_empty() { format!("{}-cluster", config.id) } else { config.cluster.name.clone() }
+}
+
+/// How the cluster should be and is not, each mended by a call of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Difference {
+    Tags(String),
+    Storage {
+        from: i32,
+    },
+    Brokers {
+        from: i32,
+    },
+    InstanceType {
+        from: String,
+    },
+    KafkaVersion {
+        from: String,
+    },
+    /// What cannot be changed.
+    Fixed(String),
+}
+
+impl Cluster {
+    fn what(&self) -> String {
+        format!("cluster `{}`", self.name())
+    }
+
+    fn describe(&self, difference: &Difference) -> String {
+        let wanted = &self.account.config.cluster;
+        match difference {
+            Difference::Tags(text) | Difference::Fixed(text) => text.clone(),
+            Difference::Storage { from } => format!("its brokers have {from} GiB of disk, not {}", wanted.volume_gib),
+            Difference::Brokers { from } => format!("it has {from} brokers, not {}", wanted.brokers),
+            Difference::InstanceType { from } => format!("its brokers are {from}, not {}", wanted.instance_type),
+            Difference::KafkaVersion { from } => format!("it runs Kafka {from}, not {}", wanted.kafka_version),
+        }
+    }
+
+    async fn find(&self) -> Result<Option<MskCluster>> {
+        let name = self.name();
+        let mut pages = self.account.msk.list_clusters_v2().cluster_name_filter(&name).into_paginator().items().send();
+        while let Some(found) = pages.next().await {
+            let found = found.map_err(|error| failed(Call("kafka:ListClustersV2", &self.what()), &error))?;
+            // The filter takes all names that begin so.
+            if found.cluster_name() == Some(name.as_str()) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn differences(&self, found: &MskCluster) -> Result<Vec<Difference>> {
+        let wanted = &self.account.config.cluster;
+        let tags = found.tags().cloned().unwrap_or_default();
+        let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut differences: Vec<Difference> = self.account.tag_differences(KEY, pairs).into_iter().map(Difference::Tags).collect();
+        let Some(provisioned) = found.provisioned() else {
+            return Ok(vec![Difference::Fixed("it is a serverless cluster".into())]);
+        };
+        let nodes = provisioned.broker_node_group_info();
+        let volume = volume_gib(provisioned);
+        if volume > wanted.volume_gib {
+            differences.push(Difference::Fixed(format!("its disks have {volume} GiB and cannot shrink to {}", wanted.volume_gib)));
+        } else if volume < wanted.volume_gib {
+            differences.push(Difference::Storage { from: volume });
+        }
+        let brokers = provisioned.number_of_broker_nodes().unwrap_or_default();
+        if brokers > wanted.brokers {
+            differences.push(Difference::Fixed(format!("it has {brokers} brokers and cannot lose any")));
+        } else if brokers < wanted.brokers {
+            differences.push(Difference::Brokers { from: brokers });
+        }
+        let instance_type = nodes.and_then(|nodes| nodes.instance_type()).unwrap_or_default();
+        if instance_type != wanted.instance_type {
+            differences.push(Difference::InstanceType { from: instance_type.into() });
+        }
+        let version = provisioned.current_broker_software_info().and_then(|software| software.kafka_version()).unwrap_or_default();
+        // A cluster that is being made does not say it yet.
+        if !version.is_empty() && version != wanted.kafka_version {
+            differences.push(Difference::KafkaVersion { from: version.into() });
+        }
+        let mut subnets = nodes.map(|nodes| nodes.client_subnets().to_vec()).unwrap_or_default();
+        let mut wanted_subnets = network::subnets(&self.account).await?;
+        subnets.sort_unstable();
+        wanted_subnets.sort_unstable();
+        if subnets != wanted_subnets {
+            differences.push(Difference::Fixed(format!("it is in other subnets: {}", subnets.join(", "))));
+        }
+        let groups = nodes.map(|nodes| nodes.security_groups().to_vec()).unwrap_or_default();
+        if let Some(group) = self.account.state.value(Member::Cluster.key(), "id").await
+            && !groups.contains(&group)
+        {
+            differences.push(Difference::Fixed(format!("it is not in the security group `{group}`")));
+        }
+        Ok(differences)
+    }
+
+    async fn mend(&self, difference: &Difference, found: &MskCluster) -> Result<()> {
+        let (msk, wanted, arn) = (&self.account.msk, &self.account.config.cluster, found.cluster_arn().unwrap_or_default());
+        let version = found.current_version().unwrap_or_default();
+        match difference {
+            Difference::Tags(_) => {
+                let put = msk.tag_resource().resource_arn(arn).set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
+                put.map_err(|error| failed(Call("kafka:TagResource", &self.what()), &error))?;
+            }
+            Difference::Storage { .. } => {
+                let volume = BrokerEbsVolumeInfo::builder().kafka_broker_node_id("ALL").volume_size_gb(wanted.volume_gib).build();
+                let put = msk.update_broker_storage().cluster_arn(arn).current_version(version).target_broker_ebs_volume_info(volume);
+                put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerStorage", &self.what()), &error))?;
+            }
+            Difference::Brokers { .. } => {
+                let put = msk.update_broker_count().cluster_arn(arn).current_version(version).target_number_of_broker_nodes(wanted.brokers);
+                put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerCount", &self.what()), &error))?;
+            }
+            Difference::InstanceType { .. } => {
+                let put = msk.update_broker_type().cluster_arn(arn).current_version(version).target_instance_type(&wanted.instance_type);
+                put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerType", &self.what()), &error))?;
+            }
+            Difference::KafkaVersion { .. } => {
+                let put = msk.update_cluster_kafka_version().cluster_arn(arn).current_version(version);
+                let put = put.target_kafka_version(&wanted.kafka_version).send().await;
+                put.map_err(|error| failed(Call("kafka:UpdateClusterKafkaVersion", &self.what()), &error))?;
+            }
+            Difference::Fixed(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps the addresses that everything else needs.
+    async fn note_brokers(&self, arn: &str) -> Result<()> {
+        let found = self.account.msk.get_bootstrap_brokers().cluster_arn(arn).send().await;
+        let found = found.map_err(|error| failed(Call("kafka:GetBootstrapBrokers", &self.what()), &error))?;
+        let Some(brokers) = found.bootstrap_broker_string_sasl_iam() else {
+            return Err(Error::failed(format!("{} has no brokers for IAM authentication", self.what()))
+                .hint("it was not made by pinpipe, or was changed: IAM must be among its ways to log in"));
+        };
+        self.account.state.note(KEY, &self.name(), &[("bootstrap_servers", brokers)]).await
+    }
+}
+
+fn volume_gib(provisioned: &Provisioned) -> i32 {
+    let storage = provisioned.broker_node_group_info().and_then(|nodes| nodes.storage_info());
+    storage.and_then(|storage| storage.ebs_storage_info()).and_then(|ebs| ebs.volume_size()).unwrap_or_default()
+}
+
+#[async_trait(?Send)]
+impl Resource for Cluster {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "cluster"
+    }
+
+    fn name(&self) -> String {
+        name(&self.account.config)
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![network::KEY.into(), Member::Cluster.key().into()]
+    }
+
+    fn holds_data(&self) -> bool {
+        true
+    }
+
+    fn priced(&self) -> Vec<Priced> {
+        let wanted = &self.account.config.cluster;
+        vec![Priced::new(&wanted.instance_type, wanted.brokers), Priced::new("msk-storage-gib", wanted.brokers * wanted.volume_gib)]
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let tags = found.tags().cloned().unwrap_or_default();
+        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+            return Ok(Reading::foreign());
+        }
+        let arn = found.cluster_arn().unwrap_or_default();
+        self.account.state.note(KEY, &self.name(), &[("arn", arn)]).await?;
+        match found.state() {
+            Some(ClusterState::Active) => {}
+            Some(ClusterState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", failure(&found))])),
+            state => return Ok(Reading::waiting(state.map_or("unknown", ClusterState::as_str))),
+        }
+        self.note_brokers(arn).await?;
+        let differences = self.differences(&found).await?;
+        let texts: Vec<String> = differences.iter().map(|difference| self.describe(difference)).collect();
+        if differences.iter().any(|difference| matches!(difference, Difference::Fixed(_))) {
+            return Ok(Reading::recreate(texts));
+        }
+        let cluster = &self.account.config.cluster;
+        let detail =
+            format!("Kafka {}, {} × {}, {} GiB each", cluster.kafka_version, cluster.brokers, cluster.instance_type, cluster.volume_gib);
+        Ok(Reading::compared(texts, detail))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let wanted = &self.account.config.cluster;
+        let volume = EbsStorageInfo::builder().volume_size(wanted.volume_gib).build();
+        let nodes = BrokerNodeGroupInfo::builder()
+            .instance_type(&wanted.instance_type)
+            .set_client_subnets(Some(network::subnets(&self.account).await?))
+            .security_groups(self.account.state.need(Member::Cluster.key(), "id").await?)
+            .storage_info(StorageInfo::builder().ebs_storage_info(volume).build())
+            .build();
+        let authentication = ClientAuthentication::builder()
+            .sasl(Sasl::builder().iam(Iam::builder().enabled(true).build()).build())
+            .unauthenticated(Unauthenticated::builder().enabled(false).build())
+            .build();
+        let in_transit = EncryptionInTransit::builder().client_broker(ClientBroker::Tls).in_cluster(true).build();
+        let provisioned = ProvisionedRequest::builder()
+            .broker_node_group_info(nodes)
+            .client_authentication(authentication)
+            .encryption_info(EncryptionInfo::builder().encryption_in_transit(in_transit).build())
+            .kafka_version(&wanted.kafka_version)
+            .number_of_broker_nodes(wanted.brokers)
+            .build();
+        let tags: HashMap<String, String> = self.account.tags(KEY).into_iter().collect();
+        let request = self.account.msk.create_cluster_v2().cluster_name(self.name()).set_tags(Some(tags)).provisioned(provisioned);
+        match request.send().await {
+            Ok(made) => self.account.state.note(KEY, &self.name(), &[("arn", made.cluster_arn().unwrap_or_default())]).await,
+            // An earlier attempt had its effect: there is one cluster of a name.
+            Err(error) if code(&error) == "ConflictException" => Ok(()),
+            Err(error) => Err(failed(Call("kafka:CreateClusterV2", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(found) = self.find().await? else { return Ok(()) };
+        let differences = self.differences(&found).await?;
+        if differences.iter().any(|difference| matches!(difference, Difference::Tags(_))) {
+            self.mend(&Difference::Tags(String::new()), &found).await?;
+        }
+        // One change at a time: the cluster takes no second one while it works on the first,
+        // and has another version afterwards. What is left is found by the next reading.
+        match differences.iter().find(|difference| !matches!(difference, Difference::Tags(_))) {
+            Some(difference) => self.mend(difference, &found).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn wait(&self) -> Result<()> {
+        let check = || async {
+            let Some(found) = self.find().await? else { return Ok(None) };
+            Ok(match found.state() {
+                Some(ClusterState::Active) => None,
+                Some(ClusterState::Failed) => {
+                    return Err(Error::failed(format!("{} failed: {}", self.what(), failure(&found)))
+                        .hint("`pinpipe provision --allow-recreate` removes it and makes it anew"));
+                }
+                state => Some(state.map_or("unknown", ClusterState::as_str).to_string()),
+            })
+        };
+        self.account.until_done(&self.what(), check).await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(found) = self.find().await? else { return Ok(false) };
+        let tags = found.tags().cloned().unwrap_or_default();
+        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+            return Ok(false);
+        }
+        if !matches!(found.state(), Some(ClusterState::Active | ClusterState::Failed | ClusterState::Deleting)) {
+            // It takes no other call while it is being made or changed.
+            self.wait().await?;
+        }
+        if found.state() != Some(&ClusterState::Deleting) {
+            let removed = self.account.msk.delete_cluster().set_cluster_arn(found.cluster_arn).send().await;
+            match removed {
+                Err(error) if code(&error) != "NotFoundException" => return Err(failed(Call("kafka:DeleteCluster", &self.what()), &error)),
+                _ => {}
+            }
+        }
+        let check = || async { Ok(self.find().await?.map(|_| "going".to_string())) };
+        self.account.until_done(&self.what(), check).await?;
+        Ok(true)
+    }
+}
+
+fn failure(found: &MskCluster) -> String {
+    found.state_info().and_then(|info| info.message()).unwrap_or("AWS gives no reason").to_string()
+}

@@ -1,0 +1,133 @@
+//! The instance profile: how a machine is given its role.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_iam::types::{InstanceProfile as IamProfile, Tag};
+
+use super::role::{Holder, role_name};
+use super::{Reading, Resource};
+use crate::aws::{Call, code, failed};
+use crate::error::{OrFail, Result};
+use crate::provision::account::Account;
+
+pub const KEY: &str = "instance-profile";
+
+pub struct InstanceProfile {
+    pub account: Rc<Account>,
+}
+
+/// It is named as its role, as the console names it.
+pub fn profile_name(account: &Account) -> String {
+    role_name(account, Holder::Client)
+}
+
+impl InstanceProfile {
+    fn what(&self) -> String {
+        format!("instance profile `{}`", self.name())
+    }
+
+    async fn find(&self) -> Result<Option<IamProfile>> {
+        match self.account.iam.get_instance_profile().instance_profile_name(self.name()).send().await {
+            Ok(found) => Ok(found.instance_profile().cloned()),
+            Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
+            Err(error) => Err(failed(Call("iam:GetInstanceProfile", &self.what()), &error)),
+        }
+    }
+
+    fn tags(&self) -> Result<Vec<Tag>> {
+        let tags = self.account.tags(KEY).into_iter();
+        tags.map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole")).collect()
+    }
+}
+
+fn pairs(profile: &IamProfile) -> Vec<(&str, &str)> {
+    profile.tags().iter().map(|tag| (tag.key(), tag.value())).collect()
+}
+
+#[async_trait(?Send)]
+impl Resource for InstanceProfile {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "instance-profile"
+    }
+
+    fn name(&self) -> String {
+        profile_name(&self.account)
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![Holder::Client.key().into()]
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(profile) = self.find().await? else { return Ok(Reading::missing()) };
+        if !self.account.is_ours(pairs(&profile)) {
+            return Ok(Reading::foreign());
+        }
+        let mut differences = self.account.tag_differences(KEY, pairs(&profile));
+        let role = role_name(&self.account, Holder::Client);
+        if !profile.roles().iter().any(|found| found.role_name() == role) {
+            differences.push(format!("the role `{role}` is not in it"));
+        }
+        Ok(Reading::compared(differences, role))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let request = self.account.iam.create_instance_profile().instance_profile_name(self.name()).set_tags(Some(self.tags()?));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
+            Err(error) => Err(failed(Call("iam:CreateInstanceProfile", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(profile) = self.find().await? else { return Ok(()) };
+        if !self.account.tag_differences(KEY, pairs(&profile)).is_empty() {
+            let put = self.account.iam.tag_instance_profile().instance_profile_name(self.name()).set_tags(Some(self.tags()?)).send().await;
+            put.map_err(|error| failed(Call("iam:TagInstanceProfile", &self.what()), &error))?;
+        }
+        let role = role_name(&self.account, Holder::Client);
+        // A profile holds one role: another one that somebody put there goes.
+        for other in profile.roles().iter().filter(|found| found.role_name() != role) {
+            let request =
+                self.account.iam.remove_role_from_instance_profile().instance_profile_name(self.name()).role_name(other.role_name());
+            request.send().await.map_err(|error| failed(Call("iam:RemoveRoleFromInstanceProfile", &self.what()), &error))?;
+        }
+        if profile.roles().iter().all(|found| found.role_name() != role) {
+            let request = self.account.iam.add_role_to_instance_profile().instance_profile_name(self.name()).role_name(&role);
+            match request.send().await {
+                Ok(_) => {}
+                // The profile is full: an earlier attempt had its effect.
+                Err(error) if code(&error) == "LimitExceeded" => {}
+                Err(error) => return Err(failed(Call("iam:AddRoleToInstanceProfile", &self.what()), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(profile) = self.find().await? else { return Ok(false) };
+        if !self.account.is_ours(pairs(&profile)) {
+            return Ok(false);
+        }
+        for role in profile.roles() {
+            let request =
+                self.account.iam.remove_role_from_instance_profile().instance_profile_name(self.name()).role_name(role.role_name());
+            match request.send().await {
+                Err(error) if code(&error) != "NoSuchEntity" => {
+                    return Err(failed(Call("iam:RemoveRoleFromInstanceProfile", &self.what()), &error));
+                }
+                _ => {}
+            }
+        }
+        match self.account.iam.delete_instance_profile().instance_profile_name(self.name()).send().await {
+            Err(error) if code(&error) != "NoSuchEntity" => Err(failed(Call("iam:DeleteInstanceProfile", &self.what()), &error)),
+            _ => Ok(true),
+        }
+    }
+}

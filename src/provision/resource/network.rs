@@ -1,0 +1,125 @@
+//! The VPC and its subnets: found, never made.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::Filter;
+
+use super::{Reading, Resource};
+use crate::aws::{Call, failed};
+use crate::error::{Error, Result};
+use crate::provision::account::Account;
+
+pub const KEY: &str = "network";
+/// Most zones that are used: what a cluster of the usual size needs.
+const ZONES: usize = 3;
+
+pub struct Network {
+    pub account: Rc<Account>,
+}
+
+/// A filter of one value, for describing calls of EC2.
+pub fn filter(name: &str, value: impl Into<String>) -> Filter {
+    Filter::builder().name(name).values(value).build()
+}
+
+impl Network {
+    async fn vpc(&self) -> Result<String> {
+        let configured = &self.account.config.network.vpc;
+        let request = self.account.ec2.describe_vpcs();
+        let request = match configured.as_str() {
+            "" => request.filters(filter("is-default", "true")),
+            vpc => request.filters(filter("vpc-id", vpc)),
+        };
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeVpcs", "the network"), &error))?;
+        let vpc = found.vpcs().iter().find_map(|vpc| vpc.vpc_id()).map(String::from);
+        vpc.ok_or_else(|| match configured.as_str() {
+            "" => Error::failed(format!("there is no default VPC in {}", self.account.config.aws.region))
+                .hint("make one with `aws ec2 create-default-vpc`, or name a VPC and subnets in `[network]`"),
+            vpc => Error::failed(format!("there is no VPC `{vpc}` in {}", self.account.config.aws.region)).hint("correct `network.vpc`"),
+        })
+    }
+
+    /// One subnet of each zone, as many as the brokers can be spread over.
+    async fn subnets(&self, vpc: &str) -> Result<Vec<String>> {
+        let config = &self.account.config;
+        let request = self.account.ec2.describe_subnets().filters(filter("vpc-id", vpc));
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSubnets", "the network"), &error))?;
+        let mut all: Vec<(&str, &str)> =
+            found.subnets().iter().filter_map(|subnet| Some((subnet.availability_zone()?, subnet.subnet_id()?))).collect();
+        all.sort_unstable();
+        let named = &config.network.subnets;
+        if let Some(missing) = named.iter().find(|name| !all.iter().any(|(_, subnet)| subnet == name)) {
+            return Err(Error::failed(format!("there is no subnet `{missing}` in `{vpc}`")).hint("correct `network.subnets`"));
+        }
+        let mut zones = BTreeSet::new();
+        let usable = all.iter().filter(|(_, subnet)| named.is_empty() || named.iter().any(|name| name == subnet));
+        let mut subnets: Vec<String> = usable.filter(|(zone, _)| zones.insert(*zone)).map(|(_, subnet)| subnet.to_string()).collect();
+        if !named.is_empty() && subnets.len() < named.len() {
+            return Err(Error::failed("two of `network.subnets` are in the same zone")
+                .hint("name subnets in distinct zones: the brokers are spread over them"));
+        }
+        if named.is_empty() {
+            // As many zones as share the brokers evenly.
+            let zones = (1..=ZONES.min(subnets.len())).rev().find(|zones| (config.cluster.brokers as usize).is_multiple_of(*zones));
+            subnets.truncate(zones.unwrap_or(1));
+        }
+        if subnets.is_empty() || !(config.cluster.brokers as usize).is_multiple_of(subnets.len()) {
+            return Err(Error::failed(format!(
+                "{} brokers cannot be spread evenly over {} subnets",
+                config.cluster.brokers,
+                subnets.len()
+            ))
+            .hint("`cluster.brokers` must be a multiple of the number of subnets, each in a zone of its own"));
+        }
+        Ok(subnets)
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for Network {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "network"
+    }
+
+    fn name(&self) -> String {
+        if self.account.config.network.vpc.is_empty() { "default VPC".into() } else { self.account.config.network.vpc.clone() }
+    }
+
+    fn is_removable(&self) -> bool {
+        false
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let vpc = self.vpc().await?;
+        let subnets = self.subnets(&vpc).await?;
+        self.account.state.note(KEY, &self.name(), &[("vpc", &vpc), ("subnets", &subnets.join(","))]).await?;
+        // Found, not made: there is nothing to do about it.
+        Ok(Reading::found(format!("{vpc}, {} subnets in distinct zones", subnets.len())))
+    }
+
+    async fn create(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn update(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// The subnets that were found.
+///
+/// # Errors
+/// The network was not read.
+pub async fn subnets(account: &Account) -> Result<Vec<String>> {
+    Ok(account.state.need(KEY, "subnets").await?.split(',').map(String::from).collect())
+}

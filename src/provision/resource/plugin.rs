@@ -1,0 +1,154 @@
+//! The custom plugin of MSK Connect: the connector's zip, made known to it.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_kafkaconnect::types::{CustomPluginContentType, CustomPluginLocation, CustomPluginState, CustomPluginSummary, S3Location};
+
+use super::bucket::Use;
+use super::{Reading, Resource, plugin_object};
+use crate::aws::{Call, code, failed};
+use crate::error::{Error, OrFail, Result};
+use crate::provision::account::Account;
+
+pub const KEY: &str = "plugin";
+
+pub struct Plugin {
+    pub account: Rc<Account>,
+}
+
+/// The tags of something of MSK Connect's.
+pub async fn tags(account: &Account, arn: &str) -> Result<HashMap<String, String>> {
+    let found = account.connect.list_tags_for_resource().resource_arn(arn).send().await;
+    let found = found.map_err(|error| failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error))?;
+    Ok(found.tags().cloned().unwrap_or_default())
+}
+
+/// Keys and values of tags, to be compared.
+pub fn pairs(tags: &HashMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+}
+
+/// Puts the wanted tags on something of MSK Connect's.
+pub async fn put_tags(account: &Account, key: &str, arn: &str) -> Result<()> {
+    let put = account.connect.tag_resource().resource_arn(arn).set_tags(Some(account.tags(key).into_iter().collect())).send().await;
+    put.map(|_| ()).map_err(|error| failed(Call("kafkaconnect:TagResource", &format!("`{arn}`")), &error))
+}
+
+impl Plugin {
+    fn what(&self) -> String {
+        format!("plugin `{}`", self.name())
+    }
+
+    async fn find(&self) -> Result<Option<CustomPluginSummary>> {
+        let name = self.name();
+        let mut pages = self.account.connect.list_custom_plugins().name_prefix(&name).into_paginator().items().send();
+        while let Some(found) = pages.next().await {
+            let found = found.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", &self.what()), &error))?;
+            if found.name() == Some(name.as_str()) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn bucket_arn(&self) -> String {
+        format!("arn:{}:s3:::{}", self.account.partition, Use::Lake.name(&self.account.config))
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for Plugin {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "plugin"
+    }
+
+    fn name(&self) -> String {
+        let configured = &self.account.config.connector.plugin_name;
+        if configured.is_empty() { self.account.named("plugin") } else { configured.clone() }
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![plugin_object::KEY.into()]
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let arn = found.custom_plugin_arn().unwrap_or_default();
+        let tags = tags(&self.account, arn).await?;
+        if !self.account.is_ours(pairs(&tags)) {
+            return Ok(Reading::foreign());
+        }
+        let revision = found.latest_revision().map_or(1, |latest| latest.revision());
+        self.account.state.note(KEY, &self.name(), &[("arn", arn), ("revision", &revision.to_string())]).await?;
+        match found.custom_plugin_state() {
+            Some(CustomPluginState::Active) => {}
+            Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
+                return Ok(Reading::recreate(vec!["MSK Connect could not take the zip".into()]));
+            }
+            state => return Ok(Reading::waiting(state.map_or("unknown", CustomPluginState::as_str))),
+        }
+        let location = found.latest_revision().and_then(|latest| latest.location()).and_then(|location| location.s3_location());
+        let key = plugin_object::key(&self.account.config).unwrap_or_default();
+        if location.is_some_and(|location| location.bucket_arn() != Some(&self.bucket_arn()) || location.file_key() != Some(&key)) {
+            return Ok(Reading::recreate(vec!["it was made of another object".into()]));
+        }
+        Ok(Reading::compared(self.account.tag_differences(KEY, pairs(&tags)), format!("revision {revision}")))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let key = plugin_object::key(&self.account.config).unwrap_or_default();
+        let place = S3Location::builder().bucket_arn(self.bucket_arn()).file_key(key).build().or_fail(|| "a place is not whole")?;
+        let request = self.account.connect.create_custom_plugin().name(self.name()).content_type(CustomPluginContentType::Zip);
+        let request = request.description("made by pinpipe").location(CustomPluginLocation::builder().s3_location(place).build());
+        match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == "ConflictException" => Ok(()),
+            Err(error) => Err(failed(Call("kafkaconnect:CreateCustomPlugin", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(found) = self.find().await? else { return Ok(()) };
+        put_tags(&self.account, KEY, found.custom_plugin_arn().unwrap_or_default()).await
+    }
+
+    async fn wait(&self) -> Result<()> {
+        let check = || async {
+            let Some(found) = self.find().await? else { return Ok(None) };
+            Ok(match found.custom_plugin_state() {
+                Some(CustomPluginState::Active) => None,
+                Some(CustomPluginState::CreateFailed) => {
+                    return Err(Error::failed(format!("{} could not be made of `{}`", self.what(), self.account.config.connector.plugin))
+                        .hint("`connector.plugin` must be the whole zip as Confluent publishes it"));
+                }
+                state => Some(state.map_or("unknown", CustomPluginState::as_str).to_string()),
+            })
+        };
+        self.account.until_done(&self.what(), check).await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(found) = self.find().await? else { return Ok(false) };
+        let arn = found.custom_plugin_arn().unwrap_or_default();
+        if !self.account.is_ours(pairs(&tags(&self.account, arn).await?)) {
+            return Ok(false);
+        }
+        if found.custom_plugin_state() != Some(&CustomPluginState::Deleting) {
+            match self.account.connect.delete_custom_plugin().custom_plugin_arn(arn).send().await {
+                Err(error) if code(&error) != "NotFoundException" => {
+                    return Err(failed(Call("kafkaconnect:DeleteCustomPlugin", &self.what()), &error));
+                }
+                _ => {}
+            }
+        }
+        let check = || async { Ok(self.find().await?.map(|_| "going".to_string())) };
+        self.account.until_done(&self.what(), check).await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,196 @@
+//! The connector's zip in the bucket: uploaded once, in parts, compared by its checksum.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+
+use super::bucket::Use;
+use super::{Reading, Resource};
+use crate::aws::{Call, code, failed};
+use crate::config::Config;
+use crate::error::{Error, Result, on_path};
+use crate::provision::account::Account;
+
+pub const KEY: &str = "plugin-object";
+/// Size of a part; S3 takes none below 5 MiB but the last.
+const PART_BYTES: usize = 8 * 1024 * 1024;
+/// Where the checksum of the whole file is kept: S3's own is one of the parts' checksums.
+const CHECKSUM: &str = "sha256";
+/// Where the object came from.
+const SOURCE: &str = "source";
+
+pub struct PluginObject {
+    pub account: Rc<Account>,
+}
+
+/// The object's key in the bucket: the file's name in a folder of its own.
+pub fn key(config: &Config) -> Option<String> {
+    let source = config.connector.plugin.split(['?', '#']).next().unwrap_or_default();
+    let file = source.rsplit('/').next().filter(|file| !file.is_empty())?;
+    Some(format!("kafka-connect-s3/{file}"))
+}
+
+impl PluginObject {
+    fn source(&self) -> &str {
+        &self.account.config.connector.plugin
+    }
+
+    fn is_url(&self) -> bool {
+        self.source().starts_with("https://") || self.source().starts_with("http://")
+    }
+
+    fn object_key(&self) -> String {
+        key(&self.account.config).unwrap_or_default()
+    }
+
+    fn bucket(&self) -> String {
+        Use::Lake.name(&self.account.config)
+    }
+
+    fn what(&self) -> String {
+        format!("`{}`", self.name())
+    }
+
+    /// The zip: read from its file, or downloaded.
+    async fn content(&self) -> Result<Vec<u8>> {
+        let content = if self.is_url() {
+            self.account.progress.say(format!("downloading {}", self.source()));
+            let unreachable = || format!("cannot download `{}`", self.source());
+            let hint = "check the address, or download the zip yourself and name the file in `connector.plugin`";
+            let response = reqwest::get(self.source()).await.and_then(reqwest::Response::error_for_status);
+            let response = response.map_err(|error| Error::failed(unreachable()).because(error.without_url()).hint(hint))?;
+            response.bytes().await.map_err(|error| Error::failed(unreachable()).because(error.without_url()).hint(hint))?.to_vec()
+        } else {
+            let path = PathBuf::from(self.source());
+            std::fs::read(&path).map_err(|error| on_path("read the connector's zip", &path, error))?
+        };
+        // The mark of every zip: a page that says "not found" has none.
+        if content.starts_with(b"PK") {
+            return Ok(content);
+        }
+        Err(Error::failed(format!("`{}` is not a zip", self.source()))
+            .hint("`connector.plugin` names the zip of Confluent's S3 sink, as a file or an address"))
+    }
+
+    /// Uploads begun by a run that was killed: they are paid for until they are given up.
+    async fn abort_begun(&self) -> Result<()> {
+        let request = self.account.s3.list_multipart_uploads().bucket(self.bucket()).prefix(self.object_key());
+        let found = request.send().await.map_err(|error| failed(Call("s3:ListBucketMultipartUploads", &self.what()), &error))?;
+        for upload in found.uploads() {
+            let request = self.account.s3.abort_multipart_upload().bucket(self.bucket()).key(self.object_key());
+            let aborted = request.set_upload_id(upload.upload_id().map(String::from)).send().await;
+            match aborted {
+                Err(error) if code(&error) != "NoSuchUpload" => return Err(failed(Call("s3:AbortMultipartUpload", &self.what()), &error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn checksum(content: &[u8]) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(content);
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[async_trait(?Send)]
+impl Resource for PluginObject {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "plugin-object"
+    }
+
+    fn name(&self) -> String {
+        format!("s3://{}/{}", self.bucket(), self.object_key())
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![Use::Lake.key().into()]
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let head = match self.account.s3.head_object().bucket(self.bucket()).key(self.object_key()).send().await {
+            Ok(head) => head,
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => return Ok(Reading::missing()),
+            Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
+        };
+        let kept = |name: &str| head.metadata().and_then(|metadata| metadata.get(name)).cloned().unwrap_or_default();
+        let mut differences = Vec::new();
+        if self.is_url() {
+            // What an address names is not downloaded only to look at it.
+            if kept(SOURCE) != self.source() {
+                differences.push("it came from another address".to_string());
+            }
+        } else if kept(CHECKSUM) != checksum(&self.content().await?) {
+            differences.push(format!("`{}` has another content", self.source()));
+        }
+        if kept(CHECKSUM).is_empty() {
+            differences.push("it has no checksum of ours".into());
+        }
+        Ok(Reading::compared(differences, format!("{} bytes", head.content_length().unwrap_or(0))))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let content = self.content().await?;
+        self.abort_begun().await?;
+        let (s3, bucket, key) = (&self.account.s3, self.bucket(), self.object_key());
+        let begun = s3.create_multipart_upload().bucket(&bucket).key(&key).content_type("application/zip");
+        let begun =
+            begun.checksum_algorithm(ChecksumAlgorithm::Sha256).metadata(CHECKSUM, checksum(&content)).metadata(SOURCE, self.source());
+        let begun = begun.send().await.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+        let upload = begun.upload_id().unwrap_or_default();
+        let mut parts = Vec::new();
+        for (number, part) in (1..).zip(content.chunks(PART_BYTES)) {
+            self.account.progress.say(format!("uploading {} of {} bytes", (number as usize - 1) * PART_BYTES, content.len()));
+            let request = s3.upload_part().bucket(&bucket).key(&key).upload_id(upload).part_number(number);
+            let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256).body(ByteStream::from(part.to_vec()));
+            let done = request.send().await.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+            let done = CompletedPart::builder().part_number(number).set_e_tag(done.e_tag).set_checksum_sha256(done.checksum_sha256);
+            parts.push(done.build());
+            if self.account.stop.is_cancelled() {
+                return Err(self.account.stopped("the connector's zip is half uploaded"));
+            }
+        }
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let done = s3.complete_multipart_upload().bucket(&bucket).key(&key).upload_id(upload).multipart_upload(parts).send().await;
+        match done {
+            // Completed by an attempt whose answer got lost: the reading that follows sees it.
+            Err(error) if code(&error) == "NoSuchUpload" => Ok(()),
+            done => done.map(|_| ()).map_err(|error| failed(Call("s3:PutObject", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        self.create().await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let removed = self.account.s3.delete_object().bucket(self.bucket()).key(self.object_key()).send().await;
+        match removed {
+            Err(error) if code(&error) == "NoSuchBucket" => return Ok(false),
+            removed => removed.map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error))?,
+        };
+        match self.abort_begun().await {
+            Err(error) if !error.to_string().contains("NoSuchBucket") => Err(error),
+            _ => Ok(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_the_usual_ones() {
+        assert_eq!(checksum(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -1,0 +1,145 @@
+//! The way from the VPC to S3: workers of MSK Connect have no public address, and without
+//! this endpoint they wait for S3 until they fail. It costs nothing.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{ResourceType, RouteTable, VpcEndpoint, VpcEndpointType};
+
+use super::network::{self, filter};
+use super::security_group::{pairs, put_tags, tag_specification};
+use super::{Reading, Resource};
+use crate::aws::{Call, Unmade, failed};
+use crate::error::{Error, Result};
+use crate::provision::account::Account;
+
+pub const KEY: &str = "s3-endpoint";
+
+pub struct S3Endpoint {
+    pub account: Rc<Account>,
+}
+
+impl S3Endpoint {
+    fn service(&self) -> String {
+        format!("com.amazonaws.{}.s3", self.account.config.aws.region)
+    }
+
+    async fn find(&self) -> Result<Option<VpcEndpoint>> {
+        let Some(vpc) = self.account.state.value(network::KEY, "vpc").await else { return Ok(None) };
+        let request =
+            self.account.ec2.describe_vpc_endpoints().filters(filter("vpc-id", vpc)).filters(filter("service-name", self.service()));
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
+        let usable = found.vpc_endpoints().iter().filter(|endpoint| {
+            let state = endpoint.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default();
+            endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway) && !matches!(state.as_str(), "deleted" | "deleting")
+        });
+        Ok(usable.min_by_key(|endpoint| endpoint.vpc_endpoint_id().map(String::from)).cloned())
+    }
+
+    /// Tables that the subnets' traffic goes by: their own, or the VPC's main one.
+    async fn route_tables(&self) -> Result<Vec<String>> {
+        let vpc = self.account.state.need(network::KEY, "vpc").await?;
+        let request = self.account.ec2.describe_route_tables().filters(filter("vpc-id", vpc));
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeRouteTables", "the network"), &error))?;
+        let subnets = network::subnets(&self.account).await?;
+        let of = |is: &dyn Fn(&aws_sdk_ec2::types::RouteTableAssociation) -> bool| {
+            let tables = found.route_tables().iter().filter(|table: &&RouteTable| table.associations().iter().any(is));
+            tables.filter_map(|table| table.route_table_id().map(String::from)).collect::<Vec<_>>()
+        };
+        let explicit = |subnet: &String| of(&|association| association.subnet_id() == Some(subnet));
+        let mut tables: Vec<String> = subnets.iter().flat_map(explicit).collect();
+        if subnets.iter().any(|subnet| explicit(subnet).is_empty()) {
+            tables.extend(of(&|association| association.main() == Some(true)));
+        }
+        tables.sort_unstable();
+        tables.dedup();
+        Ok(tables)
+    }
+
+    async fn missing_tables(&self, endpoint: &VpcEndpoint) -> Result<Vec<String>> {
+        Ok(self.route_tables().await?.into_iter().filter(|table| !endpoint.route_table_ids().contains(table)).collect())
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for S3Endpoint {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "s3-endpoint"
+    }
+
+    fn name(&self) -> String {
+        self.service()
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![network::KEY.into()]
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(endpoint) = self.find().await? else { return Ok(Reading::missing()) };
+        let id = endpoint.vpc_endpoint_id().unwrap_or_default();
+        let missing = self.missing_tables(&endpoint).await?;
+        let is_ours = self.account.is_ours(pairs(endpoint.tags()));
+        if !is_ours && missing.is_empty() {
+            return Ok(Reading::found(format!("{id}, which was there already")));
+        }
+        let mut differences: Vec<String> = missing.iter().map(|table| format!("route table `{table}` does not use it")).collect();
+        if !is_ours {
+            // Somebody else's endpoint that does not serve our subnets: S3 allows only one a table, so it is extended.
+            return Ok(Reading { is_ours: false, ..Reading::compared(differences, id) });
+        }
+        differences.extend(self.account.tag_differences(KEY, pairs(endpoint.tags())));
+        Ok(Reading::compared(differences, id))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let vpc = self.account.state.need(network::KEY, "vpc").await?;
+        let tables = self.route_tables().await?;
+        let token = self.account.state.begin(KEY, &self.name()).await?;
+        let make = || async {
+            let tags = tag_specification(&self.account, KEY, ResourceType::VpcEndpoint);
+            let request = self.account.ec2_once.create_vpc_endpoint().vpc_id(&vpc).service_name(self.service()).client_token(&token);
+            let request =
+                request.vpc_endpoint_type(VpcEndpointType::Gateway).set_route_table_ids(Some(tables.clone())).tag_specifications(tags);
+            let made = request.send().await.map_err(|error| Unmade::new(Call("ec2:CreateVpcEndpoint", "the S3 endpoint"), &error))?;
+            Ok(made.vpc_endpoint().cloned())
+        };
+        let find = || async { self.find().await.map(|found| found.map(Some)) };
+        self.account.make_once(find, make).await.map(|_| ())
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(endpoint) = self.find().await? else { return Ok(()) };
+        let id = endpoint.vpc_endpoint_id().unwrap_or_default();
+        let missing = self.missing_tables(&endpoint).await?;
+        if !missing.is_empty() {
+            let request = self.account.ec2.modify_vpc_endpoint().vpc_endpoint_id(id).set_add_route_table_ids(Some(missing));
+            request.send().await.map_err(|error| failed(Call("ec2:ModifyVpcEndpoint", &format!("`{id}`")), &error))?;
+        }
+        if self.account.is_ours(pairs(endpoint.tags())) && !self.account.tag_differences(KEY, pairs(endpoint.tags())).is_empty() {
+            put_tags(&self.account, KEY, id).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(endpoint) = self.find().await? else { return Ok(false) };
+        let id = endpoint.vpc_endpoint_id().unwrap_or_default();
+        if !self.account.is_ours(pairs(endpoint.tags())) {
+            return Ok(false);
+        }
+        let removed = self.account.ec2.delete_vpc_endpoints().vpc_endpoint_ids(id).send().await;
+        let removed = removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &format!("`{id}`")), &error))?;
+        match removed.unsuccessful().iter().find_map(|item| item.error()) {
+            Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => {
+                Err(Error::failed(format!("the S3 endpoint `{id}` cannot be removed"))
+                    .because(error.message().unwrap_or_default().to_string()))
+            }
+            _ => Ok(true),
+        }
+    }
+}

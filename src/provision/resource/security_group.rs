@@ -1,0 +1,273 @@
+//! Security groups, with the rules that let their members be reached.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{IpPermission, IpRange, ResourceType, SecurityGroup, SecurityGroupRule, Tag, TagSpecification, UserIdGroupPair};
+
+use super::network::{self, filter};
+use super::{Reading, Resource};
+use crate::aws::{Call, code, failed};
+use crate::error::{Error, Result};
+use crate::provision::account::Account;
+use crate::provision::ip_ranges;
+
+/// Port of the Kafka REST proxy.
+pub const PROXY_PORT: i32 = 8082;
+
+/// Whose group it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    Client,
+    Cluster,
+    Airflow,
+}
+
+impl Member {
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Client => "group-client",
+            Self::Cluster => "group-cluster",
+            Self::Airflow => "group-airflow",
+        }
+    }
+}
+
+pub struct Group {
+    pub member: Member,
+    pub account: Rc<Account>,
+}
+
+/// A rule for traffic that comes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    /// `None`: every protocol and port.
+    port: Option<i32>,
+    from: From,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum From {
+    Range(String),
+    Group(String),
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port {
+            Some(port) => write!(formatter, "port {port}")?,
+            None => write!(formatter, "all traffic")?,
+        }
+        match &self.from {
+            From::Range(range) => write!(formatter, " from {range}"),
+            From::Group(group) => write!(formatter, " from {group}"),
+        }
+    }
+}
+
+impl Rule {
+    fn of(found: &SecurityGroupRule) -> Option<Self> {
+        let group = found.referenced_group_info().and_then(|group| group.group_id());
+        let from = match (found.cidr_ipv4(), group) {
+            (Some(range), _) => From::Range(range.into()),
+            (None, Some(group)) => From::Group(group.into()),
+            (None, None) => return None,
+        };
+        let port = if found.ip_protocol() == Some("-1") { None } else { found.from_port() };
+        Some(Self { port, from })
+    }
+
+    fn permission(&self) -> IpPermission {
+        let permission = match self.port {
+            Some(port) => IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port),
+            None => IpPermission::builder().ip_protocol("-1"),
+        };
+        match &self.from {
+            From::Range(range) => permission.ip_ranges(IpRange::builder().cidr_ip(range).build()),
+            From::Group(group) => permission.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build()),
+        }
+        .build()
+    }
+}
+
+/// The tags of a resource as EC2 takes them with the call that makes it.
+pub fn tag_specification(account: &Account, key: &str, resource: ResourceType) -> TagSpecification {
+    TagSpecification::builder().resource_type(resource).set_tags(Some(ec2_tags(account, key))).build()
+}
+
+/// The tags of a resource, and its name, which consoles show.
+pub fn ec2_tags(account: &Account, key: &str) -> Vec<Tag> {
+    account.tags(key).into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+/// Keys and values of tags that EC2 answered.
+pub fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
+    tags.iter().filter_map(|tag| Some((tag.key()?, tag.value()?))).collect()
+}
+
+/// Puts the wanted tags on something of EC2's.
+pub async fn put_tags(account: &Account, key: &str, id: &str) -> Result<()> {
+    let put = account.ec2.create_tags().resources(id).set_tags(Some(ec2_tags(account, key)));
+    put.send().await.map(|_| ()).map_err(|error| failed(Call("ec2:CreateTags", &format!("`{id}`")), &error))
+}
+
+impl Group {
+    fn description(&self) -> &'static str {
+        match self.member {
+            Member::Client => "pinpipe: the machine that runs the Kafka REST proxy, and the connector",
+            Member::Cluster => "pinpipe: the brokers of the MSK cluster",
+            Member::Airflow => "pinpipe: Managed Airflow",
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("security group `{}`", self.name())
+    }
+
+    async fn find(&self) -> Result<Option<SecurityGroup>> {
+        let Some(vpc) = self.account.state.value(network::KEY, "vpc").await else { return Ok(None) };
+        let request = self.account.ec2.describe_security_groups();
+        let request = request.filters(filter("vpc-id", vpc)).filters(filter("group-name", self.name()));
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSecurityGroups", &self.what()), &error))?;
+        Ok(found.security_groups().first().cloned())
+    }
+
+    async fn wanted_rules(&self) -> Result<Vec<Rule>> {
+        let client = &self.account.config.client;
+        let proxy_from = match self.member {
+            Member::Client => ip_ranges::resolved(&self.account, &client.proxy_from).await?,
+            Member::Cluster | Member::Airflow => Vec::new(),
+        };
+        let from = |port: i32, ranges: &[String]| {
+            let rule = move |range: &String| Rule { port: Some(port), from: From::Range(range.clone()) };
+            ranges.iter().map(rule).collect::<Vec<_>>()
+        };
+        Ok(match self.member {
+            Member::Client => [from(PROXY_PORT, &proxy_from), from(22, &client.ssh_from)].concat(),
+            Member::Cluster => {
+                let group = self.account.state.value(Member::Client.key(), "id").await;
+                group.map(|group| Rule { port: None, from: From::Group(group) }).into_iter().collect()
+            }
+            Member::Airflow => {
+                // Its parts talk to each other.
+                let own = self.account.state.value(Member::Airflow.key(), "id").await;
+                own.map(|group| Rule { port: None, from: From::Group(group) }).into_iter().collect()
+            }
+        })
+    }
+
+    /// Rules that are missing, and ids of rules of ours that are not wanted. Rules that
+    /// somebody else added carry no tag of ours and stay.
+    async fn rule_differences(&self, id: &str) -> Result<(Vec<Rule>, Vec<(String, Rule)>)> {
+        let request = self.account.ec2.describe_security_group_rules().filters(filter("group-id", id));
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSecurityGroupRules", &self.what()), &error))?;
+        let incoming: Vec<&SecurityGroupRule> =
+            found.security_group_rules().iter().filter(|rule| rule.is_egress() == Some(false)).collect();
+        let there: Vec<Rule> = incoming.iter().filter_map(|rule| Rule::of(rule)).collect();
+        let wanted = self.wanted_rules().await?;
+        let ours = incoming.iter().filter(|rule| self.account.is_ours(pairs(rule.tags())));
+        let unwanted = ours.filter_map(|rule| Some((rule.security_group_rule_id()?.to_string(), Rule::of(rule)?)));
+        let unwanted = unwanted.filter(|(_, rule)| !wanted.contains(rule)).collect();
+        Ok((wanted.into_iter().filter(|rule| !there.contains(rule)).collect(), unwanted))
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for Group {
+    fn key(&self) -> String {
+        self.member.key().into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "security-group"
+    }
+
+    fn name(&self) -> String {
+        match self.member {
+            Member::Client => self.account.named("client-group"),
+            Member::Cluster => self.account.named("cluster-group"),
+            Member::Airflow => self.account.named("airflow-group"),
+        }
+    }
+
+    fn needs(&self) -> Vec<String> {
+        match self.member {
+            Member::Cluster => vec![network::KEY.into(), Member::Client.key().into()],
+            Member::Client | Member::Airflow => vec![network::KEY.into()],
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.member != Member::Airflow || self.account.config.airflow.enabled
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(group) = self.find().await? else { return Ok(Reading::missing()) };
+        let tags = pairs(group.tags());
+        if !self.account.is_ours(tags.iter().copied()) {
+            return Ok(Reading::foreign());
+        }
+        let id = group.group_id().unwrap_or_default();
+        self.account.state.note(&self.key(), &self.name(), &[("id", id)]).await?;
+        let mut differences = self.account.tag_differences(&self.key(), tags);
+        let (missing, unwanted) = self.rule_differences(id).await?;
+        differences.extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing")));
+        differences.extend(unwanted.iter().map(|(_, rule)| format!("the rule `{rule}` is not wanted any more")));
+        Ok(Reading::compared(differences, id))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let vpc = self.account.state.need(network::KEY, "vpc").await?;
+        let tags = tag_specification(&self.account, &self.key(), ResourceType::SecurityGroup);
+        let request = self.account.ec2.create_security_group().group_name(self.name()).description(self.description()).vpc_id(vpc);
+        match request.tag_specifications(tags).send().await {
+            Ok(made) => self.account.state.note(&self.key(), &self.name(), &[("id", made.group_id().unwrap_or_default())]).await,
+            // An earlier attempt had its effect.
+            Err(error) if code(&error) == "InvalidGroup.Duplicate" => Ok(()),
+            Err(error) => Err(failed(Call("ec2:CreateSecurityGroup", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(group) = self.find().await? else { return Ok(()) };
+        let id = group.group_id().unwrap_or_default();
+        if !self.account.tag_differences(&self.key(), pairs(group.tags())).is_empty() {
+            put_tags(&self.account, &self.key(), id).await?;
+        }
+        let (missing, unwanted) = self.rule_differences(id).await?;
+        for rule in missing {
+            let tags = tag_specification(&self.account, &self.key(), ResourceType::SecurityGroupRule);
+            let request = self.account.ec2.authorize_security_group_ingress().group_id(id).ip_permissions(rule.permission());
+            match request.tag_specifications(tags).send().await {
+                Ok(_) => {}
+                Err(error) if code(&error) == "InvalidPermission.Duplicate" => {}
+                Err(error) => return Err(failed(Call("ec2:AuthorizeSecurityGroupIngress", &self.what()), &error)),
+            }
+        }
+        for (rule, _) in unwanted {
+            let request = self.account.ec2.revoke_security_group_ingress().group_id(id).security_group_rule_ids(rule);
+            request.send().await.map_err(|error| failed(Call("ec2:RevokeSecurityGroupIngress", &self.what()), &error))?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(group) = self.find().await? else { return Ok(false) };
+        if !self.account.is_ours(pairs(group.tags())) {
+            return Ok(false);
+        }
+        let id = group.group_id().unwrap_or_default();
+        let what = self.what();
+        // Network interfaces of what used it go some time after their owners.
+        let check = || async {
+            match self.account.ec2.delete_security_group().group_id(id).send().await {
+                Ok(_) => Ok(None),
+                Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(None),
+                Err(error) if code(&error) == "DependencyViolation" => Ok(Some("still in use".to_string())),
+                Err(error) => Err::<Option<String>, Error>(failed(Call("ec2:DeleteSecurityGroup", &what), &error)),
+            }
+        };
+        self.account.until_done(&what, check).await?;
+        Ok(true)
+    }
+}

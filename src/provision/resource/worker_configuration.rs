@@ -1,0 +1,142 @@
+//! The worker configuration of MSK Connect. It cannot be changed, only made anew.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_kafkaconnect::types::{WorkerConfigurationState, WorkerConfigurationSummary};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::plugin::{pairs, put_tags, tags};
+use super::{Reading, Resource, changed_keys};
+use crate::aws::{Call, code, failed};
+use crate::error::Result;
+use crate::provision::account::Account;
+
+pub const KEY: &str = "worker-configuration";
+
+pub struct WorkerConfiguration {
+    pub account: Rc<Account>,
+}
+
+/// Lines of `key=value`.
+fn lines(properties: &BTreeMap<String, String>) -> String {
+    properties.iter().map(|(key, value)| format!("{key}={value}\n")).collect()
+}
+
+/// The properties that such lines hold.
+fn properties(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
+    lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim().into(), value.trim().into())).collect()
+}
+
+impl WorkerConfiguration {
+    fn what(&self) -> String {
+        format!("worker configuration `{}`", self.name())
+    }
+
+    async fn find(&self) -> Result<Option<WorkerConfigurationSummary>> {
+        let name = self.name();
+        let mut pages = self.account.connect.list_worker_configurations().name_prefix(&name).into_paginator().items().send();
+        while let Some(found) = pages.next().await {
+            let found = found.map_err(|error| failed(Call("kafkaconnect:ListWorkerConfigurations", &self.what()), &error))?;
+            if found.name() == Some(name.as_str()) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for WorkerConfiguration {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "worker-configuration"
+    }
+
+    fn name(&self) -> String {
+        let configured = &self.account.config.connector.worker_name;
+        if configured.is_empty() { self.account.named("confluent-worker") } else { configured.clone() }
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let arn = found.worker_configuration_arn().unwrap_or_default();
+        let tags = tags(&self.account, arn).await?;
+        if !self.account.is_ours(pairs(&tags)) {
+            return Ok(Reading::foreign());
+        }
+        if found.worker_configuration_state() == Some(&WorkerConfigurationState::Deleting) {
+            return Ok(Reading::waiting("DELETING"));
+        }
+        let described = self.account.connect.describe_worker_configuration().worker_configuration_arn(arn).send().await;
+        let described = described.map_err(|error| failed(Call("kafkaconnect:DescribeWorkerConfiguration", &self.what()), &error))?;
+        let Some(latest) = described.latest_revision() else { return Ok(Reading::missing()) };
+        self.account.state.note(KEY, &self.name(), &[("arn", arn), ("revision", &latest.revision().to_string())]).await?;
+        let text = STANDARD.decode(latest.properties_file_content().unwrap_or_default()).unwrap_or_default();
+        let changed = changed_keys(&properties(&String::from_utf8_lossy(&text)), &self.account.config.connector.worker_properties);
+        if !changed.is_empty() {
+            return Ok(Reading::recreate(vec![format!("other properties: {}", changed.join(", "))]));
+        }
+        Ok(Reading::compared(self.account.tag_differences(KEY, pairs(&tags)), format!("revision {}", latest.revision())))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let content = STANDARD.encode(lines(&self.account.config.connector.worker_properties));
+        let request = self.account.connect.create_worker_configuration().name(self.name()).description("made by pinpipe");
+        let request = request.properties_file_content(content).set_tags(Some(self.account.tags(KEY).into_iter().collect()));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == "ConflictException" => Ok(()),
+            Err(error) => Err(failed(Call("kafkaconnect:CreateWorkerConfiguration", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(found) = self.find().await? else { return Ok(()) };
+        put_tags(&self.account, KEY, found.worker_configuration_arn().unwrap_or_default()).await
+    }
+
+    async fn wait(&self) -> Result<()> {
+        let check = || async {
+            let found = self.find().await?;
+            let state = found.as_ref().and_then(|found| found.worker_configuration_state());
+            Ok((state == Some(&WorkerConfigurationState::Deleting)).then(|| "DELETING".to_string()))
+        };
+        self.account.until_done(&self.what(), check).await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(found) = self.find().await? else { return Ok(false) };
+        let arn = found.worker_configuration_arn().unwrap_or_default();
+        if !self.account.is_ours(pairs(&tags(&self.account, arn).await?)) {
+            return Ok(false);
+        }
+        match self.account.connect.delete_worker_configuration().worker_configuration_arn(arn).send().await {
+            Err(error) if code(&error) != "NotFoundException" => {
+                return Err(failed(Call("kafkaconnect:DeleteWorkerConfiguration", &self.what()), &error));
+            }
+            _ => {}
+        }
+        let check = || async { Ok(self.find().await?.map(|_| "going".to_string())) };
+        self.account.until_done(&self.what(), check).await?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_survive_their_file() {
+        let wanted = BTreeMap::from([("a.b".to_string(), "c=d".to_string()), ("e".to_string(), String::new())]);
+        assert_eq!(properties(&lines(&wanted)), wanted);
+        assert_eq!(properties("# a remark\n\n x = y \n"), BTreeMap::from([("x".to_string(), "y".to_string())]));
+    }
+}

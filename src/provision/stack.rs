@@ -1,0 +1,180 @@
+//! The resources of a target, with what they are worked on with.
+
+use std::rc::Rc;
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use super::account::Account;
+use super::graph::{Graph, Order, Visit};
+use super::local;
+use super::resource::{self, Action, Reading, Resource, api, api_key, cluster};
+use super::state::Lock;
+use crate::config::{Config, Outputs, Target};
+use crate::error::{Error, Result};
+use crate::output::Progress;
+use crate::signals::stop_requested;
+
+/// What a command wants to do with the resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Look,
+    Change,
+}
+
+/// Resources, in order, and the account they are in.
+pub struct Stack {
+    pub graph: Graph,
+    /// On target aws only.
+    pub account: Option<Rc<Account>>,
+    pub stop: CancellationToken,
+    /// Most resources worked on at a time.
+    pub at_once: usize,
+    lock: Option<Lock>,
+    listener: tokio::task::JoinHandle<()>,
+}
+
+impl Stack {
+    /// # Errors
+    /// No local stack is running; no credentials; the state is held by another run.
+    pub async fn open(config: &Config, purpose: Purpose, progress: Progress) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        let listener = tokio::spawn(async move {
+            stop_requested().await;
+            asked.cancel();
+        });
+        let (resources, account, lock) = match config.target {
+            Target::Local => (local::resources(config).await?, None, None),
+            Target::Aws => {
+                let place = Account::place(config).await?;
+                let lock = if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
+                let opened = Account::open(config, place, purpose == Purpose::Change, progress, stop.clone()).await;
+                match opened {
+                    Ok(account) => {
+                        let account = Rc::new(account);
+                        (resource::all(&account), Some(account), lock)
+                    }
+                    Err(error) => {
+                        if let Some(lock) = lock {
+                            lock.release().await;
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        Ok(Self { graph: Graph::new(resources), account, stop, at_once: config.provision.parallel, lock, listener })
+    }
+
+    /// Leaves word where everything is, and lets the next run in.
+    pub async fn close(mut self) {
+        self.listener.abort();
+        if let Some(account) = &self.account {
+            let outputs = Outputs {
+                bootstrap_servers: account.state.value(cluster::KEY, "bootstrap_servers").await,
+                gateway_url: account.state.value(api::KEY, "url").await,
+                api_key_id: account.state.value(api_key::KEY, "id").await,
+            };
+            if let Err(error) = outputs.write(&account.config.data_dir) {
+                tracing::warn!(%error, "other commands will not find what was provisioned");
+            }
+        }
+        if let Some(lock) = self.lock.take() {
+            lock.release().await;
+        }
+    }
+
+    /// Reads the resources that `which` says. What nobody wants is read only where
+    /// something of it is remembered.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub async fn read(&self, which: &[bool]) -> Result<Vec<Option<Reading>>> {
+        let remembered = match &self.account {
+            Some(account) => account.state.keys().await,
+            None => Vec::new(),
+        };
+        let remembered = &remembered;
+        let visits = self
+            .graph
+            .walk(Order::Needs, self.at_once, |position, resource| {
+                async move {
+                    let is_known = resource.is_wanted() || remembered.contains(&resource.key());
+                    if !which[position] || !is_known {
+                        return Ok(None);
+                    }
+                    if self.stop.is_cancelled() {
+                        return Err(Error::failed("stopped while reading: nothing was changed"));
+                    }
+                    read_one(resource).await.map(Some)
+                }
+                .boxed_local()
+            })
+            .await;
+        let mut readings = self.all_done(visits)?;
+        self.fell(&mut readings);
+        Ok(readings)
+    }
+
+    /// What cannot outlive something that is made anew is made anew too.
+    fn fell(&self, readings: &mut [Option<Reading>]) {
+        // Needs stand before what needs them, so that one pass carries it all the way.
+        for (position, resource) in self.graph.resources.iter().enumerate() {
+            let falls_with = resource.falls_with();
+            let fallen = falls_with.iter().filter(|key| {
+                let other = self.graph.position(key).and_then(|other| readings[other].as_ref());
+                other.is_some_and(|reading| matches!(reading.action, Action::Recreate))
+            });
+            let because: Vec<String> = fallen.map(|key| format!("`{key}` is made anew")).collect();
+            if let Some(reading) = &mut readings[position]
+                && reading.exists
+                && !because.is_empty()
+                && !matches!(reading.action, Action::Delete | Action::Foreign)
+            {
+                reading.action = Action::Recreate;
+                reading.reasons = because;
+            }
+        }
+    }
+
+    /// What every visit brought.
+    ///
+    /// # Errors
+    /// What the first that failed says, and how many others failed or had to wait for it.
+    pub fn all_done<T>(&self, visits: Vec<Visit<T>>) -> Result<Vec<T>> {
+        let mut done = Vec::with_capacity(visits.len());
+        let mut failure: Option<Error> = None;
+        let (mut others, mut left) = (Vec::new(), Vec::new());
+        for (position, visit) in visits.into_iter().enumerate() {
+            match visit {
+                Visit::Done(value) => done.push(value),
+                Visit::Failed(error) if failure.is_none() => failure = Some(error),
+                Visit::Failed(error) => others.push(error.to_string()),
+                Visit::Left => left.push(self.graph.resources[position].key()),
+            }
+        }
+        let Some(error) = failure else { return Ok(done) };
+        let mut note = String::new();
+        for other in &others {
+            note.push_str(&format!("\n  also: {other}"));
+        }
+        if !left.is_empty() {
+            note.push_str(&format!("\n  left, since they wait for it: {}", left.join(", ")));
+        }
+        if note.is_empty() { Err(error) } else { Err(error.also(note)) }
+    }
+}
+
+/// How a resource stands, a resource nobody wants being one to delete.
+pub async fn read_one(resource: &dyn Resource) -> Result<Reading> {
+    let mut reading = resource.read().await?;
+    if !resource.is_wanted() {
+        reading.action = match (reading.exists, reading.action) {
+            (_, Action::Foreign) | (false, _) => Action::Keep,
+            _ => Action::Delete,
+        };
+        reading.reasons = vec!["the configuration does not ask for it any more".into()];
+    }
+    Ok(reading)
+}

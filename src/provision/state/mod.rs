@@ -1,0 +1,194 @@
+//! What `provision` remembers: which resources it began, made and named, never a secret.
+//!
+//! Written after every call that changes anything, in a file of the data folder or an
+//! object on S3, so that a run that was killed at any instruction can be gone on with.
+
+mod place;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+pub use place::{Lock, Place, file_path};
+
+use crate::error::{Error, Result};
+
+/// How far a resource has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The call that makes it may have been sent.
+    Creating,
+    Ready,
+    /// The call that removes it may have been sent.
+    Deleting,
+}
+
+/// What is remembered of one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub name: String,
+    pub phase: Phase,
+    /// Sent with calls that take one, so that AWS knows a repeated call.
+    pub token: String,
+    pub begun_at: DateTime<Utc>,
+    /// ARNs, ids and addresses.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+/// The whole of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Layout of this document.
+    pub version: u32,
+    pub id: String,
+    pub account: String,
+    pub region: String,
+    pub resources: BTreeMap<String, Entry>,
+}
+
+/// Layout that this program writes.
+const VERSION: u32 = 1;
+
+/// The state while a command works with it.
+#[derive(Debug)]
+pub struct State {
+    place: Place,
+    /// False: what is found is kept in memory only.
+    is_written: bool,
+    remembered: Mutex<Remembered>,
+}
+
+impl State {
+    /// Reads the state of this pipeline; an empty one where there is none yet.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or belongs to another pipeline, account or region.
+    pub async fn open(place: Place, is_written: bool, id: &str, account: &str, region: &str) -> Result<Self> {
+        let found: Option<Remembered> = place.read().await?;
+        let remembered = match found {
+            Some(found) => {
+                check(&found, &place, id, account, region)?;
+                found
+            }
+            None => {
+                Remembered { version: VERSION, id: id.into(), account: account.into(), region: region.into(), resources: BTreeMap::new() }
+            }
+        };
+        Ok(Self { place, is_written, remembered: Mutex::new(remembered) })
+    }
+
+    async fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> Result<T> {
+        let mut remembered = self.remembered.lock().await;
+        let before = remembered.clone();
+        let result = change(&mut remembered);
+        if self.is_written && *remembered != before {
+            self.place.write(&remembered).await?;
+        }
+        Ok(result)
+    }
+
+    /// Notes that a resource is about to be made. Returns the token for the call: the same
+    /// one as before where an earlier run got no further.
+    pub async fn begin(&self, key: &str, name: &str) -> Result<String> {
+        self.change(|remembered| {
+            let resumed = remembered.resources.get(key).filter(|entry| entry.phase == Phase::Creating && entry.name == name);
+            if let Some(entry) = resumed {
+                return entry.token.clone();
+            }
+            let entry = new_entry(name, Phase::Creating);
+            let token = entry.token.clone();
+            remembered.resources.insert(key.into(), entry);
+            token
+        })
+        .await
+    }
+
+    /// Notes what is known of a resource: ARNs, ids, addresses. Makes an entry where there is none.
+    pub async fn note(&self, key: &str, name: &str, values: &[(&str, &str)]) -> Result<()> {
+        self.change(|remembered| {
+            let entry = remembered.resources.entry(key.into()).or_insert_with(|| new_entry(name, Phase::Ready));
+            for (field, value) in values {
+                entry.values.insert((*field).into(), (*value).into());
+            }
+        })
+        .await
+    }
+
+    /// Notes that a resource can be used.
+    pub async fn ready(&self, key: &str) -> Result<()> {
+        self.phase(key, Phase::Ready).await
+    }
+
+    /// Notes that a resource is about to go.
+    pub async fn deleting(&self, key: &str) -> Result<()> {
+        self.phase(key, Phase::Deleting).await
+    }
+
+    async fn phase(&self, key: &str, phase: Phase) -> Result<()> {
+        self.change(|remembered| {
+            if let Some(entry) = remembered.resources.get_mut(key) {
+                entry.phase = phase;
+            }
+        })
+        .await
+    }
+
+    /// Forgets a resource that is gone.
+    pub async fn forget(&self, key: &str) -> Result<()> {
+        self.change(|remembered| remembered.resources.remove(key)).await.map(|_| ())
+    }
+
+    /// What is remembered of a resource.
+    pub async fn entry(&self, key: &str) -> Option<Entry> {
+        self.remembered.lock().await.resources.get(key).cloned()
+    }
+
+    /// One remembered value of a resource.
+    pub async fn value(&self, key: &str, field: &str) -> Option<String> {
+        self.remembered.lock().await.resources.get(key)?.values.get(field).cloned()
+    }
+
+    /// One remembered value that must be there by now.
+    ///
+    /// # Errors
+    /// It is not: what it belongs to has not been made.
+    pub async fn need(&self, key: &str, field: &str) -> Result<String> {
+        self.value(key, field)
+            .await
+            .ok_or_else(|| Error::failed(format!("`{key}` is needed first")).hint(format!("`pinpipe provision --only {key}` makes it")))
+    }
+
+    /// Keys of everything remembered.
+    pub async fn keys(&self) -> Vec<String> {
+        self.remembered.lock().await.resources.keys().cloned().collect()
+    }
+
+    /// Removes the state itself, once nothing is left in it.
+    pub async fn remove_if_empty(&self) -> Result<()> {
+        if self.is_written && self.remembered.lock().await.resources.is_empty() { self.place.remove().await } else { Ok(()) }
+    }
+}
+
+fn new_entry(name: &str, phase: Phase) -> Entry {
+    Entry { name: name.into(), phase, token: uuid::Uuid::new_v4().to_string(), begun_at: Utc::now(), values: BTreeMap::new() }
+}
+
+fn check(found: &Remembered, place: &Place, id: &str, account: &str, region: &str) -> Result<()> {
+    if found.version != VERSION {
+        return Err(Error::failed(format!("{place} was written by another version of pinpipe (layout {})", found.version))
+            .hint("use the version that wrote it, or one newer than both"));
+    }
+    for (what, theirs, ours) in
+        [("pipeline", found.id.as_str(), id), ("account", &found.account, account), ("region", &found.region, region)]
+    {
+        if theirs != ours {
+            return Err(Error::failed(format!("{place} belongs to {what} `{theirs}`, not to `{ours}`"))
+                .hint("correct `id`, `aws.region` or the credentials, or choose another `--data-dir`: nothing was changed"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The topics of a cluster that was provisioned, for `pinpipe topics`.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::account::Account;
+use super::resource::{client, cluster};
+use super::selection::Selection;
+use super::stack::{Purpose, Stack};
+use super::topic_way::{self, Way};
+use crate::config::{Config, Target};
+use crate::error::{Error, Result};
+use crate::output::Printer;
+
+/// Topics, by whichever way the cluster allows.
+pub struct TopicService {
+    account: Rc<Account>,
+    way: Way,
+}
+
+impl TopicService {
+    /// `None`: topics are reached over the Kafka protocol, on target local or where the
+    /// configuration names the brokers.
+    ///
+    /// # Errors
+    /// Nothing is provisioned yet.
+    pub async fn open(config: &Config, printer: &Printer) -> Result<Option<Self>> {
+        if config.target == Target::Local || !config.kafka.bootstrap_servers.is_empty() {
+            return Ok(None);
+        }
+        let progress = printer.progress("topics", None);
+        let stack = Stack::open(config, Purpose::Look, progress).await?;
+        // Reading these two fills in their addresses where this machine has no state.
+        let only = Selection { only: vec![cluster::KEY.into(), client::KEY.into()], skip: Vec::new() };
+        let chosen = only.chosen(&stack.graph)?;
+        stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+        let Some(account) = stack.account.clone() else { return Ok(None) };
+        stack.close().await;
+        let missing = || Error::failed("there is no cluster yet").hint("`pinpipe provision` makes it");
+        account.state.value(cluster::KEY, "bootstrap_servers").await.ok_or_else(missing)?;
+        let way = Way::choose(&account).await?.ok_or_else(|| {
+            Error::failed("the client machine, on which topics are made, is not ready")
+                .hint("`pinpipe provision` makes it, `pinpipe status` shows it")
+        })?;
+        Ok(Some(Self { account, way }))
+    }
+
+    /// Every topic with the number of its partitions.
+    pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
+        topic_way::list(&self.account, self.way).await
+    }
+
+    /// Makes a topic. `false`: it was there already.
+    pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
+        if topic_way::partitions(&self.account, self.way, topic).await?.is_some() {
+            return Ok(false);
+        }
+        topic_way::create(&self.account, self.way, topic, partitions).await?;
+        Ok(true)
+    }
+
+    /// Removes a topic. `false`: it was not there.
+    pub async fn delete(&self, topic: &str) -> Result<bool> {
+        topic_way::delete(&self.account, self.way, topic).await
+    }
+}

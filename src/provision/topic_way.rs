@@ -1,0 +1,218 @@
+//! The three ways to a cluster's topics: MSK's own operations, the Kafka protocol from
+//! here, and Kafka's tool on the client machine.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::account::Account;
+use super::resource::{client, cluster};
+use super::run_command::{Outcome, run_command};
+use crate::aws::{Call, code, failed};
+use crate::config::{Config, KafkaAuth, TopicsVia};
+use crate::error::{Error, Result};
+use crate::kafka::Admin;
+
+/// How topics are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Msk,
+    Ssm,
+    Direct,
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Msk => "MSK",
+            Self::Ssm => "the client machine",
+            Self::Direct => "the brokers",
+        })
+    }
+}
+
+/// Oldest version of Kafka whose topics MSK's own operations take.
+/// Source: Amazon MSK developer guide, "Topic operations".
+const MSK_SINCE: (u32, u32) = (3, 6);
+/// How long a broker may take to be reached.
+const REACH: Duration = Duration::from_millis(1500);
+
+impl Way {
+    /// `None`: there is no machine yet to ask on.
+    pub async fn choose(account: &Account) -> Result<Option<Self>> {
+        let way = match account.config.topics.via {
+            TopicsVia::Msk => Self::Msk,
+            TopicsVia::Direct => Self::Direct,
+            TopicsVia::Ssm => Self::Ssm,
+            TopicsVia::Auto if has_topic_operations(&account.config.cluster.kafka_version) => Self::Msk,
+            TopicsVia::Auto => {
+                let brokers = account.state.value(cluster::KEY, "bootstrap_servers").await.unwrap_or_default();
+                let is_reached = account.brokers_reached.get_or_init(|| reached(&brokers)).await;
+                if *is_reached { Self::Direct } else { Self::Ssm }
+            }
+        };
+        let is_usable = way != Self::Ssm || account.state.value(client::KEY, "answered").await.is_some();
+        Ok(is_usable.then_some(way))
+    }
+}
+
+fn has_topic_operations(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= MSK_SINCE
+}
+
+/// Whether the first broker takes a connection from here.
+async fn reached(brokers: &str) -> bool {
+    let first = brokers.split(',').next().unwrap_or_default().to_string();
+    matches!(tokio::time::timeout(REACH, tokio::net::TcpStream::connect(first)).await, Ok(Ok(_)))
+}
+
+async fn direct(account: &Account) -> Result<Admin> {
+    let mut config: Config = account.config.clone();
+    config.kafka.bootstrap_servers = account.state.need(cluster::KEY, "bootstrap_servers").await?;
+    config.kafka.auth = KafkaAuth::Iam;
+    Admin::new(&config)
+}
+
+/// Runs Kafka's tool on the client machine.
+async fn tool(account: &Account, arguments: &str) -> Result<String> {
+    let instance = account.state.need(client::KEY, "id").await?;
+    let brokers = account.state.need(cluster::KEY, "bootstrap_servers").await?;
+    let script = format!(
+        ". /etc/profile.d/pinpipe.sh\n/opt/pinpipe/kafka/bin/kafka-topics.sh --bootstrap-server {brokers} --command-config /opt/pinpipe/kafka/bin/client.properties {arguments}\n"
+    );
+    match run_command(account, &instance, &script).await? {
+        Outcome::Done(text) => Ok(text),
+        Outcome::Failed(reason) => Err(Error::failed(format!("`kafka-topics.sh {arguments}` failed on the client machine"))
+            .because(reason)
+            .hint("log in with `aws ssm start-session` to see more; the proxy's log is /var/log/kafka-rest")),
+        Outcome::NotThere => Err(Error::failed(format!("the client machine `{instance}` is not registered with Systems Manager"))
+            .hint("is it running? `pinpipe status` says so; choose another way with `topics.via`")),
+    }
+}
+
+/// Topics and their partitions, out of what `kafka-topics.sh --describe` says.
+fn described(text: &str) -> BTreeMap<String, i32> {
+    let field = |line: &str, name: &str| {
+        let rest = line.split(name).nth(1)?;
+        rest.split_whitespace().next().map(String::from)
+    };
+    let topics = text.lines().filter(|line| line.starts_with("Topic:"));
+    topics.filter_map(|line| Some((field(line, "Topic:")?, field(line, "PartitionCount:")?.parse().ok()?))).collect()
+}
+
+/// What Kafka's tool says of all topics. One command describes all, and starting the tool
+/// takes seconds on a small machine.
+async fn seen_by_tool(account: &Account) -> Result<BTreeMap<String, i32>> {
+    let mut seen = account.described_topics.lock().await;
+    if seen.is_none() {
+        *seen = Some(described(&tool(account, "--describe").await?));
+    }
+    Ok(seen.clone().unwrap_or_default())
+}
+
+/// Every topic with the number of its partitions.
+pub async fn list(account: &Account, way: Way) -> Result<BTreeMap<String, i32>> {
+    match way {
+        Way::Direct => {
+            let (admin, mut all) = (direct(account).await?, BTreeMap::new());
+            for topic in admin.list().await? {
+                let partitions = admin.describe(&topic).await?.map_or(0, |found| found.partitions.len() as i32);
+                all.insert(topic, partitions);
+            }
+            Ok(all)
+        }
+        Way::Msk => {
+            let arn = account.state.need(cluster::KEY, "arn").await?;
+            let mut all = BTreeMap::new();
+            let mut pages = account.msk.list_topics().cluster_arn(arn).into_paginator().items().send();
+            while let Some(found) = pages.next().await {
+                let found = found.map_err(|error| failed(Call("kafka:ListTopics", "the topics"), &error))?;
+                all.insert(found.topic_name().unwrap_or_default().to_string(), found.partition_count().unwrap_or_default());
+            }
+            Ok(all)
+        }
+        Way::Ssm => seen_by_tool(account).await,
+    }
+}
+
+/// How many partitions a topic has; `None`: there is no such topic.
+pub async fn partitions(account: &Account, way: Way, topic: &str) -> Result<Option<i32>> {
+    match way {
+        Way::Direct => Ok(direct(account).await?.describe(topic).await?.map(|found| found.partitions.len() as i32)),
+        Way::Msk => {
+            let arn = account.state.need(cluster::KEY, "arn").await?;
+            match account.msk.describe_topic().cluster_arn(arn).topic_name(topic).send().await {
+                Ok(found) => Ok(found.partition_count()),
+                Err(error) if matches!(code(&error), "NotFoundException" | "UnknownTopicOrPartitionException") => Ok(None),
+                Err(error) => Err(failed(Call("kafka:DescribeTopic", &format!("topic `{topic}`")), &error)),
+            }
+        }
+        Way::Ssm => Ok(seen_by_tool(account).await?.get(topic).copied()),
+    }
+}
+
+/// Makes a topic; one that is there stays as it is.
+pub async fn create(account: &Account, way: Way, topic: &str, partitions: i32) -> Result<()> {
+    let replicas = account.config.topics.replication_factor;
+    match way {
+        Way::Direct => direct(account).await?.create(topic, partitions, replicas).await.map(|_| ()),
+        Way::Msk => {
+            let arn = account.state.need(cluster::KEY, "arn").await?;
+            let request = account.msk.create_topic().cluster_arn(arn).topic_name(topic);
+            match request.partition_count(partitions).replication_factor(replicas).send().await {
+                Ok(_) => Ok(()),
+                Err(error) if matches!(code(&error), "TopicExistsException" | "ConflictException") => Ok(()),
+                Err(error) => Err(failed(Call("kafka:CreateTopic", &format!("topic `{topic}`")), &error)),
+            }
+        }
+        Way::Ssm => {
+            let arguments = format!("--create --if-not-exists --topic {topic} --partitions {partitions} --replication-factor {replicas}");
+            tool(account, &arguments).await?;
+            *account.described_topics.lock().await = None;
+            Ok(())
+        }
+    }
+}
+
+/// Removes a topic; `false`: it was not there.
+pub async fn delete(account: &Account, way: Way, topic: &str) -> Result<bool> {
+    if partitions(account, way, topic).await?.is_none() {
+        return Ok(false);
+    }
+    match way {
+        Way::Direct => direct(account).await?.delete(topic).await,
+        Way::Msk => {
+            let arn = account.state.need(cluster::KEY, "arn").await?;
+            match account.msk.delete_topic().cluster_arn(arn).topic_name(topic).send().await {
+                Ok(_) => Ok(true),
+                Err(error) if matches!(code(&error), "NotFoundException" | "UnknownTopicOrPartitionException") => Ok(false),
+                Err(error) => Err(failed(Call("kafka:DeleteTopic", &format!("topic `{topic}`")), &error)),
+            }
+        }
+        Way::Ssm => {
+            tool(account, &format!("--delete --topic {topic}")).await?;
+            *account.described_topics.lock().await = None;
+            Ok(true)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kafkas_tool_says_is_read() {
+        let text = "Topic: me.pin\tTopicId: abc\tPartitionCount: 3\tReplicationFactor: 3\tConfigs: \n\tTopic: me.pin\tPartition: 0\tLeader: 1\n\
+                    Topic: me.geo\tPartitionCount: 12\tReplicationFactor: 3\tConfigs: min.insync.replicas=2\n";
+        assert_eq!(described(text), BTreeMap::from([("me.pin".to_string(), 3), ("me.geo".to_string(), 12)]));
+        assert_eq!(described(""), BTreeMap::new());
+    }
+
+    #[test]
+    fn topic_operations_come_with_kafka_3_6() {
+        for (version, has) in [("2.8.1", false), ("3.5.1", false), ("3.6.0", true), ("3.7.x", true), ("4.0.x.kraft", true)] {
+            assert_eq!(has_topic_operations(version), has, "{version}");
+        }
+    }
+}

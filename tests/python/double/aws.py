@@ -1,0 +1,215 @@
+"""The double itself: takes a call through checks, faults and services, and keeps what happened."""
+
+import collections
+import threading
+import traceback
+
+from . import validate, wire
+from .access import Access
+from .apigateway import ApiGateway
+from .bridge import ACCOUNT, Bridge
+from .ec2 import Ec2
+from .errors import Drop, Fault, render
+from .faults import FaultControls, Faults
+from .iam import Iam
+from .invoke import Invoker
+from .kafka import Kafka
+from .kafkaconnect import KafkaConnect
+from .kinesis import Kinesis
+from .mwaa import Mwaa
+from .s3 import S3
+from .server import Server
+from .shell import Shell
+from .snapshot import snapshot
+from .ssm import Ssm
+from .stale import Stale
+from .sts import Sts
+
+SERVICES = (Ec2, Iam, S3, Ssm, Kinesis, Kafka, KafkaConnect, Mwaa, ApiGateway, Sts)
+
+
+class AwsDouble(FaultControls):
+    """AWS on a loopback port, inside this process."""
+
+    account = ACCOUNT
+
+    def __init__(self, settle_reads=2):
+        self.lock = threading.RLock()
+        self.settle_reads = settle_reads
+        self.bridge = Bridge()
+        self.faults = Faults()
+        self.stale = Stale()
+        self.access = Access(ACCOUNT)
+        self.defaults()
+        self.services = {service.name: service(self) for service in SERVICES}
+        self.invoker = Invoker(self)
+        self.forget_calls()
+        self.server = Server(self.answer)
+        self.url = f"http://127.0.0.1:{self.server.port}"
+        self.bridge.reset()
+
+    def defaults(self):
+        """The settings and hooks of a test, as they are before it sets any."""
+        self.before_call = None
+        self.after_call = None
+        self.observers = []
+        self.profile_delay_calls = 0
+        self.role_delay_calls = 0
+        self.page_size = None
+        self.bootstrap = None
+        self.taken_buckets = set()
+        self.outcome = lambda kind, name: None
+        self.run_command = Shell(self)
+        self.airflow = None
+
+    def forget_calls(self):
+        self.calls = []
+        self.invocations = []
+        self.problems = []
+        self.access.denied.clear()
+        self.faults.clear()
+        self.stale.clear()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.server.close()
+
+    def reset(self):
+        """An empty account, with no calls, rules or hooks."""
+        with self.lock:
+            self.bridge.reset()
+            for service in self.services.values():
+                service.reset()
+            self.defaults()
+            self.forget_calls()
+
+    @property
+    def environment(self):
+        """What a client needs in its environment to come here."""
+        return {
+            "AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def on_call(self, callback):
+        """Calls back with every call, once it is answered."""
+        self.observers.append(callback)
+
+    def count(self, name=None, **parameters):
+        """How many calls there were, of an operation (`RunInstances` or `ec2.RunInstances`), with these parameters."""
+        return len(self.calls_of(name, **parameters))
+
+    def calls_of(self, name=None, **parameters):
+        """The calls of an operation or service, with these parameters."""
+        return [
+            call for call in list(self.calls)
+            if name in (None, call.operation, call.name, call.service) and all(call.parameters.get(key) == value for key, value in parameters.items())
+        ]
+
+    def counts(self):
+        """How often each operation was called."""
+        return collections.Counter(call.name for call in list(self.calls))
+
+    def snapshot(self):
+        """Everything that exists, with nothing in it that is random."""
+        with self.lock:
+            return snapshot(self)
+
+    def forward(self, call):
+        """Moto's answer to a call; an error of it is raised."""
+        reply = self.bridge.forward(call)
+        if reply.status >= 400:
+            error = reply.output.get("Error", {})
+            raise Forwarded(reply, error.get("Code") or str(reply.status), error.get("Message", ""))
+        return reply
+
+    def answer(self, environ):
+        """The reply to one request."""
+        invoked = self.invoker.answer(environ)
+        if invoked:
+            return invoked
+        call = wire.read(environ)
+        try:
+            problems = validate.problems_of(call)
+        except Exception:
+            problems = [f"the double cannot check it: {traceback.format_exc(limit=-4)}"]
+        with self.lock:
+            call.number = len(self.calls) + 1
+            self.calls.append(call)
+        try:
+            reply = self.decide(call, problems)
+        except Drop:
+            call.injected, call.error = True, "dropped"
+            self.observe(call)
+            raise
+        except Fault as fault:
+            reply = render(call, fault)
+        call.status = reply.status
+        self.observe(call)
+        return reply
+
+    def observe(self, call):
+        """Puts an answered call away and tells everybody about it."""
+        wire.put_away(call)
+        for observer in self.observers:
+            observer(call)
+
+    def decide(self, call, problems):
+        """Refuses a bad call, and lets faults have their turn before and after it takes effect."""
+        if problems:
+            with self.lock:
+                self.problems += [f"{call.name}: {problem}" for problem in problems]
+            raise Fault(400, "ValidationError" if call.protocol == "query" else "ValidationException", f"{len(problems)} validation errors: {'; '.join(problems)}")
+        self.interfere("before", call, self.before_call)
+        with self.lock:
+            reply = self.perform(call)
+        self.interfere("after", call, self.after_call)
+        return reply
+
+    def interfere(self, when, call, hook):
+        try:
+            if hook:
+                hook(call)
+            with self.lock:
+                self.faults.raise_for(when, call)
+        except (Fault, Drop):
+            call.injected = True
+            raise
+
+    def perform(self, call):
+        """Lets a call take effect."""
+        self.access.check(call)
+        try:
+            self.stale.before(call)
+            service = self.services.get(call.service)
+            handler = service.handler(call.operation) if service else None
+            reply = handler(call) if handler else self.forward(call)
+            if not isinstance(reply, wire.Reply):
+                output = {name: value for name, value in (reply or {}).items() if value is not None}
+                self.problems += [f"{call.name}: the double answered wrongly: {problem}" for problem in validate.problems_of_answer(call, output)]
+                reply = wire.serialize(call, output)
+            self.stale.created(call, reply)
+            reply = self.stale.after(call, reply)
+        except Forwarded as fault:
+            call.error = fault.code
+            return fault.reply
+        except (Fault, Drop):
+            raise
+        except Exception as error:
+            self.problems.append(f"{call.name}: the double itself failed: {traceback.format_exc(limit=-6)}")
+            raise Fault(501, "InternalFailure", f"the double itself failed: {error!r}") from error
+        reply.headers.setdefault("x-amz-request-id" if call.service == "s3" else "x-amzn-requestid", call.request_id)
+        return reply
+
+
+class Forwarded(Fault):
+    """An error moto has answered, already in the form of its protocol."""
+
+    def __init__(self, reply, code, message):
+        super().__init__(reply.status, code, message)
+        self.reply = reply

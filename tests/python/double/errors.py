@@ -1,0 +1,75 @@
+"""Errors as AWS answers them, in the form each protocol has for them."""
+
+import functools
+import json
+from xml.sax.saxutils import escape
+
+from .wire import Reply
+
+STATUS_OF_CODE = {
+    "NoSuchBucket": 404, "NoSuchKey": 404, "NoSuchUpload": 404, "BucketNotEmpty": 409, "BucketAlreadyOwnedByYou": 409,
+    "BucketAlreadyExists": 409, "AccessDenied": 403, "UnauthorizedOperation": 403, "AccessDeniedException": 403,
+    "InternalError": 500, "InternalFailure": 500, "ServiceUnavailable": 503, "SlowDown": 503,
+    "RequestLimitExceeded": 503, "TooManyRequestsException": 429, "ForbiddenException": 403,
+}
+
+
+class Fault(Exception):
+    """An error answer; without a status, the service's model says which one its code has."""
+
+    def __init__(self, status=None, code="InternalError", message="", **members):
+        super().__init__(f"{code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.members = members
+
+
+class Drop(Exception):
+    """The connection ends without an answer."""
+
+
+def refuse(code, message, **members):
+    """An error whose status the service's own model knows."""
+    return Fault(None, code, message, **members)
+
+
+@functools.cache
+def status_of(model, code):
+    """The HTTP status the model gives an error code."""
+    for shape in model.error_shapes if model else ():
+        error = shape.metadata.get("error", {})
+        if code in (shape.name, error.get("code")) and "httpStatusCode" in error:
+            return error["httpStatusCode"]
+    return STATUS_OF_CODE.get(code, 400)
+
+
+def render(call, fault):
+    """The answer that carries a fault."""
+    status = fault.status or status_of(call.model, fault.code)
+    code, message, request_id = fault.code, fault.message, call.request_id
+    headers = {"x-amzn-requestid": request_id}
+    protocol = call.protocol
+    if protocol == "ec2":
+        body = (f'<?xml version="1.0" encoding="UTF-8"?>\n<Response><Errors><Error><Code>{escape(code)}</Code><Message>{escape(message)}'
+                f"</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>")
+    elif protocol == "query":
+        side = "Receiver" if status >= 500 else "Sender"
+        namespace = call.model.metadata.get("xmlNamespace", "")
+        body = (f'<ErrorResponse xmlns="{namespace}"><Error><Type>{side}</Type><Code>{escape(code)}</Code><Message>{escape(message)}'
+                f"</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>")
+    elif protocol == "rest-xml":
+        headers = {"x-amz-request-id": request_id, "x-amz-id-2": "double"}
+        body = (f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message>'
+                f"<RequestId>{request_id}</RequestId><HostId>double</HostId></Error>")
+        if call.method == "HEAD":
+            body = ""
+    elif protocol == "json":
+        body = json.dumps({"__type": code, "message": message, **fault.members})
+    else:
+        headers["x-amzn-errortype"] = code
+        body = json.dumps({"message": message, **fault.members})
+    content = {"json": "application/x-amz-json-1.1", "rest-json": "application/json", "rest-xml": "application/xml"}
+    headers["content-type"] = content.get(protocol, "text/xml;charset=UTF-8")
+    call.error = code
+    return Reply(call, status, headers, body)

@@ -1,0 +1,115 @@
+"""What the fault tests share: a cloud to be broken, and processes that are killed at chosen calls."""
+
+import collections
+import re
+import shutil
+import signal
+import threading
+
+from cloud import Cloud
+from double import Drop
+
+READS = ("Describe", "Get", "List", "Head")
+# Two parts on S3, so that an upload can end between them.
+ZIP = b"PK" + bytes(8 * 1024 * 1024)
+
+
+def changes(call):
+    """Whether a call changes something, as far as its name says so: commands on a machine count too."""
+    return not call.operation.startswith(READS)
+
+
+class Point:
+    """One call of a run: the k-th of its operation, which is the same one in each run however calls of several resources interleave."""
+
+    def __init__(self, operation, ordinal):
+        self.operation, self.ordinal, self.seen = operation, ordinal, 0
+
+    def __call__(self, call):
+        self.seen += call.name == self.operation
+        return call.name == self.operation and self.seen == self.ordinal
+
+    def __repr__(self):
+        return f"{self.operation} {self.ordinal}"
+
+
+class Nth:
+    """The n-th changing call of a run, whichever it is."""
+
+    def __init__(self, number):
+        self.number, self.seen = number, 0
+
+    def __call__(self, call):
+        self.seen += changes(call)
+        return changes(call) and self.seen == self.number
+
+
+def points(calls):
+    """A point for each changing call of a run."""
+    counts = collections.Counter(call.name for call in calls if changes(call))
+    return [Point(name, ordinal) for name, count in sorted(counts.items()) for ordinal in range(1, count + 1)]
+
+
+class Kill:
+    """A hook that ends a process at the first call that fits, with no chance to say or do anything."""
+
+    def __init__(self, fits):
+        self.fits, self.call, self.process = fits, None, None
+        self.lock, self.is_started = threading.Lock(), threading.Event()
+
+    def __call__(self, call):
+        with self.lock:
+            if self.call or not self.fits(call):
+                return
+            self.call = call
+        assert self.is_started.wait(10)
+        self.process.kill()
+        raise Drop
+
+
+class BrokenCloud(Cloud):
+    """A cloud whose account may be emptied, and whose runs may be killed."""
+
+    def __init__(self, folder, double, ranges_url, settings=""):
+        super().__init__(folder, double, ranges_url, settings)
+        (self.folder / "sink.zip").write_bytes(ZIP)
+        self.clear()
+
+    def clear(self):
+        """An empty account and no state, as at first."""
+        assert not self.aws.problems, self.aws.problems
+        self.aws.reset()
+        # Nobody listens there: topics are made on the client machine, without a wait for names to resolve.
+        self.aws.bootstrap = "127.0.0.1:1"
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def killed(self, *arguments, fits, when="after"):
+        """Runs until a call fits, and is killed before or after its effect. Returns that call; none: the run came to its end."""
+        kill = Kill(fits)
+        setattr(self.aws, f"{when}_call", kill)
+        kill.process = self.start(*arguments)
+        kill.is_started.set()
+        _, said = kill.process.communicate(timeout=60)
+        setattr(self.aws, f"{when}_call", None)
+        assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), f"{kill.process.returncode} {kill.call}\n{said}"
+        return kill.call
+
+    def calls_of_run(self, *arguments, **options):
+        """What a run calls."""
+        before = len(self.aws.calls)
+        self.run(*arguments, **options)
+        return self.aws.calls[before:]
+
+
+def differences(found, wanted):
+    """What a snapshot has and another has not, in words short enough to read."""
+    said = []
+    for kind in wanted:
+        said += [f"{kind}: not wanted: {thing}" for thing in found[kind] if thing not in wanted[kind]]
+        said += [f"{kind}: missing: {thing}" for thing in wanted[kind] if thing not in found[kind]]
+        if len(found[kind]) != len(wanted[kind]) and not said:
+            said.append(f"{kind}: {len(found[kind])} of them, not {len(wanted[kind])}")
+    return "\n".join(text[:1500] for text in said)
+
+
+REFUSAL = re.compile(r"`(?P<action>[\w-]+:\w+)` for (?P<what>.+?) failed: (?P<code>\w+): .*\(request (?P<request>[\w-]+)\)")
