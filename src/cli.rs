@@ -24,7 +24,7 @@ use crate::topics::TopicsCommand;
     version,
     propagate_version = true,
     arg_required_else_help = true,
-    after_help = "Example: pinpipe demo\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration"
+    after_help = "Example: pinpipe demo\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration,\n3 there are changes (provision --plan --detailed-exit-code)"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -74,10 +74,12 @@ pub enum Command {
         after_help = "Example: pinpipe local --any-port\n\nPorts by default: kafka 9092, gateway 8082, kinesis 4567, control 8083 ([local] in the configuration)"
     )]
     Local(LocalArguments),
-    /// Make topics, streams, connector and routes; what is there stays as it is
-    #[command(after_help = "Example: pinpipe provision --plan")]
+    /// Make all that the pipeline needs, and mend what differs
+    #[command(
+        after_help = "Examples:\n  pinpipe provision --plan\n  pinpipe provision --only api,usage-plan\n\nOn target aws it shows the plan and asks; what it made is remembered, and the next run goes on from there."
+    )]
     Provision(ProvisionArguments),
-    /// Show every resource of the pipeline
+    /// Show every resource of the pipeline, since when it is there and what it costs
     #[command(after_help = "Example: pinpipe status --output json")]
     Status(Selection),
     /// Create, list, describe or delete Kafka topics
@@ -102,7 +104,7 @@ pub enum Command {
     #[command(after_help = "Example: pinpipe doctor")]
     Doctor,
     /// Remove what `provision` made, or all data
-    #[command(after_help = "Example: pinpipe destroy --data --yes")]
+    #[command(after_help = "Examples:\n  pinpipe destroy --data --yes\n  pinpipe destroy --skip bucket,plugin-object")]
     Destroy(DestroyArguments),
     /// Print completions for a shell
     #[command(after_help = "Example: pinpipe completions bash > ~/.local/share/bash-completion/completions/pinpipe")]

@@ -81,6 +81,11 @@ impl Printer {
         Progress::start(label, total, self.progress)
     }
 
+    /// A spinner beside a text that says what is being done.
+    pub fn activity(&self, label: &str) -> Progress {
+        Progress::activity(label, self.progress)
+    }
+
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }

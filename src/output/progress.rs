@@ -31,6 +31,20 @@ impl Progress {
         Self(bar)
     }
 
+    /// Spins beside a text that says what is being done.
+    pub(super) fn activity(label: &str, visible: bool) -> Self {
+        let progress = Self::start(label, None, visible);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
+            progress.0.set_style(style);
+        }
+        progress
+    }
+
+    /// Lets something be written, or asked, without the bar in between.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
+    }
+
     /// Moves on by `steps`.
     pub fn add(&self, steps: u64) {
         self.0.inc(steps);

@@ -215,7 +215,8 @@ impl Account {
         loop {
             let Some(state) = check().await? else { return Ok(()) };
             let elapsed = began.elapsed();
-            self.progress.say(format!("{what} is {state} since {} s", elapsed.as_secs()));
+            tracing::info!(what, state, elapsed_s = elapsed.as_secs(), "waiting");
+            self.progress.say(format!("{what} is {state} since {}", time_text(elapsed)));
             if elapsed > longest {
                 return Err(Error::failed(format!("{what} is still {state} after {} minutes", self.config.provision.wait_minutes))
                     .hint("it goes on being made: `pinpipe provision` waits for it again (`provision.wait_minutes` says how long)"));
@@ -245,4 +246,10 @@ impl Account {
             () = self.stop.cancelled() => {}
         }
     }
+}
+
+/// `42 s`, `12 min 5 s`.
+fn time_text(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) }
 }

@@ -53,7 +53,7 @@ pub async fn apply(config: &Config, printer: &Printer) -> Result<PlanReport> {
 /// As [`apply`]; nobody confirmed.
 pub async fn provision(config: &Config, arguments: &ProvisionArguments, printer: &Printer) -> Result<PlanReport> {
     let purpose = if arguments.plan { Purpose::Look } else { Purpose::Change };
-    let progress = printer.progress("provisioning", None);
+    let progress = printer.activity("provisioning");
     let stack = Stack::open(config, purpose, progress.clone()).await?;
     let outcome = on_stack(config, &stack, arguments, printer).await;
     progress.finish();
@@ -78,6 +78,11 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
     let prices = Prices::built_in();
     let chosen = arguments.selection.chosen(&stack.graph)?;
     let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+    for (position, reading) in readings.iter().enumerate().filter(|(position, _)| chosen[*position]) {
+        if reading.as_ref().is_some_and(|reading| matches!(reading.action, Action::Create | Action::Recreate)) {
+            stack.graph.resources[position].check().await?;
+        }
+    }
     let plan = report(stack, &prices, false, &chosen, &readings);
     if arguments.plan || plan.changes() == 0 {
         return Ok(plan);
@@ -90,10 +95,13 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
         }
     }
     if config.target == Target::Aws {
-        if !arguments.yes {
-            printer.note(plan.text());
-        }
-        confirm(arguments.yes, &format!("change {} resources of account {}", plan.changes(), account_of(stack)))?;
+        let question = format!("change {} resources of account {}", plan.changes(), account_of(stack));
+        stack.progress.aside(|| {
+            if !arguments.yes {
+                printer.note(plan.text());
+            }
+            confirm(arguments.yes, &question)
+        })?;
     }
     let done = carry_out(stack, printer, &chosen, &readings, permission).await?;
     Ok(report(stack, &prices, true, &chosen, &done))
@@ -197,5 +205,6 @@ fn say_done(printer: &Printer, stack: &Stack, resource: &dyn Resource, action: A
         Action::Delete => "deleted",
         _ => "updated",
     };
-    printer.note(format!("{done} {} {} in {:.1} s", resource.kind(), resource.name(), began.elapsed().as_secs_f64()));
+    let text = format!("{done} {} {} in {:.1} s", resource.kind(), resource.name(), began.elapsed().as_secs_f64());
+    stack.progress.aside(|| printer.note(text));
 }

@@ -117,7 +117,7 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
 }
 
 async fn remove_resources(config: &Config, arguments: &DestroyArguments, printer: &Printer) -> Result<DestroyReport> {
-    let progress = printer.progress("removing", None);
+    let progress = printer.activity("removing");
     let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
     let outcome = on_stack(&stack, arguments, printer).await;
     progress.finish();
@@ -151,10 +151,12 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
         let count = (0..chosen.len()).filter(|position| is_ours(*position)).count();
         if count > 0 {
             let with_data = if holding.is_empty() { String::new() } else { format!(", with all records of {}", holding.join(", ")) };
-            confirm(arguments.yes, &format!("remove {count} resources from account {}{with_data}", account.id))?;
+            let question = format!("remove {count} resources from account {}{with_data}", account.id);
+            stack.progress.aside(|| confirm(arguments.yes, &question))?;
         }
     } else {
-        confirm(arguments.yes, "delete the topics with their records, the streams, the connector and the routes")?;
+        let question = "delete the topics with their records, the streams, the connector and the routes";
+        stack.progress.aside(|| confirm(arguments.yes, question))?;
     }
     let visits = stack
         .graph
@@ -174,7 +176,8 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
                     _ => remove(stack.account.as_deref(), resource).await?,
                 };
                 if removed && stack.account.is_some() {
-                    printer.note(format!("deleted {} {}", resource.kind(), resource.name()));
+                    let text = format!("deleted {} {}", resource.kind(), resource.name());
+                    stack.progress.aside(|| printer.note(text));
                 }
                 Ok(Removed { type_name: resource.kind(), name: resource.name(), removed })
             }

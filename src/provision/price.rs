@@ -20,7 +20,7 @@ impl Priced {
 /// `prices.toml`: dollars of us-east-1.
 #[derive(Debug, Deserialize)]
 pub struct Prices {
-    /// When they were looked up.
+    /// When they were published.
     pub date: String,
     pub region: String,
     hour: BTreeMap<String, f64>,
@@ -78,7 +78,7 @@ impl Prices {
 
     /// What stands below every table of costs.
     pub fn note(&self) -> String {
-        format!("list prices of {} on {}, without taxes, traffic and requests", self.region, self.date)
+        format!("list prices of {}, published {}; without taxes, traffic and requests", self.region, self.date)
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Stack {
     /// On target aws only.
     pub account: Option<Rc<Account>>,
     pub stop: CancellationToken,
+    pub progress: Progress,
     /// Most resources worked on at a time.
     pub at_once: usize,
     lock: Option<Lock>,
@@ -49,7 +50,7 @@ impl Stack {
             Target::Aws => {
                 let place = Account::place(config).await?;
                 let lock = if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
-                let opened = Account::open(config, place, purpose == Purpose::Change, progress, stop.clone()).await;
+                let opened = Account::open(config, place, purpose == Purpose::Change, progress.clone(), stop.clone()).await;
                 match opened {
                     Ok(account) => {
                         let account = Rc::new(account);
@@ -64,7 +65,7 @@ impl Stack {
                 }
             }
         };
-        Ok(Self { graph: Graph::new(resources), account, stop, at_once: config.provision.parallel, lock, listener })
+        Ok(Self { graph: Graph::new(resources), account, stop, progress, at_once: config.provision.parallel, lock, listener })
     }
 
     /// Leaves word where everything is, and lets the next run in.

@@ -91,7 +91,7 @@ fn age_text(hours: f64) -> String {
 /// # Errors
 /// The local stack is not running or cannot be asked; no credentials for AWS.
 pub async fn status(config: &Config, selection: &Selection, printer: &Printer) -> Result<StatusReport> {
-    let progress = printer.progress("reading", None);
+    let progress = printer.activity("reading");
     let stack = Stack::open(config, Purpose::Look, progress.clone()).await?;
     let report = read(config, selection, &stack).await;
     progress.finish();

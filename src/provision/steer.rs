@@ -20,7 +20,7 @@ pub enum Steer {
 /// # Errors
 /// There is no connector; it is in no state for it.
 pub async fn steer_connector(config: &Config, steer: Steer, printer: &Printer) -> Result<&'static str> {
-    let progress = printer.progress("connector", None);
+    let progress = printer.activity("connector");
     let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
     let outcome = on_stack(&stack, steer).await;
     progress.finish();

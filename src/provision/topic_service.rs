@@ -28,7 +28,7 @@ impl TopicService {
         if config.target == Target::Local || !config.kafka.bootstrap_servers.is_empty() {
             return Ok(None);
         }
-        let progress = printer.progress("topics", None);
+        let progress = printer.activity("topics");
         let stack = Stack::open(config, Purpose::Look, progress).await?;
         // Reading these two fills in their addresses where this machine has no state.
         let only = Selection { only: vec![cluster::KEY.into(), client::KEY.into()], skip: Vec::new() };

@@ -66,7 +66,7 @@ def test_provision_is_a_plan_that_is_applied_once(local):
     requests.put(f"http://{local.control}/connectors/local-connector/config", json=PROPERTIES | {"flush.size": 7}, timeout=10)
     drift = {s["name"]: s for s in pinpipe.json("provision", "--plan")["steps"] if s["action"] != "keep"}
     assert set(drift) == {"local.geo", "local-connector"} and drift["local-connector"]["action"] == "update"
-    assert "flush.size" in drift["local-connector"]["reason"]
+    assert "flush.size" in drift["local-connector"]["reasons"][0]
     pinpipe.run("provision")
     assert all(r["exists"] for r in pinpipe.json("status")["resources"])
     pinpipe.run("destroy", code=2)

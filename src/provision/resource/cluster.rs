@@ -224,6 +224,22 @@ impl Resource for Cluster {
         Ok(Reading::compared(texts, detail))
     }
 
+    /// Whether MSK still offers the version that is wanted.
+    async fn check(&self) -> Result<()> {
+        let wanted = &self.account.config.cluster.kafka_version;
+        let mut offered = Vec::new();
+        let mut pages = self.account.msk.list_kafka_versions().into_paginator().items().send();
+        while let Some(found) = pages.next().await {
+            let found = found.map_err(|error| failed(Call("kafka:ListKafkaVersions", &self.what()), &error))?;
+            offered.extend(found.version);
+        }
+        if offered.contains(wanted) {
+            return Ok(());
+        }
+        Err(Error::failed(format!("MSK does not offer Kafka {wanted} in {}", self.account.config.aws.region))
+            .hint(format!("`cluster.kafka_version` can be {}", offered.join(", "))))
+    }
+
     async fn create(&self) -> Result<()> {
         let wanted = &self.account.config.cluster;
         let volume = EbsStorageInfo::builder().volume_size(wanted.volume_gib).build();

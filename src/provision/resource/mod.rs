@@ -159,6 +159,11 @@ pub trait Resource {
     /// Compares what is there with what is wanted. Changes nothing.
     async fn read(&self) -> Result<Reading>;
 
+    /// What is known to fail when it is made: said with the plan, not in the middle of an apply.
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes it, bare where it must be: what `read` still finds different, `update` mends.
     async fn create(&self) -> Result<()>;
 

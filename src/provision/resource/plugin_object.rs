@@ -138,6 +138,11 @@ impl Resource for PluginObject {
         Ok(Reading::compared(differences, format!("{} bytes", head.content_length().unwrap_or(0))))
     }
 
+    /// Whether the zip is there, where it is a file.
+    async fn check(&self) -> Result<()> {
+        if self.is_url() { Ok(()) } else { self.content().await.map(|_| ()) }
+    }
+
     async fn create(&self) -> Result<()> {
         let content = self.content().await?;
         self.abort_begun().await?;

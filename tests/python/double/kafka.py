@@ -202,6 +202,10 @@ class Kafka(KafkaTopics, Service):
         }
         return {name: hosts(PORTS[name]) for name, on in enabled.items() if on}
 
+    def do_list_kafka_versions(self, call):
+        page, token = self.page([{"Version": version, "Status": "ACTIVE"} for version in VERSIONS], call.parameters.get("MaxResults"), call.parameters.get("NextToken"))
+        return {"KafkaVersions": page, "NextToken": token}
+
     def do_get_bootstrap_brokers(self, call):
         cluster = self.clusters.get(call.parameters["ClusterArn"])
         if not cluster:
