@@ -45,11 +45,13 @@ pub struct Gateway {
 impl Gateway {
     /// Sets up the clients; nothing is contacted yet.
     pub async fn new(config: &Config, routes: Arc<Routes>) -> Result<Arc<Self>> {
+        let consumer = Arc::new(crate::kafka::consumer(config, "pinpipe-gateway")?);
+        crate::kafka::keep_logged_in(config, &consumer);
         Ok(Arc::new(Self {
             config: config.clone(),
             routes,
             producer: crate::kafka::producer(config)?,
-            consumer: Arc::new(crate::kafka::consumer(config, "pinpipe-gateway")?),
+            consumer,
             topics: metadata::TopicCache::default(),
             kinesis: crate::aws::kinesis(config).await?,
             permits: Semaphore::new(CONCURRENT_REQUESTS),

@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
-use super::{Context, client_config, consumer, failure, pinned};
+use super::{Context, client_config, consumer, failure, keep_logged_in, log_in, pinned};
 use crate::config::Config;
 use crate::error::{Error, OrFail, Result};
 
@@ -45,6 +45,7 @@ impl Admin {
             .create_with_context(Context::new(&config))
             .map_err(|error: rdkafka::error::KafkaError| failure("cannot set up a client", &config, &error))?;
         let asker = Arc::new(consumer(&config, "pinpipe-admin")?);
+        keep_logged_in(&config, &asker);
         let timeout = Duration::from_millis(config.kafka.timeout_ms);
         Ok(Self { config, admin, asker, timeout })
     }
@@ -54,6 +55,8 @@ impl Admin {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication_factor));
         let options = AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout));
         let action = format!("cannot create topic `{name}`");
+        // Nobody polls an admin client: its token is renewed with each thing it is to do.
+        log_in(&self.config, self.admin.inner())?;
         let results = self.admin.create_topics([&topic], &options).await.map_err(|error| failure(&action, &self.config, &error))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
@@ -68,6 +71,7 @@ impl Admin {
     pub async fn delete(&self, name: &str) -> Result<bool> {
         let options = AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout));
         let action = format!("cannot delete topic `{name}`");
+        log_in(&self.config, self.admin.inner())?;
         let results = self.admin.delete_topics(&[name], &options).await.map_err(|error| failure(&action, &self.config, &error))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => Ok(false),

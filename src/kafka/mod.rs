@@ -2,12 +2,14 @@
 
 mod admin;
 mod context;
+mod login;
 
 pub use admin::{Admin, TopicDescription};
 pub use context::Context;
+pub use login::{keep_logged_in, log_in};
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::FutureProducer;
 use secrecy::ExposeSecret;
 
@@ -29,6 +31,11 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
         (_, false) => "sasl_plaintext",
     };
     client.set("security.protocol", protocol);
+    // OpenSSL comes with the program and knows nothing of this system's certificates; where the
+    // environment names some, it finds those by itself.
+    if protocol.ends_with("ssl") && ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().all(|name| std::env::var_os(name).is_none()) {
+        client.set("ssl.ca.location", "probe");
+    }
     match config.kafka.auth {
         KafkaAuth::None => {}
         KafkaAuth::Iam => {
@@ -61,6 +68,7 @@ pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     client.set("request.timeout.ms", config.kafka.timeout_ms.to_string());
     client.set("queue.buffering.max.kbytes", "32768");
     client.set("topic.metadata.refresh.interval.ms", "10000");
+    // It is polled on a thread of its own, which fetches its tokens.
     client.create_with_context(Context::new(config)).map_err(|error| unusable(config, &error))
 }
 
@@ -73,7 +81,9 @@ pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
     // Bounds what librdkafka fetches ahead, over all partitions.
     client.set("queued.max.messages.kbytes", "16384").set("fetch.message.max.bytes", "2097152");
     client.set("fetch.wait.max.ms", "100").set("fetch.error.backoff.ms", "100");
-    client.create_with_context(Context::new(config)).map_err(|error| unusable(config, &error))
+    let consumer: BaseConsumer<Context> = client.create_with_context(Context::new(config)).map_err(|error| unusable(config, &error))?;
+    log_in(config, consumer.client())?;
+    Ok(consumer)
 }
 
 fn unusable(config: &Config, error: &rdkafka::error::KafkaError) -> Error {

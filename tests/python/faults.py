@@ -1,17 +1,19 @@
 """What the fault tests share: a cloud to be broken, and processes that are killed at chosen calls."""
 
 import collections
+import json
 import re
 import shutil
 import signal
 import threading
 
 from cloud import Cloud
+from conftest import wait_until
 from double import Drop
 
 READS = ("Describe", "Get", "List", "Head")
 # Two parts on S3, so that an upload can end between them.
-ZIP = b"PK" + bytes(8 * 1024 * 1024)
+LARGE_ZIP = b"PK" + bytes(8 * 1024 * 1024)
 
 
 def changes(call):
@@ -29,8 +31,36 @@ class Point:
         self.seen += call.name == self.operation
         return call.name == self.operation and self.seen == self.ordinal
 
+    def anew(self):
+        """The same point of another run."""
+        return Point(self.operation, self.ordinal)
+
     def __repr__(self):
         return f"{self.operation} {self.ordinal}"
+
+
+# What differs between two attempts of the same call.
+ATTEMPT = ("ClientToken", "UploadId", "Body", "Value", "PublicKeyMaterial", "CurrentVersion", "currentVersion", "MultipartUpload")
+
+
+def same(call):
+    """What makes a call the same one in several runs over one account."""
+    return call.name, json.dumps({name: value for name, value in call.parameters.items() if name not in ATTEMPT}, sort_keys=True, default=str)
+
+
+class Once:
+    """Fits each changing call the first time that it is made, and with `at_most` no more calls of an operation than that."""
+
+    def __init__(self, at_most=10**6):
+        self.at_most, self.met, self.counts, self.lock = at_most, set(), collections.Counter(), threading.Lock()
+
+    def __call__(self, call):
+        with self.lock:
+            if not changes(call) or same(call) in self.met or self.counts[call.name] == self.at_most:
+                return False
+            self.met.add(same(call))
+            self.counts[call.name] += 1
+            return True
 
 
 class Nth:
@@ -44,10 +74,10 @@ class Nth:
         return changes(call) and self.seen == self.number
 
 
-def points(calls):
-    """A point for each changing call of a run."""
+def points(calls, of_each=10**6):
+    """A point for each changing call of a run; with `of_each` for no more of an operation than that."""
     counts = collections.Counter(call.name for call in calls if changes(call))
-    return [Point(name, ordinal) for name, count in sorted(counts.items()) for ordinal in range(1, count + 1)]
+    return [Point(name, ordinal) for name, count in sorted(counts.items()) for ordinal in range(1, min(count, of_each) + 1)]
 
 
 class Kill:
@@ -72,7 +102,7 @@ class BrokenCloud(Cloud):
 
     def __init__(self, folder, double, ranges_url, settings=""):
         super().__init__(folder, double, ranges_url, settings)
-        (self.folder / "sink.zip").write_bytes(ZIP)
+        (self.folder / "sink.zip").write_bytes(b"PK: a zip that never changes")
         self.clear()
 
     def clear(self):
@@ -94,11 +124,23 @@ class BrokenCloud(Cloud):
         assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), f"{kill.process.returncode} {kill.call}\n{said}"
         return kill.call
 
+    def ends(self, *arguments, env=None):
+        """Runs to whatever end, and returns code and stderr."""
+        process = self.start(*arguments, env=env)
+        _, said = process.communicate(timeout=120)
+        return process.returncode, said
+
     def calls_of_run(self, *arguments, **options):
         """What a run calls."""
         before = len(self.aws.calls)
         self.run(*arguments, **options)
         return self.aws.calls[before:]
+
+
+def hanging(aws, operation, process, seconds=20):
+    """Waits until a process has made a call of an operation."""
+    wait_until(lambda: aws.count(operation) or process.poll() is not None, operation, seconds)
+    assert process.poll() is None, process.stderr.read()
 
 
 def differences(found, wanted):

@@ -130,13 +130,9 @@ def without_user_agent(parameters):
     return [(name, value) for name, value in parameters if name != "User-Agent"]
 
 
-@pytest.mark.parametrize(("region", "session_token"), [("us-east-1", None), ("eu-west-2", SESSION_TOKEN)])
+@pytest.mark.parametrize(("region", "session_token"), [("us-east-1", None), ("eu-west-2", SESSION_TOKEN)], ids=["without a session token", "with a session token"])
 def test_the_token_is_that_of_awss_own_signer(pinpipe, broker, monkeypatch, region, session_token):
-    # Here it only matters what is sent, and a client that gives up may leave before it has sent it.
-    for _ in range(5):
-        pinpipe.start("topics", "list", env=broker.environment(region, session_token)).communicate(timeout=30)
-        if broker.logins:
-            break
+    pinpipe.run("topics", "list", env=broker.environment(region, session_token))
     address, parameters = parts(broker.token())
 
     signed_at = datetime.datetime.strptime(dict(parameters)["X-Amz-Date"], "%Y%m%dT%H%M%SZ")

@@ -11,7 +11,7 @@ FILE = "me-key.pem"
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
-    with shared(tmp_path_factory) as made:
+    with shared(tmp_path_factory, aws={"attempts": 2}) as made:
         yield made
 
 

@@ -232,13 +232,14 @@ class Kafka(KafkaTopics, Service):
         self.check_current(cluster, call.parameters["CurrentVersion"])
         effect = change(cluster)
         arn = cluster.arn.replace(":cluster/", ":cluster-operation/") + f"/{uuid.uuid4()}"
-        operation = {"arn": arn, "cluster": cluster, "type": kind, "state": "UPDATE_IN_PROGRESS", "created": now()}
+        operation = {"arn": arn, "cluster": cluster, "type": kind, "state": "UPDATE_IN_PROGRESS", "created": now(), "error": {}}
         cluster.operation = arn
         self.operations[arn] = operation
 
         def finish():
             failure = self.aws.outcome("cluster-update", cluster.name)
             operation["state"] = "UPDATE_FAILED" if failure else "UPDATE_COMPLETE"
+            operation["error"] = {"ErrorInfo": {"ErrorCode": "InternalError", "ErrorString": failure}} if failure else {}
             if not failure:
                 effect()
             cluster.version = version_of()
@@ -296,13 +297,14 @@ class Kafka(KafkaTopics, Service):
         operation, state = self.operation_of(call)
         return {"ClusterOperationInfo": {
             "ClusterArn": operation["cluster"].arn, "OperationArn": operation["arn"], "OperationState": state,
-            "OperationType": operation["type"], "CreationTime": operation["created"]}}
+            "OperationType": operation["type"], "CreationTime": operation["created"], **(operation["error"] if state == "UPDATE_FAILED" else {})}}
 
     def do_describe_cluster_operation_v2(self, call):
         operation, state = self.operation_of(call)
         return {"ClusterOperationInfo": {
             "ClusterArn": operation["cluster"].arn, "OperationArn": operation["arn"], "OperationState": state,
-            "ClusterType": "PROVISIONED", "OperationType": operation["type"], "StartTime": operation["created"]}}
+            "ClusterType": "PROVISIONED", "OperationType": operation["type"], "StartTime": operation["created"],
+            **(operation["error"] if state == "UPDATE_FAILED" else {})}}
 
     def do_tag_resource(self, call):
         self.find(call.parameters["ResourceArn"]).tags.update(call.parameters["Tags"])
