@@ -7,7 +7,7 @@ use crate::config::{Config, Target};
 use crate::control::ControlClient;
 use crate::error::{Error, Result};
 use crate::gateway::Deployment;
-use crate::output::{Printer, Report};
+use crate::output::{Printer, Report, Table};
 use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection};
 
 /// What to do with the API.
@@ -16,6 +16,9 @@ pub enum ApiCommand {
     /// Deploy the routes to Kafka and Kinesis
     #[command(after_help = "Example: pinpipe api deploy")]
     Deploy,
+    /// List all APIs
+    #[command(after_help = "Example: pinpipe api list")]
+    List,
     /// Show what is deployed
     #[command(after_help = "Example: pinpipe api status")]
     Status,
@@ -38,6 +41,30 @@ impl Report for ApiReport {
     fn text(&self) -> String {
         let routes: Vec<String> = self.deployment.routes.iter().map(|route| format!("  {route}")).collect();
         format!("{} (deployed {})\n{}", self.url, self.deployment.deployed_at.format("%Y-%m-%d %H:%M:%S UTC"), routes.join("\n"))
+    }
+}
+
+/// One API: its name, and its id or address.
+#[derive(Debug, Serialize)]
+struct ApiListing {
+    name: String,
+    id: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Listed(Vec<ApiListing>);
+
+impl Report for Listed {
+    fn text(&self) -> String {
+        if self.0.is_empty() {
+            return "no APIs; `pinpipe api deploy` deploys the pipeline's".into();
+        }
+        let mut table = Table::new(["api", "id"]);
+        for listing in &self.0 {
+            table.row([&listing.name, &listing.id]);
+        }
+        table.render()
     }
 }
 
@@ -79,6 +106,10 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
     let url = config.endpoints().gateway_url()?;
     match command {
         ApiCommand::Deploy => printer.report(&ApiReport { url, deployment: client.deploy_routes().await? }),
+        ApiCommand::List => {
+            let deployed = client.routes().await?.map(|_| ApiListing { name: "gateway".into(), id: url });
+            printer.report(&Listed(deployed.into_iter().collect()));
+        }
         ApiCommand::Status => {
             let deployment = client.routes().await?;
             let deployment = deployment.ok_or_else(|| Error::failed("no routes are deployed").hint("`pinpipe api deploy` deploys them"))?;
@@ -100,6 +131,10 @@ async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Resu
         ApiCommand::Deploy => {
             let arguments = ProvisionArguments { yes: true, selection, ..ProvisionArguments::default() };
             printer.report(&provision::provision(config, &arguments, printer).await?);
+        }
+        ApiCommand::List => {
+            let found = provision::apis(config).await?.into_iter();
+            printer.report(&Listed(found.map(|listing| ApiListing { name: listing.name, id: listing.state }).collect()));
         }
         ApiCommand::Status => {
             printer.report(&provision::status(config, &selection, printer).await?);

@@ -8,7 +8,7 @@ use crate::control::ControlClient;
 use crate::error::{Error, Result};
 use crate::kafka::Admin;
 use crate::output::{Printer, Report, Table, thousands};
-use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection, Steer};
+use crate::provision::{self, DestroyArguments, Listing, ProvisionArguments, Selection, Steer};
 use crate::record::Kind;
 use crate::sink::{ConnectorStatus, SinkProperties};
 
@@ -18,6 +18,9 @@ pub enum ConnectorCommand {
     /// Make the connector, or give it the configuration's properties
     #[command(after_help = "Example: pinpipe connector create")]
     Create,
+    /// List all connectors
+    #[command(after_help = "Example: pinpipe connector list")]
+    List,
     /// Show how it is doing
     #[command(after_help = "Example: pinpipe connector status")]
     Status,
@@ -62,6 +65,24 @@ impl Report for StatusReport {
     }
 }
 
+/// The report of `connector list`.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Listed(Vec<Listing>);
+
+impl Report for Listed {
+    fn text(&self) -> String {
+        if self.0.is_empty() {
+            return "no connectors; `pinpipe connector create` makes the pipeline's".into();
+        }
+        let mut table = Table::new(["connector", "state"]);
+        for listing in &self.0 {
+            table.row([&listing.name, &listing.state]);
+        }
+        table.render()
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Done {
     connector: String,
@@ -102,6 +123,15 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
                 client.put_connector(&name, &properties).await?;
             }
             change
+        }
+        ConnectorCommand::List => {
+            let mut listed = Vec::new();
+            for name in client.connectors().await? {
+                let state = client.connector_status(&name).await?.map(|status| status.state).unwrap_or_default();
+                listed.push(Listing { name, state });
+            }
+            printer.report(&Listed(listed));
+            return Ok(());
         }
         ConnectorCommand::Status => {
             let status = client.connector_status(&name).await?.ok_or_else(missing)?;
@@ -146,6 +176,10 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
         }
         ConnectorCommand::Status => {
             printer.report(&provision::status(config, &selection, printer).await?);
+            return Ok(());
+        }
+        ConnectorCommand::List => {
+            printer.report(&Listed(provision::connectors(config).await?));
             return Ok(());
         }
         ConnectorCommand::Pause => Steer::Pause,

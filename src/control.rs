@@ -48,6 +48,12 @@ impl ControlClient {
         })
     }
 
+    /// Names of all connectors.
+    pub async fn connectors(&self) -> Result<Vec<String>> {
+        let (_, body) = self.call(Method::GET, "/connectors", None).await?;
+        serde_json::from_value(body).or_fail(|| "the local stack answered strangely")
+    }
+
     /// Properties of a connector; `None`: there is none of this name.
     pub async fn connector_config(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
         let (status, body) = self.call(Method::GET, &format!("/connectors/{name}/config"), None).await?;

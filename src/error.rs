@@ -49,6 +49,16 @@ impl Error {
         self
     }
 
+    /// The same without a secret that the text may quote.
+    pub fn without(mut self, secret: &str) -> Self {
+        let text = self.to_string();
+        if !secret.is_empty() && text.contains(secret) {
+            self.message = text.replace(secret, "<secret>");
+            self.source = None;
+        }
+        self
+    }
+
     /// What caused it, shown after the message.
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());

@@ -90,11 +90,11 @@ impl aws_sdk_mwaa::config::Intercept for KeepHost {
         _: &mut aws_sdk_mwaa::config::ConfigBag,
     ) -> Result<(), aws_sdk_mwaa::error::BoxError> {
         let request = context.request_mut();
-        let path = url::Url::parse(request.uri())?;
-        let mut kept = url::Url::parse(&self.endpoint)?;
-        kept.set_path(path.path());
-        kept.set_query(path.query());
-        request.set_uri(kept.as_str())?;
+        // Not parsed as a URL: `api.127.0.0.1` is none.
+        let after_scheme = request.uri().split_once("://").map_or(request.uri(), |(_, rest)| rest);
+        let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
+        let kept = format!("{}{path}", self.endpoint.trim_end_matches('/'));
+        request.set_uri(kept)?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use futures::FutureExt;
 
-use super::converge::{Converged, Permission, check_loss, converge, remove};
+use super::converge::{Converged, Permission, check_loss, converge, foreign, remove};
 use super::graph::Order;
 use super::plan::{PlanReport, Step};
 use super::price::Prices;
@@ -89,8 +89,11 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
     }
     check_needs(stack, &chosen, &readings)?;
     let permission = Permission { may_lose_data: arguments.allow_recreate };
-    for (resource, reading) in stack.graph.resources.iter().zip(&readings) {
-        if let Some(reading) = reading {
+    for ((resource, reading), chosen) in stack.graph.resources.iter().zip(&readings).zip(&chosen) {
+        if let Some(reading) = reading.as_ref().filter(|_| *chosen) {
+            if reading.action == Action::Foreign {
+                return Err(foreign(resource.as_ref()));
+            }
             check_loss(resource.as_ref(), reading, permission)?;
         }
     }
@@ -146,13 +149,17 @@ async fn carry_out(
     permission: Permission,
 ) -> Result<Vec<Option<Reading>>> {
     // Whoever needs something that changed is read again: addresses and ids may be others now.
-    let changed = RefCell::new(remove_fallen(stack, chosen, readings).await?);
+    let changed = RefCell::new(remove_first(stack, printer, chosen, readings).await?);
     let changed = &changed;
     let visits = stack
         .graph
         .walk(Order::Needs, stack.at_once, |position, resource| {
             async move {
                 let Some(planned) = readings[position].clone().filter(|_| chosen[position]) else { return Ok(readings[position].clone()) };
+                if planned.action == Action::Delete {
+                    // It went before all else.
+                    return Ok(Some(planned));
+                }
                 let is_fallen = planned.action == Action::Recreate;
                 let is_stale = is_fallen || changed.borrow().iter().any(|other| stack.graph.needs(position).contains(other));
                 let (began, why) = (Instant::now(), planned.reasons.clone());
@@ -173,10 +180,12 @@ async fn carry_out(
     stack.all_done(visits)
 }
 
-/// Removes what is to be made anew, what needs it before it. Returns what went.
-async fn remove_fallen(stack: &Stack, chosen: &[bool], readings: &[Option<Reading>]) -> Result<BTreeSet<usize>> {
-    let is_to_go =
-        |position: usize| chosen[position] && readings[position].as_ref().is_some_and(|reading| reading.action == Action::Recreate);
+/// Removes what is not wanted any more or is to be made anew, what needs it before it.
+/// Returns what went.
+async fn remove_first(stack: &Stack, printer: &Printer, chosen: &[bool], readings: &[Option<Reading>]) -> Result<BTreeSet<usize>> {
+    let is_to_go = |position: usize| {
+        chosen[position] && readings[position].as_ref().is_some_and(|reading| matches!(reading.action, Action::Recreate | Action::Delete))
+    };
     let positions: BTreeSet<usize> = (0..chosen.len()).filter(|position| is_to_go(*position)).collect();
     let goes = &positions;
     let visits = stack
@@ -184,7 +193,9 @@ async fn remove_fallen(stack: &Stack, chosen: &[bool], readings: &[Option<Readin
         .walk(Order::Dependents, stack.at_once, |position, resource| {
             async move {
                 if goes.contains(&position) {
+                    let began = Instant::now();
                     remove(stack.account.as_deref(), resource).await?;
+                    say_done(printer, stack, resource, Action::Delete, began);
                 }
                 Ok(())
             }

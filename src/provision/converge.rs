@@ -11,7 +11,7 @@ use super::state::Phase;
 use crate::error::{Error, Result};
 
 /// Most changes until a resource must be as it should: made, waited for, mended, and once more.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 20;
 /// What was begun so lately may not be seen yet.
 const FRESH: Duration = Duration::from_secs(600);
 
@@ -80,10 +80,8 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
                 remove(account, resource).await?;
                 done = Action::Recreate;
             }
-            Action::Delete => {
-                remove(account, resource).await?;
-                return Ok(Converged { action: Action::Delete, reading });
-            }
+            // What goes has gone before anything is made.
+            Action::Delete => return Ok(Converged { action: Action::Delete, reading }),
         }
         reading = read_one(resource).await?;
     }
@@ -123,7 +121,8 @@ async fn seen_late(account: &Account, resource: &dyn Resource) -> Result<Option<
     Ok(None)
 }
 
-fn foreign(resource: &dyn Resource) -> Error {
+/// What to say of something that somebody else made.
+pub fn foreign(resource: &dyn Resource) -> Error {
     Error::failed(format!("{} `{}` is there already, and pinpipe did not make it", resource.kind(), resource.name())).hint(format!(
         "choose another `id` or name in the configuration, or use it as it is with `--skip {}`; it was not touched",
         resource.key()

@@ -130,7 +130,7 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
     let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
     let is_ours = |position: usize| chosen[position] && readings[position].as_ref().is_some_and(is_there_and_ours);
     if let Some(account) = &stack.account {
-        check_dependents(stack, &chosen, &account.state.keys().await)?;
+        check_dependents(stack, &chosen, &readings, &account.state.keys().await)?;
         account.may_lose_data.set(arguments.data);
         let holding = stack.graph.resources.iter().enumerate().filter(|(position, resource)| is_ours(*position) && resource.holds_data());
         let holding: Vec<String> = holding
@@ -204,9 +204,11 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
 }
 
 /// Refuses to take away what something that stays needs.
-fn check_dependents(stack: &Stack, chosen: &[bool], remembered: &[String]) -> Result<()> {
+fn check_dependents(stack: &Stack, chosen: &[bool], readings: &[Option<Reading>], remembered: &[String]) -> Result<()> {
     for (position, resource) in stack.graph.resources.iter().enumerate() {
-        if chosen[position] || !remembered.contains(&resource.key()) {
+        // Somebody else's does not stand on ours.
+        let is_there = readings[position].as_ref().map_or_else(|| remembered.contains(&resource.key()), is_there_and_ours);
+        if chosen[position] || !is_there {
             continue;
         }
         if let Some(need) = stack.graph.needs(position).iter().find(|need| chosen[**need] && stack.graph.resources[**need].is_removable()) {

@@ -7,6 +7,7 @@ mod converge;
 mod destroy;
 mod graph;
 mod ip_ranges;
+mod listing;
 mod local;
 mod parameter;
 mod plan;
@@ -24,6 +25,7 @@ mod verify;
 
 pub use apply::{ProvisionArguments, apply, provision};
 pub use destroy::{DestroyArguments, destroy};
+pub use listing::{Listing, apis, connectors};
 pub use selection::Selection;
 pub use status::status;
 pub use steer::{Steer, steer_connector};

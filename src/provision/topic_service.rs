@@ -7,7 +7,7 @@ use super::account::Account;
 use super::resource::{client, cluster};
 use super::selection::Selection;
 use super::stack::{Purpose, Stack};
-use super::topic_way::{self, Way};
+use super::topic_way::{self, Seen, Way};
 use crate::config::{Config, Target};
 use crate::error::{Error, Result};
 use crate::output::Printer;
@@ -52,7 +52,7 @@ impl TopicService {
 
     /// Makes a topic. `false`: it was there already.
     pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
-        if topic_way::partitions(&self.account, self.way, topic).await?.is_some() {
+        if matches!(topic_way::look(&self.account, self.way, topic).await?, Seen::There(_)) {
             return Ok(false);
         }
         topic_way::create(&self.account, self.way, topic, partitions).await?;

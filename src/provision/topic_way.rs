@@ -43,16 +43,23 @@ impl Way {
             TopicsVia::Msk => Self::Msk,
             TopicsVia::Direct => Self::Direct,
             TopicsVia::Ssm => Self::Ssm,
-            TopicsVia::Auto if has_topic_operations(&account.config.cluster.kafka_version) => Self::Msk,
+            TopicsVia::Auto if has_topic_operations(&account.state.value(cluster::KEY, "kafka_version").await.unwrap_or_default()) => {
+                Self::Msk
+            }
             TopicsVia::Auto => {
                 let brokers = account.state.value(cluster::KEY, "bootstrap_servers").await.unwrap_or_default();
                 let is_reached = account.brokers_reached.get_or_init(|| reached(&brokers)).await;
                 if *is_reached { Self::Direct } else { Self::Ssm }
             }
         };
-        let is_usable = way != Self::Ssm || account.state.value(client::KEY, "answered").await.is_some();
-        Ok(is_usable.then_some(way))
+        Ok((way != Self::Ssm || is_machine_up(account).await).then_some(way))
     }
+}
+
+/// Whether the machine runs and has been set up.
+async fn is_machine_up(account: &Account) -> bool {
+    let value = |field: &'static str| account.state.value(client::KEY, field);
+    value("running").await.as_deref() == Some("yes") && value("answered").await == value("id").await
 }
 
 fn has_topic_operations(version: &str) -> bool {
@@ -73,21 +80,25 @@ async fn direct(account: &Account) -> Result<Admin> {
     Admin::new(&config)
 }
 
-/// Runs Kafka's tool on the client machine.
-async fn tool(account: &Account, arguments: &str) -> Result<String> {
+/// Runs Kafka's tool on the client machine. `None`: the machine cannot be asked now.
+async fn tool(account: &Account, arguments: &str) -> Result<Option<String>> {
     let instance = account.state.need(client::KEY, "id").await?;
     let brokers = account.state.need(cluster::KEY, "bootstrap_servers").await?;
     let script = format!(
         ". /etc/profile.d/pinpipe.sh\n/opt/pinpipe/kafka/bin/kafka-topics.sh --bootstrap-server {brokers} --command-config /opt/pinpipe/kafka/bin/client.properties {arguments}\n"
     );
     match run_command(account, &instance, &script).await? {
-        Outcome::Done(text) => Ok(text),
+        Outcome::Done(text) => Ok(Some(text)),
         Outcome::Failed(reason) => Err(Error::failed(format!("`kafka-topics.sh {arguments}` failed on the client machine"))
             .because(reason)
             .hint("log in with `aws ssm start-session` to see more; the proxy's log is /var/log/kafka-rest")),
-        Outcome::NotThere => Err(Error::failed(format!("the client machine `{instance}` is not registered with Systems Manager"))
-            .hint("is it running? `pinpipe status` says so; choose another way with `topics.via`")),
+        Outcome::NotThere => Ok(None),
     }
+}
+
+fn unreachable() -> Error {
+    Error::failed("the client machine is not registered with Systems Manager")
+        .hint("is it running? `pinpipe status` says so, `pinpipe provision` starts it; choose another way with `topics.via`")
 }
 
 /// Topics and their partitions, out of what `kafka-topics.sh --describe` says.
@@ -102,12 +113,12 @@ fn described(text: &str) -> BTreeMap<String, i32> {
 
 /// What Kafka's tool says of all topics. One command describes all, and starting the tool
 /// takes seconds on a small machine.
-async fn seen_by_tool(account: &Account) -> Result<BTreeMap<String, i32>> {
+async fn seen_by_tool(account: &Account) -> Result<Option<BTreeMap<String, i32>>> {
     let mut seen = account.described_topics.lock().await;
     if seen.is_none() {
-        *seen = Some(described(&tool(account, "--describe").await?));
+        *seen = tool(account, "--describe").await?.map(|text| described(&text));
     }
-    Ok(seen.clone().unwrap_or_default())
+    Ok(seen.clone())
 }
 
 /// Every topic with the number of its partitions.
@@ -131,23 +142,39 @@ pub async fn list(account: &Account, way: Way) -> Result<BTreeMap<String, i32>> 
             }
             Ok(all)
         }
-        Way::Ssm => seen_by_tool(account).await,
+        Way::Ssm => seen_by_tool(account).await?.ok_or_else(unreachable),
     }
 }
 
-/// How many partitions a topic has; `None`: there is no such topic.
-pub async fn partitions(account: &Account, way: Way, topic: &str) -> Result<Option<i32>> {
+/// How a topic stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It has so many partitions.
+    There(i32),
+    Missing,
+    /// The machine that could tell cannot be asked now.
+    Unknown,
+}
+
+impl Seen {
+    fn of(partitions: Option<i32>) -> Self {
+        partitions.map_or(Self::Missing, Self::There)
+    }
+}
+
+/// How a topic stands.
+pub async fn look(account: &Account, way: Way, topic: &str) -> Result<Seen> {
     match way {
-        Way::Direct => Ok(direct(account).await?.describe(topic).await?.map(|found| found.partitions.len() as i32)),
+        Way::Direct => Ok(Seen::of(direct(account).await?.describe(topic).await?.map(|found| found.partitions.len() as i32))),
         Way::Msk => {
             let arn = account.state.need(cluster::KEY, "arn").await?;
             match account.msk.describe_topic().cluster_arn(arn).topic_name(topic).send().await {
-                Ok(found) => Ok(found.partition_count()),
-                Err(error) if matches!(code(&error), "NotFoundException" | "UnknownTopicOrPartitionException") => Ok(None),
+                Ok(found) => Ok(Seen::of(found.partition_count())),
+                Err(error) if matches!(code(&error), "NotFoundException" | "UnknownTopicOrPartitionException") => Ok(Seen::Missing),
                 Err(error) => Err(failed(Call("kafka:DescribeTopic", &format!("topic `{topic}`")), &error)),
             }
         }
-        Way::Ssm => Ok(seen_by_tool(account).await?.get(topic).copied()),
+        Way::Ssm => Ok(seen_by_tool(account).await?.map_or(Seen::Unknown, |topics| Seen::of(topics.get(topic).copied()))),
     }
 }
 
@@ -167,7 +194,7 @@ pub async fn create(account: &Account, way: Way, topic: &str, partitions: i32) -
         }
         Way::Ssm => {
             let arguments = format!("--create --if-not-exists --topic {topic} --partitions {partitions} --replication-factor {replicas}");
-            tool(account, &arguments).await?;
+            tool(account, &arguments).await?.ok_or_else(unreachable)?;
             *account.described_topics.lock().await = None;
             Ok(())
         }
@@ -176,8 +203,10 @@ pub async fn create(account: &Account, way: Way, topic: &str, partitions: i32) -
 
 /// Removes a topic; `false`: it was not there.
 pub async fn delete(account: &Account, way: Way, topic: &str) -> Result<bool> {
-    if partitions(account, way, topic).await?.is_none() {
-        return Ok(false);
+    match look(account, way, topic).await? {
+        Seen::There(_) => {}
+        Seen::Missing => return Ok(false),
+        Seen::Unknown => return Err(unreachable()),
     }
     match way {
         Way::Direct => direct(account).await?.delete(topic).await,
@@ -190,7 +219,7 @@ pub async fn delete(account: &Account, way: Way, topic: &str) -> Result<bool> {
             }
         }
         Way::Ssm => {
-            tool(account, &format!("--delete --topic {topic}")).await?;
+            tool(account, &format!("--delete --topic {topic}")).await?.ok_or_else(unreachable)?;
             *account.described_topics.lock().await = None;
             Ok(true)
         }

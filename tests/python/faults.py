@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 
+import boto3
 from cloud import Cloud
 from conftest import wait_until
 from double import Drop
@@ -40,7 +41,7 @@ class Point:
 
 
 # What differs between two attempts of the same call.
-ATTEMPT = ("ClientToken", "UploadId", "Body", "Value", "PublicKeyMaterial", "CurrentVersion", "currentVersion", "MultipartUpload")
+ATTEMPT = ("ClientToken", "UploadId", "Body", "Value", "PublicKeyMaterial", "CurrentVersion", "currentVersion", "MultipartUpload", "Tags", "Description")
 
 
 def same(call):
@@ -87,6 +88,10 @@ class Kill:
         self.fits, self.call, self.process = fits, None, None
         self.lock, self.is_started = threading.Lock(), threading.Event()
 
+    def shut(self, _):
+        if self.call:
+            raise Drop
+
     def __call__(self, call):
         with self.lock:
             if self.call or not self.fits(call):
@@ -105,24 +110,37 @@ class BrokenCloud(Cloud):
         (self.folder / "sink.zip").write_bytes(b"PK: a zip that never changes")
         self.clear()
 
+    def done(self):
+        """Whether every call so far was one that AWS takes. The next test begins without any."""
+        problems = list(self.aws.problems)
+        self.aws.problems.clear()
+        assert not problems, problems
+
     def clear(self):
         """An empty account and no state, as at first."""
-        assert not self.aws.problems, self.aws.problems
+        self.done()
         self.aws.reset()
         # Nobody listens there: topics are made on the client machine, without a wait for names to resolve.
         self.aws.bootstrap = "127.0.0.1:1"
         shutil.rmtree(self.data, ignore_errors=True)
 
-    def killed(self, *arguments, fits, when="after"):
-        """Runs until a call fits, and is killed before or after its effect. Returns that call; none: the run came to its end."""
+    def killed(self, *arguments, fits, when="after", late=True, env=None):
+        """Runs until a call fits, and is killed before or after its effect. Returns that call; none: the run came to its end.
+        Calls under way beside it still have their effect, but not with `late` off."""
         kill = Kill(fits)
+        if not late:
+            self.aws.before_call = kill.shut
         setattr(self.aws, f"{when}_call", kill)
-        kill.process = self.start(*arguments)
+        kill.process = self.start(*arguments, env=env)
         kill.is_started.set()
         _, said = kill.process.communicate(timeout=60)
-        setattr(self.aws, f"{when}_call", None)
+        self.aws.before_call = self.aws.after_call = None
         assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), f"{kill.process.returncode} {kill.call}\n{said}"
         return kill.call
+
+    def boto(self, service):
+        """A client of somebody else's, in the same account."""
+        return boto3.client(service, "us-east-1", endpoint_url=self.aws.url, aws_access_key_id="AKID", aws_secret_access_key="secret")
 
     def ends(self, *arguments, env=None):
         """Runs to whatever end, and returns code and stderr."""
@@ -143,15 +161,29 @@ def hanging(aws, operation, process, seconds=20):
     assert process.poll() is None, process.stderr.read()
 
 
+def called(thing):
+    return str(thing.get("name") or thing.get("service") or thing.get("tags"))
+
+
 def differences(found, wanted):
     """What a snapshot has and another has not, in words short enough to read."""
     said = []
+    # The mark of the proxy's password is another one in each pipeline.
+    for instance in (*found.get("instances", ()), *wanted.get("instances", ())):
+        if "pinpipe:ready" in instance.get("tags", {}):
+            instance["tags"]["pinpipe:ready"] = "<mark>"
     for kind in wanted:
-        said += [f"{kind}: not wanted: {thing}" for thing in found[kind] if thing not in wanted[kind]]
-        said += [f"{kind}: missing: {thing}" for thing in wanted[kind] if thing not in found[kind]]
-        if len(found[kind]) != len(wanted[kind]) and not said:
+        more = [thing for thing in found[kind] if thing not in wanted[kind]]
+        less = [thing for thing in wanted[kind] if thing not in found[kind]]
+        for thing in more:
+            twin = next((other for other in less if called(other) == called(thing)), None)
+            parts = {part: (thing.get(part), twin.get(part)) for part in {**thing, **twin} if thing.get(part) != twin.get(part)} if twin else "not wanted"
+            said.append(f"{kind}: {called(thing)}: {parts}"[:600])
+            less = [other for other in less if other is not twin]
+        said += [f"{kind}: {called(thing)}: missing" for thing in less]
+        if len(found[kind]) != len(wanted[kind]):
             said.append(f"{kind}: {len(found[kind])} of them, not {len(wanted[kind])}")
-    return "\n".join(text[:1500] for text in said)
+    return "\n".join(said)
 
 
 REFUSAL = re.compile(r"`(?P<action>[\w-]+:\w+)` for (?P<what>.+?) failed: (?P<code>\w+): .*\(request (?P<request>[\w-]+)\)")

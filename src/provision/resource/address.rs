@@ -27,6 +27,16 @@ impl Address {
         let request = request.filters(filter("tag:pinpipe:resource", KEY));
         let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeAddresses", Self::WHAT), &error))?;
         let mut all = found.addresses().to_vec();
+        // One that lost its tags is still known by its id, and would be paid for twice.
+        if all.is_empty()
+            && let Some(id) = self.account.state.value(KEY, "id").await
+        {
+            match self.account.ec2.describe_addresses().allocation_ids(id).send().await {
+                Ok(found) => all.extend(found.addresses().iter().cloned()),
+                Err(error) if code(&error) == "InvalidAllocationID.NotFound" => {}
+                Err(error) => return Err(failed(Call("ec2:DescribeAddresses", Self::WHAT), &error)),
+            }
+        }
         all.sort_by_key(|address| address.allocation_id().map(String::from));
         Ok(all)
     }

@@ -236,7 +236,8 @@ impl Resource for Bucket {
         let page = page.map_err(|error| failed(Call("s3:ListBucket", &self.what()), &error))?;
         // What provision itself put there comes back by itself.
         let own = super::plugin_object::key(&self.account.config).unwrap_or_default();
-        let objects = page.contents().iter().filter(|object| object.key() != Some(own.as_str())).count();
+        let own = [own.as_str(), super::airflow_requirements::REQUIREMENTS];
+        let objects = page.contents().iter().filter(|object| !object.key().is_some_and(|key| own.contains(&key))).count();
         let more = if page.is_truncated() == Some(true) { "more than " } else { "" };
         Ok((objects > 0).then(|| format!("{more}{objects} objects")))
     }

@@ -15,7 +15,7 @@ use super::network::{self, filter};
 use super::role::Holder;
 use super::security_group::{Member, ec2_tags, pairs, put_tags, tag_specification};
 use super::{Reading, Resource, cluster, instance_profile, key_pair, proxy_secret};
-use crate::aws::{Call, Unmade, failed};
+use crate::aws::{Call, Unmade, code, failed};
 use crate::error::{Error, Result};
 use crate::provision::account::Account;
 use crate::provision::asset;
@@ -25,6 +25,8 @@ use crate::provision::run_command::{Outcome, run_command};
 pub const KEY: &str = "client";
 /// Tag with the checksum of the user data, which cannot be read back as it was sent.
 const USER_DATA_TAG: &str = "pinpipe:user-data";
+/// Tag that says that the proxy has answered, and with which password.
+const READY_TAG: &str = "pinpipe:ready";
 /// Where the jar for IAM authentication is published.
 const IAM_AUTH: &str = "https://repo1.maven.org/maven2/software/amazon/msk/aws-msk-iam-auth";
 /// Disk of Amazon's image, in GiB.
@@ -45,20 +47,43 @@ impl Client {
         let request = request.filters(filter("tag:pinpipe:id", &config.id)).filters(filter("tag:pinpipe:resource", KEY));
         let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?;
         let instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
-        let alive = instances
-            .filter(|instance| !matches!(state(instance), Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown) | None));
-        Ok(alive.min_by_key(|instance| instance.instance_id().map(String::from)).cloned())
+        let tagged = instances.filter(|instance| is_alive(instance)).min_by_key(|instance| instance.instance_id().map(String::from));
+        if let Some(instance) = tagged {
+            return Ok(Some(instance.clone()));
+        }
+        // One that lost its tags is still known by its id, and would be paid for twice.
+        let Some(id) = self.account.state.value(KEY, "id").await else { return Ok(None) };
+        match self.account.ec2.describe_instances().instance_ids(id).send().await {
+            Ok(found) => {
+                let mut instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
+                Ok(instances.find(|instance| is_alive(instance)).cloned())
+            }
+            Err(error) if code(&error) == "InvalidInstanceID.NotFound" => Ok(None),
+            Err(error) => Err(failed(Call("ec2:DescribeInstances", &self.what()), &error)),
+        }
     }
 
     /// What the machine does when it first starts.
     async fn user_data(&self) -> Result<String> {
+        self.filled(&self.account.state.need(cluster::KEY, "bootstrap_servers").await?)
+    }
+
+    /// The checksum of what it does, whichever brokers of the cluster it is told of.
+    async fn checksum(&self) -> Result<String> {
+        let brokers = self.account.state.need(cluster::KEY, "bootstrap_servers").await?;
+        let text = self.filled(&cluster::domain(&brokers))?;
+        // The first half of SHA-256: enough to see a difference, short enough for a tag.
+        Ok(digest(&SHA256, text.as_bytes()).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn filled(&self, brokers: &str) -> Result<String> {
         let client = &self.account.config.client;
         let mut names = asset::names(&self.account);
         let (kafka, scala, iam) = (&client.kafka_version, &client.scala_version, &client.iam_auth_version);
         let confluent = &client.confluent_version;
         let series = confluent.rsplit_once('.').map_or(confluent.as_str(), |(series, _)| series);
         names.extend([
-            ("bootstrap-servers", self.account.state.need(cluster::KEY, "bootstrap_servers").await?),
+            ("bootstrap-servers", brokers.to_string()),
             ("zookeeper", String::new()),
             ("proxy-user", proxy_secret::USER.into()),
             ("kafka-url", format!("https://archive.apache.org/dist/kafka/{kafka}/kafka_{scala}-{kafka}.tgz")),
@@ -84,9 +109,24 @@ impl Client {
         })
     }
 
-    fn tags(&self, user_data: &str) -> Vec<Tag> {
+    /// What tells the proxy's password of now from earlier ones.
+    async fn mark(&self) -> Option<String> {
+        let mark = self.account.state.value(proxy_secret::KEY, "mark").await?;
+        mark.rsplit(' ').next().map(String::from)
+    }
+
+    /// Marks the machine as one whose proxy answers, with the password of now. A tag, so that
+    /// it is known without the state too.
+    async fn note_answer(&self, id: &str) -> Result<()> {
+        let tag = Tag::builder().key(READY_TAG).value(self.mark().await.unwrap_or_else(|| "yes".into())).build();
+        let put = self.account.ec2.create_tags().resources(id).tags(tag).send().await;
+        put.map_err(|error| failed(Call("ec2:CreateTags", &self.what()), &error))?;
+        self.account.state.note(KEY, &self.name(), &[("answered", id)]).await
+    }
+
+    fn tags(&self, checksum: &str) -> Vec<Tag> {
         let name = Tag::builder().key("Name").value(self.name()).build();
-        let checksum = Tag::builder().key(USER_DATA_TAG).value(checksum(user_data)).build();
+        let checksum = Tag::builder().key(USER_DATA_TAG).value(checksum).build();
         ec2_tags(&self.account, KEY).into_iter().chain([name, checksum]).collect()
     }
 
@@ -100,7 +140,8 @@ impl Client {
         let tags = pairs(found.tags());
         let applied = tags.iter().find(|(key, _)| *key == USER_DATA_TAG).map(|(_, value)| *value);
         if self.account.state.value(cluster::KEY, "bootstrap_servers").await.is_some()
-            && applied != Some(checksum(&self.user_data().await?).as_str())
+            && applied.is_some()
+            && applied != Some(self.checksum().await?.as_str())
         {
             fixed.push("it was set up with other versions, brokers or settings".into());
         }
@@ -113,13 +154,12 @@ impl Client {
     }
 }
 
-fn state(instance: &Instance) -> Option<&InstanceStateName> {
-    instance.state().and_then(|state| state.name())
+fn is_alive(instance: &Instance) -> bool {
+    !matches!(state(instance), Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown) | None)
 }
 
-/// The first half of SHA-256: enough to see a difference, short enough for a tag.
-fn checksum(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+fn state(instance: &Instance) -> Option<&InstanceStateName> {
+    instance.state().and_then(|state| state.name())
 }
 
 #[async_trait(?Send)]
@@ -158,9 +198,15 @@ impl Resource for Client {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(found) = self.find().await? else {
+            if self.account.state.entry(KEY).await.is_some() {
+                self.account.state.note(KEY, &self.name(), &[("running", "no")]).await?;
+            }
+            return Ok(Reading::missing());
+        };
         let id = found.instance_id().unwrap_or_default();
-        self.account.state.note(KEY, &self.name(), &[("id", id)]).await?;
+        let is_running = state(&found) == Some(&InstanceStateName::Running);
+        self.account.state.note(KEY, &self.name(), &[("id", id), ("running", if is_running { "yes" } else { "no" })]).await?;
         let fixed = self.differences(&found).await?;
         if !fixed.is_empty() {
             return Ok(Reading::recreate(fixed));
@@ -177,8 +223,13 @@ impl Resource for Client {
         if !tags.is_empty() {
             return Ok(Reading::compared(tags, ""));
         }
-        if self.account.state.value(KEY, "answered").await.as_deref() != Some(id) {
+        let tags = pairs(found.tags());
+        let Some((_, ready)) = tags.iter().find(|(key, _)| *key == READY_TAG) else {
             return Ok(Reading::waiting("running; its proxy has not answered yet"));
+        };
+        self.account.state.note(KEY, &self.name(), &[("answered", id)]).await?;
+        if self.mark().await.is_some_and(|mark| mark != *ready) {
+            return Ok(Reading::compared(vec!["its proxy has an old password".into()], ""));
         }
         Ok(Reading::good(format!("{id}, running")))
     }
@@ -200,8 +251,9 @@ impl Resource for Client {
         let tags = tag_specification(&self.account, KEY, ResourceType::Instance);
         let tags = aws_sdk_ec2::types::TagSpecification::builder()
             .set_resource_type(tags.resource_type().cloned())
-            .set_tags(Some(self.tags(&user_data)))
+            .set_tags(Some(self.tags(&self.checksum().await?)))
             .build();
+        let disk = tag_specification(&self.account, KEY, ResourceType::Volume);
         let make = || async {
             let request = self.account.ec2_once.run_instances().client_token(&token).image_id(&image).min_count(1).max_count(1);
             let request = request
@@ -211,6 +263,7 @@ impl Resource for Client {
                 .network_interfaces(interface.clone())
                 .metadata_options(InstanceMetadataOptionsRequest::builder().http_tokens(HttpTokensState::Required).build())
                 .tag_specifications(tags.clone())
+                .tag_specifications(disk.clone())
                 .user_data(STANDARD.encode(&user_data));
             let made = request.send().await.map_err(|error| Unmade::new(Call("ec2:RunInstances", &self.what()), &error))?;
             Ok(made.instances().first().and_then(|instance| instance.instance_id()).map(String::from))
@@ -232,6 +285,13 @@ impl Resource for Client {
         if !self.account.tag_differences(KEY, pairs(found.tags())).is_empty() {
             put_tags(&self.account, KEY, id).await?;
         }
+        let tags = pairs(found.tags());
+        let ready = tags.iter().find(|(key, _)| *key == READY_TAG).map(|(_, mark)| (*mark).to_string());
+        if ready.is_some() && self.mark().await.is_some_and(|mark| Some(mark) != ready) {
+            // The service reads its password when it starts.
+            run_command(&self.account, id, "systemctl restart kafka-rest").await?;
+            self.wait().await?;
+        }
         Ok(())
     }
 
@@ -248,7 +308,7 @@ impl Resource for Client {
             }
             match run_command(&self.account, id, &script).await? {
                 Outcome::Done(_) => {
-                    self.account.state.note(KEY, &self.name(), &[("answered", id)]).await?;
+                    self.note_answer(id).await?;
                     Ok(None)
                 }
                 Outcome::Failed(reason) if reason.starts_with("user data failed") => {
@@ -271,7 +331,7 @@ impl Resource for Client {
         let check = || async {
             let found = self.account.ec2.describe_instances().instance_ids(id).send().await;
             let found = match found {
-                Err(error) if crate::aws::code(&error) == "InvalidInstanceID.NotFound" => return Ok(None),
+                Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(None),
                 found => found.map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
             };
             let instance = found.reservations().iter().flat_map(|reservation| reservation.instances()).next();

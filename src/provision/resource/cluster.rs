@@ -1,6 +1,6 @@
 //! The MSK cluster.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use async_trait::async_trait;
@@ -155,16 +155,35 @@ impl Cluster {
         Ok(())
     }
 
-    /// Keeps the addresses that everything else needs.
-    async fn note_brokers(&self, arn: &str) -> Result<()> {
+    /// Keeps the addresses and the version that everything else needs.
+    async fn note_addresses(&self, found: &MskCluster) -> Result<()> {
+        let arn = found.cluster_arn().unwrap_or_default();
+        let software = found.provisioned().and_then(|provisioned| provisioned.current_broker_software_info());
+        let version = software.and_then(|software| software.kafka_version()).unwrap_or_default();
+        self.account.state.note(KEY, &self.name(), &[("kafka_version", version)]).await?;
         let found = self.account.msk.get_bootstrap_brokers().cluster_arn(arn).send().await;
         let found = found.map_err(|error| failed(Call("kafka:GetBootstrapBrokers", &self.what()), &error))?;
         let Some(brokers) = found.bootstrap_broker_string_sasl_iam() else {
             return Err(Error::failed(format!("{} has no brokers for IAM authentication", self.what()))
                 .hint("it was not made by pinpipe, or was changed: IAM must be among its ways to log in"));
         };
-        self.account.state.note(KEY, &self.name(), &[("bootstrap_servers", brokers)]).await
+        // AWS names them in any order, and of more than three any three: the first answer stays.
+        match self.account.state.value(KEY, "bootstrap_servers").await {
+            Some(known) if is_same_cluster(&known, brokers) => Ok(()),
+            _ => self.account.state.note(KEY, &self.name(), &[("bootstrap_servers", brokers)]).await,
+        }
     }
+}
+
+/// What the names of a cluster's brokers share, whichever are named: all but their first part.
+pub fn domain(brokers: &str) -> String {
+    let domains: BTreeSet<&str> = brokers.split(',').map(|broker| broker.split_once('.').map_or(broker, |(_, domain)| domain)).collect();
+    domains.into_iter().collect::<Vec<_>>().join(",")
+}
+
+/// Whether two lists of brokers are of one cluster.
+pub fn is_same_cluster(one: &str, other: &str) -> bool {
+    domain(one) == domain(other)
 }
 
 fn volume_gib(provisioned: &Provisioned) -> i32 {
@@ -202,17 +221,21 @@ impl Resource for Cluster {
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         let tags = found.tags().cloned().unwrap_or_default();
-        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
-            return Ok(Reading::foreign());
-        }
         let arn = found.cluster_arn().unwrap_or_default();
         self.account.state.note(KEY, &self.name(), &[("arn", arn)]).await?;
+        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+            // Noted all the same: who leaves it out uses it as it is.
+            if found.state() == Some(&ClusterState::Active) {
+                self.note_addresses(&found).await?;
+            }
+            return Ok(Reading::foreign());
+        }
         match found.state() {
             Some(ClusterState::Active) => {}
             Some(ClusterState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", failure(&found))])),
             state => return Ok(Reading::waiting(state.map_or("unknown", ClusterState::as_str))),
         }
-        self.note_brokers(arn).await?;
+        self.note_addresses(&found).await?;
         let differences = self.differences(&found).await?;
         let texts: Vec<String> = differences.iter().map(|difference| self.describe(difference)).collect();
         if differences.iter().any(|difference| matches!(difference, Difference::Fixed(_))) {
@@ -280,7 +303,12 @@ impl Resource for Cluster {
         // One change at a time: the cluster takes no second one while it works on the first,
         // and has another version afterwards. What is left is found by the next reading.
         match differences.iter().find(|difference| !matches!(difference, Difference::Tags(_))) {
-            Some(difference) => self.mend(difference, &found).await,
+            Some(difference) => {
+                let mended = self.mend(difference, &found).await;
+                // A change whose answer got lost is under way already.
+                let now = self.find().await?.and_then(|found| found.state);
+                if mended.is_err() && now.is_some_and(|state| state != ClusterState::Active) { Ok(()) } else { mended }
+            }
             None => Ok(()),
         }
     }
@@ -325,4 +353,16 @@ impl Resource for Cluster {
 
 fn failure(found: &MskCluster) -> String {
     found.state_info().and_then(|info| info.message()).unwrap_or("AWS gives no reason").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_are_of_one_cluster_whichever_are_named() {
+        assert!(is_same_cluster("b-1.me.x.kafka:9098,b-2.me.x.kafka:9098", "b-3.me.x.kafka:9098,b-1.me.x.kafka:9098"));
+        assert!(!is_same_cluster("b-1.me.x.kafka:9098", "b-1.me.y.kafka:9098"));
+        assert!(!is_same_cluster("b-1.me.x.kafka:9098", "b-1.me.x.kafka:9094"));
+    }
 }

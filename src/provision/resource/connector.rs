@@ -76,7 +76,7 @@ impl Connector {
 
     async fn differences(&self, found: &DescribeConnectorOutput) -> Result<Vec<Difference>> {
         let (config, state) = (&self.account.config, &self.account.state);
-        let tags = tags(&self.account, found.connector_arn().unwrap_or_default()).await?;
+        let tags = tags(&self.account, found.connector_arn().unwrap_or_default()).await?.unwrap_or_default();
         let mut differences: Vec<Difference> = self.account.tag_differences(KEY, pairs(&tags)).into_iter().map(Difference::Tags).collect();
         let existing: BTreeMap<String, String> = found.connector_configuration().cloned().unwrap_or_default().into_iter().collect();
         let changed = changed_keys(&existing, &config.connector_properties());
@@ -92,7 +92,8 @@ impl Connector {
         }
         let kafka = found.kafka_cluster().and_then(|kafka| kafka.apache_kafka_cluster());
         let brokers = state.value(cluster::KEY, "bootstrap_servers").await;
-        if brokers.is_some() && kafka.and_then(|kafka| kafka.bootstrap_servers()) != brokers.as_deref() {
+        let read_from = kafka.and_then(|kafka| kafka.bootstrap_servers()).unwrap_or_default();
+        if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, read_from)) {
             differences.push(Difference::Fixed("it reads from other brokers".into()));
         }
         if found.service_execution_role_arn() != Some(role_arn(&self.account, Holder::Connector).as_str()) {
@@ -214,7 +215,8 @@ impl Resource for Connector {
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         let arn = found.connector_arn().unwrap_or_default();
-        if !self.account.is_ours(pairs(&tags(&self.account, arn).await?)) {
+        let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
+        if !self.account.is_ours(pairs(&tags)) {
             return Ok(Reading::foreign());
         }
         self.account.state.note(KEY, &self.name(), &[("arn", arn)]).await?;
@@ -307,7 +309,17 @@ impl Resource for Connector {
             }
             _ => return Ok(()),
         };
-        let begun = request.send().await.map_err(|error| failed(Call("kafkaconnect:UpdateConnector", &self.what()), &error))?;
+        let begun = match request.send().await {
+            Ok(begun) => begun,
+            Err(error) => {
+                // A change whose answer got lost is under way already.
+                let now = self.find().await?.and_then(|found| found.connector_state().cloned());
+                if now == Some(ConnectorState::Updating) {
+                    return Ok(());
+                }
+                return Err(failed(Call("kafkaconnect:UpdateConnector", &self.what()), &error));
+            }
+        };
         self.follow(begun.connector_operation_arn().unwrap_or_default()).await
     }
 
@@ -330,7 +342,8 @@ impl Resource for Connector {
     async fn delete(&self) -> Result<bool> {
         let Some(found) = self.find().await? else { return Ok(false) };
         let arn = found.connector_arn().unwrap_or_default();
-        if !self.account.is_ours(pairs(&tags(&self.account, arn).await?)) {
+        let Some(tags) = tags(&self.account, arn).await? else { return Ok(true) };
+        if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
         }
         if matches!(found.connector_state(), Some(ConnectorState::Creating | ConnectorState::Updating)) {

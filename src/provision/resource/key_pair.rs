@@ -73,6 +73,12 @@ impl KeyPair {
             (Some(key), _) | (None, Some(key)) => key.clone(),
             (None, None) => made()?,
         };
+        // What is no key is not kept as if it were one.
+        public(&key).map_err(|error| {
+            Error::failed(format!("`{}` holds no key of pinpipe's", path.display()))
+                .because(error)
+                .hint("move the file away, or name another one in `client.key_file`; it was not touched")
+        })?;
         if on_disk.is_none() {
             self.write(&key)?;
         }
@@ -173,14 +179,21 @@ impl Resource for KeyPair {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(found) = self.find().await? else {
+            // The private half may have been kept by a run that got no further.
+            let exists = parameter::description(&self.account, &self.parameter()).await?.is_some();
+            return Ok(Reading { exists, ..Reading::missing() });
+        };
         if !self.account.is_ours(pairs(found.tags())) {
             return Ok(Reading::foreign());
         }
         let mut differences = self.account.tag_differences(KEY, pairs(found.tags()));
-        let (is_on_disk, is_stored) = (self.path().exists(), parameter::exists(&self.account, &self.parameter()).await?);
+        let (is_on_disk, is_stored) = (self.path().exists(), parameter::description(&self.account, &self.parameter()).await?.is_some());
         match (is_on_disk, is_stored) {
-            (true, true) => {}
+            (true, true) => {
+                let lacking = parameter::tag_differences(&self.account, KEY, &self.parameter()).await?;
+                differences.extend(lacking.into_iter().map(|text| format!("{text} on its parameter")));
+            }
             (false, true) => differences.push(format!("`{}` is missing: it comes back from Parameter Store", self.path().display())),
             (true, false) => differences.push(format!("the parameter `{}` is missing", self.parameter())),
             (false, false) => return Ok(Reading::recreate(vec!["its private half is lost".into()])),
@@ -202,6 +215,9 @@ impl Resource for KeyPair {
 
     async fn update(&self) -> Result<()> {
         self.private().await?;
+        if !parameter::tag_differences(&self.account, KEY, &self.parameter()).await?.is_empty() {
+            parameter::put_tags(&self.account, KEY, &self.parameter()).await?;
+        }
         let Some(found) = self.find().await? else { return Ok(()) };
         if !self.account.tag_differences(KEY, pairs(found.tags())).is_empty() {
             put_tags(&self.account, KEY, found.key_pair_id().unwrap_or_default()).await?;
@@ -210,11 +226,14 @@ impl Resource for KeyPair {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else { return Ok(false) };
-        if !self.account.is_ours(pairs(found.tags())) {
+        let found = self.find().await?;
+        if found.as_ref().is_some_and(|found| !self.account.is_ours(pairs(found.tags()))) {
             return Ok(false);
         }
-        parameter::delete(&self.account, &self.parameter()).await?;
+        let was_kept = parameter::delete(&self.account, &self.parameter()).await?;
+        if found.is_none() && !was_kept {
+            return Ok(false);
+        }
         match std::fs::remove_file(self.path()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(on_path("remove", &self.path(), error)),
             _ => {}

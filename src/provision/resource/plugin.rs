@@ -18,11 +18,13 @@ pub struct Plugin {
     pub account: Rc<Account>,
 }
 
-/// The tags of something of MSK Connect's.
-pub async fn tags(account: &Account, arn: &str) -> Result<HashMap<String, String>> {
-    let found = account.connect.list_tags_for_resource().resource_arn(arn).send().await;
-    let found = found.map_err(|error| failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error))?;
-    Ok(found.tags().cloned().unwrap_or_default())
+/// The tags of something of MSK Connect's; `None`: it went between being listed and being asked.
+pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String, String>>> {
+    match account.connect.list_tags_for_resource().resource_arn(arn).send().await {
+        Ok(found) => Ok(Some(found.tags().cloned().unwrap_or_default())),
+        Err(error) if code(&error) == "NotFoundException" => Ok(None),
+        Err(error) => Err(failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error)),
+    }
 }
 
 /// Keys and values of tags, to be compared.
@@ -80,7 +82,7 @@ impl Resource for Plugin {
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         let arn = found.custom_plugin_arn().unwrap_or_default();
-        let tags = tags(&self.account, arn).await?;
+        let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
         if !self.account.is_ours(pairs(&tags)) {
             return Ok(Reading::foreign());
         }
@@ -136,7 +138,8 @@ impl Resource for Plugin {
     async fn delete(&self) -> Result<bool> {
         let Some(found) = self.find().await? else { return Ok(false) };
         let arn = found.custom_plugin_arn().unwrap_or_default();
-        if !self.account.is_ours(pairs(&tags(&self.account, arn).await?)) {
+        let Some(tags) = tags(&self.account, arn).await? else { return Ok(true) };
+        if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
         }
         if found.custom_plugin_state() != Some(&CustomPluginState::Deleting) {

@@ -168,9 +168,13 @@ impl Resource for PluginObject {
         let done = s3.complete_multipart_upload().bucket(&bucket).key(&key).upload_id(upload).multipart_upload(parts).send().await;
         match done {
             // Completed by an attempt whose answer got lost: the reading that follows sees it.
-            Err(error) if code(&error) == "NoSuchUpload" => Ok(()),
-            done => done.map(|_| ()).map_err(|error| failed(Call("s3:PutObject", &self.what()), &error)),
+            Err(error) if code(&error) == "NoSuchUpload" => {}
+            done => {
+                done.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+            }
         }
+        // An upload that was begun twice, since the first answer got lost.
+        self.abort_begun().await
     }
 
     async fn update(&self) -> Result<()> {

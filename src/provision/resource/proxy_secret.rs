@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Reading, Resource};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::provision::account::Account;
 use crate::provision::parameter;
 
@@ -26,15 +26,10 @@ pub fn name(config: &Config) -> String {
     format!("/pinpipe/{}/proxy-password", config.id)
 }
 
-/// The header that the API adds to each request to the proxy.
-///
-/// # Errors
-/// The password has not been made yet.
-pub async fn authorization(account: &Account) -> Result<SecretString> {
+/// The header that the API adds to each request to the proxy; `None`: there is no password yet.
+pub async fn authorization(account: &Account) -> Result<Option<SecretString>> {
     let secret = parameter::get(account, &name(&account.config)).await?;
-    let secret = secret
-        .ok_or_else(|| Error::failed("the proxy's password is not there yet").hint("`pinpipe provision --only proxy-secret` makes it"))?;
-    Ok(format!("Basic {}", STANDARD.encode(format!("{USER}:{}", secret.expose_secret()))).into())
+    Ok(secret.map(|secret| format!("Basic {}", STANDARD.encode(format!("{USER}:{}", secret.expose_secret()))).into()))
 }
 
 #[async_trait(?Send)]
@@ -52,19 +47,22 @@ impl Resource for ProxySecret {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let is_there = parameter::exists(&self.account, &self.name()).await?;
-        Ok(if is_there { Reading::good("in Parameter Store") } else { Reading::missing() })
+        let Some(mark) = parameter::description(&self.account, &self.name()).await? else { return Ok(Reading::missing()) };
+        self.account.state.note(KEY, &self.name(), &[("mark", &mark)]).await?;
+        let differences = parameter::tag_differences(&self.account, KEY, &self.name()).await?;
+        Ok(Reading::compared(differences, "in Parameter Store"))
     }
 
     async fn create(&self) -> Result<()> {
         // 256 random bits, in letters and digits only: it stands in a properties file.
         let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        parameter::put(&self.account, KEY, &self.name(), &secret.into(), "password of pinpipe's REST proxy").await
+        // Tells this password from an earlier one without telling the password.
+        let mark = format!("password of pinpipe's REST proxy, {}", uuid::Uuid::new_v4().simple());
+        parameter::put(&self.account, KEY, &self.name(), &secret.into(), &mark).await
     }
 
-    /// Nothing of it can differ.
     async fn update(&self) -> Result<()> {
-        Ok(())
+        parameter::put_tags(&self.account, KEY, &self.name()).await
     }
 
     async fn delete(&self) -> Result<bool> {

@@ -204,11 +204,12 @@ impl Resource for Group {
     async fn read(&self) -> Result<Reading> {
         let Some(group) = self.find().await? else { return Ok(Reading::missing()) };
         let tags = pairs(group.tags());
+        let id = group.group_id().unwrap_or_default();
+        // Noted of somebody else's too: who leaves it out uses it as it is.
+        self.account.state.note(&self.key(), &self.name(), &[("id", id)]).await?;
         if !self.account.is_ours(tags.iter().copied()) {
             return Ok(Reading::foreign());
         }
-        let id = group.group_id().unwrap_or_default();
-        self.account.state.note(&self.key(), &self.name(), &[("id", id)]).await?;
         let mut differences = self.account.tag_differences(&self.key(), tags);
         let (missing, unwanted) = self.rule_differences(id).await?;
         differences.extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing")));
@@ -246,7 +247,12 @@ impl Resource for Group {
         }
         for (rule, _) in unwanted {
             let request = self.account.ec2.revoke_security_group_ingress().group_id(id).security_group_rule_ids(rule);
-            request.send().await.map_err(|error| failed(Call("ec2:RevokeSecurityGroupIngress", &self.what()), &error))?;
+            match request.send().await {
+                Err(error) if code(&error) != "InvalidSecurityGroupRuleId.NotFound" => {
+                    return Err(failed(Call("ec2:RevokeSecurityGroupIngress", &self.what()), &error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

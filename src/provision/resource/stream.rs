@@ -68,6 +68,10 @@ impl Stream {
 
     async fn tags(&self) -> Result<Vec<(String, String)>> {
         let found = self.account.kinesis.list_tags_for_stream().stream_name(self.name()).send().await;
+        if found.as_ref().is_err_and(|error| code(error) == "ResourceNotFoundException") {
+            // It went between being described and being asked: whoever asks sees it go.
+            return Ok(self.account.tags(&self.key()));
+        }
         let found = found.map_err(|error| failed(Call("kinesis:ListTagsForStream", &self.what()), &error))?;
         Ok(found.tags().iter().map(|tag| (tag.key().to_string(), tag.value().unwrap_or_default().to_string())).collect())
     }
@@ -179,7 +183,12 @@ impl Resource for Stream {
     async fn update(&self) -> Result<()> {
         let Some(found) = self.find().await? else { return Ok(()) };
         for difference in self.differences(&found, &self.tags().await?) {
-            self.mend(&difference, found.stream_arn()).await?;
+            let mended = self.mend(&difference, found.stream_arn()).await;
+            // A change whose answer got lost is under way: what is left is found by the next reading.
+            let is_under_way = mended.as_ref().is_err_and(|error| error.to_string().contains("ResourceInUseException"));
+            if !is_under_way {
+                mended?;
+            }
             self.wait().await?;
         }
         Ok(())

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use super::{Reading, Resource, client, cluster};
 use crate::error::Result;
 use crate::provision::account::Account;
-use crate::provision::topic_way::{self, Way};
+use crate::provision::state::Phase;
+use crate::provision::topic_way::{self, Seen, Way};
 use crate::record::Kind;
 
 pub struct Topic {
@@ -55,8 +56,17 @@ impl Resource for Topic {
         if self.account.state.value(cluster::KEY, "bootstrap_servers").await.is_none() {
             return Ok(Reading::missing());
         }
-        let Some(way) = Way::choose(&self.account).await? else { return Ok(Reading::missing()) };
-        let Some(partitions) = topic_way::partitions(&self.account, way, &self.name()).await? else { return Ok(Reading::missing()) };
+        let Some(way) = Way::choose(&self.account).await? else {
+            // Where the machine that could tell does not run, what was made is not known to be gone.
+            let is_known = self.account.state.entry(&self.key()).await.is_some_and(|entry| entry.phase == Phase::Ready);
+            return Ok(if is_known { Reading::waiting("the client machine, which could tell, does not run") } else { Reading::missing() });
+        };
+        let partitions = match topic_way::look(&self.account, way, &self.name()).await? {
+            Seen::There(partitions) => partitions,
+            Seen::Missing => return Ok(Reading::missing()),
+            // Not known to be gone: it is looked for again once the machine can be asked.
+            Seen::Unknown => return Ok(Reading::waiting("the client machine, which could tell, cannot be asked")),
+        };
         let wanted = self.account.config.topics.partitions;
         // Partitions cannot be taken away, and more would move keys: that is left to the owner.
         let remark = if partitions == wanted { String::new() } else { format!(" (the configuration says {wanted})") };
@@ -74,6 +84,15 @@ impl Resource for Topic {
     /// Nothing of it can differ and be changed.
     async fn update(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn wait(&self) -> Result<()> {
+        let check = || async {
+            let Some(way) = Way::choose(&self.account).await? else { return Ok(None) };
+            let seen = topic_way::look(&self.account, way, &self.name()).await?;
+            Ok((seen == Seen::Unknown).then(|| "out of sight".to_string()))
+        };
+        self.account.until_done(&format!("topic `{}`", self.name()), check).await
     }
 
     async fn delete(&self) -> Result<bool> {

@@ -67,7 +67,7 @@ impl Resource for WorkerConfiguration {
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         let arn = found.worker_configuration_arn().unwrap_or_default();
-        let tags = tags(&self.account, arn).await?;
+        let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
         if !self.account.is_ours(pairs(&tags)) {
             return Ok(Reading::foreign());
         }
@@ -75,7 +75,10 @@ impl Resource for WorkerConfiguration {
             return Ok(Reading::waiting("DELETING"));
         }
         let described = self.account.connect.describe_worker_configuration().worker_configuration_arn(arn).send().await;
-        let described = described.map_err(|error| failed(Call("kafkaconnect:DescribeWorkerConfiguration", &self.what()), &error))?;
+        let described = match described {
+            Err(error) if code(&error) == "NotFoundException" => return Ok(Reading::missing()),
+            described => described.map_err(|error| failed(Call("kafkaconnect:DescribeWorkerConfiguration", &self.what()), &error))?,
+        };
         let Some(latest) = described.latest_revision() else { return Ok(Reading::missing()) };
         self.account.state.note(KEY, &self.name(), &[("arn", arn), ("revision", &latest.revision().to_string())]).await?;
         let text = STANDARD.decode(latest.properties_file_content().unwrap_or_default()).unwrap_or_default();
@@ -114,7 +117,8 @@ impl Resource for WorkerConfiguration {
     async fn delete(&self) -> Result<bool> {
         let Some(found) = self.find().await? else { return Ok(false) };
         let arn = found.worker_configuration_arn().unwrap_or_default();
-        if !self.account.is_ours(pairs(&tags(&self.account, arn).await?)) {
+        let Some(tags) = tags(&self.account, arn).await? else { return Ok(true) };
+        if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
         }
         match self.account.connect.delete_worker_configuration().worker_configuration_arn(arn).send().await {

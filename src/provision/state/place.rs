@@ -61,8 +61,7 @@ impl Place {
                     Ok(object) => object,
                     Err(error) if code(&error) == "NoSuchKey" => return Ok(None),
                     Err(error) if code(&error) == "NoSuchBucket" => {
-                        return Err(Error::failed(format!("there is no bucket `{bucket}` for the state"))
-                            .hint("make it first, with versioning: the bucket of the state is not pinpipe's to make"));
+                        return Err(no_bucket(bucket));
                     }
                     Err(error) => return Err(failed(Call("s3:GetObject", &self.to_string()), &error)),
                 };
@@ -114,15 +113,21 @@ impl Place {
             }
             Self::Object { client, bucket, key } => {
                 let key = format!("{key}.lock");
-                let holder = format!("process {} since {}", std::process::id(), chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC"));
-                let put = client.put_object().bucket(bucket).key(&key).if_none_match("*").body(ByteStream::from(holder.into_bytes()));
+                let since = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC");
+                let own = format!("process {} since {since}, {}", std::process::id(), uuid::Uuid::new_v4().simple());
+                let put = client.put_object().bucket(bucket).key(&key).if_none_match("*").body(ByteStream::from(own.clone().into_bytes()));
                 match put.send().await {
                     Ok(_) => Ok(Lock::Object { client: client.clone(), bucket: bucket.clone(), key }),
                     Err(error) if matches!(code(&error), "PreconditionFailed" | "ConditionalRequestConflict") => {
                         let holder = self.holder(&key).await;
+                        if holder.contains(&own) {
+                            // An attempt whose answer got lost had its effect.
+                            return Ok(Lock::Object { client: client.clone(), bucket: bucket.clone(), key });
+                        }
                         Err(Error::failed(format!("another pinpipe is working with {self}{holder}"))
                             .hint(format!("wait until it is done; if it was killed, remove the lock: `aws s3 rm s3://{bucket}/{key}`")))
                     }
+                    Err(error) if code(&error) == "NoSuchBucket" => Err(no_bucket(bucket)),
                     Err(error) => Err(failed(Call("s3:PutObject", &format!("s3://{bucket}/{key}")), &error)),
                 }
             }
@@ -135,6 +140,11 @@ impl Place {
         let text = object.body.collect().await.map(|bytes| bytes.into_bytes());
         text.map(|text| format!(" ({})", String::from_utf8_lossy(&text))).unwrap_or_default()
     }
+}
+
+fn no_bucket(bucket: &str) -> Error {
+    Error::failed(format!("there is no bucket `{bucket}` for the state"))
+        .hint("make it first, with versioning: the bucket of the state is not pinpipe's to make")
 }
 
 impl Lock {

@@ -5,6 +5,7 @@ import re
 import uuid
 
 from .kafka_topics import KafkaTopics
+from .lifecycle import Lifecycle
 from .service import Service, now, random_id, refuse
 
 BROKER_TYPES = {f"kafka.{family}.{size}" for family, sizes in {
@@ -88,7 +89,8 @@ class Kafka(KafkaTopics, Service):
         settings = self.with_defaults(call, copy.deepcopy(provisioned))
         arn = self.arn(call, f"cluster/{name}/{uuid.uuid4()}-{random_id(1, '123456789')}")
         cluster = Cluster(name, arn, settings, dict(given.get("Tags", {})), None)
-        cluster.lifecycle = self.lifecycle("CREATING", "ACTIVE", lambda: self.settle(cluster))
+        cluster.lifecycle = Lifecycle("CREATING")
+        self.move(cluster.lifecycle, "CREATING", "ACTIVE", lambda: self.settle(cluster))
         self.clusters[arn] = cluster
         return {"ClusterArn": arn, "ClusterName": name, "State": "CREATING", "ClusterType": "PROVISIONED"}
 

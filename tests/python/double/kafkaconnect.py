@@ -75,7 +75,8 @@ class KafkaConnect(Service):
         arn = self.new_arn(call, "custom-plugin", given["name"])
         plugin = Thing(given["name"], arn, {**copy.deepcopy(given), "size": stored.size, "md5": stored.etag.strip('"')}, dict(given.get("tags", {})), None)
         plugin.settings.pop("tags", None)
-        plugin.lifecycle = self.lifecycle("CREATING", "ACTIVE", lambda: self.settle(plugin, "plugin", "CREATE_FAILED"))
+        plugin.lifecycle = Lifecycle("CREATING")
+        self.move(plugin.lifecycle, "CREATING", "ACTIVE", lambda: self.settle(plugin, "plugin", "CREATE_FAILED"))
         self.plugins[arn] = plugin
         return {"customPluginArn": arn, "customPluginState": "CREATING", "name": plugin.name, "revision": 1}
 
@@ -160,7 +161,8 @@ class KafkaConnect(Service):
         arn = self.new_arn(call, "connector", given["connectorName"])
         settings = copy.deepcopy(given)
         connector = Thing(given["connectorName"], arn, settings, settings.pop("tags", {}), None)
-        connector.lifecycle = self.lifecycle("CREATING", "RUNNING", lambda: self.settle(connector, "connector", "FAILED"))
+        connector.lifecycle = Lifecycle("CREATING")
+        self.move(connector.lifecycle, "CREATING", "RUNNING", lambda: self.settle(connector, "connector", "FAILED"))
         self.connectors[arn] = connector
         return {"connectorArn": arn, "connectorName": connector.name, "connectorState": "CREATING"}
 

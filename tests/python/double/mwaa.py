@@ -3,6 +3,7 @@
 import copy
 import re
 
+from .lifecycle import Lifecycle
 from .service import Service, now, refuse
 
 
@@ -54,7 +55,8 @@ class Mwaa(Service):
             settings.setdefault(option, value)
         environment = Environment(name, self.arn(call, f"environment/{name}", "airflow"), settings, settings.pop("Tags", {}))
         self.environments[call.region, name] = environment
-        environment.lifecycle = self.lifecycle("CREATING", "AVAILABLE", lambda: self.settle(environment, "CREATE_FAILED"))
+        environment.lifecycle = Lifecycle("CREATING")
+        self.move(environment.lifecycle, "CREATING", "AVAILABLE", lambda: self.settle(environment, "CREATE_FAILED"))
         return {"Arn": environment.arn}
 
     def settle(self, environment, failed):

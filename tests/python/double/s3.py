@@ -42,3 +42,9 @@ class S3(Service):
         if not NAME.fullmatch(call.parameters["Bucket"]):
             raise refuse("InvalidBucketName", "The specified bucket is not valid.")
         return self.forward(call)
+
+    def do_get_bucket_versioning(self, call):
+        reply = self.forward(call)
+        # Moto names the answer as the operation; the real one, and strict clients, as the type.
+        reply.body = reply.body.replace(b"GetBucketVersioningResponse", b"VersioningConfiguration")
+        return reply

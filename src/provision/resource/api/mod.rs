@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, Resource as ApiResource, RestApi};
+use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, Op, PatchOperation, Resource as ApiResource, RestApi};
 use secrecy::ExposeSecret;
 
 use self::routes::{Route, differences, split};
@@ -67,7 +67,8 @@ impl Api {
     /// `None`: what the routes lead to is not there yet.
     async fn routes(&self) -> Result<Option<Vec<Route>>> {
         let Some(ip) = self.account.state.value(address::KEY, "ip").await else { return Ok(None) };
-        Ok(Some(routes::routes(&self.account, &ip, &proxy_secret::authorization(&self.account).await?)))
+        let authorization = proxy_secret::authorization(&self.account).await?;
+        Ok(authorization.map(|authorization| routes::routes(&self.account, &ip, &authorization)))
     }
 
     /// The definition's checksum: a deployment says which definition it deployed.
@@ -113,6 +114,28 @@ impl Api {
                 let domain = if self.account.partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
                 format!("https://{api}.execute-api.{}.{domain}/{stage}", self.account.config.aws.region)
             }
+        }
+    }
+
+    /// A stage that an earlier configuration asked for.
+    async fn old_stage(&self) -> Option<String> {
+        self.account.state.value(KEY, "stage").await.filter(|stage| *stage != self.account.config.api.stage)
+    }
+
+    /// Takes such a stage away, and out of the usage plan, which would hold it.
+    async fn remove_stage(&self, api: &str, stage: &str) -> Result<()> {
+        if let Some(plan) = self.account.state.value(super::usage_plan::KEY, "id").await {
+            let patch = PatchOperation::builder().op(Op::Remove).path("/apiStages").value(format!("{api}:{stage}")).build();
+            match self.account.api.update_usage_plan().usage_plan_id(plan).patch_operations(patch).send().await {
+                Err(error) if !matches!(code(&error), "NotFoundException" | "BadRequestException") => {
+                    return Err(failed(Call("apigateway:PATCH", &self.what()), &error));
+                }
+                _ => {}
+            }
+        }
+        match self.account.api.delete_stage().rest_api_id(api).stage_name(stage).send().await {
+            Err(error) if code(&error) != "NotFoundException" => Err(failed(Call("apigateway:DELETE", &self.what()), &error)),
+            _ => Ok(()),
         }
     }
 
@@ -176,7 +199,14 @@ impl Api {
         let integration = integration.set_credentials(wanted.credentials.clone()).set_request_parameters(Some(parameters));
         let templates = Some(wanted.templates.clone().into_iter().collect()).filter(|_| !wanted.templates.is_empty());
         let integration = integration.set_request_templates(templates).passthrough_behavior(wanted.passthrough);
-        integration.send().await.map_err(|error| failed(Call("apigateway:PUT", &what), &error))?;
+        integration.send().await.map_err(|error| {
+            // An answer may quote what was sent.
+            let failure = failed(Call("apigateway:PUT", &what), &error);
+            wanted
+                .parameters
+                .values()
+                .fold(failure, |failure, value| failure.without(value.expose_secret().trim_matches('\'').trim_start_matches("Basic ")))
+        })?;
         for (status, pattern) in &wanted.responses {
             let response = client.put_integration_response().rest_api_id(api).resource_id(id).http_method(route.method);
             let response = response.status_code(*status).set_selection_pattern(pattern.map(String::from));
@@ -211,11 +241,14 @@ impl Resource for Api {
         let tags = found.tags().cloned().unwrap_or_default();
         let mut problems = self.account.tag_differences(KEY, super::plugin::pairs(&tags));
         let Some(routes) = self.routes().await? else {
-            return Ok(Reading::compared(vec!["the proxy it leads to is not there".into()], ""));
+            return Ok(Reading::compared(vec!["the proxy it leads to, or its password, is not there".into()], ""));
         };
         let resources = self.resources(api).await?;
         for route in &routes {
             problems.extend(differences(route, resources.get(route.path)));
+        }
+        if let Some(old) = self.old_stage().await {
+            problems.push(format!("the stage `{old}` is not asked for any more"));
         }
         let deployed = self.deployed(api).await?;
         if deployed.as_deref() != Some(&Self::checksum(&routes)) {
@@ -265,7 +298,10 @@ impl Resource for Api {
             let deployed = self.account.api.create_deployment().rest_api_id(api).stage_name(stage).description(checksum).send().await;
             deployed.map_err(|error| failed(Call("apigateway:POST", &self.what()), &error))?;
         }
-        Ok(())
+        if let Some(old) = self.old_stage().await {
+            self.remove_stage(api, &old).await?;
+        }
+        self.account.state.note(KEY, &self.name(), &[("stage", &self.account.config.api.stage)]).await
     }
 
     async fn delete(&self) -> Result<bool> {
