@@ -180,6 +180,19 @@ class Ec2(Groups, Service):
             self.shift(instance, "shutting-down", "terminated", end)
         return self.change(call, tuple(CODES), "terminated", "TerminatingInstances", act)
 
+    # Endpoints.
+
+    def do_delete_vpc_endpoints(self, call):
+        store, failed = self.store(call.region), []
+        for endpoint_id in call.parameters["VpcEndpointIds"]:
+            endpoint = store.vpc_end_points.get(endpoint_id)
+            if endpoint and endpoint.state != "deleted":
+                store.delete_vpc_endpoints([endpoint_id])
+            else:
+                text = f"The Vpc Endpoint Id '{endpoint_id}' does not exist"
+                failed.append({"ResourceId": endpoint_id, "Error": {"Code": "InvalidVpcEndpoint.NotFound", "Message": text}})
+        return {"Unsuccessful": failed}
+
     # Addresses.
 
     def do_allocate_address(self, call):

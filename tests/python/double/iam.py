@@ -44,6 +44,13 @@ class Iam(Service):
         self.profile_made[call.parameters["InstanceProfileName"]] = call.number
         return reply
 
+    def do_remove_role_from_instance_profile(self, call):
+        profile, role = (call.parameters[name] for name in ("InstanceProfileName", "RoleName"))
+        found = self.store(call.region).instance_profiles.get(profile)
+        if found and all(each.name != role for each in found.roles):
+            raise refuse("NoSuchEntity", f"Role {role} in Instance Profile {profile} cannot be found.")
+        return self.forward(call)
+
     def do_list_instance_profile_tags(self, call):
         profile = self.store(call.region).instance_profiles.get(call.parameters["InstanceProfileName"])
         if not profile:
