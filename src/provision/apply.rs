@@ -164,7 +164,8 @@ async fn carry_out(
                 let is_stale = is_fallen || changed.borrow().iter().any(|other| stack.graph.needs(position).contains(other));
                 let (began, why) = (Instant::now(), planned.reasons.clone());
                 let planned = if is_stale { read_one(resource).await? } else { planned };
-                let Converged { action, mut reading } = converge(stack.account.as_deref(), resource, planned, permission).await?;
+                let Converged { action, mut reading } =
+                    stack.or_stopped(converge(stack.account.as_deref(), resource, planned, permission)).await?;
                 if action != Action::Keep {
                     let action = if is_fallen { Action::Recreate } else { action };
                     changed.borrow_mut().insert(position);

@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 
 /// Most changes until a resource must be as it should: made, waited for, mended, and once more.
 const ROUNDS: usize = 20;
+/// Most updates for one and the same reason.
+const REPEATS: usize = 3;
 /// What was begun so lately may not be seen yet.
 const FRESH: Duration = Duration::from_secs(600);
 
@@ -38,6 +40,8 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
     let mut done = Action::Keep;
     let mut reading = planned;
     let key = resource.key();
+    // What an update was last to mend, and how often: what it does not mend again and again stays.
+    let (mut mended, mut repeats) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
         if let Some(account) = account
             && account.stop.is_cancelled()
@@ -55,6 +59,17 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
             Action::Foreign => return Err(foreign(resource)),
             Action::Wait => resource.wait().await?,
             Action::Update => {
+                repeats = if mended == reading.reasons { repeats + 1 } else { 0 };
+                if repeats >= REPEATS {
+                    break;
+                }
+                if let Some(account) = account
+                    && repeats > 0
+                {
+                    // Reads of AWS may be behind.
+                    account.pause(account.patience() / 4).await;
+                }
+                mended.clone_from(&reading.reasons);
                 resource.update().await?;
                 if done == Action::Keep {
                     done = Action::Update;
@@ -86,7 +101,7 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
         reading = read_one(resource).await?;
     }
     Err(Error::failed(format!("{} `{}` still differs after it was changed: {}", resource.kind(), resource.name(), reading.reason()))
-        .hint("something else may be changing it at the same time; `pinpipe provision --plan` shows how it stands"))
+        .hint("AWS took the change and it did not last: `pinpipe provision --plan` shows how it stands, the service's console why"))
 }
 
 /// Removes a resource and forgets it. `false`: it was not there.

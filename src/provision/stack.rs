@@ -1,6 +1,8 @@
 //! The resources of a target, with what they are worked on with.
 
+use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,9 @@ use crate::config::{Config, Outputs, Target};
 use crate::error::{Error, Result};
 use crate::output::Progress;
 use crate::signals::stop_requested;
+
+/// How long a call may go on after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What a command wants to do with the resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +113,7 @@ impl Stack {
                     if self.stop.is_cancelled() {
                         return Err(Error::failed("stopped while reading: nothing was changed"));
                     }
-                    read_one(resource).await.map(Some)
+                    self.or_stopped(read_one(resource)).await.map(Some)
                 }
                 .boxed_local()
             })
@@ -136,6 +141,23 @@ impl Stack {
                 reading.action = Action::Recreate;
                 reading.reasons = because;
             }
+        }
+    }
+
+    /// Does some work, but not much longer than Ctrl-C: a call may be tried again for minutes.
+    /// Whatever a call that is left behind did is found by the next run.
+    ///
+    /// # Errors
+    /// The work fails; Ctrl-C.
+    pub async fn or_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let given_up = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            done = work => done,
+            () = given_up => Err(Error::failed("stopped while AWS was being asked")
+                .hint("what was made stays and is remembered: the same command goes on from here")),
         }
     }
 

@@ -219,7 +219,7 @@ pub async fn delete(account: &Account, way: Way, topic: &str) -> Result<bool> {
             }
         }
         Way::Ssm => {
-            tool(account, &format!("--delete --topic {topic}")).await?.ok_or_else(unreachable)?;
+            tool(account, &format!("--delete --if-exists --topic {topic}")).await?.ok_or_else(unreachable)?;
             *account.described_topics.lock().await = None;
             Ok(true)
         }

@@ -202,7 +202,11 @@ impl Resource for Airflow {
         if found.status() != Some(&EnvironmentStatus::Deleting) {
             match self.account.mwaa.delete_environment().name(self.name()).send().await {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
-                    return Err(failed(Call("airflow:DeleteEnvironment", &self.what()), &error));
+                    // An attempt whose answer got lost had its effect.
+                    let now = self.find().await?.and_then(|found| found.status);
+                    if now.is_some_and(|status| status != EnvironmentStatus::Deleting) {
+                        return Err(failed(Call("airflow:DeleteEnvironment", &self.what()), &error));
+                    }
                 }
                 _ => {}
             }

@@ -124,6 +124,25 @@ impl Client {
         self.account.state.note(KEY, &self.name(), &[("answered", id)]).await
     }
 
+    /// Whether a machine that was just launched lives: one that AWS ended at once would be
+    /// answered for its token again and again.
+    async fn check_launch(&self, id: &str) -> Result<()> {
+        let found = self.account.ec2.describe_instances().instance_ids(id).send().await;
+        let found = match found {
+            Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(()),
+            found => found.map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
+        };
+        let Some(ended) = found.reservations().iter().flat_map(|reservation| reservation.instances()).find(|instance| !is_alive(instance))
+        else {
+            return Ok(());
+        };
+        self.account.state.forget(KEY).await?;
+        let reason = ended.state_reason().and_then(|reason| reason.message()).unwrap_or("AWS gives no reason").to_string();
+        Err(Error::failed(format!("{} ended right after its launch", self.what()))
+            .because(reason)
+            .hint("usual causes: a quota of volumes, or no capacity in the zone; run the same command again to launch another one"))
+    }
+
     fn tags(&self, checksum: &str) -> Vec<Tag> {
         let name = Tag::builder().key("Name").value(self.name()).build();
         let checksum = Tag::builder().key(USER_DATA_TAG).value(checksum).build();
@@ -272,7 +291,9 @@ impl Resource for Client {
         // EC2 sees a new instance profile only some seconds after IAM has made it.
         let is_unseen = |error: &Error| error.to_string().contains("Invalid IAM Instance Profile");
         let id = self.account.once_seen(is_unseen, || self.account.make_once(find, make)).await?;
-        state.note(KEY, &self.name(), &[("id", &id.unwrap_or_default())]).await
+        let id = id.unwrap_or_default();
+        state.note(KEY, &self.name(), &[("id", &id)]).await?;
+        self.check_launch(&id).await
     }
 
     async fn update(&self) -> Result<()> {

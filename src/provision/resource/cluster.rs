@@ -124,35 +124,54 @@ impl Cluster {
         Ok(differences)
     }
 
-    async fn mend(&self, difference: &Difference, found: &MskCluster) -> Result<()> {
+    async fn mend(&self, difference: &Difference, found: &MskCluster) -> Result<Option<String>> {
         let (msk, wanted, arn) = (&self.account.msk, &self.account.config.cluster, found.cluster_arn().unwrap_or_default());
         let version = found.current_version().unwrap_or_default();
         match difference {
             Difference::Tags(_) => {
                 let put = msk.tag_resource().resource_arn(arn).set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
                 put.map_err(|error| failed(Call("kafka:TagResource", &self.what()), &error))?;
+                Ok(None)
             }
             Difference::Storage { .. } => {
                 let volume = BrokerEbsVolumeInfo::builder().kafka_broker_node_id("ALL").volume_size_gb(wanted.volume_gib).build();
                 let put = msk.update_broker_storage().cluster_arn(arn).current_version(version).target_broker_ebs_volume_info(volume);
-                put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerStorage", &self.what()), &error))?;
+                let begun = put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerStorage", &self.what()), &error))?;
+                Ok(begun.cluster_operation_arn)
             }
             Difference::Brokers { .. } => {
                 let put = msk.update_broker_count().cluster_arn(arn).current_version(version).target_number_of_broker_nodes(wanted.brokers);
-                put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerCount", &self.what()), &error))?;
+                let begun = put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerCount", &self.what()), &error))?;
+                Ok(begun.cluster_operation_arn)
             }
             Difference::InstanceType { .. } => {
                 let put = msk.update_broker_type().cluster_arn(arn).current_version(version).target_instance_type(&wanted.instance_type);
-                put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerType", &self.what()), &error))?;
+                let begun = put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerType", &self.what()), &error))?;
+                Ok(begun.cluster_operation_arn)
             }
             Difference::KafkaVersion { .. } => {
                 let put = msk.update_cluster_kafka_version().cluster_arn(arn).current_version(version);
                 let put = put.target_kafka_version(&wanted.kafka_version).send().await;
-                put.map_err(|error| failed(Call("kafka:UpdateClusterKafkaVersion", &self.what()), &error))?;
+                let begun = put.map_err(|error| failed(Call("kafka:UpdateClusterKafkaVersion", &self.what()), &error))?;
+                Ok(begun.cluster_operation_arn)
             }
-            Difference::Fixed(_) => {}
+            Difference::Fixed(_) => Ok(None),
         }
-        Ok(())
+    }
+
+    /// Why the last change failed, if it did: the cluster itself goes on as it was and does not say.
+    async fn check_operation(&self) -> Result<()> {
+        let Some(operation) = self.account.state.value(KEY, "operation").await.filter(|arn| !arn.is_empty()) else { return Ok(()) };
+        self.account.state.note(KEY, &self.name(), &[("operation", "")]).await?;
+        let found = self.account.msk.describe_cluster_operation_v2().cluster_operation_arn(operation).send().await;
+        let found = found.map_err(|error| failed(Call("kafka:DescribeClusterOperationV2", &self.what()), &error))?;
+        let Some(info) = found.cluster_operation_info().filter(|info| info.operation_state() == Some("UPDATE_FAILED")) else {
+            return Ok(());
+        };
+        let reason = info.error_info().and_then(|error| error.error_string()).unwrap_or("AWS gives no reason").to_string();
+        Err(Error::failed(format!("the change of {} failed", self.what()))
+            .because(reason)
+            .hint("it goes on as it was before; correct `[cluster]` in the configuration and run again"))
     }
 
     /// Keeps the addresses and the version that everything else needs.
@@ -296,6 +315,7 @@ impl Resource for Cluster {
 
     async fn update(&self) -> Result<()> {
         let Some(found) = self.find().await? else { return Ok(()) };
+        self.check_operation().await?;
         let differences = self.differences(&found).await?;
         if differences.iter().any(|difference| matches!(difference, Difference::Tags(_))) {
             self.mend(&Difference::Tags(String::new()), &found).await?;
@@ -307,7 +327,11 @@ impl Resource for Cluster {
                 let mended = self.mend(difference, &found).await;
                 // A change whose answer got lost is under way already.
                 let now = self.find().await?.and_then(|found| found.state);
-                if mended.is_err() && now.is_some_and(|state| state != ClusterState::Active) { Ok(()) } else { mended }
+                match mended {
+                    Err(_) if now.is_some_and(|state| state != ClusterState::Active) => Ok(()),
+                    Ok(Some(operation)) => self.account.state.note(KEY, &self.name(), &[("operation", &operation)]).await,
+                    mended => mended.map(|_| ()),
+                }
             }
             None => Ok(()),
         }
@@ -335,13 +359,24 @@ impl Resource for Cluster {
             return Ok(false);
         }
         if !matches!(found.state(), Some(ClusterState::Active | ClusterState::Failed | ClusterState::Deleting)) {
-            // It takes no other call while it is being made or changed.
-            self.wait().await?;
+            // It takes no other call while it is being made or changed; that this fails in the end
+            // does not matter here.
+            if let Err(error) = self.wait().await
+                && self.account.stop.is_cancelled()
+            {
+                return Err(error);
+            }
         }
         if found.state() != Some(&ClusterState::Deleting) {
             let removed = self.account.msk.delete_cluster().set_cluster_arn(found.cluster_arn).send().await;
             match removed {
-                Err(error) if code(&error) != "NotFoundException" => return Err(failed(Call("kafka:DeleteCluster", &self.what()), &error)),
+                Err(error) if code(&error) != "NotFoundException" => {
+                    // An attempt whose answer got lost had its effect.
+                    let now = self.find().await?.and_then(|found| found.state);
+                    if now.is_some_and(|state| state != ClusterState::Deleting) {
+                        return Err(failed(Call("kafka:DeleteCluster", &self.what()), &error));
+                    }
+                }
                 _ => {}
             }
         }

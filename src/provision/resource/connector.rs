@@ -357,7 +357,11 @@ impl Resource for Connector {
         if found.connector_state() != Some(&ConnectorState::Deleting) {
             match self.account.connect.delete_connector().connector_arn(arn).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("kafkaconnect:DeleteConnector", &self.what()), &error));
+                    // An attempt whose answer got lost had its effect.
+                    let now = self.find().await?.and_then(|found| found.connector_state().cloned());
+                    if now.is_some_and(|state| state != ConnectorState::Deleting) {
+                        return Err(failed(Call("kafkaconnect:DeleteConnector", &self.what()), &error));
+                    }
                 }
                 _ => {}
             }

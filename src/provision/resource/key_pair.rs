@@ -234,6 +234,8 @@ impl Resource for KeyPair {
         if found.is_none() && !was_kept {
             return Ok(false);
         }
+        // What a run that was killed in the middle of writing left.
+        let _ = std::fs::remove_file(self.path().with_extension("pem.new"));
         match std::fs::remove_file(self.path()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(on_path("remove", &self.path(), error)),
             _ => {}

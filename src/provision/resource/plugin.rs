@@ -142,10 +142,22 @@ impl Resource for Plugin {
         if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
         }
+        if found.custom_plugin_state() == Some(&CustomPluginState::Creating) {
+            // It takes no other call meanwhile; that it fails in the end does not matter here.
+            if let Err(error) = self.wait().await
+                && self.account.stop.is_cancelled()
+            {
+                return Err(error);
+            }
+        }
         if found.custom_plugin_state() != Some(&CustomPluginState::Deleting) {
             match self.account.connect.delete_custom_plugin().custom_plugin_arn(arn).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("kafkaconnect:DeleteCustomPlugin", &self.what()), &error));
+                    // An attempt whose answer got lost had its effect.
+                    let now = self.find().await?.and_then(|found| found.custom_plugin_state().cloned());
+                    if now.is_some_and(|state| state != CustomPluginState::Deleting) {
+                        return Err(failed(Call("kafkaconnect:DeleteCustomPlugin", &self.what()), &error));
+                    }
                 }
                 _ => {}
             }

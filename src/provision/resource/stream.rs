@@ -211,7 +211,11 @@ impl Resource for Stream {
             }
             match self.account.kinesis.delete_stream().stream_name(self.name()).enforce_consumer_deletion(true).send().await {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
-                    return Err(failed(Call("kinesis:DeleteStream", &self.what()), &error));
+                    // An attempt whose answer got lost had its effect.
+                    let now = self.find().await?.map(|found| found.stream_status().clone());
+                    if now.is_some_and(|status| status != StreamStatus::Deleting) {
+                        return Err(failed(Call("kinesis:DeleteStream", &self.what()), &error));
+                    }
                 }
                 _ => {}
             }

@@ -123,7 +123,11 @@ impl Resource for WorkerConfiguration {
         }
         match self.account.connect.delete_worker_configuration().worker_configuration_arn(arn).send().await {
             Err(error) if code(&error) != "NotFoundException" => {
-                return Err(failed(Call("kafkaconnect:DeleteWorkerConfiguration", &self.what()), &error));
+                // An attempt whose answer got lost had its effect.
+                let now = self.find().await?.and_then(|found| found.worker_configuration_state().cloned());
+                if now.is_some_and(|state| state != WorkerConfigurationState::Deleting) {
+                    return Err(failed(Call("kafkaconnect:DeleteWorkerConfiguration", &self.what()), &error));
+                }
             }
             _ => {}
         }
