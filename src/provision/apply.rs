@@ -9,7 +9,7 @@ use futures::FutureExt;
 
 use super::converge::{Converged, Permission, check_loss, converge, foreign, remove};
 use super::graph::Order;
-use super::plan::{PlanReport, Step};
+use super::plan::{PlanReport, Step, action_text};
 use super::price::Prices;
 use super::resource::{Action, Reading, Resource, api, usage_plan};
 use super::selection::Selection;
@@ -211,12 +211,7 @@ fn say_done(printer: &Printer, stack: &Stack, resource: &dyn Resource, action: A
     if stack.account.is_none() {
         return;
     }
-    let done = match action {
-        Action::Create => "created",
-        Action::Recreate => "recreated",
-        Action::Delete => "deleted",
-        _ => "updated",
-    };
+    let done = action_text(action, true);
     let text = format!("{done} {} {} in {:.1} s", resource.kind(), resource.name(), began.elapsed().as_secs_f64());
     stack.progress.aside(|| printer.note(text));
 }

@@ -3,6 +3,7 @@
 mod account;
 mod apply;
 mod asset;
+mod checksum;
 mod converge;
 mod destroy;
 mod graph;

@@ -53,7 +53,7 @@ impl PlanReport {
 }
 
 /// The action for people: as planned, or as done.
-fn action_text(action: Action, applied: bool) -> &'static str {
+pub fn action_text(action: Action, applied: bool) -> &'static str {
     match (action, applied) {
         (Action::Create, false) => "create",
         (Action::Create, true) => "created",

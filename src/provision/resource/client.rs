@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_sdk_ec2::types::{
     HttpTokensState, IamInstanceProfileSpecification, Instance, InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification,
     InstanceStateName, InstanceType, ResourceType, Tag,
@@ -19,6 +18,7 @@ use crate::aws::{Call, Unmade, code, failed};
 use crate::error::{Error, Result};
 use crate::provision::account::Account;
 use crate::provision::asset;
+use crate::provision::checksum;
 use crate::provision::price::Priced;
 use crate::provision::run_command::{Outcome, run_command};
 
@@ -72,8 +72,7 @@ impl Client {
     async fn checksum(&self) -> Result<String> {
         let brokers = self.account.state.need(cluster::KEY, "bootstrap_servers").await?;
         let text = self.filled(&cluster::domain(&brokers))?;
-        // The first half of SHA-256: enough to see a difference, short enough for a tag.
-        Ok(digest(&SHA256, text.as_bytes()).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Ok(checksum::short(&text))
     }
 
     fn filled(&self, brokers: &str) -> Result<String> {

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_sdk_iam::types::{InstanceProfile as IamProfile, Tag};
+use aws_sdk_iam::types::InstanceProfile as IamProfile;
 
-use super::role::{Holder, role_name};
+use super::role::{Holder, iam_pairs, iam_tags, role_name};
 use super::{Reading, Resource};
 use crate::aws::{Call, code, failed};
-use crate::error::{OrFail, Result};
+use crate::error::Result;
 use crate::provision::account::Account;
 
 pub const KEY: &str = "instance-profile";
@@ -34,15 +34,6 @@ impl InstanceProfile {
             Err(error) => Err(failed(Call("iam:GetInstanceProfile", &self.what()), &error)),
         }
     }
-
-    fn tags(&self) -> Result<Vec<Tag>> {
-        let tags = self.account.tags(KEY).into_iter();
-        tags.map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole")).collect()
-    }
-}
-
-fn pairs(profile: &IamProfile) -> Vec<(&str, &str)> {
-    profile.tags().iter().map(|tag| (tag.key(), tag.value())).collect()
 }
 
 #[async_trait(?Send)]
@@ -65,10 +56,10 @@ impl Resource for InstanceProfile {
 
     async fn read(&self) -> Result<Reading> {
         let Some(profile) = self.find().await? else { return Ok(Reading::missing()) };
-        if !self.account.is_ours(pairs(&profile)) {
+        if !self.account.is_ours(iam_pairs(profile.tags())) {
             return Ok(Reading::foreign());
         }
-        let mut differences = self.account.tag_differences(KEY, pairs(&profile));
+        let mut differences = self.account.tag_differences(KEY, iam_pairs(profile.tags()));
         let role = role_name(&self.account, Holder::Client);
         if !profile.roles().iter().any(|found| found.role_name() == role) {
             differences.push(format!("the role `{role}` is not in it"));
@@ -77,7 +68,8 @@ impl Resource for InstanceProfile {
     }
 
     async fn create(&self) -> Result<()> {
-        let request = self.account.iam.create_instance_profile().instance_profile_name(self.name()).set_tags(Some(self.tags()?));
+        let request =
+            self.account.iam.create_instance_profile().instance_profile_name(self.name()).set_tags(Some(iam_tags(&self.account, KEY)?));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
@@ -87,8 +79,15 @@ impl Resource for InstanceProfile {
 
     async fn update(&self) -> Result<()> {
         let Some(profile) = self.find().await? else { return Ok(()) };
-        if !self.account.tag_differences(KEY, pairs(&profile)).is_empty() {
-            let put = self.account.iam.tag_instance_profile().instance_profile_name(self.name()).set_tags(Some(self.tags()?)).send().await;
+        if !self.account.tag_differences(KEY, iam_pairs(profile.tags())).is_empty() {
+            let put = self
+                .account
+                .iam
+                .tag_instance_profile()
+                .instance_profile_name(self.name())
+                .set_tags(Some(iam_tags(&self.account, KEY)?))
+                .send()
+                .await;
             put.map_err(|error| failed(Call("iam:TagInstanceProfile", &self.what()), &error))?;
         }
         let role = role_name(&self.account, Holder::Client);
@@ -112,7 +111,7 @@ impl Resource for InstanceProfile {
 
     async fn delete(&self) -> Result<bool> {
         let Some(profile) = self.find().await? else { return Ok(false) };
-        if !self.account.is_ours(pairs(&profile)) {
+        if !self.account.is_ours(iam_pairs(profile.tags())) {
             return Ok(false);
         }
         for role in profile.roles() {

@@ -109,15 +109,17 @@ impl Role {
             Err(error) => Err(failed(Call("iam:GetRolePolicy", &self.what()), &error)),
         }
     }
-
-    fn tags(&self) -> Result<Vec<Tag>> {
-        let tags = self.account.tags(&self.key()).into_iter();
-        tags.map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole")).collect()
-    }
 }
 
-fn pairs(role: &IamRole) -> Vec<(&str, &str)> {
-    role.tags().iter().map(|tag| (tag.key(), tag.value())).collect()
+/// The tags of a resource as IAM takes them.
+pub fn iam_tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
+    let tags = account.tags(key).into_iter();
+    tags.map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole")).collect()
+}
+
+/// Keys and values of tags that IAM answered.
+pub fn iam_pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
+    tags.iter().map(|tag| (tag.key(), tag.value())).collect()
 }
 
 /// Whether two policy documents say the same; AWS answers them percent-encoded.
@@ -168,11 +170,11 @@ impl Resource for Role {
 
     async fn read(&self) -> Result<Reading> {
         let Some(role) = self.find().await? else { return Ok(Reading::missing()) };
-        if !self.account.is_ours(pairs(&role)) {
+        if !self.account.is_ours(iam_pairs(role.tags())) {
             return Ok(Reading::foreign());
         }
         self.account.state.note(&self.key(), &self.name(), &[("arn", role.arn())]).await?;
-        let mut differences = self.account.tag_differences(&self.key(), pairs(&role));
+        let mut differences = self.account.tag_differences(&self.key(), iam_pairs(role.tags()));
         if !is_same(role.assume_role_policy_document().unwrap_or_default(), &self.document(self.holder.trust())?) {
             differences.push("it may be assumed by others than it should".into());
         }
@@ -188,7 +190,8 @@ impl Resource for Role {
 
     async fn create(&self) -> Result<()> {
         let request = self.account.iam.create_role().role_name(self.name()).description("made by pinpipe");
-        let request = request.assume_role_policy_document(self.document(self.holder.trust())?).set_tags(Some(self.tags()?));
+        let request =
+            request.assume_role_policy_document(self.document(self.holder.trust())?).set_tags(Some(iam_tags(&self.account, &self.key())?));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
@@ -199,8 +202,8 @@ impl Resource for Role {
     async fn update(&self) -> Result<()> {
         let Some(role) = self.find().await? else { return Ok(()) };
         let iam = &self.account.iam;
-        if !self.account.tag_differences(&self.key(), pairs(&role)).is_empty() {
-            let put = iam.tag_role().role_name(self.name()).set_tags(Some(self.tags()?)).send().await;
+        if !self.account.tag_differences(&self.key(), iam_pairs(role.tags())).is_empty() {
+            let put = iam.tag_role().role_name(self.name()).set_tags(Some(iam_tags(&self.account, &self.key())?)).send().await;
             put.map_err(|error| failed(Call("iam:TagRole", &self.what()), &error))?;
         }
         let trust = self.document(self.holder.trust())?;
@@ -218,7 +221,7 @@ impl Resource for Role {
 
     async fn delete(&self) -> Result<bool> {
         let Some(role) = self.find().await? else { return Ok(false) };
-        if !self.account.is_ours(pairs(&role)) {
+        if !self.account.is_ours(iam_pairs(role.tags())) {
             return Ok(false);
         }
         match self.account.iam.delete_role_policy().role_name(self.name()).policy_name(POLICY_NAME).send().await {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, Op, PatchOperation, Resource as ApiResource, RestApi};
 use secrecy::ExposeSecret;
 
@@ -16,6 +15,7 @@ use super::{Reading, Resource, address, proxy_secret};
 use crate::aws::{Call, Unmade, code, failed};
 use crate::error::Result;
 use crate::provision::account::Account;
+use crate::provision::checksum;
 
 pub const KEY: &str = "api";
 
@@ -86,7 +86,7 @@ impl Api {
             }
             text.push_str(&format!("{:?}\n", integration.responses));
         }
-        digest(&SHA256, text.as_bytes()).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        checksum::short(&text)
     }
 
     /// The definition that the stage serves, by its deployment's description.
