@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::api::ApiCommand;
-use crate::batch::BatchArguments;
+use crate::batch::BatchCommandLine;
 use crate::connector::ConnectorCommand;
 use crate::database::SeedArguments;
 use crate::demo::DemoArguments;
@@ -95,8 +95,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  pinpipe emulate --posts 500\n  pinpipe emulate --to kafka --rate 2 --duration 10m")]
     Emulate(EmulateArguments),
     /// Clean the lake, write Delta tables and answer the eight questions
-    #[command(after_help = "Example: pinpipe batch --out answers")]
-    Batch(BatchArguments),
+    #[command(after_help = "Examples:\n  pinpipe batch --out answers\n  pinpipe batch schedule --trigger")]
+    Batch(BatchCommandLine),
     /// Clean records as they arrive into Delta tables, each exactly once
     #[command(after_help = "Examples:\n  pinpipe stream --available-now\n  pinpipe stream --source kafka")]
     Stream(StreamArguments),

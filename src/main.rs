@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
+use batch::{BatchCommand, BatchCommandLine};
 use cli::{Cli, Command, Global};
 use config::{Config, Overrides};
 use error::{Error, Result};
@@ -144,7 +145,11 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
                 ));
             }
         }
-        Command::Batch(arguments) => {
+        Command::Batch(BatchCommandLine { command: Some(BatchCommand::Schedule(arguments)), .. }) => {
+            spark::schedule(&load()?, &arguments, printer).await?;
+        }
+        Command::Batch(BatchCommandLine { command: Some(BatchCommand::Unschedule), .. }) => spark::unschedule(&load()?, printer).await?,
+        Command::Batch(BatchCommandLine { arguments, .. }) => {
             let report = batch::run(&load()?, &arguments, printer).await?;
             for line in report.reject_lines() {
                 printer.warn(line);

@@ -51,8 +51,11 @@ where
 {
     let request = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
     match error.as_service_error() {
-        Some(service) => format!("{}: {}{request}", service.code().unwrap_or("unknown error"), service.message().unwrap_or("no message")),
-        None => format!("{}{request}", causes(error)),
+        Some(service) if service.code().is_some() => {
+            format!("{}: {}{request}", service.code().unwrap_or_default(), service.message().unwrap_or("no message"))
+        }
+        // An answer that makes no sense has no code: what the SDK makes of it is all there is to say.
+        _ => format!("{}{request}", causes(error)),
     }
 }
 

@@ -17,4 +17,4 @@ pub use clean::Cleaner;
 pub use distinct::{Distinct, distinct_from, kept, not_in_table};
 pub use engine::{Engine, as_schema, cores};
 pub use report::{BatchReport, KindCounts};
-pub use run::{BatchArguments, HALF, run};
+pub use run::{BatchArguments, BatchCommand, BatchCommandLine, HALF, run};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt};
 
 use super::answer::Answer;
@@ -11,15 +11,37 @@ use super::engine::{Engine, cores};
 use super::ingest::{Ingested, ingest};
 use super::rejects::Rejects;
 use super::report::{BatchReport, KindCounts};
-use crate::config::{AnswerFormat, BatchEngine, Config, Median, lake_bucket};
+use crate::config::{AnswerFormat, BatchEngine, Config, Median, SparkPlace, lake_bucket};
 use crate::error::{Error, OrFail, Result, on_path};
 use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, list_objects};
 use crate::output::{Printer, Progress};
 use crate::record::Kind;
+use crate::spark::ScheduleArguments;
 use crate::sql::{self, Question};
 
 /// Which half of the tables batch writes.
 pub const HALF: &str = "batch";
+
+/// `pinpipe batch`, or what is done about its schedule.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BatchCommandLine {
+    #[command(flatten)]
+    pub arguments: BatchArguments,
+    #[command(subcommand)]
+    pub command: Option<BatchCommand>,
+}
+
+/// Batch every day, without anybody's doing.
+#[derive(Debug, Subcommand)]
+pub enum BatchCommand {
+    /// Let Managed Airflow run batch on Databricks, every day or as [schedule] says, and show its runs
+    #[command(after_help = "Examples:\n  pinpipe batch schedule\n  pinpipe batch schedule --trigger")]
+    Schedule(ScheduleArguments),
+    /// Turn the schedule off and remove its DAG
+    #[command(after_help = "Example: pinpipe batch unschedule")]
+    Unschedule,
+}
 
 /// What `batch` is told.
 #[derive(Debug, Args, Default)]
@@ -30,6 +52,9 @@ pub struct BatchArguments {
     /// What runs the SQL [default: embedded (batch.engine)]
     #[arg(long, value_enum)]
     pub engine: Option<BatchEngine>,
+    /// Where Spark runs, with --engine spark [default: spark-submit (spark.place)]
+    #[arg(long, value_enum, value_name = "PLACE")]
+    pub on: Option<SparkPlace>,
     /// Read all objects again, not only new ones, and write the tables anew
     #[arg(long)]
     pub full: bool,
@@ -68,6 +93,9 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
             return Err(Error::usage(format!("`--user-id {id}` is no id")).hint("an id has 1 to 40 letters, digits, `-` or `_`"));
         }
         config.id.clone_from(id);
+    }
+    if let Some(place) = arguments.on {
+        config.spark.place = place;
     }
     let formats = if arguments.format.is_empty() { &config.batch.formats } else { &arguments.format };
     if arguments.out.is_none() && arguments.format.iter().any(|format| *format != AnswerFormat::Delta) {

@@ -58,6 +58,7 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         ("kinesis.endpoint_url", &config.kinesis.endpoint_url),
         ("lake.endpoint_url", &config.lake.endpoint_url),
         ("aws.endpoint_url", &config.aws.endpoint_url),
+        ("databricks.host", &config.databricks.host),
     ] {
         let parsed = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let has_login = url.contains('@');
@@ -138,6 +139,23 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
             &format!("tags that begin with `aws:` or `pinpipe:` are not yours to set: `aws.tags.{key}`"),
         );
     }
+    let databricks = &config.databricks;
+    require((1..=10_000).contains(&databricks.timeout_minutes), "`databricks.timeout_minutes` must be 1 to 10000");
+    require((1..=600_000).contains(&databricks.poll_ms), "`databricks.poll_ms` must be 1 to 600000");
+    require(
+        databricks.folder.is_empty() || databricks.folder.starts_with('/') && !databricks.folder.starts_with("/Workspace"),
+        "`databricks.folder` must begin with `/`, such as /Shared/pinpipe",
+    );
+    let schedule = &config.schedule;
+    require(
+        chrono::NaiveDate::parse_from_str(&schedule.start_date, "%Y-%m-%d").is_ok(),
+        &format!("`schedule.start_date` must be a day such as 2024-01-01, not `{}`", schedule.start_date),
+    );
+    require(
+        schedule.cron.starts_with('@') || schedule.cron.split_whitespace().count() == 5,
+        &format!("`schedule.cron` must be a word such as @daily or five fields, not `{}`", schedule.cron),
+    );
+    require(schedule.retries <= 100, "`schedule.retries` must be 0 to 100");
     let airflow = &config.airflow;
     require(!airflow.enabled || airflow.subnets.len() == 2, "`airflow.subnets` must name two private subnets with a way out (NAT)");
     let bucket = config.bucket();

@@ -312,6 +312,8 @@ fn secrets() -> Secrets {
         database_password: secret("PINPIPE_DATABASE_PASSWORD"),
         kafka_password: secret("PINPIPE_KAFKA_PASSWORD"),
         gateway_api_key: secret("PINPIPE_GATEWAY_API_KEY"),
+        // Databricks' own name for it.
+        databricks_token: secret("DATABRICKS_TOKEN"),
     }
 }
 

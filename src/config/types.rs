@@ -24,6 +24,8 @@ pub struct Config {
     pub emulate: Emulate,
     pub batch: Batch,
     pub spark: Spark,
+    pub databricks: Databricks,
+    pub schedule: Schedule,
     pub stream: Stream,
     pub tables: Tables,
     pub aws: Aws,
@@ -43,6 +45,7 @@ pub struct Secrets {
     pub database_password: Option<SecretString>,
     pub kafka_password: Option<SecretString>,
     pub gateway_api_key: Option<SecretString>,
+    pub databricks_token: Option<SecretString>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
@@ -220,11 +223,48 @@ pub struct Batch {
     pub retention_hours: u32,
 }
 
+/// Where Spark runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SparkPlace {
+    /// Wherever spark-submit brings it: this machine, or a cluster it knows
+    SparkSubmit,
+    /// A cluster of a Databricks workspace
+    Databricks,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 pub struct Spark {
+    pub place: SparkPlace,
     pub submit: String,
     pub master: String,
     pub arguments: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Databricks {
+    pub host: String,
+    pub profile: String,
+    pub folder: String,
+    pub cluster_id: String,
+    pub spark_version: String,
+    pub node_type: String,
+    pub workers: u32,
+    pub data_security_mode: String,
+    pub instance_profile_arn: String,
+    pub secret_scope: String,
+    pub timeout_minutes: u32,
+    pub poll_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Schedule {
+    pub enabled: bool,
+    pub cron: String,
+    pub start_date: String,
+    pub catchup: bool,
+    pub retries: u32,
+    pub retry_delay_seconds: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
@@ -350,6 +390,11 @@ impl Config {
     /// The Airflow environment's name.
     pub fn airflow_name(&self) -> String {
         if self.airflow.name.is_empty() { format!("{}-airflow", self.id) } else { self.airflow.name.clone() }
+    }
+
+    /// Whether Airflow is to run batch.
+    pub fn has_schedule(&self) -> bool {
+        self.airflow.enabled && self.schedule.enabled
     }
 
     /// The connector's properties with `{id}` and `{region}` filled in.

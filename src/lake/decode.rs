@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 
-use super::row::{ColumnBuilder, Row};
+use super::row::{ColumnBuilder, append};
 use crate::error::{OrFail, Result};
 use crate::record::Kind;
 
@@ -44,7 +44,7 @@ impl Decoder {
         Self {
             kind,
             schema: kind.raw_schema(),
-            builders: kind.columns().iter().map(|(_, column_type)| ColumnBuilder::new(*column_type)).collect(),
+            builders: kind.columns().iter().map(|(_, column_type)| ColumnBuilder::new(*column_type, 0)).collect(),
             rows: 0,
             batches: Vec::new(),
             records: 0,
@@ -90,10 +90,9 @@ impl Decoder {
     }
 
     fn text(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
-        match Row::read(self.kind, text) {
-            Ok(row) => {
+        match append(self.kind, text, &mut self.builders) {
+            Ok(()) => {
                 self.records += 1;
-                row.append_to(&mut self.builders);
                 self.rows += 1;
                 if self.rows == BATCH_ROWS { self.flush() } else { Ok(()) }
             }

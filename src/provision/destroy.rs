@@ -48,6 +48,13 @@ pub struct DestroyReport {
     is_told: bool,
 }
 
+impl DestroyReport {
+    /// Whether anything was there.
+    pub fn removed_any(&self) -> bool {
+        self.resources.iter().any(|resource| resource.removed)
+    }
+}
+
 impl Report for DestroyReport {
     fn text(&self) -> String {
         if self.is_told && !self.resources.is_empty() {

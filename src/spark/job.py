@@ -1,9 +1,10 @@
 """pinpipe's batch on Spark: the same SQL files as the embedded engine, handed over in a JSON file.
 
-    spark-submit job.py PARAMETERS
+    spark-submit job.py PARAMETERS [RUN]
 
 Reads the raw objects, sets aside what does not fit, cleans, drops repeated rows, answers, and
-writes each answer, and the counts, as Parquet below the folder that the parameters name.
+writes each answer, and the counts, as Parquet below the folder that the parameters name, in a
+folder of its own for each RUN.
 """
 
 import json
@@ -56,7 +57,7 @@ def clean(spark, kind):
     return kind["name"], counts["records"], counts["rejects"], counts["records"] - counts["rejects"] - rows, rows
 
 
-def main(path):
+def main(path, run=""):
     with open(path, encoding="utf-8") as file:
         parameters = json.load(file)
     spark = SparkSession.builder.appName("pinpipe batch").getOrCreate()
@@ -64,15 +65,19 @@ def main(path):
     counts = []
     for kind in parameters["kinds"]:
         counts.append(clean(spark, kind))
-    spark.sql(parameters["post"]).cache().createOrReplaceTempView("post")
-    out = parameters["out"]
+    post = spark.sql(parameters["post"]).cache()
+    post.createOrReplaceTempView("post")
+    out = f"{parameters['out']}/{run}" if run else parameters["out"]
     for question in parameters["questions"]:
         spark.sql(question["sql"]).coalesce(1).write.mode("overwrite").parquet(f"{out}/{question['name']}")
     # Last, so that who finds it finds all answers.
     columns = "kind string, records bigint, rejects bigint, duplicates bigint, rows bigint"
     spark.createDataFrame(counts, columns).coalesce(1).write.mode("overwrite").parquet(f"{out}/counts")
-    spark.stop()
+    # The session is not stopped: on a cluster that others use it is theirs too.
+    post.unpersist()
+    for kind in parameters["kinds"]:
+        spark.table(f"clean_{kind['name']}").unpersist()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,8 +1,12 @@
 //! What the Spark job is told, as JSON.
 
+use std::path::Path;
+
 use serde::Serialize;
 
-use crate::config::{Config, Median};
+use crate::config::{Config, Median, lake_bucket};
+use crate::error::{Error, Result};
+use crate::lake::Layout;
 use crate::record::{ColumnType, Kind};
 use crate::sql::{self, Question};
 
@@ -48,7 +52,27 @@ struct QuestionParameters {
     sql: String,
 }
 
+/// Where answers of runs on Databricks go: below the lake, beside the topics. Each run has a folder there.
+pub fn answers_url(config: &Config, lake_url: &str) -> String {
+    format!("{}/answers/{}", lake_url.trim_end_matches('/'), config.id)
+}
+
 impl Parameters {
+    /// What Airflow runs: over the sink's bucket, as the configuration says.
+    ///
+    /// # Errors
+    /// The user's questions cannot be read; the sink writes to no bucket.
+    pub fn scheduled(config: &Config) -> Result<Self> {
+        let lake = lake_bucket(config);
+        let lake = lake.trim_end_matches('/');
+        if !lake.starts_with("s3://") {
+            return Err(Error::usage(format!("Databricks cannot read `{lake}`")).hint("`lake.url` must be s3://BUCKET"));
+        }
+        let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
+        let questions = sql::questions(folder.map(Path::new))?;
+        Ok(Self::new(config, lake, &Layout::of(config).topics_dir, &questions, config.batch.median, answers_url(config, lake)))
+    }
+
     /// A run over `lake`, an absolute folder or a URL that Spark understands.
     pub fn new(config: &Config, lake: &str, topics_dir: &str, questions: &[Question], median: Median, out: String) -> Self {
         let kinds = Kind::ALL.map(|kind| {

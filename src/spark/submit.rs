@@ -4,17 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef};
-use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-
 use super::job::{JOB, Parameters};
-use crate::batch::{Answer, BatchReport, KindCounts, cores};
+use super::results::fetch;
+use crate::batch::{BatchReport, cores};
 use crate::config::{Config, Median};
 use crate::error::{Error, OrFail, Result, on_path};
 use crate::files::write_whole;
 use crate::output::Printer;
-use crate::record::Kind;
 use crate::sql::Question;
 
 /// Lines of Spark's log that an error repeats.
@@ -54,23 +50,7 @@ pub async fn run(
     crate::files::keep_json(&told, &parameters)?;
     submit(config, &job, &told, printer).await?;
 
-    let (_, counts) = read(&out.join("counts"))?;
-    let mut report = BatchReport::new(lake_url.to_string());
-    for kind in Kind::ALL {
-        let count = |column: usize| count_of(&counts, kind, column);
-        report.inputs.push(KindCounts {
-            records: count(1),
-            rejects: count(2),
-            duplicates: count(3),
-            new_rows: count(4),
-            ..KindCounts::of_table(kind, count(4), "(in Spark)".into(), 0)
-        });
-    }
-    for question in questions {
-        let (schema, batches) = read(&out.join(&question.name))?;
-        report.answers.push(Answer::new(question, schema, batches)?);
-    }
-    Ok(report)
+    fetch(config, &out.to_string_lossy(), lake_url, questions).await
 }
 
 async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> Result<()> {
@@ -127,31 +107,4 @@ fn stop(child: &mut Child) {
     // Both may fail only where it has ended already.
     let _ = child.kill();
     let _ = child.wait();
-}
-
-/// A folder of Parquet files that Spark wrote as one table.
-fn read(folder: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let cannot = || format!("cannot read what Spark wrote to `{}`", folder.display());
-    let entries = std::fs::read_dir(folder).map_err(|error| on_path("read", folder, error))?;
-    let mut files: Vec<_> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "parquet")).collect();
-    files.sort();
-    let mut found: Option<SchemaRef> = None;
-    let mut batches = Vec::new();
-    for path in files {
-        let file = std::fs::File::open(&path).map_err(|error| on_path("open", &path, error))?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).or_fail(cannot)?.build().or_fail(cannot)?;
-        found.get_or_insert(arrow::array::RecordBatchReader::schema(&reader));
-        batches.extend(reader.collect::<Result<Vec<_>, _>>().or_fail(cannot)?);
-    }
-    let schema = found.ok_or_else(|| Error::failed(cannot()).hint("`-vv` shows Spark's whole log"))?;
-    Ok((schema, batches))
-}
-
-fn count_of(counts: &[RecordBatch], kind: Kind, column: usize) -> u64 {
-    let values = counts.iter().flat_map(|batch| {
-        let kinds = batch.column(0).as_string::<i32>().iter();
-        kinds.zip(batch.column(column).as_primitive::<Int64Type>().values().iter().copied())
-    });
-    values.filter(|(name, _)| *name == Some(kind.name())).map(|(_, count)| count.unsigned_abs()).sum()
 }

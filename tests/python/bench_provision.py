@@ -37,7 +37,7 @@ def timed(cloud, run):
 def with_airflow(module):
     cloud = module.empty()
     subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]})
+    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
     return cloud
 
 

@@ -136,7 +136,7 @@ def test_airflow_comes_and_goes(empty):
     empty.apply()
     before = empty.aws.snapshot()
     subnets = sorted(empty.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
-    empty.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]})
+    empty.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
     planned_and_done(empty, {key: ("create", "not there") for key in AIRFLOW})
     assert len(empty.aws.snapshot()["environments"]) == 1
     empty.change(airflow={"requirements": ["apache-airflow-providers-databricks", "pandas"]})

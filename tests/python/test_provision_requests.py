@@ -38,7 +38,7 @@ def cloud(tmp_path_factory):
         cloud.sent = []
         module.double.before_call = lambda call: cloud.sent.append((call.name, dict(call.parameters)))
         subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
-        cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]})
+        cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
         cloud.apply()
         assert not module.double.problems, module.double.problems
         yield cloud

@@ -2,6 +2,8 @@
 
 pub mod address;
 pub mod airflow;
+pub mod airflow_connection;
+pub mod airflow_dag;
 pub mod airflow_requirements;
 pub mod api;
 pub mod api_key;
@@ -9,6 +11,7 @@ pub mod bucket;
 pub mod client;
 pub mod cluster;
 pub mod connector;
+pub mod databricks_job;
 pub mod instance_profile;
 pub mod key_pair;
 pub mod network;
@@ -214,6 +217,9 @@ pub fn all(account: &Rc<Account>) -> Vec<Box<dyn Resource>> {
     all.push(Box::new(bucket::Bucket { purpose: bucket::Use::Airflow, account: own() }));
     all.push(Box::new(airflow_requirements::Requirements { account: own() }));
     all.push(Box::new(airflow::Airflow { account: own() }));
+    all.push(Box::new(databricks_job::DatabricksJob { account: own() }));
+    all.push(Box::new(airflow_dag::Dag { account: own() }));
+    all.push(Box::new(airflow_connection::AirflowConnection { account: own() }));
     all
 }
 

@@ -1,0 +1,95 @@
+//! The DAG that runs batch on Databricks, as a file in Airflow's bucket.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::ByteStream;
+
+use super::bucket::Use;
+use super::{Reading, Resource, databricks_job};
+use crate::aws::{Call, code, failed};
+use crate::error::{OrFail, Result};
+use crate::provision::account::Account;
+use crate::spark::{dag_key, rendered_dag};
+
+pub const KEY: &str = "airflow-dag";
+
+pub struct Dag {
+    pub account: Rc<Account>,
+}
+
+impl Dag {
+    fn bucket(&self) -> String {
+        Use::Airflow.name(&self.account.config)
+    }
+
+    fn object(&self) -> String {
+        dag_key(&self.account.config)
+    }
+
+    fn what(&self) -> String {
+        format!("`{}`", self.name())
+    }
+
+    /// `None`: it is not known yet where the job lies.
+    async fn content(&self) -> Option<String> {
+        let folder = self.account.state.value(databricks_job::KEY, "folder").await?;
+        Some(rendered_dag(&self.account.config, &folder))
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for Dag {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "airflow-dag"
+    }
+
+    fn name(&self) -> String {
+        format!("s3://{}/{}", self.bucket(), self.object())
+    }
+
+    fn needs(&self) -> Vec<String> {
+        [Use::Airflow.key(), databricks_job::KEY].map(String::from).to_vec()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.account.config.has_schedule()
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let found = match self.account.s3.get_object().bucket(self.bucket()).key(self.object()).send().await {
+            Ok(found) => found,
+            Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => return Ok(Reading::missing()),
+            Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
+        };
+        self.account.state.note(KEY, &self.name(), &[]).await?;
+        let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
+        let is_current = self.content().await.is_some_and(|content| content.as_bytes() == text);
+        let differences = if is_current { Vec::new() } else { vec!["it is another version's, or was changed".into()] };
+        Ok(Reading::compared(differences, format!("{}, {}", self.account.config.schedule.cron, self.object())))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let folder = self.account.state.need(databricks_job::KEY, "folder").await?;
+        let content = rendered_dag(&self.account.config, &folder);
+        let request = self.account.s3.put_object().bucket(self.bucket()).key(self.object()).content_type("text/x-python");
+        let put = request.body(ByteStream::from(content.into_bytes())).send().await;
+        put.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+        self.account.state.note(KEY, &self.name(), &[]).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        self.create().await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        match self.account.s3.delete_object().bucket(self.bucket()).key(self.object()).send().await {
+            Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
+            removed => removed.map(|_| true).map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
+        }
+    }
+}

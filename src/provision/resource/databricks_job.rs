@@ -1,0 +1,73 @@
+//! The job's files in the Databricks workspace, as Airflow's DAG runs them.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::bucket::Use;
+use super::{Reading, Resource};
+use crate::error::Result;
+use crate::provision::account::Account;
+use crate::spark::{Databricks, Parameters, job_differences, remove_job, scheduled_folder, upload_job};
+
+pub const KEY: &str = "databricks-job";
+
+pub struct DatabricksJob {
+    pub account: Rc<Account>,
+}
+
+impl DatabricksJob {
+    /// The workspace, and the folder in it.
+    async fn place(&self) -> Result<(Databricks, String)> {
+        let client = Databricks::open(&self.account.config)?;
+        let folder = scheduled_folder(&client, &self.account.config).await?;
+        Ok((client, folder))
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for DatabricksJob {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "databricks-job"
+    }
+
+    fn name(&self) -> String {
+        format!("{}-batch", self.account.config.id)
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![Use::Lake.key().into()]
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.account.config.has_schedule()
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let (client, folder) = self.place().await?;
+        let Some(differences) = job_differences(&client, &folder, &Parameters::scheduled(&self.account.config)?).await? else {
+            return Ok(Reading::missing());
+        };
+        self.account.state.note(KEY, &self.name(), &[("folder", &folder)]).await?;
+        Ok(Reading::compared(differences, format!("{folder} at {}", client.host())))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let (client, folder) = self.place().await?;
+        upload_job(&client, &folder, &Parameters::scheduled(&self.account.config)?).await?;
+        self.account.state.note(KEY, &self.name(), &[("folder", &folder)]).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        self.create().await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let (client, folder) = self.place().await?;
+        remove_job(&client, &folder).await
+    }
+}

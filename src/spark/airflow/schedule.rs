@@ -1,0 +1,272 @@
+//! `pinpipe batch schedule` and `unschedule`.
+
+use std::time::Duration;
+
+use chrono::{SecondsFormat, Utc};
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::dag::{dag_id, rendered_dag, run_folder};
+use super::rest::AirflowApi;
+use crate::batch::BatchReport;
+use crate::config::{Config, Target, lake_bucket};
+use crate::error::{Error, Result};
+use crate::output::{Printer, Progress, Report, Table};
+use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection};
+use crate::spark::databricks::{Databricks, scheduled_folder};
+use crate::spark::job::answers_url;
+use crate::spark::results::fetch;
+use crate::sql;
+
+/// What `batch schedule` is told.
+#[derive(Debug, Args, Default)]
+pub struct ScheduleArguments {
+    /// Print the DAG and change nothing
+    #[arg(long, conflicts_with = "trigger")]
+    pub print: bool,
+    /// Start a run at once, wait for it, and print its answers
+    #[arg(long)]
+    pub trigger: bool,
+}
+
+/// Resources of `provision` that a schedule is made of, with Airflow itself.
+const RESOURCES: [&str; 3] = ["databricks-job", "airflow-dag", "airflow-connection"];
+/// Runs that are shown, the newest first.
+const SHOWN_RUNS: u32 = 10;
+
+/// One run of the DAG.
+#[derive(Debug, Serialize)]
+struct DagRun {
+    run_id: String,
+    state: String,
+    started: Option<String>,
+    ended: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Scheduled {
+    dag: String,
+    schedule: String,
+    is_paused: bool,
+    runs: Vec<DagRun>,
+}
+
+impl Report for Scheduled {
+    fn text(&self) -> String {
+        let state = if self.is_paused { "paused" } else { "on" };
+        let head = format!("{}: {}, {state}", self.dag, self.schedule);
+        if self.runs.is_empty() {
+            return format!("{head}\nno runs yet; `pinpipe batch schedule --trigger` starts one");
+        }
+        let mut table = Table::new(["run", "state", "started", "ended"]);
+        for run in &self.runs {
+            let time = |time: &Option<String>| time.clone().unwrap_or_default();
+            table.row([run.run_id.clone(), run.state.clone(), time(&run.started), time(&run.ended)]);
+        }
+        format!("{head}\n{}", table.render())
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Unscheduled {
+    dag: String,
+    removed: bool,
+}
+
+impl Report for Unscheduled {
+    fn text(&self) -> String {
+        if self.removed {
+            format!("`{}` is gone; answers of its runs stay in the bucket", self.dag)
+        } else {
+            format!("`{}` was not scheduled", self.dag)
+        }
+    }
+}
+
+fn check_target(config: &Config) -> Result<()> {
+    if config.target == Target::Local {
+        return Err(Error::usage("a schedule needs Managed Airflow, which is on AWS")
+            .hint("`pinpipe init --target aws` writes a configuration for it; here, cron can call `pinpipe batch`"));
+    }
+    if !config.has_schedule() {
+        let key = if config.airflow.enabled { "schedule.enabled" } else { "airflow.enabled" };
+        return Err(Error::usage(format!("`{key}` is false in the configuration"))
+            .hint("set it to true; `pinpipe provision` then makes the Airflow environment, which costs by the hour"));
+    }
+    Ok(())
+}
+
+fn selection() -> Selection {
+    Selection { only: RESOURCES.map(String::from).to_vec(), skip: Vec::new() }
+}
+
+async fn airflow(config: &Config) -> AirflowApi {
+    AirflowApi::new(crate::aws::mwaa(&crate::aws::sdk_config(config).await), config.airflow_name())
+}
+
+/// Puts job, DAG and connection where they belong, turns the DAG on, and shows its runs, or
+/// runs it and shows the answers.
+///
+/// # Errors
+/// No Airflow environment; no login for Databricks; Airflow cannot load the DAG; a run fails.
+pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &Printer) -> Result<()> {
+    check_target(config)?;
+    if arguments.print {
+        let client = Databricks::open(config)?;
+        crate::output::write_out(&rendered_dag(config, &scheduled_folder(&client, config).await?));
+        return Ok(());
+    }
+    let api = airflow(config).await;
+    let dag = dag_id(config);
+    // Asked first: where there is no environment, nothing should be put anywhere.
+    api.get("/dags", json!({ "limit": 1 })).await?;
+    let provisioning = ProvisionArguments { yes: true, selection: selection(), ..ProvisionArguments::default() };
+    let made = provision::provision(config, &provisioning, printer).await?;
+    let connection = Connection::new(config, crate::aws::mwaa(&crate::aws::sdk_config(config).await));
+    if connection.find().await?.is_some_and(|found| connection.is_ours(&found)) {
+        // Whether the token is another cannot be seen.
+        connection.update().await?;
+    }
+    printer.note(format!("{} of {} resources changed", made.changes(), RESOURCES.len()));
+    let progress = printer.activity("Airflow");
+    let done = turn_on(config, &api, &dag, arguments.trigger, &progress, printer);
+    let outcome = tokio::select! {
+        done = done => done,
+        () = crate::signals::stop_requested() => Err(Error::failed("stopped while waiting for Airflow")
+            .hint("what was begun goes on there: `pinpipe batch schedule` shows its runs")),
+    };
+    progress.finish();
+    match outcome? {
+        Some(report) => printer.report(&report),
+        None => printer.report(&shown(config, &api, &dag).await?),
+    }
+    Ok(())
+}
+
+/// Waits until Airflow knows the DAG, turns it on, and runs it where that was asked for.
+async fn turn_on(
+    config: &Config,
+    api: &AirflowApi,
+    dag: &str,
+    trigger: bool,
+    progress: &Progress,
+    printer: &Printer,
+) -> Result<Option<BatchReport>> {
+    let path = format!("/dags/{dag}");
+    known(config, api, dag, progress).await?;
+    api.patch(&path, json!({ "is_paused": false })).await?;
+    if !trigger {
+        return Ok(None);
+    }
+    let now = Utc::now();
+    let run_id = format!("pinpipe__{}", now.format("%Y-%m-%dT%H-%M-%S%.3f"));
+    // Newer versions of Airflow want the date, older ones take it.
+    let body = json!({ "dag_run_id": run_id, "logical_date": now.to_rfc3339_opts(SecondsFormat::Micros, true) });
+    match api.post(&format!("{path}/dagRuns"), body).await {
+        // An attempt whose answer got lost had its effect.
+        Err(refusal) if refusal.status != 409 => return Err(refusal.into()),
+        _ => {}
+    }
+    printer.note(format!("started run `{run_id}`"));
+    finished(config, api, dag, &run_id, progress).await?;
+    let lake = lake_bucket(config);
+    let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
+    let questions = sql::questions(folder.map(std::path::Path::new))?;
+    let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
+    Ok(Some(fetch(config, &out, &lake, &questions).await?))
+}
+
+/// Airflow looks into its bucket now and then: waits until it has seen the DAG.
+async fn known(config: &Config, api: &AirflowApi, dag: &str, progress: &Progress) -> Result<()> {
+    let longest = Duration::from_secs(config.provision.wait_minutes * 60);
+    let began = Instant::now();
+    loop {
+        let refusal = match api.get(&format!("/dags/{dag}"), Value::Null).await {
+            Ok(_) => return Ok(()),
+            Err(refusal) if refusal.status == 404 => refusal,
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let errors = api.get("/importErrors", json!({ "limit": 100 })).await?;
+        let file = format!("{dag}.py");
+        let broken = errors["import_errors"].as_array().into_iter().flatten();
+        if let Some(error) = broken.into_iter().find(|error| error["filename"].as_str().is_some_and(|name| name.ends_with(&file))) {
+            let why = error["stack_trace"].as_str().unwrap_or_default().trim();
+            let last = why.lines().last().unwrap_or("no reason given");
+            return Err(Error::failed(format!("Airflow cannot load `{file}`: {last}"))
+                .hint("`airflow.requirements` must hold apache-airflow-providers-databricks, and the environment have installed it"));
+        }
+        if began.elapsed() > longest {
+            return Err(Error::failed(format!("Airflow has not seen `{dag}` after {} minutes", config.provision.wait_minutes))
+                .because(refusal.error)
+                .hint("look at the environment's page; `pinpipe batch schedule` waits for it again"));
+        }
+        progress.say(format!("waiting until Airflow sees `{dag}`"));
+        tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
+    }
+}
+
+/// Waits until a run is over.
+async fn finished(config: &Config, api: &AirflowApi, dag: &str, run_id: &str, progress: &Progress) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        // Listed, not asked for by its id: MWAA takes paths of at most 64 characters.
+        let listed = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": SHOWN_RUNS, "order_by": "-id" })).await?;
+        let mut runs = listed["dag_runs"].as_array().into_iter().flatten();
+        let run = runs.find(|run| run["dag_run_id"] == run_id);
+        match run.and_then(|run| run["state"].as_str()).unwrap_or("not listed yet") {
+            "success" => return Ok(()),
+            "failed" => {
+                return Err(Error::failed(format!("run `{run_id}` of `{dag}` failed"))
+                    .hint("the log of its task `batch` on Airflow's page names the run on Databricks and its error"));
+            }
+            state => progress.say(format!("run `{run_id}` is {state} since {} s", began.elapsed().as_secs())),
+        }
+        tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
+    }
+}
+
+/// The DAG and its runs.
+async fn shown(config: &Config, api: &AirflowApi, dag: &str) -> Result<Scheduled> {
+    let found = api.get(&format!("/dags/{dag}"), Value::Null).await?;
+    let runs = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": SHOWN_RUNS, "order_by": "-id" })).await?;
+    let text = |value: &Value| value.as_str().map(String::from);
+    let runs = runs["dag_runs"].as_array().into_iter().flatten().map(|run| DagRun {
+        run_id: text(&run["dag_run_id"]).unwrap_or_default(),
+        state: text(&run["state"]).unwrap_or_default(),
+        started: text(&run["start_date"]),
+        ended: text(&run["end_date"]),
+    });
+    Ok(Scheduled { dag: dag.into(), schedule: config.schedule.cron.clone(), is_paused: found["is_paused"] == true, runs: runs.collect() })
+}
+
+/// Turns the DAG off and takes back what `schedule` put there; the connection stays with Airflow.
+///
+/// # Errors
+/// Something cannot be removed.
+pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
+    check_target(config)?;
+    let api = airflow(config).await;
+    let dag = dag_id(config);
+    let path = format!("/dags/{dag}");
+    // First, so that no run begins while its files go.
+    let was_known = match api.patch(&path, json!({ "is_paused": true })).await {
+        Ok(_) => true,
+        Err(refusal) if refusal.status == 404 => false,
+        Err(refusal) => return Err(refusal.into()),
+    };
+    let selection = Selection { only: vec![RESOURCES[0].into(), RESOURCES[1].into()], skip: Vec::new() };
+    let removed = provision::destroy(config, &DestroyArguments { yes: true, data: false, selection }, printer).await?;
+    if was_known {
+        // Its history goes too; where a run is still going, Airflow forgets the DAG by itself later.
+        if let Err(refusal) = api.delete(&path).await
+            && !matches!(refusal.status, 404 | 409)
+        {
+            return Err(refusal.into());
+        }
+    }
+    printer.report(&Unscheduled { dag, removed: was_known || removed.removed_any() });
+    Ok(())
+}
