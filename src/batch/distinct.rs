@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int32Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::catalog::TableProvider;
 use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
+
+use futures::TryStreamExt;
+use roaring::RoaringBitmap;
 
 use super::engine::{Engine, as_schema};
 use crate::error::{OrFail, Result};
@@ -44,10 +47,24 @@ impl Hasher for AsItIs {
     }
 }
 
-/// The rows seen so far, 16 bytes each however wide they are.
+type Keys = HashSet<Key, BuildHasherDefault<AsItIs>>;
+
+/// Bytes of a place in the set.
+const PLACE_BYTES: usize = size_of::<Key>() + 1;
+
+/// The rows seen so far, 17 bytes each however wide they are.
 pub struct Distinct {
     key_maker: KeyMaker,
-    keys: HashSet<Key, BuildHasherDefault<AsItIs>>,
+    keys: Keys,
+    /// What the set may take; where it would grow beyond, it takes no more.
+    most_bytes: usize,
+    is_full: bool,
+}
+
+/// Which rows of a batch are new, and of which the set cannot say, since it was full.
+pub struct Fresh {
+    pub new: BooleanArray,
+    pub unsure: BooleanArray,
 }
 
 /// The keys of a batch's rows; made without holding up who else looks for repeats.
@@ -76,9 +93,28 @@ impl KeyMaker {
     }
 }
 
+impl RowKeys {
+    /// The keys of the rows that the mask names.
+    pub fn kept(&self, mask: &BooleanArray) -> Self {
+        Self(mask.values().set_indices().map(|row| self.0[row]).collect())
+    }
+
+    /// For each row which of so many parts it belongs to: the same for equal rows.
+    pub fn parts(&self, parts: usize) -> impl Iterator<Item = usize> {
+        // Other bits than the set looks at first.
+        self.0.iter().map(move |key| (key.hash >> 40) as usize % parts)
+    }
+}
+
 impl Distinct {
+    /// Takes as many rows as there are.
     pub fn new() -> Self {
-        Self { key_maker: KeyMaker(QualityRandomState::with_seed(rand::random())), keys: HashSet::default() }
+        Self::within(KeyMaker(QualityRandomState::with_seed(rand::random())), usize::MAX)
+    }
+
+    /// Of keys that this maker makes, within so many bytes.
+    pub fn within(key_maker: KeyMaker, most_bytes: usize) -> Self {
+        Self { key_maker, keys: Keys::default(), most_bytes, is_full: false }
     }
 
     /// What makes keys for this set.
@@ -86,10 +122,76 @@ impl Distinct {
         self.key_maker.clone()
     }
 
-    /// Which rows are new; they are known from then on.
-    pub fn take(&mut self, keys: &RowKeys) -> BooleanArray {
-        keys.0.iter().map(|key| Some(self.keys.insert(*key))).collect()
+    /// Makes room for so many rows, as far as it may: growing step by step costs more.
+    pub fn reserve(&mut self, rows: usize) {
+        let places = rows.saturating_mul(8) / 7;
+        if places.next_power_of_two().saturating_mul(PLACE_BYTES) <= self.most_bytes / 2 {
+            self.keys.reserve(rows);
+        }
     }
+
+    /// Which rows are new; they are known from then on, unless the set is full.
+    pub fn take(&mut self, keys: &RowKeys) -> Fresh {
+        let rows = keys.0.len();
+        let (mut new, mut unsure) = (BooleanBufferBuilder::new(rows), BooleanBufferBuilder::new(rows));
+        for key in &keys.0 {
+            self.is_full = self.is_full || self.keys.len() == self.keys.capacity() && self.would_be_too_large();
+            if self.is_full {
+                new.append(false);
+                unsure.append(!self.keys.contains(key));
+            } else {
+                new.append(self.keys.insert(*key));
+                unsure.append(false);
+            }
+        }
+        Fresh { new: BooleanArray::new(new.finish(), None), unsure: BooleanArray::new(unsure.finish(), None) }
+    }
+
+    /// Growing doubles the places, and the old ones are there meanwhile.
+    fn would_be_too_large(&self) -> bool {
+        let places = self.keys.capacity() / 7 * 8;
+        places.saturating_mul(3 * PLACE_BYTES) > self.most_bytes
+    }
+}
+
+/// Keys of the rows that a table holds under some numbers.
+pub struct Known {
+    keys: Keys,
+}
+
+impl Known {
+    /// Reads the rows of the table that have these numbers; only their keys stay in memory.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn read(schema: &SchemaRef, numbers: &RoaringBitmap, table: Arc<dyn TableProvider>, key_maker: &KeyMaker) -> Result<Self> {
+        let engine = Engine::new();
+        let wanted: ArrayRef = Arc::new(numbers.iter().map(u32::cast_signed).collect::<Int32Array>());
+        let wanted = RecordBatch::try_from_iter([("ind", wanted)]).or_fail(|| "cannot compare rows")?;
+        engine.register("fresh", wanted.schema(), vec![wanted])?;
+        engine.register_provider("existing", table)?;
+        let query = "SELECT e.* FROM existing e WHERE e.ind IN (SELECT f.ind FROM fresh f)";
+        let mut existing = engine.stream("rows that are there already", query).await?;
+        let mut keys = Keys::default();
+        while let Some(batch) = existing.try_next().await.or_fail(|| "cannot read rows that are there already")? {
+            for batch in as_schema(vec![batch], schema)? {
+                keys.extend(key_maker.keys(&batch)?.0);
+            }
+        }
+        Ok(Self { keys })
+    }
+
+    /// Those rows of a batch that the table does not hold.
+    pub fn missing(&self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
+        let is_missing: BooleanArray = keys.0.iter().map(|key| Some(!self.keys.contains(key))).collect();
+        kept(batch, &is_missing)
+    }
+}
+
+/// The row numbers of clean batches.
+pub fn numbers<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> RoaringBitmap {
+    let numbers = batches.into_iter().flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().iter().flatten());
+    numbers.map(i32::cast_unsigned).collect()
 }
 
 /// The rows of a batch that the mask names.
@@ -100,15 +202,26 @@ pub fn kept(batch: RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
     filter_record_batch(&batch, mask).or_fail(|| "cannot leave out repeated rows")
 }
 
-/// The rows of `fresh` that a table does not hold. Only rows of the same numbers are
-/// compared, so only those are held in memory.
-pub async fn not_in_table(schema: &SchemaRef, fresh: Vec<RecordBatch>, table: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>> {
-    let engine = Engine::new();
-    engine.register("fresh", schema.clone(), fresh.clone())?;
-    engine.register_provider("existing", table)?;
-    let query = "SELECT e.* FROM existing e WHERE e.ind IN (SELECT f.ind FROM fresh f)";
-    let (_, existing) = engine.query("rows that are there already", query).await?;
-    distinct_from(schema, fresh, &as_schema(existing, schema)?)
+/// The rows of `fresh`, none of them twice, that a table does not hold.
+///
+/// # Errors
+/// The table cannot be read.
+pub async fn not_in_table(
+    schema: &SchemaRef,
+    fresh: Vec<RecordBatch>,
+    table: Arc<dyn TableProvider>,
+    key_maker: &KeyMaker,
+) -> Result<Vec<RecordBatch>> {
+    let known = Known::read(schema, &numbers(&fresh), table, key_maker).await?;
+    let mut left = Vec::with_capacity(fresh.len());
+    for batch in fresh {
+        let keys = key_maker.keys(&batch)?;
+        let batch = known.missing(batch, &keys)?;
+        if batch.num_rows() > 0 {
+            left.push(batch);
+        }
+    }
+    Ok(left)
 }
 
 /// The rows of `fresh` that `existing` does not hold, compared in every column.
@@ -137,7 +250,7 @@ pub fn distinct_from(schema: &SchemaRef, fresh: Vec<RecordBatch>, existing: &[Re
 mod tests {
     use super::*;
     use crate::record::Kind;
-    use arrow::array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray};
+    use arrow::array::{StringArray, TimestampMicrosecondArray};
 
     /// Users that have a number, and a name or an age.
     fn users(rows: &[(i32, Option<&str>, Option<i32>)]) -> RecordBatch {
@@ -152,7 +265,7 @@ mod tests {
 
     fn new_rows(distinct: &mut Distinct, batch: &RecordBatch) -> Vec<bool> {
         let keys = distinct.key_maker().keys(batch).expect("keys");
-        distinct.take(&keys).iter().map(|is_new| is_new == Some(true)).collect()
+        distinct.take(&keys).new.iter().map(|is_new| is_new == Some(true)).collect()
     }
 
     #[test]
@@ -174,6 +287,23 @@ mod tests {
         let mut distinct = Distinct::new();
         let rows = [(1, None, None), (1, Some(""), None), (1, None, Some(0)), (1, Some(""), Some(0)), (1, None, None)];
         assert_eq!(new_rows(&mut distinct, &users(&rows)), [true, true, true, true, false]);
+    }
+
+    #[test]
+    fn a_full_set_says_of_which_rows_it_cannot_tell() {
+        let rows: Vec<_> = (0..2_000).map(|ind| (ind, None, None)).collect();
+        let mut distinct = Distinct::within(Distinct::new().key_maker(), 20_000);
+        let keys = distinct.key_maker().keys(&users(&rows)).expect("keys");
+        let fresh = distinct.take(&keys);
+        let (new, unsure) = (fresh.new.true_count(), fresh.unsure.true_count());
+        assert!(new > 200 && unsure > 200 && new + unsure == 2_000, "{new} and {unsure}");
+        assert!(distinct.keys.capacity() * PLACE_BYTES < 20_000);
+        let again = distinct.take(&keys);
+        assert_eq!((again.new.true_count(), again.unsure.true_count()), (0, unsure), "what it took it still knows");
+        assert_eq!(
+            keys.parts(64).collect::<Vec<_>>(),
+            distinct.key_maker().keys(&users(&rows)).expect("keys").parts(64).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -1,15 +1,24 @@
 //! DataFusion, set up to run the portable SQL.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::functions_nested::make_array::make_array_udf;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 
 use crate::error::{OrFail, Result};
 
@@ -36,13 +45,36 @@ impl Engine {
         Self::with_config(SessionConfig::new().with_target_partitions(1))
     }
 
+    /// Joins, sorts and groups within so many bytes; what does not fit goes to the folder.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn within(bytes: usize, folder: &Path) -> Result<Self> {
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![folder.to_path_buf()]));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))).with_disk_manager_builder(disk);
+        let runtime = runtime.build_arc().or_fail(|| format!("cannot set rows aside in `{}`", folder.display()))?;
+        let config = SessionConfig::new()
+            // Of the joins only the one that sorts can go without memory.
+            .set_bool("datafusion.optimizer.prefer_hash_join", false)
+            // Room that a sort holds back for the end, out of a share of the pool.
+            .with_sort_spill_reservation_bytes((bytes / 32).min(10 * 1024 * 1024))
+            // Each partition sorts by itself, with its share. With only one DataFusion would
+            // choose the join that cannot go without memory.
+            .with_target_partitions(2);
+        Ok(Self::with_runtime(config, runtime))
+    }
+
     fn with_config(config: SessionConfig) -> Self {
+        Self::with_runtime(config, Arc::new(RuntimeEnv::default()))
+    }
+
+    fn with_runtime(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Self {
         let config = config
             // Spark's dialect: `array(…)` is a function there.
             .set_str("datafusion.sql_parser.dialect", "spark")
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
-        let context = SessionContext::new_with_config(config);
+        let context = SessionContext::new_with_config_rt(config, runtime);
         let array = make_array_udf().as_ref().clone().with_aliases(["array"]);
         context.register_udf(array);
         Self { context }
@@ -73,6 +105,38 @@ impl Engine {
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await.or_fail(failed)?;
         Ok((schema, batches))
+    }
+
+    /// Runs a query and hands its rows over as they come.
+    pub async fn stream(&self, what: &str, sql: &str) -> Result<SendableRecordBatchStream> {
+        let failed = || format!("cannot run the query for {what}");
+        self.context.sql(sql).await.or_fail(failed)?.execute_stream().await.or_fail(failed)
+    }
+
+    /// Which columns of which tables a query reads.
+    pub async fn columns_read(&self, what: &str, sql: &str) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        let failed = || format!("cannot plan the query for {what}");
+        let plan = self.context.sql(sql).await.or_fail(failed)?.into_optimized_plan().or_fail(failed)?;
+        let mut read: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let visited = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                let filtered = scan.filters.iter().flat_map(|filter| filter.column_refs()).map(|column| column.name.clone());
+                let columns = scan.projected_schema.fields().iter().map(|field| field.name().clone());
+                read.entry(scan.table_name.table().to_string()).or_default().extend(columns.chain(filtered));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        visited.or_fail(failed)?;
+        Ok(read)
+    }
+
+    /// Writes what a query finds to a file, and makes that a table of this name.
+    pub async fn spill(&self, name: &str, sql: &str, path: &Path) -> Result<()> {
+        let failed = || format!("cannot set the rows of `{name}` aside in `{}`", path.display());
+        let frame = self.context.sql(sql).await.or_fail(failed)?;
+        let path = path.to_string_lossy();
+        frame.write_parquet(&path, DataFrameWriteOptions::new().with_single_file_output(true), None).await.or_fail(failed)?;
+        self.context.register_parquet(name, path.as_ref(), ParquetReadOptions::default()).await.or_fail(failed)
     }
 
     /// Rows of a table.

@@ -13,6 +13,9 @@ use crate::error::{OrFail, Result, on_path};
 use crate::files::write_whole;
 use crate::lake::{Change, DeltaLocation, Replaces, TableWriter};
 
+/// Rows of an answer that are held in memory before they go to its file.
+const ANSWER_ROWS: usize = 8 * 1024;
+
 /// Where the Delta tables of answers lie among the tables.
 const HALF: &str = "answers";
 
@@ -96,7 +99,7 @@ fn batches(answer: &Answer) -> Vec<RecordBatch> {
 async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
     let location = DeltaLocation::open(config, HALF, &format!("{}_{}", config.id, answer.name)).await?;
     let table = location.ensure(&answer.schema).await?;
-    let mut writer = TableWriter::new(&location, &table)?;
+    let mut writer = TableWriter::new(&location, &table, ANSWER_ROWS)?;
     for batch in &answer.batches {
         writer.write(batch.clone()).await?;
     }

@@ -1,38 +1,56 @@
-//! One kind of record from the lake into its clean table: what is new, each row once.
+//! One kind of record from the lake: what is new, each row once, into its clean table or
+//! into memory.
 //!
 //! As many workers as cores read, decode, clean and write groups of objects; all their
 //! files become visible in one commit, which also says which objects have been taken.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::not;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
 use bytes::Bytes;
 use deltalake::DeltaTable;
+use deltalake::kernel::Add;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
 use super::clean::Cleaner;
-use super::distinct::{Distinct, KeyMaker, RowKeys, kept, not_in_table};
+use super::distinct::{KeyMaker, RowKeys};
 use super::engine::{Engine, cores};
+use super::fresh::{FreshRows, Giver};
+use super::keep::{Keep, KeptRows};
+use super::limits::Limits;
 use super::quality::{self, ColumnQuality};
 use super::rejects::{KindRejects, Rejects};
-use crate::error::{OrFail, Result};
+use crate::error::{Error, OrFail, Result};
 use crate::lake::{Change, Decoder, DeltaLocation, Lake, RawObject, Reject, Replaces, TableWriter, Taken, read_objects, unpack};
 use crate::output::Progress;
 use crate::record::Kind;
 
 /// Property of a table that says which objects it holds.
 const TAKEN: &str = "pinpipe.batch.taken";
-/// Objects are read and decoded together until they make so many bytes: small ones are many.
-const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 /// Objects in one group at most.
 const GROUP_OBJECTS: usize = 2_048;
-/// Rows with numbers that the table has already, compared with it in one go.
-const SUSPECT_ROWS: u64 = 200_000;
+
+/// Where the rows of a kind go besides memory.
+pub struct Tables<'a> {
+    pub location: &'a DeltaLocation,
+    pub rejects: &'a Rejects,
+    /// Everything is read again, and the table written anew.
+    pub full: bool,
+}
+
+/// What is taken, and how.
+pub struct Ingest<'a> {
+    pub lake: &'a Lake,
+    pub kind: Kind,
+    /// `None`: into memory only.
+    pub tables: Option<Tables<'a>>,
+    pub limits: &'a Limits,
+    pub progress: &'a Progress,
+}
 
 /// What came of one kind.
 pub struct Ingested {
@@ -45,6 +63,10 @@ pub struct Ingested {
     pub quality: Vec<ColumnQuality>,
     /// The first of the records that did not fit.
     pub rejects: Vec<Reject>,
+    /// All rows of the kind, where all were read and there was room for them.
+    pub kept: Option<KeptRows>,
+    /// The table's version afterwards.
+    pub version: u64,
 }
 
 /// What the property says.
@@ -57,6 +79,14 @@ struct TakenFrom {
 /// Groups of objects with what is in them.
 type Contents = BoxStream<'static, Result<(Vec<RawObject>, Vec<Bytes>)>>;
 
+/// The table that is written.
+struct Open {
+    location: DeltaLocation,
+    table: DeltaTable,
+    rejects: KindRejects,
+    row_group_rows: usize,
+}
+
 /// What the workers share.
 struct Shared {
     kind: Kind,
@@ -64,114 +94,151 @@ struct Shared {
     cleaner: Cleaner,
     keys: KeyMaker,
     groups: tokio::sync::Mutex<Contents>,
-    /// Row numbers that the table had before.
-    known_numbers: HashSet<i32>,
+    open: Option<Open>,
     state: Mutex<State>,
 }
 
 /// What they add up.
 struct State {
-    distinct: Distinct,
+    fresh: FreshRows,
+    keep: Option<Keep>,
     ingested: Ingested,
-    /// Rows that may be in the table already.
-    suspects: Vec<RecordBatch>,
+    /// Bytes of all objects.
+    bytes: u64,
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    fn writer(&self) -> Result<Option<TableWriter>> {
+        self.open.as_ref().map(|open| TableWriter::new(&open.location, &open.table, open.row_group_rows)).transpose()
+    }
 }
 
 /// A group of objects, cleaned.
 struct Cleaned {
+    bytes: u64,
     records: u64,
     batches: Vec<(RecordBatch, RowKeys)>,
     quality: Vec<ColumnQuality>,
     rejects: Vec<Reject>,
 }
 
-/// Takes what is new in the lake, or all of it, into the table.
+/// Takes what is new in the lake, or all of it. Rows are kept for the questions where all are read.
 ///
 /// # Errors
 /// The lake cannot be read; the table cannot be written, or was changed by another writer
 /// meanwhile (a transient error). Records that do not fit are set aside instead.
-pub async fn ingest(
-    lake: &Lake,
-    objects: Vec<RawObject>,
-    kind: Kind,
-    location: &DeltaLocation,
-    rejects: &Rejects,
-    full: bool,
-    progress: &Progress,
-) -> Result<Ingested> {
-    let table = location.ensure(&kind.clean_schema()).await?;
-    // A property of another form is another version's: all is read anew.
-    let taken: Option<TakenFrom> = DeltaLocation::property(&table, TAKEN).and_then(|text| serde_json::from_str(&text).ok());
-    let taken = taken.filter(|taken| taken.lake == lake.identity()).map(|taken| taken.objects);
-    // A table that was written without noting what it took, or from another lake, is no start to go on from.
-    let replaces = full || taken.is_none();
-    let (objects, after) = taken.filter(|_| !full).unwrap_or_default().plan(objects);
-    let mut known_numbers = HashSet::new();
-    if !replaces && !objects.is_empty() {
-        known_numbers = numbers(location, &table).await?;
-    }
-    let ingested = Ingested {
-        objects: objects.len() as u64,
+pub async fn ingest(what: &Ingest<'_>, objects: Vec<RawObject>, keep: Keep) -> Result<Ingested> {
+    let kind = what.kind;
+    let mut ingested = Ingested {
+        objects: 0,
         records: 0,
         rejected: 0,
         duplicates: 0,
         new_rows: 0,
         quality: quality::columns(kind),
         rejects: Vec::new(),
+        kept: None,
+        version: 0,
     };
+    let Some(Tables { location, rejects, full }) = &what.tables else {
+        ingested.objects = objects.len() as u64;
+        let (ingested, _, _) = read_all(what, objects, None, RoaringBitmap::new(), Some(keep), ingested).await?;
+        return Ok(ingested);
+    };
+    let table = location.ensure(&kind.clean_schema()).await?;
+    // A property of another form is another version's: all is read anew.
+    let taken: Option<TakenFrom> = DeltaLocation::property(&table, TAKEN).and_then(|text| serde_json::from_str(&text).ok());
+    let taken = taken.filter(|taken| taken.lake == what.lake.identity()).map(|taken| taken.objects);
+    // A table that was written without noting what it took, or from another lake, is no start to go on from.
+    let replaces = *full || taken.is_none();
+    let (objects, after) = taken.filter(|_| !full).unwrap_or_default().plan(objects);
+    let mut known_numbers = RoaringBitmap::new();
+    if !replaces && !objects.is_empty() {
+        known_numbers = numbers(location, &table).await?;
+    }
+    ingested.objects = objects.len() as u64;
     if objects.is_empty() && !replaces {
+        ingested.version = table.version().unwrap_or_default();
         return Ok(ingested);
     }
-    let rejects = rejects.begin(kind, replaces).await?;
-    let distinct = Distinct::new();
+    let open = Open {
+        location: (*location).clone(),
+        table,
+        rejects: rejects.begin(kind, replaces).await?,
+        row_group_rows: what.limits.row_group_rows(),
+    };
+    let keep = Some(keep).filter(|_| replaces);
+    let (mut ingested, adds, open) = read_all(what, objects, Some(open), known_numbers, keep, ingested).await?;
+    let open = open.ok_or_else(interrupted)?;
+    // Before the rows: what is set aside twice is told apart, what is lost is not found again.
+    open.rejects.commit().await?;
+    let taken = TakenFrom { lake: what.lake.identity(), objects: after };
+    let property = serde_json::to_string(&taken).or_fail(|| "cannot note which objects were taken")?;
+    let replaces = if replaces { Replaces::Everything } else { Replaces::Nothing };
+    let version = location.commit(&open.table, Change { adds, replaces, property: Some((TAKEN, property)) }).await?;
+    tracing::info!(table = location.name, version, objects = ingested.objects, rows = ingested.new_rows, "wrote the table");
+    ingested.version = version;
+    Ok(ingested)
+}
+
+fn interrupted() -> Error {
+    Error::failed("reading the lake was interrupted")
+}
+
+/// Lets the workers at the objects; what came of them, and the files they wrote.
+async fn read_all(
+    what: &Ingest<'_>,
+    objects: Vec<RawObject>,
+    open: Option<Open>,
+    known_numbers: RoaringBitmap,
+    keep: Option<Keep>,
+    ingested: Ingested,
+) -> Result<(Ingested, Vec<Add>, Option<Open>)> {
+    let fresh = FreshRows::new(what.kind.clean_schema(), what.limits.clone(), known_numbers);
+    let bytes = objects.iter().map(|object| object.size_bytes).sum();
     let shared = Arc::new(Shared {
-        kind,
-        lake: lake.clone(),
-        cleaner: Cleaner::new(kind).await?,
-        keys: distinct.key_maker(),
-        groups: tokio::sync::Mutex::new(read_ahead(lake, groups(objects))),
-        known_numbers,
-        state: Mutex::new(State { distinct, ingested, suspects: Vec::new() }),
+        kind: what.kind,
+        lake: what.lake.clone(),
+        cleaner: Cleaner::new(what.kind).await?,
+        keys: fresh.key_maker(),
+        groups: tokio::sync::Mutex::new(read_ahead(what.lake, groups(objects, what.limits.group_bytes()))),
+        open,
+        state: Mutex::new(State { fresh, keep, ingested, bytes }),
     });
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..cores() {
-        workers.spawn(work(shared.clone(), location.clone(), table.clone(), rejects.clone(), progress.clone()));
+        workers.spawn(work(shared.clone(), what.progress.clone()));
     }
     let mut adds = Vec::new();
     while let Some(done) = workers.join_next().await {
         adds.extend(done.or_fail(|| "reading the lake was interrupted")??);
     }
-    let shared = Arc::into_inner(shared).ok_or_else(|| crate::error::Error::failed("reading the lake was interrupted"))?;
-    let mut state = shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let suspects = std::mem::take(&mut state.suspects);
-    if !suspects.is_empty() {
-        let mut writer = TableWriter::new(location, &table)?;
-        state.count_suspects(write_unknown(suspects, kind, location, &table, &mut writer).await?);
+    let shared = Arc::into_inner(shared).ok_or_else(interrupted)?;
+    let mut writer = shared.writer()?;
+    let State { mut fresh, mut keep, mut ingested, .. } = shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut kept = |batch: &RecordBatch| keep.as_mut().map_or(Ok(()), |keep| keep.add(batch));
+    let mut give = Giver { writer: writer.as_mut(), kept: &mut kept };
+    fresh.settle(shared.open.as_ref().map(|open| (&open.location, &open.table)), &mut give).await?;
+    if let Some(writer) = writer {
         adds.extend(writer.finish().await?);
     }
-    // Before the rows: what is set aside twice is told apart, what is lost is not found again.
-    rejects.commit().await?;
-    let property =
-        serde_json::to_string(&TakenFrom { lake: lake.identity(), objects: after }).or_fail(|| "cannot note which objects were taken")?;
-    let replaces = if replaces { Replaces::Everything } else { Replaces::Nothing };
-    let version = location.commit(&table, Change { adds, replaces, property: Some((TAKEN, property)) }).await?;
-    tracing::info!(table = location.name, version, objects = state.ingested.objects, rows = state.ingested.new_rows, "wrote the table");
-    Ok(state.ingested)
+    ingested.new_rows = fresh.new_rows;
+    ingested.duplicates = fresh.duplicates;
+    ingested.kept = keep.and_then(Keep::rows);
+    Ok((ingested, adds, shared.open))
 }
 
-fn groups(objects: Vec<RawObject>) -> Vec<Vec<RawObject>> {
+fn groups(objects: Vec<RawObject>, group_bytes: u64) -> Vec<Vec<RawObject>> {
     let mut groups: Vec<Vec<RawObject>> = Vec::new();
     let mut bytes = 0;
     for object in objects {
         let size = object.size_bytes;
         match groups.last_mut() {
-            Some(group) if bytes + size <= GROUP_BYTES && group.len() < GROUP_OBJECTS => group.push(object),
+            Some(group) if bytes + size <= group_bytes && group.len() < GROUP_OBJECTS => group.push(object),
             _ => {
                 bytes = 0;
                 groups.push(vec![object]);
@@ -196,14 +263,8 @@ fn read_ahead(lake: &Lake, groups: Vec<Vec<RawObject>>) -> Contents {
 }
 
 /// Takes group after group; the files it wrote.
-async fn work(
-    shared: Arc<Shared>,
-    location: DeltaLocation,
-    table: DeltaTable,
-    rejects: KindRejects,
-    progress: Progress,
-) -> Result<Vec<deltalake::kernel::Add>> {
-    let mut writer = TableWriter::new(&location, &table)?;
+async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
+    let mut writer = shared.writer()?;
     loop {
         let next = shared.groups.lock().await.try_next().await?;
         let Some((group, contents)) = next else { break };
@@ -211,36 +272,27 @@ async fn work(
         let own = shared.clone();
         let cleaned = tokio::task::spawn_blocking(move || clean(&own, &group, contents));
         let cleaned = cleaned.await.or_fail(|| "reading the lake was interrupted")??;
-        rejects.add(&cleaned.rejects).await?;
-        let (new, suspects) = {
-            let mut state = shared.state();
-            let new = take(&shared, &mut state, cleaned)?;
-            let are_many = rows(&state.suspects) >= SUSPECT_ROWS;
-            (new, if are_many { std::mem::take(&mut state.suspects) } else { Vec::new() })
-        };
-        for batch in new {
-            writer.write(batch).await?;
+        if let Some(open) = &shared.open {
+            open.rejects.add(&cleaned.rejects).await?;
         }
-        if !suspects.is_empty() {
-            let counts = write_unknown(suspects, shared.kind, &location, &table, &mut writer).await?;
-            shared.state().count_suspects(counts);
+        let new = take(&mut shared.state(), cleaned)?;
+        if let Some(writer) = &mut writer {
+            for batch in new {
+                writer.write(batch).await?;
+            }
         }
         progress.add(count);
     }
-    writer.finish().await
-}
-
-impl State {
-    /// Of so many rows that might have been known, so many were new.
-    fn count_suspects(&mut self, (suspected, new): (u64, u64)) {
-        self.ingested.new_rows += new;
-        self.ingested.duplicates += suspected - new;
+    match writer {
+        Some(writer) => writer.finish().await,
+        None => Ok(Vec::new()),
     }
 }
 
 /// Decodes and cleans a group: the work that takes a core.
 fn clean(shared: &Shared, group: &[RawObject], contents: Vec<Bytes>) -> Result<Cleaned> {
     let mut decoder = Decoder::new(shared.kind);
+    let bytes = group.iter().map(|object| object.size_bytes).sum();
     for (object, bytes) in group.iter().zip(contents) {
         let origin = object.path.as_ref();
         let origin = if shared.lake.files.is_some() { format!("/{origin}") } else { origin.to_string() };
@@ -258,12 +310,15 @@ fn clean(shared: &Shared, group: &[RawObject], contents: Vec<Bytes>) -> Result<C
         let keys = shared.keys.keys(&clean)?;
         batches.push((clean, keys));
     }
-    Ok(Cleaned { records: decoder.records, batches, quality, rejects: decoder.rejects })
+    Ok(Cleaned { bytes, records: decoder.records, batches, quality, rejects: decoder.rejects })
 }
 
-/// Counts a group and tells new rows, which it returns, from repeated ones and from those
-/// that may be known.
-fn take(shared: &Shared, state: &mut State, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
+/// Counts a group and tells new rows, which it returns, from repeated ones.
+fn take(state: &mut State, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
+    if state.ingested.records == 0 && cleaned.bytes > 0 {
+        // The first objects tell how many rows there will be.
+        state.fresh.expect(cleaned.records * (state.bytes / cleaned.bytes + 1));
+    }
     state.ingested.records += cleaned.records;
     state.ingested.rejected += cleaned.rejects.len() as u64;
     for (count, more) in state.ingested.quality.iter_mut().zip(&cleaned.quality) {
@@ -273,53 +328,25 @@ fn take(shared: &Shared, state: &mut State, cleaned: Cleaned) -> Result<Vec<Reco
     state.ingested.rejects.extend(cleaned.rejects.into_iter().take(room));
     let mut new = Vec::new();
     for (batch, keys) in cleaned.batches {
-        let before = batch.num_rows();
-        let mask = state.distinct.take(&keys);
-        let batch = kept(batch, &mask)?;
-        state.ingested.duplicates += (before - batch.num_rows()) as u64;
-        if shared.known_numbers.is_empty() {
+        let batch = state.fresh.take(batch, &keys)?;
+        if batch.num_rows() > 0 {
+            if let Some(keep) = &mut state.keep {
+                keep.add(&batch)?;
+            }
             new.push(batch);
-            continue;
         }
-        let numbers = batch.column(0).as_primitive::<Int32Type>();
-        let is_known: BooleanArray =
-            numbers.iter().map(|number| Some(number.is_none_or(|number| shared.known_numbers.contains(&number)))).collect();
-        let suspect = kept(batch.clone(), &is_known)?;
-        if suspect.num_rows() > 0 {
-            state.suspects.push(suspect);
-        }
-        new.push(kept(batch, &not(&is_known).or_fail(|| "cannot tell rows apart")?)?);
     }
-    new.retain(|batch| batch.num_rows() > 0);
-    state.ingested.new_rows += rows(&new);
     Ok(new)
 }
 
 /// The row numbers of a table.
-async fn numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<HashSet<i32>> {
+async fn numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<RoaringBitmap> {
     let engine = Engine::new();
     engine.register_provider("existing", location.provider_of(table).await?)?;
-    let (_, batches) = engine.query("the row numbers there are", "SELECT ind FROM existing").await?;
-    Ok(batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().iter().flatten()).collect())
-}
-
-/// Writes those of the suspects that the table does not hold; how many there are of both.
-async fn write_unknown(
-    suspects: Vec<RecordBatch>,
-    kind: Kind,
-    location: &DeltaLocation,
-    table: &DeltaTable,
-    writer: &mut TableWriter,
-) -> Result<(u64, u64)> {
-    let suspected = rows(&suspects);
-    let new = not_in_table(&kind.clean_schema(), suspects, location.provider_of(table).await?).await?;
-    let new_rows = rows(&new);
-    for batch in new {
-        writer.write(batch).await?;
+    let mut batches = engine.stream("the row numbers there are", "SELECT ind FROM existing").await?;
+    let mut found = RoaringBitmap::new();
+    while let Some(batch) = batches.try_next().await.or_fail(|| "cannot read the row numbers there are")? {
+        found.extend(batch.column(0).as_primitive::<Int32Type>().iter().flatten().map(i32::cast_unsigned));
     }
-    Ok((suspected, new_rows))
-}
-
-fn rows(batches: &[RecordBatch]) -> u64 {
-    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+    Ok(found)
 }

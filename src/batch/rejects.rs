@@ -18,6 +18,9 @@ use crate::record::Kind;
 /// Each kind's rejects lie in a partition of their own, so that a kind can be started over.
 const PARTITION: &str = "kind";
 
+/// Rejects that are held in memory before they go to the file: each may have 64 KiB.
+const ROW_GROUP_ROWS: usize = 1024;
+
 /// The table; clones share it.
 #[derive(Clone)]
 pub struct Rejects {
@@ -39,7 +42,8 @@ pub struct KindRejects {
 struct Open {
     writer: Option<TableWriter>,
     /// Object and line of what the table holds already.
-    known: HashSet<(String, i64)>,
+    /// `None`: it holds none, and each object is read once.
+    known: Option<HashSet<(String, i64)>>,
 }
 
 /// The table's name.
@@ -78,8 +82,8 @@ impl Rejects {
             let _one = self.committing.lock().await;
             self.location.ensure_partitioned(&schema(), &[PARTITION]).await?
         };
-        let known = if replaces { HashSet::new() } else { known(&self.location, &table, kind).await? };
-        let writer = Some(TableWriter::new(&self.location, &table)?);
+        let known = if replaces { None } else { Some(known(&self.location, &table, kind).await?) };
+        let writer = Some(TableWriter::new(&self.location, &table, ROW_GROUP_ROWS)?);
         Ok(KindRejects { kind, replaces, rejects: self.clone(), open: Arc::new(Mutex::new(Open { writer, known })) })
     }
 }
@@ -91,8 +95,10 @@ impl KindRejects {
             return Ok(());
         }
         let mut open = self.open.lock().await;
-        let new: Vec<&Reject> =
-            rejects.iter().filter(|reject| open.known.insert((reject.origin.clone(), reject.line.cast_signed()))).collect();
+        let new: Vec<&Reject> = match &mut open.known {
+            Some(known) => rejects.iter().filter(|reject| known.insert((reject.origin.clone(), reject.line.cast_signed()))).collect(),
+            None => rejects.iter().collect(),
+        };
         let Some(writer) = open.writer.as_mut().filter(|_| !new.is_empty()) else { return Ok(()) };
         let texts =
             |text: fn(&Reject) -> &str| -> ArrayRef { Arc::new(new.iter().map(|reject| Some(text(reject))).collect::<StringArray>()) };

@@ -85,7 +85,12 @@ impl BatchReport {
             .collect();
         let all: u64 = self.inputs.iter().map(|input| input.rejects).sum();
         if all > 0 {
-            lines.push(format!("left out {} records in all; `{}` has them with their reasons", thousands(all), self.rejects_table));
+            let all = thousands(all);
+            lines.push(if self.rejects_table.is_empty() {
+                format!("left out {all} records in all; without `--no-tables` a table gets them with their reasons")
+            } else {
+                format!("left out {all} records in all; `{}` has them with their reasons", self.rejects_table)
+            });
         }
         lines
     }

@@ -1,5 +1,6 @@
 //! The run: read, clean, write, answer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,12 +9,15 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::answer::Answer;
 use super::engine::{Engine, cores};
-use super::ingest::{Ingested, ingest};
+use super::ingest::{Ingest, Ingested, Tables, ingest};
+use super::keep::{Keep, asked_columns, clean_name};
+use super::limits::Limits;
 use super::rejects::Rejects;
 use super::report::{BatchReport, KindCounts};
+use super::spill::SpillFolder;
 use crate::config::{AnswerFormat, BatchEngine, Config, Median, SparkPlace, lake_bucket};
 use crate::error::{Error, OrFail, Result, on_path};
-use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, list_objects};
+use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, RawObject, list_objects};
 use crate::output::{Printer, Progress};
 use crate::record::Kind;
 use crate::spark::ScheduleArguments;
@@ -58,6 +62,12 @@ pub struct BatchArguments {
     /// Read all objects again, not only new ones, and write the tables anew
     #[arg(long)]
     pub full: bool,
+    /// Answer from the whole lake without writing tables: nothing is remembered for the next run
+    #[arg(long, conflicts_with_all = ["full", "as_of", "optimize"])]
+    pub no_tables: bool,
+    /// Most memory to take, such as 1GB; what does not fit goes to disk for the time being [default: half of the machine's (batch.memory)]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
     /// Id in front of the topics' and tables' names [default: local (id)]
     #[arg(long, value_name = "ID")]
     pub user_id: Option<String>,
@@ -97,6 +107,10 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
     if let Some(place) = arguments.on {
         config.spark.place = place;
     }
+    if let Some(memory) = &arguments.memory {
+        crate::config::memory_bytes(memory)?;
+        config.batch.memory.clone_from(memory);
+    }
     let formats = if arguments.format.is_empty() { &config.batch.formats } else { &arguments.format };
     if arguments.out.is_none() && arguments.format.iter().any(|format| *format != AnswerFormat::Delta) {
         return Err(Error::usage("`--format` needs a folder to write to").hint("name one with `--out DIR`"));
@@ -109,9 +123,11 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
     let median = arguments.median.unwrap_or(config.batch.median);
     let mut report = match arguments.engine.unwrap_or(config.batch.engine) {
         BatchEngine::Spark => {
-            if arguments.full || arguments.as_of.is_some() || arguments.optimize {
-                return Err(Error::usage("`--full`, `--as-of` and `--optimize` are about the tables of the embedded engine")
-                    .hint("Spark reads the whole lake each time: leave them out, or leave out `--engine spark`"));
+            if arguments.full || arguments.as_of.is_some() || arguments.optimize || arguments.no_tables {
+                return Err(Error::usage(
+                    "`--full`, `--as-of`, `--optimize` and `--no-tables` are about the tables of the embedded engine",
+                )
+                .hint("Spark reads the whole lake each time: leave them out, or leave out `--engine spark`"));
             }
             let (lake, layout) = lake(&config, arguments).await?;
             // Looked at first: Spark takes half a minute to say that there is nothing.
@@ -148,17 +164,40 @@ async fn embedded(
     median: Median,
     printer: &Printer,
 ) -> Result<BatchReport> {
+    let folder = SpillFolder::new(&config.data_dir);
+    let limits = Limits::of(config, folder.path())?;
     let engine = Engine::new();
     let mut report = match arguments.as_of {
         Some(as_of) => state_as_of(config, as_of, &engine).await?,
-        None => read_lake(config, arguments, &engine, printer).await?,
+        None => {
+            // Planned on another core while the lake is being opened and listed.
+            let own = questions.to_vec();
+            let asked = tokio::spawn(async move { asked_columns(&own, median).await });
+            read_lake(config, arguments, &engine, asked, &limits, printer).await?
+        }
     };
+    let most = report.inputs.iter().map(|input| input.rows).max().unwrap_or_default();
+    let answering = printer.activity("answering");
+    let answered = if limits.fits(most) {
+        answers(&engine, questions, median).await
+    } else {
+        answers_within(&engine, questions, median, &limits).await
+    };
+    answering.finish();
+    tracing::debug!("answered");
+    report.answers = answered?;
+    Ok(report)
+}
+
+/// All answers, from memory.
+async fn answers(engine: &Engine, questions: &[Question], median: Median) -> Result<Vec<Answer>> {
     let (schema, posts) = engine.query("the posts", sql::POST).await?;
+    tracing::debug!("joined the posts");
     // Each question is small beside the cores: side by side they leave none idle.
     let asked = Engine::single();
     asked.register("post", schema, posts)?;
     for kind in Kind::ALL {
-        engine.share(&format!("clean_{}", kind.name()), &asked).await?;
+        engine.share(&clean_name(kind), &asked).await?;
     }
     let answered = futures::stream::iter(questions).map(|question| {
         let (engine, question) = (asked.clone(), question.clone());
@@ -168,8 +207,24 @@ async fn embedded(
         });
         async move { answering.await.or_fail(|| "answering was interrupted")? }
     });
-    report.answers = answered.buffered(cores()).try_collect().await?;
-    Ok(report)
+    answered.buffered(cores()).try_collect().await
+}
+
+/// All answers, one after another, with the posts on disk.
+async fn answers_within(engine: &Engine, questions: &[Question], median: Median, limits: &Limits) -> Result<Vec<Answer>> {
+    let folder = &limits.spill_folder;
+    std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
+    let asked = Engine::within(limits.query_bytes(), folder)?;
+    for kind in Kind::ALL {
+        engine.share(&clean_name(kind), &asked).await?;
+    }
+    asked.spill("post", sql::POST, &folder.join("post.parquet")).await?;
+    let mut answers = Vec::with_capacity(questions.len());
+    for question in questions {
+        let (schema, batches) = asked.query(&question.name, &question.query(median)).await?;
+        answers.push(Answer::new(question, schema, batches)?);
+    }
+    Ok(answers)
 }
 
 /// The lake that is read, and how it is laid out.
@@ -202,24 +257,78 @@ async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<Ba
 }
 
 async fn register(engine: &Engine, kind: Kind, location: &DeltaLocation, table: &deltalake::DeltaTable) -> Result<u64> {
-    let name = format!("clean_{}", kind.name());
+    let name = clean_name(kind);
     engine.register_provider(&name, location.provider_of(table).await?)?;
     engine.count(&name).await
 }
 
-/// Takes what is new in the lake into the tables.
-async fn read_lake(config: &Config, arguments: &BatchArguments, engine: &Engine, printer: &Printer) -> Result<BatchReport> {
+/// What reading needs of the tables, where there are any.
+struct Places {
+    locations: BTreeMap<Kind, DeltaLocation>,
+    rejects: Rejects,
+}
+
+/// Takes what is new in the lake into the tables, or all of it into memory.
+async fn read_lake(
+    config: &Config,
+    arguments: &BatchArguments,
+    engine: &Engine,
+    asked: tokio::task::JoinHandle<Result<BTreeMap<Kind, BTreeSet<String>>>>,
+    limits: &Limits,
+    printer: &Printer,
+) -> Result<BatchReport> {
     let (lake, layout) = lake(config, arguments).await?;
     let mut report = BatchReport::new(lake.url.clone());
-    let rejects_table = Rejects::open(config).await?;
-    report.rejects_table = rejects_table.name().to_string();
+    let mut places = None;
+    if !arguments.no_tables {
+        let rejects = Rejects::open(config).await?;
+        report.rejects_table = rejects.name().to_string();
+        let mut locations = BTreeMap::new();
+        for kind in Kind::ALL {
+            locations.insert(kind, DeltaLocation::open(config, HALF, &kind.clean_table(&config.id)).await?);
+        }
+        places = Some(Places { locations, rejects });
+    }
+    let mut objects = BTreeMap::new();
+    for kind in Kind::ALL {
+        objects.insert(kind, list_objects(&lake, &layout, kind).await?);
+    }
+    let asked = asked.await.or_fail(|| "planning the questions was interrupted")??;
+    tracing::debug!("listed the lake");
     let progress = printer.progress("reading the lake", None);
-    // Side by side: the two small kinds fill the gaps that the large one leaves.
-    let one = |kind| read_kind(config, &lake, &layout, kind, &rejects_table, arguments.full, &progress);
-    let (pin, (geo, user)) = futures::try_join!(one(Kind::Pin), async { Ok((one(Kind::Geo).await?, one(Kind::User).await?)) })?;
-    for (kind, (objects_in_lake, taken, location)) in Kind::ALL.into_iter().zip([pin, geo, user]) {
-        let table = location.load().await?.ok_or_else(|| Error::failed(format!("the table `{}` is gone", location.name)))?;
-        let rows = register(engine, kind, &location, &table).await?;
+    let reading = Reading {
+        lake: &lake,
+        objects: &objects,
+        places: places.as_ref(),
+        full: arguments.full,
+        asked: &asked,
+        limits,
+        progress: &progress,
+    };
+    let one = |kind| reading.kind(kind);
+    let taken = if limits.is_tight() {
+        [one(Kind::Pin).await?, one(Kind::Geo).await?, one(Kind::User).await?]
+    } else {
+        // Side by side: the two small kinds fill the gaps that the large one leaves.
+        let (pin, (geo, user)) = futures::try_join!(one(Kind::Pin), async { Ok((one(Kind::Geo).await?, one(Kind::User).await?)) })?;
+        [pin, geo, user]
+    };
+    tracing::debug!("read the lake");
+    for (kind, (objects_in_lake, taken)) in Kind::ALL.into_iter().zip(taken) {
+        let location = places.as_ref().and_then(|places| places.locations.get(&kind));
+        let rows = match (taken.kept, location) {
+            (Some(kept), _) => {
+                let rows = kept.batches.iter().map(|batch| batch.num_rows() as u64).sum();
+                engine.register(&clean_name(kind), kept.schema, kept.batches)?;
+                rows
+            }
+            (None, Some(location)) => {
+                let table = location.load().await?.ok_or_else(|| Error::failed(format!("the table `{}` is gone", location.name)))?;
+                register(engine, kind, location, &table).await?
+            }
+            (None, None) => 0,
+        };
+        let table = location.map_or_else(|| "(none written)".into(), |location| location.name.clone());
         report.inputs.push(KindCounts {
             objects_in_lake,
             objects: taken.objects,
@@ -227,7 +336,7 @@ async fn read_lake(config: &Config, arguments: &BatchArguments, engine: &Engine,
             rejects: taken.rejected,
             duplicates: taken.duplicates,
             new_rows: taken.new_rows,
-            ..KindCounts::of_table(kind, rows, location.name, table.version().unwrap_or_default())
+            ..KindCounts::of_table(kind, rows, table, taken.version)
         });
         report.rejects.extend(taken.rejects);
         report.quality.extend(taken.quality);
@@ -250,27 +359,37 @@ async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
     Ok(maintained)
 }
 
-/// Takes a kind's objects, again where another writer came between; how many there are,
-/// what came of them, and the table.
-async fn read_kind(
-    config: &Config,
-    lake: &Lake,
-    layout: &Layout,
-    kind: Kind,
-    rejects: &Rejects,
+/// What all kinds are read with.
+struct Reading<'a> {
+    lake: &'a Lake,
+    objects: &'a BTreeMap<Kind, Vec<RawObject>>,
+    places: Option<&'a Places>,
     full: bool,
-    progress: &Progress,
-) -> Result<(u64, Ingested, DeltaLocation)> {
-    let objects = list_objects(lake, layout, kind).await?;
-    let location = DeltaLocation::open(config, HALF, &kind.clean_table(&config.id)).await?;
-    let mut attempt = 1;
-    loop {
-        match ingest(lake, objects.clone(), kind, &location, rejects, full, progress).await {
-            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
-                tracing::info!(%error, attempt, "taking the objects again");
-                attempt += 1;
+    asked: &'a BTreeMap<Kind, BTreeSet<String>>,
+    limits: &'a Limits,
+    progress: &'a Progress,
+}
+
+impl Reading<'_> {
+    /// Takes a kind's objects, again where another writer came between; how many there are,
+    /// and what came of them.
+    async fn kind(&self, kind: Kind) -> Result<(u64, Ingested)> {
+        let objects = &self.objects[&kind];
+        let tables = || {
+            let places = self.places?;
+            Some(Tables { location: places.locations.get(&kind)?, rejects: &places.rejects, full: self.full })
+        };
+        let what = Ingest { lake: self.lake, kind, tables: tables(), limits: self.limits, progress: self.progress };
+        let mut attempt = 1;
+        loop {
+            let keep = Keep::new(kind, &self.asked[&kind], self.limits.kept_rows(), self.places.is_none());
+            match ingest(&what, objects.clone(), keep).await {
+                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                    tracing::info!(%error, attempt, "taking the objects again");
+                    attempt += 1;
+                }
+                done => return done.map(|taken| (objects.len() as u64, taken)),
             }
-            done => return done.map(|taken| (objects.len() as u64, taken, location)),
         }
     }
 }

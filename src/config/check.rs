@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret;
 
-use super::{Config, KafkaAuth, Target};
+use super::{Config, KafkaAuth, Target, memory_bytes};
 
 /// Whether posts can be paced like this; 0 stands for no pace at all.
 pub fn is_rate(rate: f64) -> bool {
@@ -38,6 +38,9 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     require(is_rate(config.emulate.rate), "`emulate.rate` must be 0, or 0.001 to 1000000 posts a second");
     require(config.stream.batch_records > 0, "`stream.batch_records` must be 1 or more");
     require(config.kafka.timeout_ms > 0 && config.emulate.timeout_ms > 0, "`timeout_ms` must be 1 or more");
+    if let Err(error) = memory_bytes(&config.batch.memory) {
+        require(false, &format!("`batch.memory`: {error}"));
+    }
     check_aws(config, &mut require);
     let needs_user = matches!(config.kafka.auth, KafkaAuth::Plain | KafkaAuth::ScramSha512);
     require(!needs_user || !config.kafka.username.is_empty(), "`kafka.username` is needed for this `kafka.auth`");

@@ -9,6 +9,7 @@ mod load;
 mod outputs;
 mod runtime;
 mod secret;
+mod size;
 mod types;
 
 pub use check::{is_id, is_location, is_rate};
@@ -17,6 +18,7 @@ pub use load::{Overrides, load};
 pub use outputs::Outputs;
 pub use runtime::{Addresses, Runtime};
 pub use secret::redacted;
+pub use size::memory_bytes;
 pub use types::*;
 
 /// The built-in default, and what `init --target local` writes.

@@ -194,7 +194,7 @@ pub enum Median {
 pub enum BatchEngine {
     /// DataFusion, inside this program
     Embedded,
-    /// Apache Spark, through spark-submit
+    /// Apache Spark, through spark-submit or on Databricks
     Spark,
 }
 
@@ -220,6 +220,7 @@ pub struct Batch {
     pub median: Median,
     pub formats: Vec<AnswerFormat>,
     pub questions: String,
+    pub memory: String,
     pub retention_hours: u32,
 }
 

@@ -14,8 +14,6 @@ use futures::TryStreamExt;
 use super::DeltaLocation;
 use crate::error::{Error, OrFail, Result};
 
-/// Rows of one row group: what a writer holds in memory before it goes to the file.
-const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// A file is closed at this size, so that readers can share the work, in bytes.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -30,10 +28,11 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    pub fn new(location: &DeltaLocation, table: &DeltaTable) -> Result<Self> {
+    /// `row_group_rows`: rows held in memory before they go to the file.
+    pub fn new(location: &DeltaLocation, table: &DeltaTable, row_group_rows: usize) -> Result<Self> {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_max_row_group_row_count(Some(row_group_rows))
             // Files are left out by these; pages are too small to be worth a comparison of every value.
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_dictionary_enabled(false);

@@ -74,7 +74,7 @@ impl Report for DestroyReport {
 const MARKS: [&str; 2] = ["local.lock", "source.db"];
 
 /// All that the program puts into its data folder; nothing else is removed.
-const ENTRIES: [&str; 19] = [
+const ENTRIES: [&str; 20] = [
     "answers",
     "api.json",
     "checkpoints",
@@ -88,6 +88,7 @@ const ENTRIES: [&str; 19] = [
     "local.json",
     "source.db",
     "spark",
+    "spill",
     "source.db-shm",
     "source.db-wal",
     "tables",

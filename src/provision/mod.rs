@@ -25,6 +25,7 @@ mod topic_way;
 mod verify;
 
 pub use apply::{ProvisionArguments, apply, provision};
+pub use checksum::sha256;
 pub use destroy::{DestroyArguments, destroy};
 pub use listing::{Listing, apis, connectors};
 pub use selection::Selection;

@@ -81,6 +81,12 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
 }
 
 impl Question {
+    /// A question of a test.
+    #[cfg(test)]
+    pub fn of(name: &str, title: &str, sql: &str) -> Self {
+        Self { name: name.into(), title: title.into(), sql: sql.into() }
+    }
+
     /// The query, with the kind of median filled in.
     pub fn query(&self, median: Median) -> String {
         let expression = match median {

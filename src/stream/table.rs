@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::source::RecordSource;
-use crate::batch::{Cleaner, Distinct, kept, not_in_table};
+use crate::batch::{Cleaner, Distinct, KeyMaker, kept, not_in_table};
 use crate::config::Config;
 use crate::error::Result;
 use crate::lake::{Append, Decoder, DeltaLocation, KEPT_REJECTS, Reject};
@@ -72,13 +72,14 @@ impl StreamTable {
             decoder.record(&record.origin, 0, &record.data)?;
         }
         let mut distinct = Distinct::new();
+        let keys = distinct.key_maker();
         let mut cleaned = Vec::new();
         for raw in decoder.finish()? {
             let clean = self.cleaner.clean(&raw)?;
-            let is_new = distinct.take(&distinct.key_maker().keys(&clean)?);
-            cleaned.push(kept(clean, &is_new)?);
+            let own = keys.keys(&clean)?;
+            cleaned.push(kept(clean, &distinct.take(&own).new)?);
         }
-        let fresh = self.leave_out_known(cleaned).await?;
+        let fresh = self.leave_out_known(cleaned, &keys).await?;
         let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
         let next = Checkpoint { number: self.last.number + 1, identity: self.last.identity.clone(), positions: read.positions };
         self.checkpoints.write(&next)?;
@@ -98,8 +99,8 @@ impl StreamTable {
     }
 
     /// A record that came in an earlier commit does not come again.
-    async fn leave_out_known(&self, cleaned: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    async fn leave_out_known(&self, cleaned: Vec<RecordBatch>, keys: &KeyMaker) -> Result<Vec<RecordBatch>> {
         let Some(provider) = self.location.provider().await? else { return Ok(cleaned) };
-        not_in_table(&self.kind.clean_schema(), cleaned, provider).await
+        not_in_table(&self.kind.clean_schema(), cleaned, provider, keys).await
     }
 }

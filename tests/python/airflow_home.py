@@ -52,6 +52,8 @@ warned = [str(warning) for file, found in getattr(bag, "captured_warnings", {}).
 dags = {name: {"tasks": {task.task_id: type(task).__name__ for task in dag.tasks}, "catchup": dag.catchup, "timetable": dag.timetable.summary} for name, dag in bag.dags.items()}
 print("PARSED " + json.dumps({"errors": bag.import_errors, "warnings": warned, "dags": dags}))
 """
+# Without gunicorn, whose workers take their time, and without `--debug`, which starts anew when a DAG changes.
+SERVE = "import sys; from airflow.www.app import create_app; create_app().run(host='127.0.0.1', port=int(sys.argv[1]), threaded=True)"
 
 
 def environment(home, dags, version, **settings):
@@ -156,11 +158,12 @@ class AirflowHome:
         return self.run("dags", "test", dag, **options)
 
     @contextlib.contextmanager
-    def process(self, *arguments):
-        """An `airflow` command that goes on, and is ended with everything it started."""
-        log = self.folder / f"{arguments[0]}.log"
+    def process(self, name, *command):
+        """A command that goes on, such as `airflow scheduler`, and is ended with everything it started."""
+        log = self.folder / f"{name}.log"
+        command = command or (self.venv / "bin" / "airflow", name)
         with open(log, "wb") as out:
-            process = subprocess.Popen([self.venv / "bin" / "airflow", *map(str, arguments)], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            process = subprocess.Popen(list(map(str, command)), cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
         try:
             yield process, log
         finally:
@@ -179,8 +182,7 @@ class AirflowHome:
         """A running API server."""
         root = f"http://127.0.0.1:{self.port}"
         url = f"{root}/api/v1" if self.is_2 else f"{root}/api/v2"
-        # Without gunicorn, whose workers take their time.
-        command = ("webserver", "--debug", "--port", self.port, "--hostname", "127.0.0.1") if self.is_2 else ("api-server",)
+        command = ("webserver", self.venv / "bin" / "python", "-c", SERVE, self.port) if self.is_2 else ("api-server",)
         with self.process(*command) as (process, log):
 
             def answers():

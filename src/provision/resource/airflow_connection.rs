@@ -70,6 +70,9 @@ impl Resource for AirflowConnection {
         }
         let connection = self.connection();
         let Some(found) = connection.find().await? else { return Ok(Reading::missing()) };
+        if Connection::is_example(&found) {
+            return Ok(Reading::compared(vec!["it is Airflow's own example, which leads nowhere".into()], ""));
+        }
         let host = found["host"].as_str().unwrap_or("nowhere").to_string();
         if !connection.is_ours(&found) {
             // Somebody's own does as well; it is theirs to keep right.

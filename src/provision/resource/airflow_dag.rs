@@ -10,7 +10,7 @@ use super::{Reading, Resource, databricks_job};
 use crate::aws::{Call, code, failed};
 use crate::error::{OrFail, Result};
 use crate::provision::account::Account;
-use crate::spark::{dag_key, rendered_dag};
+use crate::spark::{Databricks, dag_key, rendered_dag, scheduled_folder};
 
 pub const KEY: &str = "airflow-dag";
 
@@ -31,10 +31,9 @@ impl Dag {
         format!("`{}`", self.name())
     }
 
-    /// `None`: it is not known yet where the job lies.
-    async fn content(&self) -> Option<String> {
-        let folder = self.account.state.value(databricks_job::KEY, "folder").await?;
-        Some(rendered_dag(&self.account.config, &folder))
+    async fn content(&self) -> Result<String> {
+        let client = Databricks::open(&self.account.config)?;
+        Ok(rendered_dag(&self.account.config, &scheduled_folder(&client, &self.account.config).await?))
     }
 }
 
@@ -68,14 +67,13 @@ impl Resource for Dag {
         };
         self.account.state.note(KEY, &self.name(), &[]).await?;
         let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
-        let is_current = self.content().await.is_some_and(|content| content.as_bytes() == text);
-        let differences = if is_current { Vec::new() } else { vec!["it is another version's, or was changed".into()] };
+        let differences =
+            if self.content().await?.as_bytes() == text { Vec::new() } else { vec!["it is another version's, or was changed".into()] };
         Ok(Reading::compared(differences, format!("{}, {}", self.account.config.schedule.cron, self.object())))
     }
 
     async fn create(&self) -> Result<()> {
-        let folder = self.account.state.need(databricks_job::KEY, "folder").await?;
-        let content = rendered_dag(&self.account.config, &folder);
+        let content = self.content().await?;
         let request = self.account.s3.put_object().bucket(self.bucket()).key(self.object()).content_type("text/x-python");
         let put = request.body(ByteStream::from(content.into_bytes())).send().await;
         put.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;

@@ -19,9 +19,17 @@ pub struct DatabricksJob {
 impl DatabricksJob {
     /// The workspace, and the folder in it.
     async fn place(&self) -> Result<(Databricks, String)> {
-        let client = Databricks::open(&self.account.config)?;
+        let client = Databricks::open(&self.account.config).map_err(|error| {
+            let hint = error.hint_text().unwrap_or_default().to_string();
+            error.hint(format!("{hint}; `schedule.enabled = false` makes Airflow without a schedule, `--skip {KEY}` leaves the job alone"))
+        })?;
         let folder = scheduled_folder(&client, &self.account.config).await?;
         Ok((client, folder))
+    }
+
+    /// Where it lies as far as is known.
+    async fn known_folder(&self) -> Option<String> {
+        self.account.state.value(KEY, "folder").await
     }
 }
 
@@ -49,6 +57,9 @@ impl Resource for DatabricksJob {
 
     async fn read(&self) -> Result<Reading> {
         let (client, folder) = self.place().await?;
+        if let Some(known) = self.known_folder().await.filter(|known| *known != folder) {
+            return Ok(Reading::compared(vec![format!("it lies in {known}, not in {folder}")], ""));
+        }
         let Some(differences) = job_differences(&client, &folder, &Parameters::scheduled(&self.account.config)?).await? else {
             return Ok(Reading::missing());
         };
@@ -59,6 +70,9 @@ impl Resource for DatabricksJob {
     async fn create(&self) -> Result<()> {
         let (client, folder) = self.place().await?;
         upload_job(&client, &folder, &Parameters::scheduled(&self.account.config)?).await?;
+        if let Some(known) = self.known_folder().await.filter(|known| *known != folder) {
+            remove_job(&client, &known).await?;
+        }
         self.account.state.note(KEY, &self.name(), &[("folder", &folder)]).await
     }
 
@@ -68,6 +82,6 @@ impl Resource for DatabricksJob {
 
     async fn delete(&self) -> Result<bool> {
         let (client, folder) = self.place().await?;
-        remove_job(&client, &folder).await
+        remove_job(&client, &self.known_folder().await.unwrap_or(folder)).await
     }
 }

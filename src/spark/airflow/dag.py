@@ -7,7 +7,7 @@ from airflow.providers.databricks.operators.databricks import DatabricksSubmitRu
 
 with DAG(
     dag_id=@DAG_ID@,
-    description="Cleans the lake and answers the questions, on Databricks",
+    description=@DESCRIPTION@,
     schedule=@CRON@,
     start_date=datetime(@START_DATE@, tzinfo=timezone.utc),
     catchup=@CATCHUP@,

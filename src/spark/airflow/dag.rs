@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::connection::CONNECTION;
 use crate::config::Config;
+use crate::provision::sha256;
 use crate::spark::databricks::{JobFiles, submission};
 
 /// What names a run's folder of answers, as Airflow fills it in: its id without what no path may hold.
@@ -31,6 +32,16 @@ pub fn run_folder(run_id: &str) -> String {
 
 /// The DAG that runs the job lying in this folder of the workspace.
 pub fn rendered_dag(config: &Config, folder: &str) -> String {
+    rendered(config, folder, &description(config, folder))
+}
+
+/// What the DAG says of itself: a checksum in it tells which of its versions Airflow has read.
+pub fn description(config: &Config, folder: &str) -> String {
+    let checksum = sha256(rendered(config, folder, "").as_bytes());
+    format!("Cleans the lake and answers the questions, on Databricks (definition {})", &checksum[..12])
+}
+
+fn rendered(config: &Config, folder: &str, description: &str) -> String {
     let wanted = &config.schedule;
     let body = submission(config, &format!("pinpipe batch {}", config.id), &JobFiles::of(folder), RUN);
     // The operator's body is a template, but no text of the configuration is one for Airflow to fill in.
@@ -40,6 +51,7 @@ pub fn rendered_dag(config: &Config, folder: &str) -> String {
     let day: Vec<String> = wanted.start_date.split('-').map(|part| part.trim_start_matches('0').to_string()).collect();
     let values = [
         ("DAG_ID", literal(&dag_id(config).into(), 0)),
+        ("DESCRIPTION", literal(&description.into(), 0)),
         ("CRON", literal(&wanted.cron.as_str().into(), 0)),
         ("START_DATE", day.join(", ")),
         ("CATCHUP", literal(&wanted.catchup.into(), 0)),

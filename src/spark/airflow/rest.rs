@@ -1,11 +1,17 @@
 //! Airflow's own REST API, which MWAA passes requests on to.
 
+use std::time::Duration;
+
 use aws_sdk_mwaa::types::RestApiMethod;
 use aws_smithy_types::{Document, Number};
+use backon::{ExponentialBuilder, Retryable};
 use serde_json::Value;
 
 use crate::aws::{Call, code, failed};
 use crate::error::{Error, Result};
+
+/// How often a request is made while Airflow is away.
+const ATTEMPTS: usize = 5;
 
 /// One environment's API.
 pub struct AirflowApi {
@@ -48,7 +54,14 @@ impl AirflowApi {
         self.call(RestApiMethod::Delete, path, None, None).await
     }
 
+    /// Tried again where Airflow is away for the moment: every request that is made here may be made twice.
     async fn call(&self, method: RestApiMethod, path: &str, query: Option<Value>, body: Option<Value>) -> Result<Value, Refusal> {
+        let asking = || self.once(method.clone(), path, query.clone(), body.clone());
+        let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_times(ATTEMPTS - 1).with_jitter();
+        asking.retry(pauses).when(|refusal| refusal.status >= 500).await
+    }
+
+    async fn once(&self, method: RestApiMethod, path: &str, query: Option<Value>, body: Option<Value>) -> Result<Value, Refusal> {
         let request = self.client.invoke_rest_api().name(&self.environment).method(method.clone()).path(path);
         let request = request.set_query_parameters(query.as_ref().map(document)).set_body(body.as_ref().map(document));
         let error = match request.send().await {
@@ -65,7 +78,7 @@ impl AirflowApi {
         let Some(status) = status else {
             let failure = if code(&error) == "ResourceNotFoundException" {
                 Error::failed(format!("there is no Airflow environment `{}`", self.environment))
-                    .hint("`airflow.enabled = true` and `pinpipe provision` make it; `airflow.name` names another")
+                    .hint("`pinpipe provision` makes it, which takes half an hour; `airflow.name` names another")
             } else {
                 failed(Call("airflow:InvokeRestApi", &what), &error)
             };
@@ -75,9 +88,12 @@ impl AirflowApi {
         // Airflow 2 has texts there, 3 also objects and lists.
         let message = [&said["detail"], &said["title"], &said["message"]].into_iter().find_map(Value::as_str).map(String::from);
         let message = message.unwrap_or_else(|| said.to_string());
-        let error = Error::failed(format!("Airflow refused {what} with {status}: {message}"))
-            .hint("the environment's web page shows more, with its logs")
-            .transient(status >= 500);
+        let hint = if status >= 500 {
+            "run the same command again: it goes on from here"
+        } else {
+            "the environment's web page shows more, with its logs"
+        };
+        let error = Error::failed(format!("Airflow refused {what} with {status}: {message}")).hint(hint).transient(status >= 500);
         Err(Refusal { status, error })
     }
 }

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::dag::{dag_id, rendered_dag, run_folder};
+use super::dag::{dag_id, description, rendered_dag, run_folder};
 use super::rest::AirflowApi;
 use crate::batch::BatchReport;
 use crate::config::{Config, Target, lake_bucket};
 use crate::error::{Error, Result};
 use crate::output::{Printer, Progress, Report, Table};
 use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection};
-use crate::spark::databricks::{Databricks, scheduled_folder};
+use crate::spark::databricks::{Databricks, failure_since, scheduled_folder};
 use crate::spark::job::answers_url;
 use crate::spark::results::fetch;
 use crate::sql;
@@ -126,9 +126,14 @@ pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &
     let provisioning = ProvisionArguments { yes: true, selection: selection(), ..ProvisionArguments::default() };
     let made = provision::provision(config, &provisioning, printer).await?;
     let connection = Connection::new(config, crate::aws::mwaa(&crate::aws::sdk_config(config).await));
-    if connection.find().await?.is_some_and(|found| connection.is_ours(&found)) {
+    match connection.find().await? {
         // Whether the token is another cannot be seen.
-        connection.update().await?;
+        Some(found) if connection.is_ours(&found) => connection.update().await?,
+        Some(found) => printer.warn(format!(
+            "somebody else made Airflow's connection `databricks_default`, to {}: runs go there",
+            found["host"].as_str().unwrap_or("nowhere")
+        )),
+        None => {}
     }
     printer.note(format!("{} of {} resources changed", made.changes(), RESOURCES.len()));
     let progress = printer.activity("Airflow");
@@ -156,7 +161,8 @@ async fn turn_on(
     printer: &Printer,
 ) -> Result<Option<BatchReport>> {
     let path = format!("/dags/{dag}");
-    known(config, api, dag, progress).await?;
+    let folder = scheduled_folder(&Databricks::open(config)?, config).await?;
+    known(config, api, dag, &description(config, &folder), progress).await?;
     api.patch(&path, json!({ "is_paused": false })).await?;
     if !trigger {
         return Ok(None);
@@ -176,53 +182,84 @@ async fn turn_on(
     let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
     let questions = sql::questions(folder.map(std::path::Path::new))?;
     let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
-    Ok(Some(fetch(config, &out, &lake, &questions).await?))
+    let report = fetch(config, &out, &lake, &questions).await?;
+    Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
 }
 
-/// Airflow looks into its bucket now and then: waits until it has seen the DAG.
-async fn known(config: &Config, api: &AirflowApi, dag: &str, progress: &Progress) -> Result<()> {
+/// Whether Airflow knows the DAG and would run it.
+fn is_active(found: &Value) -> bool {
+    // By its name in Airflow 2, and in 3.
+    found["is_active"] != false && found["is_stale"] != true
+}
+
+/// Airflow looks into its bucket now and then: waits until it has read the DAG as it is now.
+async fn known(config: &Config, api: &AirflowApi, dag: &str, description: &str, progress: &Progress) -> Result<()> {
     let longest = Duration::from_secs(config.provision.wait_minutes * 60);
-    let began = Instant::now();
+    let (began, began_at) = (Instant::now(), Utc::now());
+    // An error may be that of the file as it was before, until Airflow has fetched and read the new one.
+    let margin = TimeDelta::milliseconds((config.provision.patience_ms * 4).cast_signed());
     loop {
-        let refusal = match api.get(&format!("/dags/{dag}"), Value::Null).await {
-            Ok(_) => return Ok(()),
-            Err(refusal) if refusal.status == 404 => refusal,
+        match api.get(&format!("/dags/{dag}"), Value::Null).await {
+            Ok(found) if is_active(&found) && found["description"] == description && found["has_import_errors"] != true => return Ok(()),
+            Ok(_) => {}
+            Err(refusal) if refusal.status == 404 => {}
             Err(refusal) => return Err(refusal.into()),
-        };
-        let errors = api.get("/importErrors", json!({ "limit": 100 })).await?;
-        let file = format!("{dag}.py");
-        let broken = errors["import_errors"].as_array().into_iter().flatten();
-        if let Some(error) = broken.into_iter().find(|error| error["filename"].as_str().is_some_and(|name| name.ends_with(&file))) {
-            let why = error["stack_trace"].as_str().unwrap_or_default().trim();
-            let last = why.lines().last().unwrap_or("no reason given");
-            return Err(Error::failed(format!("Airflow cannot load `{file}`: {last}"))
-                .hint("`airflow.requirements` must hold apache-airflow-providers-databricks, and the environment have installed it"));
+        }
+        if let Some((why, found_at)) = import_error(api, dag).await?
+            && found_at.is_none_or(|found_at| found_at > began_at + margin)
+        {
+            let last = why.trim().lines().last().unwrap_or("no reason given").to_string();
+            let hint = if why.contains("airflow.providers") {
+                "`airflow.requirements` must hold apache-airflow-providers-databricks, and the environment have installed it"
+            } else {
+                "the environment's page shows the whole error"
+            };
+            return Err(Error::failed(format!("Airflow cannot load `{dag}.py`: {last}")).hint(hint));
         }
         if began.elapsed() > longest {
-            return Err(Error::failed(format!("Airflow has not seen `{dag}` after {} minutes", config.provision.wait_minutes))
-                .because(refusal.error)
+            return Err(Error::failed(format!("Airflow has not read `{dag}.py` within {} min", config.provision.wait_minutes))
                 .hint("look at the environment's page; `pinpipe batch schedule` waits for it again"));
         }
-        progress.say(format!("waiting until Airflow sees `{dag}`"));
+        progress.say(format!("waiting until Airflow has read `{dag}.py`"));
         tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
     }
 }
 
+/// What Airflow says of a file that it could not load, and when it tried.
+async fn import_error(api: &AirflowApi, dag: &str) -> Result<Option<(String, Option<DateTime<Utc>>)>> {
+    let errors = api.get("/importErrors", json!({ "limit": 100 })).await?;
+    let file = format!("/{dag}.py");
+    let is_its = |error: &&Value| error["filename"].as_str().is_some_and(|name| format!("/{name}").ends_with(&file));
+    let found = errors["import_errors"].as_array().into_iter().flatten().find(is_its);
+    let time = |error: &Value| DateTime::parse_from_rfc3339(error["timestamp"].as_str()?).ok().map(|time| time.to_utc());
+    Ok(found.map(|error| (error["stack_trace"].as_str().unwrap_or_default().to_string(), time(error))))
+}
+
 /// Waits until a run is over.
 async fn finished(config: &Config, api: &AirflowApi, dag: &str, run_id: &str, progress: &Progress) -> Result<()> {
-    let began = Instant::now();
+    let (began, began_at) = (Instant::now(), Utc::now());
     loop {
         // Listed, not asked for by its id: MWAA takes paths of at most 64 characters.
         let listed = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": SHOWN_RUNS, "order_by": "-id" })).await?;
-        let mut runs = listed["dag_runs"].as_array().into_iter().flatten();
-        let run = runs.find(|run| run["dag_run_id"] == run_id);
+        let runs = listed["dag_runs"].as_array().into_iter().flatten();
+        let run = runs.clone().find(|run| run["dag_run_id"] == run_id);
         match run.and_then(|run| run["state"].as_str()).unwrap_or("not listed yet") {
             "success" => return Ok(()),
             "failed" => {
-                return Err(Error::failed(format!("run `{run_id}` of `{dag}` failed"))
-                    .hint("the log of its task `batch` on Airflow's page names the run on Databricks and its error"));
+                let why = failure_since(&Databricks::open(config)?, config, began_at).await?;
+                return Err(Error::failed(format!(
+                    "run `{run_id}` of `{dag}` failed{}",
+                    why.map(|why| format!(": {why}")).unwrap_or_default()
+                ))
+                .hint("the log of its task `batch` on Airflow's page names the run on Databricks"));
             }
-            state => progress.say(format!("run `{run_id}` is {state} since {} s", began.elapsed().as_secs())),
+            // The first one that Airflow starts by itself, when a DAG is turned on, goes first.
+            state => {
+                let first = runs.clone().find(|run| run["state"] == "running" && run["dag_run_id"] != run_id);
+                let behind =
+                    first.and_then(|run| run["dag_run_id"].as_str()).map(|other| format!(", behind `{other}`")).unwrap_or_default();
+                progress.say(format!("run `{run_id}` is {state}{behind} since {} s", began.elapsed().as_secs()));
+            }
         }
         tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
     }
@@ -233,11 +270,15 @@ async fn shown(config: &Config, api: &AirflowApi, dag: &str) -> Result<Scheduled
     let found = api.get(&format!("/dags/{dag}"), Value::Null).await?;
     let runs = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": SHOWN_RUNS, "order_by": "-id" })).await?;
     let text = |value: &Value| value.as_str().map(String::from);
+    let time = |value: &Value| {
+        let time = DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
+        Some(time.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true))
+    };
     let runs = runs["dag_runs"].as_array().into_iter().flatten().map(|run| DagRun {
         run_id: text(&run["dag_run_id"]).unwrap_or_default(),
         state: text(&run["state"]).unwrap_or_default(),
-        started: text(&run["start_date"]),
-        ended: text(&run["end_date"]),
+        started: time(&run["start_date"]),
+        ended: time(&run["end_date"]),
     });
     Ok(Scheduled { dag: dag.into(), schedule: config.schedule.cron.clone(), is_paused: found["is_paused"] == true, runs: runs.collect() })
 }
@@ -253,7 +294,7 @@ pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     let path = format!("/dags/{dag}");
     // First, so that no run begins while its files go.
     let was_known = match api.patch(&path, json!({ "is_paused": true })).await {
-        Ok(_) => true,
+        Ok(found) => is_active(&found),
         Err(refusal) if refusal.status == 404 => false,
         Err(refusal) => return Err(refusal.into()),
     };

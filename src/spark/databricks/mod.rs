@@ -10,4 +10,4 @@ pub use client::Databricks;
 pub use cluster::submission;
 pub use job::{JobFiles, job_differences, remove_job, scheduled_folder, upload_job};
 pub use login::Login;
-pub use run::run;
+pub use run::{failure_since, run};

@@ -45,6 +45,7 @@ struct Run {
     run_id: i64,
     #[serde(default)]
     state: State,
+    run_name: Option<String>,
     run_page_url: Option<String>,
     #[serde(default)]
     tasks: Vec<Run>,
@@ -151,7 +152,7 @@ fn begin(client: &Databricks, kept: &std::path::Path, parameters: &Parameters) -
 
 /// Submits the run, or finds the one that was submitted under its name.
 async fn submitted(client: &Databricks, config: &Config, job: &JobFiles, begun: &Begun) -> Result<i64> {
-    let mut body = submission(config, &format!("pinpipe batch {}", config.id), job, &begun.name);
+    let mut body = submission(config, &run_name(config), job, &begun.name);
     body["idempotency_token"] = json!(begun.name);
     let submitted: Submitted = client.post("/api/2.2/jobs/runs/submit", &body).await?;
     Ok(submitted.run_id)
@@ -225,6 +226,34 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
         _ => format!("its page has the whole log: {page}"),
     };
     Error::failed(format!("the run on Databricks ended as {result}: {}", why.trim())).hint(hint)
+}
+
+/// Why the last run of this pipeline's job failed that Airflow started since then; `None`: Databricks knows none.
+///
+/// # Errors
+/// Databricks refuses.
+pub async fn failure_since(client: &Databricks, config: &Config, since: chrono::DateTime<chrono::Utc>) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Listed {
+        #[serde(default)]
+        runs: Vec<Run>,
+    }
+    let since = since.timestamp_millis().to_string();
+    let query = [("run_type", "SUBMIT_RUN"), ("start_time_from", &since), ("expand_tasks", "true"), ("limit", "20")];
+    let listed: Listed = client.get("/api/2.2/jobs/runs/list", &query).await?;
+    // The newest comes first.
+    let failed = |run: &&Run| {
+        run.run_name.as_deref() == Some(&run_name(config)) && run.is_over() && run.state.result_state.as_deref() != Some("SUCCESS")
+    };
+    match listed.runs.iter().find(failed) {
+        Some(run) => Ok(Some(failure(client, run).await.to_string())),
+        None => Ok(None),
+    }
+}
+
+/// What this pipeline's runs are called.
+fn run_name(config: &Config) -> String {
+    format!("pinpipe batch {}", config.id)
 }
 
 /// Cancels the run, which costs money as long as it goes on.

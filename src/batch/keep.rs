@@ -1,0 +1,116 @@
+//! Rows that stay in memory for the questions: only the columns that those ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+
+use super::engine::Engine;
+use crate::config::Median;
+use crate::error::{Error, OrFail, Result};
+use crate::record::Kind;
+use crate::sql::{self, Question};
+
+/// The rows of one kind.
+pub struct Keep {
+    columns: Vec<usize>,
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+    rows: u64,
+    most_rows: u64,
+    /// Nowhere else will they be.
+    is_needed: bool,
+    /// There were too many: none are kept.
+    is_given_up: bool,
+}
+
+impl Keep {
+    pub fn new(kind: Kind, columns: &BTreeSet<String>, most_rows: u64, is_needed: bool) -> Self {
+        let whole = kind.clean_schema();
+        let columns: Vec<usize> = (0..whole.fields().len()).filter(|position| columns.contains(whole.field(*position).name())).collect();
+        let schema = Arc::new(Schema::new(columns.iter().map(|position| whole.field(*position).clone()).collect::<Vec<_>>()));
+        Self { columns, schema, batches: Vec::new(), rows: 0, most_rows, is_needed, is_given_up: false }
+    }
+
+    /// Keeps what is asked for of these rows.
+    ///
+    /// # Errors
+    /// There is no room, and no table that has them.
+    pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        if self.is_given_up {
+            return Ok(());
+        }
+        self.rows += batch.num_rows() as u64;
+        if self.rows > self.most_rows {
+            if self.is_needed {
+                return Err(Error::failed("the lake is too large to be answered from memory alone")
+                    .hint("leave out `--no-tables`: with tables any lake will do; or allow more with `--memory`"));
+            }
+            self.is_given_up = true;
+            self.batches = Vec::new();
+            return Ok(());
+        }
+        self.batches.push(batch.project(&self.columns).or_fail(|| "cannot keep rows for the questions")?);
+        Ok(())
+    }
+
+    /// What was kept; `None`: there was too much.
+    pub fn rows(self) -> Option<KeptRows> {
+        (!self.is_given_up).then_some(KeptRows { schema: self.schema, batches: self.batches })
+    }
+}
+
+/// All rows of a kind, in the columns that are asked for.
+pub struct KeptRows {
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+}
+
+/// The columns of each kind that the posts and the questions read.
+///
+/// # Errors
+/// A question cannot be planned.
+pub async fn asked_columns(questions: &[Question], median: Median) -> Result<BTreeMap<Kind, BTreeSet<String>>> {
+    let engine = Engine::single();
+    for kind in Kind::ALL {
+        engine.register(&clean_name(kind), kind.clean_schema(), Vec::new())?;
+    }
+    let mut read = engine.columns_read("the posts", sql::POST).await?;
+    let (schema, _) = engine.query("the posts", sql::POST).await?;
+    engine.register("post", schema, Vec::new())?;
+    for question in questions {
+        for (table, columns) in engine.columns_read(&question.name, &question.query(median)).await? {
+            read.entry(table).or_default().extend(columns);
+        }
+    }
+    let of = |kind: Kind| {
+        let mut columns = read.remove(&clean_name(kind)).unwrap_or_default();
+        // What tells how many rows there are, also where nothing is asked for.
+        columns.insert("ind".into());
+        (kind, columns)
+    };
+    Ok(Kind::ALL.map(of).into_iter().collect())
+}
+
+/// The name by which the SQL knows the clean rows of a kind.
+pub fn clean_name(kind: Kind) -> String {
+    format!("clean_{}", kind.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_the_questions_read_is_kept() {
+        let own = Question::of("mine", "Mine", "SELECT title FROM clean_pin");
+        let mut questions = sql::questions(None).expect("the eight");
+        let columns = asked_columns(&questions, Median::Lower).await.expect("plans");
+        let names = |kind: Kind| columns[&kind].iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        assert_eq!(names(Kind::Pin), "category follower_count ind poster_name");
+        assert_eq!((names(Kind::Geo), names(Kind::User)), ("country ind timestamp".into(), "age date_joined ind user_name".into()));
+        questions.push(own);
+        assert!(asked_columns(&questions, Median::Lower).await.expect("plans")[&Kind::Pin].contains("title"));
+    }
+}

@@ -1,0 +1,102 @@
+"""`batch --memory`: a lake that does not fit is answered the same, and nothing is left on the disk."""
+
+import json
+import os
+import subprocess
+
+import pytest
+from conftest import BINARY, Pinpipe, clean_environment
+
+POSTS = 1_000_000
+MOST_KIB = 512_000_000 // 1024
+
+
+def write(folder, first, last, objects=8):
+    """Posts with short texts: many rows in few bytes. Every hundredth comes twice."""
+    step = (last - first) // objects
+    for number in range(objects):
+        rows = range(first + number * step, first + (number + 1) * step)
+        texts = {"pin": [], "geo": [], "user": []}
+        for i in [*rows, *rows[::100]]:
+            texts["pin"].append(f'{{"index": {i}, "unique_id": "u{i}", "follower_count": "{i % 997}k", "poster_name": "p{i % 5003}", "category": "c{i % 16}"}}')
+            texts["geo"].append(f'{{"ind": {i}, "timestamp": "20{18 + i % 5}-03-0{1 + i % 9}T10:00:00", "latitude": 1.5, "longitude": {i % 180}.25, "country": "land {i % 200}"}}')
+            texts["user"].append(f'{{"ind": {i}, "first_name": "f{i % 50021}", "last_name": "l", "age": {13 + i % 60}, "date_joined": "20{15 + i % 6}-01-02 03:04:05"}}')
+        for kind, lines in texts.items():
+            where = folder / "topics" / f"local.{kind}" / "partition=0"
+            where.mkdir(parents=True, exist_ok=True)
+            (where / f"local.{kind}+0+{rows[0]:010d}.json").write_text("\n".join(lines) + "\n")
+
+
+def batch(folder, *arguments):
+    """The report, and the most memory the process had, in KiB."""
+    process = subprocess.Popen([BINARY, "batch", "--lake", "../lake", "--output", "json", "--quiet", *arguments], cwd=folder, env=clean_environment(), stdout=subprocess.PIPE)
+    text = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, "batch failed"
+    return json.loads(text), usage.ru_maxrss
+
+
+def counts(report):
+    return [(i["records"], i["duplicates"], i["new_rows"], i["rows"]) for i in report["inputs"]]
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("memory")
+    write(folder / "lake", 0, POSTS)
+    return folder
+
+
+def place(lake, name):
+    (lake / name).mkdir()
+    return lake / name
+
+
+def test_a_lake_that_does_not_fit_is_answered_the_same_within_its_memory(lake):
+    roomy, _ = batch(place(lake, "roomy"), "--memory", "16GB")
+    tight, peak_kib = batch(place(lake, "tight"), "--memory", "512MB")
+    assert counts(roomy) == [(POSTS + POSTS // 100, POSTS // 100, POSTS, POSTS)] * 3
+    assert counts(tight) == counts(roomy) and tight["answers"] == roomy["answers"]
+    assert len(tight["answers"]) == 10 and all(answer["rows"] for answer in tight["answers"])
+    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+    assert not list((lake / "tight/.pinpipe").rglob("*spill*/*/*")), "nothing stays on the disk"
+    # More than fits comes again, and some that is new: what the table has is told from it.
+    (lake / "more").mkdir()
+    more = lake / "lake/topics"
+    for path in sorted(more.rglob("*.json")):
+        path.rename(path.with_name(path.name.replace("+0+0", "+0+1")))
+    write(lake / "lake", POSTS, POSTS + 8_000)
+    again, peak_kib = batch(lake / "tight", "--memory", "512MB")
+    assert [i["new_rows"] for i in again["inputs"]] == [8_000] * 3 and [i["rows"] for i in again["inputs"]] == [POSTS + 8_000] * 3
+    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+
+
+def test_without_tables_the_answers_are_the_same_and_nothing_is_written(pinpipe):
+    write(pinpipe.folder / "lake", 0, 4_000)
+    (pinpipe.folder / "lake/topics/local.pin/partition=0/local.pin+0+0000999999.json").write_text('{"index": "no"}\n')
+    whole = pinpipe.json("batch", "--lake", "lake")
+    (pinpipe.folder / "empty").mkdir()
+    other = Pinpipe(pinpipe.folder / "empty")
+    done = other.run("batch", "--lake", "../lake", "--no-tables", "--output", "json")
+    report = json.loads(done.stdout)
+    assert counts(report) == counts(whole) and report["answers"] == whole["answers"] and report["quality"] == whole["quality"]
+    assert "left out 1 records in all; without `--no-tables`" in done.stderr
+    assert not other.data.exists() or not list(other.data.rglob("*.parquet"))
+    assert "cannot be used with" in other.run("batch", "--no-tables", "--full", code=2).stderr
+    said = other.run("batch", "--lake", "../lake", "--memory", "12", code=2).stderr
+    assert "`12` is no size" in said and "hint: write 512MB" in said
+    assert "too little memory" in other.run("batch", "--lake", "../lake", env={"PINPIPE__BATCH__MEMORY": "1MB"}, code=2).stderr
+
+
+def test_what_a_killed_run_set_aside_goes_with_the_next(pinpipe):
+    write(pinpipe.folder / "lake", 0, 800)
+    left = pinpipe.data / "spill" / "999999999"
+    left.mkdir(parents=True)
+    (left / "post.parquet").write_text("half")
+    pinpipe.run("batch", "--lake", "lake")
+    assert not left.exists()
+
+
+def test_more_than_memory_holds_is_refused_where_no_table_takes_it(lake):
+    done = subprocess.run([BINARY, "batch", "--lake", "lake", "--no-tables", "--memory", "512MB"], cwd=lake, env=clean_environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and "too large to be answered from memory" in done.stderr and "hint: leave out `--no-tables`" in done.stderr, done.stderr
