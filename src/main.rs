@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        let arenas = i32::try_from(batch::cores().max(2)).unwrap_or(2);
+        let arenas = i32::try_from(batch::cores().clamp(2, 8)).unwrap_or(2);
         const MIB: i32 = 1024 * 1024;
         for (parameter, value) in [(libc::M_ARENA_MAX, arenas), (libc::M_MMAP_THRESHOLD, 32 * MIB), (libc::M_TRIM_THRESHOLD, 64 * MIB)] {
             // SAFETY: it sets a number inside the allocator, before there are other threads.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clean::Cleaner;
 use super::distinct::{KeyMaker, RowKeys};
-use super::engine::{Engine, cores};
+use super::engine::Engine;
 use super::fresh::{FreshRows, Giver};
 use super::keep::{Keep, KeptRows};
 use super::limits::Limits;
@@ -210,7 +210,7 @@ async fn read_all(
         state: Mutex::new(State { fresh, keep, ingested, bytes }),
     });
     let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..cores() {
+    for _ in 0..what.limits.workers() {
         workers.spawn(work(shared.clone(), what.progress.clone()));
     }
     let mut adds = Vec::new();

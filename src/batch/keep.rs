@@ -77,10 +77,20 @@ pub async fn asked_columns(questions: &[Question], median: Median) -> Result<BTr
         engine.register(&clean_name(kind), kind.clean_schema(), Vec::new())?;
     }
     let mut read = engine.columns_read("the posts", sql::POST).await?;
-    let (schema, _) = engine.query("the posts", sql::POST).await?;
-    engine.register("post", schema, Vec::new())?;
+    let (post, _) = engine.query("the posts", sql::POST).await?;
+    engine.register("post", post.clone(), Vec::new())?;
     for question in questions {
-        for (table, columns) in engine.columns_read(&question.name, &question.query(median)).await? {
+        let sql = question.query(median);
+        let mut own = engine.columns_read(&question.name, &sql).await?;
+        // A plan leaves out what no answer depends on; the names must stand all the same.
+        if !can_be_asked(question, &sql, &own, &post).await? {
+            for kind in Kind::ALL {
+                if let Some(columns) = own.get_mut(&clean_name(kind)) {
+                    columns.extend(kind.clean_schema().fields().iter().map(|field| field.name().clone()));
+                }
+            }
+        }
+        for (table, columns) in own {
             read.entry(table).or_default().extend(columns);
         }
     }
@@ -91,6 +101,18 @@ pub async fn asked_columns(questions: &[Question], median: Median) -> Result<BTr
         (kind, columns)
     };
     Ok(Kind::ALL.map(of).into_iter().collect())
+}
+
+/// Whether a question can be planned over tables of these columns alone.
+async fn can_be_asked(question: &Question, sql: &str, columns: &BTreeMap<String, BTreeSet<String>>, post: &SchemaRef) -> Result<bool> {
+    let engine = Engine::single();
+    engine.register("post", post.clone(), Vec::new())?;
+    for kind in Kind::ALL {
+        let mut own = columns.get(&clean_name(kind)).cloned().unwrap_or_default();
+        own.insert("ind".into());
+        engine.register(&clean_name(kind), Keep::new(kind, &own, 0, false).schema, Vec::new())?;
+    }
+    Ok(engine.plan(&question.name, sql).await.is_ok())
 }
 
 /// The name by which the SQL knows the clean rows of a kind.
@@ -112,5 +134,9 @@ mod tests {
         assert_eq!((names(Kind::Geo), names(Kind::User)), ("country ind timestamp".into(), "age date_joined ind user_name".into()));
         questions.push(own);
         assert!(asked_columns(&questions, Median::Lower).await.expect("plans")[&Kind::Pin].contains("title"));
+        // No answer depends on the description, yet its name must stand.
+        let named = "WITH p AS (SELECT ind, category, description FROM clean_pin) SELECT category, count(*) AS n FROM p GROUP BY category";
+        let columns = asked_columns(&[Question::of("named", "Named", named)], Median::Lower).await.expect("plans");
+        assert!(columns[&Kind::Pin].contains("description") && !columns[&Kind::Geo].contains("coordinates"));
     }
 }

@@ -46,6 +46,11 @@ impl Limits {
         self.bytes < 2048 * MIB
     }
 
+    /// How many read and decode at a time: each holds some megabytes.
+    pub fn workers(&self) -> usize {
+        super::cores().min(as_usize(self.bytes / (96 * MIB))).max(1)
+    }
+
     /// Raw bytes of the objects that are read and decoded together.
     pub fn group_bytes(&self) -> u64 {
         if self.is_tight() { (self.bytes / 256).clamp(MIB, 8 * MIB) } else { 8 * MIB }

@@ -164,7 +164,7 @@ async fn embedded(
     median: Median,
     printer: &Printer,
 ) -> Result<BatchReport> {
-    let folder = SpillFolder::new(&config.data_dir);
+    let folder = SpillFolder::new(&config.data_dir)?;
     let limits = Limits::of(config, folder.path())?;
     let engine = Engine::new();
     let mut report = match arguments.as_of {

@@ -12,34 +12,50 @@ use arrow::ipc::writer::StreamWriter;
 
 use super::distinct::RowKeys;
 use crate::error::{Error, OrFail, Result, on_path};
+use crate::files::FileLock;
 
 /// A folder for this run's files, gone when it ends; those of runs that were killed go too.
-pub struct SpillFolder(PathBuf);
+pub struct SpillFolder {
+    path: PathBuf,
+    _lock: Option<FileLock>,
+}
 
 impl SpillFolder {
-    /// Below the data folder; made only when it is used.
-    pub fn new(data_dir: &Path) -> Self {
+    /// Below the data folder, with a lock that says that this run goes on.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn new(data_dir: &Path) -> Result<Self> {
         let all = data_dir.join("spill");
         for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
-            let is_running = Path::new("/proc").join(entry.file_name()).exists();
-            if !is_running && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            let is_held = FileLock::is_held(&entry.path().join(LOCK));
+            if !is_held && let Err(error) = std::fs::remove_dir_all(entry.path()) {
                 tracing::warn!(%error, "a killed run's files stay in {}", all.display());
             }
         }
-        Self(all.join(std::process::id().to_string()))
+        let path = all.join(uuid::Uuid::new_v4().simple().to_string());
+        std::fs::create_dir_all(&path).map_err(|error| on_path("make", &path, error))?;
+        let lock = FileLock::take(&path.join(LOCK))?;
+        Ok(Self { path, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for SpillFolder {
     fn drop(&mut self) {
-        // Mostly there is none.
-        let _ = std::fs::remove_dir_all(&self.0);
+        // What stays goes with the next run.
+        let _ = std::fs::remove_dir_all(&self.path);
+        if let Some(all) = self.path.parent() {
+            let _ = std::fs::remove_dir(all);
+        }
     }
 }
+
+/// Its file that is locked while the run goes on.
+const LOCK: &str = "lock";
 
 /// Parts that rows are spread over by their keys: equal rows meet in one, each is small.
 const PARTS: usize = 64;

@@ -74,11 +74,12 @@ impl Report for DestroyReport {
 const MARKS: [&str; 2] = ["local.lock", "source.db"];
 
 /// All that the program puts into its data folder; nothing else is removed.
-const ENTRIES: [&str; 20] = [
+const ENTRIES: [&str; 21] = [
     "answers",
     "api.json",
     "checkpoints",
     "connectors.json",
+    "databricks",
     "dead-letters",
     "kafka",
     "kinesis.db",

@@ -62,6 +62,9 @@ def main(path, run=""):
         parameters = json.load(file)
     spark = SparkSession.builder.appName("pinpipe batch").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
+    # Databricks' own protocol leaves files of failed attempts beside the good ones, and tells them
+    # apart in a way that only it reads.
+    spark.conf.set("spark.sql.sources.commitProtocolClass", "org.apache.spark.sql.execution.datasources.SQLHadoopMapReduceCommitProtocol")
     counts = []
     for kind in parameters["kinds"]:
         counts.append(clean(spark, kind))

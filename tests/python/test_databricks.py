@@ -68,7 +68,7 @@ def test_databricks_answers_as_the_embedded_engine_does_and_leaves_nothing_behin
         assert f": {state}" in done.stderr, "each state is told"
     assert workspace.objects("answers/") == [] and not [p for p in workspace.databricks.workspace.folder.rglob("*.py")]
     assert workspace.databricks.token not in done.stdout + done.stderr
-    assert not (workspace.pinpipe.data / "spark/databricks_run.json").exists()
+    assert not (workspace.pinpipe.data / "databricks/run.json").exists()
 
 
 def test_a_cluster_that_is_there_is_used_and_keys_stay_in_their_secret_scope(workspace):

@@ -11,7 +11,7 @@ use crate::spark::databricks::{JobFiles, submission};
 const RUN: &str = "{{ run_id | replace(':', '-') | replace('+', '-') }}";
 
 /// Keeps Databricks from starting an attempt twice where an answer gets lost; each attempt has its own.
-const ATTEMPT: &str = "{{ macros.uuid.uuid5(macros.uuid.NAMESPACE_URL, dag.dag_id ~ run_id ~ ti.try_number) }}";
+const ATTEMPT: &str = "{{ macros.uuid.uuid5(macros.uuid.NAMESPACE_URL, dag.dag_id ~ run_id ~ dag_run.start_date ~ ti.try_number) }}";
 
 const TEMPLATE: &str = include_str!("dag.py");
 

@@ -87,7 +87,10 @@ impl AirflowApi {
         let said = said.unwrap_or_default();
         // Airflow 2 has texts there, 3 also objects and lists.
         let message = [&said["detail"], &said["title"], &said["message"]].into_iter().find_map(Value::as_str).map(String::from);
-        let message = message.unwrap_or_else(|| said.to_string());
+        // Never the whole of it: it may repeat what was sent, a token among that.
+        let listed =
+            || said["detail"].as_array().into_iter().flatten().filter_map(|each| each["msg"].as_str()).collect::<Vec<_>>().join("; ");
+        let message = message.or_else(|| said["detail"]["reason"].as_str().map(String::from)).unwrap_or_else(listed);
         let hint = if status >= 500 {
             "run the same command again: it goes on from here"
         } else {

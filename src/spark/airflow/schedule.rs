@@ -238,9 +238,17 @@ async fn import_error(api: &AirflowApi, dag: &str) -> Result<Option<(String, Opt
 /// Waits until a run is over.
 async fn finished(config: &Config, api: &AirflowApi, dag: &str, run_id: &str, progress: &Progress) -> Result<()> {
     let (began, began_at) = (Instant::now(), Utc::now());
+    // All attempts, each behind another run at worst.
+    let attempts = config.schedule.retries + 1;
+    let each = 2 * 60 * config.databricks.timeout_minutes + config.schedule.retry_delay_seconds;
+    let longest = Duration::from_secs(u64::from(attempts) * u64::from(each) + config.provision.wait_minutes * 60);
     loop {
         // Listed, not asked for by its id: MWAA takes paths of at most 64 characters.
-        let listed = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": SHOWN_RUNS, "order_by": "-id" })).await?;
+        let listed = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": 100, "order_by": "-id" })).await?;
+        if began.elapsed() > longest {
+            return Err(Error::failed(format!("run `{run_id}` of `{dag}` is not over after {} min", longest.as_secs() / 60))
+                .hint("it goes on: `pinpipe batch schedule` shows how it does"));
+        }
         let runs = listed["dag_runs"].as_array().into_iter().flatten();
         let run = runs.clone().find(|run| run["dag_run_id"] == run_id);
         match run.and_then(|run| run["state"].as_str()).unwrap_or("not listed yet") {

@@ -37,11 +37,16 @@ impl Login {
             return Ok(Self { host: checked(host)?, token: token.clone() });
         }
         let profile = Profile::read(named.as_deref())?;
-        let host = own.or_else(|| profile.host.clone());
+        let theirs = profile.host.as_deref().map(checked).transpose()?;
+        let own = own.as_deref().map(checked).transpose()?;
+        let host = own.clone().or_else(|| theirs.clone());
         let host = host.ok_or_else(|| Error::usage("it is not known which Databricks workspace to use").hint(HINT))?;
-        let token =
-            token.or(profile.token).ok_or_else(|| Error::usage(format!("there is no token for Databricks at {host}")).hint(HINT))?;
-        Ok(Self { host: checked(&host)?, token })
+        // A token is for the workspace that it came with: another must not see it.
+        let from_profile = profile.token.filter(|_| theirs.is_none() || theirs.as_ref() == Some(&host));
+        let from_environment = token.filter(|_| own.is_some());
+        let found = if named.is_some() { from_profile.or(from_environment) } else { from_environment.or(from_profile) };
+        let token = found.ok_or_else(|| Error::usage(format!("there is no token for Databricks at {host}")).hint(HINT))?;
+        Ok(Self { host, token })
     }
 }
 

@@ -1,5 +1,6 @@
 //! One run of the job on Databricks: submitted, followed, fetched.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use super::job::{JobFiles, job_folder, remove_job, upload_job};
 use crate::batch::BatchReport;
 use crate::config::{Config, Median};
 use crate::error::{Error, Result};
-use crate::files::{keep_json, kept_json};
+use crate::files::{FileLock, keep_json, kept_json};
 use crate::output::{Printer, Progress};
 use crate::spark::job::{Parameters, answers_url};
 use crate::spark::results::{discard, fetch};
@@ -26,6 +27,12 @@ struct Begun {
     host: String,
     /// What it was told.
     parameters: Value,
+    /// The job's folder in the workspace.
+    folder: String,
+    /// Where its answers go.
+    out: String,
+    /// Once it is submitted.
+    run_id: Option<i64>,
     /// An earlier command began it.
     #[serde(skip)]
     is_resumed: bool,
@@ -38,6 +45,17 @@ enum Outcome {
     Stale,
 }
 
+/// Why this command does not go on.
+enum Stop {
+    /// The run is over, or was never begun.
+    Over(Error),
+    /// It may go on: the next command looks for it.
+    Open(Error),
+}
+
+/// How long ago a run may have ended whose answers an earlier command could not fetch any more.
+const FRESH_MS: i64 = 600_000;
+
 /// A run, or one of its tasks, as Databricks describes it.
 #[derive(Debug, Deserialize)]
 struct Run {
@@ -47,6 +65,9 @@ struct Run {
     state: State,
     run_name: Option<String>,
     run_page_url: Option<String>,
+    /// In milliseconds since 1970; 0 while it goes on.
+    #[serde(default)]
+    end_time: i64,
     #[serde(default)]
     tasks: Vec<Run>,
 }
@@ -66,6 +87,10 @@ struct Submitted {
 impl Run {
     fn is_over(&self) -> bool {
         matches!(self.life_cycle_state(), "TERMINATED" | "SKIPPED" | "INTERNAL_ERROR")
+    }
+
+    fn is_good(&self) -> bool {
+        self.state.result_state.as_deref() == Some("SUCCESS")
     }
 
     fn life_cycle_state(&self) -> &str {
@@ -92,114 +117,172 @@ pub async fn run(
     let client = Databricks::open(config)?;
     let out = answers_url(config, lake_url);
     let parameters = Parameters::new(config, lake_url.trim_end_matches('/'), topics_dir, questions, median, out.clone());
-    let kept = config.data_dir.join("spark").join("databricks_run.json");
+    let records = config.data_dir.join("databricks");
+    std::fs::create_dir_all(&records).map_err(|error| crate::error::on_path("make", &records, error))?;
+    let Some(_lock) = FileLock::take(&records.join("lock"))? else {
+        return Err(Error::failed("another `pinpipe batch` runs on Databricks from this data folder")
+            .hint("wait for it, or use another folder with `--data-dir`"));
+    };
+    let record = Record { client: &client, config, path: records.join("run.json"), printer };
     let parent = job_folder(&client, config).await?;
-    let mut begun = begin(&client, &kept, &parameters)?;
+    let mut begun = record.begin(&parameters, &parent, &out).await?;
     let progress = printer.activity("Databricks");
     loop {
-        let folder = format!("{parent}/{}", begun.name);
         let outcome = tokio::select! {
-            done = attempt(&client, config, &folder, &begun, &parameters, printer, &progress) => done,
-            () = crate::signals::stop_requested() => Err(cancelled(&client, config, &folder, &begun).await),
+            done = record.attempt(&mut begun, &parameters, &progress) => done,
+            () = crate::signals::stop_requested() => Err(record.cancel().await),
         };
-        // Whatever came of it, the run is over.
-        let _ = std::fs::remove_file(&kept);
-        if let Err(error) = remove_job(&client, &folder).await {
-            printer.warn(format!("the job's folder `{folder}` stays in the workspace: {error}"));
-        }
         match outcome {
             Ok(Outcome::Done) => break,
-            Ok(Outcome::Stale) => begun = begin(&client, &kept, &parameters)?,
-            Err(error) => {
+            Ok(Outcome::Stale) => {
+                record.close(&begun).await;
+                begun = record.begin(&parameters, &parent, &out).await?;
+            }
+            Err(Stop::Over(error)) => {
                 progress.finish();
-                clear(config, &format!("{out}/{}", begun.name), printer).await;
+                record.close(&begun).await;
                 return Err(error);
+            }
+            Err(Stop::Open(error)) => {
+                progress.finish();
+                return Err(error.hint("the run may go on, and costs as long as it does: the same command finds it again"));
             }
         }
     }
     progress.finish();
-    let own = format!("{out}/{}", begun.name);
-    let report = fetch(config, &own, lake_url, questions).await?;
-    clear(config, &own, printer).await;
+    let report = fetch(config, &begun.out, lake_url, questions).await?;
+    record.close(&begun).await;
     Ok(report)
 }
 
-/// Removes what a run wrote; what cannot be removed is in nobody's way.
-async fn clear(config: &Config, out: &str, printer: &Printer) {
-    if let Err(error) = discard(config, out).await {
-        printer.warn(format!("{error}"));
-    }
+/// What is known of the run that was begun, and how it is worked on.
+struct Record<'a> {
+    client: &'a Databricks,
+    config: &'a Config,
+    path: PathBuf,
+    printer: &'a Printer,
 }
 
-/// The run to submit: that of a command that was killed, where it was the same, else a new one.
-fn begin(client: &Databricks, kept: &std::path::Path, parameters: &Parameters) -> Result<Begun> {
-    let parameters = json!(parameters);
-    let before: Option<Begun> = kept_json(kept)?;
-    if let Some(before) = before
-        && before.host == client.host()
-        && before.parameters == parameters
-    {
-        return Ok(Begun { is_resumed: true, ..before });
-    }
-    let name = format!("run-{}", uuid::Uuid::new_v4().simple());
-    let begun = Begun { name, host: client.host().to_string(), parameters, is_resumed: false };
-    if let Some(folder) = kept.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| crate::error::on_path("make", folder, error))?;
-    }
-    keep_json(kept, &begun)?;
-    Ok(begun)
-}
-
-/// Submits the run, or finds the one that was submitted under its name.
-async fn submitted(client: &Databricks, config: &Config, job: &JobFiles, begun: &Begun) -> Result<i64> {
-    let mut body = submission(config, &run_name(config), job, &begun.name);
-    body["idempotency_token"] = json!(begun.name);
-    let submitted: Submitted = client.post("/api/2.2/jobs/runs/submit", &body).await?;
-    Ok(submitted.run_id)
-}
-
-async fn attempt(
-    client: &Databricks,
-    config: &Config,
-    folder: &str,
-    begun: &Begun,
-    parameters: &Parameters,
-    printer: &Printer,
-    progress: &Progress,
-) -> Result<Outcome> {
-    progress.say("uploading the job");
-    let job = upload_job(client, folder, parameters).await?;
-    let run_id = submitted(client, config, &job, begun).await?;
-    if begun.is_resumed {
-        let run: Run = client.get("/api/2.2/jobs/runs/get", &[("run_id", &run_id.to_string())]).await?;
-        if run.is_over() {
-            return Ok(Outcome::Stale);
+impl Record<'_> {
+    /// The run to submit: that of a command that was killed, where it was the same, else a new one.
+    async fn begin(&self, parameters: &Parameters, parent: &str, out: &str) -> Result<Begun> {
+        let parameters = json!(parameters);
+        if let Some(before) = kept_json::<Begun>(&self.path)? {
+            if before.host == self.client.host() && before.parameters == parameters {
+                return Ok(Begun { is_resumed: true, ..before });
+            }
+            self.give_up(&before).await;
         }
-        printer.note(format!("going on with run {run_id}, which an earlier command began"));
+        let name = format!("run-{}", uuid::Uuid::new_v4().simple());
+        let (folder, out) = (format!("{parent}/{name}"), format!("{out}/{name}"));
+        let begun = Begun { name, host: self.client.host().to_string(), parameters, folder, out, run_id: None, is_resumed: false };
+        keep_json(&self.path, &begun)?;
+        Ok(begun)
     }
-    follow(client, config, run_id, printer, progress).await.map(|()| Outcome::Done)
-}
 
-/// Asks for the run's state until it is over; says each change.
-async fn follow(client: &Databricks, config: &Config, run_id: i64, printer: &Printer, progress: &Progress) -> Result<()> {
-    let id = run_id.to_string();
-    let mut shown = String::new();
-    let mut pause = Duration::from_millis(config.databricks.poll_ms) / 8;
-    loop {
-        let run: Run = client.get("/api/2.2/jobs/runs/get", &[("run_id", &id)]).await?;
-        let message = run.state.state_message.as_deref().unwrap_or_default();
-        let says = if message.is_empty() { run.life_cycle_state().to_string() } else { format!("{}: {message}", run.life_cycle_state()) };
-        if says != shown {
-            let page = run.run_page_url.as_deref().filter(|_| shown.is_empty()).map(|url| format!(" ({url})")).unwrap_or_default();
-            progress.aside(|| printer.note(format!("Databricks run {id}: {says}{page}")));
-            progress.say(format!("run {id} is {says}"));
-            shown = says;
+    /// Ends a run that was told something else and that nobody waits for any more.
+    async fn give_up(&self, before: &Begun) {
+        self.printer.warn(format!("run `{}`, which an earlier command began and did not see the end of, is given up", before.name));
+        if before.host != self.client.host() {
+            self.printer.warn(format!("it was begun at {}: look there whether it goes on", before.host));
+            return;
         }
-        if run.is_over() {
-            return if run.state.result_state.as_deref() == Some("SUCCESS") { Ok(()) } else { Err(failure(client, &run).await) };
+        if let Some(run_id) = before.run_id
+            && let Err(refused) = self.client.post::<Value>("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id })).await
+        {
+            self.printer.warn(Error::from(refused).to_string());
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(config.databricks.poll_ms));
+        self.close(before).await;
+    }
+
+    /// Removes what a run that is over left; what cannot be removed is in nobody's way.
+    async fn close(&self, begun: &Begun) {
+        if let Err(error) = remove_job(self.client, &begun.folder).await {
+            self.printer.warn(format!("the job's folder `{}` stays in the workspace: {error}", begun.folder));
+        }
+        if let Err(error) = discard(self.config, &begun.out).await {
+            self.printer.warn(error.to_string());
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// Submits the run, or finds the one that was submitted under its name.
+    async fn submitted(&self, begun: &mut Begun) -> Result<i64> {
+        if let Some(run_id) = begun.run_id {
+            return Ok(run_id);
+        }
+        let mut body = submission(self.config, &run_name(self.config), &JobFiles::of(&begun.folder), &begun.name);
+        body["idempotency_token"] = json!(begun.name);
+        let submitted: Submitted = self.client.post("/api/2.2/jobs/runs/submit", &body).await?;
+        begun.run_id = Some(submitted.run_id);
+        keep_json(&self.path, begun)?;
+        Ok(submitted.run_id)
+    }
+
+    async fn attempt(&self, begun: &mut Begun, parameters: &Parameters, progress: &Progress) -> Result<Outcome, Stop> {
+        // Of a run that an earlier command may have submitted nothing is known until it is asked for.
+        let is_resumed = begun.is_resumed;
+        let early = |error: Error| if is_resumed || error.is_transient() { Stop::Open(error) } else { Stop::Over(error) };
+        if begun.run_id.is_none() {
+            progress.say("uploading the job");
+            upload_job(self.client, &begun.folder, parameters).await.map_err(early)?;
+        }
+        let run_id = self.submitted(begun).await.map_err(early)?;
+        if is_resumed {
+            let run = self.run(run_id).await.map_err(Stop::Open)?;
+            if run.is_over() {
+                let is_fresh = run.is_good() && chrono::Utc::now().timestamp_millis() - run.end_time < FRESH_MS;
+                return Ok(if is_fresh { Outcome::Done } else { Outcome::Stale });
+            }
+            self.printer.note(format!("going on with run {run_id}, which an earlier command began"));
+        }
+        self.follow(run_id, progress).await.map(|()| Outcome::Done)
+    }
+
+    async fn run(&self, run_id: i64) -> Result<Run> {
+        Ok(self.client.get("/api/2.2/jobs/runs/get", &[("run_id", &run_id.to_string())]).await?)
+    }
+
+    /// Asks for the run's state until it is over; says each change.
+    async fn follow(&self, run_id: i64, progress: &Progress) -> Result<(), Stop> {
+        let mut shown = String::new();
+        let longest = Duration::from_millis(self.config.databricks.poll_ms);
+        let mut pause = longest / 8;
+        loop {
+            let run = self.run(run_id).await.map_err(Stop::Open)?;
+            let message = run.state.state_message.as_deref().unwrap_or_default();
+            let says =
+                if message.is_empty() { run.life_cycle_state().to_string() } else { format!("{}: {message}", run.life_cycle_state()) };
+            if says != shown {
+                let page = run.run_page_url.as_deref().filter(|_| shown.is_empty()).map(|url| format!(" ({url})")).unwrap_or_default();
+                progress.aside(|| self.printer.note(format!("Databricks run {run_id}: {says}{page}")));
+                progress.say(format!("run {run_id} is {says}"));
+                shown = says;
+            }
+            if run.is_over() {
+                return if run.is_good() { Ok(()) } else { Err(Stop::Over(failure(self.client, &run).await)) };
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Cancels the run, which costs money as long as it goes on.
+    async fn cancel(&self) -> Stop {
+        let cancelling = async {
+            // As it was kept last: it may or may not have been submitted. Under its name there is one at most.
+            let Some(mut begun) = kept_json::<Begun>(&self.path)? else { return Ok(None) };
+            let run_id = self.submitted(&mut begun).await?;
+            let _: Value = self.client.post("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id })).await?;
+            Ok::<Option<i64>, Error>(Some(run_id))
+        };
+        match cancelling.await {
+            Ok(run_id) => {
+                let which = run_id.map(|run_id| format!("; run {run_id} on Databricks was cancelled")).unwrap_or_default();
+                Stop::Over(Error::failed(format!("stopped{which}, and no answer was written")).hint("run it again"))
+            }
+            Err(error) => Stop::Open(Error::failed("stopped, but the run on Databricks may go on").because(error)),
+        }
     }
 }
 
@@ -242,9 +325,7 @@ pub async fn failure_since(client: &Databricks, config: &Config, since: chrono::
     let query = [("run_type", "SUBMIT_RUN"), ("start_time_from", &since), ("expand_tasks", "true"), ("limit", "20")];
     let listed: Listed = client.get("/api/2.2/jobs/runs/list", &query).await?;
     // The newest comes first.
-    let failed = |run: &&Run| {
-        run.run_name.as_deref() == Some(&run_name(config)) && run.is_over() && run.state.result_state.as_deref() != Some("SUCCESS")
-    };
+    let failed = |run: &&Run| run.run_name.as_deref() == Some(&run_name(config)) && run.is_over() && !run.is_good();
     match listed.runs.iter().find(failed) {
         Some(run) => Ok(Some(failure(client, run).await.to_string())),
         None => Ok(None),
@@ -254,23 +335,4 @@ pub async fn failure_since(client: &Databricks, config: &Config, since: chrono::
 /// What this pipeline's runs are called.
 fn run_name(config: &Config) -> String {
     format!("pinpipe batch {}", config.id)
-}
-
-/// Cancels the run, which costs money as long as it goes on.
-async fn cancelled(client: &Databricks, config: &Config, folder: &str, begun: &Begun) -> Error {
-    let job = JobFiles::of(folder);
-    let cancelling = async {
-        // It may or may not have been submitted yet: under its name there is one at most.
-        let run_id = submitted(client, config, &job, begun).await?;
-        let _: Value = client.post("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id })).await?;
-        Ok::<i64, Error>(run_id)
-    };
-    match cancelling.await {
-        Ok(run_id) => {
-            Error::failed(format!("stopped; run {run_id} on Databricks was cancelled, and no answer was written")).hint("run it again")
-        }
-        Err(error) => Error::failed("stopped, but the run on Databricks may go on")
-            .because(error)
-            .hint(format!("look for it at {}/jobs/runs", client.host())),
-    }
 }
