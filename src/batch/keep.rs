@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use tokio::task::JoinHandle;
 
 use super::engine::Engine;
 use crate::config::Median;
@@ -67,11 +68,45 @@ pub struct KeptRows {
     pub batches: Vec<RecordBatch>,
 }
 
+/// Columns of each kind.
+pub type AskedColumns = BTreeMap<Kind, BTreeSet<String>>;
+
+/// What is being planned on another core, while the lake is opened and listed.
+pub struct Asked(tokio::sync::Mutex<Planning>);
+
+enum Planning {
+    Begun(JoinHandle<Result<AskedColumns>>),
+    Done(Arc<AskedColumns>),
+    Failed,
+}
+
+impl Asked {
+    pub fn begun(planning: JoinHandle<Result<AskedColumns>>) -> Self {
+        Self(tokio::sync::Mutex::new(Planning::Begun(planning)))
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// A question cannot be planned.
+    pub async fn columns(&self) -> Result<Arc<AskedColumns>> {
+        let mut planning = self.0.lock().await;
+        let failed = || "planning the questions was interrupted";
+        let columns = match std::mem::replace(&mut *planning, Planning::Failed) {
+            Planning::Done(columns) => columns,
+            Planning::Begun(begun) => Arc::new(begun.await.or_fail(failed)??),
+            Planning::Failed => return Err(Error::failed(failed())),
+        };
+        *planning = Planning::Done(columns.clone());
+        Ok(columns)
+    }
+}
+
 /// The columns of each kind that the posts and the questions read.
 ///
 /// # Errors
 /// A question cannot be planned.
-pub async fn asked_columns(questions: &[Question], median: Median) -> Result<BTreeMap<Kind, BTreeSet<String>>> {
+pub async fn asked_columns(questions: &[Question], median: Median) -> Result<AskedColumns> {
     let engine = Engine::single();
     for kind in Kind::ALL {
         engine.register(&clean_name(kind), kind.clean_schema(), Vec::new())?;

@@ -1,6 +1,6 @@
 //! The run: read, clean, write, answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -10,14 +10,14 @@ use futures::{StreamExt, TryStreamExt};
 use super::answer::Answer;
 use super::engine::{Engine, cores};
 use super::ingest::{Ingest, Ingested, Tables, ingest};
-use super::keep::{Keep, asked_columns, clean_name};
+use super::keep::{Asked, AskedColumns, Keep, asked_columns, clean_name};
 use super::limits::Limits;
 use super::rejects::Rejects;
 use super::report::{BatchReport, KindCounts};
 use super::spill::SpillFolder;
 use crate::config::{AnswerFormat, BatchEngine, Config, Median, SparkPlace, lake_bucket};
 use crate::error::{Error, OrFail, Result, on_path};
-use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, RawObject, list_objects};
+use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, list_objects};
 use crate::output::{Printer, Progress};
 use crate::record::Kind;
 use crate::spark::ScheduleArguments;
@@ -273,7 +273,7 @@ async fn read_lake(
     config: &Config,
     arguments: &BatchArguments,
     engine: &Engine,
-    asked: tokio::task::JoinHandle<Result<BTreeMap<Kind, BTreeSet<String>>>>,
+    asked: tokio::task::JoinHandle<Result<AskedColumns>>,
     limits: &Limits,
     printer: &Printer,
 ) -> Result<BatchReport> {
@@ -289,22 +289,10 @@ async fn read_lake(
         }
         places = Some(Places { locations, rejects });
     }
-    let mut objects = BTreeMap::new();
-    for kind in Kind::ALL {
-        objects.insert(kind, list_objects(&lake, &layout, kind).await?);
-    }
-    let asked = asked.await.or_fail(|| "planning the questions was interrupted")??;
-    tracing::debug!("listed the lake");
+    let asked = Asked::begun(asked);
     let progress = printer.progress("reading the lake", None);
-    let reading = Reading {
-        lake: &lake,
-        objects: &objects,
-        places: places.as_ref(),
-        full: arguments.full,
-        asked: &asked,
-        limits,
-        progress: &progress,
-    };
+    let reading =
+        Reading { lake: &lake, layout: &layout, places: places.as_ref(), full: arguments.full, asked: &asked, limits, progress: &progress };
     let one = |kind| reading.kind(kind);
     let taken = if limits.is_tight() {
         [one(Kind::Pin).await?, one(Kind::Geo).await?, one(Kind::User).await?]
@@ -362,10 +350,10 @@ async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
 /// What all kinds are read with.
 struct Reading<'a> {
     lake: &'a Lake,
-    objects: &'a BTreeMap<Kind, Vec<RawObject>>,
+    layout: &'a Layout,
     places: Option<&'a Places>,
     full: bool,
-    asked: &'a BTreeMap<Kind, BTreeSet<String>>,
+    asked: &'a Asked,
     limits: &'a Limits,
     progress: &'a Progress,
 }
@@ -374,7 +362,8 @@ impl Reading<'_> {
     /// Takes a kind's objects, again where another writer came between; how many there are,
     /// and what came of them.
     async fn kind(&self, kind: Kind) -> Result<(u64, Ingested)> {
-        let objects = &self.objects[&kind];
+        let objects = list_objects(self.lake, self.layout, kind).await?;
+        let asked = self.asked.columns().await?;
         let tables = || {
             let places = self.places?;
             Some(Tables { location: places.locations.get(&kind)?, rejects: &places.rejects, full: self.full })
@@ -382,7 +371,7 @@ impl Reading<'_> {
         let what = Ingest { lake: self.lake, kind, tables: tables(), limits: self.limits, progress: self.progress };
         let mut attempt = 1;
         loop {
-            let keep = Keep::new(kind, &self.asked[&kind], self.limits.kept_rows(), self.places.is_none());
+            let keep = Keep::new(kind, &asked[&kind], self.limits.kept_rows(), self.places.is_none());
             match ingest(&what, objects.clone(), keep).await {
                 Err(error) if error.is_transient() && attempt < ATTEMPTS => {
                     tracing::info!(%error, attempt, "taking the objects again");
