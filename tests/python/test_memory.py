@@ -1,8 +1,8 @@
 """`batch --memory`: a lake that does not fit is answered the same, and nothing is left on the disk."""
 
 import json
-import os
 import subprocess
+import sys
 
 import pytest
 from conftest import BINARY, Pinpipe, clean_environment
@@ -27,13 +27,16 @@ def write(folder, first, last, objects=8):
             (where / f"local.{kind}+0+{rows[0]:010d}.json").write_text("\n".join(lines) + "\n")
 
 
+# A process begins with the peak of the one that started it, and pytest is large: a small one stands between.
+MEASURED = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(done.returncode)"
+
+
 def batch(folder, *arguments):
     """The report, and the most memory the process had, in KiB."""
-    process = subprocess.Popen([BINARY, "batch", "--lake", "../lake", "--output", "json", "--quiet", *arguments], cwd=folder, env=clean_environment(), stdout=subprocess.PIPE)
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, "batch failed"
-    return json.loads(text), usage.ru_maxrss
+    command = [sys.executable, "-c", MEASURED, BINARY, "batch", "--lake", "../lake", "--output", "json", "--quiet", *arguments]
+    done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), int(done.stderr.split()[-1])
 
 
 def counts(report):
@@ -53,12 +56,12 @@ def place(lake, name):
 
 
 def test_a_lake_that_does_not_fit_is_answered_the_same_within_its_memory(lake):
-    roomy, _ = batch(place(lake, "roomy"), "--memory", "16GB")
+    roomy, roomy_kib = batch(place(lake, "roomy"), "--memory", "16GB")
     tight, peak_kib = batch(place(lake, "tight"), "--memory", "512MB")
     assert counts(roomy) == [(POSTS + POSTS // 100, POSTS // 100, POSTS, POSTS)] * 3
     assert counts(tight) == counts(roomy) and tight["answers"] == roomy["answers"]
     assert len(tight["answers"]) == 10 and all(answer["rows"] for answer in tight["answers"])
-    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+    assert peak_kib < min(MOST_KIB, roomy_kib), f"{peak_kib} KiB, and {roomy_kib} KiB without a bound"
     assert not list((lake / "tight/.pinpipe").rglob("*spill*/*/*")), "nothing stays on the disk"
     # More than fits comes again, and some that is new: what the table has is told from it.
     (lake / "more").mkdir()
