@@ -46,13 +46,22 @@ impl TableWriter {
     }
 
     pub async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        self.writer.write(batch).await.or_fail(|| format!("cannot write the Delta table `{}`", self.name))
+        self.writer.write(batch).await.map_err(|error| cannot_write(&self.name, error))
     }
 
     /// Closes the files, ready for the commit.
     pub async fn finish(mut self) -> Result<Vec<Add>> {
-        self.writer.flush().await.or_fail(|| format!("cannot write the Delta table `{}`", self.name))
+        self.writer.flush().await.map_err(|error| cannot_write(&self.name, error))
     }
+}
+
+/// Files that could not be written are in no table: no commit names them.
+fn cannot_write(name: &str, error: DeltaTableError) -> Error {
+    let failure = Error::failed(format!("cannot write the Delta table `{name}`")).because(error);
+    if failure.to_string().contains("No space left") {
+        return failure.hint("the disk is full: free some space, or name another place with `--data-dir` or `tables.url`, then run it again; nothing was committed");
+    }
+    failure.hint("`pinpipe doctor` tests whether tables can be written; run it again, nothing was committed")
 }
 
 /// Which files go when new ones come.

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from conftest import BINARY, Pinpipe, clean_environment
+from test_wrong_input import in_a_namespace
 
 POSTS = 1_000_000
 MOST_KIB = 512_000_000 // 1024
@@ -103,3 +104,17 @@ def test_what_a_killed_run_set_aside_goes_with_the_next(pinpipe):
 def test_more_than_memory_holds_is_refused_where_no_table_takes_it(lake):
     done = subprocess.run([BINARY, "batch", "--lake", "lake", "--no-tables", "--memory", "512MB"], cwd=lake, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "too large to be answered from memory" in done.stderr and "hint: leave out `--no-tables`" in done.stderr, done.stderr
+
+
+def test_a_full_disk_is_said_and_the_next_run_starts_where_none_had_been(pinpipe):
+    write(pinpipe.folder / "lake", 0, 80_000)
+    script = """
+mkdir -p small && mount -t tmpfs -o size=2m tmpfs small
+"$PINPIPE" batch --lake lake --data-dir small --quiet; echo "code $?"
+mount -o remount,size=200m small
+"$PINPIPE" batch --lake lake --data-dir small --output json
+"""
+    done = in_a_namespace(script, pinpipe.folder)
+    code, _, report = done.stdout.partition("\n")
+    assert code == "code 1" and "No space left" in done.stderr and "hint: the disk is full" in done.stderr, done.stderr
+    assert [i["rows"] for i in json.loads(report)["inputs"]] == [80_000] * 3
