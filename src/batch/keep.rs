@@ -117,8 +117,9 @@ pub async fn asked_columns(questions: &[Question], median: Median) -> Result<Ask
     for question in questions {
         let sql = question.query(median);
         let mut own = engine.columns_read(&question.name, &sql).await?;
+        let reads_clean_rows = Kind::ALL.iter().any(|kind| own.contains_key(&clean_name(*kind)));
         // A plan leaves out what no answer depends on; the names must stand all the same.
-        if !can_be_asked(question, &sql, &own, &post).await? {
+        if reads_clean_rows && !can_be_asked(question, &sql, &own, &post).await? {
             for kind in Kind::ALL {
                 if let Some(columns) = own.get_mut(&clean_name(kind)) {
                     columns.extend(kind.clean_schema().fields().iter().map(|field| field.name().clone()));

@@ -20,7 +20,7 @@ use crate::error::{Error, OrFail, Result, on_path};
 use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, list_objects};
 use crate::output::{Printer, Progress};
 use crate::record::Kind;
-use crate::spark::ScheduleArguments;
+use crate::spark::{ScheduleArguments, SparkBatch};
 use crate::sql::{self, Question};
 
 /// Which half of the tables batch writes.
@@ -115,8 +115,7 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
     if arguments.out.is_none() && arguments.format.iter().any(|format| *format != AnswerFormat::Delta) {
         return Err(Error::usage("`--format` needs a folder to write to").hint("name one with `--out DIR`"));
     }
-    let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
-    let questions = sql::questions(folder.map(std::path::Path::new))?;
+    let questions = sql::questions_of(&config)?;
     if let Some(out) = &arguments.out {
         std::fs::create_dir_all(out).map_err(|error| on_path("create", out, error))?;
     }
@@ -138,7 +137,9 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
             if objects.iter().all(|count| *count == 0) {
                 return Err(holds_nothing(&lake, &layout));
             }
-            let mut report = crate::spark::run(&config, &lake.url, &layout.topics_dir, &questions, median, printer).await?;
+            let (lake_url, topics_dir) = (&lake.url, &layout.topics_dir);
+            let batch = SparkBatch { config: &config, lake_url, topics_dir, questions: &questions, median, printer };
+            let mut report = crate::spark::run(&batch).await?;
             for (input, count) in report.inputs.iter_mut().zip(objects) {
                 (input.objects_in_lake, input.objects) = (count, count);
             }

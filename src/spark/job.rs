@@ -1,7 +1,5 @@
 //! What the Spark job is told, as JSON.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::config::{Config, Median, lake_bucket};
@@ -68,8 +66,7 @@ impl Parameters {
         if !lake.starts_with("s3://") {
             return Err(Error::usage(format!("Databricks cannot read `{lake}`")).hint("`lake.url` must be s3://BUCKET"));
         }
-        let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
-        let questions = sql::questions(folder.map(Path::new))?;
+        let questions = sql::questions_of(config)?;
         Ok(Self::new(config, lake, &Layout::of(config).topics_dir, &questions, config.batch.median, answers_url(config, lake)))
     }
 

@@ -17,20 +17,25 @@ use crate::error::Result;
 use crate::output::Printer;
 use crate::sql::Question;
 
+/// What Spark is to run, wherever it does.
+#[derive(Clone, Copy)]
+pub struct SparkBatch<'a> {
+    pub config: &'a Config,
+    pub lake_url: &'a str,
+    /// First folder of the topics in the lake.
+    pub topics_dir: &'a str,
+    pub questions: &'a [Question],
+    pub median: Median,
+    pub printer: &'a Printer,
+}
+
 /// Runs the whole job; answers and counts as the embedded engine gives them.
 ///
 /// # Errors
 /// Spark cannot be started, the job failed, the user stopped it.
-pub async fn run(
-    config: &Config,
-    lake_url: &str,
-    topics_dir: &str,
-    questions: &[Question],
-    median: Median,
-    printer: &Printer,
-) -> Result<BatchReport> {
-    match config.spark.place {
-        SparkPlace::SparkSubmit => submit::run(config, lake_url, topics_dir, questions, median, printer).await,
-        SparkPlace::Databricks => databricks::run(config, lake_url, topics_dir, questions, median, printer).await,
+pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
+    match batch.config.spark.place {
+        SparkPlace::SparkSubmit => submit::run(batch).await,
+        SparkPlace::Databricks => databricks::run(batch).await,
     }
 }

@@ -4,14 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use super::SparkBatch;
 use super::job::{JOB, Parameters};
 use super::results::fetch;
 use crate::batch::{BatchReport, cores};
-use crate::config::{Config, Median};
+use crate::config::Config;
 use crate::error::{Error, OrFail, Result, on_path};
 use crate::files::write_whole;
 use crate::output::Printer;
-use crate::sql::Question;
 
 /// Lines of Spark's log that an error repeats.
 const SHOWN_LINES: usize = 5;
@@ -20,14 +20,8 @@ const SHOWN_LINES: usize = 5;
 ///
 /// # Errors
 /// `spark-submit` cannot be started, the job failed, the user stopped it.
-pub async fn run(
-    config: &Config,
-    lake_url: &str,
-    topics_dir: &str,
-    questions: &[Question],
-    median: Median,
-    printer: &Printer,
-) -> Result<BatchReport> {
+pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
+    let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
     let folder = config.data_dir.join("spark");
     // What an earlier run left must not be taken for this one's.
     if folder.exists() {

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::config::Median;
+use crate::config::{Config, Median};
 use crate::error::{Error, Result, on_path};
 use crate::record::Kind;
 
@@ -43,6 +43,15 @@ const QUESTIONS: [(&str, &str, &str); 10] = [
     question!("median_followers_by_join_year", "7. median follower count of users by year joined, 2015 to 2020"),
     question!("median_followers_by_age_group_and_join_year", "8. the same by age group"),
 ];
+
+/// The eight questions and those of the configuration's folder.
+///
+/// # Errors
+/// As [`questions`].
+pub fn questions_of(config: &Config) -> Result<Vec<Question>> {
+    let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
+    questions(folder.map(Path::new))
+}
 
 /// The eight questions, and those that lie as `.sql` files in the user's folder, by name.
 ///

@@ -20,7 +20,7 @@ pub struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     pub fn new(config: &'a Config, client: aws_sdk_mwaa::Client) -> Self {
-        Self { config, api: AirflowApi::new(client, config.airflow_name()) }
+        Self { config, api: AirflowApi::of(config, client) }
     }
 
     fn path() -> String {

@@ -8,6 +8,7 @@ use backon::{ExponentialBuilder, Retryable};
 use serde_json::Value;
 
 use crate::aws::{Call, code, failed};
+use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// How often a request is made while Airflow is away.
@@ -34,8 +35,9 @@ impl From<Refusal> for Error {
 }
 
 impl AirflowApi {
-    pub fn new(client: aws_sdk_mwaa::Client, environment: String) -> Self {
-        Self { client, environment }
+    /// That of the configuration's environment.
+    pub fn of(config: &Config, client: aws_sdk_mwaa::Client) -> Self {
+        Self { client, environment: config.airflow_name() }
     }
 
     pub async fn get(&self, path: &str, query: Value) -> Result<Value, Refusal> {

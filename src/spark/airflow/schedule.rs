@@ -103,8 +103,8 @@ fn selection() -> Selection {
     Selection { only: RESOURCES.map(String::from).to_vec(), skip: Vec::new() }
 }
 
-async fn airflow(config: &Config) -> AirflowApi {
-    AirflowApi::new(crate::aws::mwaa(&crate::aws::sdk_config(config).await), config.airflow_name())
+async fn mwaa(config: &Config) -> aws_sdk_mwaa::Client {
+    crate::aws::mwaa(&crate::aws::sdk_config(config).await)
 }
 
 /// Puts job, DAG and connection where they belong, turns the DAG on, and shows its runs, or
@@ -119,13 +119,14 @@ pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &
         crate::output::write_out(&rendered_dag(config, &scheduled_folder(&client, config).await?));
         return Ok(());
     }
-    let api = airflow(config).await;
+    let client = mwaa(config).await;
+    let api = AirflowApi::of(config, client.clone());
     let dag = dag_id(config);
     // Asked first: where there is no environment, nothing should be put anywhere.
     api.get("/dags", json!({ "limit": 1 })).await?;
     let provisioning = ProvisionArguments { yes: true, selection: selection(), ..ProvisionArguments::default() };
     let made = provision::provision(config, &provisioning, printer).await?;
-    let connection = Connection::new(config, crate::aws::mwaa(&crate::aws::sdk_config(config).await));
+    let connection = Connection::new(config, client);
     match connection.find().await? {
         // Whether the token is another cannot be seen.
         Some(found) if connection.is_ours(&found) => connection.update().await?,
@@ -179,8 +180,7 @@ async fn turn_on(
     printer.note(format!("started run `{run_id}`"));
     finished(config, api, dag, &run_id, progress).await?;
     let lake = lake_bucket(config);
-    let folder = Some(&config.batch.questions).filter(|folder| !folder.is_empty());
-    let questions = sql::questions(folder.map(std::path::Path::new))?;
+    let questions = sql::questions_of(config)?;
     let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
     let report = fetch(config, &out, &lake, &questions).await?;
     Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
@@ -297,7 +297,7 @@ async fn shown(config: &Config, api: &AirflowApi, dag: &str) -> Result<Scheduled
 /// Something cannot be removed.
 pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     check_target(config)?;
-    let api = airflow(config).await;
+    let api = AirflowApi::of(config, mwaa(config).await);
     let dag = dag_id(config);
     let path = format!("/dags/{dag}");
     // First, so that no run begins while its files go.

@@ -10,13 +10,13 @@ use super::client::Databricks;
 use super::cluster::submission;
 use super::job::{JobFiles, job_folder, remove_job, upload_job};
 use crate::batch::BatchReport;
-use crate::config::{Config, Median};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::{FileLock, keep_json, kept_json};
 use crate::output::{Printer, Progress};
+use crate::spark::SparkBatch;
 use crate::spark::job::{Parameters, answers_url};
 use crate::spark::results::{discard, fetch};
-use crate::sql::Question;
 
 /// A run that was begun: kept before it is submitted, so that the next command finds it
 /// where this one is killed.
@@ -102,14 +102,8 @@ impl Run {
 ///
 /// # Errors
 /// No login; a lake that no cluster can read; the run fails; Ctrl-C, which cancels the run.
-pub async fn run(
-    config: &Config,
-    lake_url: &str,
-    topics_dir: &str,
-    questions: &[Question],
-    median: Median,
-    printer: &Printer,
-) -> Result<BatchReport> {
+pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
+    let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
     if !lake_url.starts_with("s3://") {
         return Err(Error::usage(format!("Databricks cannot read `{lake_url}`, a folder of this machine"))
             .hint("name a bucket with `--lake s3://BUCKET`, or run Spark here: `spark.place = \"spark-submit\"`"));
