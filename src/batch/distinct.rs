@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int32Array, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -165,16 +165,19 @@ impl Known {
     /// # Errors
     /// The table cannot be read.
     pub async fn read(schema: &SchemaRef, numbers: &RoaringBitmap, table: Arc<dyn TableProvider>, key_maker: &KeyMaker) -> Result<Self> {
-        let engine = Engine::new();
-        let wanted: ArrayRef = Arc::new(numbers.iter().map(u32::cast_signed).collect::<Int32Array>());
-        let wanted = RecordBatch::try_from_iter([("ind", wanted)]).or_fail(|| "cannot compare rows")?;
-        engine.register("fresh", wanted.schema(), vec![wanted])?;
-        engine.register_provider("existing", table)?;
-        let query = "SELECT e.* FROM existing e WHERE e.ind IN (SELECT f.ind FROM fresh f)";
-        let mut existing = engine.stream("rows that are there already", query).await?;
         let mut keys = Keys::default();
+        let signed = || numbers.iter().map(u32::cast_signed);
+        let (Some(first), Some(last)) = (signed().min(), signed().max()) else { return Ok(Self { keys }) };
+        let engine = Engine::new();
+        engine.register_provider("existing", table)?;
+        // Files and row groups that hold none of them are left out by what is known of each.
+        let query = format!("SELECT * FROM existing WHERE ind BETWEEN {first} AND {last}");
+        let mut existing = engine.stream("rows that are there already", &query).await?;
         while let Some(batch) = existing.try_next().await.or_fail(|| "cannot read rows that are there already")? {
-            for batch in as_schema(vec![batch], schema)? {
+            let found = batch.column(0).as_primitive::<Int32Type>();
+            let is_wanted: BooleanArray =
+                found.iter().map(|number| Some(number.is_some_and(|number| numbers.contains(number.cast_unsigned())))).collect();
+            for batch in as_schema(vec![kept(batch, &is_wanted)?], schema)? {
                 keys.extend(key_maker.keys(&batch)?.0);
             }
         }
@@ -250,7 +253,7 @@ pub fn distinct_from(schema: &SchemaRef, fresh: Vec<RecordBatch>, existing: &[Re
 mod tests {
     use super::*;
     use crate::record::Kind;
-    use arrow::array::{StringArray, TimestampMicrosecondArray};
+    use arrow::array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray};
 
     /// Users that have a number, and a name or an age.
     fn users(rows: &[(i32, Option<&str>, Option<i32>)]) -> RecordBatch {

@@ -12,9 +12,6 @@ use crate::error::{OrFail, Result};
 use crate::lake::{DeltaLocation, TableWriter};
 use deltalake::DeltaTable;
 
-/// Row numbers that are looked for in the table in one go.
-const NUMBERS_AT_ONCE: u64 = 2_000_000;
-
 /// What a run has seen so far.
 pub struct FreshRows {
     schema: SchemaRef,
@@ -127,7 +124,7 @@ impl FreshRows {
         let mut open = all.iter().peekable();
         // Mostly one round: a lake that is read anew, over a large table, takes more.
         while open.peek().is_some() {
-            let round: RoaringBitmap = open.by_ref().take(usize::try_from(NUMBERS_AT_ONCE).unwrap_or(usize::MAX)).collect();
+            let round: RoaringBitmap = open.by_ref().take(self.limits.numbers_at_once()).collect();
             let known = Known::read(&self.schema, &round, location.provider_of(table).await?, &self.key_maker).await?;
             let mut later = open.peek().map(|_| Spill::create(&self.limits.spill_folder, &self.schema)).transpose()?;
             for batch in suspects.read()? {

@@ -8,10 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
-use bytes::Bytes;
 use deltalake::DeltaTable;
 use deltalake::kernel::Add;
-use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -25,14 +23,17 @@ use super::limits::Limits;
 use super::quality::{self, ColumnQuality};
 use super::rejects::{KindRejects, Rejects};
 use crate::error::{Error, OrFail, Result};
-use crate::lake::{Change, Decoder, DeltaLocation, Lake, RawObject, Reject, Replaces, TableWriter, Taken, read_objects, unpack};
+use crate::lake::{
+    Change, Decoder, DeltaLocation, KEPT_REJECTS, Lake, Layout, Listing, Objects, Portion, Portions, RawObject, Reject, Replaces, Slice,
+    TableWriter, Taken, read_objects, unpack,
+};
 use crate::output::Progress;
 use crate::record::Kind;
 
 /// Property of a table that says which objects it holds.
 const TAKEN: &str = "pinpipe.batch.taken";
-/// Objects in one group at most.
-const GROUP_OBJECTS: usize = 2_048;
+/// Bytes of the rejects that a report names: one may have 64 KiB.
+const KEPT_REJECT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where the rows of a kind go besides memory.
 pub struct Tables<'a> {
@@ -45,6 +46,7 @@ pub struct Tables<'a> {
 /// What is taken, and how.
 pub struct Ingest<'a> {
     pub lake: &'a Lake,
+    pub layout: &'a Layout,
     pub kind: Kind,
     /// `None`: into memory only.
     pub tables: Option<Tables<'a>>,
@@ -54,6 +56,9 @@ pub struct Ingest<'a> {
 
 /// What came of one kind.
 pub struct Ingested {
+    /// Objects of the kind that the lake holds.
+    pub objects_in_lake: u64,
+    /// Those that were read.
     pub objects: u64,
     pub records: u64,
     pub rejected: u64,
@@ -69,15 +74,29 @@ pub struct Ingested {
     pub version: u64,
 }
 
+impl Ingested {
+    fn nothing(kind: Kind, version: u64) -> Self {
+        Self {
+            objects_in_lake: 0,
+            objects: 0,
+            records: 0,
+            rejected: 0,
+            duplicates: 0,
+            new_rows: 0,
+            quality: quality::columns(kind),
+            rejects: Vec::new(),
+            kept: None,
+            version,
+        }
+    }
+}
+
 /// What the property says.
 #[derive(Serialize, Deserialize)]
 struct TakenFrom {
     lake: String,
     objects: Taken,
 }
-
-/// Groups of objects with what is in them.
-type Contents = BoxStream<'static, Result<(Vec<RawObject>, Vec<Bytes>)>>;
 
 /// The table that is written.
 struct Open {
@@ -93,7 +112,8 @@ struct Shared {
     lake: Lake,
     cleaner: Cleaner,
     keys: KeyMaker,
-    groups: tokio::sync::Mutex<Contents>,
+    listing: Listing,
+    portions: tokio::sync::Mutex<Portions>,
     open: Option<Open>,
     state: Mutex<State>,
 }
@@ -103,8 +123,7 @@ struct State {
     fresh: FreshRows,
     keep: Option<Keep>,
     ingested: Ingested,
-    /// Bytes of all objects.
-    bytes: u64,
+    kept_reject_bytes: usize,
 }
 
 impl Shared {
@@ -112,13 +131,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// An object as people know it.
+    fn origin(&self, object: &RawObject) -> String {
+        if self.lake.files.is_some() { format!("/{}", object.path) } else { object.path.to_string() }
+    }
+
     fn writer(&self) -> Result<Option<TableWriter>> {
         self.open.as_ref().map(|open| TableWriter::new(&open.location, &open.table, open.row_group_rows)).transpose()
     }
 }
 
-/// A group of objects, cleaned.
+/// A portion of the lake, cleaned.
 struct Cleaned {
+    /// Objects that are done with.
+    objects: u64,
+    /// As they are stored.
     bytes: u64,
     records: u64,
     batches: Vec<(RecordBatch, RowKeys)>,
@@ -131,22 +158,12 @@ struct Cleaned {
 /// # Errors
 /// The lake cannot be read; the table cannot be written, or was changed by another writer
 /// meanwhile (a transient error). Records that do not fit are set aside instead.
-pub async fn ingest(what: &Ingest<'_>, objects: Vec<RawObject>, keep: Keep) -> Result<Ingested> {
+pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     let kind = what.kind;
-    let mut ingested = Ingested {
-        objects: 0,
-        records: 0,
-        rejected: 0,
-        duplicates: 0,
-        new_rows: 0,
-        quality: quality::columns(kind),
-        rejects: Vec::new(),
-        kept: None,
-        version: 0,
-    };
     let Some(Tables { location, rejects, full }) = &what.tables else {
-        ingested.objects = objects.len() as u64;
-        let (ingested, _, _) = read_all(what, objects, None, RoaringBitmap::new(), Some(keep), ingested).await?;
+        let listing = Listing::after(Taken::default());
+        let objects = listing.fresh(what.lake, what.layout, kind);
+        let (ingested, _, _) = read_all(what, listing, objects, None, RoaringBitmap::new(), Some(keep)).await?;
         return Ok(ingested);
     };
     let table = location.ensure(&kind.clean_schema()).await?;
@@ -155,15 +172,16 @@ pub async fn ingest(what: &Ingest<'_>, objects: Vec<RawObject>, keep: Keep) -> R
     let taken = taken.filter(|taken| taken.lake == what.lake.identity()).map(|taken| taken.objects);
     // A table that was written without noting what it took, or from another lake, is no start to go on from.
     let replaces = *full || taken.is_none();
-    let (objects, after) = taken.filter(|_| !full).unwrap_or_default().plan(objects);
+    let listing = Listing::after(taken.filter(|_| !full).unwrap_or_default());
+    let mut objects = Box::pin(listing.fresh(what.lake, what.layout, kind).peekable());
     let mut known_numbers = RoaringBitmap::new();
-    if !replaces && !objects.is_empty() {
+    if !replaces {
+        if objects.as_mut().peek().await.is_none() {
+            let mut ingested = Ingested::nothing(kind, table.version().unwrap_or_default());
+            ingested.objects_in_lake = listing.objects();
+            return Ok(ingested);
+        }
         known_numbers = numbers(location, &table).await?;
-    }
-    ingested.objects = objects.len() as u64;
-    if objects.is_empty() && !replaces {
-        ingested.version = table.version().unwrap_or_default();
-        return Ok(ingested);
     }
     let open = Open {
         location: (*location).clone(),
@@ -172,11 +190,11 @@ pub async fn ingest(what: &Ingest<'_>, objects: Vec<RawObject>, keep: Keep) -> R
         row_group_rows: what.limits.row_group_rows(),
     };
     let keep = Some(keep).filter(|_| replaces);
-    let (mut ingested, adds, open) = read_all(what, objects, Some(open), known_numbers, keep, ingested).await?;
+    let (mut ingested, adds, open) = read_all(what, listing.clone(), objects.boxed(), Some(open), known_numbers, keep).await?;
     let open = open.ok_or_else(interrupted)?;
     // Before the rows: what is set aside twice is told apart, what is lost is not found again.
     open.rejects.commit().await?;
-    let taken = TakenFrom { lake: what.lake.identity(), objects: after };
+    let taken = TakenFrom { lake: what.lake.identity(), objects: listing.taken() };
     let property = serde_json::to_string(&taken).or_fail(|| "cannot note which objects were taken")?;
     let replaces = if replaces { Replaces::Everything } else { Replaces::Nothing };
     let version = location.commit(&open.table, Change { adds, replaces, property: Some((TAKEN, property)) }).await?;
@@ -192,22 +210,22 @@ fn interrupted() -> Error {
 /// Lets the workers at the objects; what came of them, and the files they wrote.
 async fn read_all(
     what: &Ingest<'_>,
-    objects: Vec<RawObject>,
+    listing: Listing,
+    objects: Objects,
     open: Option<Open>,
     known_numbers: RoaringBitmap,
     keep: Option<Keep>,
-    ingested: Ingested,
 ) -> Result<(Ingested, Vec<Add>, Option<Open>)> {
     let fresh = FreshRows::new(what.kind.clean_schema(), what.limits.clone(), known_numbers);
-    let bytes = objects.iter().map(|object| object.size_bytes).sum();
     let shared = Arc::new(Shared {
         kind: what.kind,
         lake: what.lake.clone(),
         cleaner: Cleaner::new(what.kind).await?,
         keys: fresh.key_maker(),
-        groups: tokio::sync::Mutex::new(read_ahead(what.lake, groups(objects, what.limits.group_bytes()))),
+        listing,
+        portions: tokio::sync::Mutex::new(read_objects(what.lake, objects, what.limits.portion_bytes())),
         open,
-        state: Mutex::new(State { fresh, keep, ingested, bytes }),
+        state: Mutex::new(State { fresh, keep, ingested: Ingested::nothing(what.kind, 0), kept_reject_bytes: 0 }),
     });
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..what.limits.workers() {
@@ -226,62 +244,34 @@ async fn read_all(
     if let Some(writer) = writer {
         adds.extend(writer.finish().await?);
     }
+    ingested.objects_in_lake = shared.listing.objects();
+    ingested.objects = shared.listing.fresh_objects().0;
     ingested.new_rows = fresh.new_rows;
     ingested.duplicates = fresh.duplicates;
     ingested.kept = keep.and_then(Keep::rows);
     Ok((ingested, adds, shared.open))
 }
 
-fn groups(objects: Vec<RawObject>, group_bytes: u64) -> Vec<Vec<RawObject>> {
-    let mut groups: Vec<Vec<RawObject>> = Vec::new();
-    let mut bytes = 0;
-    for object in objects {
-        let size = object.size_bytes;
-        match groups.last_mut() {
-            Some(group) if bytes + size <= group_bytes && group.len() < GROUP_OBJECTS => group.push(object),
-            _ => {
-                bytes = 0;
-                groups.push(vec![object]);
-            }
-        }
-        bytes += size;
-    }
-    groups
-}
-
-/// Groups with their contents, the next ones being read while one is decoded.
-fn read_ahead(lake: &Lake, groups: Vec<Vec<RawObject>>) -> Contents {
-    let lake = lake.clone();
-    let ahead = if lake.files.is_some() { 2 } else { 6 };
-    let read = move |group: Vec<RawObject>| {
-        let lake = lake.clone();
-        // A task of its own goes on while nobody asks.
-        let reading = tokio::spawn(async move { read_objects(&lake, &group).await.map(|contents| (group, contents)) });
-        async move { reading.await.or_fail(|| "reading the lake was interrupted")? }
-    };
-    futures::stream::iter(groups).map(read).buffered(ahead).boxed()
-}
-
-/// Takes group after group; the files it wrote.
+/// Takes portion after portion; the files it wrote.
 async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
     let mut writer = shared.writer()?;
     loop {
-        let next = shared.groups.lock().await.try_next().await?;
-        let Some((group, contents)) = next else { break };
-        let count = group.len() as u64;
+        let next = shared.portions.lock().await.try_next().await?;
+        let Some(portion) = next else { break };
         let own = shared.clone();
-        let cleaned = tokio::task::spawn_blocking(move || clean(&own, &group, contents));
+        let cleaned = tokio::task::spawn_blocking(move || clean(&own, portion));
         let cleaned = cleaned.await.or_fail(|| "reading the lake was interrupted")??;
+        let objects = cleaned.objects;
         if let Some(open) = &shared.open {
             open.rejects.add(&cleaned.rejects).await?;
         }
-        let new = take(&mut shared.state(), cleaned)?;
+        let new = take(&shared, cleaned)?;
         if let Some(writer) = &mut writer {
             for batch in new {
                 writer.write(batch).await?;
             }
         }
-        progress.add(count);
+        progress.add(objects);
     }
     match writer {
         Some(writer) => writer.finish().await,
@@ -289,18 +279,35 @@ async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
     }
 }
 
-/// Decodes and cleans a group: the work that takes a core.
-fn clean(shared: &Shared, group: &[RawObject], contents: Vec<Bytes>) -> Result<Cleaned> {
+/// Decodes and cleans a portion: the work that takes a core.
+fn clean(shared: &Shared, portion: Portion) -> Result<Cleaned> {
     let mut decoder = Decoder::new(shared.kind);
-    let bytes = group.iter().map(|object| object.size_bytes).sum();
-    for (object, bytes) in group.iter().zip(contents) {
-        let origin = object.path.as_ref();
-        let origin = if shared.lake.files.is_some() { format!("/{origin}") } else { origin.to_string() };
-        match unpack(&object.path, bytes) {
-            Ok(records) if object.is_one_record => decoder.record(&origin, 1, &records)?,
-            Ok(records) => decoder.object(&origin, &records)?,
-            Err(error) => decoder.refuse(&origin, format!("broken gzip: {error}")),
+    let (mut objects, mut bytes) = (0, 0);
+    match portion {
+        Portion::Objects(whole) => {
+            for (object, contents) in whole {
+                objects += 1;
+                bytes += object.size_bytes;
+                let origin = shared.origin(&object);
+                if object.is_packed() {
+                    let slices = unpack(&contents);
+                    // Of one record that is damaged there are no lines to take.
+                    let first = if object.is_one_record { slices.len().saturating_sub(1) } else { 0 };
+                    for slice in slices.into_iter().skip(first) {
+                        decode(&mut decoder, &origin, object.is_one_record, slice)?;
+                    }
+                } else {
+                    decode(&mut decoder, &origin, object.is_one_record, Slice::Lines { first_line: 1, text: contents })?;
+                }
+            }
         }
+        Portion::Slice { object, slice } => {
+            if let Slice::Lines { text, .. } = &slice {
+                bytes += text.len() as u64;
+            }
+            decode(&mut decoder, &shared.origin(&object), object.is_one_record, slice)?;
+        }
+        Portion::End => objects += 1,
     }
     let mut quality = quality::columns(shared.kind);
     let mut batches = Vec::new();
@@ -310,22 +317,40 @@ fn clean(shared: &Shared, group: &[RawObject], contents: Vec<Bytes>) -> Result<C
         let keys = shared.keys.keys(&clean)?;
         batches.push((clean, keys));
     }
-    Ok(Cleaned { bytes, records: decoder.records, batches, quality, rejects: decoder.rejects })
+    Ok(Cleaned { objects, bytes, records: decoder.records, batches, quality, rejects: decoder.rejects })
 }
 
-/// Counts a group and tells new rows, which it returns, from repeated ones.
-fn take(state: &mut State, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
+fn decode(decoder: &mut Decoder, origin: &str, is_one_record: bool, slice: Slice) -> Result<()> {
+    match slice {
+        Slice::Lines { first_line, text } if is_one_record => decoder.record(origin, first_line, &text),
+        Slice::Lines { first_line, text } => decoder.lines(origin, first_line, &text),
+        Slice::Refused { line, reason, raw } => {
+            decoder.refuse(origin, line, reason, &raw);
+            Ok(())
+        }
+    }
+}
+
+/// Counts a portion and tells new rows, which it returns, from repeated ones.
+fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
+    let state = &mut *shared.state();
     if state.ingested.records == 0 && cleaned.bytes > 0 {
-        // The first objects tell how many rows there will be.
-        state.fresh.expect(cleaned.records * (state.bytes / cleaned.bytes + 1));
+        // The first portion tells how many rows there will be in what has been listed.
+        let (_, bytes) = shared.listing.fresh_objects();
+        state.fresh.expect(cleaned.records * (bytes / cleaned.bytes + 1));
     }
     state.ingested.records += cleaned.records;
     state.ingested.rejected += cleaned.rejects.len() as u64;
     for (count, more) in state.ingested.quality.iter_mut().zip(&cleaned.quality) {
         count.add(more);
     }
-    let room = crate::lake::KEPT_REJECTS.saturating_sub(state.ingested.rejects.len());
-    state.ingested.rejects.extend(cleaned.rejects.into_iter().take(room));
+    for reject in cleaned.rejects {
+        if state.ingested.rejects.len() == KEPT_REJECTS || state.kept_reject_bytes + reject.raw.len() > KEPT_REJECT_BYTES {
+            break;
+        }
+        state.kept_reject_bytes += reject.raw.len();
+        state.ingested.rejects.push(reject);
+    }
     let mut new = Vec::new();
     for (batch, keys) in cleaned.batches {
         let batch = state.fresh.take(batch, &keys)?;

@@ -8,6 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use tokio::task::JoinHandle;
 
 use super::engine::Engine;
+use super::limits::Limits;
 use crate::config::Median;
 use crate::error::{Error, OrFail, Result};
 use crate::record::Kind;
@@ -19,7 +20,9 @@ pub struct Keep {
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
     rows: u64,
+    bytes: u64,
     most_rows: u64,
+    most_bytes: u64,
     /// Nowhere else will they be.
     is_needed: bool,
     /// There were too many: none are kept.
@@ -27,11 +30,11 @@ pub struct Keep {
 }
 
 impl Keep {
-    pub fn new(kind: Kind, columns: &BTreeSet<String>, most_rows: u64, is_needed: bool) -> Self {
-        let whole = kind.clean_schema();
-        let columns: Vec<usize> = (0..whole.fields().len()).filter(|position| columns.contains(whole.field(*position).name())).collect();
-        let schema = Arc::new(Schema::new(columns.iter().map(|position| whole.field(*position).clone()).collect::<Vec<_>>()));
-        Self { columns, schema, batches: Vec::new(), rows: 0, most_rows, is_needed, is_given_up: false }
+    /// `is_needed`: there is no table that has the rows.
+    pub fn new(kind: Kind, columns: &BTreeSet<String>, limits: &Limits, is_needed: bool) -> Self {
+        let (columns, schema) = part_of(kind, columns);
+        let (most_rows, most_bytes) = (limits.kept_rows(), limits.kept_bytes());
+        Self { columns, schema, batches: Vec::new(), rows: 0, bytes: 0, most_rows, most_bytes, is_needed, is_given_up: false }
     }
 
     /// Keeps what is asked for of these rows.
@@ -42,8 +45,10 @@ impl Keep {
         if self.is_given_up {
             return Ok(());
         }
+        let asked = batch.project(&self.columns).or_fail(|| "cannot keep rows for the questions")?;
         self.rows += batch.num_rows() as u64;
-        if self.rows > self.most_rows {
+        self.bytes += asked.get_array_memory_size() as u64;
+        if self.rows > self.most_rows || self.bytes > self.most_bytes {
             if self.is_needed {
                 return Err(Error::failed("the lake is too large to be answered from memory alone")
                     .hint("leave out `--no-tables`: with tables any lake will do; or allow more with `--memory`"));
@@ -52,7 +57,7 @@ impl Keep {
             self.batches = Vec::new();
             return Ok(());
         }
-        self.batches.push(batch.project(&self.columns).or_fail(|| "cannot keep rows for the questions")?);
+        self.batches.push(asked);
         Ok(())
     }
 
@@ -60,6 +65,14 @@ impl Keep {
     pub fn rows(self) -> Option<KeptRows> {
         (!self.is_given_up).then_some(KeptRows { schema: self.schema, batches: self.batches })
     }
+}
+
+/// Where these columns of a kind stand, and the schema that they make.
+fn part_of(kind: Kind, columns: &BTreeSet<String>) -> (Vec<usize>, SchemaRef) {
+    let whole = kind.clean_schema();
+    let columns: Vec<usize> = (0..whole.fields().len()).filter(|position| columns.contains(whole.field(*position).name())).collect();
+    let schema = Arc::new(Schema::new(columns.iter().map(|position| whole.field(*position).clone()).collect::<Vec<_>>()));
+    (columns, schema)
 }
 
 /// All rows of a kind, in the columns that are asked for.
@@ -146,7 +159,7 @@ async fn can_be_asked(question: &Question, sql: &str, columns: &BTreeMap<String,
     for kind in Kind::ALL {
         let mut own = columns.get(&clean_name(kind)).cloned().unwrap_or_default();
         own.insert("ind".into());
-        engine.register(&clean_name(kind), Keep::new(kind, &own, 0, false).schema, Vec::new())?;
+        engine.register(&clean_name(kind), part_of(kind, &own).1, Vec::new())?;
     }
     Ok(engine.plan(&question.name, sql).await.is_ok())
 }

@@ -10,6 +10,8 @@ const MIB: u64 = 1024 * 1024;
 const OWN_BYTES: u64 = 160 * MIB;
 /// Bytes of a row of a post, its parts and what joins them, while questions are answered.
 const POST_BYTES: u64 = 320;
+/// Bytes that a row number which is looked for takes, while the set of keys grows.
+const NUMBER_BYTES: usize = 64;
 
 /// The shares of a run's memory.
 #[derive(Debug, Clone)]
@@ -51,8 +53,8 @@ impl Limits {
         super::cores().min(as_usize(self.bytes / (96 * MIB))).max(1)
     }
 
-    /// Raw bytes of the objects that are read and decoded together.
-    pub fn group_bytes(&self) -> u64 {
+    /// Raw bytes that are read and decoded together: of many small objects, or of a part of a large one.
+    pub fn portion_bytes(&self) -> u64 {
         if self.is_tight() { (self.bytes / 256).clamp(MIB, 8 * MIB) } else { 8 * MIB }
     }
 
@@ -66,9 +68,19 @@ impl Limits {
         as_usize(self.bytes / 8)
     }
 
+    /// Row numbers that are looked for in a table in one go: those rows' keys are held.
+    pub fn numbers_at_once(&self) -> usize {
+        (self.keys_bytes() / NUMBER_BYTES).clamp(1000, 2_000_000)
+    }
+
     /// Rows of a kind that stay in memory for the questions; more of them are read back from the tables.
     pub fn kept_rows(&self) -> u64 {
         self.bytes / 2 / POST_BYTES
+    }
+
+    /// Bytes of a kind's rows that do, where those are wide.
+    pub fn kept_bytes(&self) -> u64 {
+        self.bytes / 8
     }
 
     /// What sorting, joining and grouping may take where they must go without the rest.
@@ -108,6 +120,8 @@ mod tests {
             // While reading: the keys of three kinds or of one; while answering: the rows that are kept, or the queries.
             let keys = limits.keys_bytes() as u64 * if limits.is_tight() { 1 } else { 3 };
             assert!(keys < limits.bytes / 2, "{mib} MiB");
+            // Wide rows of three kinds, and where they are grouped and sorted.
+            assert!(limits.kept_bytes() * 3 <= limits.bytes / 2, "{mib} MiB");
             assert!(limits.kept_rows() * POST_BYTES <= limits.bytes / 2 && limits.query_bytes() as u64 <= limits.bytes / 2, "{mib} MiB");
         }
     }

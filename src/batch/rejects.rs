@@ -1,11 +1,13 @@
 //! The table of records that did not fit: where they stand, why, and what they say.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use deltalake::DeltaTable;
+use futures::TryStreamExt;
 use tokio::sync::Mutex;
 
 use super::HALF;
@@ -41,9 +43,27 @@ pub struct KindRejects {
 
 struct Open {
     writer: Option<TableWriter>,
-    /// Object and line of what the table holds already.
-    /// `None`: it holds none, and each object is read once.
-    known: Option<HashSet<(String, i64)>>,
+    /// What the table holds already. `None`: it holds none, and each object is read once.
+    known: Option<Places>,
+}
+
+/// Objects and lines, 16 bytes each however long their names are: two of them would have to
+/// share 128 bits, under seeds that each run draws anew.
+struct Places {
+    seeds: [RandomState; 2],
+    known: HashSet<(u64, u64)>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { seeds: [RandomState::new(), RandomState::new()], known: HashSet::new() }
+    }
+
+    /// Notes a place; whether it was not known before.
+    fn insert(&mut self, object: &str, line: i64) -> bool {
+        let [first, second] = &self.seeds;
+        self.known.insert((first.hash_one((object, line)), second.hash_one((object, line))))
+    }
 }
 
 /// The table's name.
@@ -96,7 +116,7 @@ impl KindRejects {
         }
         let mut open = self.open.lock().await;
         let new: Vec<&Reject> = match &mut open.known {
-            Some(known) => rejects.iter().filter(|reject| known.insert((reject.origin.clone(), reject.line.cast_signed()))).collect(),
+            Some(known) => rejects.iter().filter(|reject| known.insert(&reject.origin, reject.line.cast_signed())).collect(),
             None => rejects.iter().collect(),
         };
         let Some(writer) = open.writer.as_mut().filter(|_| !new.is_empty()) else { return Ok(()) };
@@ -128,17 +148,21 @@ impl KindRejects {
     }
 }
 
-async fn known(location: &DeltaLocation, table: &DeltaTable, kind: Kind) -> Result<HashSet<(String, i64)>> {
+async fn known(location: &DeltaLocation, table: &DeltaTable, kind: Kind) -> Result<Places> {
+    let failed = || "cannot read the rejects there are";
     let engine = Engine::new();
     engine.register_provider("rejects", location.provider_of(table).await?)?;
     let query = format!("SELECT object, line FROM rejects WHERE kind = '{}'", kind.name());
-    let (_, batches) = engine.query("the rejects there are", &query).await?;
-    let places = schema().project(&[1, 2]).or_fail(|| "cannot read the rejects there are")?;
-    let batches = as_schema(batches, &Arc::new(places))?;
-    let mut known = HashSet::new();
-    for batch in batches {
-        let lines = batch.column(1).as_primitive::<Int64Type>();
-        known.extend(batch.column(0).as_string::<i32>().iter().flatten().map(String::from).zip(lines.iter().flatten()));
+    let mut batches = engine.stream("the rejects there are", &query).await?;
+    let columns = Arc::new(schema().project(&[1, 2]).or_fail(failed)?);
+    let mut places = Places::new();
+    while let Some(batch) = batches.try_next().await.or_fail(failed)? {
+        for batch in as_schema(vec![batch], &columns)? {
+            let lines = batch.column(1).as_primitive::<Int64Type>();
+            for (object, line) in batch.column(0).as_string::<i32>().iter().flatten().zip(lines.iter().flatten()) {
+                places.insert(object, line);
+            }
+        }
     }
-    Ok(known)
+    Ok(places)
 }

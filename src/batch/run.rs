@@ -17,7 +17,7 @@ use super::report::{BatchReport, KindCounts};
 use super::spill::SpillFolder;
 use crate::config::{AnswerFormat, BatchEngine, Config, Median, SparkPlace, lake_bucket};
 use crate::error::{Error, OrFail, Result, on_path};
-use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, list_objects};
+use crate::lake::{AsOf, DeltaLocation, Lake, Layout, Maintained, count_objects};
 use crate::output::{Printer, Progress};
 use crate::record::Kind;
 use crate::spark::{ScheduleArguments, SparkBatch};
@@ -132,7 +132,7 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
             // Looked at first: Spark takes half a minute to say that there is nothing.
             let mut objects = Vec::new();
             for kind in Kind::ALL {
-                objects.push(list_objects(&lake, &layout, kind).await?.len() as u64);
+                objects.push(count_objects(&lake, &layout, kind).await?);
             }
             if objects.iter().all(|count| *count == 0) {
                 return Err(holds_nothing(&lake, &layout));
@@ -303,7 +303,7 @@ async fn read_lake(
         [pin, geo, user]
     };
     tracing::debug!("read the lake");
-    for (kind, (objects_in_lake, taken)) in Kind::ALL.into_iter().zip(taken) {
+    for (kind, taken) in Kind::ALL.into_iter().zip(taken) {
         let location = places.as_ref().and_then(|places| places.locations.get(&kind));
         let rows = match (taken.kept, location) {
             (Some(kept), _) => {
@@ -319,7 +319,7 @@ async fn read_lake(
         };
         let table = location.map_or_else(|| "(none written)".into(), |location| location.name.clone());
         report.inputs.push(KindCounts {
-            objects_in_lake,
+            objects_in_lake: taken.objects_in_lake,
             objects: taken.objects,
             records: taken.records,
             rejects: taken.rejected,
@@ -360,25 +360,23 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Takes a kind's objects, again where another writer came between; how many there are,
-    /// and what came of them.
-    async fn kind(&self, kind: Kind) -> Result<(u64, Ingested)> {
-        let objects = list_objects(self.lake, self.layout, kind).await?;
+    /// Takes a kind's objects, again where another writer came between.
+    async fn kind(&self, kind: Kind) -> Result<Ingested> {
         let asked = self.asked.columns().await?;
         let tables = || {
             let places = self.places?;
             Some(Tables { location: places.locations.get(&kind)?, rejects: &places.rejects, full: self.full })
         };
-        let what = Ingest { lake: self.lake, kind, tables: tables(), limits: self.limits, progress: self.progress };
+        let what = Ingest { lake: self.lake, layout: self.layout, kind, tables: tables(), limits: self.limits, progress: self.progress };
         let mut attempt = 1;
         loop {
-            let keep = Keep::new(kind, &asked[&kind], self.limits.kept_rows(), self.places.is_none());
-            match ingest(&what, objects.clone(), keep).await {
+            let keep = Keep::new(kind, &asked[&kind], self.limits, self.places.is_none());
+            match ingest(&what, keep).await {
                 Err(error) if error.is_transient() && attempt < ATTEMPTS => {
                     tracing::info!(%error, attempt, "taking the objects again");
                     attempt += 1;
                 }
-                done => return done.map(|taken| (objects.len() as u64, taken)),
+                done => return done,
             }
         }
     }

@@ -142,9 +142,9 @@ async fn lake(config: &Config) -> Result<String> {
     let layout = crate::lake::Layout::of(config);
     let mut objects = 0;
     for kind in crate::record::Kind::ALL {
-        objects += crate::lake::list_objects(&lake, &layout, kind).await?.len();
+        objects += crate::lake::count_objects(&lake, &layout, kind).await?;
     }
-    Ok(format!("{url}: {} objects", thousands(objects as u64)))
+    Ok(format!("{url}: {} objects", thousands(objects)))
 }
 
 async fn tables(config: &Config) -> Result<String> {

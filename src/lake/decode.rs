@@ -12,6 +12,10 @@ use crate::record::Kind;
 pub const KEPT_REJECTS: usize = 1_000;
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8_192;
+/// A record has this many bytes at most: sixteen times what Kafka takes unless it is told to take more.
+pub const MOST_RECORD_BYTES: usize = 16 * 1024 * 1024;
+/// Why one that has more is set aside.
+pub const TOO_LONG: &str = "longer than 16 MiB";
 /// Bytes of a record that does not fit which are kept.
 const KEPT_BYTES: usize = 64 * 1024;
 
@@ -52,23 +56,24 @@ impl Decoder {
         }
     }
 
-    /// Takes every line of an object; blank lines do not count.
-    pub fn object(&mut self, origin: &str, bytes: &[u8]) -> Result<()> {
+    /// Takes every line of an object, or of the part of it that begins with this line; blank
+    /// lines do not count.
+    pub fn lines(&mut self, origin: &str, first_line: u64, bytes: &[u8]) -> Result<()> {
         // Checked once for all lines: that is much faster than string by string.
         let text = simdutf8::basic::from_utf8(bytes).ok();
         let mut start = 0;
-        let mut number = 0;
+        let mut number = first_line;
         while start < bytes.len() {
             let end = memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length);
-            number += 1;
             let line = &bytes[start..end];
             if !line.trim_ascii().is_empty() {
                 match text.map_or_else(|| std::str::from_utf8(line).ok(), |text| text.get(start..end)) {
                     Some(line) => self.text(origin, number, line)?,
-                    None => self.set_aside(origin, number, "broken JSON: not UTF-8".into(), line),
+                    None => self.refuse(origin, number, "broken JSON: not UTF-8".into(), line),
                 }
             }
             start = end + 1;
+            number += 1;
         }
         Ok(())
     }
@@ -78,32 +83,29 @@ impl Decoder {
         match std::str::from_utf8(json) {
             Ok(text) => self.text(origin, line, text),
             Err(_) => {
-                self.set_aside(origin, line, "broken JSON: not UTF-8".into(), json);
+                self.refuse(origin, line, "broken JSON: not UTF-8".into(), json);
                 Ok(())
             }
         }
     }
 
-    /// Sets a whole object aside that could not even be unpacked.
-    pub fn refuse(&mut self, origin: &str, reason: String) {
-        self.set_aside(origin, 0, reason, b"");
-    }
-
     fn text(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
-        match append(self.kind, text, &mut self.builders) {
+        let appended = if text.len() > MOST_RECORD_BYTES { Err(TOO_LONG.into()) } else { append(self.kind, text, &mut self.builders) };
+        match appended {
             Ok(()) => {
                 self.records += 1;
                 self.rows += 1;
                 if self.rows == BATCH_ROWS { self.flush() } else { Ok(()) }
             }
             Err(reason) => {
-                self.set_aside(origin, line, reason, text.as_bytes());
+                self.refuse(origin, line, reason, text.as_bytes());
                 Ok(())
             }
         }
     }
 
-    fn set_aside(&mut self, origin: &str, line: u64, reason: String, raw: &[u8]) {
+    /// Sets aside what is no record, or could not even be unpacked.
+    pub fn refuse(&mut self, origin: &str, line: u64, reason: String, raw: &[u8]) {
         self.records += 1;
         let raw = String::from_utf8_lossy(&raw[..raw.len().min(KEPT_BYTES)]).into_owned();
         self.rejects.push(Reject { origin: origin.to_string(), line, reason, raw });
@@ -135,7 +137,7 @@ mod tests {
         let mut decoder = Decoder::new(Kind::Geo);
         let object = b"{\"ind\":1,\"timestamp\":\"2022-05-27 11:30:59\",\"latitude\":1.5,\"longitude\":-2,\"country\":\"Peru\"}\n\
             {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":3000000000}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n";
-        decoder.object("a.json", object).expect("decodes");
+        decoder.lines("a.json", 1, object).expect("decodes");
         let rows: usize = decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
         assert_eq!((decoder.records, rows), (7, 2));
         let found: Vec<(u64, &str)> = decoder.rejects.iter().map(|reject| (reject.line, reject.reason.as_str())).collect();
@@ -155,7 +157,7 @@ mod tests {
     fn a_line_that_is_no_text_spoils_no_other() {
         let mut decoder = Decoder::new(Kind::Geo);
         decoder
-            .object("a.json", b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}")
+            .lines("a.json", 1, b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}")
             .expect("decodes");
         let rows: usize = decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
         assert_eq!((rows, decoder.rejects.len(), decoder.rejects[0].line), (2, 1, 2));

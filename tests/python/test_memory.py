@@ -1,6 +1,8 @@
 """`batch --memory`: a lake that does not fit is answered the same, and nothing is left on the disk."""
 
+import gzip
 import json
+import os
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ MOST_KIB = 512_000_000 // 1024
 
 
 def write(folder, first, last, objects=8):
-    """Posts with short texts: many rows in few bytes. Every hundredth comes twice."""
+    """Posts with short texts: many rows in few bytes. Every hundredth comes twice; users are packed."""
     step = (last - first) // objects
     for number in range(objects):
         rows = range(first + number * step, first + (number + 1) * step)
@@ -25,7 +27,11 @@ def write(folder, first, last, objects=8):
         for kind, lines in texts.items():
             where = folder / "topics" / f"local.{kind}" / "partition=0"
             where.mkdir(parents=True, exist_ok=True)
-            (where / f"local.{kind}+0+{rows[0]:010d}.json").write_text("\n".join(lines) + "\n")
+            name, text = f"local.{kind}+0+{rows[0]:010d}.json", "\n".join(lines) + "\n"
+            if kind == "user":
+                (where / f"{name}.gz").write_bytes(gzip.compress(text.encode(), 1))
+            else:
+                (where / name).write_text(text)
 
 
 # A process begins with the peak of the one that started it, and pytest is large: a small one stands between.
@@ -47,7 +53,8 @@ def counts(report):
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
     folder = tmp_path_factory.mktemp("memory")
-    write(folder / "lake", 0, POSTS)
+    # Two objects of a kind: each is many times what is read at once.
+    write(folder / "lake", 0, POSTS, objects=2)
     return folder
 
 
@@ -67,12 +74,59 @@ def test_a_lake_that_does_not_fit_is_answered_the_same_within_its_memory(lake):
     # More than fits comes again, and some that is new: what the table has is told from it.
     (lake / "more").mkdir()
     more = lake / "lake/topics"
-    for path in sorted(more.rglob("*.json")):
+    for path in sorted(more.rglob("*.json*")):
         path.rename(path.with_name(path.name.replace("+0+0", "+0+1")))
     write(lake / "lake", POSTS, POSTS + 8_000)
     again, peak_kib = batch(lake / "tight", "--memory", "512MB")
     assert [i["new_rows"] for i in again["inputs"]] == [8_000] * 3 and [i["rows"] for i in again["inputs"]] == [POSTS + 8_000] * 3
     assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+
+
+def test_lines_of_an_object_that_is_read_in_parts_are_counted_on(pinpipe):
+    lines = [f'{{"ind": {i}, "country": "{"x" * 900}"}}' for i in range(1, 30_001)]
+    lines[22_221] = '{"ind": "none"}'
+    lines[28_887] = "x" * 17_000_000
+    where = pinpipe.folder / "lake/topics/local.geo/partition=0"
+    where.mkdir(parents=True)
+    text = "\n".join(lines).encode()
+    (where / "local.geo+0+0000000000.json").write_bytes(text)
+    packed = gzip.compress(text, 1)
+    (where / "local.geo+0+0000030000.json.gz").write_bytes(packed)
+    (where / "local.geo+0+0000060000.json.gz").write_bytes(packed[:len(packed) // 2])
+    report = pinpipe.json("batch", "--lake", "lake")
+    geo = next(i for i in report["inputs"] if i["kind"] == "geo")
+    found = sorted((reject["origin"].rpartition("+")[2], reject["line"], reject["reason"]) for reject in report["rejects"])
+    whole = [(22_222, "`ind` does not fit its column"), (28_888, "longer than 16 MiB")]
+    assert found[:4] == [(name, line, reason) for name in ("0000000000.json", "0000030000.json.gz") for line, reason in whole]
+    # Half of the packed bytes: what comes before the damage is taken.
+    *before, (name, line, reason) = found[4:]
+    assert name == "0000060000.json.gz" and line > 10_000 and reason.startswith("broken gzip"), found[4:]
+    assert before == [(name, at, reason) for at, reason in whole if at < line]
+    assert geo["rows"] == 29_998 and geo["objects"] == 3 and geo["records"] == 2 * 30_000 + line, geo
+    assert report["quality"], "counted over all parts"
+
+
+def test_the_list_of_objects_takes_no_memory(pinpipe):
+    """The same few records in many objects: each is a further name of a file that is there."""
+    def grow(first, last):
+        for number in range(first, last):
+            where = pinpipe.folder / f"lake/topics/local.geo/country=of a long name that tells little {number // 30_000:04d}"
+            source = where / "local.geo+0+0000000000.json"
+            if not source.exists():
+                where.mkdir(parents=True, exist_ok=True)
+                source.write_text(f'{{"ind": {number}, "country": "Chad"}}\n')
+            os.link(source, where / f"local.geo+0+{number + 1:010d}.json")
+
+    (pinpipe.folder / "at").mkdir()
+    grow(0, 60_000)
+    few, few_kib = batch(pinpipe.folder / "at", "--memory", "512MB")
+    grow(60_000, 300_000)
+    (pinpipe.folder / "again").mkdir()
+    many, many_kib = batch(pinpipe.folder / "again", "--memory", "512MB")
+    geo = [next(i for i in report["inputs"] if i["kind"] == "geo") for report in (few, many)]
+    assert [(i["objects"], i["rows"]) for i in geo] == [(60_002, 2), (300_010, 10)]
+    # A list of them takes 600 bytes each: 240,000 more would take 140 MiB.
+    assert many_kib - few_kib < 30_000, f"{few_kib} KiB, then {many_kib} KiB"
 
 
 def test_without_tables_the_answers_are_the_same_and_nothing_is_written(pinpipe):

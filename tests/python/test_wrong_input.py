@@ -161,6 +161,9 @@ def test_a_damaged_file_of_the_stack_is_named_with_what_to_do(provisioned, kept)
     if kept == "api.json":
         store = provisioned.pinpipe.data / "kinesis.db"
         whole = store.read_bytes()
+        # What SQLite has set down beside it could stand in for it.
+        for beside in store.parent.glob("kinesis.db-*"):
+            beside.unlink()
         store.write_bytes(b"no database" * 1000)
         done = provisioned.pinpipe.run("local", "--any-port", code=1)
         assert "cannot open the Kinesis store" in done.stderr and "hint:" in done.stderr

@@ -89,19 +89,25 @@ impl Api {
         checksum::short(&text)
     }
 
-    /// The definition that the stage serves, by its deployment's description.
-    async fn deployed(&self, api: &str) -> Result<Option<String>> {
+    /// The stage, where there is one.
+    async fn stage(&self, api: &str) -> Result<Option<Served>> {
         let stage = self.account.api.get_stage().rest_api_id(api).stage_name(&self.account.config.api.stage).send().await;
         let stage = match stage {
             Err(error) if code(&error) == "NotFoundException" => return Ok(None),
             stage => stage.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?,
         };
+        let tags = stage.tags().cloned().unwrap_or_default();
+        let tag_problems = self.account.tag_differences(KEY, super::plugin::pairs(&tags));
         let deployment = stage.deployment_id().unwrap_or_default();
         match self.account.api.get_deployment().rest_api_id(api).deployment_id(deployment).send().await {
-            Ok(found) => Ok(found.description().map(String::from)),
-            Err(error) if code(&error) == "NotFoundException" => Ok(None),
+            Ok(found) => Ok(Some(Served { checksum: found.description().map(String::from), tag_problems })),
+            Err(error) if code(&error) == "NotFoundException" => Ok(Some(Served { checksum: None, tag_problems })),
             Err(error) => Err(failed(Call("apigateway:GET", &self.what()), &error)),
         }
+    }
+
+    fn stage_path(&self, api: &str) -> String {
+        format!("/restapis/{api}/stages/{}", self.account.config.api.stage)
     }
 
     /// Where the API is called.
@@ -216,6 +222,13 @@ impl Api {
     }
 }
 
+/// What a stage serves.
+struct Served {
+    /// Of the definition, by the deployment's description.
+    checksum: Option<String>,
+    tag_problems: Vec<String>,
+}
+
 #[async_trait(?Send)]
 impl Resource for Api {
     fn key(&self) -> String {
@@ -250,12 +263,15 @@ impl Resource for Api {
         if let Some(old) = self.old_stage().await {
             problems.push(format!("the stage `{old}` is not asked for any more"));
         }
-        let deployed = self.deployed(api).await?;
-        if deployed.as_deref() != Some(&Self::checksum(&routes)) {
-            problems.push(match deployed {
-                Some(_) => format!("the stage `{}` serves another definition", self.account.config.api.stage),
-                None => format!("it is not deployed to the stage `{}`", self.account.config.api.stage),
-            });
+        let stage = &self.account.config.api.stage;
+        match self.stage(api).await? {
+            None => problems.push(format!("it is not deployed to the stage `{stage}`")),
+            Some(served) => {
+                if served.checksum.as_deref() != Some(&Self::checksum(&routes)) {
+                    problems.push(format!("the stage `{stage}` serves another definition"));
+                }
+                problems.extend(served.tag_problems.into_iter().map(|problem| format!("stage `{stage}`: {problem}")));
+            }
         }
         Ok(Reading::compared(problems, self.url(api)))
     }
@@ -293,10 +309,14 @@ impl Resource for Api {
             }
         }
         let checksum = Self::checksum(&routes);
-        if self.deployed(api).await?.as_deref() != Some(&checksum) {
+        let served = self.stage(api).await?;
+        if served.as_ref().and_then(|served| served.checksum.as_deref()) != Some(&checksum) {
             let stage = &self.account.config.api.stage;
             let deployed = self.account.api.create_deployment().rest_api_id(api).stage_name(stage).description(checksum).send().await;
             deployed.map_err(|error| failed(Call("apigateway:POST", &self.what()), &error))?;
+        }
+        if served.is_none_or(|served| !served.tag_problems.is_empty()) {
+            put_tags(&self.account, KEY, &self.stage_path(api)).await?;
         }
         if let Some(old) = self.old_stage().await {
             self.remove_stage(api, &old).await?;

@@ -1,0 +1,201 @@
+//! Reading raw objects: many small ones together, large ones slice by slice.
+
+use std::future::Future;
+use std::io::Read;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use tokio::sync::mpsc;
+
+use super::Lake;
+use super::decode::MOST_RECORD_BYTES;
+use super::objects::{Objects, RawObject};
+use super::slices::{Slice, Slicer};
+use super::store::failure;
+use crate::error::{Error, OrFail, Result, on_path};
+
+/// Objects of one group that are read at a time from S3.
+const CONCURRENT_READS: usize = 16;
+/// Objects in one group at most.
+const GROUP_OBJECTS: usize = 2_048;
+/// Bytes of a large file that are read at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// What packed JSON mostly unpacks to, times its size.
+const PACKED_TIMES: u64 = 8;
+
+/// What is decoded in one go.
+pub enum Portion {
+    /// Whole objects, as they are stored.
+    Objects(Vec<(RawObject, Bytes)>),
+    /// A part of one that is large, unpacked.
+    Slice { object: RawObject, slice: Slice },
+    /// The last slice of an object has been handed out.
+    End,
+}
+
+/// What is decoded, as it is read.
+pub type Portions = BoxStream<'static, Result<Portion>>;
+
+impl RawObject {
+    /// Its records are packed by gzip.
+    pub fn is_packed(&self) -> bool {
+        self.path.as_ref().ends_with(".gz")
+    }
+
+    /// About how long its records are.
+    fn unpacked_bytes(&self) -> u64 {
+        if self.is_packed() { self.size_bytes.saturating_mul(PACKED_TIMES) } else { self.size_bytes }
+    }
+}
+
+/// Reads objects while they are being listed, and ahead of who decodes them: portions of
+/// about so many bytes.
+pub fn read_objects(lake: &Lake, objects: Objects, portion_bytes: u64) -> Portions {
+    let lake = lake.clone();
+    let ahead = if lake.files.is_some() { 2 } else { 6 };
+    let read = move |group: Result<Vec<RawObject>>| {
+        let lake = lake.clone();
+        // A task of its own goes on while nobody asks.
+        let reading = group.map(|group| tokio::spawn(read_group(lake, group, portion_bytes)));
+        async move { reading?.await.or_fail(interrupted)? }
+    };
+    groups(objects, portion_bytes).map(read).buffered(ahead).try_flatten().boxed()
+}
+
+fn interrupted() -> &'static str {
+    "reading the lake was interrupted"
+}
+
+/// Small objects that lie beside each other are joined; a large one stays alone.
+fn groups(objects: Objects, portion_bytes: u64) -> BoxStream<'static, Result<Vec<RawObject>>> {
+    let next_group = move |mut objects: std::pin::Pin<Box<stream::Peekable<Objects>>>| async move {
+        let mut group: Vec<RawObject> = Vec::new();
+        let mut bytes = 0;
+        while let Some(Ok(next)) = objects.as_mut().peek().await {
+            if !group.is_empty() && (bytes + next.unpacked_bytes() > portion_bytes || group.len() == GROUP_OBJECTS) {
+                break;
+            }
+            bytes += next.unpacked_bytes();
+            group.extend(objects.try_next().await?);
+        }
+        if group.is_empty() {
+            // The end, or what is wrong.
+            objects.try_next().await?;
+            return Ok(None);
+        }
+        Ok(Some((group, objects)))
+    };
+    stream::try_unfold(Box::pin(objects.peekable()), next_group).boxed()
+}
+
+async fn read_group(lake: Lake, group: Vec<RawObject>, portion_bytes: u64) -> Result<Portions> {
+    match &group[..] {
+        [object] if object.is_one_record && object.unpacked_bytes() > MOST_RECORD_BYTES as u64 => {
+            let slice = Slice::Refused { line: 1, reason: super::decode::TOO_LONG.into(), raw: Bytes::new() };
+            let portions = [Portion::Slice { object: object.clone(), slice }, Portion::End];
+            Ok(stream::iter(portions.map(Ok)).boxed())
+        }
+        [object] if !object.is_one_record && object.unpacked_bytes() > portion_bytes => {
+            read_large(lake, object.clone(), portion_bytes).await
+        }
+        _ => {
+            let contents = read_whole(&lake, &group).await?;
+            let portion = Portion::Objects(group.into_iter().zip(contents).collect());
+            Ok(stream::iter([Ok(portion)]).boxed())
+        }
+    }
+}
+
+/// The contents of objects, in their order.
+async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
+    if let Some(files) = &lake.files {
+        // One trip to a thread that may block for the whole group, not two for each object.
+        let paths = objects.iter().map(|object| files.path_to_filesystem(&object.path));
+        let paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().or_fail(|| format!("cannot read the lake `{}`", lake.url))?;
+        let read = tokio::task::spawn_blocking(move || {
+            let contents = paths.iter().map(|path| std::fs::read(path).map(Bytes::from).map_err(|error| on_path("read", path, error)));
+            contents.collect::<Result<Vec<_>>>()
+        });
+        return read.await.or_fail(interrupted)?;
+    }
+    let read = |object: RawObject| async move {
+        let got = lake.store.get(&object.path).await.map_err(|error| cannot_read(lake, &object.path, error))?;
+        got.bytes().await.map_err(|error| cannot_read(lake, &object.path, error))
+    };
+    stream::iter(objects.to_vec()).map(read).buffered(CONCURRENT_READS).try_collect().await
+}
+
+fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
+    failure(format!("cannot read `{path}` of the lake `{}`", lake.url), error)
+}
+
+/// Slices of one object, read while others are decoded.
+async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<Portions> {
+    let slicer = Slicer::new(object.is_packed(), usize::try_from(slice_bytes).unwrap_or(usize::MAX));
+    let (slices, received) = mpsc::channel(1);
+    let path = object.path.clone();
+    let Some(files) = &lake.files else {
+        let got = lake.store.get(&path).await.map_err(|error| cannot_read(&lake, &path, error))?;
+        let reading = tokio::spawn(async move {
+            let chunks = got.into_stream().map_err(|error| cannot_read(&lake, &path, error));
+            slice_chunks(chunks, slicer, &slices).await
+        });
+        return Ok(handed_out(object, received, reading));
+    };
+    let path = files.path_to_filesystem(&path).or_fail(|| format!("cannot read the lake `{}`", lake.url))?;
+    let mut file = std::fs::File::open(&path).map_err(|error| on_path("read", &path, error))?;
+    let reading = tokio::task::spawn_blocking(move || {
+        let chunks = std::iter::from_fn(move || {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            match file.read(&mut chunk) {
+                Ok(0) => None,
+                Ok(bytes) => {
+                    chunk.truncate(bytes);
+                    Some(Ok(Bytes::from(chunk)))
+                }
+                Err(error) => Some(Err(on_path("read", &path, error))),
+            }
+        });
+        // On a thread that may block.
+        futures::executor::block_on(slice_chunks(stream::iter(chunks), slicer, &slices))
+    });
+    Ok(handed_out(object, received, reading))
+}
+
+/// Cuts what comes until it ends, or nobody wants more.
+async fn slice_chunks(chunks: impl futures::Stream<Item = Result<Bytes>>, mut slicer: Slicer, slices: &mpsc::Sender<Slice>) -> Result<()> {
+    let mut chunks = std::pin::pin!(chunks);
+    while let Some(chunk) = chunks.try_next().await? {
+        for slice in slicer.push(&chunk) {
+            if slices.send(slice).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    for slice in slicer.finish() {
+        // Whoever does not want it has ended.
+        let _ = slices.send(slice).await;
+    }
+    Ok(())
+}
+
+/// The slices, and after the last one whether reading ended well.
+fn handed_out(
+    object: RawObject,
+    received: mpsc::Receiver<Slice>,
+    reading: impl Future<Output = Result<Result<()>, tokio::task::JoinError>> + Send + 'static,
+) -> Portions {
+    let slices = stream::unfold(received, move |mut received| {
+        let object = object.clone();
+        async move { received.recv().await.map(|slice| (Ok(Portion::Slice { object, slice }), received)) }
+    });
+    let end = stream::once(async move {
+        reading.await.or_fail(interrupted)??;
+        Ok(Portion::End)
+    });
+    slices.chain(end).boxed()
+}
