@@ -106,6 +106,12 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
             confirm(arguments.yes, &question)
         })?;
     }
+    if let Some(account) = &stack.account {
+        // Of what is made anew, what holds records got this far only with `--allow-recreate`.
+        let is_anew = |position: &usize| readings[*position].as_ref().is_some_and(|reading| reading.action == Action::Recreate);
+        let anew = (0..chosen.len()).filter(|position| chosen[*position]).filter(is_anew);
+        account.may_lose_data.borrow_mut().extend(anew.map(|position| stack.graph.resources[position].key()));
+    }
     let done = carry_out(stack, printer, &chosen, &readings, permission).await?;
     Ok(report(stack, &prices, true, &chosen, &done))
 }
@@ -169,7 +175,7 @@ async fn carry_out(
                 if action != Action::Keep {
                     let action = if is_fallen { Action::Recreate } else { action };
                     changed.borrow_mut().insert(position);
-                    say_done(printer, stack, resource, action, began);
+                    say_done(printer, stack, resource, &resource.name(), action, began);
                     reading.reasons = why;
                     reading.action = action;
                 }
@@ -194,9 +200,9 @@ async fn remove_first(stack: &Stack, printer: &Printer, chosen: &[bool], reading
         .walk(Order::Dependents, stack.at_once, |position, resource| {
             async move {
                 if goes.contains(&position) {
-                    let began = Instant::now();
+                    let (began, name) = (Instant::now(), stack.made_under(resource).await);
                     remove(stack.account.as_deref(), resource).await?;
-                    say_done(printer, stack, resource, Action::Delete, began);
+                    say_done(printer, stack, resource, &name, Action::Delete, began);
                 }
                 Ok(())
             }
@@ -207,11 +213,11 @@ async fn remove_first(stack: &Stack, printer: &Printer, chosen: &[bool], reading
     Ok(positions)
 }
 
-fn say_done(printer: &Printer, stack: &Stack, resource: &dyn Resource, action: Action, began: Instant) {
+fn say_done(printer: &Printer, stack: &Stack, resource: &dyn Resource, name: &str, action: Action, began: Instant) {
     if stack.account.is_none() {
         return;
     }
     let done = action_text(action, true);
-    let text = format!("{done} {} {} in {:.1} s", resource.kind(), resource.name(), began.elapsed().as_secs_f64());
+    let text = format!("{done} {} {name} in {:.1} s", resource.kind(), began.elapsed().as_secs_f64());
     stack.progress.aside(|| printer.note(text));
 }

@@ -140,20 +140,20 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
     let is_ours = |position: usize| chosen[position] && readings[position].as_ref().is_some_and(is_there_and_ours);
     if let Some(account) = &stack.account {
         check_dependents(stack, &chosen, &readings, &account.state.keys().await)?;
-        account.may_lose_data.set(arguments.data);
-        let holding = stack.graph.resources.iter().enumerate().filter(|(position, resource)| is_ours(*position) && resource.holds_data());
-        let holding: Vec<String> = holding
-            .map(|(position, resource)| {
+        if arguments.data {
+            account.may_lose_data.borrow_mut().extend(stack.graph.resources.iter().map(|resource| resource.key()));
+        }
+        let mut holding = Vec::new();
+        for (position, resource) in stack.graph.resources.iter().enumerate().filter(|(position, _)| is_ours(*position)) {
+            let name = stack.made_under(resource.as_ref()).await;
+            if resource.holds_data() {
                 let detail = readings[position].as_ref().map(Reading::reason).unwrap_or_default();
-                format!("{} {} ({detail})", resource.kind(), resource.name())
-            })
-            .collect();
-        for (position, resource) in stack.graph.resources.iter().enumerate() {
-            if is_ours(position)
-                && !arguments.data
+                holding.push(format!("{} {name} ({detail})", resource.kind()));
+            }
+            if !arguments.data
                 && let Some(held) = resource.held_back().await?
             {
-                return Err(Error::failed(format!("{} `{}` still holds {held}", resource.kind(), resource.name()))
+                return Err(Error::failed(format!("{} `{name}` still holds {held}", resource.kind()))
                     .hint(format!("`--data` removes it with its data, `--skip {}` keeps it; nothing was removed", resource.key())));
             }
         }
@@ -174,6 +174,7 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
             async move {
                 // Locally nothing is anybody else's, and deleting what is not there does no harm.
                 let is_found = is_ours(position) || stack.account.is_none() && chosen[position];
+                let name = stack.made_under(resource).await;
                 let container = resource.lies_in().and_then(|key| stack.graph.position(&key));
                 let removed = match (&stack.account, container.filter(|container| is_ours(*container))) {
                     _ if !is_found => false,
@@ -185,10 +186,10 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
                     _ => remove(stack.account.as_deref(), resource).await?,
                 };
                 if removed && stack.account.is_some() {
-                    let text = format!("deleted {} {}", resource.kind(), resource.name());
+                    let text = format!("deleted {} {name}", resource.kind());
                     stack.progress.aside(|| printer.note(text));
                 }
-                Ok(Removed { type_name: resource.kind(), name: resource.name(), removed })
+                Ok(Removed { type_name: resource.kind(), name, removed })
             }
             .boxed_local()
         })

@@ -144,6 +144,15 @@ impl Stack {
         }
     }
 
+    /// The name under which a resource was made: the configuration may give it another one now.
+    pub async fn made_under(&self, resource: &dyn Resource) -> String {
+        let entry = match &self.account {
+            Some(account) => account.state.entry(&resource.key()).await,
+            None => None,
+        };
+        entry.map_or_else(|| resource.name(), |entry| entry.name)
+    }
+
     /// Does some work, but not much longer than Ctrl-C: a call may be tried again for minutes.
     /// Whatever a call that is left behind did is found by the next run.
     ///

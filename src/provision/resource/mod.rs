@@ -92,6 +92,15 @@ impl Reading {
         Self { exists: true, is_ours: false, action: Action::Foreign, reasons: vec!["it is there, but pinpipe did not make it".into()] }
     }
 
+    /// It was made under a name that the configuration does not give it any more. `is_taken`:
+    /// the name of now is somebody else's, so that it cannot be made anew; it is still ours.
+    pub fn renamed(former: &str, is_taken: bool) -> Self {
+        if is_taken {
+            return Self { is_ours: true, ..Self::foreign() };
+        }
+        Self::recreate(vec![format!("it was made under another name, `{former}`")])
+    }
+
     /// What differs, or `detail` where nothing does.
     pub fn compared(differences: Vec<String>, detail: impl Into<String>) -> Self {
         if differences.is_empty() {
