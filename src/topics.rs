@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kafka::{Admin, TopicDescription};
+use crate::kafka::{Admin, TopicDescription, is_topic_name};
 use crate::output::{Printer, Report, Table, thousands};
 use crate::provision::TopicService;
 use crate::record::Kind;
@@ -26,7 +26,7 @@ pub enum TopicsCommand {
     #[command(after_help = "Example: pinpipe topics list")]
     List,
     /// Show partitions and offsets
-    #[command(after_help = "Example: pinpipe topics describe local.pin")]
+    #[command(visible_alias = "status", after_help = "Example: pinpipe topics describe local.pin")]
     Describe {
         /// Names [default: the pipeline's three]
         names: Vec<String>,
@@ -40,6 +40,9 @@ pub enum TopicsCommand {
     },
 }
 
+/// What was done to a topic that there was none of.
+const NOT_THERE: &str = "not there";
+
 #[derive(Debug, Serialize)]
 struct Changed {
     topic: String,
@@ -52,7 +55,11 @@ struct Changes(Vec<Changed>);
 
 impl Report for Changes {
     fn text(&self) -> String {
-        self.0.iter().map(|changed| format!("{} {}", changed.change, changed.topic)).collect::<Vec<_>>().join("\n")
+        let line = |changed: &Changed| match changed.change {
+            NOT_THERE => format!("{NOT_THERE}: {}", changed.topic),
+            change => format!("{change} {}", changed.topic),
+        };
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -176,6 +183,13 @@ impl Way {
 /// # Errors
 /// The brokers cannot be reached or refuse; a topic to describe is not there.
 pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> Result<()> {
+    if let TopicsCommand::Create { names, .. } | TopicsCommand::Describe { names } | TopicsCommand::Delete { names } = &command {
+        // Also since some ways give them to a program on another machine.
+        if let Some(name) = names.iter().find(|name| !is_topic_name(name)) {
+            return Err(Error::usage(format!("`{name}` cannot be the name of a topic"))
+                .hint("a name has 1 to 249 letters, digits, `.`, `_` and `-`"));
+        }
+    }
     let way = Way::open(config, printer).await?;
     let or_own = |names: Vec<String>| if names.is_empty() { Kind::ALL.map(|kind| config.topic(kind)).to_vec() } else { names };
     match command {
@@ -193,7 +207,7 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
             let mut changes = Vec::new();
             for topic in names {
                 let deleted = way.delete(&topic).await?;
-                changes.push(Changed { topic, change: if deleted { "deleted" } else { "not there:" } });
+                changes.push(Changed { topic, change: if deleted { "deleted" } else { NOT_THERE } });
             }
             printer.report(&Changes(changes));
         }

@@ -97,7 +97,7 @@ where
         return failure
             .hint(format!("allow the action `{action}` to this user or role, then run the same command again: it goes on from here"));
     }
-    if code.contains("LimitExceeded") && !BUSY_CODES.contains(&code) || code.contains("QuotaExceeded") {
+    if is_quota(code) {
         return failure
             .hint("a quota of the account is used up: ask for more in Service Quotas, or delete what nobody uses, then run again");
     }
@@ -114,6 +114,11 @@ impl Unmade {
     {
         Self { error: failed(call, error), is_unsure: is_transient(error) && !BUSY_CODES.contains(&code(error)) }
     }
+}
+
+/// Each service has a code of its own for it: `VcpuLimitExceeded`, `ServiceQuotaExceededException`.
+fn is_quota(code: &str) -> bool {
+    code.contains("LimitExceeded") && !BUSY_CODES.contains(&code) || code.contains("QuotaExceeded") || code == "TooManyBuckets"
 }
 
 fn is_denied(code: &str) -> bool {

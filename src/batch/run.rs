@@ -122,11 +122,9 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
     let median = arguments.median.unwrap_or(config.batch.median);
     let mut report = match arguments.engine.unwrap_or(config.batch.engine) {
         BatchEngine::Spark => {
-            if arguments.full || arguments.as_of.is_some() || arguments.optimize || arguments.no_tables {
-                return Err(Error::usage(
-                    "`--full`, `--as-of`, `--optimize` and `--no-tables` are about the tables of the embedded engine",
-                )
-                .hint("Spark reads the whole lake each time: leave them out, or leave out `--engine spark`"));
+            if arguments.full || arguments.as_of.is_some() || arguments.optimize || arguments.no_tables || arguments.memory.is_some() {
+                return Err(Error::usage("`--full`, `--as-of`, `--optimize`, `--no-tables` and `--memory` are about the embedded engine")
+                    .hint("Spark reads the whole lake each time, with the memory that its own settings give it: leave them out, or leave out `--engine spark`"));
             }
             let (lake, layout) = lake(&config, arguments).await?;
             // Looked at first: Spark takes half a minute to say that there is nothing.
@@ -144,6 +142,10 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
                 (input.objects_in_lake, input.objects) = (count, count);
             }
             report
+        }
+        BatchEngine::Embedded if arguments.on.is_some() => {
+            return Err(Error::usage("`--on` says where Spark runs, and the embedded engine is asked for")
+                .hint("add `--engine spark`, or leave out `--on`"));
         }
         BatchEngine::Embedded => embedded(&config, arguments, &questions, median, printer).await?,
     };

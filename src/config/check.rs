@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret;
 
-use super::{Config, KafkaAuth, Target, memory_bytes};
+use super::{Config, KafkaAuth, Target, TopicsVia, memory_bytes};
 
 /// Whether posts can be paced like this; 0 stands for no pace at all.
 pub fn is_rate(rate: f64) -> bool {
@@ -17,6 +17,16 @@ pub fn is_id(text: &str) -> bool {
 /// Whether a text can say where a lake or tables lie: a folder, or a bucket of S3.
 pub fn is_location(text: &str) -> bool {
     text.starts_with("s3://") || text.starts_with("file://") || !(text.contains("://") || text.starts_with("s3:"))
+}
+
+/// Oldest version of Kafka whose topics MSK's own operations take.
+/// Source: Amazon MSK developer guide, "Topic operations".
+const TOPIC_OPERATIONS_SINCE: (u32, u32) = (3, 6);
+
+/// Whether MSK itself makes topics on clusters of this version of Kafka.
+pub fn has_topic_operations(kafka_version: &str) -> bool {
+    let mut parts = kafka_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= TOPIC_OPERATIONS_SINCE
 }
 
 /// What the types cannot say.
@@ -104,6 +114,10 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     };
     require(provision.state.is_empty() || is_object(&provision.state), "`provision.state` must be s3://BUCKET/KEY");
     require((1..=15).contains(&config.cluster.brokers), "`cluster.brokers` must be 1 to 15");
+    require(
+        config.topics.via != TopicsVia::Msk || has_topic_operations(&config.cluster.kafka_version),
+        "`topics.via` can be \"msk\" where `cluster.kafka_version` is 3.6 or newer; \"auto\" always finds a way",
+    );
     require((1..=16_384).contains(&config.cluster.volume_gib), "`cluster.volume_gib` must be 1 to 16384");
     require(
         config.topics.replication_factor <= config.cluster.brokers.max(3),
@@ -184,4 +198,16 @@ fn is_bucket(name: &str) -> bool {
         && is_end(name.chars().next())
         && is_end(name.chars().last())
         && !name.contains("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_operations_come_with_kafka_3_6() {
+        for (version, has) in [("2.8.1", false), ("3.5.1", false), ("3.6.0", true), ("3.7.x", true), ("4.0.x.kraft", true)] {
+            assert_eq!(has_topic_operations(version), has, "{version}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod secret;
 mod size;
 mod types;
 
-pub use check::{is_id, is_location, is_rate};
+pub use check::{has_topic_operations, is_id, is_location, is_rate};
 pub use endpoints::lake_bucket;
 pub use load::{Overrides, load};
 pub use outputs::Outputs;

@@ -86,6 +86,15 @@ pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
     Ok(consumer)
 }
 
+/// Whether Kafka takes this as the name of a topic.
+/// Source: `Topic.validate` of Apache Kafka.
+pub fn is_topic_name(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
+}
+
 fn unusable(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
     Error::failed(format!("cannot set up a Kafka client for `{}`", config.kafka.bootstrap_servers)).because(error.to_string())
 }
@@ -99,8 +108,11 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
         Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
     );
     let hint = match error.rdkafka_error_code() {
+        _ if is_transient && config.target == crate::config::Target::Aws => {
+            "MSK brokers are private to their VPC: run this where they can be reached, or, for topics, choose another way with `topics.via`; `pinpipe doctor` tests every connection"
+        }
         _ if is_transient => {
-            "is the broker up and reachable from here? `pinpipe local` starts one; MSK brokers are private to their VPC; `pinpipe doctor` tests every connection"
+            "is the broker up and reachable from here? `pinpipe local` starts one; `pinpipe doctor` tests every connection"
         }
         Some(Code::Authentication | Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
             "check `kafka.auth`, the user's permissions and the password in PINPIPE_KAFKA_PASSWORD"

@@ -94,8 +94,8 @@ impl Printer {
 /// Asks on a terminal; elsewhere only `--yes` will do.
 ///
 /// # Errors
-/// Nobody confirmed.
-pub fn confirm(yes: bool, what: &str) -> crate::error::Result<()> {
+/// Nobody confirmed; Ctrl-C.
+pub async fn confirm(yes: bool, what: &str) -> crate::error::Result<()> {
     if yes {
         return Ok(());
     }
@@ -105,9 +105,16 @@ pub fn confirm(yes: bool, what: &str) -> crate::error::Result<()> {
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "This will {what}. Type yes to go on: ");
     let _ = stderr.flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Error::failed("not confirmed: nothing was changed")) }
+    // On a thread of its own, which the end of the process does not wait for.
+    let answered = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
+    let answer = tokio::select! {
+        answer = answered => answer.ok().flatten().and_then(Result::ok),
+        () = crate::signals::stop_requested() => {
+            let _ = writeln!(stderr);
+            return Err(Error::failed("stopped: nothing was changed"));
+        }
+    };
+    if answer.is_some_and(|answer| answer.trim() == "yes") { Ok(()) } else { Err(Error::failed("not confirmed: nothing was changed")) }
 }
 
 /// Why stdout could not be written, if it could not.

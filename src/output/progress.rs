@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// How often a bar moves on by itself.
+const TICK: Duration = Duration::from_millis(120);
+
 /// A bar or spinner on stderr; silent where progress is off.
 /// Clones move the same bar.
 #[derive(Debug, Clone)]
@@ -26,7 +29,7 @@ impl Progress {
         }
         bar.set_message(label.to_string());
         if visible {
-            bar.enable_steady_tick(Duration::from_millis(120));
+            bar.enable_steady_tick(TICK);
         }
         Self(bar)
     }
@@ -43,6 +46,20 @@ impl Progress {
     /// Lets something be written, or asked, without the bar in between.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.0.suspend(write)
+    }
+
+    /// Takes the bar off the screen until [`Self::show`], while something is asked.
+    pub fn hide(&self) {
+        self.0.disable_steady_tick();
+        self.0.finish_and_clear();
+    }
+
+    /// Begins anew after [`Self::hide`].
+    pub fn show(&self) {
+        self.0.reset();
+        if !self.0.is_hidden() {
+            self.0.enable_steady_tick(TICK);
+        }
     }
 
     /// Moves on by `steps`.

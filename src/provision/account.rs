@@ -1,7 +1,7 @@
 //! The account that resources are made in: clients, state, tags, patience.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ pub struct Account {
     /// Set by Ctrl-C: nothing new is begun, waits end.
     pub stop: CancellationToken,
     pub progress: Progress,
-    /// Whether buckets may be removed with what they hold.
-    pub may_lose_data: Cell<bool>,
+    /// Keys of the buckets that may be removed with what they hold.
+    pub may_lose_data: RefCell<BTreeSet<String>>,
     /// Whether brokers can be reached from here, once somebody has tried.
     pub brokers_reached: OnceCell<bool>,
     /// Where API Gateway calls from, once somebody has asked.
@@ -91,7 +91,7 @@ impl Account {
             state,
             stop,
             progress,
-            may_lose_data: Cell::new(false),
+            may_lose_data: RefCell::default(),
             brokers_reached: OnceCell::new(),
             gateway_ranges: OnceCell::new(),
             described_topics: Mutex::new(None),
@@ -117,6 +117,13 @@ impl Account {
     /// Name of something of this pipeline: `<id>-<suffix>`.
     pub fn named(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.config.id)
+    }
+
+    /// Names that a resource may be found under: the one it was made under, where the
+    /// configuration has given it another one since, and then the one of now.
+    pub async fn names(&self, key: &str, name: &str) -> Vec<String> {
+        let made_under = self.state.entry(key).await.map(|entry| entry.name).filter(|made_under| made_under != name);
+        made_under.into_iter().chain([name.to_string()]).collect()
     }
 
     /// The tags that a resource carries.
@@ -218,8 +225,8 @@ impl Account {
             tracing::info!(what, state, elapsed_s = elapsed.as_secs(), "waiting");
             self.progress.say(format!("{what} is {state} since {}", time_text(elapsed)));
             if elapsed > longest {
-                return Err(Error::failed(format!("{what} is still {state} after {} minutes", self.config.provision.wait_minutes))
-                    .hint("it goes on being made: `pinpipe provision` waits for it again (`provision.wait_minutes` says how long)"));
+                return Err(Error::failed(format!("{what} is still {state} after {}", time_text(elapsed)))
+                    .hint("it goes on at AWS: the same command waits for it again (`provision.wait_minutes` says how long)"));
             }
             self.pause(pause).await;
             if self.stop.is_cancelled() {

@@ -31,7 +31,7 @@ pub struct ProvisionArguments {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-    /// Make anew also what loses records by it
+    /// Make anew, or remove where it is not asked for any more, also what loses records by it
     #[arg(long)]
     pub allow_recreate: bool,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub async fn provision(config: &Config, arguments: &ProvisionArguments, printer:
     let purpose = if arguments.plan { Purpose::Look } else { Purpose::Change };
     let progress = printer.activity("provisioning");
     let stack = Stack::open(config, purpose, progress.clone()).await?;
-    let outcome = on_stack(config, &stack, arguments, printer).await;
+    let outcome = stack.carry(on_stack(config, &stack, arguments, printer)).await;
     progress.finish();
     stack.close().await;
     if let Ok(report) = &outcome
@@ -77,10 +77,10 @@ pub async fn provision(config: &Config, arguments: &ProvisionArguments, printer:
 async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments, printer: &Printer) -> Result<PlanReport> {
     let prices = Prices::built_in();
     let chosen = arguments.selection.chosen(&stack.graph)?;
-    let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+    let readings = stack.read(&chosen).await?;
     for (position, reading) in readings.iter().enumerate().filter(|(position, _)| chosen[*position]) {
-        if reading.as_ref().is_some_and(|reading| matches!(reading.action, Action::Create | Action::Recreate)) {
-            stack.graph.resources[position].check().await?;
+        if let Some(reading) = reading.as_ref().filter(|reading| !matches!(reading.action, Action::Keep | Action::Foreign)) {
+            stack.graph.resources[position].check(reading.action).await?;
         }
     }
     let plan = report(stack, &prices, false, &chosen, &readings);
@@ -94,17 +94,23 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
             if reading.action == Action::Foreign {
                 return Err(foreign(resource.as_ref()));
             }
-            check_loss(resource.as_ref(), reading, permission)?;
+            check_loss(resource.as_ref(), reading, permission).await?;
         }
     }
     if config.target == Target::Aws {
         let question = format!("change {} resources of account {}", plan.changes(), account_of(stack));
-        stack.progress.aside(|| {
-            if !arguments.yes {
-                printer.note(plan.text());
-            }
-            confirm(arguments.yes, &question)
-        })?;
+        stack.progress.hide();
+        if !arguments.yes {
+            printer.note(plan.text());
+        }
+        confirm(arguments.yes, &question).await?;
+        stack.progress.show();
+    }
+    if let Some(account) = &stack.account {
+        // Of what goes, what holds records got this far only with `--allow-recreate`.
+        let goes = |position: &usize| readings[*position].as_ref().is_some_and(Reading::goes) && permission.may_lose_data;
+        let gone = (0..chosen.len()).filter(|position| chosen[*position]).filter(goes);
+        account.may_lose_data.borrow_mut().extend(gone.map(|position| stack.graph.resources[position].key()));
     }
     let done = carry_out(stack, printer, &chosen, &readings, permission).await?;
     Ok(report(stack, &prices, true, &chosen, &done))
@@ -169,7 +175,7 @@ async fn carry_out(
                 if action != Action::Keep {
                     let action = if is_fallen { Action::Recreate } else { action };
                     changed.borrow_mut().insert(position);
-                    say_done(printer, stack, resource, action, began);
+                    say_done(printer, stack, resource, &resource.name(), action, began);
                     reading.reasons = why;
                     reading.action = action;
                 }
@@ -184,9 +190,7 @@ async fn carry_out(
 /// Removes what is not wanted any more or is to be made anew, what needs it before it.
 /// Returns what went.
 async fn remove_first(stack: &Stack, printer: &Printer, chosen: &[bool], readings: &[Option<Reading>]) -> Result<BTreeSet<usize>> {
-    let is_to_go = |position: usize| {
-        chosen[position] && readings[position].as_ref().is_some_and(|reading| matches!(reading.action, Action::Recreate | Action::Delete))
-    };
+    let is_to_go = |position: usize| chosen[position] && readings[position].as_ref().is_some_and(Reading::goes);
     let positions: BTreeSet<usize> = (0..chosen.len()).filter(|position| is_to_go(*position)).collect();
     let goes = &positions;
     let visits = stack
@@ -194,9 +198,9 @@ async fn remove_first(stack: &Stack, printer: &Printer, chosen: &[bool], reading
         .walk(Order::Dependents, stack.at_once, |position, resource| {
             async move {
                 if goes.contains(&position) {
-                    let began = Instant::now();
-                    remove(stack.account.as_deref(), resource).await?;
-                    say_done(printer, stack, resource, Action::Delete, began);
+                    let (began, name) = (Instant::now(), stack.made_under(resource).await);
+                    stack.or_stopped(remove(stack.account.as_deref(), resource)).await?;
+                    say_done(printer, stack, resource, &name, Action::Delete, began);
                 }
                 Ok(())
             }
@@ -207,11 +211,11 @@ async fn remove_first(stack: &Stack, printer: &Printer, chosen: &[bool], reading
     Ok(positions)
 }
 
-fn say_done(printer: &Printer, stack: &Stack, resource: &dyn Resource, action: Action, began: Instant) {
+fn say_done(printer: &Printer, stack: &Stack, resource: &dyn Resource, name: &str, action: Action, began: Instant) {
     if stack.account.is_none() {
         return;
     }
     let done = action_text(action, true);
-    let text = format!("{done} {} {} in {:.1} s", resource.kind(), resource.name(), began.elapsed().as_secs_f64());
+    let text = format!("{done} {} {name} in {:.1} s", resource.kind(), began.elapsed().as_secs_f64());
     stack.progress.aside(|| printer.note(text));
 }

@@ -91,7 +91,7 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
             // Making it again and again would help nobody and cost money.
             Action::Recreate if matches!(done, Action::Create | Action::Recreate) => break,
             Action::Recreate => {
-                check_loss(resource, &reading, permission)?;
+                check_loss(resource, &reading, permission).await?;
                 remove(account, resource).await?;
                 done = Action::Recreate;
             }
@@ -108,6 +108,9 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
 pub async fn remove(account: Option<&Account>, resource: &dyn Resource) -> Result<bool> {
     let key = resource.key();
     if let Some(account) = account {
+        if account.stop.is_cancelled() {
+            return Err(account.stopped(&format!("{} `{}` is still there", resource.kind(), resource.name())));
+        }
         account.state.deleting(&key).await?;
     }
     let removed = resource.delete().await?;
@@ -144,12 +147,21 @@ pub fn foreign(resource: &dyn Resource) -> Error {
     ))
 }
 
-/// Refuses to make anew what holds records, unless that was allowed.
+/// Refuses to make anew or to remove what holds records, unless that was allowed.
 ///
 /// # Errors
-/// It was not.
-pub fn check_loss(resource: &dyn Resource, reading: &Reading, permission: Permission) -> Result<()> {
-    if reading.action != Action::Recreate || !resource.holds_data() || permission.may_lose_data {
+/// It was not; it cannot be asked what it holds.
+pub async fn check_loss(resource: &dyn Resource, reading: &Reading, permission: Permission) -> Result<()> {
+    if permission.may_lose_data {
+        return Ok(());
+    }
+    if reading.action == Action::Delete
+        && let Some(held) = resource.held_back().await?
+    {
+        return Err(Error::failed(format!("{} `{}` is not asked for any more, but holds {held}", resource.kind(), resource.name()))
+            .hint("set the configuration back, empty it, or say `--allow-recreate` to lose that; nothing was changed"));
+    }
+    if reading.action != Action::Recreate || !resource.holds_data() {
         return Ok(());
     }
     Err(Error::failed(format!(

@@ -120,7 +120,7 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
     }
     if arguments.data {
         // Held until everything is gone: nothing may start in there meanwhile.
-        return remove_data(config, arguments.yes, lock);
+        return remove_data(config, arguments.yes, lock).await;
     }
     remove_resources(config, arguments, printer).await
 }
@@ -128,7 +128,7 @@ pub async fn destroy(config: &Config, arguments: &DestroyArguments, printer: &Pr
 async fn remove_resources(config: &Config, arguments: &DestroyArguments, printer: &Printer) -> Result<DestroyReport> {
     let progress = printer.activity("removing");
     let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
-    let outcome = on_stack(&stack, arguments, printer).await;
+    let outcome = stack.carry(on_stack(&stack, arguments, printer)).await;
     progress.finish();
     stack.close().await;
     outcome
@@ -136,24 +136,24 @@ async fn remove_resources(config: &Config, arguments: &DestroyArguments, printer
 
 async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer) -> Result<DestroyReport> {
     let chosen = arguments.selection.chosen(&stack.graph)?;
-    let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+    let readings = stack.read(&chosen).await?;
     let is_ours = |position: usize| chosen[position] && readings[position].as_ref().is_some_and(is_there_and_ours);
     if let Some(account) = &stack.account {
         check_dependents(stack, &chosen, &readings, &account.state.keys().await)?;
-        account.may_lose_data.set(arguments.data);
-        let holding = stack.graph.resources.iter().enumerate().filter(|(position, resource)| is_ours(*position) && resource.holds_data());
-        let holding: Vec<String> = holding
-            .map(|(position, resource)| {
+        if arguments.data {
+            account.may_lose_data.borrow_mut().extend(stack.graph.resources.iter().map(|resource| resource.key()));
+        }
+        let mut holding = Vec::new();
+        for (position, resource) in stack.graph.resources.iter().enumerate().filter(|(position, _)| is_ours(*position)) {
+            let name = stack.made_under(resource.as_ref()).await;
+            if resource.holds_data() {
                 let detail = readings[position].as_ref().map(Reading::reason).unwrap_or_default();
-                format!("{} {} ({detail})", resource.kind(), resource.name())
-            })
-            .collect();
-        for (position, resource) in stack.graph.resources.iter().enumerate() {
-            if is_ours(position)
-                && !arguments.data
+                holding.push(format!("{} {name} ({detail})", resource.kind()));
+            }
+            if !arguments.data
                 && let Some(held) = resource.held_back().await?
             {
-                return Err(Error::failed(format!("{} `{}` still holds {held}", resource.kind(), resource.name()))
+                return Err(Error::failed(format!("{} `{name}` still holds {held}", resource.kind()))
                     .hint(format!("`--data` removes it with its data, `--skip {}` keeps it; nothing was removed", resource.key())));
             }
         }
@@ -161,11 +161,15 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
         if count > 0 {
             let with_data = if holding.is_empty() { String::new() } else { format!(", with all records of {}", holding.join(", ")) };
             let question = format!("remove {count} resources from account {}{with_data}", account.id);
-            stack.progress.aside(|| confirm(arguments.yes, &question))?;
+            stack.progress.hide();
+            confirm(arguments.yes, &question).await?;
+            stack.progress.show();
         }
     } else {
         let question = "delete the topics with their records, the streams, the connector and the routes";
-        stack.progress.aside(|| confirm(arguments.yes, question))?;
+        stack.progress.hide();
+        confirm(arguments.yes, question).await?;
+        stack.progress.show();
     }
     let visits = stack
         .graph
@@ -174,6 +178,7 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
             async move {
                 // Locally nothing is anybody else's, and deleting what is not there does no harm.
                 let is_found = is_ours(position) || stack.account.is_none() && chosen[position];
+                let name = stack.made_under(resource).await;
                 let container = resource.lies_in().and_then(|key| stack.graph.position(&key));
                 let removed = match (&stack.account, container.filter(|container| is_ours(*container))) {
                     _ if !is_found => false,
@@ -182,13 +187,13 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
                         account.state.forget(&resource.key()).await?;
                         true
                     }
-                    _ => remove(stack.account.as_deref(), resource).await?,
+                    _ => stack.or_stopped(remove(stack.account.as_deref(), resource)).await?,
                 };
                 if removed && stack.account.is_some() {
-                    let text = format!("deleted {} {}", resource.kind(), resource.name());
+                    let text = format!("deleted {} {name}", resource.kind());
                     stack.progress.aside(|| printer.note(text));
                 }
-                Ok(Removed { type_name: resource.kind(), name: resource.name(), removed })
+                Ok(Removed { type_name: resource.kind(), name, removed })
             }
             .boxed_local()
         })
@@ -233,7 +238,7 @@ fn is_there_and_ours(reading: &Reading) -> bool {
     reading.exists && reading.is_ours
 }
 
-fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
+async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
         return Ok(DestroyReport { resources: Vec::new(), data_dir: None, is_told: false });
@@ -242,7 +247,7 @@ fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<Des
         return Err(Error::failed(format!("`{}` does not look like a data folder of pinpipe", folder.display()))
             .hint("check `data_dir` and `--data-dir`; nothing was removed"));
     }
-    confirm(yes, &format!("remove all data of pinpipe in `{}`: database, records, lake and tables", folder.display()))?;
+    confirm(yes, &format!("remove all data of pinpipe in `{}`: database, records, lake and tables", folder.display())).await?;
     for entry in ENTRIES {
         let path = folder.join(entry);
         let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };

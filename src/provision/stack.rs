@@ -11,6 +11,7 @@ use super::account::Account;
 use super::graph::{Graph, Order, Visit};
 use super::local;
 use super::resource::{self, Action, Reading, Resource, api, api_key, cluster};
+use super::selection::Selection;
 use super::state::Lock;
 use crate::config::{Config, Outputs, Target};
 use crate::error::{Error, Result};
@@ -19,6 +20,8 @@ use crate::signals::stop_requested;
 
 /// How long a call may go on after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a whole command may: what its calls brought is still told.
+pub const LONGER_GRACE: Duration = Duration::from_secs(3);
 
 /// What a command wants to do with the resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +40,6 @@ pub struct Stack {
     /// Most resources worked on at a time.
     pub at_once: usize,
     lock: Option<Lock>,
-    listener: tokio::task::JoinHandle<()>,
 }
 
 impl Stack {
@@ -46,17 +48,18 @@ impl Stack {
     pub async fn open(config: &Config, purpose: Purpose, progress: Progress) -> Result<Self> {
         let stop = CancellationToken::new();
         let asked = stop.clone();
-        let listener = tokio::spawn(async move {
+        // It listens on when the stack is closed: who goes on with the account looks at it too.
+        tokio::spawn(async move {
             stop_requested().await;
             asked.cancel();
         });
         let (resources, account, lock) = match config.target {
             Target::Local => (local::resources(config).await?, None, None),
             Target::Aws => {
-                let place = Account::place(config).await?;
+                let place = or_stopped(&stop, GRACE, Account::place(config)).await?;
                 let lock = if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
-                let opened = Account::open(config, place, purpose == Purpose::Change, progress.clone(), stop.clone()).await;
-                match opened {
+                let opening = Account::open(config, place, purpose == Purpose::Change, progress.clone(), stop.clone());
+                match or_stopped(&stop, GRACE, opening).await {
                     Ok(account) => {
                         let account = Rc::new(account);
                         (resource::all(&account), Some(account), lock)
@@ -70,12 +73,11 @@ impl Stack {
                 }
             }
         };
-        Ok(Self { graph: Graph::new(resources), account, stop, progress, at_once: config.provision.parallel, lock, listener })
+        Ok(Self { graph: Graph::new(resources), account, stop, progress, at_once: config.provision.parallel, lock })
     }
 
     /// Leaves word where everything is, and lets the next run in.
     pub async fn close(mut self) {
-        self.listener.abort();
         if let Some(account) = &self.account {
             let outputs = Outputs {
                 bootstrap_servers: account.state.value(cluster::KEY, "bootstrap_servers").await,
@@ -87,16 +89,23 @@ impl Stack {
             }
         }
         if let Some(lock) = self.lock.take() {
-            lock.release().await;
+            // The next run says how to remove one that could not be let go of in time.
+            let _ = or_stopped(&self.stop, GRACE, async {
+                lock.release().await;
+                Ok(())
+            })
+            .await;
         }
     }
 
-    /// Reads the resources that `which` says. What nobody wants is read only where
+    /// Reads the chosen resources and what they need. What nobody wants is read only where
     /// something of it is remembered.
     ///
     /// # Errors
     /// One cannot be read.
-    pub async fn read(&self, which: &[bool]) -> Result<Vec<Option<Reading>>> {
+    pub async fn read(&self, chosen: &[bool]) -> Result<Vec<Option<Reading>>> {
+        let which = Selection::read(chosen, &self.graph);
+        let which = &which;
         let remembered = match &self.account {
             Some(account) => account.state.keys().await,
             None => Vec::new(),
@@ -119,17 +128,18 @@ impl Stack {
             })
             .await;
         let mut readings = self.all_done(visits)?;
-        self.fell(&mut readings);
+        self.fell(&mut readings, chosen);
         Ok(readings)
     }
 
-    /// What cannot outlive something that is made anew is made anew too.
-    fn fell(&self, readings: &mut [Option<Reading>]) {
+    /// What cannot outlive something that is made anew is made anew too. What is not chosen
+    /// stays as it is.
+    fn fell(&self, readings: &mut [Option<Reading>], chosen: &[bool]) {
         // Needs stand before what needs them, so that one pass carries it all the way.
         for (position, resource) in self.graph.resources.iter().enumerate() {
             let falls_with = resource.falls_with();
             let fallen = falls_with.iter().filter(|key| {
-                let other = self.graph.position(key).and_then(|other| readings[other].as_ref());
+                let other = self.graph.position(key).filter(|other| chosen[*other]).and_then(|other| readings[other].as_ref());
                 other.is_some_and(|reading| matches!(reading.action, Action::Recreate))
             });
             let because: Vec<String> = fallen.map(|key| format!("`{key}` is made anew")).collect();
@@ -144,21 +154,29 @@ impl Stack {
         }
     }
 
-    /// Does some work, but not much longer than Ctrl-C: a call may be tried again for minutes.
-    /// Whatever a call that is left behind did is found by the next run.
+    /// The name under which a resource was made: the configuration may give it another one now.
+    pub async fn made_under(&self, resource: &dyn Resource) -> String {
+        let entry = match &self.account {
+            Some(account) => account.state.entry(&resource.key()).await,
+            None => None,
+        };
+        entry.map_or_else(|| resource.name(), |entry| entry.name)
+    }
+
+    /// Does some work with one resource, but not much longer than Ctrl-C.
     ///
     /// # Errors
     /// The work fails; Ctrl-C.
     pub async fn or_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let given_up = async {
-            self.stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            done = work => done,
-            () = given_up => Err(Error::failed("stopped while AWS was being asked")
-                .hint("what was made stays and is remembered: the same command goes on from here")),
-        }
+        or_stopped(&self.stop, GRACE, work).await
+    }
+
+    /// Does all the work of a command, but not much longer than Ctrl-C, wherever it is.
+    ///
+    /// # Errors
+    /// The work fails; Ctrl-C.
+    pub async fn carry<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        or_stopped(&self.stop, LONGER_GRACE, work).await
     }
 
     /// What every visit brought.
@@ -173,7 +191,10 @@ impl Stack {
             match visit {
                 Visit::Done(value) => done.push(value),
                 Visit::Failed(error) if failure.is_none() => failure = Some(error),
+                // That others were stopped too goes without saying.
+                Visit::Failed(_) if self.stop.is_cancelled() => {}
                 Visit::Failed(error) => others.push(error.to_string()),
+                Visit::Left if !self.graph.resources[position].is_wanted() => {}
                 Visit::Left => left.push(self.graph.resources[position].key()),
             }
         }
@@ -186,6 +207,24 @@ impl Stack {
             note.push_str(&format!("\n  left, since they wait for it: {}", left.join(", ")));
         }
         if note.is_empty() { Err(error) } else { Err(error.also(note)) }
+    }
+}
+
+/// Does some work, but not longer than Ctrl-C and `grace`: a call may be tried again for
+/// minutes. Whatever a call that is left behind did is found by the next run.
+///
+/// # Errors
+/// The work fails; Ctrl-C.
+pub async fn or_stopped<T>(stop: &CancellationToken, grace: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let given_up = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = given_up => Err(Error::failed("stopped while AWS was being asked")
+            .hint("what was made stays and is remembered: the same command goes on from here")),
     }
 }
 

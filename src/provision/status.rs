@@ -93,7 +93,7 @@ fn age_text(hours: f64) -> String {
 pub async fn status(config: &Config, selection: &Selection, printer: &Printer) -> Result<StatusReport> {
     let progress = printer.activity("reading");
     let stack = Stack::open(config, Purpose::Look, progress.clone()).await?;
-    let report = read(config, selection, &stack).await;
+    let report = stack.carry(read(config, selection, &stack)).await;
     progress.finish();
     stack.close().await;
     report
@@ -102,7 +102,7 @@ pub async fn status(config: &Config, selection: &Selection, printer: &Printer) -
 async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<StatusReport> {
     let prices = Prices::built_in();
     let chosen = selection.chosen(&stack.graph)?;
-    let readings = stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+    let readings = stack.read(&chosen).await?;
     let mut resources = Vec::new();
     for ((resource, reading), is_chosen) in stack.graph.resources.iter().zip(readings).zip(chosen) {
         let Some(reading) = reading.filter(|_| is_chosen) else { continue };

@@ -22,7 +22,7 @@ pub enum Steer {
 pub async fn steer_connector(config: &Config, steer: Steer, printer: &Printer) -> Result<&'static str> {
     let progress = printer.activity("connector");
     let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
-    let outcome = on_stack(&stack, steer).await;
+    let outcome = stack.carry(on_stack(&stack, steer)).await;
     progress.finish();
     stack.close().await;
     outcome

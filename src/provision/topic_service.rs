@@ -1,12 +1,13 @@
 //! The topics of a cluster that was provisioned, for `pinpipe topics`.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::rc::Rc;
 
 use super::account::Account;
 use super::resource::{client, cluster};
 use super::selection::Selection;
-use super::stack::{Purpose, Stack};
+use super::stack::{LONGER_GRACE, Purpose, Stack, or_stopped};
 use super::topic_way::{self, Seen, Way};
 use crate::config::{Config, Target};
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ impl TopicService {
         // Reading these two fills in their addresses where this machine has no state.
         let only = Selection { only: vec![cluster::KEY.into(), client::KEY.into()], skip: Vec::new() };
         let chosen = only.chosen(&stack.graph)?;
-        stack.read(&Selection::read(&chosen, &stack.graph)).await?;
+        stack.carry(stack.read(&chosen)).await?;
         let Some(account) = stack.account.clone() else { return Ok(None) };
         stack.close().await;
         let missing = || Error::failed("there is no cluster yet").hint("`pinpipe provision` makes it");
@@ -47,20 +48,27 @@ impl TopicService {
 
     /// Every topic with the number of its partitions.
     pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
-        topic_way::list(&self.account, self.way).await
+        self.or_stopped(topic_way::list(&self.account, self.way)).await
     }
 
     /// Makes a topic. `false`: it was there already.
     pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
-        if matches!(topic_way::look(&self.account, self.way, topic).await?, Seen::There(_)) {
-            return Ok(false);
-        }
-        topic_way::create(&self.account, self.way, topic, partitions).await?;
-        Ok(true)
+        let create = async {
+            if matches!(topic_way::look(&self.account, self.way, topic).await?, Seen::There(_)) {
+                return Ok(false);
+            }
+            topic_way::create(&self.account, self.way, topic, partitions).await?;
+            Ok(true)
+        };
+        self.or_stopped(create).await
     }
 
     /// Removes a topic. `false`: it was not there.
     pub async fn delete(&self, topic: &str) -> Result<bool> {
-        topic_way::delete(&self.account, self.way, topic).await
+        self.or_stopped(topic_way::delete(&self.account, self.way, topic)).await
+    }
+
+    async fn or_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        or_stopped(&self.account.stop, LONGER_GRACE, work).await
     }
 }

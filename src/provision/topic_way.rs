@@ -8,7 +8,7 @@ use super::account::Account;
 use super::resource::{client, cluster};
 use super::run_command::{Outcome, run_command};
 use crate::aws::{Call, code, failed};
-use crate::config::{Config, KafkaAuth, TopicsVia};
+use crate::config::{Config, KafkaAuth, TopicsVia, has_topic_operations};
 use crate::error::{Error, Result};
 use crate::kafka::Admin;
 
@@ -30,9 +30,6 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// Oldest version of Kafka whose topics MSK's own operations take.
-/// Source: Amazon MSK developer guide, "Topic operations".
-const MSK_SINCE: (u32, u32) = (3, 6);
 /// How long a broker may take to be reached.
 const REACH: Duration = Duration::from_millis(1500);
 
@@ -60,11 +57,6 @@ impl Way {
 async fn is_machine_up(account: &Account) -> bool {
     let value = |field: &'static str| account.state.value(client::KEY, field);
     value("running").await.as_deref() == Some("yes") && value("answered").await == value("id").await
-}
-
-fn has_topic_operations(version: &str) -> bool {
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= MSK_SINCE
 }
 
 /// Whether the first broker takes a connection from here.
@@ -236,12 +228,5 @@ mod tests {
                     Topic: me.geo\tPartitionCount: 12\tReplicationFactor: 3\tConfigs: min.insync.replicas=2\n";
         assert_eq!(described(text), BTreeMap::from([("me.pin".to_string(), 3), ("me.geo".to_string(), 12)]));
         assert_eq!(described(""), BTreeMap::new());
-    }
-
-    #[test]
-    fn topic_operations_come_with_kafka_3_6() {
-        for (version, has) in [("2.8.1", false), ("3.5.1", false), ("3.6.0", true), ("3.7.x", true), ("4.0.x.kraft", true)] {
-            assert_eq!(has_topic_operations(version), has, "{version}");
-        }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gateway::GatewayClient;
+use crate::signals::stop_requested;
 
 /// Longest time one answer may take: API Gateway itself gives up after 29 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,8 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks the proxy, through the API, for the pipeline's first topic.
 ///
 /// # Errors
-/// It does not answer, or refuses: a new key or stage may take some seconds.
+/// It does not answer, or refuses: a new key or stage may take some seconds. Ctrl-C.
 pub async fn verify_api(config: &Config) -> Result<String> {
+    tokio::select! {
+        asked = ask(config) => asked,
+        () = stop_requested() => Err(Error::failed("stopped before the API had answered").hint("`pinpipe api status` asks it again")),
+    }
+}
+
+async fn ask(config: &Config) -> Result<String> {
     let client = GatewayClient::new(config, PATIENCE, 1).await?;
     let topic = config.topic(crate::record::Kind::Pin);
     let began = Instant::now();

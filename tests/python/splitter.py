@@ -45,10 +45,10 @@ class Objects:
 
     def get(self, key):
         try:
-            found = self.s3.head_object(Bucket=self.bucket, Key=key)
+            found = self.s3.get_object(Bucket=self.bucket, Key=key)
         except self.s3.exceptions.ClientError:
             return None
-        return types.SimpleNamespace(size=found["ContentLength"], etag=found["ETag"])
+        return types.SimpleNamespace(size=found["ContentLength"], value=found["Body"].read())
 
 
 class Buckets:

@@ -142,6 +142,11 @@ def test_airflow_comes_and_goes(empty):
     empty.change(airflow={"requirements": ["apache-airflow-providers-databricks", "pandas"]})
     planned_and_done(empty, {"airflow-requirements": ("update", "asks for other packages")}, may={"airflow"})
     empty.change(airflow={"enabled": False})
+    # What others put into its bucket is not lost by the way.
+    others = {"Bucket": "user-me-airflow", "Key": "dags/of_somebody.py"}
+    empty.boto("s3").put_object(**others, Body=b"")
+    assert "bucket `user-me-airflow` is not asked for any more, but holds 1 objects" in empty.refused("provision", "--yes")
+    empty.boto("s3").delete_object(**others)
     planned = empty.plan()
     assert {key: action for key, (action, _) in planned.items()} == dict.fromkeys(AIRFLOW, "delete")
     # What uses a thing goes before the thing.

@@ -161,6 +161,11 @@ def deployed_by_others(cloud):
     cloud.boto("apigateway").create_deployment(restApiId=cloud.known("api"), stageName="prod", description="by hand")
 
 
+def untag_stage(cloud):
+    arn = f"arn:aws:apigateway:us-east-1::/restapis/{cloud.known('api')}/stages/prod"
+    cloud.boto("apigateway").untag_resource(resourceArn=arn, tagKeys=["team"])
+
+
 def stage_gone(cloud):
     cloud.boto("apigateway").delete_stage(restApiId=cloud.known("api"), stageName="prod")
 
@@ -236,6 +241,7 @@ DRIFT = {
     "plan without its stage": ({"usage-plan": ("update", "stage is not in it")}, plan_without_stage),
     "plan without its key": ({"usage-plan": ("update", "key is not in it")}, plan_without_key),
     "plan gone": ({"usage-plan": ("create", GONE)}, plan_gone),
+    "stage without its tags": ({"api": ("update", "^stage `prod`: tag `team` is missing$")}, untag_stage),
     "stage gone": ({"api": ("update", "not deployed to the stage `prod`"), "usage-plan": ("update", "stage is not in it")}, stage_gone),
 }
 
@@ -321,7 +327,7 @@ def retag(cloud, tags):
         getattr(boto("kafkaconnect"), verb)(resourceArn=known(key, "arn"), **({"tags": tags} if tags else {"tagKeys": ["team"]}))
     for kind in ("pin", "geo", "user"):
         getattr(boto("kinesis"), "add_tags_to_stream" if tags else "remove_tags_from_stream")(StreamName=f"streaming-me-{kind}", **({"Tags": tags} if tags else given))
-    for path in (f"restapis/{known('api')}", f"apikeys/{known('api-key')}", f"usageplans/{known('usage-plan')}"):
+    for path in (f"restapis/{known('api')}", f"restapis/{known('api')}/stages/prod", f"apikeys/{known('api-key')}", f"usageplans/{known('usage-plan')}"):
         getattr(boto("apigateway"), verb)(resourceArn=f"arn:aws:apigateway:us-east-1::/{path}", **({"tags": tags} if tags else {"tagKeys": ["team"]}))
 
 

@@ -1,5 +1,6 @@
 """`provision` and `destroy` where AWS fails: errors, lost answers, refusals, throttling, late sight, failed resources, Ctrl-C."""
 
+import re
 import signal
 import time
 
@@ -191,6 +192,26 @@ def test_credentials_that_expire_are_told_of_and_new_ones_go_on(cloud, wanted):
     code, said = cloud.ends("provision", "--plan")
     assert code == 1 and "hint: the credentials have expired or are wrong" in said, said
     cloud.aws.expired_credentials(False)
+    cloud.run("provision", "--yes")
+    assert not differences(cloud.aws.snapshot(), wanted)
+
+
+# The codes that the services' own references give.
+QUOTAS = [
+    ("AllocateAddress", "AddressLimitExceeded"), ("RunInstances", "VcpuLimitExceeded"), ("CreateSecurityGroup", "SecurityGroupLimitExceeded"),
+    ("CreateRole", "LimitExceeded"), ("CreateBucket", "TooManyBuckets"), ("CreateStream", "LimitExceededException"),
+    ("CreateRestApi", "LimitExceededException"), ("PutParameter", "ParameterLimitExceeded"),
+]
+
+
+@pytest.mark.parametrize("operation, quota", QUOTAS)
+def test_a_quota_that_is_used_up_is_told_of_and_the_run_goes_on_once_there_is_more(cloud, wanted, operation, quota):
+    cloud.clear()
+    cloud.aws.before_call = failing(lambda call: call.operation == operation, lambda call: Fault(400, quota, "you have reached your limit"))
+    code, said = cloud.ends("provision", "--yes")
+    assert code == 1 and re.search(rf"{quota}: you have reached your limit \(request [\w-]+\)", said), said
+    assert "hint: a quota of the account is used up" in said, said
+    cloud.aws.before_call = None
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted)
 

@@ -57,3 +57,5 @@ def test_a_spark_that_is_not_there_or_fails_is_one_clear_error(pinpipe):
     (pinpipe.folder / "empty").mkdir()
     assert "holds no records" in pinpipe.run("batch", "--lake", "empty", "--engine", "spark", code=1).stderr
     assert "--full" in pinpipe.run("batch", "--lake", "lake", "--engine", "spark", "--full", code=2).stderr
+    assert "--memory" in pinpipe.run("batch", "--lake", "lake", "--engine", "spark", "--memory", "1GB", code=2).stderr
+    assert "hint: add `--engine spark`" in pinpipe.run("batch", "--lake", "lake", "--on", "spark-submit", code=2).stderr

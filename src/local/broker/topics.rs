@@ -87,11 +87,7 @@ impl Topics {
     /// # Errors
     /// As CreateTopics gives them.
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<Topic>, ResponseError> {
-        let fits = (1..=249).contains(&name.len())
-            && name != "."
-            && name != ".."
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-        if !fits {
+        if !crate::kafka::is_topic_name(name) {
             return Err(ResponseError::InvalidTopicException);
         }
         if !(1..=10_000).contains(&partitions) {

@@ -32,7 +32,21 @@ impl Airflow {
     }
 
     async fn find(&self) -> Result<Option<Environment>> {
-        match self.account.mwaa.get_environment().name(self.name()).send().await {
+        for name in self.account.names(KEY, &self.name()).await {
+            if let Some(found) = self.find_named(&name).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// That environment as it stands now; `None`: it is gone.
+    async fn again(&self, found: &Environment) -> Result<Option<Environment>> {
+        Ok(self.find().await?.filter(|now| now.name() == found.name()))
+    }
+
+    async fn find_named(&self, name: &str) -> Result<Option<Environment>> {
+        match self.account.mwaa.get_environment().name(name).send().await {
             Ok(found) => Ok(found.environment),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
             Err(error) => Err(failed(Call("airflow:GetEnvironment", &self.what()), &error)),
@@ -98,10 +112,16 @@ impl Resource for Airflow {
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         let tags = found.tags().cloned().unwrap_or_default();
+        let name = found.name().unwrap_or_default();
+        let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            return Ok(Reading::foreign());
+            // Who took a name that is not wanted any more is nobody's business.
+            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
         }
-        self.account.state.note(KEY, &self.name(), &[("arn", found.arn().unwrap_or_default())]).await?;
+        self.account.state.note(KEY, name, &[("arn", found.arn().unwrap_or_default())]).await?;
+        if is_renamed {
+            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+        }
         use EnvironmentStatus as Status;
         match found.status() {
             Some(Status::Available | Status::UpdateFailed) => {}
@@ -135,8 +155,13 @@ impl Resource for Airflow {
             let request = request.webserver_access_mode(WebserverAccessMode::PublicOnly);
             match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await {
                 Ok(_) => Ok(()),
-                Err(error) if error.to_string().contains("already exists") => Ok(()),
-                Err(error) => Err(failed(Call("airflow:CreateEnvironment", &self.what()), &error)),
+                Err(error) => {
+                    // An attempt whose answer got lost had its effect.
+                    if code(&error) == "ValidationException" && self.find_named(&self.name()).await?.is_some() {
+                        return Ok(());
+                    }
+                    Err(failed(Call("airflow:CreateEnvironment", &self.what()), &error))
+                }
             }
         };
         // A role is seen by MWAA some seconds after IAM has made it.
@@ -163,7 +188,13 @@ impl Resource for Airflow {
         let request = request.set_requirements_s3_object_version(self.account.state.value(airflow_requirements::KEY, "version").await);
         let network = UpdateNetworkConfigurationInput::builder().security_group_ids(group).build();
         let changed = request.set_network_configuration(network.ok()).send().await;
-        changed.map_err(|error| failed(Call("airflow:UpdateEnvironment", &self.what()), &error))?;
+        if let Err(error) = changed {
+            // A change whose answer got lost is under way already.
+            let now = self.find().await?.and_then(|found| found.status);
+            if now != Some(EnvironmentStatus::Updating) {
+                return Err(failed(Call("airflow:UpdateEnvironment", &self.what()), &error));
+            }
+        }
         self.wait().await
     }
 
@@ -200,10 +231,10 @@ impl Resource for Airflow {
             }
         }
         if found.status() != Some(&EnvironmentStatus::Deleting) {
-            match self.account.mwaa.delete_environment().name(self.name()).send().await {
+            match self.account.mwaa.delete_environment().set_name(found.name.clone()).send().await {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
                     // An attempt whose answer got lost had its effect.
-                    let now = self.find().await?.and_then(|found| found.status);
+                    let now = self.again(&found).await?.and_then(|found| found.status);
                     if now.is_some_and(|status| status != EnvironmentStatus::Deleting) {
                         return Err(failed(Call("airflow:DeleteEnvironment", &self.what()), &error));
                     }
@@ -211,7 +242,7 @@ impl Resource for Airflow {
                 _ => {}
             }
         }
-        let check = || async { Ok(self.find().await?.and_then(|found| found.status).map(|status| status.as_str().to_string())) };
+        let check = || async { Ok(self.again(&found).await?.and_then(|found| found.status).map(|status| status.as_str().to_string())) };
         self.account.until_done(&self.what(), check).await?;
         Ok(true)
     }

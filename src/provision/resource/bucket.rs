@@ -9,7 +9,7 @@ use aws_sdk_s3::types::{
     VersioningConfiguration,
 };
 
-use super::{Reading, Resource};
+use super::{Reading, Resource, airflow_requirements, plugin_object};
 use crate::aws::{Call, code, failed};
 use crate::config::Config;
 use crate::error::{Error, OrFail, Result};
@@ -70,34 +70,44 @@ impl Bucket {
         format!("bucket `{}`", self.name())
     }
 
-    /// `None`: there is none; else whether it is in this account.
-    async fn exists(&self) -> Result<bool> {
-        match self.account.s3.head_bucket().bucket(self.name()).send().await {
+    /// The bucket that an earlier configuration asked for, while it is there.
+    async fn former(&self) -> Result<Option<String>> {
+        for name in self.account.names(self.purpose.key(), &self.name()).await {
+            if name != self.name() && self.exists(&name).await? && self.is_ours(&name, &self.tags(&name).await?).await {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether it is there, in this account.
+    async fn exists(&self, name: &str) -> Result<bool> {
+        match self.account.s3.head_bucket().bucket(name).send().await {
             Ok(_) => Ok(true),
             Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
                 Some(404) => Ok(false),
                 Some(301 | 403) => {
-                    Err(Error::failed(format!("{} is somebody else's, in another region, or not allowed to you", self.what()))
+                    Err(Error::failed(format!("bucket `{name}` is somebody else's, in another region, or not allowed to you"))
                         .because(crate::aws::describe(&error))
                         .hint("names of buckets are shared by everybody: choose another `id`, or allow `s3:ListBucket` on it"))
                 }
-                _ => Err(failed(Call("s3:ListBucket", &self.what()), &error)),
+                _ => Err(failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error)),
             },
         }
     }
 
-    async fn tags(&self) -> Result<Vec<(String, String)>> {
-        match self.account.s3.get_bucket_tagging().bucket(self.name()).send().await {
+    async fn tags(&self, name: &str) -> Result<Vec<(String, String)>> {
+        match self.account.s3.get_bucket_tagging().bucket(name).send().await {
             Ok(found) => Ok(found.tag_set().iter().map(|tag| (tag.key().to_string(), tag.value().to_string())).collect()),
             Err(error) if matches!(code(&error), "NoSuchTagSet" | "NoSuchBucket") => Ok(Vec::new()),
-            Err(error) => Err(failed(Call("s3:GetBucketTagging", &self.what()), &error)),
+            Err(error) => Err(failed(Call("s3:GetBucketTagging", &format!("bucket `{name}`")), &error)),
         }
     }
 
     /// A bucket cannot be made with its tags on: one that this state began to make is ours too.
-    async fn is_ours(&self, tags: &[(String, String)]) -> bool {
+    async fn is_ours(&self, name: &str, tags: &[(String, String)]) -> bool {
         let is_begun = self.account.state.entry(self.purpose.key()).await.is_some_and(|entry| {
-            entry.phase != Phase::Ready && entry.name == self.name() && entry.values.get("made").is_some_and(|made| made == "here")
+            entry.phase != Phase::Ready && entry.name == name && entry.values.get("made").is_some_and(|made| made == "here")
         });
         is_begun || self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
@@ -138,7 +148,7 @@ impl Bucket {
         match difference {
             Difference::Tags(_) => {
                 // Putting tags replaces all of them: those of others are put again.
-                let mut all: std::collections::BTreeMap<String, String> = self.tags().await?.into_iter().collect();
+                let mut all: std::collections::BTreeMap<String, String> = self.tags(&name).await?.into_iter().collect();
                 all.extend(self.account.tags(self.purpose.key()));
                 let tags =
                     all.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole"));
@@ -170,11 +180,11 @@ impl Bucket {
     }
 
     /// Removes every object, in all versions.
-    async fn empty(&self) -> Result<()> {
-        let (s3, name) = (&self.account.s3, self.name());
+    async fn empty(&self, name: &str) -> Result<()> {
+        let (s3, what) = (&self.account.s3, format!("bucket `{name}`"));
         loop {
-            let page = s3.list_object_versions().bucket(&name).max_keys(1000).send().await;
-            let page = page.map_err(|error| failed(Call("s3:ListBucketVersions", &self.what()), &error))?;
+            let page = s3.list_object_versions().bucket(name).max_keys(1000).send().await;
+            let page = page.map_err(|error| failed(Call("s3:ListBucketVersions", &what), &error))?;
             let versions = page.versions().iter().map(|found| (found.key(), found.version_id()));
             let marks = page.delete_markers().iter().map(|found| (found.key(), found.version_id()));
             let objects = versions.chain(marks).filter_map(|(key, version)| {
@@ -185,16 +195,19 @@ impl Bucket {
             if objects.is_empty() {
                 return Ok(());
             }
-            self.account.progress.say(format!("emptying {}", self.what()));
+            self.account.progress.say(format!("emptying {what}"));
             let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().or_fail(|| "nothing to delete")?;
-            let removed = s3.delete_objects().bucket(&name).delete(delete).send().await;
-            let removed = removed.map_err(|error| failed(Call("s3:DeleteObjectVersion", &self.what()), &error))?;
+            let removed = s3.delete_objects().bucket(name).delete(delete).send().await;
+            let removed = removed.map_err(|error| failed(Call("s3:DeleteObjectVersion", &what), &error))?;
             if let Some(error) = removed.errors().first() {
-                return Err(Error::failed(format!("`{}` of {} cannot be removed", error.key().unwrap_or_default(), self.what()))
-                    .because(format!("{}: {}", error.code().unwrap_or_default(), error.message().unwrap_or_default())));
+                return Err(Error::failed(format!("`{}` of {what} cannot be removed", error.key().unwrap_or_default())).because(format!(
+                    "{}: {}",
+                    error.code().unwrap_or_default(),
+                    error.message().unwrap_or_default()
+                )));
             }
             if self.account.stop.is_cancelled() {
-                return Err(self.account.stopped(&format!("{} is half empty", self.what())));
+                return Err(self.account.stopped(&format!("{what} is half empty")));
             }
         }
     }
@@ -232,22 +245,27 @@ impl Resource for Bucket {
     }
 
     async fn held_back(&self) -> Result<Option<String>> {
-        let page = self.account.s3.list_objects_v2().bucket(self.name()).max_keys(1000).send().await;
-        let page = page.map_err(|error| failed(Call("s3:ListBucket", &self.what()), &error))?;
+        let name = self.former().await?.unwrap_or_else(|| self.name());
+        let page = self.account.s3.list_objects_v2().bucket(&name).max_keys(1000).send().await;
+        let page = page.map_err(|error| failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error))?;
         // What provision itself put there comes back by itself.
-        let own = super::plugin_object::key(&self.account.config).unwrap_or_default();
-        let own = [own.as_str(), super::airflow_requirements::REQUIREMENTS];
-        let objects = page.contents().iter().filter(|object| !object.key().is_some_and(|key| own.contains(&key))).count();
+        let dag = crate::spark::dag_key(&self.account.config);
+        let is_own = |key: &str| plugin_object::is_zip(key) || key == airflow_requirements::REQUIREMENTS || key == dag;
+        let objects = page.contents().iter().filter(|object| !object.key().is_some_and(is_own)).count();
         let more = if page.is_truncated() == Some(true) { "more than " } else { "" };
         Ok((objects > 0).then(|| format!("{more}{objects} objects")))
     }
 
     async fn read(&self) -> Result<Reading> {
-        if !self.exists().await? {
+        if let Some(former) = self.former().await? {
+            // A name that cannot be looked at is somebody else's.
+            return Ok(Reading::renamed(&former, self.exists(&self.name()).await.unwrap_or(true)));
+        }
+        if !self.exists(&self.name()).await? {
             return Ok(Reading::missing());
         }
-        let tags = self.tags().await?;
-        if !self.is_ours(&tags).await {
+        let tags = self.tags(&self.name()).await?;
+        if !self.is_ours(&self.name(), &tags).await {
             return Ok(Reading::foreign());
         }
         let differences = self.differences(&tags).await?;
@@ -275,7 +293,7 @@ impl Resource for Bucket {
     }
 
     async fn update(&self) -> Result<()> {
-        let tags = self.tags().await?;
+        let tags = self.tags(&self.name()).await?;
         for difference in self.differences(&tags).await? {
             self.mend(&difference).await?;
         }
@@ -283,17 +301,17 @@ impl Resource for Bucket {
     }
 
     async fn delete(&self) -> Result<bool> {
-        if !self.exists().await? || !self.is_ours(&self.tags().await?).await {
+        let name = self.former().await?.unwrap_or_else(|| self.name());
+        if !self.exists(&name).await? || !self.is_ours(&name, &self.tags(&name).await?).await {
             return Ok(false);
         }
-        if !self.account.may_lose_data.get()
-            && let Some(held) = self.held_back().await?
-        {
-            return Err(Error::failed(format!("{} holds {held} by now", self.what())).hint("`--data` removes it with its data"));
+        let may_lose_data = self.account.may_lose_data.borrow().contains(self.purpose.key());
+        if !may_lose_data && let Some(held) = self.held_back().await? {
+            return Err(Error::failed(format!("bucket `{name}` holds {held} by now")).hint("`--data` removes it with its data"));
         }
-        self.empty().await?;
-        match self.account.s3.delete_bucket().bucket(self.name()).send().await {
-            Err(error) if code(&error) != "NoSuchBucket" => Err(failed(Call("s3:DeleteBucket", &self.what()), &error)),
+        self.empty(&name).await?;
+        match self.account.s3.delete_bucket().bucket(&name).send().await {
+            Err(error) if code(&error) != "NoSuchBucket" => Err(failed(Call("s3:DeleteBucket", &format!("bucket `{name}`")), &error)),
             _ => Ok(true),
         }
     }

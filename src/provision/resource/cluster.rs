@@ -11,11 +11,11 @@ use aws_sdk_kafka::types::{
 
 use super::network;
 use super::security_group::Member;
-use super::{Reading, Resource};
+use super::{Action, Reading, Resource};
 use crate::aws::{Call, code, failed};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::provision::account::Account;
+use crate::provision::account::{Account, TAG_RESOURCE};
 use crate::provision::price::Priced;
 
 pub const KEY: &str = "cluster";
@@ -65,24 +65,41 @@ impl Cluster {
         }
     }
 
-    async fn find(&self) -> Result<Option<MskCluster>> {
-        let name = self.name();
-        let mut pages = self.account.msk.list_clusters_v2().cluster_name_filter(&name).into_paginator().items().send();
+    fn is_named(&self, found: &MskCluster) -> bool {
+        found.cluster_name() == Some(self.name().as_str())
+    }
+
+    fn is_ours(&self, found: &MskCluster) -> bool {
+        self.account.is_ours(pairs(found))
+    }
+
+    /// Ours, and whichever has its name: ours first, and of these the one of this name. All clusters
+    /// are listed, since one that an earlier configuration named is known by its tags alone.
+    async fn find_all(&self) -> Result<Vec<MskCluster>> {
+        let mut pages = self.account.msk.list_clusters_v2().into_paginator().items().send();
+        let mut all = Vec::new();
         while let Some(found) = pages.next().await {
             let found = found.map_err(|error| failed(Call("kafka:ListClustersV2", &self.what()), &error))?;
-            // The filter takes all names that begin so.
-            if found.cluster_name() == Some(name.as_str()) {
-                return Ok(Some(found));
+            if self.is_named(&found) || self.is_ours(&found) && pairs(&found).any(|tag| tag == (TAG_RESOURCE, KEY)) {
+                all.push(found);
             }
         }
-        Ok(None)
+        all.sort_by_key(|found| (!self.is_ours(found), !self.is_named(found), found.cluster_arn().map(String::from)));
+        Ok(all)
+    }
+
+    async fn find(&self) -> Result<Option<MskCluster>> {
+        Ok(self.find_all().await?.into_iter().next())
+    }
+
+    /// That cluster as it stands now; `None`: it is gone.
+    async fn again(&self, found: &MskCluster) -> Result<Option<MskCluster>> {
+        Ok(self.find_all().await?.into_iter().find(|now| now.cluster_arn() == found.cluster_arn()))
     }
 
     async fn differences(&self, found: &MskCluster) -> Result<Vec<Difference>> {
         let wanted = &self.account.config.cluster;
-        let tags = found.tags().cloned().unwrap_or_default();
-        let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut differences: Vec<Difference> = self.account.tag_differences(KEY, pairs).into_iter().map(Difference::Tags).collect();
+        let mut differences: Vec<Difference> = self.account.tag_differences(KEY, pairs(found)).into_iter().map(Difference::Tags).collect();
         let Some(provisioned) = found.provisioned() else {
             return Ok(vec![Difference::Fixed("it is a serverless cluster".into())]);
         };
@@ -113,7 +130,15 @@ impl Cluster {
         subnets.sort_unstable();
         wanted_subnets.sort_unstable();
         if subnets != wanted_subnets {
-            differences.push(Difference::Fixed(format!("it is in other subnets: {}", subnets.join(", "))));
+            // Where no subnets are named, a cluster stays in the zones it is in as long as they share the
+            // brokers: a new one might be spread over more, but none can be moved.
+            let is_named = !self.account.config.network.subnets.is_empty();
+            let is_even = !subnets.is_empty() && (wanted.brokers as usize).is_multiple_of(subnets.len());
+            if !is_named && !is_even {
+                differences.push(Difference::Fixed(format!("its {} zones cannot share {} brokers evenly", subnets.len(), wanted.brokers)));
+            } else if is_named || subnets.iter().any(|subnet| !wanted_subnets.contains(subnet)) {
+                differences.push(Difference::Fixed(format!("it is in other subnets: {}", subnets.join(", "))));
+            }
         }
         let groups = nodes.map(|nodes| nodes.security_groups().to_vec()).unwrap_or_default();
         if let Some(group) = self.account.state.value(Member::Cluster.key(), "id").await
@@ -205,6 +230,11 @@ pub fn is_same_cluster(one: &str, other: &str) -> bool {
     domain(one) == domain(other)
 }
 
+/// Keys and values of its tags, to be compared.
+fn pairs(found: &MskCluster) -> impl Iterator<Item = (&str, &str)> {
+    found.tags().into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()))
+}
+
 fn volume_gib(provisioned: &Provisioned) -> i32 {
     let storage = provisioned.broker_node_group_info().and_then(|nodes| nodes.storage_info());
     storage.and_then(|storage| storage.ebs_storage_info()).and_then(|ebs| ebs.volume_size()).unwrap_or_default()
@@ -238,24 +268,26 @@ impl Resource for Cluster {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
-        let tags = found.tags().cloned().unwrap_or_default();
-        let arn = found.cluster_arn().unwrap_or_default();
-        self.account.state.note(KEY, &self.name(), &[("arn", arn)]).await?;
-        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+        let all = self.find_all().await?;
+        let Some(found) = all.first() else { return Ok(Reading::missing()) };
+        let (arn, name) = (found.cluster_arn().unwrap_or_default(), found.cluster_name().unwrap_or_default());
+        self.account.state.note(KEY, name, &[("arn", arn)]).await?;
+        // One that is going already, under whatever name, is only waited for.
+        if !self.is_ours(found) || !self.is_named(found) && found.state() != Some(&ClusterState::Deleting) {
             // Noted all the same: who leaves it out uses it as it is.
             if found.state() == Some(&ClusterState::Active) {
-                self.note_addresses(&found).await?;
+                self.note_addresses(found).await?;
             }
-            return Ok(Reading::foreign());
+            let is_taken = all.iter().any(|other| self.is_named(other));
+            return Ok(if self.is_ours(found) { Reading::renamed(name, is_taken) } else { Reading::foreign() });
         }
         match found.state() {
             Some(ClusterState::Active) => {}
-            Some(ClusterState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", failure(&found))])),
+            Some(ClusterState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", failure(found))])),
             state => return Ok(Reading::waiting(state.map_or("unknown", ClusterState::as_str))),
         }
-        self.note_addresses(&found).await?;
-        let differences = self.differences(&found).await?;
+        self.note_addresses(found).await?;
+        let differences = self.differences(found).await?;
         let texts: Vec<String> = differences.iter().map(|difference| self.describe(difference)).collect();
         if differences.iter().any(|difference| matches!(difference, Difference::Fixed(_))) {
             return Ok(Reading::recreate(texts));
@@ -267,7 +299,10 @@ impl Resource for Cluster {
     }
 
     /// Whether MSK still offers the version that is wanted.
-    async fn check(&self) -> Result<()> {
+    async fn check(&self, action: Action) -> Result<()> {
+        if !matches!(action, Action::Create | Action::Recreate) {
+            return Ok(());
+        }
         let wanted = &self.account.config.cluster.kafka_version;
         let mut offered = Vec::new();
         let mut pages = self.account.msk.list_kafka_versions().into_paginator().items().send();
@@ -354,8 +389,7 @@ impl Resource for Cluster {
 
     async fn delete(&self) -> Result<bool> {
         let Some(found) = self.find().await? else { return Ok(false) };
-        let tags = found.tags().cloned().unwrap_or_default();
-        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+        if !self.is_ours(&found) {
             return Ok(false);
         }
         if !matches!(found.state(), Some(ClusterState::Active | ClusterState::Failed | ClusterState::Deleting)) {
@@ -368,11 +402,11 @@ impl Resource for Cluster {
             }
         }
         if found.state() != Some(&ClusterState::Deleting) {
-            let removed = self.account.msk.delete_cluster().set_cluster_arn(found.cluster_arn).send().await;
+            let removed = self.account.msk.delete_cluster().set_cluster_arn(found.cluster_arn.clone()).send().await;
             match removed {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose answer got lost had its effect.
-                    let now = self.find().await?.and_then(|found| found.state);
+                    let now = self.again(&found).await?.and_then(|found| found.state);
                     if now.is_some_and(|state| state != ClusterState::Deleting) {
                         return Err(failed(Call("kafka:DeleteCluster", &self.what()), &error));
                     }
@@ -380,7 +414,7 @@ impl Resource for Cluster {
                 _ => {}
             }
         }
-        let check = || async { Ok(self.find().await?.map(|_| "going".to_string())) };
+        let check = || async { Ok(self.again(&found).await?.map(|_| "going".to_string())) };
         self.account.until_done(&self.what(), check).await?;
         Ok(true)
     }

@@ -52,13 +52,21 @@ impl Connector {
         format!("connector `{}`", self.name())
     }
 
-    /// ARN of the connector of this name.
-    pub async fn find_arn(&self) -> Result<Option<String>> {
-        let name = self.name();
-        let mut pages = self.account.connect.list_connectors().connector_name_prefix(&name).into_paginator().items().send();
+    /// ARN of the connector.
+    async fn find_arn(&self) -> Result<Option<String>> {
+        for name in self.account.names(KEY, &self.name()).await {
+            if let Some(arn) = self.find_named(&name).await? {
+                return Ok(Some(arn));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn find_named(&self, name: &str) -> Result<Option<String>> {
+        let mut pages = self.account.connect.list_connectors().connector_name_prefix(name).into_paginator().items().send();
         while let Some(found) = pages.next().await {
             let found = found.map_err(|error| failed(Call("kafkaconnect:ListConnectors", &self.what()), &error))?;
-            if found.connector_name() == Some(name.as_str()) {
+            if found.connector_name() == Some(name) {
                 return Ok(found.connector_arn);
             }
         }
@@ -214,12 +222,17 @@ impl Resource for Connector {
 
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
-        let arn = found.connector_arn().unwrap_or_default();
+        let (arn, name) = (found.connector_arn().unwrap_or_default(), found.connector_name().unwrap_or_default());
         let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
+        let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            return Ok(Reading::foreign());
+            // Who took a name that is not wanted any more is nobody's business.
+            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
         }
-        self.account.state.note(KEY, &self.name(), &[("arn", arn)]).await?;
+        self.account.state.note(KEY, name, &[("arn", arn)]).await?;
+        if is_renamed {
+            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+        }
         match found.connector_state() {
             Some(ConnectorState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", reason(&found))])),
             Some(ConnectorState::Running) => {}
@@ -358,15 +371,15 @@ impl Resource for Connector {
             match self.account.connect.delete_connector().connector_arn(arn).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose answer got lost had its effect.
-                    let now = self.find().await?.and_then(|found| found.connector_state().cloned());
-                    if now.is_some_and(|state| state != ConnectorState::Deleting) {
+                    let now = self.find().await?.filter(|now| now.connector_arn() == Some(arn));
+                    if now.is_some_and(|now| now.connector_state() != Some(&ConnectorState::Deleting)) {
                         return Err(failed(Call("kafkaconnect:DeleteConnector", &self.what()), &error));
                     }
                 }
                 _ => {}
             }
         }
-        let check = || async { Ok(self.find_arn().await?.map(|_| "going".to_string())) };
+        let check = || async { Ok(self.find_arn().await?.filter(|now| now == arn).map(|_| "going".to_string())) };
         self.account.until_done(&self.what(), check).await?;
         Ok(true)
     }

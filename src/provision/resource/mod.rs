@@ -92,12 +92,26 @@ impl Reading {
         Self { exists: true, is_ours: false, action: Action::Foreign, reasons: vec!["it is there, but pinpipe did not make it".into()] }
     }
 
+    /// It was made under a name that the configuration does not give it any more. `is_taken`:
+    /// the name of now is somebody else's, so that it cannot be made anew; it is still ours.
+    pub fn renamed(former: &str, is_taken: bool) -> Self {
+        if is_taken {
+            return Self { is_ours: true, ..Self::foreign() };
+        }
+        Self::recreate(vec![format!("it was made under another name, `{former}`")])
+    }
+
     /// What differs, or `detail` where nothing does.
     pub fn compared(differences: Vec<String>, detail: impl Into<String>) -> Self {
         if differences.is_empty() {
             return Self::good(detail);
         }
         Self { exists: true, is_ours: true, action: Action::Update, reasons: differences }
+    }
+
+    /// It is removed, for good or to be made anew.
+    pub fn goes(&self) -> bool {
+        matches!(self.action, Action::Recreate | Action::Delete)
     }
 
     /// All remarks as one text.
@@ -162,8 +176,9 @@ pub trait Resource {
     /// Compares what is there with what is wanted. Changes nothing.
     async fn read(&self) -> Result<Reading>;
 
-    /// What is known to fail when it is made: said with the plan, not in the middle of an apply.
-    async fn check(&self) -> Result<()> {
+    /// What is known to fail when this is done: said with the plan, not in the middle of an apply.
+    async fn check(&self, action: Action) -> Result<()> {
+        let _ = action;
         Ok(())
     }
 

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::provision::account::Account;
 
 pub const KEY: &str = "network";
-/// Most zones that are used: what a cluster of the usual size needs.
-const ZONES: usize = 3;
+/// How many zones MSK spreads a cluster over.
+const ZONES: std::ops::RangeInclusive<usize> = 2..=3;
 
 pub struct Network {
     pub account: Rc<Account>,
@@ -60,18 +60,18 @@ impl Network {
             return Err(Error::failed("two of `network.subnets` are in the same zone")
                 .hint("name subnets in distinct zones: the brokers are spread over them"));
         }
-        if named.is_empty() {
+        let (brokers, found) = (config.cluster.brokers, subnets.len());
+        let is_even = |zones: &usize| (brokers as usize).is_multiple_of(*zones);
+        if named.is_empty()
+            && let Some(zones) = ZONES.rev().filter(|zones| *zones <= found).find(is_even)
+        {
             // As many zones as share the brokers evenly.
-            let zones = (1..=ZONES.min(subnets.len())).rev().find(|zones| (config.cluster.brokers as usize).is_multiple_of(*zones));
-            subnets.truncate(zones.unwrap_or(1));
+            subnets.truncate(zones);
         }
-        if subnets.is_empty() || !(config.cluster.brokers as usize).is_multiple_of(subnets.len()) {
-            return Err(Error::failed(format!(
-                "{} brokers cannot be spread evenly over {} subnets",
-                config.cluster.brokers,
-                subnets.len()
-            ))
-            .hint("`cluster.brokers` must be a multiple of the number of subnets, each in a zone of its own"));
+        if !ZONES.contains(&subnets.len()) || !is_even(&subnets.len()) {
+            return Err(Error::failed(format!("{brokers} brokers cannot be spread evenly over {} subnets", subnets.len())).hint(
+                "MSK takes two or three subnets, each in a zone of its own, and `cluster.brokers` must be a multiple of their number",
+            ));
         }
         Ok(subnets)
     }

@@ -44,15 +44,46 @@ impl Plugin {
     }
 
     async fn find(&self) -> Result<Option<CustomPluginSummary>> {
-        let name = self.name();
-        let mut pages = self.account.connect.list_custom_plugins().name_prefix(&name).into_paginator().items().send();
-        while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", &self.what()), &error))?;
-            if found.name() == Some(name.as_str()) {
+        for name in self.account.names(KEY, &self.name()).await {
+            if let Some(found) = self.find_named(&name).await? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    async fn find_named(&self, name: &str) -> Result<Option<CustomPluginSummary>> {
+        let mut pages = self.account.connect.list_custom_plugins().name_prefix(name).into_paginator().items().send();
+        while let Some(found) = pages.next().await {
+            let found = found.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", &self.what()), &error))?;
+            if found.name() == Some(name) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// That plugin as it stands now; `None`: it is gone.
+    async fn again(&self, arn: &str) -> Result<Option<CustomPluginSummary>> {
+        Ok(self.find().await?.filter(|now| now.custom_plugin_arn() == Some(arn)))
+    }
+
+    /// How the zip that it was made of differs from the one that is wanted: it keeps its copy.
+    async fn other_zip(&self, found: &CustomPluginSummary) -> Option<&'static str> {
+        let latest = found.latest_revision();
+        let location = latest.and_then(|latest| latest.location()).and_then(|location| location.s3_location());
+        let key = plugin_object::key(&self.account.config).unwrap_or_default();
+        if location.is_some_and(|location| location.bucket_arn() != Some(&self.bucket_arn()) || location.file_key() != Some(&key)) {
+            return Some("it was made of another object");
+        }
+        let made_of = latest.and_then(|latest| latest.file_description()).and_then(|file| file.file_md5());
+        // What is no MD5 cannot be compared.
+        let made_of = made_of.filter(|text| text.len() == 32)?;
+        match self.account.state.value(plugin_object::KEY, plugin_object::MD5).await?.as_str() {
+            wanted if made_of.eq_ignore_ascii_case(wanted) => None,
+            "" => Some("its zip is to come from another address"),
+            _ => Some("its zip had another content when it was made"),
+        }
     }
 
     fn bucket_arn(&self) -> String {
@@ -81,13 +112,18 @@ impl Resource for Plugin {
 
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
-        let arn = found.custom_plugin_arn().unwrap_or_default();
+        let (arn, name) = (found.custom_plugin_arn().unwrap_or_default(), found.name().unwrap_or_default());
         let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
+        let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            return Ok(Reading::foreign());
+            // Who took a name that is not wanted any more is nobody's business.
+            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
         }
         let revision = found.latest_revision().map_or(1, |latest| latest.revision());
-        self.account.state.note(KEY, &self.name(), &[("arn", arn), ("revision", &revision.to_string())]).await?;
+        self.account.state.note(KEY, name, &[("arn", arn), ("revision", &revision.to_string())]).await?;
+        if is_renamed {
+            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+        }
         match found.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
@@ -95,10 +131,8 @@ impl Resource for Plugin {
             }
             state => return Ok(Reading::waiting(state.map_or("unknown", CustomPluginState::as_str))),
         }
-        let location = found.latest_revision().and_then(|latest| latest.location()).and_then(|location| location.s3_location());
-        let key = plugin_object::key(&self.account.config).unwrap_or_default();
-        if location.is_some_and(|location| location.bucket_arn() != Some(&self.bucket_arn()) || location.file_key() != Some(&key)) {
-            return Ok(Reading::recreate(vec!["it was made of another object".into()]));
+        if let Some(reason) = self.other_zip(&found).await {
+            return Ok(Reading::recreate(vec![reason.into()]));
         }
         Ok(Reading::compared(self.account.tag_differences(KEY, pairs(&tags)), format!("revision {revision}")))
     }
@@ -154,7 +188,7 @@ impl Resource for Plugin {
             match self.account.connect.delete_custom_plugin().custom_plugin_arn(arn).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose answer got lost had its effect.
-                    let now = self.find().await?.and_then(|found| found.custom_plugin_state().cloned());
+                    let now = self.again(arn).await?.and_then(|found| found.custom_plugin_state().cloned());
                     if now.is_some_and(|state| state != CustomPluginState::Deleting) {
                         return Err(failed(Call("kafkaconnect:DeleteCustomPlugin", &self.what()), &error));
                     }
@@ -162,7 +196,7 @@ impl Resource for Plugin {
                 _ => {}
             }
         }
-        let check = || async { Ok(self.find().await?.map(|_| "going".to_string())) };
+        let check = || async { Ok(self.again(arn).await?.map(|_| "going".to_string())) };
         self.account.until_done(&self.what(), check).await?;
         Ok(true)
     }

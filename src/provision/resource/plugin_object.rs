@@ -4,22 +4,27 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use async_trait::async_trait;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 
 use super::bucket::Use;
-use super::{Reading, Resource};
+use super::{Action, Reading, Resource};
 use crate::aws::{Call, code, failed};
 use crate::config::Config;
 use crate::error::{Error, Result, on_path};
 use crate::provision::account::Account;
-use crate::provision::checksum::sha256;
+use crate::provision::checksum::{md5, sha256};
 
 pub const KEY: &str = "plugin-object";
 /// Size of a part; S3 takes none below 5 MiB but the last.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 /// Where the checksum of the whole file is kept: S3's own is one of the parts' checksums.
 const CHECKSUM: &str = "sha256";
+/// Where the checksum is kept that MSK Connect tells of what it copied; in the state too.
+pub const MD5: &str = "md5";
+/// Folder of the object in the bucket.
+const FOLDER: &str = "kafka-connect-s3";
 /// Where the object came from.
 const SOURCE: &str = "source";
 
@@ -31,7 +36,12 @@ pub struct PluginObject {
 pub fn key(config: &Config) -> Option<String> {
     let source = config.connector.plugin.split(['?', '#']).next().unwrap_or_default();
     let file = source.rsplit('/').next().filter(|file| !file.is_empty())?;
-    Some(format!("kafka-connect-s3/{file}"))
+    Some(format!("{FOLDER}/{file}"))
+}
+
+/// Whether an object of the bucket is the connector's zip, of now or of an earlier configuration.
+pub fn is_zip(key: &str) -> bool {
+    key.strip_prefix(FOLDER).is_some_and(|file| file.starts_with('/') && file.ends_with(".zip"))
 }
 
 impl PluginObject {
@@ -55,15 +65,55 @@ impl PluginObject {
         format!("`{}`", self.name())
     }
 
+    async fn find(&self, bucket: &str, key: &str) -> Result<Option<HeadObjectOutput>> {
+        match self.account.s3.head_object().bucket(bucket).key(key).send().await {
+            Ok(head) => Ok(Some(head)),
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(None),
+            Err(error) => Err(failed(Call("s3:GetObject", &format!("`s3://{bucket}/{key}`")), &error)),
+        }
+    }
+
+    /// Bucket and key of the object that an earlier configuration asked for, while it is there.
+    async fn former(&self) -> Result<Option<(String, String)>> {
+        for name in self.account.names(KEY, &self.name()).await.iter().filter(|name| **name != self.name()) {
+            if let Some((bucket, key)) = name.strip_prefix("s3://").and_then(|place| place.split_once('/'))
+                && self.find(bucket, key).await?.is_some()
+            {
+                return Ok(Some((bucket.into(), key.into())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes the MD5 of the content that is wanted, for the plugin to be compared with: it keeps
+    /// what it copied, whatever becomes of the object. Empty: not known, but not that of before.
+    async fn note_md5(&self, md5: &str) -> Result<()> {
+        self.account.state.note(KEY, &self.name(), &[(MD5, md5)]).await
+    }
+
+    /// Whether something answers at the address, without downloading it. Not every server
+    /// takes such a question: only that nobody answers or that there is nothing counts.
+    async fn ask(&self) -> Result<()> {
+        let answer = reqwest::Client::new().head(self.source()).send().await;
+        match answer.and_then(reqwest::Response::error_for_status) {
+            Err(error) if error.status().is_none_or(|status| matches!(status.as_u16(), 404 | 410)) => Err(self.unreachable(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Error {
+        Error::failed(format!("cannot download `{}`", self.source()))
+            .because(error.without_url())
+            .hint("check the address, or download the zip yourself and name the file in `connector.plugin`")
+    }
+
     /// The zip: read from its file, or downloaded.
     async fn content(&self) -> Result<Vec<u8>> {
         let content = if self.is_url() {
             self.account.progress.say(format!("downloading {}", self.source()));
-            let unreachable = || format!("cannot download `{}`", self.source());
-            let hint = "check the address, or download the zip yourself and name the file in `connector.plugin`";
             let response = reqwest::get(self.source()).await.and_then(reqwest::Response::error_for_status);
-            let response = response.map_err(|error| Error::failed(unreachable()).because(error.without_url()).hint(hint))?;
-            response.bytes().await.map_err(|error| Error::failed(unreachable()).because(error.without_url()).hint(hint))?.to_vec()
+            let response = response.map_err(|error| self.unreachable(error))?;
+            response.bytes().await.map_err(|error| self.unreachable(error))?.to_vec()
         } else {
             let path = PathBuf::from(self.source());
             std::fs::read(&path).map_err(|error| on_path("read the connector's zip", &path, error))?
@@ -77,11 +127,11 @@ impl PluginObject {
     }
 
     /// Uploads begun by a run that was killed: they are paid for until they are given up.
-    async fn abort_begun(&self) -> Result<()> {
-        let request = self.account.s3.list_multipart_uploads().bucket(self.bucket()).prefix(self.object_key());
+    async fn abort_begun(&self, bucket: &str, key: &str) -> Result<()> {
+        let request = self.account.s3.list_multipart_uploads().bucket(bucket).prefix(key);
         let found = request.send().await.map_err(|error| failed(Call("s3:ListBucketMultipartUploads", &self.what()), &error))?;
         for upload in found.uploads() {
-            let request = self.account.s3.abort_multipart_upload().bucket(self.bucket()).key(self.object_key());
+            let request = self.account.s3.abort_multipart_upload().bucket(bucket).key(key);
             let aborted = request.set_upload_id(upload.upload_id().map(String::from)).send().await;
             match aborted {
                 Err(error) if code(&error) != "NoSuchUpload" => return Err(failed(Call("s3:AbortMultipartUpload", &self.what()), &error)),
@@ -111,39 +161,68 @@ impl Resource for PluginObject {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let head = match self.account.s3.head_object().bucket(self.bucket()).key(self.object_key()).send().await {
-            Ok(head) => head,
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => return Ok(Reading::missing()),
-            Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
+        if let Some((bucket, key)) = self.former().await? {
+            return Ok(Reading::renamed(&format!("s3://{bucket}/{key}"), false));
+        }
+        let Some(head) = self.find(&self.bucket(), &self.object_key()).await? else {
+            // The plugin may still be there. What was never made is not noted as if it were.
+            if !self.is_url()
+                && self.account.state.entry(KEY).await.is_some()
+                && let Ok(content) = self.content().await
+            {
+                self.note_md5(&md5(&content)).await?;
+            }
+            return Ok(Reading::missing());
         };
         let kept = |name: &str| head.metadata().and_then(|metadata| metadata.get(name)).cloned().unwrap_or_default();
         let mut differences = Vec::new();
         if self.is_url() {
             // What an address names is not downloaded only to look at it.
-            if kept(SOURCE) != self.source() {
+            let (source, known) = (kept(SOURCE), kept(MD5));
+            if source == self.source() {
+                if !known.is_empty() {
+                    self.note_md5(&known).await?;
+                }
+            } else {
                 differences.push("it came from another address".to_string());
+                // Of an object of somebody else's nothing follows: what was noted of ours still holds.
+                if !source.is_empty() {
+                    self.note_md5("").await?;
+                }
             }
-        } else if kept(CHECKSUM) != sha256(&self.content().await?) {
-            differences.push(format!("`{}` has another content", self.source()));
+        } else {
+            match self.content().await {
+                Ok(content) => {
+                    if kept(CHECKSUM) != sha256(&content) {
+                        differences.push(format!("`{}` has another content", self.source()));
+                    }
+                    self.note_md5(&md5(&content)).await?;
+                }
+                // What only looks, or removes it, can do without: `check` says why.
+                Err(_) => differences.push(format!("`{}` cannot be read", self.source())),
+            }
         }
-        if kept(CHECKSUM).is_empty() {
+        if kept(CHECKSUM).is_empty() || self.is_url() && kept(MD5).is_empty() {
             differences.push("it has no checksum of ours".into());
         }
         Ok(Reading::compared(differences, format!("{} bytes", head.content_length().unwrap_or(0))))
     }
 
-    /// Whether the zip is there, where it is a file.
-    async fn check(&self) -> Result<()> {
-        if self.is_url() { Ok(()) } else { self.content().await.map(|_| ()) }
+    /// Whether the zip is there. Of an address only whether it answers: what it names is large.
+    async fn check(&self, action: Action) -> Result<()> {
+        if action == Action::Delete {
+            return Ok(());
+        }
+        if self.is_url() { self.ask().await } else { self.content().await.map(|_| ()) }
     }
 
     async fn create(&self) -> Result<()> {
         let content = self.content().await?;
-        self.abort_begun().await?;
         let (s3, bucket, key) = (&self.account.s3, self.bucket(), self.object_key());
+        self.abort_begun(&bucket, &key).await?;
         let begun = s3.create_multipart_upload().bucket(&bucket).key(&key).content_type("application/zip");
-        let begun =
-            begun.checksum_algorithm(ChecksumAlgorithm::Sha256).metadata(CHECKSUM, sha256(&content)).metadata(SOURCE, self.source());
+        let begun = begun.checksum_algorithm(ChecksumAlgorithm::Sha256).metadata(CHECKSUM, sha256(&content));
+        let begun = begun.metadata(MD5, md5(&content)).metadata(SOURCE, self.source());
         let begun = begun.send().await.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
         let upload = begun.upload_id().unwrap_or_default();
         let mut parts = Vec::new();
@@ -168,7 +247,7 @@ impl Resource for PluginObject {
             }
         }
         // An upload that was begun twice, since the first answer got lost.
-        self.abort_begun().await
+        self.abort_begun(&bucket, &key).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -176,12 +255,13 @@ impl Resource for PluginObject {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let removed = self.account.s3.delete_object().bucket(self.bucket()).key(self.object_key()).send().await;
+        let (bucket, key) = self.former().await?.unwrap_or_else(|| (self.bucket(), self.object_key()));
+        let removed = self.account.s3.delete_object().bucket(&bucket).key(&key).send().await;
         match removed {
             Err(error) if code(&error) == "NoSuchBucket" => return Ok(false),
             removed => removed.map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error))?,
         };
-        match self.abort_begun().await {
+        match self.abort_begun(&bucket, &key).await {
             Err(error) if !error.to_string().contains("NoSuchBucket") => Err(error),
             _ => Ok(true),
         }

@@ -160,9 +160,9 @@ impl Group {
     /// somebody else added carry no tag of ours and stay.
     async fn rule_differences(&self, id: &str) -> Result<(Vec<Rule>, Vec<(String, Rule)>)> {
         let request = self.account.ec2.describe_security_group_rules().filters(filter("group-id", id));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSecurityGroupRules", &self.what()), &error))?;
-        let incoming: Vec<&SecurityGroupRule> =
-            found.security_group_rules().iter().filter(|rule| rule.is_egress() == Some(false)).collect();
+        let found: Result<Vec<SecurityGroupRule>, _> = request.into_paginator().items().send().collect().await;
+        let found = found.map_err(|error| failed(Call("ec2:DescribeSecurityGroupRules", &self.what()), &error))?;
+        let incoming: Vec<&SecurityGroupRule> = found.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
         let there: Vec<Rule> = incoming.iter().filter_map(|rule| Rule::of(rule)).collect();
         let wanted = self.wanted_rules().await?;
         let ours = incoming.iter().filter(|rule| self.account.is_ours(pairs(rule.tags())));
@@ -269,7 +269,7 @@ impl Resource for Group {
             match self.account.ec2.delete_security_group().group_id(id).send().await {
                 Ok(_) => Ok(None),
                 Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(None),
-                Err(error) if code(&error) == "DependencyViolation" => Ok(Some("still in use".to_string())),
+                Err(error) if code(&error) == "DependencyViolation" => Ok(Some("in use".to_string())),
                 Err(error) => Err::<Option<String>, Error>(failed(Call("ec2:DeleteSecurityGroup", &what), &error)),
             }
         };

@@ -37,11 +37,24 @@ impl WorkerConfiguration {
     }
 
     async fn find(&self) -> Result<Option<WorkerConfigurationSummary>> {
-        let name = self.name();
-        let mut pages = self.account.connect.list_worker_configurations().name_prefix(&name).into_paginator().items().send();
+        for name in self.account.names(KEY, &self.name()).await {
+            if let Some(found) = self.find_named(&name).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// That worker configuration as it stands now; `None`: it is gone.
+    async fn again(&self, arn: &str) -> Result<Option<WorkerConfigurationSummary>> {
+        Ok(self.find().await?.filter(|now| now.worker_configuration_arn() == Some(arn)))
+    }
+
+    async fn find_named(&self, name: &str) -> Result<Option<WorkerConfigurationSummary>> {
+        let mut pages = self.account.connect.list_worker_configurations().name_prefix(name).into_paginator().items().send();
         while let Some(found) = pages.next().await {
             let found = found.map_err(|error| failed(Call("kafkaconnect:ListWorkerConfigurations", &self.what()), &error))?;
-            if found.name() == Some(name.as_str()) {
+            if found.name() == Some(name) {
                 return Ok(Some(found));
             }
         }
@@ -66,10 +79,16 @@ impl Resource for WorkerConfiguration {
 
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
-        let arn = found.worker_configuration_arn().unwrap_or_default();
+        let (arn, name) = (found.worker_configuration_arn().unwrap_or_default(), found.name().unwrap_or_default());
         let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
+        let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            return Ok(Reading::foreign());
+            // Who took a name that is not wanted any more is nobody's business.
+            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
+        }
+        if is_renamed {
+            self.account.state.note(KEY, name, &[("arn", arn)]).await?;
+            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
         }
         if found.worker_configuration_state() == Some(&WorkerConfigurationState::Deleting) {
             return Ok(Reading::waiting("DELETING"));
@@ -124,14 +143,14 @@ impl Resource for WorkerConfiguration {
         match self.account.connect.delete_worker_configuration().worker_configuration_arn(arn).send().await {
             Err(error) if code(&error) != "NotFoundException" => {
                 // An attempt whose answer got lost had its effect.
-                let now = self.find().await?.and_then(|found| found.worker_configuration_state().cloned());
+                let now = self.again(arn).await?.and_then(|found| found.worker_configuration_state().cloned());
                 if now.is_some_and(|state| state != WorkerConfigurationState::Deleting) {
                     return Err(failed(Call("kafkaconnect:DeleteWorkerConfiguration", &self.what()), &error));
                 }
             }
             _ => {}
         }
-        let check = || async { Ok(self.find().await?.map(|_| "going".to_string())) };
+        let check = || async { Ok(self.again(arn).await?.map(|_| "going".to_string())) };
         self.account.until_done(&self.what(), check).await?;
         Ok(true)
     }

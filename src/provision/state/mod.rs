@@ -118,6 +118,16 @@ impl State {
         .await
     }
 
+    /// Notes that a resource that could be renamed has another name now.
+    pub async fn rename(&self, key: &str, name: &str) -> Result<()> {
+        self.change(|remembered| {
+            if let Some(entry) = remembered.resources.get_mut(key) {
+                entry.name = name.into();
+            }
+        })
+        .await
+    }
+
     /// Notes that a resource can be used.
     pub async fn ready(&self, key: &str) -> Result<()> {
         self.phase(key, Phase::Ready).await

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hashlib
 import json
 import uuid
 
@@ -73,7 +74,9 @@ class KafkaConnect(Service):
         if not stored:
             raise refuse("BadRequestException", f"The S3 object {place['fileKey']} in {place['bucketArn']} couldn't be found or read.")
         arn = self.new_arn(call, "custom-plugin", given["name"])
-        plugin = Thing(given["name"], arn, {**copy.deepcopy(given), "size": stored.size, "md5": stored.etag.strip('"')}, dict(given.get("tags", {})), None)
+        # A copy is made: what becomes of the object later on does not show. An object that came in parts has an ETag that is no MD5.
+        copied = {"size": stored.size, "md5": hashlib.md5(stored.value).hexdigest()}
+        plugin = Thing(given["name"], arn, {**copy.deepcopy(given), **copied}, dict(given.get("tags", {})), None)
         plugin.settings.pop("tags", None)
         plugin.lifecycle = Lifecycle("CREATING")
         self.move(plugin.lifecycle, "CREATING", "ACTIVE", lambda: self.settle(plugin, "plugin", "CREATE_FAILED"))

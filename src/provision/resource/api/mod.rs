@@ -14,7 +14,7 @@ use super::role::Holder;
 use super::{Reading, Resource, address, proxy_secret};
 use crate::aws::{Call, Unmade, code, failed};
 use crate::error::Result;
-use crate::provision::account::Account;
+use crate::provision::account::{Account, TAG_RESOURCE};
 use crate::provision::checksum;
 
 pub const KEY: &str = "api";
@@ -33,18 +33,24 @@ impl Api {
         format!("API `{}`", self.name())
     }
 
+    fn is_named(&self, found: &RestApi) -> bool {
+        found.name() == Some(self.name().as_str())
+    }
+
     async fn find_all(&self) -> Result<Vec<RestApi>> {
         let mut pages = self.account.api.get_rest_apis().limit(500).into_paginator().items().send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
             let found = found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
             let tags = found.tags().cloned().unwrap_or_default();
-            // Names are not unique: somebody else's API of the same name is nobody's business.
-            if found.name() == Some(self.name().as_str()) && self.account.is_ours(super::plugin::pairs(&tags)) {
+            // Names are not unique: somebody else's API of the same name is nobody's business. Ours
+            // may have another name, from an earlier configuration.
+            let is_named = self.is_named(&found) || tags.get(TAG_RESOURCE).is_some_and(|key| key == KEY);
+            if is_named && self.account.is_ours(super::plugin::pairs(&tags)) {
                 all.push(found);
             }
         }
-        all.sort_by_key(|api| api.id().map(String::from));
+        all.sort_by_key(|api| (!self.is_named(api), api.id().map(String::from)));
         Ok(all)
     }
 
@@ -96,7 +102,8 @@ impl Api {
             Err(error) if code(&error) == "NotFoundException" => return Ok(None),
             stage => stage.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?,
         };
-        let tags = stage.tags().cloned().unwrap_or_default();
+        let tags = self.account.api.get_tags().resource_arn(arn(&self.account, &self.stage_path(api))).send().await;
+        let tags = tags.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?.tags.unwrap_or_default();
         let tag_problems = self.account.tag_differences(KEY, super::plugin::pairs(&tags));
         let deployment = stage.deployment_id().unwrap_or_default();
         match self.account.api.get_deployment().rest_api_id(api).deployment_id(deployment).send().await {
@@ -253,6 +260,9 @@ impl Resource for Api {
         self.note(api).await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut problems = self.account.tag_differences(KEY, super::plugin::pairs(&tags));
+        if !self.is_named(&found) {
+            problems.push(format!("its name is `{}`", found.name().unwrap_or_default()));
+        }
         let Some(routes) = self.routes().await? else {
             return Ok(Reading::compared(vec!["the proxy it leads to, or its password, is not there".into()], ""));
         };
@@ -296,6 +306,12 @@ impl Resource for Api {
         if !self.account.tag_differences(KEY, super::plugin::pairs(&tags)).is_empty() {
             put_tags(&self.account, KEY, &format!("/restapis/{api}")).await?;
         }
+        if !self.is_named(&found) {
+            let patch = PatchOperation::builder().op(Op::Replace).path("/name").value(self.name()).build();
+            let put = self.account.api.update_rest_api().rest_api_id(api).patch_operations(patch).send().await;
+            put.map_err(|error| failed(Call("apigateway:PATCH", &self.what()), &error))?;
+            self.account.state.rename(KEY, &self.name()).await?;
+        }
         let Some(routes) = self.routes().await? else { return Ok(()) };
         let there = self.resources(api).await?;
         let mut ids: BTreeMap<String, String> =
@@ -338,7 +354,11 @@ impl Resource for Api {
 
 /// Puts the wanted tags on something of API Gateway's, by its path.
 pub async fn put_tags(account: &Account, key: &str, path: &str) -> Result<()> {
-    let arn = format!("arn:{}:apigateway:{}::{path}", account.partition, account.config.aws.region);
-    let put = account.api.tag_resource().resource_arn(arn).set_tags(Some(account.tags(key).into_iter().collect())).send().await;
+    let put =
+        account.api.tag_resource().resource_arn(arn(account, path)).set_tags(Some(account.tags(key).into_iter().collect())).send().await;
     put.map(|_| ()).map_err(|error| failed(Call("apigateway:PUT", &format!("`{path}`")), &error))
+}
+
+fn arn(account: &Account, path: &str) -> String {
+    format!("arn:{}:apigateway:{}::{path}", account.partition, account.config.aws.region)
 }
