@@ -22,6 +22,8 @@ use crate::error::{Error, OrFail, Result, on_path};
 const CONCURRENT_READS: usize = 16;
 /// Objects in one group at most.
 const GROUP_OBJECTS: usize = 2_048;
+/// An object of more portions than these is read slice by slice: that copies each byte once more.
+const LARGE_PORTIONS: u64 = 4;
 /// Bytes of a large file that are read at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// What packed JSON mostly unpacks to, times its size.
@@ -99,7 +101,7 @@ async fn read_group(lake: Lake, group: Vec<RawObject>, portion_bytes: u64) -> Re
             let portions = [Portion::Slice { object: object.clone(), slice }, Portion::End];
             Ok(stream::iter(portions.map(Ok)).boxed())
         }
-        [object] if !object.is_one_record && object.unpacked_bytes() > portion_bytes => {
+        [object] if !object.is_one_record && object.unpacked_bytes() > portion_bytes.saturating_mul(LARGE_PORTIONS) => {
             read_large(lake, object.clone(), portion_bytes).await
         }
         _ => {
@@ -150,13 +152,10 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<P
     let mut file = std::fs::File::open(&path).map_err(|error| on_path("read", &path, error))?;
     let reading = tokio::task::spawn_blocking(move || {
         let chunks = std::iter::from_fn(move || {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            match file.read(&mut chunk) {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            match file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
                 Ok(0) => None,
-                Ok(bytes) => {
-                    chunk.truncate(bytes);
-                    Some(Ok(Bytes::from(chunk)))
-                }
+                Ok(_) => Some(Ok(Bytes::from(chunk))),
                 Err(error) => Some(Err(on_path("read", &path, error))),
             }
         });

@@ -45,6 +45,9 @@ impl Slicer {
             return Vec::new();
         }
         let Some(unpacker) = &mut self.unpacker else {
+            if self.open.capacity() == 0 {
+                self.open.reserve(self.slice_bytes + bytes.len());
+            }
             self.open.extend_from_slice(bytes);
             return self.cut();
         };
