@@ -59,10 +59,13 @@ def run(command):
     watcher = threading.Thread(target=watch)
     watcher.start()
     said = process.stderr.read()
+    process.wait()
+    # Before the watcher has noticed: it looks ten times a second.
+    seconds = time.perf_counter() - started
     watcher.join()
     assert process.returncode == 0, said.decode()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.perf_counter() - started, (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime), peak[0]
+    return seconds, (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime), peak[0]
 
 
 def answers(folder):
