@@ -52,10 +52,22 @@ type Keys = HashSet<Key, BuildHasherDefault<AsItIs>>;
 /// Bytes of a place in the set.
 const PLACE_BYTES: usize = size_of::<Key>() + 1;
 
-/// The rows seen so far, 17 bytes each however wide they are.
+/// Places that row numbers may have in the list, for each row that is seen or expected: most
+/// lakes number their posts from 0 on, and the list is then much quicker than the set.
+const LISTED_NUMBERS_PER_ROW: usize = 4;
+/// Numbers below this are always listed.
+const LISTED_NUMBERS: usize = 64 * 1024;
+
+/// The rows seen so far, some tens of bytes each however wide they are.
 pub struct Distinct {
     key_maker: KeyMaker,
+    /// The first hash that was seen of each low row number; 0: none yet.
+    first: Vec<u64>,
+    /// What else was seen: other rows of such numbers, and rows of high ones.
     keys: Keys,
+    /// Rows that were seen.
+    seen: usize,
+    expected: usize,
     /// What the set may take; where it would grow beyond, it takes no more.
     most_bytes: usize,
     is_full: bool,
@@ -114,7 +126,7 @@ impl Distinct {
 
     /// Of keys that this maker makes, within so many bytes.
     pub fn within(key_maker: KeyMaker, most_bytes: usize) -> Self {
-        Self { key_maker, keys: Keys::default(), most_bytes, is_full: false }
+        Self { key_maker, first: Vec::new(), keys: Keys::default(), seen: 0, expected: 0, most_bytes, is_full: false }
     }
 
     /// What makes keys for this set.
@@ -122,12 +134,52 @@ impl Distinct {
         self.key_maker.clone()
     }
 
-    /// Makes room for so many rows, as far as it may: growing step by step costs more.
-    pub fn reserve(&mut self, rows: usize) {
-        let places = rows.saturating_mul(8) / 7;
-        if places.next_power_of_two().saturating_mul(PLACE_BYTES) <= self.most_bytes / 2 {
-            self.keys.reserve(rows);
+    /// About so many rows will come.
+    pub fn expect(&mut self, rows: usize) {
+        self.expected = self.expected.max(rows);
+    }
+
+    /// Where the list says what was seen first of a number; `None`: it has no place for it.
+    fn place(&mut self, ind: i32) -> Option<&mut u64> {
+        let place = usize::try_from(ind).ok()?;
+        if place >= self.first.len() {
+            let most = self.expected.max(self.seen).saturating_mul(LISTED_NUMBERS_PER_ROW).max(LISTED_NUMBERS);
+            let places = (place + 1).next_power_of_two().max(LISTED_NUMBERS);
+            // What the full set was not sure of must not be new later on.
+            if self.is_full || place >= most || places.saturating_mul(2 * size_of::<u64>()) > self.most_bytes / 2 {
+                return None;
+            }
+            // Fresh from the system, where no page is taken before it is used.
+            let mut grown = vec![0; places];
+            grown[..self.first.len()].copy_from_slice(&self.first);
+            self.first = grown;
         }
+        self.first.get_mut(place)
+    }
+
+    /// Notes a row; `None`: the set is full, and it is not in there.
+    fn note(&mut self, key: Key) -> Option<bool> {
+        // 0 stands for an empty place.
+        let key = Key { hash: key.hash.max(1), ..key };
+        // A number may have been too high for the list when it first came.
+        let is_in_set = !self.keys.is_empty() && self.keys.contains(&key);
+        if is_in_set {
+            return Some(false);
+        }
+        if let Some(first) = self.place(key.ind) {
+            if *first == 0 {
+                *first = key.hash;
+                return Some(true);
+            }
+            if *first == key.hash {
+                return Some(false);
+            }
+        }
+        self.is_full = self.is_full || self.keys.len() == self.keys.capacity() && self.would_be_too_large();
+        if self.is_full {
+            return None;
+        }
+        Some(self.keys.insert(key))
     }
 
     /// Which rows are new; they are known from then on, unless the set is full.
@@ -135,22 +187,18 @@ impl Distinct {
         let rows = keys.0.len();
         let (mut new, mut unsure) = (BooleanBufferBuilder::new(rows), BooleanBufferBuilder::new(rows));
         for key in &keys.0 {
-            self.is_full = self.is_full || self.keys.len() == self.keys.capacity() && self.would_be_too_large();
-            if self.is_full {
-                new.append(false);
-                unsure.append(!self.keys.contains(key));
-            } else {
-                new.append(self.keys.insert(*key));
-                unsure.append(false);
-            }
+            let noted = self.note(*key);
+            new.append(noted == Some(true));
+            unsure.append(noted.is_none());
         }
+        self.seen += rows;
         Fresh { new: BooleanArray::new(new.finish(), None), unsure: BooleanArray::new(unsure.finish(), None) }
     }
 
     /// Growing doubles the places, and the old ones are there meanwhile.
     fn would_be_too_large(&self) -> bool {
         let places = self.keys.capacity() / 7 * 8;
-        places.saturating_mul(3 * PLACE_BYTES) > self.most_bytes
+        places.saturating_mul(3 * PLACE_BYTES) > self.most_bytes - (self.first.len() * size_of::<u64>()).min(self.most_bytes)
     }
 }
 
@@ -307,6 +355,38 @@ mod tests {
             keys.parts(64).collect::<Vec<_>>(),
             distinct.key_maker().keys(&users(&rows)).expect("keys").parts(64).collect::<Vec<_>>()
         );
+    }
+
+    proptest::proptest! {
+        /// Whatever numbers come in whatever order, and wherever the set is full.
+        #[test]
+        fn each_row_is_new_once_or_never_sure(
+            rows in proptest::collection::vec((0..6usize, 0..40i32, 0..3u64), 1..400),
+            most_bytes in proptest::sample::select(vec![0, 3_000, 2_200_000, usize::MAX]),
+            batch_rows in 1..50usize,
+        ) {
+            // Low numbers, some around where the list grows, high ones, and negative ones.
+            const BASES: [i32; 6] = [0, 65_520, 131_060, 262_130, 2_000_000_000, -20];
+            let keys: Vec<Key> = rows.iter().map(|(base, ind, hash)| Key { ind: BASES[*base] + ind, hash: *hash }).collect();
+            let mut distinct = Distinct::within(Distinct::new().key_maker(), most_bytes);
+            distinct.expect(50_000);
+            let mut was_new = std::collections::HashMap::new();
+            for batch in keys.chunks(batch_rows) {
+                let fresh = distinct.take(&RowKeys(batch.to_vec()));
+                for (row, key) in batch.iter().enumerate() {
+                    // An empty place is told from hash 0 by taking that for 1.
+                    let same = (key.ind, key.hash.max(1));
+                    match was_new.get(&same) {
+                        None => {
+                            proptest::prop_assert!(fresh.new.value(row) != fresh.unsure.value(row));
+                            was_new.insert(same, fresh.new.value(row));
+                        }
+                        Some(true) => proptest::prop_assert!(!fresh.new.value(row) && !fresh.unsure.value(row)),
+                        Some(false) => proptest::prop_assert!(!fresh.new.value(row) && fresh.unsure.value(row)),
+                    }
+                }
+            }
+        }
     }
 
     #[test]

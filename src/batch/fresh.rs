@@ -51,9 +51,9 @@ impl FreshRows {
         self.key_maker.clone()
     }
 
-    /// Makes room for so many rows.
+    /// About so many rows will come.
     pub fn expect(&mut self, rows: u64) {
-        self.distinct.reserve(usize::try_from(rows).unwrap_or(0));
+        self.distinct.expect(usize::try_from(rows).unwrap_or(0));
     }
 
     /// The rows that are new for sure; others are set aside until [`Self::settle`].

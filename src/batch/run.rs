@@ -301,7 +301,7 @@ async fn read_lake(
         [one(Kind::Pin).await?, one(Kind::Geo).await?, one(Kind::User).await?]
     } else {
         // Side by side: the two small kinds fill the gaps that the large one leaves.
-        let (pin, (geo, user)) = futures::try_join!(one(Kind::Pin), async { Ok((one(Kind::Geo).await?, one(Kind::User).await?)) })?;
+        let (pin, geo, user) = futures::try_join!(one(Kind::Pin), one(Kind::Geo), one(Kind::User))?;
         [pin, geo, user]
     };
     tracing::debug!("read the lake");
