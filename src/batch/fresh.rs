@@ -18,7 +18,7 @@ pub struct FreshRows {
     limits: Limits,
     key_maker: KeyMaker,
     distinct: Distinct,
-    /// Row numbers that the table had before.
+    /// Row numbers that the table had before, once they matter.
     known_numbers: RoaringBitmap,
     /// Rows that may be in the table already.
     suspects: Option<Spill>,
@@ -30,14 +30,14 @@ pub struct FreshRows {
 }
 
 impl FreshRows {
-    pub fn new(schema: SchemaRef, limits: Limits, known_numbers: RoaringBitmap) -> Self {
+    pub fn new(schema: SchemaRef, limits: Limits) -> Self {
         let key_maker = Distinct::new().key_maker();
         Self {
             schema,
             distinct: Distinct::within(key_maker.clone(), limits.keys_bytes()),
             limits,
             key_maker,
-            known_numbers,
+            known_numbers: RoaringBitmap::new(),
             suspects: None,
             suspected_numbers: RoaringBitmap::new(),
             unsure: None,
@@ -49,6 +49,11 @@ impl FreshRows {
     /// What makes the keys that [`Self::take`] wants.
     pub fn key_maker(&self) -> KeyMaker {
         self.key_maker.clone()
+    }
+
+    /// The table had rows of these numbers before. To be said before rows of such numbers are taken.
+    pub fn know(&mut self, numbers: RoaringBitmap) {
+        self.known_numbers = numbers;
     }
 
     /// About so many rows will come.
@@ -196,7 +201,7 @@ mod tests {
     async fn each_row_comes_once_also_when_most_of_them_had_to_be_set_aside() {
         let folder = tempfile::tempdir().expect("a folder");
         let limits = Limits::least(folder.path());
-        let mut fresh = FreshRows::new(Kind::User.clean_schema(), limits, RoaringBitmap::new());
+        let mut fresh = FreshRows::new(Kind::User.clean_schema(), limits);
         let keys = fresh.key_maker();
         let mut given: BTreeMap<String, u32> = BTreeMap::new();
         let mut note = |batch: &RecordBatch| {

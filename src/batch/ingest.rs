@@ -102,8 +102,29 @@ struct TakenFrom {
 struct Open {
     location: DeltaLocation,
     table: DeltaTable,
+    /// `None`: it has no rows, or none that stay.
+    numbers: Option<TableNumbers>,
     rejects: KindRejects,
     row_group_rows: usize,
+}
+
+/// The row numbers of a table: mostly it is enough to know that they are lower than the new ones.
+struct TableNumbers {
+    lowest: i64,
+    highest: i64,
+    /// All of them have been read.
+    are_known: tokio::sync::OnceCell<()>,
+}
+
+impl TableNumbers {
+    fn within((lowest, highest): (i64, i64)) -> Self {
+        Self { lowest, highest, are_known: tokio::sync::OnceCell::new() }
+    }
+
+    fn may_have(&self, batch: &RecordBatch) -> bool {
+        let numbers = batch.column(0).as_primitive::<Int32Type>();
+        numbers.iter().any(|number| number.is_none_or(|number| (self.lowest..=self.highest).contains(&number.into())))
+    }
 }
 
 /// What the workers share.
@@ -163,7 +184,7 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     let Some(Tables { location, rejects, full }) = &what.tables else {
         let listing = Listing::after(Taken::default());
         let objects = listing.fresh(what.lake, what.layout, kind);
-        let (ingested, _, _) = read_all(what, listing, objects, None, RoaringBitmap::new(), Some(keep)).await?;
+        let (ingested, _, _) = read_all(what, listing, objects, None, Some(keep)).await?;
         return Ok(ingested);
     };
     let table = location.ensure(&kind.clean_schema()).await?;
@@ -174,26 +195,26 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     let replaces = *full || taken.is_none();
     let listing = Listing::after(taken.filter(|_| !full).unwrap_or_default());
     let mut objects = Box::pin(listing.fresh(what.lake, what.layout, kind).peekable());
-    let mut known_numbers = RoaringBitmap::new();
-    if !replaces {
-        if objects.as_mut().peek().await.is_none() {
-            let mut ingested = Ingested::nothing(kind, table.version().unwrap_or_default());
-            ingested.objects_in_lake = listing.objects();
-            return Ok(ingested);
-        }
-        known_numbers = numbers(location, &table).await?;
+    if !replaces && objects.as_mut().peek().await.is_none() {
+        let mut ingested = Ingested::nothing(kind, table.version().unwrap_or_default());
+        ingested.objects_in_lake = listing.objects();
+        return Ok(ingested);
     }
+    tracing::debug!(table = location.name, "opened");
     let open = Open {
         location: (*location).clone(),
+        numbers: if replaces { None } else { location.range(&table, "ind").await?.map(TableNumbers::within) },
         table,
         rejects: rejects.begin(kind, replaces).await?,
         row_group_rows: what.limits.row_group_rows(),
     };
     let keep = Some(keep).filter(|_| replaces);
-    let (mut ingested, adds, open) = read_all(what, listing.clone(), objects.boxed(), Some(open), known_numbers, keep).await?;
+    let (mut ingested, adds, open) = read_all(what, listing.clone(), objects.boxed(), Some(open), keep).await?;
     let open = open.ok_or_else(interrupted)?;
+    tracing::debug!(table = location.name, "read");
     // Before the rows: what is set aside twice is told apart, what is lost is not found again.
     open.rejects.commit().await?;
+    tracing::debug!(table = location.name, "rejects are written");
     let taken = TakenFrom { lake: what.lake.identity(), objects: listing.taken() };
     let property = serde_json::to_string(&taken).or_fail(|| "cannot note which objects were taken")?;
     let replaces = if replaces { Replaces::Everything } else { Replaces::Nothing };
@@ -213,10 +234,9 @@ async fn read_all(
     listing: Listing,
     objects: Objects,
     open: Option<Open>,
-    known_numbers: RoaringBitmap,
     keep: Option<Keep>,
 ) -> Result<(Ingested, Vec<Add>, Option<Open>)> {
-    let fresh = FreshRows::new(what.kind.clean_schema(), what.limits.clone(), known_numbers);
+    let fresh = FreshRows::new(what.kind.clean_schema(), what.limits.clone());
     let shared = Arc::new(Shared {
         kind: what.kind,
         lake: what.lake.clone(),
@@ -264,6 +284,17 @@ async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
         let objects = cleaned.objects;
         if let Some(open) = &shared.open {
             open.rejects.add(&cleaned.rejects).await?;
+        }
+        if let Some(open) = &shared.open
+            && let Some(numbers) = &open.numbers
+            && cleaned.batches.iter().any(|(batch, _)| numbers.may_have(batch))
+        {
+            let read = async {
+                let numbers = read_numbers(&open.location, &open.table).await?;
+                shared.state().fresh.know(numbers);
+                Ok::<_, Error>(())
+            };
+            numbers.are_known.get_or_try_init(|| read).await?;
         }
         let new = take(&shared, cleaned)?;
         if let Some(writer) = &mut writer {
@@ -365,7 +396,7 @@ fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
 }
 
 /// The row numbers of a table.
-async fn numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<RoaringBitmap> {
+async fn read_numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<RoaringBitmap> {
     let engine = Engine::new();
     engine.register_provider("existing", location.provider_of(table).await?)?;
     let mut batches = engine.stream("the row numbers there are", "SELECT ind FROM existing").await?;

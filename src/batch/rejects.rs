@@ -150,6 +150,9 @@ impl KindRejects {
 
 async fn known(location: &DeltaLocation, table: &DeltaTable, kind: Kind) -> Result<Places> {
     let failed = || "cannot read the rejects there are";
+    if location.range(table, "line").await?.is_none() {
+        return Ok(Places::new());
+    }
     let engine = Engine::new();
     engine.register_provider("rejects", location.provider_of(table).await?)?;
     let query = format!("SELECT object, line FROM rejects WHERE kind = '{}'", kind.name());

@@ -13,6 +13,7 @@ use deltalake::kernel::{StructType, Transaction};
 use deltalake::logstore::{LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories};
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
+use futures::TryStreamExt;
 use url::Url;
 
 use super::{AsOf, Lake};
@@ -176,6 +177,25 @@ impl DeltaLocation {
             Some(table) => self.committed(&table, application).await,
             None => Ok(None),
         }
+    }
+
+    /// Lowest and highest value of a column of numbers, by what is known of each file. A file
+    /// of which nothing is known may hold any; `None`: the table has no files.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn range(&self, table: &DeltaTable, column: &str) -> Result<Option<(i64, i64)>> {
+        let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
+        let log_store = table.log_store();
+        let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
+        let mut range: Option<(i64, i64)> = None;
+        while let Some(file) = files.try_next().await.or_fail(|| self.cannot("read"))? {
+            let statistics = file.stats().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()).unwrap_or_default();
+            let value = |name: &str| statistics[name][column].as_i64();
+            let (lowest, highest) = (value("minValues").unwrap_or(i64::MIN), value("maxValues").unwrap_or(i64::MAX));
+            range = Some(range.map_or((lowest, highest), |range| (range.0.min(lowest), range.1.max(highest))));
+        }
+        Ok(range)
     }
 
     /// The table for queries; `None`: there is no table yet.

@@ -46,6 +46,8 @@ def family_mib(pid):
 
 def run(command):
     """Seconds, CPU seconds and peak MiB of a command."""
+    # What was written before has reached the disk before the clock runs.
+    os.sync()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), env=clean_environment(PYSPARK_PYTHON=sys.executable), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
