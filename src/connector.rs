@@ -91,7 +91,8 @@ struct Done {
 
 impl Report for Done {
     fn text(&self) -> String {
-        format!("{} {}", self.change, self.connector)
+        let colon = if self.change == "not there" { ":" } else { "" };
+        format!("{}{colon} {}", self.change, self.connector)
     }
 }
 
@@ -152,7 +153,7 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             if client.delete_connector(&name).await? {
                 "deleted"
             } else {
-                "not there:"
+                "not there"
             }
         }
     };

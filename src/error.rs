@@ -130,6 +130,9 @@ pub fn on_path(action: &str, path: &std::path::Path, error: std::io::Error) -> E
     use std::io::ErrorKind;
     let hint = match error.kind() {
         ErrorKind::StorageFull => Some("free some space on that disk, then run the same command again: nothing acknowledged was lost"),
+        ErrorKind::PermissionDenied if action.starts_with("read") => {
+            Some("give yourself permission to read it, then run the same command again")
+        }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             Some("give yourself write permission there, or choose another folder (`--data-dir` for local state)")
         }

@@ -28,6 +28,7 @@ mod sql;
 mod stream;
 mod topics;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -118,7 +119,12 @@ fn start_log(global: &Global) {
     // The database library logs options of its URL, which may hold a password.
     let level = format!("{level},sqlx=off,sqlx_core=off,sqlx_mysql=off,sqlx_postgres=off");
     let filter = EnvFilter::try_from_env("PINPIPE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 async fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {

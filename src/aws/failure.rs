@@ -139,7 +139,7 @@ fn hint<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&'static s
             "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, or log in (`aws sso login`)"
         }
         (SdkError::DispatchFailure(_) | SdkError::TimeoutError(_), _) => {
-            "is the endpoint up and reachable from here? `pinpipe local` starts the local one; `pinpipe doctor` tests every connection"
+            "is the endpoint up and reachable from here? AWS_ENDPOINT_URL or `aws.endpoint_url` may name another one than AWS's; `pinpipe local` starts the local one; `pinpipe doctor` tests every connection"
         }
         (SdkError::ConstructionFailure(_), _) => "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID",
         (

@@ -25,7 +25,7 @@ use super::rejects::{KindRejects, Rejects};
 use crate::error::{Error, OrFail, Result};
 use crate::lake::{
     Change, Decoder, DeltaLocation, KEPT_REJECTS, Lake, Layout, Listing, Objects, Portion, Portions, RawObject, Reject, Replaces, Slice,
-    TableWriter, Taken, read_objects, unpack,
+    TableWriter, Taken, list_objects, read_objects, unpack,
 };
 use crate::output::Progress;
 use crate::record::Kind;
@@ -195,7 +195,12 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     let replaces = *full || taken.is_none();
     let listing = Listing::after(taken.filter(|_| !full).unwrap_or_default());
     let mut objects = Box::pin(listing.fresh(what.lake, what.layout, kind).peekable());
-    if !replaces && objects.as_mut().peek().await.is_none() {
+    let is_nothing_new = objects.as_mut().peek().await.is_none();
+    if is_nothing_new && replaces && holds_nothing(what.lake, what.layout).await? {
+        // A wrong folder or an emptied bucket: what the tables hold stays.
+        return Err(nothing_in(what.lake, what.layout));
+    }
+    if is_nothing_new && !replaces {
         let mut ingested = Ingested::nothing(kind, table.version().unwrap_or_default());
         ingested.objects_in_lake = listing.objects();
         return Ok(ingested);
@@ -222,6 +227,24 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     tracing::info!(table = location.name, version, objects = ingested.objects, rows = ingested.new_rows, "wrote the table");
     ingested.version = version;
     Ok(ingested)
+}
+
+/// Whether a lake has no object of any kind.
+async fn holds_nothing(lake: &Lake, layout: &Layout) -> Result<bool> {
+    for kind in Kind::ALL {
+        if list_objects(lake, layout, kind).try_next().await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The error of a lake that has none.
+pub fn nothing_in(lake: &Lake, layout: &Layout) -> Error {
+    Error::failed(format!("the lake `{}` holds no records of `{}`", lake.url, layout.id)).hint(format!(
+        "it was searched for {}/{}.pin and so on: `pinpipe emulate` posts records, `--user-id` names another id",
+        layout.topics_dir, layout.id
+    ))
 }
 
 fn interrupted() -> Error {

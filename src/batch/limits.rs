@@ -48,9 +48,11 @@ impl Limits {
         self.bytes < 2048 * MIB
     }
 
-    /// How many read and decode at a time: each holds some megabytes.
+    /// How many read and decode one kind at a time: each holds a portion, or an object of some
+    /// portions, as text and as rows.
     pub fn workers(&self) -> usize {
-        super::cores().min(as_usize(self.bytes / (96 * MIB))).max(1)
+        let kinds = if self.is_tight() { 1 } else { 3 };
+        super::cores().min(as_usize(self.bytes / (kinds * 96 * MIB))).max(1)
     }
 
     /// Raw bytes that are read and decoded together: of many small objects, or of a part of a large one.

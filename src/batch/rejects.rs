@@ -88,6 +88,7 @@ impl Rejects {
     /// `<id>_rejects_table` among the tables of batch.
     pub async fn open(config: &Config) -> Result<Self> {
         let location = DeltaLocation::open(config, HALF, &table(config)).await?;
+        location.reach().await?;
         Ok(Self { location, committing: Arc::default() })
     }
 

@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::answer::Answer;
 use super::engine::{Engine, cores};
-use super::ingest::{Ingest, Ingested, Tables, ingest};
+use super::ingest::{Ingest, Ingested, Tables, ingest, nothing_in};
 use super::keep::{Asked, AskedColumns, Keep, asked_columns, clean_name};
 use super::limits::Limits;
 use super::rejects::Rejects;
@@ -133,7 +133,7 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
                 objects.push(count_objects(&lake, &layout, kind).await?);
             }
             if objects.iter().all(|count| *count == 0) {
-                return Err(holds_nothing(&lake, &layout));
+                return Err(nothing_in(&lake, &layout));
             }
             let (lake_url, topics_dir) = (&lake.url, &layout.topics_dir);
             let batch = SparkBatch { config: &config, lake_url, topics_dir, questions: &questions, median, printer };
@@ -240,18 +240,25 @@ async fn lake(config: &Config, arguments: &BatchArguments) -> Result<(Lake, Layo
     Ok((lake, Layout::of(config)))
 }
 
-fn holds_nothing(lake: &Lake, layout: &Layout) -> Error {
-    Error::failed(format!("the lake `{}` holds no records of `{}`", lake.url, layout.id)).hint(format!(
-        "it was searched for {}/{}.pin and so on: `pinpipe emulate` posts records, `--user-id` names another id",
-        layout.topics_dir, layout.id
-    ))
-}
-
 /// The tables as they were, without reading the lake.
 async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<BatchReport> {
     let mut report = BatchReport::new(format!("tables as of {as_of}"));
+    let mut locations = Vec::new();
     for kind in Kind::ALL {
         let location = DeltaLocation::open(config, HALF, &kind.clean_table(&config.id)).await?;
+        location.reach().await?;
+        let newest = location.load().await?.and_then(|table| table.version());
+        locations.push((kind, location, newest));
+    }
+    // Each table counts its own versions: one that has not come so far is taken as it is, unless none has.
+    let newest_of_all = locations.iter().filter_map(|(_, _, newest)| *newest).max();
+    for (kind, location, newest) in locations {
+        let as_of = match (as_of, newest) {
+            (AsOf::Version(version), Some(newest)) if newest_of_all.is_some_and(|of_all| version <= of_all) => {
+                AsOf::Version(version.min(newest))
+            }
+            _ => as_of,
+        };
         let table = location.load_as_of(as_of).await?;
         let rows = register(engine, kind, &location, &table).await?;
         report.inputs.push(KindCounts::of_table(kind, rows, location.name, table.version().unwrap_or_default()));
@@ -293,7 +300,7 @@ async fn read_lake(
         places = Some(Places { locations, rejects });
     }
     let asked = Asked::begun(asked);
-    let progress = printer.progress("reading the lake", None);
+    let progress = printer.progress("objects of the lake", None);
     let reading =
         Reading { lake: &lake, layout: &layout, places: places.as_ref(), full: arguments.full, asked: &asked, limits, progress: &progress };
     let one = |kind| reading.kind(kind);
@@ -334,7 +341,7 @@ async fn read_lake(
     }
     progress.finish();
     if report.inputs.iter().all(|input| input.rows == 0 && input.rejects == 0) {
-        return Err(holds_nothing(&lake, &layout));
+        return Err(nothing_in(&lake, &layout));
     }
     Ok(report)
 }

@@ -176,6 +176,11 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     let airflow = &config.airflow;
     require(!airflow.enabled || airflow.subnets.len() == 2, "`airflow.subnets` must name two private subnets with a way out (NAT)");
     let bucket = config.bucket();
+    let lake = config.lake.url.strip_prefix("s3://").map(|lake| lake.trim_end_matches('/'));
+    require(
+        config.target != Target::Aws || lake.is_none_or(|lake| lake == bucket),
+        &format!("`s3.bucket.name` is `{bucket}`, but `lake.url` is `{}`: name the same bucket, or leave one of them out", config.lake.url),
+    );
     require(
         config.target != Target::Aws || is_bucket(&bucket),
         &format!(

@@ -19,7 +19,7 @@ pub fn memory_bytes(text: &str) -> Result<Option<u64>> {
     let (number, unit) = UNITS
         .iter()
         .find_map(|(name, unit)| Some((strip_suffix_ignoring_case(text, name)?, *unit)))
-        .ok_or_else(|| wrong("is no size: its unit is missing"))?;
+        .ok_or_else(|| wrong("is no size: no unit stands at its end"))?;
     let number: f64 = number.trim().parse().map_err(|_| wrong("is no size"))?;
     let bytes = number * unit as f64;
     if bytes < LEAST_BYTES as f64 || !bytes.is_finite() {

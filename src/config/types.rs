@@ -367,6 +367,9 @@ pub struct Airflow {
     pub requirements: Vec<String>,
 }
 
+/// The bucket of the built-in configuration's sink.
+const DEFAULT_BUCKET: &str = "user-{id}-bucket";
+
 impl Config {
     /// The topic of one kind of record: `<id>.pin`.
     pub fn topic(&self, kind: crate::record::Kind) -> String {
@@ -398,9 +401,14 @@ impl Config {
         self.airflow.enabled && self.schedule.enabled
     }
 
-    /// The connector's properties with `{id}` and `{region}` filled in.
+    /// The connector's properties with `{id}` and `{region}` filled in. The sink writes into the
+    /// bucket that `lake.url` names, unless one is named for the sink.
     pub fn connector_properties(&self) -> BTreeMap<String, String> {
-        let filled = |value: &String| value.replace("{id}", &self.id).replace("{region}", &self.aws.region);
+        let lake = self.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'));
+        let filled = |value: &String| match lake {
+            Some(bucket) if value == DEFAULT_BUCKET => bucket.to_string(),
+            _ => value.replace("{id}", &self.id).replace("{region}", &self.aws.region),
+        };
         self.connector.properties.iter().map(|(key, value)| (key.clone(), filled(value))).collect()
     }
 }

@@ -153,6 +153,7 @@ async fn tables(config: &Config) -> Result<String> {
         return Ok(format!("{url} is empty so far"));
     }
     let table = DeltaLocation::open(config, crate::batch::HALF, &crate::record::Kind::Pin.clean_table(&config.id)).await?;
+    table.reach().await?;
     let state = if table.load().await?.is_some() { "there" } else { "not written yet" };
     Ok(format!("{} is {state}", table.name))
 }

@@ -28,6 +28,13 @@ impl FromStr for AsOf {
     }
 }
 
+impl AsOf {
+    /// Whether a time lies before this one, in milliseconds since 1970. A version lies before none.
+    pub fn is_before(self, moment_ms: Option<i64>) -> bool {
+        matches!((self, moment_ms), (Self::Time(time), Some(moment_ms)) if time.timestamp_millis() < moment_ms)
+    }
+}
+
 impl std::fmt::Display for AsOf {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

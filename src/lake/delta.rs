@@ -16,6 +16,7 @@ use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::TryStreamExt;
 use url::Url;
 
+use super::store::failure;
 use super::{AsOf, Lake};
 use crate::config::Config;
 use crate::error::{Error, OrFail, Result};
@@ -84,6 +85,18 @@ impl DeltaLocation {
         Ok(Self { lake, url, name })
     }
 
+    /// Whether its place can be reached: where the bucket is missing, the Delta library panics.
+    ///
+    /// # Errors
+    /// There is no such bucket, or it cannot be asked.
+    pub async fn reach(&self) -> Result<()> {
+        if self.lake.files.is_some() {
+            return Ok(());
+        }
+        let listed = self.lake.store.list(Some(&self.lake.root)).try_next().await;
+        listed.map(|_| ()).map_err(|error| failure(self.cannot("open"), error))
+    }
+
     /// The table's newest state; `None`: there is no table yet.
     pub async fn load(&self) -> Result<Option<DeltaTable>> {
         self.load_with(self.builder("open")?).await
@@ -101,6 +114,10 @@ impl DeltaLocation {
         };
         let hint = "`pinpipe batch --output json` says the newest version of each table; files that `--optimize` swept up are gone";
         match self.load_with(builder).await {
+            // The library takes the first state for any time before it.
+            Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => {
+                Err(Error::failed(format!("the table `{}` had no state as of {as_of}", self.name)).hint(hint))
+            }
             Ok(Some(table)) => Ok(table),
             Ok(None) => Err(Error::failed(format!("there is no table `{}` as of {as_of}", self.name)).hint(hint)),
             Err(error) => Err(Error::failed(format!("the table `{}` had no state as of {as_of}", self.name)).because(error).hint(hint)),
@@ -220,4 +237,9 @@ impl DeltaLocation {
     pub(super) fn cannot(&self, action: &str) -> String {
         format!("cannot {action} the Delta table `{}`", self.name)
     }
+}
+
+/// When the state of a table that was loaded was committed, in milliseconds since 1970.
+fn committed_ms(table: &DeltaTable) -> Option<i64> {
+    table.snapshot().ok()?.version_timestamp(table.version()?)
 }

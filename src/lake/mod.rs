@@ -16,7 +16,7 @@ pub use as_of::AsOf;
 pub use decode::{Decoder, KEPT_REJECTS, Reject};
 pub use delta::{Append, DeltaLocation};
 pub use maintain::Maintained;
-pub use objects::{Layout, Objects, RawObject, count_objects};
+pub use objects::{Layout, Objects, RawObject, count_objects, list_objects};
 pub use read::{Portion, Portions, read_objects};
 pub use slices::{Slice, unpack};
 pub use store::Lake;

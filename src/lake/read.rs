@@ -26,6 +26,8 @@ const GROUP_OBJECTS: usize = 2_048;
 const LARGE_PORTIONS: u64 = 4;
 /// Bytes of a large file that are read at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Packed bytes that are unpacked at a time: they may become a thousand times as many.
+const PACKED_PIECE_BYTES: usize = 4 * 1024;
 /// What packed JSON mostly unpacks to, times its size.
 const PACKED_TIMES: u64 = 8;
 
@@ -94,14 +96,19 @@ fn groups(objects: Objects, portion_bytes: u64) -> BoxStream<'static, Result<Vec
     stream::try_unfold(Box::pin(objects.peekable()), next_group).boxed()
 }
 
+/// What is read and unpacked whole at most. How long packed records are is a guess.
+fn most_whole_bytes(object: &RawObject, portion_bytes: u64) -> u64 {
+    if object.is_packed() { portion_bytes } else { portion_bytes.saturating_mul(LARGE_PORTIONS) }
+}
+
 async fn read_group(lake: Lake, group: Vec<RawObject>, portion_bytes: u64) -> Result<Portions> {
     match &group[..] {
-        [object] if object.is_one_record && object.unpacked_bytes() > MOST_RECORD_BYTES as u64 => {
+        [object] if object.is_one_record && object.size_bytes > MOST_RECORD_BYTES as u64 => {
             let slice = Slice::Refused { line: 1, reason: super::decode::TOO_LONG.into(), raw: Bytes::new() };
             let portions = [Portion::Slice { object: object.clone(), slice }, Portion::End];
             Ok(stream::iter(portions.map(Ok)).boxed())
         }
-        [object] if !object.is_one_record && object.unpacked_bytes() > portion_bytes.saturating_mul(LARGE_PORTIONS) => {
+        [object] if !object.is_one_record && object.unpacked_bytes() > most_whole_bytes(object, portion_bytes) => {
             read_large(lake, object.clone(), portion_bytes).await
         }
         _ => {
@@ -137,14 +144,15 @@ fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
 
 /// Slices of one object, read while others are decoded.
 async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<Portions> {
-    let slicer = Slicer::new(object.is_packed(), usize::try_from(slice_bytes).unwrap_or(usize::MAX));
+    let is_packed = object.is_packed();
+    let slicer = Slicer::new(is_packed, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
         let got = lake.store.get(&path).await.map_err(|error| cannot_read(&lake, &path, error))?;
         let reading = tokio::spawn(async move {
             let chunks = got.into_stream().map_err(|error| cannot_read(&lake, &path, error));
-            slice_chunks(chunks, slicer, &slices).await
+            slice_chunks(chunks, slicer, is_packed, &slices).await
         });
         return Ok(handed_out(object, received, reading));
     };
@@ -160,18 +168,25 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<P
             }
         });
         // On a thread that may block.
-        futures::executor::block_on(slice_chunks(stream::iter(chunks), slicer, &slices))
+        futures::executor::block_on(slice_chunks(stream::iter(chunks), slicer, is_packed, &slices))
     });
     Ok(handed_out(object, received, reading))
 }
 
 /// Cuts what comes until it ends, or nobody wants more.
-async fn slice_chunks(chunks: impl futures::Stream<Item = Result<Bytes>>, mut slicer: Slicer, slices: &mpsc::Sender<Slice>) -> Result<()> {
+async fn slice_chunks(
+    chunks: impl futures::Stream<Item = Result<Bytes>>,
+    mut slicer: Slicer,
+    is_packed: bool,
+    slices: &mpsc::Sender<Slice>,
+) -> Result<()> {
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.try_next().await? {
-        for slice in slicer.push(&chunk) {
-            if slices.send(slice).await.is_err() {
-                return Ok(());
+        for piece in chunk.chunks(if is_packed { PACKED_PIECE_BYTES } else { CHUNK_BYTES }) {
+            for slice in slicer.push(piece) {
+                if slices.send(slice).await.is_err() {
+                    return Ok(());
+                }
             }
         }
     }

@@ -19,7 +19,8 @@ pub enum Slice {
     Refused { line: u64, reason: String, raw: Bytes },
 }
 
-/// Takes the text as it comes, and holds little more than a slice of it.
+/// Takes the text as it comes, and holds little more than a slice of it: of a packed text, what
+/// the last bytes that came unpacked to.
 pub struct Slicer {
     unpacker: Option<MultiGzDecoder<Vec<u8>>>,
     slice_bytes: usize,
@@ -52,6 +53,10 @@ impl Slicer {
             return self.cut();
         };
         let unpacked = unpacker.write_all(bytes);
+        if unpacked.is_err() {
+            // Hands out what it unpacked before the damage; that it cannot finish is known.
+            let _ = unpacker.try_finish();
+        }
         self.open.append(unpacker.get_mut());
         let mut slices = self.cut();
         if let Err(error) = unpacked {
@@ -201,6 +206,14 @@ mod tests {
             matches!(&slices[1], Slice::Refused { line, reason, .. } if *line == taken + 1 && reason.starts_with("broken gzip")),
             "{slices:?}"
         );
+        // A byte in the middle: what was unpacked before it has not been handed out yet.
+        let mut broken =
+            packed((0..300).map(|number: u32| format!("line {}\n", number.wrapping_mul(2_654_435_761))).collect::<String>().as_bytes());
+        let at = broken.len() * 3 / 4;
+        broken[at..at + 8].fill(0xff);
+        let slices = unpack(&broken);
+        let Slice::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
+        assert!(memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2, "{slices:?}");
         let not_packed = sliced(true, 100, &[b"{}\n{}\n"]);
         assert!(matches!(&not_packed[..], [Slice::Refused { line: 1, .. }]), "{not_packed:?}");
     }

@@ -97,18 +97,34 @@ impl Lake {
     }
 }
 
+/// What to do where there is no such bucket.
+const NO_BUCKET: &str = "check the name of the bucket or folder; `pinpipe provision` makes the pipeline's own bucket";
+
 /// A failed call to the object store, with what to check.
 pub(super) fn failure(action: String, error: object_store::Error) -> Error {
+    let answer = answer_of_s3(&error);
     let hint = match &error {
-        object_store::Error::NotFound { .. } => "check the name of the bucket or folder",
+        _ if answer.as_ref().is_some_and(|answer| answer.starts_with("NoSuchBucket")) => NO_BUCKET,
+        object_store::Error::NotFound { .. } => NO_BUCKET,
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their permission on the bucket"
         }
         object_store::Error::Generic { .. } if format!("{error:?}").contains("Connect") => {
             "is the server up and reachable? `lake.endpoint_url` names it; without one Amazon S3 is asked"
         }
+        _ if format!("{error:?}").contains("PermissionDenied") => "give yourself permission to read it, then run the same command again",
         _ if format!("{error:?}").contains("StorageFull") => "the disk is full: free some space, then run the same command again",
         _ => "`pinpipe doctor` tests every connection",
     };
-    Error::failed(action).because(error).hint(hint)
+    match answer {
+        Some(answer) => Error::failed(action).because(answer).hint(hint),
+        None => Error::failed(action).because(error).hint(hint),
+    }
+}
+
+/// What S3 said, out of the document that it says it in.
+fn answer_of_s3(error: &object_store::Error) -> Option<String> {
+    let text = format!("{error:?}");
+    let part = |name: &str| text.split_once(&format!("<{name}>"))?.1.split_once(&format!("</{name}>")).map(|(part, _)| part.to_string());
+    Some(format!("{}: {}", part("Code")?, part("Message")?))
 }

@@ -114,7 +114,11 @@ pub async fn confirm(yes: bool, what: &str) -> crate::error::Result<()> {
             return Err(Error::failed("stopped: nothing was changed"));
         }
     };
-    if answer.is_some_and(|answer| answer.trim() == "yes") { Ok(()) } else { Err(Error::failed("not confirmed: nothing was changed")) }
+    if answer.is_some_and(|answer| answer.trim() == "yes") {
+        Ok(())
+    } else {
+        Err(Error::failed("not confirmed: nothing was changed").hint("type `yes` in full, or say `--yes`"))
+    }
 }
 
 /// Why stdout could not be written, if it could not.

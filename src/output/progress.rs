@@ -1,8 +1,9 @@
 //! Progress of long work, on a terminal only.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often a bar moves on by itself.
 const TICK: Duration = Duration::from_millis(120);
@@ -21,11 +22,15 @@ impl Progress {
         };
         bar.set_draw_target(if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
         let template = match total {
-            Some(_) => "{msg:22} [{bar:30}] {human_pos}/{human_len} {per_sec} eta {eta}",
-            None => "{msg:22} {spinner} {human_pos} {per_sec}",
+            Some(_) => "{msg:22} [{bar:30}] {human_pos}/{human_len} {rate} eta {eta}",
+            None => "{msg:22} {spinner} {human_pos} {rate}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
+            let rate = |state: &ProgressState, text: &mut dyn Write| {
+                // A bar that cannot be written is not worth an error.
+                let _ = write!(text, "{:.0}/s", state.per_sec());
+            };
+            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
         }
         bar.set_message(label.to_string());
         if visible {

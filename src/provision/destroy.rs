@@ -162,6 +162,11 @@ async fn on_stack(stack: &Stack, arguments: &DestroyArguments, printer: &Printer
             let with_data = if holding.is_empty() { String::new() } else { format!(", with all records of {}", holding.join(", ")) };
             let question = format!("remove {count} resources from account {}{with_data}", account.id);
             stack.progress.hide();
+            if !arguments.yes {
+                for (_, resource) in stack.graph.resources.iter().enumerate().filter(|(position, _)| is_ours(*position)) {
+                    printer.note(format!("  {} {}", resource.kind(), stack.made_under(resource.as_ref()).await));
+                }
+            }
             confirm(arguments.yes, &question).await?;
             stack.progress.show();
         }

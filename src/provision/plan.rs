@@ -93,7 +93,7 @@ impl Report for PlanReport {
         let changes = self.changes();
         let mut summary = match (changes, self.applied) {
             (0, _) => "nothing to change".to_string(),
-            (changes, false) => format!("{changes} to change; `pinpipe provision` does it"),
+            (changes, false) => format!("{changes} to change"),
             (changes, true) => format!("{changes} changed"),
         };
         if let Some(prices) = &self.prices {

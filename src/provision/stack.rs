@@ -20,6 +20,8 @@ use crate::signals::stop_requested;
 
 /// How long a call may go on after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
+/// How errors of what Ctrl-C ended begin.
+const STOPPED: &str = "stopped";
 /// How long a whole command may: what its calls brought is still told.
 pub const LONGER_GRACE: Duration = Duration::from_secs(3);
 
@@ -57,6 +59,7 @@ impl Stack {
             Target::Local => (local::resources(config).await?, None, None),
             Target::Aws => {
                 let place = or_stopped(&stop, GRACE, Account::place(config)).await?;
+                // Never given up half way: a lock that was put all the same would stay.
                 let lock = if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
                 let opening = Account::open(config, place, purpose == Purpose::Change, progress.clone(), stop.clone());
                 match or_stopped(&stop, GRACE, opening).await {
@@ -185,20 +188,27 @@ impl Stack {
     /// What the first that failed says, and how many others failed or had to wait for it.
     pub fn all_done<T>(&self, visits: Vec<Visit<T>>) -> Result<Vec<T>> {
         let mut done = Vec::with_capacity(visits.len());
-        let mut failure: Option<Error> = None;
+        let (mut failure, mut stopped): (Option<Error>, Option<Error>) = (None, None);
         let (mut others, mut left) = (Vec::new(), Vec::new());
         for (position, visit) in visits.into_iter().enumerate() {
             match visit {
                 Visit::Done(value) => done.push(value),
+                // That others were stopped too goes without saying; what failed before does not.
+                Visit::Failed(error) if self.stop.is_cancelled() && error.to_string().starts_with(STOPPED) => {
+                    stopped.get_or_insert(error);
+                }
                 Visit::Failed(error) if failure.is_none() => failure = Some(error),
-                // That others were stopped too goes without saying.
-                Visit::Failed(_) if self.stop.is_cancelled() => {}
                 Visit::Failed(error) => others.push(error.to_string()),
                 Visit::Left if !self.graph.resources[position].is_wanted() => {}
                 Visit::Left => left.push(self.graph.resources[position].key()),
             }
         }
-        let Some(error) = failure else { return Ok(done) };
+        if let Some(failure) = &failure
+            && stopped.is_some()
+        {
+            others.insert(0, failure.to_string());
+        }
+        let Some(error) = stopped.or(failure) else { return Ok(done) };
         let mut note = String::new();
         for other in &others {
             note.push_str(&format!("\n  also: {other}"));

@@ -125,6 +125,10 @@ async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<S
     let addresses =
         if config.target == Target::Local { Runtime::read(&config.data_dir).ok().map(|runtime| runtime.addresses) } else { None };
     let is_priced = stack.account.is_some();
-    let so_far = resources.iter().filter_map(|resource| Some(resource.age_hours? * resource.cost.dollars_per_hour)).sum();
+    // Begun at 0: the sum of nothing would be -0.
+    let so_far = resources
+        .iter()
+        .filter_map(|resource| Some(resource.age_hours? * resource.cost.dollars_per_hour))
+        .fold(0.0, |sum, each| sum + each);
     Ok(StatusReport { addresses, resources, dollars_so_far: is_priced.then_some(so_far), prices: is_priced.then(|| prices.note()) })
 }

@@ -42,6 +42,7 @@ impl StreamTable {
     pub async fn open(config: &Config, kind: Kind, source_name: &str, stream: &str, source: RecordSource) -> Result<Self> {
         let table = kind.clean_table(&config.id);
         let location = DeltaLocation::open(config, "stream", &table).await?;
+        location.reach().await?;
         let checkpoints = Checkpoints::open(&config.data_dir, source_name, &table)?;
         let application = format!("pinpipe-stream-{source_name}-{table}");
         // Positions belong to this stream in this table: with another of either they mean nothing.

@@ -219,6 +219,7 @@ def test_a_users_own_question_is_answered_beside_the_eight(pinpipe, source):
 
 def test_an_earlier_state_is_answered_and_maintenance_keeps_the_rows(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=100)
+    before_all = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=1)
     first = batch(pinpipe)[1]
     time.sleep(1.1)
     between = datetime.datetime.now(datetime.timezone.utc).isoformat()
@@ -234,9 +235,18 @@ def test_an_earlier_state_is_answered_and_maintenance_keeps_the_rows(pinpipe, so
     assert as_of(between) == ([100] * 3, first)
     assert as_of(1) == ([100] * 3, first)
     assert as_of(version) == ([600] * 3, last)
+    done = pinpipe.run("batch", "--as-of", before_all.isoformat(), code=1)
+    assert "had no state as of" in done.stderr and "hint:" in done.stderr, "a time before the first state is none"
     done = pinpipe.run("batch", "--as-of", "99", code=1)
     assert "version 99" in done.stderr and "hint:" in done.stderr
     assert "neither a version" in pinpipe.run("batch", "--as-of", "yesterday", code=2).stderr
+
+    # Each table counts its own versions.
+    write_lake(source, pinpipe.folder / "one", 3, first=570, last=600)
+    shutil.copytree(pinpipe.folder / "one/topics/local.pin", pinpipe.folder / "lake/topics/local.pin", dirs_exist_ok=True)
+    counts, last, _ = batch(pinpipe)
+    assert [counts[kind]["version"] for kind in KINDS] == [version + 1, version, version]
+    assert as_of(version + 1) == as_of(version) == ([600] * 3, last)
 
     before = len(table(pinpipe, "pin").file_uris())
     report = pinpipe.json("batch", "--lake", "lake", "--optimize", env={"PINPIPE__BATCH__RETENTION_HOURS": 0})
@@ -248,6 +258,18 @@ def test_an_earlier_state_is_answered_and_maintenance_keeps_the_rows(pinpipe, so
     assert rows(pinpipe, "pin") == list(range(600))
     # What was swept up is said to be gone, not answered wrongly.
     pinpipe.run("batch", "--as-of", "1", code=1)
+
+
+def test_an_empty_lake_empties_no_table(pinpipe, source):
+    write_lake(source, pinpipe.folder / "lake", 3, last=90)
+    batch(pinpipe)
+    (pinpipe.folder / "wrong").mkdir()
+    for arguments in (["--lake", "wrong"], ["--lake", "wrong", "--full"]):
+        done = pinpipe.run("batch", *arguments, code=1)
+        assert "holds no records of `local`" in done.stderr and "hint:" in done.stderr
+    assert rows(pinpipe, "pin") == rows(pinpipe, "user") == list(range(90))
+    counts, _, _ = batch(pinpipe)
+    assert {kind: (counts[kind]["objects"], counts[kind]["rows"]) for kind in KINDS} == {kind: (0, 90) for kind in KINDS}, "nothing is read again"
 
 
 def test_the_report_is_one_page_with_charts_that_needs_no_network(pinpipe, source, tmp_path):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from conftest import BINARY, clean_environment, wait_until
+from double import Fault
 from double.invoke import INVOKE
 from faults import LARGE_ZIP, BrokenCloud, Kill, Nth, Point, changes, differences, hanging
 from test_provision_faults import MAKES, cloud, interrupted, shared  # noqa: F401
@@ -104,6 +105,28 @@ WAITS = {
     "kafkaconnect.CreateConnector": ("connector `me-connector`", lambda aws: aws.services["kafkaconnect"].connectors),
     "ssm.SendCommand": ("a command on the machine `i-", lambda aws: aws.services["ssm"].commands),
 }
+
+
+def test_a_stop_hides_nothing_that_failed_before_it(cloud):  # noqa: F811
+    cloud.clear()
+
+    def refuse(call):
+        if call.operation == "CreateStream":
+            raise Fault(400, "AccessDeniedException", "not allowed to you")
+
+    def hold(call):
+        if call.name == "kafka.CreateClusterV2":
+            for thing in cloud.aws.services["kafka"].clusters.values():
+                thing.lifecycle.remaining = 10**6
+
+    cloud.aws.before_call, cloud.aws.after_call = refuse, hold
+    process = cloud.start("provision", "--yes")
+    hanging(cloud.aws, "kafka.CreateClusterV2", process)
+    wait_until(lambda: len(cloud.aws.calls) > 40 and not any(map(changes, cloud.aws.calls[-12:])), "nothing but waiting")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "stopped: cluster `me-cluster` is still CREATING" in said, said
+    assert "AccessDeniedException: not allowed to you" in said and said.count("stopped") == 1, said
 
 
 @pytest.mark.parametrize("operation, how", [*((operation, signal.SIGINT) for operation in WAITS), ("kafka.CreateClusterV2", signal.SIGTERM)])

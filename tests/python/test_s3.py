@@ -33,11 +33,19 @@ def s3():
     server.wait()
 
 
+def test_a_bucket_that_is_not_there_is_said_with_what_to_do(pinpipe, s3):
+    (pinpipe.folder / "pinpipe.toml").write_text(f'[lake]\nurl = "s3://nobodys-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://nobodys-bucket/tables"\n')
+    for arguments in (["batch"], ["batch", "--no-tables"], ["batch", "--as-of", "1"]):
+        said = pinpipe.run(*arguments, env=KEYS, code=1).stderr
+        assert "NoSuchBucket: " in said and "`pinpipe provision` makes" in said and "panicked" not in said and "<?xml" not in said, said
+    assert "<?xml" not in pinpipe.run("doctor", env=KEYS, code=1).stdout
+
+
 def test_the_whole_way_over_s3(pinpipe, s3, monkeypatch):
     client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-    client.create_bucket(Bucket="user-local-bucket")
+    client.create_bucket(Bucket="pins-of-mine")
     (pinpipe.folder / "pinpipe.toml").write_text(
-        f'[lake]\nurl = "s3://user-local-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://user-local-bucket/tables"\n[connector.properties]\n"rotate.schedule.interval.ms" = 300\n'
+        f'[lake]\nurl = "s3://pins-of-mine"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://pins-of-mine/tables"\n[connector.properties]\n"rotate.schedule.interval.ms" = 300\n'
     )
     (pinpipe.folder / ".env").write_text("".join(f"{k}={v}\n" for k, v in KEYS.items()))
     local = LocalStack(pinpipe)
@@ -47,12 +55,12 @@ def test_the_whole_way_over_s3(pinpipe, s3, monkeypatch):
         assert pinpipe.json("emulate", "--to", "both", "--posts", 120, "--batch", 10)["errors"] == 0
 
         def lines():
-            found = client.get_paginator("list_objects_v2").paginate(Bucket="user-local-bucket", Prefix="topics/").search("Contents[].Key")
-            return sum(client.get_object(Bucket="user-local-bucket", Key=key)["Body"].read().count(b"\n") for key in found if key)
+            found = client.get_paginator("list_objects_v2").paginate(Bucket="pins-of-mine", Prefix="topics/").search("Contents[].Key")
+            return sum(client.get_object(Bucket="pins-of-mine", Key=key)["Body"].read().count(b"\n") for key in found if key)
 
         wait_until(lambda: lines() == 360, "360 records on S3", 60)
         report = pinpipe.json("batch")
-        assert [i["rows"] for i in report["inputs"]] == [120] * 3 and report["lake"] == "s3://user-local-bucket"
+        assert [i["rows"] for i in report["inputs"]] == [120] * 3 and report["lake"] == "s3://pins-of-mine"
         assert [t["rows"] for t in pinpipe.json("stream", "--available-now")["tables"]] == [120] * 3
         assert [t["rows"] for t in pinpipe.json("stream", "--available-now")["tables"]] == [0] * 3
         assert "✖" not in pinpipe.run("doctor").stdout
@@ -62,7 +70,7 @@ def test_the_whole_way_over_s3(pinpipe, s3, monkeypatch):
 
     options = {"AWS_ENDPOINT_URL": s3, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1", **KEYS}
     for half in ("batch", "stream"):
-        table = deltalake.DeltaTable(f"s3://user-local-bucket/tables/{half}/local_pin_table", storage_options=options)
+        table = deltalake.DeltaTable(f"s3://pins-of-mine/tables/{half}/local_pin_table", storage_options=options)
         assert table.to_pyarrow_table().num_rows == 120
 
 

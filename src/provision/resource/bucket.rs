@@ -307,7 +307,8 @@ impl Resource for Bucket {
         }
         let may_lose_data = self.account.may_lose_data.borrow().contains(self.purpose.key());
         if !may_lose_data && let Some(held) = self.held_back().await? {
-            return Err(Error::failed(format!("bucket `{name}` holds {held} by now")).hint("`--data` removes it with its data"));
+            return Err(Error::failed(format!("bucket `{name}` holds {held} by now"))
+                .hint("`destroy --data`, or `provision --allow-recreate`, removes it with its data"));
         }
         self.empty(&name).await?;
         match self.account.s3.delete_bucket().bucket(&name).send().await {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -23,6 +24,8 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 const CHECKSUM: &str = "sha256";
 /// Where the checksum is kept that MSK Connect tells of what it copied; in the state too.
 pub const MD5: &str = "md5";
+/// How long a server may take to say whether it has the zip.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Folder of the object in the bucket.
 const FOLDER: &str = "kafka-connect-s3";
 /// Where the object came from.
@@ -94,7 +97,7 @@ impl PluginObject {
     /// Whether something answers at the address, without downloading it. Not every server
     /// takes such a question: only that nobody answers or that there is nothing counts.
     async fn ask(&self) -> Result<()> {
-        let answer = reqwest::Client::new().head(self.source()).send().await;
+        let answer = reqwest::Client::new().head(self.source()).timeout(PATIENCE).send().await;
         match answer.and_then(reqwest::Response::error_for_status) {
             Err(error) if error.status().is_none_or(|status| matches!(status.as_u16(), 404 | 410)) => Err(self.unreachable(error)),
             _ => Ok(()),
