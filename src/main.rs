@@ -54,6 +54,8 @@ fn main() -> ExitCode {
     let outcome = match runtime {
         Ok(runtime) => {
             let outcome = on_large_stack(|| runtime.block_on(run(cli, &printer)));
+            // What the Delta library still does for an ended run panics when its tasks go: nobody needs to hear of it.
+            std::panic::set_hook(Box::new(|_| {}));
             // Calls to Kafka that block must not hold up the end.
             runtime.shutdown_timeout(std::time::Duration::from_millis(500));
             outcome

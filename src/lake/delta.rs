@@ -158,7 +158,11 @@ impl DeltaLocation {
             .with_columns(columns.fields().cloned())
             .with_partition_columns(partition_columns.to_vec())
             .with_save_mode(SaveMode::Ignore);
-        created.await.or_fail(|| self.cannot("create"))
+        match created.await {
+            Ok(table) => Ok(table),
+            // Another run that makes it at the same moment was first.
+            Err(error) => self.load().await?.ok_or_else(|| Error::failed(self.cannot("create")).because(error)),
+        }
     }
 
     /// Appends rows in one commit.
