@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import boto3
 from botocore.config import Config
@@ -100,3 +101,19 @@ class Shared:
 def shared(folders, settle_reads=0, **sections):
     with AwsDouble(settle_reads=settle_reads) as double, ip_ranges() as url:
         yield Shared(folders, double, url, sections)
+
+
+def planned(cloud, expected, may=(), **options):
+    """The plan has just this."""
+    found = cloud.plan(**options)
+    assert set(found) - set(may) == set(expected), found
+    for key, (action, reason) in expected.items():
+        assert found[key][0] == action and re.search(reason, found[key][1]), (key, found[key])
+
+
+def planned_and_done(cloud, expected, *arguments, may=(), **options):
+    """The plan has just this, an apply does it, and the plan after it is empty."""
+    planned(cloud, expected, may, **options)
+    done = cloud.apply(*arguments, **options)
+    assert cloud.plan(**options) == {}
+    return done

@@ -1,10 +1,9 @@
 """Changes of the configuration, parts of a pipeline, and what is somebody else's: what `provision` and `destroy` do about them."""
 
 import json
-import re
 
 import pytest
-from provisioned import shared
+from provisioned import planned_and_done, shared
 
 ROUTES = "lets others in than it should"
 STREAMS = ("stream-pin", "stream-geo", "stream-user")
@@ -58,16 +57,6 @@ def cloud(module):
 def empty(module):
     yield module.empty()
     assert not module.double.problems, module.double.problems
-
-
-def planned_and_done(cloud, expected, may=()):
-    planned = cloud.plan()
-    assert set(planned) - set(may) == set(expected), planned
-    for key, (action, reason) in expected.items():
-        assert planned[key][0] == action and re.search(reason, planned[key][1]), (key, planned[key])
-    done = cloud.apply()
-    assert cloud.plan() == {}
-    return done
 
 
 @pytest.mark.parametrize("name", CHANGES)

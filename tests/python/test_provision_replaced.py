@@ -10,7 +10,7 @@ import threading
 import zipfile
 
 import pytest
-from provisioned import shared
+from provisioned import planned, planned_and_done, shared
 
 BUCKET, OBJECT = "user-me-bucket", "kafka-connect-s3/sink.zip"
 TOPICS = dict.fromkeys(("topic-pin", "topic-geo", "topic-user"), ("recreate", "`cluster` is made anew"))
@@ -33,21 +33,6 @@ def cloud(module):
 def empty(module):
     yield module.empty()
     assert not module.double.problems, module.double.problems
-
-
-def planned(cloud, expected, may=(), **options):
-    """The plan has just this."""
-    found = cloud.plan(**options)
-    assert set(found) - set(may) == set(expected), found
-    for key, (action, reason) in expected.items():
-        assert found[key][0] == action and re.search(reason, found[key][1]), (key, found[key])
-
-
-def planned_and_done(cloud, expected, *arguments, may=(), **options):
-    """The plan has just this, an apply does it, and the plan after it is empty."""
-    planned(cloud, expected, may, **options)
-    cloud.apply(*arguments, **options)
-    assert cloud.plan(**options) == {}
 
 
 # The connector's zip.
