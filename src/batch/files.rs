@@ -11,10 +11,10 @@ use super::report::BatchReport;
 use crate::config::{AnswerFormat as Format, Config};
 use crate::error::{OrFail, Result, on_path};
 use crate::files::write_whole;
-use crate::lake::{Change, DeltaLocation, Replaces, TableWriter};
+use crate::lake::{Change, DeltaLocation, Replaces, RowGroupSize, TableWriter};
 
 /// Rows of an answer that are held in memory before they go to its file.
-const ANSWER_ROWS: usize = 8 * 1024;
+const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 8 * 1024, bytes: 8 * 1024 * 1024 };
 
 /// Where the Delta tables of answers lie among the tables.
 const HALF: &str = "answers";
@@ -99,7 +99,7 @@ fn batches(answer: &Answer) -> Vec<RecordBatch> {
 async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
     let location = DeltaLocation::open(config, HALF, &format!("{}_{}", config.id, answer.name)).await?;
     let table = location.ensure(&answer.schema).await?;
-    let mut writer = TableWriter::new(&location, &table, ANSWER_ROWS)?;
+    let mut writer = TableWriter::new(&location, &table, ROW_GROUP_SIZE)?;
     for batch in &answer.batches {
         writer.write(batch.clone()).await?;
     }

@@ -13,19 +13,20 @@ use deltalake::kernel::Add;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::clean::Cleaner;
-use super::distinct::{KeyMaker, RowKeys};
 use super::engine::Engine;
 use super::fresh::{FreshRows, Giver};
 use super::keep::{Keep, KeptRows};
 use super::limits::Limits;
+use super::portion::{Cleaned, PortionCleaner};
 use super::quality::{self, ColumnQuality};
 use super::rejects::{KindRejects, Rejects};
 use crate::error::{Error, OrFail, Result};
 use crate::lake::{
-    Change, Decoder, DeltaLocation, KEPT_REJECTS, Lake, Layout, Listing, Objects, Portion, Portions, RawObject, Reject, Replaces, Slice,
-    TableWriter, Taken, list_objects, read_objects, unpack,
+    Change, DeltaLocation, KEPT_REJECTS, Lake, Layout, Listing, Objects, Portions, Reject, Replaces, RowGroupSize, TableWriter, Taken,
+    interrupted, list_objects, read_objects,
 };
 use crate::output::Progress;
 use crate::record::Kind;
@@ -105,7 +106,7 @@ struct Open {
     /// `None`: it has no rows, or none that stay.
     numbers: Option<TableNumbers>,
     rejects: KindRejects,
-    row_group_rows: usize,
+    row_group_size: RowGroupSize,
 }
 
 /// The row numbers of a table: mostly it is enough to know that they are lower than the new ones.
@@ -129,10 +130,7 @@ impl TableNumbers {
 
 /// What the workers share.
 struct Shared {
-    kind: Kind,
-    lake: Lake,
-    cleaner: Cleaner,
-    keys: KeyMaker,
+    cleaner: PortionCleaner,
     listing: Listing,
     portions: tokio::sync::Mutex<Portions>,
     open: Option<Open>,
@@ -152,26 +150,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// An object as people know it.
-    fn origin(&self, object: &RawObject) -> String {
-        if self.lake.files.is_some() { format!("/{}", object.path) } else { object.path.to_string() }
-    }
-
     fn writer(&self) -> Result<Option<TableWriter>> {
-        self.open.as_ref().map(|open| TableWriter::new(&open.location, &open.table, open.row_group_rows)).transpose()
+        self.open.as_ref().map(|open| TableWriter::new(&open.location, &open.table, open.row_group_size)).transpose()
     }
-}
-
-/// A portion of the lake, cleaned.
-struct Cleaned {
-    /// Objects that are done with.
-    objects: u64,
-    /// As they are stored.
-    bytes: u64,
-    records: u64,
-    batches: Vec<(RecordBatch, RowKeys)>,
-    quality: Vec<ColumnQuality>,
-    rejects: Vec<Reject>,
 }
 
 /// Takes what is new in the lake, or all of it. Rows are kept for the questions where all are read.
@@ -210,12 +191,12 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
         location: (*location).clone(),
         numbers: if replaces { None } else { location.range(&table, "ind").await?.map(TableNumbers::within) },
         table,
-        rejects: rejects.begin(kind, replaces).await?,
-        row_group_rows: what.limits.row_group_rows(),
+        rejects: rejects.begin(kind, replaces, what.limits).await?,
+        row_group_size: what.limits.row_group_size(),
     };
     let keep = Some(keep).filter(|_| replaces);
     let (mut ingested, adds, open) = read_all(what, listing.clone(), objects.boxed(), Some(open), keep).await?;
-    let open = open.ok_or_else(interrupted)?;
+    let open = open.ok_or_else(|| Error::failed(interrupted()))?;
     tracing::debug!(table = location.name, "read");
     // Before the rows: what is set aside twice is told apart, what is lost is not found again.
     open.rejects.commit().await?;
@@ -247,10 +228,6 @@ pub fn nothing_in(lake: &Lake, layout: &Layout) -> Error {
     ))
 }
 
-fn interrupted() -> Error {
-    Error::failed("reading the lake was interrupted")
-}
-
 /// Lets the workers at the objects; what came of them, and the files they wrote.
 async fn read_all(
     what: &Ingest<'_>,
@@ -261,12 +238,14 @@ async fn read_all(
 ) -> Result<(Ingested, Vec<Add>, Option<Open>)> {
     let fresh = FreshRows::new(what.kind.clean_schema(), what.limits.clone());
     let shared = Arc::new(Shared {
-        kind: what.kind,
-        lake: what.lake.clone(),
-        cleaner: Cleaner::new(what.kind).await?,
-        keys: fresh.key_maker(),
+        cleaner: PortionCleaner {
+            kind: what.kind,
+            is_folder: what.lake.files.is_some(),
+            cleaner: Cleaner::new(what.kind).await?,
+            keys: fresh.key_maker(),
+        },
         listing,
-        portions: tokio::sync::Mutex::new(read_objects(what.lake, objects, what.limits.portion_bytes())),
+        portions: tokio::sync::Mutex::new(read_objects(what.lake, objects, what.limits.portion_size())),
         open,
         state: Mutex::new(State { fresh, keep, ingested: Ingested::nothing(what.kind, 0), kept_reject_bytes: 0 }),
     });
@@ -276,9 +255,9 @@ async fn read_all(
     }
     let mut adds = Vec::new();
     while let Some(done) = workers.join_next().await {
-        adds.extend(done.or_fail(|| "reading the lake was interrupted")??);
+        adds.extend(done.or_fail(interrupted)??);
     }
-    let shared = Arc::into_inner(shared).ok_or_else(interrupted)?;
+    let shared = Arc::into_inner(shared).ok_or_else(|| Error::failed(interrupted()))?;
     let mut writer = shared.writer()?;
     let State { mut fresh, mut keep, mut ingested, .. } = shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut kept = |batch: &RecordBatch| keep.as_mut().map_or(Ok(()), |keep| keep.add(batch));
@@ -302,14 +281,30 @@ async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
         let next = shared.portions.lock().await.try_next().await?;
         let Some(portion) = next else { break };
         let own = shared.clone();
-        let cleaned = tokio::task::spawn_blocking(move || clean(&own, portion));
-        let cleaned = cleaned.await.or_fail(|| "reading the lake was interrupted")??;
-        let objects = cleaned.objects;
-        if let Some(open) = &shared.open {
-            open.rejects.add(&cleaned.rejects).await?;
+        let (give, mut given) = mpsc::channel(1);
+        let cleaning = tokio::task::spawn_blocking(move || own.cleaner.clean(portion, &give));
+        while let Some(cleaned) = given.recv().await {
+            let objects = cleaned.objects;
+            for batch in take(&shared, cleaned).await? {
+                if let Some(writer) = &mut writer {
+                    writer.write(batch).await?;
+                }
+            }
+            progress.add(objects);
         }
-        if let Some(open) = &shared.open
-            && let Some(numbers) = &open.numbers
+        cleaning.await.or_fail(interrupted)??;
+    }
+    match writer {
+        Some(writer) => writer.finish().await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Notes what came of a portion and tells new rows, which it returns, from repeated ones.
+async fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
+    if let Some(open) = &shared.open {
+        open.rejects.add(&cleaned.rejects).await?;
+        if let Some(numbers) = &open.numbers
             && cleaned.batches.iter().any(|(batch, _)| numbers.may_have(batch))
         {
             let read = async {
@@ -319,74 +314,7 @@ async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
             };
             numbers.are_known.get_or_try_init(|| read).await?;
         }
-        let new = take(&shared, cleaned)?;
-        if let Some(writer) = &mut writer {
-            for batch in new {
-                writer.write(batch).await?;
-            }
-        }
-        progress.add(objects);
     }
-    match writer {
-        Some(writer) => writer.finish().await,
-        None => Ok(Vec::new()),
-    }
-}
-
-/// Decodes and cleans a portion: the work that takes a core.
-fn clean(shared: &Shared, portion: Portion) -> Result<Cleaned> {
-    let mut decoder = Decoder::new(shared.kind);
-    let (mut objects, mut bytes) = (0, 0);
-    match portion {
-        Portion::Objects(whole) => {
-            for (object, contents) in whole {
-                objects += 1;
-                bytes += object.size_bytes;
-                let origin = shared.origin(&object);
-                if object.is_packed() {
-                    let slices = unpack(&contents);
-                    // Of one record that is damaged there are no lines to take.
-                    let first = if object.is_one_record { slices.len().saturating_sub(1) } else { 0 };
-                    for slice in slices.into_iter().skip(first) {
-                        decode(&mut decoder, &origin, object.is_one_record, slice)?;
-                    }
-                } else {
-                    decode(&mut decoder, &origin, object.is_one_record, Slice::Lines { first_line: 1, text: contents })?;
-                }
-            }
-        }
-        Portion::Slice { object, slice } => {
-            if let Slice::Lines { text, .. } = &slice {
-                bytes += text.len() as u64;
-            }
-            decode(&mut decoder, &shared.origin(&object), object.is_one_record, slice)?;
-        }
-        Portion::End => objects += 1,
-    }
-    let mut quality = quality::columns(shared.kind);
-    let mut batches = Vec::new();
-    for raw in decoder.finish()? {
-        let clean = shared.cleaner.clean(&raw)?;
-        quality::count(shared.kind, &mut quality, &raw, &clean)?;
-        let keys = shared.keys.keys(&clean)?;
-        batches.push((clean, keys));
-    }
-    Ok(Cleaned { objects, bytes, records: decoder.records, batches, quality, rejects: decoder.rejects })
-}
-
-fn decode(decoder: &mut Decoder, origin: &str, is_one_record: bool, slice: Slice) -> Result<()> {
-    match slice {
-        Slice::Lines { first_line, text } if is_one_record => decoder.record(origin, first_line, &text),
-        Slice::Lines { first_line, text } => decoder.lines(origin, first_line, &text),
-        Slice::Refused { line, reason, raw } => {
-            decoder.refuse(origin, line, reason, &raw);
-            Ok(())
-        }
-    }
-}
-
-/// Counts a portion and tells new rows, which it returns, from repeated ones.
-fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
     let state = &mut *shared.state();
     if state.ingested.records == 0 && cleaned.bytes > 0 {
         // The first portion tells how many rows there will be in what has been listed.

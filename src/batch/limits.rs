@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, memory_bytes};
 use crate::error::Result;
+use crate::lake::{PortionSize, RowGroupSize};
 
 const MIB: u64 = 1024 * 1024;
 /// What the program itself takes, and what nobody counts: buffers of the allocator, stacks, pages of the binary.
 const OWN_BYTES: u64 = 160 * MIB;
 /// Bytes of a row of a post, its parts and what joins them, while questions are answered.
 const POST_BYTES: u64 = 320;
+/// Bytes that the place of a reject takes which is looked for and found, while the sets of them grow.
+const PLACE_BYTES: usize = 80;
 /// Bytes that a row number which is looked for takes, while the set of keys grows.
 const NUMBER_BYTES: usize = 64;
 
@@ -55,14 +58,25 @@ impl Limits {
         super::cores().min(as_usize(self.bytes / (kinds * 96 * MIB))).max(1)
     }
 
-    /// Raw bytes that are read and decoded together: of many small objects, or of a part of a large one.
-    pub fn portion_bytes(&self) -> u64 {
-        if self.is_tight() { (self.bytes / 256).clamp(MIB, 8 * MIB) } else { 8 * MIB }
+    /// What is read and decoded together: many small objects, or a part of a large one.
+    pub fn portion_size(&self) -> PortionSize {
+        if self.is_tight() {
+            let bytes = (self.bytes / 256).clamp(MIB, 8 * MIB);
+            PortionSize { bytes, most_whole_bytes: bytes }
+        } else {
+            PortionSize { bytes: 8 * MIB, most_whole_bytes: 32 * MIB }
+        }
     }
 
-    /// Rows that a writer of tables holds before they go to its file.
-    pub fn row_group_rows(&self) -> usize {
-        if self.is_tight() { 16 * 1024 } else { 128 * 1024 }
+    /// What a writer of tables holds before it goes to its file.
+    pub fn row_group_size(&self) -> RowGroupSize {
+        let (rows, bytes) = if self.is_tight() { (16 * 1024, 8 * MIB) } else { (128 * 1024, 128 * MIB) };
+        RowGroupSize { rows, bytes: as_usize(bytes) }
+    }
+
+    /// Places of rejects that are looked for in a table in one go: they are held.
+    pub fn places_at_once(&self) -> usize {
+        self.keys_bytes() / PLACE_BYTES
     }
 
     /// What tells new rows of one kind from repeated ones.

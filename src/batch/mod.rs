@@ -10,6 +10,7 @@ mod ingest;
 mod keep;
 mod limits;
 mod page;
+mod portion;
 mod quality;
 mod rejects;
 mod report;

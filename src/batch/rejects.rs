@@ -4,14 +4,16 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
-use deltalake::DeltaTable;
 use futures::TryStreamExt;
 use tokio::sync::Mutex;
 
 use super::HALF;
+use super::distinct::kept;
 use super::engine::{Engine, as_schema};
+use super::limits::Limits;
+use super::spill::Spill;
 use crate::config::Config;
 use crate::error::{OrFail, Result};
 use crate::lake::{Change, DeltaLocation, Reject, Replaces, TableWriter};
@@ -19,9 +21,6 @@ use crate::record::Kind;
 
 /// Each kind's rejects lie in a partition of their own, so that a kind can be started over.
 const PARTITION: &str = "kind";
-
-/// Rejects that are held in memory before they go to the file: each may have 64 KiB.
-const ROW_GROUP_ROWS: usize = 1024;
 
 /// The table; clones share it.
 #[derive(Clone)]
@@ -42,27 +41,25 @@ pub struct KindRejects {
 }
 
 struct Open {
+    /// Taken away at the end.
     writer: Option<TableWriter>,
-    /// What the table holds already. `None`: it holds none, and each object is read once.
-    known: Option<Places>,
+    /// Rejects that the table may hold already. `None`: it holds none of the kind, and each object is read once.
+    unsure: Option<Spill>,
+    limits: Limits,
 }
 
-/// Objects and lines, 16 bytes each however long their names are: two of them would have to
-/// share 128 bits, under seeds that each run draws anew.
-struct Places {
-    seeds: [RandomState; 2],
-    known: HashSet<(u64, u64)>,
-}
+/// An object and a line, 16 bytes however long the name is: two would have to share 128 bits.
+type Place = (u64, u64);
 
-impl Places {
-    fn new() -> Self {
-        Self { seeds: [RandomState::new(), RandomState::new()], known: HashSet::new() }
-    }
+/// What makes places, under seeds that each run draws anew.
+struct PlaceMaker([RandomState; 2]);
 
-    /// Notes a place; whether it was not known before.
-    fn insert(&mut self, object: &str, line: i64) -> bool {
-        let [first, second] = &self.seeds;
-        self.known.insert((first.hash_one((object, line)), second.hash_one((object, line))))
+impl PlaceMaker {
+    /// Where each reject of a batch stands.
+    fn places<'a>(&'a self, batch: &'a RecordBatch) -> impl Iterator<Item = Place> + 'a {
+        let [first, second] = &self.0;
+        let places = batch.column(1).as_string::<i32>().iter().zip(batch.column(2).as_primitive::<Int64Type>().iter());
+        places.map(|place| (first.hash_one(place), second.hash_one(place)))
     }
 }
 
@@ -98,47 +95,55 @@ impl Rejects {
     }
 
     /// Makes ready for the rejects of a kind; `replaces`: none that are there stay.
-    pub async fn begin(&self, kind: Kind, replaces: bool) -> Result<KindRejects> {
+    pub async fn begin(&self, kind: Kind, replaces: bool, limits: &Limits) -> Result<KindRejects> {
         let table = {
             let _one = self.committing.lock().await;
             self.location.ensure_partitioned(&schema(), &[PARTITION]).await?
         };
-        let known = if replaces { None } else { Some(known(&self.location, &table, kind).await?) };
-        let writer = Some(TableWriter::new(&self.location, &table, ROW_GROUP_ROWS)?);
-        Ok(KindRejects { kind, replaces, rejects: self.clone(), open: Arc::new(Mutex::new(Open { writer, known })) })
+        let may_know = !replaces && self.location.has_files_of(&table, (PARTITION, kind.name())).await?;
+        let unsure = may_know.then(|| Spill::create(&limits.spill_folder, &schema())).transpose()?;
+        let writer = Some(TableWriter::new(&self.location, &table, limits.row_group_size())?);
+        let open = Open { writer, unsure, limits: limits.clone() };
+        Ok(KindRejects { kind, replaces, rejects: self.clone(), open: Arc::new(Mutex::new(open)) })
     }
 }
 
 impl KindRejects {
-    /// Writes rejects that the table does not hold yet.
+    /// Writes rejects down.
     pub async fn add(&self, rejects: &[Reject]) -> Result<()> {
         if rejects.is_empty() {
             return Ok(());
         }
-        let mut open = self.open.lock().await;
-        let new: Vec<&Reject> = match &mut open.known {
-            Some(known) => rejects.iter().filter(|reject| known.insert(&reject.origin, reject.line.cast_signed())).collect(),
-            None => rejects.iter().collect(),
-        };
-        let Some(writer) = open.writer.as_mut().filter(|_| !new.is_empty()) else { return Ok(()) };
         let texts =
-            |text: fn(&Reject) -> &str| -> ArrayRef { Arc::new(new.iter().map(|reject| Some(text(reject))).collect::<StringArray>()) };
+            |text: fn(&Reject) -> &str| -> ArrayRef { Arc::new(rejects.iter().map(|reject| Some(text(reject))).collect::<StringArray>()) };
         let now_us = chrono::Utc::now().timestamp_micros();
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from(vec![self.kind.name(); new.len()])),
+            Arc::new(StringArray::from(vec![self.kind.name(); rejects.len()])),
             texts(|reject| &reject.origin),
-            Arc::new(new.iter().map(|reject| reject.line.cast_signed()).collect::<Int64Array>()),
+            Arc::new(rejects.iter().map(|reject| reject.line.cast_signed()).collect::<Int64Array>()),
             texts(|reject| &reject.reason),
             texts(|reject| &reject.raw),
-            Arc::new(TimestampMicrosecondArray::from(vec![now_us; new.len()]).with_timezone("UTC")),
+            Arc::new(TimestampMicrosecondArray::from(vec![now_us; rejects.len()]).with_timezone("UTC")),
         ];
         let batch = RecordBatch::try_new(schema(), columns).or_fail(|| "cannot write down the rejects")?;
-        writer.write(batch).await
+        let open = &mut *self.open.lock().await;
+        match (&mut open.unsure, &mut open.writer) {
+            (Some(unsure), _) => unsure.push(&batch),
+            (None, Some(writer)) => writer.write(batch).await,
+            (None, None) => Ok(()),
+        }
     }
 
-    /// Makes the rejects visible.
+    /// Makes those visible that the table did not hold yet.
     pub async fn commit(&self) -> Result<()> {
-        let Some(writer) = self.open.lock().await.writer.take() else { return Ok(()) };
+        let (writer, unsure, limits) = {
+            let mut open = self.open.lock().await;
+            (open.writer.take(), open.unsure.take(), open.limits.clone())
+        };
+        let Some(mut writer) = writer else { return Ok(()) };
+        if let Some(unsure) = unsure.filter(|unsure| unsure.rows > 0) {
+            self.write_new(&mut writer, unsure, &limits).await?;
+        }
         let adds = writer.finish().await?;
         let replaces = if self.replaces { Replaces::Partition(PARTITION, self.kind.name()) } else { Replaces::Nothing };
         let location = &self.rejects.location;
@@ -147,26 +152,50 @@ impl KindRejects {
         let table = location.ensure_partitioned(&schema(), &[PARTITION]).await?;
         location.commit(&table, Change { adds, replaces, property: None }).await.map(|_| ())
     }
-}
 
-async fn known(location: &DeltaLocation, table: &DeltaTable, kind: Kind) -> Result<Places> {
-    let failed = || "cannot read the rejects there are";
-    if location.range(table, "line").await?.is_none() {
-        return Ok(Places::new());
-    }
-    let engine = Engine::new();
-    engine.register_provider("rejects", location.provider_of(table).await?)?;
-    let query = format!("SELECT object, line FROM rejects WHERE kind = '{}'", kind.name());
-    let mut batches = engine.stream("the rejects there are", &query).await?;
-    let columns = Arc::new(schema().project(&[1, 2]).or_fail(failed)?);
-    let mut places = Places::new();
-    while let Some(batch) = batches.try_next().await.or_fail(failed)? {
-        for batch in as_schema(vec![batch], &columns)? {
-            let lines = batch.column(1).as_primitive::<Int64Type>();
-            for (object, line) in batch.column(0).as_string::<i32>().iter().flatten().zip(lines.iter().flatten()) {
-                places.insert(object, line);
+    /// Writes those that the table does not hold: in as many rounds as it takes to look for
+    /// them without holding all of their places in memory.
+    async fn write_new(&self, writer: &mut TableWriter, unsure: Spill, limits: &Limits) -> Result<()> {
+        let maker = PlaceMaker([RandomState::new(), RandomState::new()]);
+        let mut unsure = unsure.read()?.peekable();
+        while unsure.peek().is_some() {
+            let mut asked = HashSet::new();
+            let mut round = Spill::create(&limits.spill_folder, &schema())?;
+            while asked.len() < limits.places_at_once()
+                && let Some(batch) = unsure.next().transpose()?
+            {
+                asked.extend(maker.places(&batch));
+                round.push(&batch)?;
+            }
+            let known = self.known(&maker, &asked).await?;
+            for batch in round.read()? {
+                let batch = batch?;
+                let is_new: BooleanArray = maker.places(&batch).map(|place| Some(!known.contains(&place))).collect();
+                let new = kept(batch, &is_new)?;
+                if new.num_rows() > 0 {
+                    writer.write(new).await?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(places)
+
+    /// Which of these places the table holds.
+    async fn known(&self, maker: &PlaceMaker, asked: &HashSet<Place>) -> Result<HashSet<Place>> {
+        let failed = || "cannot read the rejects there are";
+        let location = &self.rejects.location;
+        let Some(table) = location.load().await? else { return Ok(HashSet::new()) };
+        let engine = Engine::new();
+        engine.register_provider("rejects", location.provider_of(&table).await?)?;
+        let query = format!("SELECT kind, object, line FROM rejects WHERE kind = '{}'", self.kind.name());
+        let mut batches = engine.stream("the rejects there are", &query).await?;
+        let columns = Arc::new(schema().project(&[0, 1, 2]).or_fail(failed)?);
+        let mut known = HashSet::new();
+        while let Some(batch) = batches.try_next().await.or_fail(failed)? {
+            for batch in as_schema(vec![batch], &columns)? {
+                known.extend(maker.places(&batch).filter(|place| asked.contains(place)));
+            }
+        }
+        Ok(known)
+    }
 }

@@ -57,8 +57,8 @@ impl Decoder {
     }
 
     /// Takes every line of an object, or of the part of it that begins with this line; blank
-    /// lines do not count.
-    pub fn lines(&mut self, origin: &str, first_line: u64, bytes: &[u8]) -> Result<()> {
+    /// lines do not count. The number of the line after them.
+    pub fn lines(&mut self, origin: &str, first_line: u64, bytes: &[u8]) -> Result<u64> {
         // Checked once for all lines: that is much faster than string by string.
         let text = simdutf8::basic::from_utf8(bytes).ok();
         let mut start = 0;
@@ -75,7 +75,7 @@ impl Decoder {
             start = end + 1;
             number += 1;
         }
-        Ok(())
+        Ok(number)
     }
 
     /// Takes one record, however many lines it has.
@@ -119,6 +119,11 @@ impl Decoder {
             self.rows = 0;
         }
         Ok(())
+    }
+
+    /// Rows that wait for [`Self::finish`].
+    pub fn held_rows(&self) -> usize {
+        self.batches.len() * BATCH_ROWS + self.rows
     }
 
     /// The batches so far; the decoder starts anew, its counts stay.

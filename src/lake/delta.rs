@@ -219,6 +219,19 @@ impl DeltaLocation {
         Ok(range)
     }
 
+    /// Whether a table has files of this value of a partition column.
+    pub async fn has_files_of(&self, table: &DeltaTable, (column, value): (&str, &str)) -> Result<bool> {
+        let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
+        let log_store = table.log_store();
+        let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
+        while let Some(file) = files.try_next().await.or_fail(|| self.cannot("read"))? {
+            if file.partition_values_map().get(column).is_some_and(|found| found.as_deref() == Some(value)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The table for queries; `None`: there is no table yet.
     pub async fn provider(&self) -> Result<Option<Arc<dyn TableProvider>>> {
         match self.load().await? {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::Lake;
 use super::decode::MOST_RECORD_BYTES;
 use super::objects::{Objects, RawObject};
-use super::slices::{Slice, Slicer};
+use super::slices::{PACKED_PIECE_BYTES, Slice, Slicer};
 use super::store::failure;
 use crate::error::{Error, OrFail, Result, on_path};
 
@@ -22,12 +22,8 @@ use crate::error::{Error, OrFail, Result, on_path};
 const CONCURRENT_READS: usize = 16;
 /// Objects in one group at most.
 const GROUP_OBJECTS: usize = 2_048;
-/// An object of more portions than these is read slice by slice: that copies each byte once more.
-const LARGE_PORTIONS: u64 = 4;
 /// Bytes of a large file that are read at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Packed bytes that are unpacked at a time: they may become a thousand times as many.
-const PACKED_PIECE_BYTES: usize = 4 * 1024;
 /// What packed JSON mostly unpacks to, times its size.
 const PACKED_TIMES: u64 = 8;
 
@@ -56,21 +52,30 @@ impl RawObject {
     }
 }
 
-/// Reads objects while they are being listed, and ahead of who decodes them: portions of
-/// about so many bytes.
-pub fn read_objects(lake: &Lake, objects: Objects, portion_bytes: u64) -> Portions {
+/// How much is read at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct PortionSize {
+    /// Small objects are joined, and large ones cut, to so many bytes.
+    pub bytes: u64,
+    /// An object of more bytes is cut: that copies each of them once more.
+    pub most_whole_bytes: u64,
+}
+
+/// Reads objects while they are being listed, and ahead of who decodes them.
+pub fn read_objects(lake: &Lake, objects: Objects, size: PortionSize) -> Portions {
     let lake = lake.clone();
     let ahead = if lake.files.is_some() { 2 } else { 6 };
     let read = move |group: Result<Vec<RawObject>>| {
         let lake = lake.clone();
         // A task of its own goes on while nobody asks.
-        let reading = group.map(|group| tokio::spawn(read_group(lake, group, portion_bytes)));
+        let reading = group.map(|group| tokio::spawn(read_group(lake, group, size)));
         async move { reading?.await.or_fail(interrupted)? }
     };
-    groups(objects, portion_bytes).map(read).buffered(ahead).try_flatten().boxed()
+    groups(objects, size.bytes).map(read).buffered(ahead).try_flatten().boxed()
 }
 
-fn interrupted() -> &'static str {
+/// What ended before its time says so.
+pub fn interrupted() -> &'static str {
     "reading the lake was interrupted"
 }
 
@@ -96,20 +101,15 @@ fn groups(objects: Objects, portion_bytes: u64) -> BoxStream<'static, Result<Vec
     stream::try_unfold(Box::pin(objects.peekable()), next_group).boxed()
 }
 
-/// What is read and unpacked whole at most. How long packed records are is a guess.
-fn most_whole_bytes(object: &RawObject, portion_bytes: u64) -> u64 {
-    if object.is_packed() { portion_bytes } else { portion_bytes.saturating_mul(LARGE_PORTIONS) }
-}
-
-async fn read_group(lake: Lake, group: Vec<RawObject>, portion_bytes: u64) -> Result<Portions> {
+async fn read_group(lake: Lake, group: Vec<RawObject>, size: PortionSize) -> Result<Portions> {
     match &group[..] {
         [object] if object.is_one_record && object.size_bytes > MOST_RECORD_BYTES as u64 => {
             let slice = Slice::Refused { line: 1, reason: super::decode::TOO_LONG.into(), raw: Bytes::new() };
             let portions = [Portion::Slice { object: object.clone(), slice }, Portion::End];
             Ok(stream::iter(portions.map(Ok)).boxed())
         }
-        [object] if !object.is_one_record && object.unpacked_bytes() > most_whole_bytes(object, portion_bytes) => {
-            read_large(lake, object.clone(), portion_bytes).await
+        [object] if !object.is_one_record && object.unpacked_bytes() > size.most_whole_bytes => {
+            read_large(lake, object.clone(), size.bytes).await
         }
         _ => {
             let contents = read_whole(&lake, &group).await?;

@@ -7,6 +7,8 @@ use flate2::write::MultiGzDecoder;
 
 use super::decode::{MOST_RECORD_BYTES, TOO_LONG};
 
+/// Packed bytes that are unpacked at a time: they may become a thousand times as many.
+pub const PACKED_PIECE_BYTES: usize = 4 * 1024;
 /// Of a record that is too long, so much is shown.
 const SHOWN_BYTES: usize = 64 * 1024;
 
@@ -138,12 +140,30 @@ impl Slicer {
     }
 }
 
-/// All of a small packed text.
-pub fn unpack(packed: &[u8]) -> Vec<Slice> {
-    let mut slicer = Slicer::new(true, usize::MAX);
-    let mut slices = slicer.push(packed);
-    slices.extend(slicer.finish());
-    slices
+/// A small packed text, which may be a thousand times as long, slice by slice.
+pub fn unpack(packed: Bytes, slice_bytes: usize) -> impl Iterator<Item = Slice> {
+    let mut slicer = Some(Slicer::new(true, slice_bytes));
+    let mut at = 0;
+    let parts = std::iter::from_fn(move || {
+        if at == packed.len() {
+            return slicer.take().map(Slicer::finish);
+        }
+        let piece = packed.slice(at..packed.len().min(at + PACKED_PIECE_BYTES));
+        at += piece.len();
+        slicer.as_mut().map(|slicer| slicer.push(&piece))
+    });
+    parts.flatten()
+}
+
+/// A packed text that is one record, of which no part can be taken.
+pub fn unpack_record(packed: Bytes) -> Slice {
+    let mut slices = unpack(packed, MOST_RECORD_BYTES + 1);
+    match (slices.next(), slices.next()) {
+        (_, Some(refused @ Slice::Refused { .. })) => refused,
+        (_, Some(Slice::Lines { .. })) => Slice::Refused { line: 1, reason: TOO_LONG.into(), raw: Bytes::new() },
+        (Some(all), None) => all,
+        (None, None) => Slice::Lines { first_line: 1, text: Bytes::new() },
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +231,7 @@ mod tests {
             packed((0..300).map(|number: u32| format!("line {}\n", number.wrapping_mul(2_654_435_761))).collect::<String>().as_bytes());
         let at = broken.len() * 3 / 4;
         broken[at..at + 8].fill(0xff);
-        let slices = unpack(&broken);
+        let slices: Vec<Slice> = unpack(broken.into(), 1 << 20).collect();
         let Slice::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
         assert!(memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2, "{slices:?}");
         let not_packed = sliced(true, 100, &[b"{}\n{}\n"]);

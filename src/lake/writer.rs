@@ -21,6 +21,13 @@ const FILE_BYTES: u64 = 256 * 1024 * 1024;
 const REPEATING_COLUMNS: [&str; 8] =
     ["category", "country", "save_location", "is_image_or_video", "follower_count", "age", "kind", "reason"];
 
+/// How much is held in memory before it goes to the file: whichever is reached first.
+#[derive(Debug, Clone, Copy)]
+pub struct RowGroupSize {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
 /// Writes files of a table that no reader sees before the commit.
 pub struct TableWriter {
     writer: RecordBatchWriter,
@@ -28,11 +35,11 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// `row_group_rows`: rows held in memory before they go to the file.
-    pub fn new(location: &DeltaLocation, table: &DeltaTable, row_group_rows: usize) -> Result<Self> {
+    pub fn new(location: &DeltaLocation, table: &DeltaTable, size: RowGroupSize) -> Result<Self> {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(row_group_rows))
+            .set_max_row_group_row_count(Some(size.rows))
+            .set_max_row_group_bytes(Some(size.bytes))
             // Files are left out by these; pages are too small to be worth a comparison of every value.
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_dictionary_enabled(false);

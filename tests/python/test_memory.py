@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import deltalake
 import pytest
 from conftest import BINARY, Pinpipe, clean_environment
 from test_wrong_input import in_a_namespace
@@ -104,6 +105,48 @@ def test_lines_of_an_object_that_is_read_in_parts_are_counted_on(pinpipe):
     assert before == [(name, at, reason) for at, reason in whole if at < line]
     assert geo["rows"] == 29_998 and geo["objects"] == 3 and geo["records"] == 2 * 30_000 + line, geo
     assert report["quality"], "counted over all parts"
+
+
+def test_lines_that_are_no_records_take_no_memory_and_are_written_down_once(pinpipe):
+    """Rejects are larger than what they stand for: each has its object, line, reason and text."""
+    def garbage(name, lines):
+        where = pinpipe.folder / "lake/topics/local.geo" / f"partition={name[0]}"
+        where.mkdir(parents=True, exist_ok=True)
+        text = b"1\n" * lines
+        (where / f"local.geo+{name}").write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+
+    def written():
+        rejects = deltalake.DeltaTable(str(pinpipe.data / "tables/batch/local_rejects_table")).to_pyarrow_table(columns=["object", "line"])
+        return rejects.num_rows, rejects.group_by(["object", "line"]).aggregate([]).num_rows
+
+    for name, lines in [("0+0000000000.json", 2_600_000), ("0+0002600000.json", 2_600_000), ("0+0005200000.json.gz", 5_000_000), ("1+0000000009.json", 700_000)]:
+        garbage(name, lines)
+    (pinpipe.folder / "at").mkdir()
+    command = ["--memory", "512MB", "--data-dir", str(pinpipe.data)]
+    report, peak_kib = batch(pinpipe.folder / "at", *command)
+    assert [i["rejects"] for i in report["inputs"] if i["kind"] == "geo"] == [10_900_000] and len(report["rejects"]) == 1_000
+    assert written() == (10_900_000, 10_900_000)
+    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+    # One that comes late: its partition is read anew, and more of it is known than is looked up in one go.
+    garbage("1+0000000005.json", 27)
+    report, peak_kib = batch(pinpipe.folder / "at", *command)
+    assert [i["rejects"] for i in report["inputs"] if i["kind"] == "geo"] == [700_027]
+    assert written() == (10_900_027, 10_900_027)
+    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+
+
+def test_a_small_packed_object_may_hold_any_number_of_rows(pinpipe):
+    where = pinpipe.folder / "lake/topics/local.geo/partition=0"
+    where.mkdir(parents=True)
+    # A thousandth of their size, packed.
+    for number in range(2):
+        packed = gzip.compress(b'{"ind":%d}\n' % number * 8_000_000, 9)
+        assert len(packed) < 160_000
+        (where / f"local.geo+0+{number:010d}.json.gz").write_bytes(packed)
+    (pinpipe.folder / "at").mkdir()
+    report, peak_kib = batch(pinpipe.folder / "at", "--memory", "512MB")
+    assert counts(report)[1] == (16_000_000, 15_999_998, 2, 2)
+    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
 
 
 def test_the_list_of_objects_takes_no_memory(pinpipe):
