@@ -126,6 +126,28 @@ impl Account {
         made_under.into_iter().chain([name.to_string()]).collect()
     }
 
+    /// Finds something by its name: the one it was made under, where the configuration has
+    /// given it another one since, or the one of now.
+    ///
+    /// # Errors
+    /// `find` fails.
+    pub async fn found_under<T, Found>(&self, key: &str, name: &str, find: impl Fn(String) -> Found) -> Result<Option<T>>
+    where
+        Found: Future<Output = Result<Option<T>>>,
+    {
+        for name in self.names(key, name).await {
+            if let Some(found) = find(name).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The state knows nothing of a resource: was it made under a name that only its tags tell?
+    pub async fn is_forgotten(&self, key: &str) -> bool {
+        self.state.entry(key).await.is_none()
+    }
+
     /// The tags that a resource carries.
     pub fn tags(&self, key: &str) -> Vec<(String, String)> {
         let mut tags = vec![(TAG_ID.to_string(), self.config.id.clone()), (TAG_RESOURCE.to_string(), key.to_string())];
@@ -136,6 +158,11 @@ impl Account {
     /// Whether these tags say that pinpipe made it for this pipeline.
     pub fn is_ours<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
         tags.into_iter().any(|(key, value)| key == TAG_ID && value == self.config.id)
+    }
+
+    /// Whether these tags say that it is this very resource of this pipeline.
+    pub fn is_tagged_as<'a>(&self, key: &str, tags: impl IntoIterator<Item = (&'a str, &'a str)> + Clone) -> bool {
+        self.is_ours(tags.clone()) && tags.into_iter().any(|(tag, value)| tag == TAG_RESOURCE && value == key)
     }
 
     /// Wanted tags that are missing or have another value. Tags of others are left alone.

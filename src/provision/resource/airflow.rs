@@ -32,9 +32,15 @@ impl Airflow {
     }
 
     async fn find(&self) -> Result<Option<Environment>> {
-        for name in self.account.names(KEY, &self.name()).await {
-            if let Some(found) = self.find_named(&name).await? {
-                return Ok(Some(found));
+        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
+        if found.is_some() || !self.account.is_forgotten(KEY).await {
+            return Ok(found);
+        }
+        let names: Result<Vec<_>, _> = self.account.mwaa.list_environments().into_paginator().items().send().collect().await;
+        for name in names.map_err(|error| failed(Call("airflow:ListEnvironments", &self.what()), &error))? {
+            let found = self.find_named(&name).await?;
+            if found.as_ref().and_then(Environment::tags).is_some_and(|tags| self.account.is_tagged_as(KEY, pairs(tags))) {
+                return Ok(found);
             }
         }
         Ok(None)
@@ -99,6 +105,10 @@ impl Resource for Airflow {
 
     fn needs(&self) -> Vec<String> {
         [Use::Airflow.key(), Holder::Airflow.key(), Member::Airflow.key(), airflow_requirements::KEY].map(String::from).to_vec()
+    }
+
+    fn falls_with(&self) -> Vec<String> {
+        vec![Member::Airflow.key().into()]
     }
 
     fn is_wanted(&self) -> bool {

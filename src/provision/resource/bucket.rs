@@ -8,6 +8,7 @@ use aws_sdk_s3::types::{
     ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging,
     VersioningConfiguration,
 };
+use futures::{StreamExt, stream};
 
 use super::{Reading, Resource, airflow_requirements, plugin_object};
 use crate::aws::{Call, code, failed};
@@ -15,6 +16,9 @@ use crate::config::Config;
 use crate::error::{Error, OrFail, Result};
 use crate::provision::account::Account;
 use crate::provision::state::Phase;
+
+/// Buckets whose tags are asked for at a time.
+const TAGS_AT_ONCE: usize = 8;
 
 /// What a bucket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +76,50 @@ impl Bucket {
 
     /// The bucket that an earlier configuration asked for, while it is there.
     async fn former(&self) -> Result<Option<String>> {
-        for name in self.account.names(self.purpose.key(), &self.name()).await {
-            if name != self.name() && self.exists(&name).await? && self.is_ours(&name, &self.tags(&name).await?).await {
+        let key = self.purpose.key();
+        if self.account.is_forgotten(key).await {
+            // The name of now costs one call, that of all buckets many.
+            let is_there = self.exists(&self.name()).await.unwrap_or(true);
+            return if is_there { Ok(None) } else { self.tagged().await };
+        }
+        for name in self.account.names(key, &self.name()).await.into_iter().filter(|name| *name != self.name()) {
+            let is_there = match self.exists(&name).await {
+                // It went, and the name is somebody else's by now.
+                Err(_) if !self.of_account().await?.contains(&name) => false,
+                is_there => is_there?,
+            };
+            if is_there && self.is_ours(&name, &self.tags(&name).await?).await {
                 return Ok(Some(name));
             }
         }
         Ok(None)
+    }
+
+    /// The bucket that carries the tags of this one, whatever its name.
+    async fn tagged(&self) -> Result<Option<String>> {
+        let names = match self.of_account().await {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::warn!(%error, "a bucket that the state has forgotten is not looked for");
+                return Ok(None);
+            }
+        };
+        let with_tags = |name: String| async move {
+            // What cannot be looked at is not ours.
+            let tags = self.tags(&name).await.unwrap_or_default();
+            let found = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            self.account.is_tagged_as(self.purpose.key(), found).then_some(name)
+        };
+        let found: Vec<Option<String>> = stream::iter(names).map(with_tags).buffered(TAGS_AT_ONCE).collect().await;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    /// Names of the account's buckets in its region.
+    async fn of_account(&self) -> Result<Vec<String>> {
+        let request = self.account.s3.list_buckets().bucket_region(&self.account.config.aws.region).max_buckets(1000);
+        let pages: Result<Vec<_>, _> = request.into_paginator().send().collect().await;
+        let pages = pages.map_err(|error| failed(Call("s3:ListAllMyBuckets", "the account"), &error))?;
+        Ok(pages.iter().flat_map(|page| page.buckets()).filter_map(|bucket| bucket.name.clone()).collect())
     }
 
     /// Whether it is there, in this account.
@@ -258,6 +300,9 @@ impl Resource for Bucket {
 
     async fn read(&self) -> Result<Reading> {
         if let Some(former) = self.former().await? {
+            if self.account.is_forgotten(self.purpose.key()).await {
+                self.account.state.note(self.purpose.key(), &former, &[]).await?;
+            }
             // A name that cannot be looked at is somebody else's.
             return Ok(Reading::renamed(&former, self.exists(&self.name()).await.unwrap_or(true)));
         }

@@ -208,7 +208,7 @@ impl Resource for Client {
     }
 
     fn falls_with(&self) -> Vec<String> {
-        vec![key_pair::KEY.into()]
+        vec![key_pair::KEY.into(), Member::Client.key().into()]
     }
 
     fn priced(&self) -> Vec<Priced> {

@@ -258,6 +258,10 @@ impl Resource for Cluster {
         vec![network::KEY.into(), Member::Cluster.key().into()]
     }
 
+    fn falls_with(&self) -> Vec<String> {
+        vec![Member::Cluster.key().into()]
+    }
+
     fn holds_data(&self) -> bool {
         true
     }

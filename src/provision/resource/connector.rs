@@ -6,14 +6,14 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use aws_sdk_kafkaconnect::operation::describe_connector::DescribeConnectorOutput;
 use aws_sdk_kafkaconnect::types::{
-    ApacheKafkaCluster, Capacity, CapacityUpdate, ConnectorOperationState, ConnectorState, CustomPlugin, KafkaCluster,
+    ApacheKafkaCluster, Capacity, CapacityUpdate, ConnectorOperationState, ConnectorState, ConnectorSummary, CustomPlugin, KafkaCluster,
     KafkaClusterClientAuthentication, KafkaClusterClientAuthenticationType, KafkaClusterEncryptionInTransit,
     KafkaClusterEncryptionInTransitType, Plugin as ConnectPlugin, ProvisionedCapacity, ProvisionedCapacityUpdate, Vpc,
     WorkerConfiguration as ConnectWorkerConfiguration,
 };
 
 use super::bucket::Use;
-use super::plugin::{pairs, put_tags, tags};
+use super::plugin::{pairs, put_tags, tagged, tags};
 use super::role::{Holder, role_arn};
 use super::security_group::Member;
 use super::{Reading, Resource, changed_keys, cluster, network, plugin, s3_endpoint, topic, worker_configuration};
@@ -54,23 +54,23 @@ impl Connector {
 
     /// ARN of the connector.
     async fn find_arn(&self) -> Result<Option<String>> {
-        for name in self.account.names(KEY, &self.name()).await {
-            if let Some(arn) = self.find_named(&name).await? {
-                return Ok(Some(arn));
-            }
+        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
+        if found.is_some() || !self.account.is_forgotten(KEY).await {
+            return Ok(found);
         }
-        Ok(None)
+        tagged(&self.account, KEY, self.all(None).await?.into_iter().filter_map(|found| found.connector_arn)).await
     }
 
     async fn find_named(&self, name: &str) -> Result<Option<String>> {
-        let mut pages = self.account.connect.list_connectors().connector_name_prefix(name).into_paginator().items().send();
-        while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("kafkaconnect:ListConnectors", &self.what()), &error))?;
-            if found.connector_name() == Some(name) {
-                return Ok(found.connector_arn);
-            }
-        }
-        Ok(None)
+        let found = self.all(Some(name)).await?.into_iter().find(|found| found.connector_name() == Some(name));
+        Ok(found.and_then(|found| found.connector_arn))
+    }
+
+    /// Those whose names begin so.
+    async fn all(&self, prefix: Option<&str>) -> Result<Vec<ConnectorSummary>> {
+        let request = self.account.connect.list_connectors().set_connector_name_prefix(prefix.map(String::from));
+        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        all.map_err(|error| failed(Call("kafkaconnect:ListConnectors", &self.what()), &error))
     }
 
     pub async fn find(&self) -> Result<Option<DescribeConnectorOutput>> {

@@ -27,8 +27,18 @@ pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String,
     }
 }
 
+/// Which of these of MSK Connect's carries the tags of a resource: how one is found whose name nobody remembers.
+pub async fn tagged(account: &Account, key: &str, arns: impl IntoIterator<Item = String>) -> Result<Option<String>> {
+    for arn in arns {
+        if tags(account, &arn).await?.is_some_and(|tags| account.is_tagged_as(key, pairs(&tags))) {
+            return Ok(Some(arn));
+        }
+    }
+    Ok(None)
+}
+
 /// Keys and values of tags, to be compared.
-pub fn pairs(tags: &HashMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+pub fn pairs(tags: &HashMap<String, String>) -> impl Iterator<Item = (&str, &str)> + Clone {
     tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))
 }
 
@@ -44,23 +54,25 @@ impl Plugin {
     }
 
     async fn find(&self) -> Result<Option<CustomPluginSummary>> {
-        for name in self.account.names(KEY, &self.name()).await {
-            if let Some(found) = self.find_named(&name).await? {
-                return Ok(Some(found));
-            }
+        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
+        if found.is_some() || !self.account.is_forgotten(KEY).await {
+            return Ok(found);
         }
-        Ok(None)
+        let all = self.all(None).await?;
+        let arns = all.iter().filter_map(|found| found.custom_plugin_arn.clone());
+        let tagged = tagged(&self.account, KEY, arns.collect::<Vec<_>>()).await?;
+        Ok(all.into_iter().find(|found| tagged.is_some() && found.custom_plugin_arn == tagged))
     }
 
     async fn find_named(&self, name: &str) -> Result<Option<CustomPluginSummary>> {
-        let mut pages = self.account.connect.list_custom_plugins().name_prefix(name).into_paginator().items().send();
-        while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", &self.what()), &error))?;
-            if found.name() == Some(name) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        Ok(self.all(Some(name)).await?.into_iter().find(|found| found.name() == Some(name)))
+    }
+
+    /// Those whose names begin so.
+    async fn all(&self, prefix: Option<&str>) -> Result<Vec<CustomPluginSummary>> {
+        let request = self.account.connect.list_custom_plugins().set_name_prefix(prefix.map(String::from));
+        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        all.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", &self.what()), &error))
     }
 
     /// That plugin as it stands now; `None`: it is gone.

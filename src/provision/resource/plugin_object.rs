@@ -79,10 +79,14 @@ impl PluginObject {
     /// Bucket and key of the object that an earlier configuration asked for, while it is there.
     async fn former(&self) -> Result<Option<(String, String)>> {
         for name in self.account.names(KEY, &self.name()).await.iter().filter(|name| **name != self.name()) {
-            if let Some((bucket, key)) = name.strip_prefix("s3://").and_then(|place| place.split_once('/'))
-                && self.find(bucket, key).await?.is_some()
-            {
-                return Ok(Some((bucket.into(), key.into())));
+            if let Some((bucket, key)) = name.strip_prefix("s3://").and_then(|place| place.split_once('/')) {
+                match self.find(bucket, key).await {
+                    Ok(Some(_)) => return Ok(Some((bucket.into(), key.into()))),
+                    Ok(None) => {}
+                    // A former bucket's name may be somebody else's by now; what is in one of ours goes with that.
+                    Err(error) if bucket != self.bucket() => tracing::warn!(%error, "a former object of the zip is not looked for"),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(None)

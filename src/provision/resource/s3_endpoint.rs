@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{ResourceType, RouteTable, VpcEndpoint, VpcEndpointType};
+use aws_sdk_ec2::types::{Filter, ResourceType, RouteTable, VpcEndpoint, VpcEndpointType};
 
 use super::network::{self, filter};
 use super::security_group::{pairs, put_tags, tag_specification};
@@ -24,16 +24,28 @@ impl S3Endpoint {
         format!("com.amazonaws.{}.s3", self.account.config.aws.region)
     }
 
+    /// The one of the VPC, whosever it is.
     async fn find(&self) -> Result<Option<VpcEndpoint>> {
         let Some(vpc) = self.account.state.value(network::KEY, "vpc").await else { return Ok(None) };
-        let request =
-            self.account.ec2.describe_vpc_endpoints().filters(filter("vpc-id", vpc)).filters(filter("service-name", self.service()));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
-        let usable = found.vpc_endpoints().iter().filter(|endpoint| {
+        let found = self.described(vec![filter("vpc-id", vpc), filter("service-name", self.service())]).await?;
+        Ok(found.into_iter().min_by_key(|endpoint| endpoint.vpc_endpoint_id().map(String::from)))
+    }
+
+    /// Ours in other VPCs: the configuration may have named another one since.
+    async fn elsewhere(&self) -> Result<Vec<VpcEndpoint>> {
+        let tags = vec![filter("tag:pinpipe:id", &self.account.config.id), filter("tag:pinpipe:resource", KEY)];
+        let vpc = self.account.state.value(network::KEY, "vpc").await;
+        Ok(self.described(tags).await?.into_iter().filter(|endpoint| endpoint.vpc_id != vpc).collect())
+    }
+
+    async fn described(&self, filters: Vec<Filter>) -> Result<Vec<VpcEndpoint>> {
+        let found = self.account.ec2.describe_vpc_endpoints().set_filters(Some(filters)).send().await;
+        let found = found.map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
+        let usable = |endpoint: &VpcEndpoint| {
             let state = endpoint.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default();
             endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway) && !matches!(state.as_str(), "deleted" | "deleting")
-        });
-        Ok(usable.min_by_key(|endpoint| endpoint.vpc_endpoint_id().map(String::from)).cloned())
+        };
+        Ok(found.vpc_endpoints.unwrap_or_default().into_iter().filter(usable).collect())
     }
 
     /// Tables that the subnets' traffic goes by: their own, or the VPC's main one.
@@ -80,6 +92,9 @@ impl Resource for S3Endpoint {
     }
 
     async fn read(&self) -> Result<Reading> {
+        if let Some(endpoint) = self.elsewhere().await?.first() {
+            return Ok(Reading::recreate(vec![format!("it is in another VPC, {}", endpoint.vpc_id().unwrap_or_default())]));
+        }
         let Some(endpoint) = self.find().await? else { return Ok(Reading::missing()) };
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
@@ -127,16 +142,18 @@ impl Resource for S3Endpoint {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(endpoint) = self.find().await? else { return Ok(false) };
-        let id = endpoint.vpc_endpoint_id().unwrap_or_default();
-        if !self.account.is_ours(pairs(endpoint.tags())) {
+        let mut ours = self.elsewhere().await?;
+        ours.extend(self.find().await?.filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))));
+        let ids: Vec<String> = ours.into_iter().filter_map(|endpoint| endpoint.vpc_endpoint_id).collect();
+        if ids.is_empty() {
             return Ok(false);
         }
-        let removed = self.account.ec2.delete_vpc_endpoints().vpc_endpoint_ids(id).send().await;
-        let removed = removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &format!("`{id}`")), &error))?;
+        let what = format!("`{}`", ids.join("`, `"));
+        let removed = self.account.ec2.delete_vpc_endpoints().set_vpc_endpoint_ids(Some(ids)).send().await;
+        let removed = removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &what), &error))?;
         match removed.unsuccessful().iter().find_map(|item| item.error()) {
             Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => {
-                Err(Error::failed(format!("the S3 endpoint `{id}` cannot be removed"))
+                Err(Error::failed(format!("the S3 endpoint {what} cannot be removed"))
                     .because(error.message().unwrap_or_default().to_string()))
             }
             _ => Ok(true),

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{IpPermission, IpRange, ResourceType, SecurityGroup, SecurityGroupRule, Tag, TagSpecification, UserIdGroupPair};
+use aws_sdk_ec2::types::{
+    Filter, IpPermission, IpRange, ResourceType, SecurityGroup, SecurityGroupRule, Tag, TagSpecification, UserIdGroupPair,
+};
 
 use super::network::{self, filter};
 use super::{Reading, Resource};
@@ -124,12 +126,38 @@ impl Group {
         format!("security group `{}`", self.name())
     }
 
+    /// The group of that name in the VPC, whosever it is.
     async fn find(&self) -> Result<Option<SecurityGroup>> {
         let Some(vpc) = self.account.state.value(network::KEY, "vpc").await else { return Ok(None) };
-        let request = self.account.ec2.describe_security_groups();
-        let request = request.filters(filter("vpc-id", vpc)).filters(filter("group-name", self.name()));
+        Ok(self.described([filter("vpc-id", vpc), filter("group-name", self.name())]).await?.into_iter().next())
+    }
+
+    /// Ours in other VPCs: the configuration may have named another one since.
+    async fn elsewhere(&self) -> Result<Vec<SecurityGroup>> {
+        let tags = [filter("tag:pinpipe:id", &self.account.config.id), filter("tag:pinpipe:resource", self.key())];
+        let vpc = self.account.state.value(network::KEY, "vpc").await;
+        Ok(self.described(tags).await?.into_iter().filter(|group| group.vpc_id != vpc).collect())
+    }
+
+    async fn described(&self, filters: [Filter; 2]) -> Result<Vec<SecurityGroup>> {
+        let request = self.account.ec2.describe_security_groups().set_filters(Some(filters.to_vec()));
         let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSecurityGroups", &self.what()), &error))?;
-        Ok(found.security_groups().first().cloned())
+        Ok(found.security_groups.unwrap_or_default())
+    }
+
+    /// Removes a group as soon as nothing is in it any more.
+    async fn remove(&self, group: &SecurityGroup) -> Result<()> {
+        let what = self.what();
+        // Network interfaces of what used it go some time after their owners.
+        let check = || async {
+            match self.account.ec2.delete_security_group().group_id(group.group_id().unwrap_or_default()).send().await {
+                Ok(_) => Ok(None),
+                Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(None),
+                Err(error) if code(&error) == "DependencyViolation" => Ok(Some("in use".to_string())),
+                Err(error) => Err::<Option<String>, Error>(failed(Call("ec2:DeleteSecurityGroup", &what), &error)),
+            }
+        };
+        self.account.until_done(&what, check).await
     }
 
     async fn wanted_rules(&self) -> Result<Vec<Rule>> {
@@ -197,11 +225,22 @@ impl Resource for Group {
         }
     }
 
+    fn falls_with(&self) -> Vec<String> {
+        match self.member {
+            // Its rule names the client's.
+            Member::Cluster => vec![Member::Client.key().into()],
+            Member::Client | Member::Airflow => Vec::new(),
+        }
+    }
+
     fn is_wanted(&self) -> bool {
         self.member != Member::Airflow || self.account.config.airflow.enabled
     }
 
     async fn read(&self) -> Result<Reading> {
+        if let Some(group) = self.elsewhere().await?.first() {
+            return Ok(Reading::recreate(vec![format!("it is in another VPC, {}", group.vpc_id().unwrap_or_default())]));
+        }
         let Some(group) = self.find().await? else { return Ok(Reading::missing()) };
         let tags = pairs(group.tags());
         let id = group.group_id().unwrap_or_default();
@@ -258,22 +297,11 @@ impl Resource for Group {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(group) = self.find().await? else { return Ok(false) };
-        if !self.account.is_ours(pairs(group.tags())) {
-            return Ok(false);
+        let mut ours = self.elsewhere().await?;
+        ours.extend(self.find().await?.filter(|group| self.account.is_ours(pairs(group.tags()))));
+        for group in &ours {
+            self.remove(group).await?;
         }
-        let id = group.group_id().unwrap_or_default();
-        let what = self.what();
-        // Network interfaces of what used it go some time after their owners.
-        let check = || async {
-            match self.account.ec2.delete_security_group().group_id(id).send().await {
-                Ok(_) => Ok(None),
-                Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(None),
-                Err(error) if code(&error) == "DependencyViolation" => Ok(Some("in use".to_string())),
-                Err(error) => Err::<Option<String>, Error>(failed(Call("ec2:DeleteSecurityGroup", &what), &error)),
-            }
-        };
-        self.account.until_done(&what, check).await?;
-        Ok(true)
+        Ok(!ours.is_empty())
     }
 }

@@ -8,7 +8,7 @@ use aws_sdk_kafkaconnect::types::{WorkerConfigurationState, WorkerConfigurationS
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::plugin::{pairs, put_tags, tags};
+use super::plugin::{pairs, put_tags, tagged, tags};
 use super::{Reading, Resource, changed_keys};
 use crate::aws::{Call, code, failed};
 use crate::error::Result;
@@ -37,12 +37,14 @@ impl WorkerConfiguration {
     }
 
     async fn find(&self) -> Result<Option<WorkerConfigurationSummary>> {
-        for name in self.account.names(KEY, &self.name()).await {
-            if let Some(found) = self.find_named(&name).await? {
-                return Ok(Some(found));
-            }
+        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
+        if found.is_some() || !self.account.is_forgotten(KEY).await {
+            return Ok(found);
         }
-        Ok(None)
+        let all = self.all(None).await?;
+        let arns = all.iter().filter_map(|found| found.worker_configuration_arn.clone());
+        let tagged = tagged(&self.account, KEY, arns.collect::<Vec<_>>()).await?;
+        Ok(all.into_iter().find(|found| tagged.is_some() && found.worker_configuration_arn == tagged))
     }
 
     /// That worker configuration as it stands now; `None`: it is gone.
@@ -51,14 +53,14 @@ impl WorkerConfiguration {
     }
 
     async fn find_named(&self, name: &str) -> Result<Option<WorkerConfigurationSummary>> {
-        let mut pages = self.account.connect.list_worker_configurations().name_prefix(name).into_paginator().items().send();
-        while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("kafkaconnect:ListWorkerConfigurations", &self.what()), &error))?;
-            if found.name() == Some(name) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        Ok(self.all(Some(name)).await?.into_iter().find(|found| found.name() == Some(name)))
+    }
+
+    /// Those whose names begin so.
+    async fn all(&self, prefix: Option<&str>) -> Result<Vec<WorkerConfigurationSummary>> {
+        let request = self.account.connect.list_worker_configurations().set_name_prefix(prefix.map(String::from));
+        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        all.map_err(|error| failed(Call("kafkaconnect:ListWorkerConfigurations", &self.what()), &error))
     }
 }
 
