@@ -166,7 +166,8 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
             let summary = emulate::run(&load()?, &arguments, printer).await?;
             printer.report(&summary);
             if summary.errors > 0 {
-                return Err(Error::failed(format!("{} records were not delivered", output::thousands(summary.errors))).hint(
+                let failure = Error::failed(format!("{} records were not delivered", output::thousands(summary.errors)));
+                return Err(failure.because(format!("the first: {}", summary.first_reason.unwrap_or_default())).hint(
                     "those in the dead-letter file stand there with their reasons; posting again does no harm, repeated records count once",
                 ));
             }

@@ -129,7 +129,10 @@ pub async fn asked_columns(questions: &[Question], median: Median) -> Result<Ask
     engine.register("post", post.clone(), Vec::new())?;
     for question in questions {
         let sql = question.query(median);
-        let mut own = engine.columns_read(&question.name, &sql).await?;
+        let own = engine.columns_read(&question.name, &sql).await;
+        let mut own = own.map_err(|error| {
+            error.hint("correct the question's file; it may read `post`, `clean_pin`, `clean_geo` and `clean_user`, whose columns the README names")
+        })?;
         let reads_clean_rows = Kind::ALL.iter().any(|kind| own.contains_key(&clean_name(*kind)));
         // A plan leaves out what no answer depends on; the names must stand all the same.
         if reads_clean_rows && !can_be_asked(question, &sql, &own, &post).await? {

@@ -96,6 +96,19 @@ const ATTEMPTS: usize = 3;
 /// # Errors
 /// The lake is not there, empty or not readable; tables or files cannot be written.
 pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer) -> Result<BatchReport> {
+    let work = carry_out(config, arguments, printer);
+    if arguments.engine.unwrap_or(config.batch.engine) == BatchEngine::Spark {
+        // Spark is told to stop where it runs.
+        return work.await;
+    }
+    tokio::select! {
+        done = work => done,
+        () = crate::signals::stop_requested() => Err(Error::failed("stopped before all was answered")
+            .hint("what is in the tables by now stays: the same command goes on from there")),
+    }
+}
+
+async fn carry_out(config: &Config, arguments: &BatchArguments, printer: &Printer) -> Result<BatchReport> {
     let started = Instant::now();
     let mut config = config.clone();
     if let Some(id) = &arguments.user_id {

@@ -113,7 +113,11 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
         url.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).is_some_and(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
     };
     require(provision.state.is_empty() || is_object(&provision.state), "`provision.state` must be s3://BUCKET/KEY");
-    require((1..=15).contains(&config.cluster.brokers), "`cluster.brokers` must be 1 to 15");
+    let brokers = config.cluster.brokers;
+    require(
+        (2..=15).contains(&brokers) && (brokers % 2 == 0 || brokers % 3 == 0),
+        "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3: MSK spreads them evenly over two or three zones",
+    );
     require(
         config.topics.via != TopicsVia::Msk || has_topic_operations(&config.cluster.kafka_version),
         "`topics.via` can be \"msk\" where `cluster.kafka_version` is 3.6 or newer; \"auto\" always finds a way",

@@ -121,6 +121,7 @@ impl Sender {
         let mut counts = lock(&self.counts);
         counts.failed += 1;
         counts.failures_in_a_row += 1;
+        counts.first_reason.get_or_insert_with(|| reason.to_string());
         lock(&self.dead_letters).keep(target, record, reason)
     }
 

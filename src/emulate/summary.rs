@@ -16,6 +16,8 @@ pub struct Counts {
     pub delivered: u64,
     pub failed: u64,
     pub retries: u64,
+    /// Why the first record that failed was not delivered.
+    pub first_reason: Option<String>,
     /// Deliveries in a row that failed for good.
     pub failures_in_a_row: u64,
     latencies_us: Histogram<u64>,
@@ -24,7 +26,7 @@ pub struct Counts {
 impl Counts {
     pub fn new() -> Self {
         let latencies_us = Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are valid");
-        Self { posts: 0, delivered: 0, failed: 0, retries: 0, failures_in_a_row: 0, latencies_us }
+        Self { posts: 0, delivered: 0, failed: 0, retries: 0, first_reason: None, failures_in_a_row: 0, latencies_us }
     }
 
     /// A request was answered.
@@ -41,6 +43,7 @@ impl Counts {
             delivered: self.delivered,
             errors: self.failed,
             retries: self.retries,
+            first_reason: self.first_reason.clone(),
             seconds,
             records_per_second: if seconds > 0.0 { self.delivered as f64 / seconds } else { 0.0 },
             latency_p50_ms: percentile(0.50),
@@ -59,6 +62,9 @@ pub struct Summary {
     pub delivered: u64,
     /// Records that went to the dead-letter file.
     pub errors: u64,
+    /// Why the first of them did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_reason: Option<String>,
     /// Records that were sent again.
     pub retries: u64,
     pub seconds: f64,

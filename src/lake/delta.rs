@@ -134,7 +134,9 @@ impl DeltaLocation {
         match builder.load().await {
             Ok(table) => Ok(Some(table)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
-            Err(error) => Err(Error::failed(self.cannot("read")).because(error)),
+            Err(error) => Err(Error::failed(self.cannot("read")).because(error).hint(
+                "can its place be reached? `pinpipe doctor` tries; where its files are damaged, move it away: `pinpipe batch` makes its tables anew from the lake",
+            )),
         }
     }
 

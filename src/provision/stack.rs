@@ -13,6 +13,7 @@ use super::local;
 use super::resource::{self, Action, Reading, Resource, api, api_key, cluster};
 use super::selection::Selection;
 use super::state::Lock;
+use crate::aws::VAGUE_HINTS;
 use crate::config::{Config, Outputs, Target};
 use crate::error::{Error, Result};
 use crate::output::Progress;
@@ -102,7 +103,7 @@ impl Stack {
     }
 
     /// Reads the chosen resources and what they need. What nobody wants is read only where
-    /// something of it is remembered.
+    /// something of it is remembered, or where nothing is and there are signs of it.
     ///
     /// # Errors
     /// One cannot be read.
@@ -114,23 +115,32 @@ impl Stack {
             None => Vec::new(),
         };
         let remembered = &remembered;
-        let visits = self
-            .graph
-            .walk(Order::Needs, self.at_once, |position, resource| {
-                async move {
-                    let is_known = resource.is_wanted() || remembered.contains(&resource.key());
-                    if !which[position] || !is_known {
-                        return Ok(None);
+        let is_lost = self.account.is_some() && remembered.is_empty();
+        let mut readings: Vec<Option<Reading>> = vec![None; which.len()];
+        // One thing that the state forgot is a sign of others.
+        for _ in 0..if is_lost { 2 } else { 1 } {
+            let before = &readings;
+            let visits = self
+                .graph
+                .walk(Order::Needs, self.at_once, |position, resource| {
+                    async move {
+                        if !which[position] || before[position].is_some() {
+                            return Ok(before[position].clone());
+                        }
+                        let is_known = resource.is_wanted() || remembered.contains(&resource.key());
+                        if !(is_known || is_lost && resource.is_suspected().await) {
+                            return Ok(None);
+                        }
+                        if self.stop.is_cancelled() {
+                            return Err(Error::failed("stopped while reading: nothing was changed"));
+                        }
+                        self.or_stopped(read_one(resource)).await.map(Some)
                     }
-                    if self.stop.is_cancelled() {
-                        return Err(Error::failed("stopped while reading: nothing was changed"));
-                    }
-                    self.or_stopped(read_one(resource)).await.map(Some)
-                }
-                .boxed_local()
-            })
-            .await;
-        let mut readings = self.all_done(visits)?;
+                    .boxed_local()
+                })
+                .await;
+            readings = self.all_done(visits)?;
+        }
         self.fell(&mut readings, chosen);
         Ok(readings)
     }
@@ -189,6 +199,7 @@ impl Stack {
     pub fn all_done<T>(&self, visits: Vec<Visit<T>>) -> Result<Vec<T>> {
         let mut done = Vec::with_capacity(visits.len());
         let (mut failure, mut stopped): (Option<Error>, Option<Error>) = (None, None);
+        let says_what_to_do = |error: &Error| error.hint_text().is_some_and(|hint| !VAGUE_HINTS.contains(&hint));
         let (mut others, mut left) = (Vec::new(), Vec::new());
         for (position, visit) in visits.into_iter().enumerate() {
             match visit {
@@ -198,6 +209,10 @@ impl Stack {
                     stopped.get_or_insert(error);
                 }
                 Visit::Failed(error) if failure.is_none() => failure = Some(error),
+                // The first stands at the top, unless another one knows more.
+                Visit::Failed(error) if says_what_to_do(&error) && !failure.as_ref().is_some_and(says_what_to_do) => {
+                    others.extend(failure.replace(error).map(|first| first.to_string()));
+                }
                 Visit::Failed(error) => others.push(error.to_string()),
                 Visit::Left if !self.graph.resources[position].is_wanted() => {}
                 Visit::Left => left.push(self.graph.resources[position].key()),

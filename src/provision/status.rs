@@ -72,7 +72,8 @@ impl Report for StatusReport {
             ));
         }
         if let (Some(dollars), Some(prices)) = (self.dollars_so_far, &self.prices) {
-            text.push_str(&format!("\nabout ${dollars:.2} so far ({prices})"));
+            // A sum of nothing is -0.
+            text.push_str(&format!("\nabout ${:.2} so far ({prices})", dollars + 0.0));
         }
         text
     }

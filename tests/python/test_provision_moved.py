@@ -141,3 +141,32 @@ def test_the_former_name_of_a_bucket_is_somebody_elses_by_now(cloud):
     assert found["bucket"][0] == "create", found
     cloud.apply()
     assert cloud.plan() == {}
+
+
+def test_airflow_that_is_not_asked_for_any_more_is_found_without_the_state(cloud):
+    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
+    before = cloud.aws.snapshot()
+    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
+    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    cloud.change(airflow={"enabled": False})
+    (cloud.data / "aws" / "state.json").unlink()
+    found = {key: action for key, (action, _) in cloud.plan().items() if "airflow" in key}
+    assert found == dict.fromkeys(("airflow", "airflow-requirements", "bucket-airflow", "group-airflow", "role-airflow"), "delete")
+    cloud.run("destroy", "--yes")
+    assert cloud.aws.snapshot() == before
+
+
+def test_an_api_key_that_is_not_asked_for_any_more_is_found_without_the_state(cloud):
+    before = cloud.aws.snapshot()
+    cloud.apply()
+    cloud.change(api={"auth": "none"})
+    (cloud.data / "aws" / "state.json").unlink()
+    assert {cloud.plan()[key][0] for key in ("api-key", "usage-plan")} == {"delete"}
+    cloud.run("destroy", "--yes")
+    assert cloud.aws.snapshot() == before
+
+
+def test_who_has_no_permission_for_airflow_needs_none(cloud):
+    cloud.aws.deny("airflow:*")
+    cloud.apply()
+    assert cloud.plan() == {} and not cloud.aws.calls_of("mwaa.GetEnvironment")

@@ -332,11 +332,12 @@ def test_what_msk_cannot_do_with_brokers_is_done_only_where_that_is_said(empty, 
     assert spread(empty) == (after, 2 if after == 4 else 3) and empty.plan(*CLUSTER) == {}
 
 
-@pytest.mark.parametrize("brokers", [1, 5, 7])
-def test_brokers_that_no_zones_can_share_are_refused_before_anything_is_made(empty, brokers):
+@pytest.mark.parametrize("brokers", [1, 5, 7, 16])
+def test_brokers_that_no_zones_can_share_are_refused_before_anybody_is_asked(empty, brokers):
     empty.change(cluster={"brokers": brokers})
-    said = empty.refused("provision", "--yes")
-    assert f"{brokers} brokers cannot be spread evenly over" in said and "two or three subnets" in said
+    calls = len(empty.aws.calls)
+    said = empty.refused("provision", "--yes", code=2)
+    assert "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3" in said and len(empty.aws.calls) == calls
 
 
 def test_three_brokers_in_a_region_of_two_zones(empty):

@@ -9,7 +9,7 @@ use super::airflow_requirements::{self, DAG_FOLDER, REQUIREMENTS};
 use super::bucket::Use;
 use super::plugin::pairs;
 use super::role::{Holder, role_arn};
-use super::security_group::Member;
+use super::security_group::{Member, is_airflow_known};
 use super::{Reading, Resource};
 use crate::aws::{Call, code, failed};
 use crate::error::{Error, Result};
@@ -113,6 +113,10 @@ impl Resource for Airflow {
 
     fn is_wanted(&self) -> bool {
         self.account.config.airflow.enabled
+    }
+
+    async fn is_suspected(&self) -> bool {
+        is_airflow_known(&self.account).await
     }
 
     fn priced(&self) -> Vec<Priced> {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::bucket::Use;
+use super::security_group::is_airflow_known;
 use super::{Reading, Resource};
 use crate::aws::{Call, code, failed};
 use crate::error::{OrFail, Result};
@@ -55,6 +56,10 @@ impl Resource for Requirements {
 
     fn is_wanted(&self) -> bool {
         self.account.config.airflow.enabled
+    }
+
+    async fn is_suspected(&self) -> bool {
+        is_airflow_known(&self.account).await
     }
 
     async fn read(&self) -> Result<Reading> {

@@ -63,6 +63,10 @@ impl Resource for ApiKey {
         self.account.config.api.auth == ApiAuth::Key
     }
 
+    async fn is_suspected(&self) -> bool {
+        true
+    }
+
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         self.account.state.note(KEY, &self.name(), &[("id", found.id().unwrap_or_default())]).await?;

@@ -10,6 +10,7 @@ use aws_sdk_s3::types::{
 };
 use futures::{StreamExt, stream};
 
+use super::security_group::is_airflow_known;
 use super::{Reading, Resource, airflow_requirements, plugin_object};
 use crate::aws::{Call, code, failed};
 use crate::config::Config;
@@ -280,6 +281,10 @@ impl Resource for Bucket {
 
     fn is_wanted(&self) -> bool {
         self.purpose != Use::Airflow || self.account.config.airflow.enabled
+    }
+
+    async fn is_suspected(&self) -> bool {
+        self.purpose == Use::Airflow && is_airflow_known(&self.account).await
     }
 
     fn holds_data(&self) -> bool {

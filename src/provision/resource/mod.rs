@@ -158,6 +158,12 @@ pub trait Resource {
         true
     }
 
+    /// Whether it is looked for although nobody asks for it and the state, which may have been
+    /// lost, knows nothing at all.
+    async fn is_suspected(&self) -> bool {
+        false
+    }
+
     /// Whether making it anew loses records: done only where the user says so.
     fn holds_data(&self) -> bool {
         false

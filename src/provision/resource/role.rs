@@ -168,6 +168,10 @@ impl Resource for Role {
         self.holder != Holder::Airflow || self.account.config.airflow.enabled
     }
 
+    async fn is_suspected(&self) -> bool {
+        true
+    }
+
     async fn read(&self) -> Result<Reading> {
         let Some(role) = self.find().await? else { return Ok(Reading::missing()) };
         if !self.account.is_ours(iam_pairs(role.tags())) {

@@ -113,6 +113,11 @@ pub async fn put_tags(account: &Account, key: &str, id: &str) -> Result<()> {
     put.send().await.map(|_| ()).map_err(|error| failed(Call("ec2:CreateTags", &format!("`{id}`")), &error))
 }
 
+/// Whether Airflow's group was there when it was read: a sign that the rest of Airflow is there too.
+pub async fn is_airflow_known(account: &Account) -> bool {
+    account.state.value(Member::Airflow.key(), "id").await.is_some()
+}
+
 impl Group {
     fn description(&self) -> &'static str {
         match self.member {
@@ -235,6 +240,10 @@ impl Resource for Group {
 
     fn is_wanted(&self) -> bool {
         self.member != Member::Airflow || self.account.config.airflow.enabled
+    }
+
+    async fn is_suspected(&self) -> bool {
+        true
     }
 
     async fn read(&self) -> Result<Reading> {

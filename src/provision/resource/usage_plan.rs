@@ -98,6 +98,10 @@ impl Resource for UsagePlan {
         self.account.config.api.auth == ApiAuth::Key
     }
 
+    async fn is_suspected(&self) -> bool {
+        true
+    }
+
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         let id = found.id().unwrap_or_default();

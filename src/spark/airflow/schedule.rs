@@ -1,5 +1,6 @@
 //! `pinpipe batch schedule` and `unschedule`.
 
+use std::future::Future;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -79,7 +80,10 @@ struct Unscheduled {
 impl Report for Unscheduled {
     fn text(&self) -> String {
         if self.removed {
-            format!("`{}` is gone; answers of its runs stay in the bucket", self.dag)
+            format!(
+                "`{}` is gone; answers of its runs stay in the bucket\n`pinpipe provision` makes it again unless `schedule.enabled` is false",
+                self.dag
+            )
         } else {
             format!("`{}` was not scheduled", self.dag)
         }
@@ -126,30 +130,46 @@ pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &
     api.get("/dags", json!({ "limit": 1 })).await?;
     let provisioning = ProvisionArguments { yes: true, selection: selection(), ..ProvisionArguments::default() };
     let made = provision::provision(config, &provisioning, printer).await?;
-    let connection = Connection::new(config, client);
-    match connection.find().await? {
-        // Whether the token is another cannot be seen.
-        Some(found) if connection.is_ours(&found) => connection.update().await?,
-        Some(found) => printer.warn(format!(
-            "somebody else made Airflow's connection `databricks_default`, to {}: runs go there",
-            found["host"].as_str().unwrap_or("nowhere")
-        )),
-        None => {}
-    }
     printer.note(format!("{} of {} resources changed", made.changes(), RESOURCES.len()));
     let progress = printer.activity("Airflow");
-    let done = turn_on(config, &api, &dag, arguments.trigger, &progress, printer);
-    let outcome = tokio::select! {
-        done = done => done,
-        () = crate::signals::stop_requested() => Err(Error::failed("stopped while waiting for Airflow")
-            .hint("what was begun goes on there: `pinpipe batch schedule` shows its runs")),
-    };
+    let outcome = or_stopped(async {
+        let connection = Connection::new(config, client);
+        match connection.find().await? {
+            // Whether the token is another cannot be seen.
+            Some(found) if connection.is_ours(&found) => connection.update().await?,
+            Some(found) => printer.warn(format!(
+                "somebody else made Airflow's connection `databricks_default`, to {}: runs go there",
+                found["host"].as_str().unwrap_or("nowhere")
+            )),
+            None => {}
+        }
+        match turn_on(config, &api, &dag, arguments.trigger, &progress, printer).await? {
+            Some(report) => Ok(Outcome::Ran(report)),
+            None => shown(config, &api, &dag).await.map(Outcome::Shown),
+        }
+    });
+    let outcome = outcome.await;
     progress.finish();
     match outcome? {
-        Some(report) => printer.report(&report),
-        None => printer.report(&shown(config, &api, &dag).await?),
+        Outcome::Ran(report) => printer.report(&report),
+        Outcome::Shown(scheduled) => printer.report(&scheduled),
     }
     Ok(())
+}
+
+/// What came of `schedule`.
+enum Outcome {
+    Ran(BatchReport),
+    Shown(Scheduled),
+}
+
+/// Does something with Airflow, but not longer than Ctrl-C.
+async fn or_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = crate::signals::stop_requested() => Err(Error::failed("stopped while waiting for Airflow")
+            .hint("what was begun goes on there: `pinpipe batch schedule` shows its runs")),
+    }
 }
 
 /// Waits until Airflow knows the DAG, turns it on, and runs it where that was asked for.
@@ -310,11 +330,13 @@ pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     let removed = provision::destroy(config, &DestroyArguments { yes: true, data: false, selection }, printer).await?;
     if was_known {
         // Its history goes too; where a run is still going, Airflow forgets the DAG by itself later.
-        if let Err(refusal) = api.delete(&path).await
-            && !matches!(refusal.status, 404 | 409)
-        {
-            return Err(refusal.into());
-        }
+        or_stopped(async {
+            match api.delete(&path).await {
+                Err(refusal) if !matches!(refusal.status, 404 | 409) => Err(refusal.into()),
+                _ => Ok(()),
+            }
+        })
+        .await?;
     }
     printer.report(&Unscheduled { dag, removed: was_known || removed.removed_any() });
     Ok(())

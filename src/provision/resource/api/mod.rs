@@ -152,8 +152,8 @@ impl Api {
         }
     }
 
-    async fn note(&self, api: &str) -> Result<()> {
-        self.account.state.note(KEY, &self.name(), &[("id", api), ("url", &self.url(api))]).await
+    async fn note(&self, key: &str, value: &str) -> Result<()> {
+        self.account.state.note(KEY, &self.name(), &[(key, value)]).await
     }
 
     /// Id of a path's resource, which is made where it is missing, its parents first.
@@ -257,7 +257,7 @@ impl Resource for Api {
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
         let api = found.id().unwrap_or_default();
-        self.note(api).await?;
+        self.note("id", api).await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut problems = self.account.tag_differences(KEY, super::plugin::pairs(&tags));
         if !self.is_named(&found) {
@@ -277,6 +277,8 @@ impl Resource for Api {
         match self.stage(api).await? {
             None => problems.push(format!("it is not deployed to the stage `{stage}`")),
             Some(served) => {
+                // Only now: others post to it.
+                self.note("url", &self.url(api)).await?;
                 if served.checksum.as_deref() != Some(&Self::checksum(&routes)) {
                     problems.push(format!("the stage `{stage}` serves another definition"));
                 }
@@ -296,7 +298,7 @@ impl Resource for Api {
             Ok(RestApi::builder().set_id(made.id).build())
         };
         let made = self.account.make_once(|| self.find(), make).await?;
-        self.note(made.id().unwrap_or_default()).await
+        self.note("id", made.id().unwrap_or_default()).await
     }
 
     async fn update(&self) -> Result<()> {
