@@ -1,7 +1,5 @@
 //! `pinpipe destroy`: takes back what `provision` made.
 
-use std::path::Path;
-
 use clap::Args;
 use futures::FutureExt;
 use serde::Serialize;
@@ -245,18 +243,14 @@ fn is_there_and_ours(reading: &Reading) -> bool {
     reading.exists && reading.is_ours
 }
 
-fn holds_a_file(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return true };
-    entries.flatten().any(|entry| !entry.file_type().is_ok_and(|kind| kind.is_dir()) || holds_a_file(&entry.path()))
-}
-
 async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
         return Ok(DestroyReport { resources: Vec::new(), data_dir: None, is_told: false });
     }
-    // A run that failed early leaves folders in which nothing is.
-    if !MARKS.iter().any(|mark| folder.join(mark).is_file()) && holds_a_file(folder) {
+    // A run that failed at once leaves it empty.
+    let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    if !is_empty && !MARKS.iter().any(|mark| folder.join(mark).is_file()) {
         return Err(Error::failed(format!("`{}` does not look like a data folder of pinpipe", folder.display()))
             .hint("check `data_dir` and `--data-dir`; nothing was removed"));
     }

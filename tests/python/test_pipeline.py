@@ -226,6 +226,7 @@ def test_emulate_keeps_what_cannot_be_delivered(provisioned):
     assert summary["errors"] > 0 and summary["delivered"] > 0
     letters = [json.loads(line) for line in (pinpipe.folder / summary["dead_letters"]).read_text().splitlines()]
     assert len(letters) == summary["errors"] and all(letter["reason"] and letter["record"] for letter in letters)
+    assert summary["first_reason"] == letters[0]["reason"] and f"were not delivered: the first: {letters[0]['reason']}" in err, err
     assert summary["delivered"] + summary["errors"] == summary["posts"] * 3
 
 

@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import time
 
 import pytest
 from conftest import BINARY, LocalStack, Pinpipe, clean_environment
@@ -199,3 +202,53 @@ def test_the_demo_refuses_a_folder_it_cannot_keep_tables_in_before_it_posts(tmp_
     done = pinpipe.run("demo", "--posts", 5, code=1)
     assert "Delta tables cannot lie in" in done.stderr and "hint:" in done.stderr
     assert not (pinpipe.data / "source.db").exists()
+
+
+def test_ctrl_c_ends_batch_at_once_wherever_it_waits(pinpipe):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        env = {"PINPIPE__LAKE__ENDPOINT_URL": f"http://127.0.0.1:{nobody.getsockname()[1]}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
+        running = pinpipe.start("batch", "--lake", "s3://bucket", env=env)
+        asked, _ = nobody.accept()
+        asked.recv(1)
+        began = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=20)[1]
+        took = time.monotonic() - began
+    assert running.returncode == 1 and "error: stopped before all was answered" in said and "hint: what is in the tables by now stays" in said, said
+    assert took < 5 and not list(pinpipe.data.rglob("spill/*/*")), took
+
+
+def test_what_a_batch_that_failed_at_once_left_can_be_removed(pinpipe):
+    pinpipe.run("batch", "--lake", "nowhere", code=1)
+    assert pinpipe.data.is_dir()
+    pinpipe.run("destroy", "--data", "--yes")
+    assert not pinpipe.data.exists()
+    pinpipe.data.mkdir()
+    (pinpipe.data / "mine.txt").write_text("not pinpipe's")
+    said = pinpipe.run("destroy", "--data", "--yes", code=1).stderr
+    assert "does not look like a data folder of pinpipe" in said and (pinpipe.data / "mine.txt").exists()
+
+
+def test_a_table_whose_log_is_damaged_is_named_with_what_to_do(pinpipe):
+    write_lake_of_one(pinpipe)
+    pinpipe.run("batch", "--lake", "lake")
+    log = sorted((pinpipe.data / "tables/batch/local_geo_table/_delta_log").glob("*.json"))[-1]
+    log.write_text("garbage")
+    said = pinpipe.run("batch", "--lake", "lake", code=1, env={"RUST_BACKTRACE": "0"}).stderr
+    assert "cannot read the Delta table" in said and "local_geo_table" in said and "hint: " in said and "move it away" in said, said
+    shutil.move(log.parent.parent, pinpipe.folder / "away")
+    assert [i["rows"] for i in pinpipe.json("batch", "--lake", "lake")["inputs"]] == [0, 1, 0]
+
+
+def test_a_question_that_is_no_sql_is_named(pinpipe):
+    write_lake_of_one(pinpipe)
+    (pinpipe.folder / "questions").mkdir()
+    (pinpipe.folder / "questions/bad.sql").write_text("SELEC 1")
+    said = pinpipe.run("batch", "--lake", "lake", code=1, env={"PINPIPE__BATCH__QUESTIONS": "questions"}).stderr
+    assert "bad" in said and "SELEC" in said and "hint: correct the question's file" in said, said
+
+
+def write_lake_of_one(pinpipe):
+    where = pinpipe.folder / "lake/topics/local.geo/partition=0"
+    where.mkdir(parents=True)
+    (where / "local.geo+0+0000000000.json").write_text('{"ind": 1, "country": "Chad"}\n')
