@@ -19,8 +19,8 @@ pub struct Unmade {
 
 /// What can be done where nothing better is known.
 const GO_ON: &str = "run the same command again: it goes on from here";
-/// S3 answers HEAD without a word.
-const UNSAID: &str = "S3 does not say why: either the credentials have expired or are wrong, or this user or role may not do this";
+/// S3 answers a HEAD without a word.
+const UNSAID: &str = "the answer does not say why: either the credentials have expired or are wrong, or this user or role may not do this";
 /// Hints that any other one is better than.
 pub const VAGUE_HINTS: [&str; 2] = [GO_ON, UNSAID];
 
@@ -66,7 +66,9 @@ where
             format!("{}: {}{request}", service.code().unwrap_or_default(), service.message().unwrap_or("no message"))
         }
         // Answers to HEAD say nothing but a number.
-        Some(_) if status(error).is_some_and(|status| status >= 400) => format!("HTTP {}{request}", status(error).unwrap_or_default()),
+        Some(service) if service.message().is_none() && status(error).is_some_and(|status| status >= 400) => {
+            format!("HTTP {}{request}", status(error).unwrap_or_default())
+        }
         // An answer that makes no sense has no code: what the SDK makes of it is all there is to say.
         _ => format!("{}{request}", causes(error)),
     }
@@ -127,6 +129,11 @@ impl Unmade {
     }
 }
 
+/// Whether a call was refused for want of a permission.
+pub fn is_refused<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    is_denied(code(error))
+}
+
 /// Each service has a code of its own for it: `VcpuLimitExceeded`, `ServiceQuotaExceededException`.
 fn is_quota(code: &str) -> bool {
     code.contains("LimitExceeded") && !BUSY_CODES.contains(&code) || code.contains("QuotaExceeded") || code == "TooManyBuckets"
@@ -164,7 +171,7 @@ fn hint<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&'static str> {
             | "InvalidAccessKeyId"
             | "SignatureDoesNotMatch",
         ) => "the credentials have expired or are wrong: log in again (`aws sso login`) or renew them",
-        (SdkError::ServiceError(_), "") if matches!(status(error), Some(400 | 401 | 403)) => UNSAID,
+        (SdkError::ServiceError(told), "") if told.err().message().is_none() && matches!(status(error), Some(400 | 401 | 403)) => UNSAID,
         (_, code) if is_denied(code) => "this user or role lacks a permission that the message names",
         (_, "ResourceNotFoundException") => "`pinpipe provision` makes what the pipeline needs",
         (_, code) if BUSY_CODES.contains(&code) => "AWS refuses so many calls for the moment: wait a minute and run the same command again",

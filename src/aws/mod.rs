@@ -2,7 +2,7 @@
 
 mod failure;
 
-pub use failure::{Call, Unmade, VAGUE_HINTS, code, describe, failed, failure};
+pub use failure::{Call, Unmade, VAGUE_HINTS, code, describe, failed, failure, is_refused};
 
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};

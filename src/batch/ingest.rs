@@ -243,6 +243,7 @@ async fn read_all(
             is_folder: what.lake.files.is_some(),
             cleaner: Cleaner::new(what.kind).await?,
             keys: fresh.key_maker(),
+            most_text_bytes: what.limits.portion_size().most_whole_bytes,
         },
         listing,
         portions: tokio::sync::Mutex::new(read_objects(what.lake, objects, what.limits.portion_size())),

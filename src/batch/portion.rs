@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use super::clean::Cleaner;
 use super::distinct::{KeyMaker, RowKeys};
 use super::quality::{self, ColumnQuality};
-use crate::error::Result;
-use crate::lake::{Decoder, Portion, RawObject, Reject, Slice, unpack, unpack_record};
+use crate::error::{Error, Result};
+use crate::lake::{Decoder, Portion, RawObject, Reject, Slice, interrupted, unpack, unpack_record};
 use crate::record::Kind;
 
 /// Text that is decoded before it is looked at how much came of it.
@@ -37,6 +37,8 @@ pub struct PortionCleaner {
     pub is_folder: bool,
     pub cleaner: Cleaner,
     pub keys: KeyMaker,
+    /// Text of which the rows and rejects are handed over before a portion ends: packed objects may be long.
+    pub most_text_bytes: u64,
 }
 
 /// A portion that is being cleaned.
@@ -46,6 +48,7 @@ struct Cleaning<'a> {
     decoder: Decoder,
     objects: u64,
     bytes: u64,
+    text_bytes: u64,
 }
 
 impl PortionCleaner {
@@ -54,7 +57,7 @@ impl PortionCleaner {
     /// # Errors
     /// It cannot be decoded. Records that do not fit are rejects instead.
     pub fn clean(&self, portion: Portion, give: &mpsc::Sender<Cleaned>) -> Result<()> {
-        let mut cleaning = Cleaning { by: self, give, decoder: Decoder::new(self.kind), objects: 0, bytes: 0 };
+        let mut cleaning = Cleaning { by: self, give, decoder: Decoder::new(self.kind), objects: 0, bytes: 0, text_bytes: 0 };
         match portion {
             Portion::Objects(whole) => {
                 for (object, contents) in whole {
@@ -92,7 +95,10 @@ impl Cleaning<'_> {
     fn slice(&mut self, object: &RawObject, slice: Slice) -> Result<()> {
         let origin = self.by.origin(object);
         match slice {
-            Slice::Lines { first_line, text } if object.is_one_record => self.decoder.record(&origin, first_line, &text)?,
+            Slice::Lines { first_line, text } if object.is_one_record => {
+                self.text_bytes += text.len() as u64;
+                self.decoder.record(&origin, first_line, &text)?;
+            }
             Slice::Lines { first_line, text } => {
                 let (mut line, mut rest) = (first_line, &text[..]);
                 while !rest.is_empty() {
@@ -100,6 +106,7 @@ impl Cleaning<'_> {
                     let end = memchr::memchr(b'\n', &rest[from..]).map_or(rest.len(), |length| from + length + 1);
                     line = self.decoder.lines(&origin, line, &rest[..end])?;
                     rest = &rest[end..];
+                    self.text_bytes += end as u64;
                     self.hand_over_much()?;
                 }
             }
@@ -110,7 +117,7 @@ impl Cleaning<'_> {
 
     fn hand_over_much(&mut self) -> Result<()> {
         let is_much = self.decoder.held_rows() >= MOST_ROWS || self.decoder.rejects.len() >= MOST_REJECTS;
-        if is_much { self.hand_over() } else { Ok(()) }
+        if is_much || self.text_bytes >= self.by.most_text_bytes { self.hand_over() } else { Ok(()) }
     }
 
     /// Cleans what has been decoded, and gives it away.
@@ -127,8 +134,9 @@ impl Cleaning<'_> {
         let rejects = std::mem::take(&mut self.decoder.rejects);
         let records = std::mem::take(&mut self.decoder.records);
         let (objects, bytes) = (std::mem::take(&mut self.objects), std::mem::take(&mut self.bytes));
-        // Whoever does not want it has failed, and says so.
-        let _ = self.give.blocking_send(Cleaned { objects, bytes, records, batches, quality, rejects });
-        Ok(())
+        self.text_bytes = 0;
+        // Whoever does not want it has failed, and says more.
+        let cleaned = Cleaned { objects, bytes, records, batches, quality, rejects };
+        self.give.blocking_send(cleaned).map_err(|_| Error::failed(interrupted()))
     }
 }

@@ -170,6 +170,8 @@ impl KindRejects {
             let known = self.known(&maker, &asked).await?;
             for batch in round.read()? {
                 let batch = batch?;
+                // Whoever waits for Ctrl-C gets a turn, also where nothing is new.
+                tokio::task::yield_now().await;
                 let is_new: BooleanArray = maker.places(&batch).map(|place| Some(!known.contains(&place))).collect();
                 let new = kept(batch, &is_new)?;
                 if new.num_rows() > 0 {

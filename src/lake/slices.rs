@@ -159,7 +159,7 @@ pub fn unpack(packed: Bytes, slice_bytes: usize) -> impl Iterator<Item = Slice> 
 pub fn unpack_record(packed: Bytes) -> Slice {
     let mut slices = unpack(packed, MOST_RECORD_BYTES + 1);
     match (slices.next(), slices.next()) {
-        (_, Some(refused @ Slice::Refused { .. })) => refused,
+        (Some(refused @ Slice::Refused { .. }), _) | (_, Some(refused @ Slice::Refused { .. })) => refused,
         (_, Some(Slice::Lines { .. })) => Slice::Refused { line: 1, reason: TOO_LONG.into(), raw: Bytes::new() },
         (Some(all), None) => all,
         (None, None) => Slice::Lines { first_line: 1, text: Bytes::new() },

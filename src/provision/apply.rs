@@ -84,7 +84,11 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
         }
     }
     let plan = report(stack, &prices, false, &chosen, &readings);
+    let is_all = chosen.iter().all(|chosen| *chosen);
     if arguments.plan || plan.changes() == 0 {
+        if is_all && let Some(account) = stack.account.as_ref().filter(|_| plan.changes() == 0) {
+            account.state.whole().await?;
+        }
         return Ok(plan);
     }
     check_needs(stack, &chosen, &readings)?;
@@ -113,6 +117,9 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
         account.may_lose_data.borrow_mut().extend(gone.map(|position| stack.graph.resources[position].key()));
     }
     let done = carry_out(stack, printer, &chosen, &readings, permission).await?;
+    if is_all && let Some(account) = &stack.account {
+        account.state.whole().await?;
+    }
     Ok(report(stack, &prices, true, &chosen, &done))
 }
 

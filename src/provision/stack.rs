@@ -103,7 +103,7 @@ impl Stack {
     }
 
     /// Reads the chosen resources and what they need. What nobody wants is read only where
-    /// something of it is remembered, or where nothing is and there are signs of it.
+    /// something of it is remembered, or, until all was made once, where there are signs of it.
     ///
     /// # Errors
     /// One cannot be read.
@@ -115,10 +115,13 @@ impl Stack {
             None => Vec::new(),
         };
         let remembered = &remembered;
-        let is_lost = self.account.is_some() && remembered.is_empty();
+        let may_be_lost = match &self.account {
+            Some(account) => !account.state.is_whole().await,
+            None => false,
+        };
         let mut readings: Vec<Option<Reading>> = vec![None; which.len()];
         // One thing that the state forgot is a sign of others.
-        for _ in 0..if is_lost { 2 } else { 1 } {
+        for _ in 0..if may_be_lost { 2 } else { 1 } {
             let before = &readings;
             let visits = self
                 .graph
@@ -128,13 +131,20 @@ impl Stack {
                             return Ok(before[position].clone());
                         }
                         let is_known = resource.is_wanted() || remembered.contains(&resource.key());
-                        if !(is_known || is_lost && resource.is_suspected().await) {
+                        if !(is_known || may_be_lost && resource.is_suspected().await) {
                             return Ok(None);
                         }
                         if self.stop.is_cancelled() {
                             return Err(Error::failed("stopped while reading: nothing was changed"));
                         }
-                        self.or_stopped(read_one(resource)).await.map(Some)
+                        match self.or_stopped(read_one(resource)).await {
+                            // Nobody asks for it: a missing permission must not matter.
+                            Err(error) if !is_known && !error.is_transient() && !self.stop.is_cancelled() => {
+                                tracing::warn!(%error, "`{}` is not looked for", resource.key());
+                                Ok(None)
+                            }
+                            reading => reading.map(Some),
+                        }
                     }
                     .boxed_local()
                 })

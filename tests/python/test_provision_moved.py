@@ -1,5 +1,7 @@
 """A pipeline that is to stand in another VPC, or under other names while nobody remembers the old ones: nothing stays behind."""
 
+import base64
+
 import pytest
 from provisioned import planned, planned_and_done, shared
 from test_provision_replaced import EVERY_NAME, NAMED, TOPICS
@@ -154,6 +156,53 @@ def test_airflow_that_is_not_asked_for_any_more_is_found_without_the_state(cloud
     assert found == dict.fromkeys(("airflow", "airflow-requirements", "bucket-airflow", "group-airflow", "role-airflow"), "delete")
     cloud.run("destroy", "--yes")
     assert cloud.aws.snapshot() == before
+
+
+def test_what_is_found_without_the_state_is_found_again_by_the_next_attempt(cloud):
+    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
+    before = cloud.aws.snapshot()
+    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
+    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    cloud.boto("s3").put_object(Bucket="user-me-airflow", Key="dags/mine.py", Body=b"pass")
+    cloud.change(airflow={"enabled": False})
+    (cloud.data / "aws" / "state.json").unlink()
+    assert "holds 1 objects" in cloud.refused("destroy", "--yes")
+    cloud.run("destroy", "--yes", "--data")
+    assert cloud.aws.snapshot() == before
+
+
+def test_airflow_in_another_vpc_is_found_without_the_state(cloud):
+    vpc = another_vpc(cloud)
+    subnets = [each for each in cloud.boto("ec2").describe_subnets()["Subnets"] if each["VpcId"] != vpc]
+    before = cloud.aws.snapshot()
+    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
+    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    cloud.change(airflow={"enabled": False})
+    (cloud.data / "aws" / "state.json").unlink()
+    cloud.run("destroy", "--yes", env={"PINPIPE__NETWORK__VPC": vpc})
+    assert cloud.aws.snapshot() == before
+
+
+def test_what_an_earlier_run_left_in_another_vpc_goes_without_anything_else(cloud):
+    ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
+    cloud.apply()
+    before = cloud.aws.snapshot()
+    tags = lambda kind, key: [{"ResourceType": kind, "Tags": [{"Key": "pinpipe:id", "Value": "me"}, {"Key": "pinpipe:resource", "Value": key}]}]
+    for key in ("group-client", "group-cluster"):
+        ec2.create_security_group(GroupName=f"me-{key}", Description="left", VpcId=vpc, TagSpecifications=tags("security-group", key))
+    ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3", VpcEndpointType="Gateway", TagSpecifications=tags("vpc-endpoint", "s3-endpoint"))
+    left = ("update", f"another of ours is in {vpc}")
+    planned_and_done(cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left))
+    assert cloud.aws.snapshot() == before
+
+
+def test_what_may_not_be_looked_at_does_not_stop_the_first_run(cloud):
+    connect = cloud.boto("kafkaconnect")
+    connect.create_worker_configuration(name="theirs", propertiesFileContent=base64.b64encode(b"key.converter=x\nvalue.converter=x\n").decode())
+    for action, on in [("kafkaconnect:ListTagsForResource", "*/theirs/*"), ("iam:GetRole", "*/me-airflow-role"), ("s3:ListAllMyBuckets", "*")]:
+        cloud.aws.deny(action, on)
+    cloud.apply()
+    assert cloud.plan() == {}
 
 
 def test_an_api_key_that_is_not_asked_for_any_more_is_found_without_the_state(cloud):

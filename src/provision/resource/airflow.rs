@@ -7,11 +7,11 @@ use aws_sdk_mwaa::types::{Environment, EnvironmentStatus, NetworkConfiguration, 
 
 use super::airflow_requirements::{self, DAG_FOLDER, REQUIREMENTS};
 use super::bucket::Use;
-use super::plugin::pairs;
+use super::msk_connect::pairs;
 use super::role::{Holder, role_arn};
 use super::security_group::{Member, is_airflow_known};
 use super::{Reading, Resource};
-use crate::aws::{Call, code, failed};
+use crate::aws::{Call, code, failed, is_refused};
 use crate::error::{Error, Result};
 use crate::provision::account::Account;
 use crate::provision::price::Priced;
@@ -37,8 +37,17 @@ impl Airflow {
             return Ok(found);
         }
         let names: Result<Vec<_>, _> = self.account.mwaa.list_environments().into_paginator().items().send().collect().await;
-        for name in names.map_err(|error| failed(Call("airflow:ListEnvironments", &self.what()), &error))? {
-            let found = self.find_named(&name).await?;
+        let names = match names {
+            // What may not be looked at is somebody else's.
+            Err(error) if is_refused(&error) => return Ok(None),
+            names => names.map_err(|error| failed(Call("airflow:ListEnvironments", &self.what()), &error))?,
+        };
+        for name in names {
+            let found = match self.account.mwaa.get_environment().name(&name).send().await {
+                Ok(found) => found.environment,
+                Err(error) if is_refused(&error) || code(&error) == "ResourceNotFoundException" => None,
+                Err(error) => return Err(failed(Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")), &error)),
+            };
             if found.as_ref().and_then(Environment::tags).is_some_and(|tags| self.account.is_tagged_as(KEY, pairs(tags))) {
                 return Ok(found);
             }

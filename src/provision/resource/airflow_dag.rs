@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::bucket::Use;
+use super::security_group::is_airflow_known;
 use super::{Reading, Resource, databricks_job};
 use crate::aws::{Call, code, failed};
 use crate::error::{OrFail, Result};
@@ -57,6 +58,10 @@ impl Resource for Dag {
 
     fn is_wanted(&self) -> bool {
         self.account.config.has_schedule()
+    }
+
+    async fn is_suspected(&self) -> bool {
+        is_airflow_known(&self.account).await
     }
 
     async fn read(&self) -> Result<Reading> {

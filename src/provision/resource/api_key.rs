@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_apigateway::types::ApiKey as GatewayKey;
 
 use super::api::put_tags;
-use super::plugin::pairs;
+use super::msk_connect::pairs;
 use super::{Reading, Resource};
 use crate::aws::{Call, Unmade, code, failed};
 use crate::config::ApiAuth;

@@ -13,7 +13,7 @@ use aws_sdk_kafkaconnect::types::{
 };
 
 use super::bucket::Use;
-use super::plugin::{pairs, put_tags, tagged, tags};
+use super::msk_connect::{self, Listed, pairs, put_tags, tags};
 use super::role::{Holder, role_arn};
 use super::security_group::Member;
 use super::{Reading, Resource, changed_keys, cluster, network, plugin, s3_endpoint, topic, worker_configuration};
@@ -47,6 +47,22 @@ impl std::fmt::Display for Difference {
     }
 }
 
+impl Listed for ConnectorSummary {
+    fn name(&self) -> Option<&str> {
+        self.connector_name()
+    }
+
+    fn arn(&self) -> Option<&str> {
+        self.connector_arn()
+    }
+
+    async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
+        let request = account.connect.list_connectors().set_connector_name_prefix(prefix.map(String::from));
+        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        all.map_err(|error| failed(Call("kafkaconnect:ListConnectors", "connectors"), &error))
+    }
+}
+
 impl Connector {
     fn what(&self) -> String {
         format!("connector `{}`", self.name())
@@ -54,23 +70,8 @@ impl Connector {
 
     /// ARN of the connector.
     async fn find_arn(&self) -> Result<Option<String>> {
-        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
-        if found.is_some() || !self.account.is_forgotten(KEY).await {
-            return Ok(found);
-        }
-        tagged(&self.account, KEY, self.all(None).await?.into_iter().filter_map(|found| found.connector_arn)).await
-    }
-
-    async fn find_named(&self, name: &str) -> Result<Option<String>> {
-        let found = self.all(Some(name)).await?.into_iter().find(|found| found.connector_name() == Some(name));
+        let found: Option<ConnectorSummary> = msk_connect::find(&self.account, KEY, &self.name()).await?;
         Ok(found.and_then(|found| found.connector_arn))
-    }
-
-    /// Those whose names begin so.
-    async fn all(&self, prefix: Option<&str>) -> Result<Vec<ConnectorSummary>> {
-        let request = self.account.connect.list_connectors().set_connector_name_prefix(prefix.map(String::from));
-        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        all.map_err(|error| failed(Call("kafkaconnect:ListConnectors", &self.what()), &error))
     }
 
     pub async fn find(&self) -> Result<Option<DescribeConnectorOutput>> {
@@ -231,7 +232,7 @@ impl Resource for Connector {
         }
         self.account.state.note(KEY, name, &[("arn", arn)]).await?;
         if is_renamed {
-            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+            return Ok(Reading::renamed(name, msk_connect::find_named::<ConnectorSummary>(&self.account, &self.name()).await?.is_some()));
         }
         match found.connector_state() {
             Some(ConnectorState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", reason(&found))])),

@@ -14,6 +14,7 @@ pub mod connector;
 pub mod databricks_job;
 pub mod instance_profile;
 pub mod key_pair;
+pub mod msk_connect;
 pub mod network;
 pub mod plugin;
 pub mod plugin_object;
@@ -158,8 +159,8 @@ pub trait Resource {
         true
     }
 
-    /// Whether it is looked for although nobody asks for it and the state, which may have been
-    /// lost, knows nothing at all.
+    /// Whether it is looked for although nobody asks for it and the state, which may be one
+    /// that was begun anew after it had been lost, does not know of it.
     async fn is_suspected(&self) -> bool {
         false
     }

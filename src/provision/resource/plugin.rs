@@ -1,12 +1,12 @@
 //! The custom plugin of MSK Connect: the connector's zip, made known to it.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use async_trait::async_trait;
 use aws_sdk_kafkaconnect::types::{CustomPluginContentType, CustomPluginLocation, CustomPluginState, CustomPluginSummary, S3Location};
 
 use super::bucket::Use;
+use super::msk_connect::{self, Listed, pairs, put_tags, tags};
 use super::{Reading, Resource, plugin_object};
 use crate::aws::{Call, code, failed};
 use crate::error::{Error, OrFail, Result};
@@ -18,34 +18,20 @@ pub struct Plugin {
     pub account: Rc<Account>,
 }
 
-/// The tags of something of MSK Connect's; `None`: it went between being listed and being asked.
-pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String, String>>> {
-    match account.connect.list_tags_for_resource().resource_arn(arn).send().await {
-        Ok(found) => Ok(Some(found.tags().cloned().unwrap_or_default())),
-        Err(error) if code(&error) == "NotFoundException" => Ok(None),
-        Err(error) => Err(failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error)),
+impl Listed for CustomPluginSummary {
+    fn name(&self) -> Option<&str> {
+        self.name()
     }
-}
 
-/// Which of these of MSK Connect's carries the tags of a resource: how one is found whose name nobody remembers.
-pub async fn tagged(account: &Account, key: &str, arns: impl IntoIterator<Item = String>) -> Result<Option<String>> {
-    for arn in arns {
-        if tags(account, &arn).await?.is_some_and(|tags| account.is_tagged_as(key, pairs(&tags))) {
-            return Ok(Some(arn));
-        }
+    fn arn(&self) -> Option<&str> {
+        self.custom_plugin_arn()
     }
-    Ok(None)
-}
 
-/// Keys and values of tags, to be compared.
-pub fn pairs(tags: &HashMap<String, String>) -> impl Iterator<Item = (&str, &str)> + Clone {
-    tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))
-}
-
-/// Puts the wanted tags on something of MSK Connect's.
-pub async fn put_tags(account: &Account, key: &str, arn: &str) -> Result<()> {
-    let put = account.connect.tag_resource().resource_arn(arn).set_tags(Some(account.tags(key).into_iter().collect())).send().await;
-    put.map(|_| ()).map_err(|error| failed(Call("kafkaconnect:TagResource", &format!("`{arn}`")), &error))
+    async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
+        let request = account.connect.list_custom_plugins().set_name_prefix(prefix.map(String::from));
+        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        all.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", "plugins"), &error))
+    }
 }
 
 impl Plugin {
@@ -54,25 +40,7 @@ impl Plugin {
     }
 
     async fn find(&self) -> Result<Option<CustomPluginSummary>> {
-        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
-        if found.is_some() || !self.account.is_forgotten(KEY).await {
-            return Ok(found);
-        }
-        let all = self.all(None).await?;
-        let arns = all.iter().filter_map(|found| found.custom_plugin_arn.clone());
-        let tagged = tagged(&self.account, KEY, arns.collect::<Vec<_>>()).await?;
-        Ok(all.into_iter().find(|found| tagged.is_some() && found.custom_plugin_arn == tagged))
-    }
-
-    async fn find_named(&self, name: &str) -> Result<Option<CustomPluginSummary>> {
-        Ok(self.all(Some(name)).await?.into_iter().find(|found| found.name() == Some(name)))
-    }
-
-    /// Those whose names begin so.
-    async fn all(&self, prefix: Option<&str>) -> Result<Vec<CustomPluginSummary>> {
-        let request = self.account.connect.list_custom_plugins().set_name_prefix(prefix.map(String::from));
-        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        all.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", &self.what()), &error))
+        msk_connect::find(&self.account, KEY, &self.name()).await
     }
 
     /// That plugin as it stands now; `None`: it is gone.
@@ -134,7 +102,10 @@ impl Resource for Plugin {
         let revision = found.latest_revision().map_or(1, |latest| latest.revision());
         self.account.state.note(KEY, name, &[("arn", arn), ("revision", &revision.to_string())]).await?;
         if is_renamed {
-            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+            return Ok(Reading::renamed(
+                name,
+                msk_connect::find_named::<CustomPluginSummary>(&self.account, &self.name()).await?.is_some(),
+            ));
         }
         match found.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}

@@ -48,6 +48,20 @@ impl S3Endpoint {
         Ok(found.vpc_endpoints.unwrap_or_default().into_iter().filter(usable).collect())
     }
 
+    async fn remove(&self, endpoints: Vec<VpcEndpoint>) -> Result<()> {
+        let ids: Vec<String> = endpoints.into_iter().filter_map(|endpoint| endpoint.vpc_endpoint_id).collect();
+        let what = format!("`{}`", ids.join("`, `"));
+        let removed = self.account.ec2.delete_vpc_endpoints().set_vpc_endpoint_ids(Some(ids)).send().await;
+        let removed = removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &what), &error))?;
+        match removed.unsuccessful().iter().find_map(|item| item.error()) {
+            Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => {
+                Err(Error::failed(format!("the S3 endpoint {what} cannot be removed"))
+                    .because(error.message().unwrap_or_default().to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Tables that the subnets' traffic goes by: their own, or the VPC's main one.
     async fn route_tables(&self) -> Result<Vec<String>> {
         let vpc = self.account.state.need(network::KEY, "vpc").await?;
@@ -92,10 +106,12 @@ impl Resource for S3Endpoint {
     }
 
     async fn read(&self) -> Result<Reading> {
-        if let Some(endpoint) = self.elsewhere().await?.first() {
+        let (found, elsewhere) = (self.find().await?, self.elsewhere().await?);
+        let is_here = found.as_ref().is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
+        if let Some(endpoint) = elsewhere.first().filter(|_| !is_here) {
             return Ok(Reading::recreate(vec![format!("it is in another VPC, {}", endpoint.vpc_id().unwrap_or_default())]));
         }
-        let Some(endpoint) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(endpoint) = found else { return Ok(Reading::missing()) };
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
         let is_ours = self.account.is_ours(pairs(endpoint.tags()));
@@ -107,6 +123,7 @@ impl Resource for S3Endpoint {
             // Somebody else's endpoint that does not serve our subnets: S3 allows only one a table, so it is extended.
             return Ok(Reading { is_ours: false, ..Reading::compared(differences, id) });
         }
+        differences.extend(elsewhere.iter().map(|endpoint| format!("another of ours is in {}", endpoint.vpc_id().unwrap_or_default())));
         differences.extend(self.account.tag_differences(KEY, pairs(endpoint.tags())));
         Ok(Reading::compared(differences, id))
     }
@@ -138,25 +155,17 @@ impl Resource for S3Endpoint {
         if self.account.is_ours(pairs(endpoint.tags())) && !self.account.tag_differences(KEY, pairs(endpoint.tags())).is_empty() {
             put_tags(&self.account, KEY, id).await?;
         }
-        Ok(())
+        let elsewhere = self.elsewhere().await?;
+        if elsewhere.is_empty() { Ok(()) } else { self.remove(elsewhere).await }
     }
 
     async fn delete(&self) -> Result<bool> {
         let mut ours = self.elsewhere().await?;
         ours.extend(self.find().await?.filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))));
-        let ids: Vec<String> = ours.into_iter().filter_map(|endpoint| endpoint.vpc_endpoint_id).collect();
-        if ids.is_empty() {
+        if ours.is_empty() {
             return Ok(false);
         }
-        let what = format!("`{}`", ids.join("`, `"));
-        let removed = self.account.ec2.delete_vpc_endpoints().set_vpc_endpoint_ids(Some(ids)).send().await;
-        let removed = removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &what), &error))?;
-        match removed.unsuccessful().iter().find_map(|item| item.error()) {
-            Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => {
-                Err(Error::failed(format!("the S3 endpoint {what} cannot be removed"))
-                    .because(error.message().unwrap_or_default().to_string()))
-            }
-            _ => Ok(true),
-        }
+        self.remove(ours).await?;
+        Ok(true)
     }
 }

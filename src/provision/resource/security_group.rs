@@ -247,10 +247,13 @@ impl Resource for Group {
     }
 
     async fn read(&self) -> Result<Reading> {
-        if let Some(group) = self.elsewhere().await?.first() {
+        let (found, elsewhere) = (self.find().await?, self.elsewhere().await?);
+        let is_here = found.as_ref().is_some_and(|group| self.account.is_ours(pairs(group.tags())));
+        if let Some(group) = elsewhere.first().filter(|_| !is_here) {
+            self.account.state.note(&self.key(), &self.name(), &[("id", group.group_id().unwrap_or_default())]).await?;
             return Ok(Reading::recreate(vec![format!("it is in another VPC, {}", group.vpc_id().unwrap_or_default())]));
         }
-        let Some(group) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(group) = found else { return Ok(Reading::missing()) };
         let tags = pairs(group.tags());
         let id = group.group_id().unwrap_or_default();
         // Noted of somebody else's too: who leaves it out uses it as it is.
@@ -259,6 +262,7 @@ impl Resource for Group {
             return Ok(Reading::foreign());
         }
         let mut differences = self.account.tag_differences(&self.key(), tags);
+        differences.extend(elsewhere.iter().map(|group| format!("another of ours is in {}", group.vpc_id().unwrap_or_default())));
         let (missing, unwanted) = self.rule_differences(id).await?;
         differences.extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing")));
         differences.extend(unwanted.iter().map(|(_, rule)| format!("the rule `{rule}` is not wanted any more")));
@@ -292,6 +296,9 @@ impl Resource for Group {
                 Err(error) if code(&error) == "InvalidPermission.Duplicate" => {}
                 Err(error) => return Err(failed(Call("ec2:AuthorizeSecurityGroupIngress", &self.what()), &error)),
             }
+        }
+        for group in self.elsewhere().await? {
+            self.remove(&group).await?;
         }
         for (rule, _) in unwanted {
             let request = self.account.ec2.revoke_security_group_ingress().group_id(id).security_group_rule_ids(rule);

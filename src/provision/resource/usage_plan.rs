@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_apigateway::types::{ApiStage, Op, PatchOperation, UsagePlan as GatewayPlan};
 
 use super::api::put_tags;
-use super::plugin::pairs;
+use super::msk_connect::pairs;
 use super::{Reading, Resource, api, api_key};
 use crate::aws::{Call, Unmade, code, failed};
 use crate::config::ApiAuth;

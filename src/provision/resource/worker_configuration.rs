@@ -8,7 +8,7 @@ use aws_sdk_kafkaconnect::types::{WorkerConfigurationState, WorkerConfigurationS
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::plugin::{pairs, put_tags, tagged, tags};
+use super::msk_connect::{self, Listed, pairs, put_tags, tags};
 use super::{Reading, Resource, changed_keys};
 use crate::aws::{Call, code, failed};
 use crate::error::Result;
@@ -31,36 +31,34 @@ fn properties(text: &str) -> BTreeMap<String, String> {
     lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim().into(), value.trim().into())).collect()
 }
 
+impl Listed for WorkerConfigurationSummary {
+    fn name(&self) -> Option<&str> {
+        self.name()
+    }
+
+    fn arn(&self) -> Option<&str> {
+        self.worker_configuration_arn()
+    }
+
+    async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
+        let request = account.connect.list_worker_configurations().set_name_prefix(prefix.map(String::from));
+        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        all.map_err(|error| failed(Call("kafkaconnect:ListWorkerConfigurations", "worker configurations"), &error))
+    }
+}
+
 impl WorkerConfiguration {
     fn what(&self) -> String {
         format!("worker configuration `{}`", self.name())
     }
 
     async fn find(&self) -> Result<Option<WorkerConfigurationSummary>> {
-        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
-        if found.is_some() || !self.account.is_forgotten(KEY).await {
-            return Ok(found);
-        }
-        let all = self.all(None).await?;
-        let arns = all.iter().filter_map(|found| found.worker_configuration_arn.clone());
-        let tagged = tagged(&self.account, KEY, arns.collect::<Vec<_>>()).await?;
-        Ok(all.into_iter().find(|found| tagged.is_some() && found.worker_configuration_arn == tagged))
+        msk_connect::find(&self.account, KEY, &self.name()).await
     }
 
     /// That worker configuration as it stands now; `None`: it is gone.
     async fn again(&self, arn: &str) -> Result<Option<WorkerConfigurationSummary>> {
         Ok(self.find().await?.filter(|now| now.worker_configuration_arn() == Some(arn)))
-    }
-
-    async fn find_named(&self, name: &str) -> Result<Option<WorkerConfigurationSummary>> {
-        Ok(self.all(Some(name)).await?.into_iter().find(|found| found.name() == Some(name)))
-    }
-
-    /// Those whose names begin so.
-    async fn all(&self, prefix: Option<&str>) -> Result<Vec<WorkerConfigurationSummary>> {
-        let request = self.account.connect.list_worker_configurations().set_name_prefix(prefix.map(String::from));
-        let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        all.map_err(|error| failed(Call("kafkaconnect:ListWorkerConfigurations", &self.what()), &error))
     }
 }
 
@@ -90,7 +88,10 @@ impl Resource for WorkerConfiguration {
         }
         if is_renamed {
             self.account.state.note(KEY, name, &[("arn", arn)]).await?;
-            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+            return Ok(Reading::renamed(
+                name,
+                msk_connect::find_named::<WorkerConfigurationSummary>(&self.account, &self.name()).await?.is_some(),
+            ));
         }
         if found.worker_configuration_state() == Some(&WorkerConfigurationState::Deleting) {
             return Ok(Reading::waiting("DELETING"));

@@ -48,6 +48,9 @@ pub struct Remembered {
     pub account: String,
     pub region: String,
     pub resources: BTreeMap<String, Entry>,
+    /// All of the pipeline has been brought to how it should be once: what is not remembered is not there.
+    #[serde(default)]
+    pub is_whole: bool,
 }
 
 /// Layout that this program writes.
@@ -74,9 +77,7 @@ impl State {
                 check(&found, &place, id, account, region)?;
                 found
             }
-            None => {
-                Remembered { version: VERSION, id: id.into(), account: account.into(), region: region.into(), resources: BTreeMap::new() }
-            }
+            None => Remembered { version: VERSION, id: id.into(), account: account.into(), region: region.into(), ..Remembered::default() },
         };
         Ok(Self { place, is_written, remembered: Mutex::new(remembered) })
     }
@@ -170,6 +171,17 @@ impl State {
         self.value(key, field)
             .await
             .ok_or_else(|| Error::failed(format!("`{key}` is needed first")).hint(format!("`pinpipe provision --only {key}` makes it")))
+    }
+
+    /// Notes that nothing is there that is not remembered.
+    pub async fn whole(&self) -> Result<()> {
+        self.change(|remembered| remembered.is_whole = true).await
+    }
+
+    /// Whether nothing can be there that is not remembered: until then the state may be one
+    /// that was begun anew after it had been lost.
+    pub async fn is_whole(&self) -> bool {
+        self.remembered.lock().await.is_whole
     }
 
     /// Keys of everything remembered.

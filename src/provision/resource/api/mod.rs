@@ -46,7 +46,7 @@ impl Api {
             // Names are not unique: somebody else's API of the same name is nobody's business. Ours
             // may have another name, from an earlier configuration.
             let is_named = self.is_named(&found) || tags.get(TAG_RESOURCE).is_some_and(|key| key == KEY);
-            if is_named && self.account.is_ours(super::plugin::pairs(&tags)) {
+            if is_named && self.account.is_ours(super::msk_connect::pairs(&tags)) {
                 all.push(found);
             }
         }
@@ -104,7 +104,7 @@ impl Api {
         };
         let tags = self.account.api.get_tags().resource_arn(arn(&self.account, &self.stage_path(api))).send().await;
         let tags = tags.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?.tags.unwrap_or_default();
-        let tag_problems = self.account.tag_differences(KEY, super::plugin::pairs(&tags));
+        let tag_problems = self.account.tag_differences(KEY, super::msk_connect::pairs(&tags));
         let deployment = stage.deployment_id().unwrap_or_default();
         match self.account.api.get_deployment().rest_api_id(api).deployment_id(deployment).send().await {
             Ok(found) => Ok(Some(Served { checksum: found.description().map(String::from), tag_problems })),
@@ -259,7 +259,7 @@ impl Resource for Api {
         let api = found.id().unwrap_or_default();
         self.note("id", api).await?;
         let tags = found.tags().cloned().unwrap_or_default();
-        let mut problems = self.account.tag_differences(KEY, super::plugin::pairs(&tags));
+        let mut problems = self.account.tag_differences(KEY, super::msk_connect::pairs(&tags));
         if !self.is_named(&found) {
             problems.push(format!("its name is `{}`", found.name().unwrap_or_default()));
         }
@@ -305,7 +305,7 @@ impl Resource for Api {
         let Some(found) = self.find().await? else { return Ok(()) };
         let api = found.id().unwrap_or_default();
         let tags = found.tags().cloned().unwrap_or_default();
-        if !self.account.tag_differences(KEY, super::plugin::pairs(&tags)).is_empty() {
+        if !self.account.tag_differences(KEY, super::msk_connect::pairs(&tags)).is_empty() {
             put_tags(&self.account, KEY, &format!("/restapis/{api}")).await?;
         }
         if !self.is_named(&found) {
