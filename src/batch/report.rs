@@ -60,6 +60,14 @@ impl KindCounts {
 }
 
 impl BatchReport {
+    /// With the number of objects of each kind, all of which were read.
+    pub fn of_objects(mut self, counts: &[u64]) -> Self {
+        for (input, count) in self.inputs.iter_mut().zip(counts) {
+            (input.objects_in_lake, input.objects) = (*count, *count);
+        }
+        self
+    }
+
     /// A report with nothing in it yet.
     pub fn new(lake: String) -> Self {
         Self {

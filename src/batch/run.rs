@@ -141,20 +141,13 @@ async fn carry_out(config: &Config, arguments: &BatchArguments, printer: &Printe
             }
             let (lake, layout) = lake(&config, arguments).await?;
             // Looked at first: Spark takes half a minute to say that there is nothing.
-            let mut objects = Vec::new();
-            for kind in Kind::ALL {
-                objects.push(count_objects(&lake, &layout, kind).await?);
-            }
+            let objects = count_objects(&lake, &layout).await?;
             if objects.iter().all(|count| *count == 0) {
                 return Err(nothing_in(&lake, &layout));
             }
             let (lake_url, topics_dir) = (&lake.url, &layout.topics_dir);
             let batch = SparkBatch { config: &config, lake_url, topics_dir, questions: &questions, median, printer };
-            let mut report = crate::spark::run(&batch).await?;
-            for (input, count) in report.inputs.iter_mut().zip(objects) {
-                (input.objects_in_lake, input.objects) = (count, count);
-            }
-            report
+            crate::spark::run(&batch).await?.of_objects(&objects)
         }
         BatchEngine::Embedded if arguments.on.is_some() => {
             return Err(Error::usage("`--on` says where Spark runs, and the embedded engine is asked for")

@@ -140,10 +140,7 @@ async fn lake(config: &Config) -> Result<String> {
     }
     let lake = Lake::open(config, &url, false).await?;
     let layout = crate::lake::Layout::of(config);
-    let mut objects = 0;
-    for kind in crate::record::Kind::ALL {
-        objects += crate::lake::count_objects(&lake, &layout, kind).await?;
-    }
+    let objects = crate::lake::count_objects(&lake, &layout).await?.into_iter().sum();
     Ok(format!("{url}: {} objects", thousands(objects)))
 }
 

@@ -77,12 +77,16 @@ pub(super) fn ordered(lake: &Lake, objects: Objects) -> Objects {
     ordered.try_flatten().boxed()
 }
 
-/// How many objects of one kind there are.
+/// How many objects of each kind there are.
 ///
 /// # Errors
 /// The lake cannot be listed.
-pub async fn count_objects(lake: &Lake, layout: &Layout, kind: Kind) -> Result<u64> {
-    list_objects(lake, layout, kind).try_fold(0, |count, _| ready(Ok(count + 1))).await
+pub async fn count_objects(lake: &Lake, layout: &Layout) -> Result<Vec<u64>> {
+    let mut counts = Vec::new();
+    for kind in Kind::ALL {
+        counts.push(list_objects(lake, layout, kind).try_fold(0, |count, _| ready(Ok(count + 1))).await?);
+    }
+    Ok(counts)
 }
 
 fn list(lake: &Lake, folder: &str, topic: String) -> Objects {

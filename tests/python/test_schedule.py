@@ -220,6 +220,7 @@ def test_the_whole_way_from_a_schedule_to_answers_and_back(tmp_path, version):
             assert method == "PATCH" and body["password"] == databricks.token
             report = json.loads(done.stdout)
             assert answers_of(report) == answers_of(expected) and counts_of(report) == counts_of(expected)
+            assert [i["objects"] for i in report["inputs"]] == [i["objects"] for i in expected["inputs"]] != [0, 0, 0]
             (run,) = cloud.json("batch", "schedule")["runs"]
             assert (run["state"], run["run_id"][:9]) == ("success", "pinpipe__") and run["ended"] > run["started"]
             assert run["run_id"] in cloud.run("batch", "schedule").stdout

@@ -15,6 +15,7 @@ use super::rest::AirflowApi;
 use crate::batch::BatchReport;
 use crate::config::{Config, Target, lake_bucket};
 use crate::error::{Error, Result};
+use crate::lake::{Lake, Layout, count_objects};
 use crate::output::{Printer, Progress, Report, Table};
 use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection};
 use crate::spark::databricks::{Databricks, failure_since, scheduled_folder};
@@ -203,6 +204,8 @@ async fn turn_on(
     let questions = sql::questions_of(config)?;
     let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
     let report = fetch(config, &out, &lake, &questions).await?;
+    let objects = count_objects(&Lake::open(config, &lake, false).await?, &Layout::of(config)).await?;
+    let report = report.of_objects(&objects);
     Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
 }
 
