@@ -84,11 +84,10 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
         }
     }
     let plan = report(stack, &prices, false, &chosen, &readings);
-    let is_all = chosen.iter().all(|chosen| *chosen);
+    if plan.changes() == 0 {
+        stack.note_whole(&chosen).await?;
+    }
     if arguments.plan || plan.changes() == 0 {
-        if is_all && let Some(account) = stack.account.as_ref().filter(|_| plan.changes() == 0) {
-            account.state.whole().await?;
-        }
         return Ok(plan);
     }
     check_needs(stack, &chosen, &readings)?;
@@ -117,9 +116,7 @@ async fn on_stack(config: &Config, stack: &Stack, arguments: &ProvisionArguments
         account.may_lose_data.borrow_mut().extend(gone.map(|position| stack.graph.resources[position].key()));
     }
     let done = carry_out(stack, printer, &chosen, &readings, permission).await?;
-    if is_all && let Some(account) = &stack.account {
-        account.state.whole().await?;
-    }
+    stack.note_whole(&chosen).await?;
     Ok(report(stack, &prices, true, &chosen, &done))
 }
 

@@ -1,5 +1,6 @@
 //! The resources of a target, with what they are worked on with.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct Stack {
     /// Most resources worked on at a time.
     pub at_once: usize,
     lock: Option<Lock>,
+    /// Something that nobody asks for could not be looked for.
+    is_blind: Cell<bool>,
 }
 
 impl Stack {
@@ -77,7 +80,15 @@ impl Stack {
                 }
             }
         };
-        Ok(Self { graph: Graph::new(resources), account, stop, progress, at_once: config.provision.parallel, lock })
+        Ok(Self {
+            graph: Graph::new(resources),
+            account,
+            stop,
+            progress,
+            at_once: config.provision.parallel,
+            lock,
+            is_blind: Cell::new(false),
+        })
     }
 
     /// Leaves word where everything is, and lets the next run in.
@@ -141,6 +152,7 @@ impl Stack {
                             // Nobody asks for it: a missing permission must not matter.
                             Err(error) if !is_known && !error.is_transient() && !self.stop.is_cancelled() => {
                                 tracing::warn!(%error, "`{}` is not looked for", resource.key());
+                                self.is_blind.set(true);
                                 Ok(None)
                             }
                             reading => reading.map(Some),
@@ -153,6 +165,17 @@ impl Stack {
         }
         self.fell(&mut readings, chosen);
         Ok(readings)
+    }
+
+    /// Notes that the whole pipeline is as it should be, where all of it was looked at.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub async fn note_whole(&self, chosen: &[bool]) -> Result<()> {
+        match &self.account {
+            Some(account) if chosen.iter().all(|chosen| *chosen) && !self.is_blind.get() => account.state.whole().await,
+            _ => Ok(()),
+        }
     }
 
     /// What cannot outlive something that is made anew is made anew too. What is not chosen

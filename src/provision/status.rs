@@ -106,7 +106,8 @@ async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<S
     let readings = stack.read(&chosen).await?;
     let mut resources = Vec::new();
     for ((resource, reading), is_chosen) in stack.graph.resources.iter().zip(readings).zip(chosen) {
-        let Some(reading) = reading.filter(|_| is_chosen) else { continue };
+        // What nobody asks for is shown where it is there.
+        let Some(reading) = reading.filter(|reading| is_chosen && (reading.exists || resource.is_wanted())) else { continue };
         let entry = match &stack.account {
             Some(account) if reading.exists && reading.is_ours => account.state.entry(&resource.key()).await,
             _ => None,

@@ -188,12 +188,53 @@ def test_what_an_earlier_run_left_in_another_vpc_goes_without_anything_else(clou
     cloud.apply()
     before = cloud.aws.snapshot()
     tags = lambda kind, key: [{"ResourceType": kind, "Tags": [{"Key": "pinpipe:id", "Value": "me"}, {"Key": "pinpipe:resource", "Value": key}]}]
-    for key in ("group-client", "group-cluster"):
-        ec2.create_security_group(GroupName=f"me-{key}", Description="left", VpcId=vpc, TagSpecifications=tags("security-group", key))
+    group = lambda key: ec2.create_security_group(GroupName=f"me-{key}", Description="left", VpcId=vpc, TagSpecifications=tags("security-group", key))["GroupId"]
+    client, cluster = group("group-client"), group("group-cluster")
+    # Who is named by a rule cannot go before it.
+    ec2.authorize_security_group_ingress(GroupId=cluster, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": client}]}])
     ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3", VpcEndpointType="Gateway", TagSpecifications=tags("vpc-endpoint", "s3-endpoint"))
     left = ("update", f"another of ours is in {vpc}")
     planned_and_done(cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left))
     assert cloud.aws.snapshot() == before
+
+
+def test_a_group_in_another_vpc_that_somebody_is_in_stays_and_stops_nothing(cloud):
+    ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
+    cloud.apply()
+    tags = [{"ResourceType": "security-group", "Tags": [{"Key": "pinpipe:id", "Value": "me"}, {"Key": "pinpipe:resource", "Value": "group-client"}]}]
+    group = ec2.create_security_group(GroupName="me-group-client", Description="left", VpcId=vpc, TagSpecifications=tags)["GroupId"]
+    subnet = next(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"] if each["VpcId"] == vpc)
+    interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"]["NetworkInterfaceId"]
+    assert cloud.plan()["group-client"] == ("update", f"another of ours is in {vpc}")
+    assert f"the security group `{group}` in another VPC is in use: it stays until `pinpipe destroy`" in cloud.run("provision", "--yes").stderr
+    assert cloud.plan() == {}
+    ec2.delete_network_interface(NetworkInterfaceId=interface)
+    cloud.run("destroy", "--yes")
+    assert vpcs_of_ours(cloud) == set()
+
+
+def test_a_bucket_that_was_found_without_the_state_is_remembered(cloud):
+    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
+    before = cloud.aws.snapshot()
+    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
+    cloud.apply()
+    (cloud.data / "aws" / "state.json").unlink()
+    cloud.apply()
+    assert "bucket-airflow" in cloud.state()["resources"] and cloud.state()["is_whole"]
+    cloud.change(airflow={"enabled": False})
+    cloud.run("destroy", "--yes")
+    assert cloud.aws.snapshot() == before
+
+
+def test_what_lies_under_names_of_ours_in_airflows_bucket_and_is_not_ours_stays(cloud):
+    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
+    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
+    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    s3 = cloud.boto("s3")
+    s3.put_object(Bucket="user-me-airflow", Key="dags/me_dag.py", Body=b"# mine")
+    assert "airflow-dag" not in cloud.plan()
+    s3.put_object(Bucket="user-me-airflow", Key="dags/me_dag.py", Body=b"\"\"\"Runs pinpipe's batch on Databricks. And so on.\"\"\"")
+    assert cloud.plan()["airflow-dag"][0] == "delete"
 
 
 def test_what_may_not_be_looked_at_does_not_stop_the_first_run(cloud):
@@ -202,7 +243,7 @@ def test_what_may_not_be_looked_at_does_not_stop_the_first_run(cloud):
     for action, on in [("kafkaconnect:ListTagsForResource", "*/theirs/*"), ("iam:GetRole", "*/me-airflow-role"), ("s3:ListAllMyBuckets", "*")]:
         cloud.aws.deny(action, on)
     cloud.apply()
-    assert cloud.plan() == {}
+    assert cloud.plan() == {} and not cloud.state()["is_whole"], "who may look finds more"
 
 
 def test_an_api_key_that_is_not_asked_for_any_more_is_found_without_the_state(cloud):

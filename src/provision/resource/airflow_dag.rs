@@ -14,6 +14,8 @@ use crate::provision::account::Account;
 use crate::spark::{Databricks, dag_key, rendered_dag, scheduled_folder};
 
 pub const KEY: &str = "airflow-dag";
+/// How every DAG begins that pinpipe wrote.
+const DAG_BEGINS: &[u8] = b"\"\"\"Runs pinpipe's batch on Databricks.";
 
 pub struct Dag {
     pub account: Rc<Account>,
@@ -70,8 +72,12 @@ impl Resource for Dag {
             Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => return Ok(Reading::missing()),
             Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
         };
-        self.account.state.note(KEY, &self.name(), &[]).await?;
         let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
+        if !self.is_wanted() && self.account.is_forgotten(KEY).await && !text.starts_with(DAG_BEGINS) {
+            // Somebody else's of that name: an object has no tags to tell.
+            return Ok(Reading::missing());
+        }
+        self.account.state.note(KEY, &self.name(), &[]).await?;
         // Who cannot log in to Databricks can still see that it is there, and remove it.
         let Ok(content) = self.content().await else { return Ok(Reading::good("it is there")) };
         let is_current = content.as_bytes() == text;

@@ -68,10 +68,15 @@ impl Resource for Requirements {
             Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => return Ok(Reading::missing()),
             Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
         };
-        if let Some(version) = found.version_id() {
-            self.account.state.note(KEY, &self.name(), &[("version", version)]).await?;
-        }
+        let version = found.version_id().map(String::from);
         let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
+        if !self.is_wanted() && self.account.is_forgotten(KEY).await && text != self.content().as_bytes() {
+            // Somebody else's: an object has no tags to tell.
+            return Ok(Reading::missing());
+        }
+        if let Some(version) = version {
+            self.account.state.note(KEY, &self.name(), &[("version", &version)]).await?;
+        }
         if text != self.content().as_bytes() {
             return Ok(Reading::compared(vec!["it asks for other packages".into()], ""));
         }

@@ -86,7 +86,7 @@ impl Bucket {
         for name in self.account.names(key, &self.name()).await.into_iter().filter(|name| *name != self.name()) {
             let is_there = match self.exists(&name).await {
                 // It went, and the name is somebody else's by now.
-                Err(_) if !self.of_account().await?.contains(&name) => false,
+                Err(_) if self.of_account().await.is_ok_and(|own| !own.contains(&name)) => false,
                 is_there => is_there?,
             };
             if is_there && self.is_ours(&name, &self.tags(&name).await?).await {
@@ -318,6 +318,7 @@ impl Resource for Bucket {
         if !self.is_ours(&self.name(), &tags).await {
             return Ok(Reading::foreign());
         }
+        self.account.state.note(self.purpose.key(), &self.name(), &[]).await?;
         let differences = self.differences(&tags).await?;
         Ok(Reading::compared(differences.iter().map(ToString::to_string).collect(), "private, encrypted"))
     }

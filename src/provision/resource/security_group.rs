@@ -17,6 +17,9 @@ use crate::provision::ip_ranges;
 /// Port of the Kafka REST proxy.
 pub const PROXY_PORT: i32 = 8082;
 
+/// What the state calls groups of ours in other VPCs that somebody is in.
+const KEPT: &str = "kept";
+
 /// Whose group it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Member {
@@ -144,6 +147,32 @@ impl Group {
         Ok(self.described(tags).await?.into_iter().filter(|group| group.vpc_id != vpc).collect())
     }
 
+    /// Those of them that nobody is in, as far as is known.
+    async fn strays(&self) -> Result<Vec<SecurityGroup>> {
+        let kept = self.account.state.value(self.member.key(), KEPT).await.unwrap_or_default();
+        let is_kept = |group: &SecurityGroup| kept.split(',').any(|id| Some(id) == group.group_id());
+        Ok(self.elsewhere().await?.into_iter().filter(|group| !is_kept(group)).collect())
+    }
+
+    /// Removes what an earlier run left in another VPC, unless somebody is in it.
+    async fn remove_strays(&self) -> Result<()> {
+        for group in self.strays().await? {
+            let id = group.group_id().unwrap_or_default();
+            match self.account.ec2.delete_security_group().group_id(id).send().await {
+                Err(error) if code(&error) == "DependencyViolation" => {
+                    tracing::warn!("the security group `{id}` in another VPC is in use: it stays until `pinpipe destroy`");
+                    let kept = self.account.state.value(self.member.key(), KEPT).await.unwrap_or_default();
+                    self.account.state.note(&self.key(), &self.name(), &[(KEPT, &format!("{kept},{id}"))]).await?;
+                }
+                Err(error) if code(&error) != "InvalidGroup.NotFound" => {
+                    return Err(failed(Call("ec2:DeleteSecurityGroup", &format!("`{id}`")), &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn described(&self, filters: [Filter; 2]) -> Result<Vec<SecurityGroup>> {
         let request = self.account.ec2.describe_security_groups().set_filters(Some(filters.to_vec()));
         let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSecurityGroups", &self.what()), &error))?;
@@ -247,9 +276,13 @@ impl Resource for Group {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let (found, elsewhere) = (self.find().await?, self.elsewhere().await?);
+        let (found, strays) = (self.find().await?, self.strays().await?);
         let is_here = found.as_ref().is_some_and(|group| self.account.is_ours(pairs(group.tags())));
-        if let Some(group) = elsewhere.first().filter(|_| !is_here) {
+        if let Some(group) = strays.first().filter(|_| !is_here) {
+            if found.is_some() {
+                // The name is taken by somebody else there.
+                return Ok(Reading { is_ours: true, ..Reading::foreign() });
+            }
             self.account.state.note(&self.key(), &self.name(), &[("id", group.group_id().unwrap_or_default())]).await?;
             return Ok(Reading::recreate(vec![format!("it is in another VPC, {}", group.vpc_id().unwrap_or_default())]));
         }
@@ -257,12 +290,14 @@ impl Resource for Group {
         let tags = pairs(group.tags());
         let id = group.group_id().unwrap_or_default();
         // Noted of somebody else's too: who leaves it out uses it as it is.
-        self.account.state.note(&self.key(), &self.name(), &[("id", id)]).await?;
+        if is_here || self.is_wanted() {
+            self.account.state.note(&self.key(), &self.name(), &[("id", id)]).await?;
+        }
         if !self.account.is_ours(tags.iter().copied()) {
             return Ok(Reading::foreign());
         }
         let mut differences = self.account.tag_differences(&self.key(), tags);
-        differences.extend(elsewhere.iter().map(|group| format!("another of ours is in {}", group.vpc_id().unwrap_or_default())));
+        differences.extend(strays.iter().map(|group| format!("another of ours is in {}", group.vpc_id().unwrap_or_default())));
         let (missing, unwanted) = self.rule_differences(id).await?;
         differences.extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing")));
         differences.extend(unwanted.iter().map(|(_, rule)| format!("the rule `{rule}` is not wanted any more")));
@@ -297,9 +332,6 @@ impl Resource for Group {
                 Err(error) => return Err(failed(Call("ec2:AuthorizeSecurityGroupIngress", &self.what()), &error)),
             }
         }
-        for group in self.elsewhere().await? {
-            self.remove(&group).await?;
-        }
         for (rule, _) in unwanted {
             let request = self.account.ec2.revoke_security_group_ingress().group_id(id).security_group_rule_ids(rule);
             match request.send().await {
@@ -309,7 +341,12 @@ impl Resource for Group {
                 _ => {}
             }
         }
-        Ok(())
+        if self.member == Member::Client {
+            // A rule of the cluster's names the client's, which cannot go before it.
+            let cluster = Self { member: Member::Cluster, account: self.account.clone() };
+            cluster.remove_strays().await?;
+        }
+        self.remove_strays().await
     }
 
     async fn delete(&self) -> Result<bool> {

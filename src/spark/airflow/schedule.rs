@@ -189,6 +189,9 @@ async fn turn_on(
     if !trigger {
         return Ok(None);
     }
+    // Before the run, which reads no more than these.
+    let lake = lake_bucket(config);
+    let objects = count_objects(&Lake::open(config, &lake, false).await?, &Layout::of(config)).await?;
     let now = Utc::now();
     let run_id = format!("pinpipe__{}", now.format("%Y-%m-%dT%H-%M-%S%.3f"));
     // Newer versions of Airflow want the date, older ones take it.
@@ -200,12 +203,9 @@ async fn turn_on(
     }
     printer.note(format!("started run `{run_id}`"));
     finished(config, api, dag, &run_id, progress).await?;
-    let lake = lake_bucket(config);
     let questions = sql::questions_of(config)?;
     let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
-    let report = fetch(config, &out, &lake, &questions).await?;
-    let objects = count_objects(&Lake::open(config, &lake, false).await?, &Layout::of(config)).await?;
-    let report = report.of_objects(&objects);
+    let report = fetch(config, &out, &lake, &questions).await?.of_objects(&objects);
     Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
 }
 

@@ -178,6 +178,9 @@ class Groups:
             groups = {group.id for group in instance.security_groups} | {group.id for nic in instance.nics.values() for group in nic.group_set}
             if self.state_of(instance) != "terminated" and group_id in groups:
                 found.append(instance.id)
+        for interface in self.store(region).enis.values():
+            if interface.instance is None and group_id in {group.id for group in interface.group_set}:
+                found.append(interface.id)
         for group in self.store(region).describe_security_groups():
             if group.id != group_id and any(rule.source_group.get("GroupId") == group_id for rule in (*group.ingress_rules, *group.egress_rules)):
                 found.append(group.id)
