@@ -37,6 +37,16 @@ def another_vpc(cloud):
     return vpc
 
 
+AIRFLOW = "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow"
+
+
+def apply_airflow(cloud, *arguments):
+    """Makes Airflow, in two subnets of the default VPC."""
+    subnets = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in cloud.boto("ec2").describe_subnets()["Subnets"] if each["DefaultForAz"])
+    cloud.change(airflow={"enabled": True, "subnets": [subnet for _, subnet in subnets[:2]]}, schedule={"enabled": False})
+    cloud.apply(*arguments)
+
+
 def vpcs_of_ours(cloud):
     """Where what carries the pipeline's tags lies."""
     ec2, ours = cloud.boto("ec2"), [{"Name": "tag:pinpipe:id", "Values": ["me"]}]
@@ -113,10 +123,8 @@ def test_it_is_destroyed_too(cloud):
 
 
 def test_airflow_and_its_bucket_are_found_by_their_tags(cloud):
-    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
     before = cloud.aws.snapshot()
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    apply_airflow(cloud, "--only", AIRFLOW)
     cloud.change(airflow={"name": "another", "bucket": "another-airflow"})
     (cloud.data / "aws" / "state.json").unlink()
     found = cloud.plan("--only", "bucket-airflow,airflow")
@@ -146,10 +154,8 @@ def test_the_former_name_of_a_bucket_is_somebody_elses_by_now(cloud):
 
 
 def test_airflow_that_is_not_asked_for_any_more_is_found_without_the_state(cloud):
-    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
     before = cloud.aws.snapshot()
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    apply_airflow(cloud, "--only", AIRFLOW)
     cloud.change(airflow={"enabled": False})
     (cloud.data / "aws" / "state.json").unlink()
     found = {key: action for key, (action, _) in cloud.plan().items() if "airflow" in key}
@@ -159,10 +165,8 @@ def test_airflow_that_is_not_asked_for_any_more_is_found_without_the_state(cloud
 
 
 def test_what_is_found_without_the_state_is_found_again_by_the_next_attempt(cloud):
-    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
     before = cloud.aws.snapshot()
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    apply_airflow(cloud, "--only", AIRFLOW)
     cloud.boto("s3").put_object(Bucket="user-me-airflow", Key="dags/mine.py", Body=b"pass")
     cloud.change(airflow={"enabled": False})
     (cloud.data / "aws" / "state.json").unlink()
@@ -173,10 +177,8 @@ def test_what_is_found_without_the_state_is_found_again_by_the_next_attempt(clou
 
 def test_airflow_in_another_vpc_is_found_without_the_state(cloud):
     vpc = another_vpc(cloud)
-    subnets = [each for each in cloud.boto("ec2").describe_subnets()["Subnets"] if each["VpcId"] != vpc]
     before = cloud.aws.snapshot()
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    apply_airflow(cloud, "--only", AIRFLOW)
     cloud.change(airflow={"enabled": False})
     (cloud.data / "aws" / "state.json").unlink()
     cloud.run("destroy", "--yes", env={"PINPIPE__NETWORK__VPC": vpc})
@@ -214,10 +216,8 @@ def test_a_group_in_another_vpc_that_somebody_is_in_stays_and_stops_nothing(clou
 
 
 def test_a_bucket_that_was_found_without_the_state_is_remembered(cloud):
-    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
     before = cloud.aws.snapshot()
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    cloud.apply()
+    apply_airflow(cloud)
     (cloud.data / "aws" / "state.json").unlink()
     cloud.apply()
     assert "bucket-airflow" in cloud.state()["resources"] and cloud.state()["is_whole"]
@@ -227,9 +227,7 @@ def test_a_bucket_that_was_found_without_the_state_is_remembered(cloud):
 
 
 def test_what_lies_under_names_of_ours_in_airflows_bucket_and_is_not_ours_stays(cloud):
-    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    cloud.apply("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    apply_airflow(cloud, "--only", AIRFLOW)
     s3 = cloud.boto("s3")
     s3.put_object(Bucket="user-me-airflow", Key="dags/me_dag.py", Body=b"# mine")
     assert "airflow-dag" not in cloud.plan()
