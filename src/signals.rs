@@ -1,5 +1,15 @@
 //! Ctrl-C and SIGTERM: one wait for every long-running command.
 
+use crate::error::{Error, Result};
+
+/// Does some work, but not longer than until it is asked to stop, which ends it with this error.
+pub async fn or_stopped<T>(work: impl Future<Output = Result<T>>, stopped: impl FnOnce() -> Error) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = stop_requested() => Err(stopped()),
+    }
+}
+
 /// Returns when the user or the system asks the process to stop.
 pub async fn stop_requested() {
     use tokio::signal::unix::{SignalKind, signal};

@@ -13,7 +13,7 @@ use crate::error::{OrFail, Result, on_path};
 use crate::files::write_whole;
 use crate::lake::{Change, DeltaLocation, Replaces, RowGroupSize, TableWriter};
 
-/// Rows of an answer that are held in memory before they go to its file.
+/// What of an answer is held in memory before it goes to its file.
 const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 8 * 1024, bytes: 8 * 1024 * 1024 };
 
 /// Where the Delta tables of answers lie among the tables.

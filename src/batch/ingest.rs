@@ -1,7 +1,7 @@
 //! One kind of record from the lake: what is new, each row once, into its clean table or
 //! into memory.
 //!
-//! As many workers as cores read, decode, clean and write groups of objects; all their
+//! As many workers as cores decode, clean and write portions of the lake; all their
 //! files become visible in one commit, which also says which objects have been taken.
 
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -22,7 +22,7 @@ const MOST_REJECTS: usize = 1_000;
 pub struct Cleaned {
     /// Objects that are done with.
     pub objects: u64,
-    /// As they are stored.
+    /// Of whole objects as they are stored, of a part of one its text.
     pub bytes: u64,
     pub records: u64,
     pub batches: Vec<(RecordBatch, RowKeys)>,

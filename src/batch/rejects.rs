@@ -30,22 +30,20 @@ pub struct Rejects {
     committing: Arc<Mutex<()>>,
 }
 
-/// The rejects of a kind that is being taken; clones share them.
-#[derive(Clone)]
+/// The rejects of a kind that is being taken.
 pub struct KindRejects {
     kind: Kind,
     /// None that were there stay.
     replaces: bool,
     rejects: Rejects,
-    open: Arc<Mutex<Open>>,
+    limits: Limits,
+    open: Mutex<Open>,
 }
 
 struct Open {
-    /// Taken away at the end.
-    writer: Option<TableWriter>,
+    writer: TableWriter,
     /// Rejects that the table may hold already. `None`: it holds none of the kind, and each object is read once.
     unsure: Option<Spill>,
-    limits: Limits,
 }
 
 /// An object and a line, 16 bytes however long the name is: two would have to share 128 bits.
@@ -102,9 +100,9 @@ impl Rejects {
         };
         let may_know = !replaces && self.location.has_files_of(&table, (PARTITION, kind.name())).await?;
         let unsure = may_know.then(|| Spill::create(&limits.spill_folder, &schema())).transpose()?;
-        let writer = Some(TableWriter::new(&self.location, &table, limits.row_group_size())?);
-        let open = Open { writer, unsure, limits: limits.clone() };
-        Ok(KindRejects { kind, replaces, rejects: self.clone(), open: Arc::new(Mutex::new(open)) })
+        let writer = TableWriter::new(&self.location, &table, limits.row_group_size())?;
+        let open = Mutex::new(Open { writer, unsure });
+        Ok(KindRejects { kind, replaces, rejects: self.clone(), limits: limits.clone(), open })
     }
 }
 
@@ -127,77 +125,72 @@ impl KindRejects {
         ];
         let batch = RecordBatch::try_new(schema(), columns).or_fail(|| "cannot write down the rejects")?;
         let open = &mut *self.open.lock().await;
-        match (&mut open.unsure, &mut open.writer) {
-            (Some(unsure), _) => unsure.push(&batch),
-            (None, Some(writer)) => writer.write(batch).await,
-            (None, None) => Ok(()),
+        match &mut open.unsure {
+            Some(unsure) => unsure.push(&batch),
+            None => open.writer.write(batch).await,
         }
     }
 
     /// Makes those visible that the table did not hold yet.
-    pub async fn commit(&self) -> Result<()> {
-        let (writer, unsure, limits) = {
-            let mut open = self.open.lock().await;
-            (open.writer.take(), open.unsure.take(), open.limits.clone())
-        };
-        let Some(mut writer) = writer else { return Ok(()) };
+    pub async fn commit(self) -> Result<()> {
+        let Self { kind, replaces, rejects, limits, open } = self;
+        let Open { mut writer, unsure } = open.into_inner();
+        let location = &rejects.location;
         if let Some(unsure) = unsure.filter(|unsure| unsure.rows > 0) {
-            self.write_new(&mut writer, unsure, &limits).await?;
+            write_new(location, kind, &mut writer, unsure, &limits).await?;
         }
         let adds = writer.finish().await?;
-        let replaces = if self.replaces { Replaces::Partition(PARTITION, self.kind.name()) } else { Replaces::Nothing };
-        let location = &self.rejects.location;
-        let _one = self.rejects.committing.lock().await;
+        let replaces = if replaces { Replaces::Partition(PARTITION, kind.name()) } else { Replaces::Nothing };
+        let _one = rejects.committing.lock().await;
         // The newest state: another kind may have been committed meanwhile.
         let table = location.ensure_partitioned(&schema(), &[PARTITION]).await?;
         location.commit(&table, Change { adds, replaces, property: None }).await.map(|_| ())
     }
+}
 
-    /// Writes those that the table does not hold: in as many rounds as it takes to look for
-    /// them without holding all of their places in memory.
-    async fn write_new(&self, writer: &mut TableWriter, unsure: Spill, limits: &Limits) -> Result<()> {
-        let maker = PlaceMaker([RandomState::new(), RandomState::new()]);
-        let mut unsure = unsure.read()?.peekable();
-        while unsure.peek().is_some() {
-            let mut asked = HashSet::new();
-            let mut round = Spill::create(&limits.spill_folder, &schema())?;
-            while asked.len() < limits.places_at_once()
-                && let Some(batch) = unsure.next().transpose()?
-            {
-                asked.extend(maker.places(&batch));
-                round.push(&batch)?;
-            }
-            let known = self.known(&maker, &asked).await?;
-            for batch in round.read()? {
-                let batch = batch?;
-                // Whoever waits for Ctrl-C gets a turn, also where nothing is new.
-                tokio::task::yield_now().await;
-                let is_new: BooleanArray = maker.places(&batch).map(|place| Some(!known.contains(&place))).collect();
-                let new = kept(batch, &is_new)?;
-                if new.num_rows() > 0 {
-                    writer.write(new).await?;
-                }
+/// Writes those that the table does not hold: in as many rounds as it takes to look for
+/// them without holding all of their places in memory.
+async fn write_new(location: &DeltaLocation, kind: Kind, writer: &mut TableWriter, unsure: Spill, limits: &Limits) -> Result<()> {
+    let maker = PlaceMaker([RandomState::new(), RandomState::new()]);
+    let mut unsure = unsure.read()?.peekable();
+    while unsure.peek().is_some() {
+        let mut asked = HashSet::new();
+        let mut round = Spill::create(&limits.spill_folder, &schema())?;
+        while asked.len() < limits.places_at_once()
+            && let Some(batch) = unsure.next().transpose()?
+        {
+            asked.extend(maker.places(&batch));
+            round.push(&batch)?;
+        }
+        let known = known(location, kind, &maker, &asked).await?;
+        for batch in round.read()? {
+            let batch = batch?;
+            // Whoever waits for Ctrl-C gets a turn, also where nothing is new.
+            tokio::task::yield_now().await;
+            let is_new: BooleanArray = maker.places(&batch).map(|place| Some(!known.contains(&place))).collect();
+            let new = kept(batch, &is_new)?;
+            if new.num_rows() > 0 {
+                writer.write(new).await?;
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Which of these places the table holds.
-    async fn known(&self, maker: &PlaceMaker, asked: &HashSet<Place>) -> Result<HashSet<Place>> {
-        let failed = || "cannot read the rejects there are";
-        let location = &self.rejects.location;
-        let Some(table) = location.load().await? else { return Ok(HashSet::new()) };
-        let engine = Engine::new();
-        engine.register_provider("rejects", location.provider_of(&table).await?)?;
-        let query = format!("SELECT kind, object, line FROM rejects WHERE kind = '{}'", self.kind.name());
-        let mut batches = engine.stream("the rejects there are", &query).await?;
-        let columns = Arc::new(schema().project(&[0, 1, 2]).or_fail(failed)?);
-        let mut known = HashSet::new();
-        while let Some(batch) = batches.try_next().await.or_fail(failed)? {
-            for batch in as_schema(vec![batch], &columns)? {
-                known.extend(maker.places(&batch).filter(|place| asked.contains(place)));
-            }
+/// Which of these places the table holds.
+async fn known(location: &DeltaLocation, kind: Kind, maker: &PlaceMaker, asked: &HashSet<Place>) -> Result<HashSet<Place>> {
+    let failed = || "cannot read the rejects there are";
+    let Some(table) = location.load().await? else { return Ok(HashSet::new()) };
+    let engine = Engine::new();
+    engine.register_provider("rejects", location.provider_of(&table).await?)?;
+    let query = format!("SELECT kind, object, line FROM rejects WHERE kind = '{}'", kind.name());
+    let mut batches = engine.stream("the rejects there are", &query).await?;
+    let columns = Arc::new(schema().project(&[0, 1, 2]).or_fail(failed)?);
+    let mut known = HashSet::new();
+    while let Some(batch) = batches.try_next().await.or_fail(failed)? {
+        for batch in as_schema(vec![batch], &columns)? {
+            known.extend(maker.places(&batch).filter(|place| asked.contains(place)));
         }
-        Ok(known)
     }
+    Ok(known)
 }

@@ -101,11 +101,9 @@ pub async fn run(config: &Config, arguments: &BatchArguments, printer: &Printer)
         // Spark is told to stop where it runs.
         return work.await;
     }
-    tokio::select! {
-        done = work => done,
-        () = crate::signals::stop_requested() => Err(Error::failed("stopped before all was answered")
-            .hint("what is in the tables by now stays: the same command goes on from there")),
-    }
+    let stopped =
+        || Error::failed("stopped before all was answered").hint("what is in the tables by now stays: the same command goes on from there");
+    crate::signals::or_stopped(work, stopped).await
 }
 
 async fn carry_out(config: &Config, arguments: &BatchArguments, printer: &Printer) -> Result<BatchReport> {

@@ -81,9 +81,8 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     for (key, url) in [("lake.url", &config.lake.url), ("tables.url", &config.tables.url)] {
         require(is_location(url), &format!("`{key}` must be a folder or s3://BUCKET, not `{url}`"));
     }
-    let bucket = config.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'));
     require(
-        bucket.is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
+        config.lake_bucket_on_s3().is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
         "`lake.url` must be s3://BUCKET, without a folder: the sink's `topics.dir` names one",
     );
     if config.target == Target::Aws {
@@ -180,9 +179,8 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     let airflow = &config.airflow;
     require(!airflow.enabled || airflow.subnets.len() == 2, "`airflow.subnets` must name two private subnets with a way out (NAT)");
     let bucket = config.bucket();
-    let lake = config.lake.url.strip_prefix("s3://").map(|lake| lake.trim_end_matches('/'));
     require(
-        config.target != Target::Aws || lake.is_none_or(|lake| lake == bucket),
+        config.target != Target::Aws || config.lake_bucket_on_s3().is_none_or(|lake| lake == bucket),
         &format!("`s3.bucket.name` is `{bucket}`, but `lake.url` is `{}`: name the same bucket, or leave one of them out", config.lake.url),
     );
     require(

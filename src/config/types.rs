@@ -401,10 +401,15 @@ impl Config {
         self.airflow.enabled && self.schedule.enabled
     }
 
+    /// The bucket that `lake.url` names; `None`: the lake is a folder, or not named.
+    pub fn lake_bucket_on_s3(&self) -> Option<&str> {
+        self.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
+    }
+
     /// The connector's properties with `{id}` and `{region}` filled in. The sink writes into the
     /// bucket that `lake.url` names, unless one is named for the sink.
     pub fn connector_properties(&self) -> BTreeMap<String, String> {
-        let lake = self.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'));
+        let lake = self.lake_bucket_on_s3();
         let filled = |value: &String| match lake {
             Some(bucket) if value == DEFAULT_BUCKET => bucket.to_string(),
             _ => value.replace("{id}", &self.id).replace("{region}", &self.aws.region),

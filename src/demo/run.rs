@@ -54,10 +54,8 @@ pub async fn run(config: &Config, arguments: &DemoArguments, printer: &Printer) 
     (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
     let started = Instant::now();
     let stages = Stages { printer, stages: Vec::new(), at: Instant::now() };
-    tokio::select! {
-        report = whole(config, arguments, printer, stages, started) => report,
-        () = crate::signals::stop_requested() => Err(Error::failed("stopped before the end").hint("run it again: it goes on with what is there")),
-    }
+    let stopped = || Error::failed("stopped before the end").hint("run it again: it goes on with what is there");
+    crate::signals::or_stopped(whole(config, arguments, printer, stages, started), stopped).await
 }
 
 /// Collects the stages and tells each as it is done.

@@ -72,8 +72,7 @@ impl Report for StatusReport {
             ));
         }
         if let (Some(dollars), Some(prices)) = (self.dollars_so_far, &self.prices) {
-            // A sum of nothing is -0.
-            text.push_str(&format!("\nabout ${:.2} so far ({prices})", dollars + 0.0));
+            text.push_str(&format!("\nabout ${dollars:.2} so far ({prices})"));
         }
         text
     }

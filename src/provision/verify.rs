@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gateway::GatewayClient;
-use crate::signals::stop_requested;
+use crate::signals::or_stopped;
 
 /// Longest time one answer may take: API Gateway itself gives up after 29 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,10 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// It does not answer, or refuses: a new key or stage may take some seconds. Ctrl-C.
 pub async fn verify_api(config: &Config) -> Result<String> {
-    tokio::select! {
-        asked = ask(config) => asked,
-        () = stop_requested() => Err(Error::failed("stopped before the API had answered").hint("`pinpipe api status` asks it again")),
-    }
+    let stopped = || Error::failed("stopped before the API had answered").hint("`pinpipe api status` asks it again");
+    or_stopped(ask(config), stopped).await
 }
 
 async fn ask(config: &Config) -> Result<String> {

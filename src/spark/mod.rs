@@ -7,7 +7,7 @@ mod job;
 mod results;
 mod submit;
 
-pub use airflow::{CONNECTION, Connection, ScheduleArguments, dag_key, rendered_dag, schedule, unschedule};
+pub use airflow::{CONNECTION, Connection, DAG_BEGINS, ScheduleArguments, dag_key, rendered_dag, schedule, unschedule};
 pub use databricks::{Databricks, job_differences, remove_job, scheduled_folder, upload_job};
 pub use job::Parameters;
 

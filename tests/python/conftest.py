@@ -117,3 +117,26 @@ def real_data():
     if not SHARED_DATA.is_dir():
         pytest.skip("LEFT OUT: the real records do not lie beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def module(request, tmp_path_factory):
+    """A pipeline on AWS's double for the tests of a file, which says its configuration in `SECTIONS`."""
+    from provisioned import shared
+
+    with shared(tmp_path_factory, **request.module.SECTIONS) as made:
+        yield made
+
+
+@pytest.fixture
+def cloud(module):
+    """That pipeline as it should be."""
+    yield module.whole()
+    assert not module.double.problems, module.double.problems
+
+
+@pytest.fixture
+def empty(module):
+    """That pipeline, of which nothing is made yet."""
+    yield module.empty()
+    assert not module.double.problems, module.double.problems

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from provisioned import planned_and_done, shared
+from provisioned import planned_and_done
 
 ROUTES = "lets others in than it should"
 STREAMS = ("stream-pin", "stream-geo", "stream-user")
@@ -41,22 +41,7 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    with shared(tmp_path_factory, kinesis={"shards": 1}) as made:
-        yield made
-
-
-@pytest.fixture
-def cloud(module):
-    yield module.whole()
-    assert not module.double.problems, module.double.problems
-
-
-@pytest.fixture
-def empty(module):
-    yield module.empty()
-    assert not module.double.problems, module.double.problems
+SECTIONS = {"kinesis": {"shards": 1}}
 
 
 @pytest.mark.parametrize("name", CHANGES)

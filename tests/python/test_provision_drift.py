@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-from provisioned import shared
 
 TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}]}
 ALL = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -18,16 +17,7 @@ TAGGED = [
 TOPICS = {"topic-pin", "topic-geo", "topic-user"}
 
 
-@pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    with shared(tmp_path_factory, aws__tags={"team": "data"}) as made:
-        yield made
-
-
-@pytest.fixture
-def cloud(module):
-    yield module.whole()
-    assert not module.double.problems, module.double.problems
+SECTIONS = {"aws__tags": {"team": "data"}}
 
 
 def mended(module, cloud, expected, may=()):

@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from provisioned import planned, planned_and_done, shared
+from provisioned import planned, planned_and_done
 from test_provision_replaced import EVERY_NAME, NAMED, TOPICS
 
 ELSEWHERE = ("recreate", "it is in another VPC, vpc-")
@@ -16,16 +16,13 @@ MOVED = {
 MAY = ("address", "api", "usage-plan")
 
 
-@pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    with shared(tmp_path_factory, kinesis={"shards": 1}) as made:
-        yield made
+SECTIONS = {"kinesis": {"shards": 1}}
 
 
 @pytest.fixture
-def cloud(module):
-    yield module.empty()
-    assert not module.double.problems, module.double.problems
+def cloud(empty):
+    """Each begins in an empty account."""
+    return empty
 
 
 def another_vpc(cloud):

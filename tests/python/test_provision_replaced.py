@@ -10,29 +10,14 @@ import threading
 import zipfile
 
 import pytest
-from provisioned import planned, planned_and_done, shared
+from provisioned import planned, planned_and_done
 
 BUCKET, OBJECT = "user-me-bucket", "kafka-connect-s3/sink.zip"
 TOPICS = dict.fromkeys(("topic-pin", "topic-geo", "topic-user"), ("recreate", "`cluster` is made anew"))
 NAMED = "it was made under another name, "
 
 
-@pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    with shared(tmp_path_factory, kinesis={"shards": 1}) as made:
-        yield made
-
-
-@pytest.fixture
-def cloud(module):
-    yield module.whole()
-    assert not module.double.problems, module.double.problems
-
-
-@pytest.fixture
-def empty(module):
-    yield module.empty()
-    assert not module.double.problems, module.double.problems
+SECTIONS = {"kinesis": {"shards": 1}}
 
 
 # The connector's zip.

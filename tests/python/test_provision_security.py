@@ -4,21 +4,11 @@ import base64
 import stat
 
 import pytest
-from provisioned import shared
 
 FILE = "me-key.pem"
 
 
-@pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    with shared(tmp_path_factory, aws={"attempts": 2}) as made:
-        yield made
-
-
-@pytest.fixture
-def empty(module):
-    yield module.empty()
-    assert not module.double.problems, module.double.problems
+SECTIONS = {"aws": {"attempts": 2}}
 
 
 def parameter(cloud, name):

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Address as ElasticIp, DomainType, ResourceType};
 
-use super::network::filter;
+use super::network::tag_filters;
 use super::security_group::{pairs, put_tags, tag_specification};
 use super::{Reading, Resource, client};
 use crate::aws::{Call, Unmade, code, failed};
@@ -23,8 +23,7 @@ impl Address {
     const WHAT: &'static str = "the Elastic IP";
 
     async fn find_all(&self) -> Result<Vec<ElasticIp>> {
-        let request = self.account.ec2.describe_addresses().filters(filter("tag:pinpipe:id", &self.account.config.id));
-        let request = request.filters(filter("tag:pinpipe:resource", KEY));
+        let request = self.account.ec2.describe_addresses().set_filters(Some(tag_filters(&self.account, KEY)));
         let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeAddresses", Self::WHAT), &error))?;
         let mut all = found.addresses().to_vec();
         // One that lost its tags is still known by its id, and would be paid for twice.

@@ -11,11 +11,9 @@ use super::{Reading, Resource, databricks_job};
 use crate::aws::{Call, code, failed};
 use crate::error::{OrFail, Result};
 use crate::provision::account::Account;
-use crate::spark::{Databricks, dag_key, rendered_dag, scheduled_folder};
+use crate::spark::{DAG_BEGINS, Databricks, dag_key, rendered_dag, scheduled_folder};
 
 pub const KEY: &str = "airflow-dag";
-/// How every DAG begins that pinpipe wrote.
-const DAG_BEGINS: &[u8] = b"\"\"\"Runs pinpipe's batch on Databricks.";
 
 pub struct Dag {
     pub account: Rc<Account>,
@@ -73,7 +71,7 @@ impl Resource for Dag {
             Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
         };
         let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
-        if !self.is_wanted() && self.account.is_forgotten(KEY).await && !text.starts_with(DAG_BEGINS) {
+        if !self.is_wanted() && self.account.is_forgotten(KEY).await && !text.starts_with(DAG_BEGINS.as_bytes()) {
             // Somebody else's of that name: an object has no tags to tell.
             return Ok(Reading::missing());
         }

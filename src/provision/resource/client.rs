@@ -10,7 +10,7 @@ use aws_sdk_ec2::types::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::network::{self, filter};
+use super::network::{self, filter, tag_filters};
 use super::role::Holder;
 use super::security_group::{Member, ec2_tags, pairs, put_tags, tag_specification};
 use super::{Reading, Resource, cluster, instance_profile, key_pair, proxy_secret};
@@ -42,9 +42,7 @@ impl Client {
     }
 
     async fn find(&self) -> Result<Option<Instance>> {
-        let config = &self.account.config;
-        let request = self.account.ec2.describe_instances();
-        let request = request.filters(filter("tag:pinpipe:id", &config.id)).filters(filter("tag:pinpipe:resource", KEY));
+        let request = self.account.ec2.describe_instances().set_filters(Some(tag_filters(&self.account, KEY)));
         let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?;
         let instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
         let tagged = instances.filter(|instance| is_alive(instance)).min_by_key(|instance| instance.instance_id().map(String::from));

@@ -9,7 +9,7 @@ use aws_sdk_ec2::types::Filter;
 use super::{Reading, Resource};
 use crate::aws::{Call, failed};
 use crate::error::{Error, Result};
-use crate::provision::account::Account;
+use crate::provision::account::{Account, TAG_ID, TAG_RESOURCE};
 
 pub const KEY: &str = "network";
 /// How many zones MSK spreads a cluster over.
@@ -22,6 +22,11 @@ pub struct Network {
 /// A filter of one value, for describing calls of EC2.
 pub fn filter(name: &str, value: impl Into<String>) -> Filter {
     Filter::builder().name(name).values(value).build()
+}
+
+/// Filters for what carries the tags of a resource.
+pub fn tag_filters(account: &Account, key: &str) -> Vec<Filter> {
+    vec![filter(&format!("tag:{TAG_ID}"), &account.config.id), filter(&format!("tag:{TAG_RESOURCE}"), key)]
 }
 
 impl Network {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, ResourceType, RouteTable, VpcEndpoint, VpcEndpointType};
 
-use super::network::{self, filter};
+use super::network::{self, filter, tag_filters};
 use super::security_group::{pairs, put_tags, tag_specification};
 use super::{Reading, Resource};
 use crate::aws::{Call, Unmade, failed};
@@ -33,9 +33,8 @@ impl S3Endpoint {
 
     /// Ours in other VPCs: the configuration may have named another one since.
     async fn elsewhere(&self) -> Result<Vec<VpcEndpoint>> {
-        let tags = vec![filter("tag:pinpipe:id", &self.account.config.id), filter("tag:pinpipe:resource", KEY)];
         let vpc = self.account.state.value(network::KEY, "vpc").await;
-        Ok(self.described(tags).await?.into_iter().filter(|endpoint| endpoint.vpc_id != vpc).collect())
+        Ok(self.described(tag_filters(&self.account, KEY)).await?.into_iter().filter(|endpoint| endpoint.vpc_id != vpc).collect())
     }
 
     async fn described(&self, filters: Vec<Filter>) -> Result<Vec<VpcEndpoint>> {
@@ -114,12 +113,11 @@ impl Resource for S3Endpoint {
         let Some(endpoint) = found else { return Ok(Reading::missing()) };
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
-        let is_ours = self.account.is_ours(pairs(endpoint.tags()));
-        if !is_ours && missing.is_empty() {
+        if !is_here && missing.is_empty() {
             return Ok(Reading::found(format!("{id}, which was there already")));
         }
         let mut differences: Vec<String> = missing.iter().map(|table| format!("route table `{table}` does not use it")).collect();
-        if !is_ours {
+        if !is_here {
             // Somebody else's endpoint that does not serve our subnets: S3 allows only one a table, so it is extended.
             return Ok(Reading { is_ours: false, ..Reading::compared(differences, id) });
         }

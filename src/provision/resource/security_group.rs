@@ -7,10 +7,10 @@ use aws_sdk_ec2::types::{
     Filter, IpPermission, IpRange, ResourceType, SecurityGroup, SecurityGroupRule, Tag, TagSpecification, UserIdGroupPair,
 };
 
-use super::network::{self, filter};
+use super::network::{self, filter, tag_filters};
 use super::{Reading, Resource};
 use crate::aws::{Call, code, failed};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::provision::account::Account;
 use crate::provision::ip_ranges;
 
@@ -137,14 +137,13 @@ impl Group {
     /// The group of that name in the VPC, whosever it is.
     async fn find(&self) -> Result<Option<SecurityGroup>> {
         let Some(vpc) = self.account.state.value(network::KEY, "vpc").await else { return Ok(None) };
-        Ok(self.described([filter("vpc-id", vpc), filter("group-name", self.name())]).await?.into_iter().next())
+        Ok(self.described(vec![filter("vpc-id", vpc), filter("group-name", self.name())]).await?.into_iter().next())
     }
 
     /// Ours in other VPCs: the configuration may have named another one since.
     async fn elsewhere(&self) -> Result<Vec<SecurityGroup>> {
-        let tags = [filter("tag:pinpipe:id", &self.account.config.id), filter("tag:pinpipe:resource", self.key())];
         let vpc = self.account.state.value(network::KEY, "vpc").await;
-        Ok(self.described(tags).await?.into_iter().filter(|group| group.vpc_id != vpc).collect())
+        Ok(self.described(tag_filters(&self.account, self.member.key())).await?.into_iter().filter(|group| group.vpc_id != vpc).collect())
     }
 
     /// Those of them that nobody is in, as far as is known.
@@ -158,40 +157,37 @@ impl Group {
     async fn remove_strays(&self) -> Result<()> {
         for group in self.strays().await? {
             let id = group.group_id().unwrap_or_default();
-            match self.account.ec2.delete_security_group().group_id(id).send().await {
-                Err(error) if code(&error) == "DependencyViolation" => {
-                    tracing::warn!("the security group `{id}` in another VPC is in use: it stays until `pinpipe destroy`");
-                    let kept = self.account.state.value(self.member.key(), KEPT).await.unwrap_or_default();
-                    self.account.state.note(&self.key(), &self.name(), &[(KEPT, &format!("{kept},{id}"))]).await?;
-                }
-                Err(error) if code(&error) != "InvalidGroup.NotFound" => {
-                    return Err(failed(Call("ec2:DeleteSecurityGroup", &format!("`{id}`")), &error));
-                }
-                _ => {}
+            if !self.is_removed(id).await? {
+                tracing::warn!("the security group `{id}` in another VPC is in use: it stays until `pinpipe destroy`");
+                let kept = self.account.state.value(self.member.key(), KEPT).await.unwrap_or_default();
+                self.account.state.note(&self.key(), &self.name(), &[(KEPT, &format!("{kept},{id}"))]).await?;
             }
         }
         Ok(())
     }
 
-    async fn described(&self, filters: [Filter; 2]) -> Result<Vec<SecurityGroup>> {
-        let request = self.account.ec2.describe_security_groups().set_filters(Some(filters.to_vec()));
+    /// Removes a group; `false`: something is in it.
+    async fn is_removed(&self, id: &str) -> Result<bool> {
+        match self.account.ec2.delete_security_group().group_id(id).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(true),
+            Err(error) if code(&error) == "DependencyViolation" => Ok(false),
+            Err(error) => Err(failed(Call("ec2:DeleteSecurityGroup", &self.what()), &error)),
+        }
+    }
+
+    async fn described(&self, filters: Vec<Filter>) -> Result<Vec<SecurityGroup>> {
+        let request = self.account.ec2.describe_security_groups().set_filters(Some(filters));
         let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSecurityGroups", &self.what()), &error))?;
         Ok(found.security_groups.unwrap_or_default())
     }
 
     /// Removes a group as soon as nothing is in it any more.
     async fn remove(&self, group: &SecurityGroup) -> Result<()> {
-        let what = self.what();
+        let id = group.group_id().unwrap_or_default();
         // Network interfaces of what used it go some time after their owners.
-        let check = || async {
-            match self.account.ec2.delete_security_group().group_id(group.group_id().unwrap_or_default()).send().await {
-                Ok(_) => Ok(None),
-                Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(None),
-                Err(error) if code(&error) == "DependencyViolation" => Ok(Some("in use".to_string())),
-                Err(error) => Err::<Option<String>, Error>(failed(Call("ec2:DeleteSecurityGroup", &what), &error)),
-            }
-        };
-        self.account.until_done(&what, check).await
+        let check = || async { Ok((!self.is_removed(id).await?).then(|| "in use".to_string())) };
+        self.account.until_done(&self.what(), check).await
     }
 
     async fn wanted_rules(&self) -> Result<Vec<Rule>> {
@@ -293,7 +289,7 @@ impl Resource for Group {
         if is_here || self.is_wanted() {
             self.account.state.note(&self.key(), &self.name(), &[("id", id)]).await?;
         }
-        if !self.account.is_ours(tags.iter().copied()) {
+        if !is_here {
             return Ok(Reading::foreign());
         }
         let mut differences = self.account.tag_differences(&self.key(), tags);

@@ -14,6 +14,8 @@ const RUN: &str = "{{ run_id | replace(':', '-') | replace('+', '-') }}";
 const ATTEMPT: &str = "{{ macros.uuid.uuid5(macros.uuid.NAMESPACE_URL, dag.dag_id ~ run_id ~ dag_run.start_date ~ ti.try_number) }}";
 
 const TEMPLATE: &str = include_str!("dag.py");
+/// How every DAG begins that pinpipe wrote, of whatever version.
+pub const DAG_BEGINS: &str = "\"\"\"Runs pinpipe's batch on Databricks.";
 
 /// The DAG's name in Airflow: `<id>_dag`.
 pub fn dag_id(config: &Config) -> String {
@@ -111,6 +113,11 @@ fn literal(value: &Value, depth: usize) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_dag_is_known_by_its_beginning() {
+        assert!(TEMPLATE.starts_with(DAG_BEGINS));
+    }
 
     #[test]
     fn values_are_written_as_python_writes_them() {

@@ -6,5 +6,5 @@ mod rest;
 mod schedule;
 
 pub use connection::{CONNECTION, Connection};
-pub use dag::{dag_key, rendered_dag};
+pub use dag::{DAG_BEGINS, dag_key, rendered_dag};
 pub use schedule::{ScheduleArguments, schedule, unschedule};

@@ -1,6 +1,5 @@
 //! `pinpipe batch schedule` and `unschedule`.
 
-use std::future::Future;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -18,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::lake::{Lake, Layout, count_objects};
 use crate::output::{Printer, Progress, Report, Table};
 use crate::provision::{self, DestroyArguments, ProvisionArguments, Selection};
+use crate::signals::or_stopped;
 use crate::spark::databricks::{Databricks, failure_since, scheduled_folder};
 use crate::spark::job::answers_url;
 use crate::spark::results::fetch;
@@ -133,7 +133,7 @@ pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &
     let made = provision::provision(config, &provisioning, printer).await?;
     printer.note(format!("{} of {} resources changed", made.changes(), RESOURCES.len()));
     let progress = printer.activity("Airflow");
-    let outcome = or_stopped(async {
+    let work = async {
         let connection = Connection::new(config, client);
         match connection.find().await? {
             // Whether the token is another cannot be seen.
@@ -148,8 +148,8 @@ pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &
             Some(report) => Ok(Outcome::Ran(report)),
             None => shown(config, &api, &dag).await.map(Outcome::Shown),
         }
-    });
-    let outcome = outcome.await;
+    };
+    let outcome = or_stopped(work, stopped).await;
     progress.finish();
     match outcome? {
         Outcome::Ran(report) => printer.report(&report),
@@ -164,13 +164,8 @@ enum Outcome {
     Shown(Scheduled),
 }
 
-/// Does something with Airflow, but not longer than Ctrl-C.
-async fn or_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        () = crate::signals::stop_requested() => Err(Error::failed("stopped while waiting for Airflow")
-            .hint("what was begun goes on there: `pinpipe batch schedule` shows its runs")),
-    }
+fn stopped() -> Error {
+    Error::failed("stopped while waiting for Airflow").hint("what was begun goes on there: `pinpipe batch schedule` shows its runs")
 }
 
 /// Waits until Airflow knows the DAG, turns it on, and runs it where that was asked for.
@@ -333,13 +328,13 @@ pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     let removed = provision::destroy(config, &DestroyArguments { yes: true, data: false, selection }, printer).await?;
     if was_known {
         // Its history goes too; where a run is still going, Airflow forgets the DAG by itself later.
-        or_stopped(async {
+        let forget = async {
             match api.delete(&path).await {
                 Err(refusal) if !matches!(refusal.status, 404 | 409) => Err(refusal.into()),
                 _ => Ok(()),
             }
-        })
-        .await?;
+        };
+        or_stopped(forget, stopped).await?;
     }
     printer.report(&Unscheduled { dag, removed: was_known || removed.removed_any() });
     Ok(())
