@@ -12,9 +12,10 @@ use axum::routing::{get, post, put};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::Error;
-use crate::gateway::Routes;
-use crate::sink::{ConnectorStatus, Connectors};
+use crate::base::error::Error;
+use crate::clients::control::ConnectorStatus;
+use crate::stages::gateway::routes::Routes;
+use crate::stages::sink::connectors::Connectors;
 
 /// What requests work on.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// Finishes a change even where the client does not wait for its answer.
-async fn to_the_end<T: Send + 'static>(change: impl Future<Output = crate::error::Result<T>> + Send + 'static) -> Result<T, Fault> {
+async fn to_the_end<T: Send + 'static>(change: impl Future<Output = crate::base::error::Result<T>> + Send + 'static) -> Result<T, Fault> {
     let done = tokio::spawn(change).await;
     Ok(done.map_err(|error| Fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??)
 }

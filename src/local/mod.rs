@@ -1,36 +1,37 @@
 //! The local stack: broker, Kinesis endpoint, gateway and sink in one process, each
 //! speaking the protocol of the service it stands for.
 
-mod broker;
-mod control;
-mod kinesis;
+pub mod broker;
+pub mod control;
+pub mod kinesis;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Addresses, Config, Runtime};
-use crate::error::{Error, OrFail, Result, on_path};
-use crate::files::FileLock;
-use crate::gateway::{Gateway, Routes};
-use crate::output::{Printer, Report, Table};
-use crate::sink::Connectors;
+use crate::base::config::runtime::{Addresses, Runtime};
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::fs::FileLock;
+use crate::base::output::table::Table;
+use crate::base::output::{Printer, Report};
+use crate::stages::gateway::Gateway;
+use crate::stages::gateway::routes::Routes;
+use crate::stages::sink::connectors::Connectors;
 
 /// How long requests under way may take when the stack stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What `local` is told.
-#[derive(Debug, Args)]
-pub struct LocalArguments {
+/// Settings of the local stack beside its configuration.
+#[derive(Debug, Clone, Default)]
+pub struct LocalOptions {
     /// Take any free ports instead of the configured ones
-    #[arg(long)]
     pub any_port: bool,
 }
 
@@ -99,8 +100,8 @@ impl LocalStack {
         let broker = broker::Broker::open(&data_dir.join("kafka"), advertised)?;
         servers.spawn(until(stop.clone(), broker.serve(kafka)));
         let retention = Duration::from_secs(u64::from(config.kinesis.retention_hours) * 3600);
-        let store = kinesis::Store::open(&data_dir.join("kinesis.db"), retention, &config.aws.region).await?;
-        servers.spawn(serve(kinesis_listener, kinesis::router(store), stop.clone()));
+        let store = kinesis::store::Store::open(&data_dir.join("kinesis.db"), retention, &config.aws.region).await?;
+        servers.spawn(serve(kinesis_listener, kinesis::server::router(store), stop.clone()));
 
         let own = config.clone().with_addresses(&addresses);
         let routes = Arc::new(Routes::open(data_dir)?);
@@ -173,8 +174,8 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
 }
 
 /// `pinpipe local`: runs until Ctrl-C.
-pub async fn run(mut config: Config, arguments: &LocalArguments, printer: &Printer) -> Result<()> {
-    if arguments.any_port {
+pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
+    if options.any_port {
         let ports = &mut config.local;
         (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
     }
@@ -183,7 +184,7 @@ pub async fn run(mut config: Config, arguments: &LocalArguments, printer: &Print
         printer.warn("the servers listen beyond this machine, and ask nobody for a password");
     }
     printer.report(&LocalReport { pid: std::process::id(), data_dir: config.data_dir.clone(), addresses: stack.addresses.clone() });
-    crate::signals::stop_requested().await;
+    crate::base::shutdown::stop_requested().await;
     printer.note("stopping");
     stack.stop().await;
     Ok(())

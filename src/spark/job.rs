@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 
-use crate::config::{Config, Median, lake_bucket};
-use crate::error::{Error, Result};
-use crate::lake::Layout;
-use crate::record::{ColumnType, Kind};
-use crate::sql::{self, Question};
+use crate::base::config::endpoints::lake_bucket;
+use crate::base::config::schema::{Config, Median};
+use crate::base::error::{Error, Result};
+use crate::base::model::{ColumnType, Kind};
+use crate::data::lake::objects::Layout;
+use crate::data::sql;
+use crate::data::sql::Question;
 
 /// The job itself.
 pub const JOB: &str = include_str!("job.py");

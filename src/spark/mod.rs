@@ -1,21 +1,17 @@
 //! `pinpipe batch --engine spark`: the same definitions, run by Spark on this machine or on
 //! Databricks, now or when Airflow says so.
 
-mod airflow;
-mod databricks;
-mod job;
-mod results;
-mod submit;
+pub mod databricks;
+pub mod job;
+pub mod results;
+pub mod schedule;
+pub mod submit;
 
-pub use airflow::{CONNECTION, Connection, DAG_BEGINS, ScheduleArguments, dag_key, rendered_dag, schedule, unschedule};
-pub use databricks::{Databricks, job_differences, remove_job, scheduled_folder, upload_job};
-pub use job::Parameters;
-
-use crate::batch::BatchReport;
-use crate::config::{Config, Median, SparkPlace};
-use crate::error::Result;
-use crate::output::Printer;
-use crate::sql::Question;
+use crate::base::config::schema::{Config, Median, SparkPlace};
+use crate::base::error::Result;
+use crate::base::output::Printer;
+use crate::data::sql::Question;
+use crate::stages::batch::report::BatchReport;
 
 /// What Spark is to run, wherever it does.
 #[derive(Clone, Copy)]
@@ -36,6 +32,6 @@ pub struct SparkBatch<'a> {
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     match batch.config.spark.place {
         SparkPlace::SparkSubmit => submit::run(batch).await,
-        SparkPlace::Databricks => databricks::run(batch).await,
+        SparkPlace::Databricks => databricks::run::run(batch).await,
     }
 }

@@ -6,12 +6,13 @@ use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
-use crate::batch::{Answer, BatchReport, KindCounts};
-use crate::config::Config;
-use crate::error::{Error, OrFail, Result};
-use crate::lake::Lake;
-use crate::record::Kind;
-use crate::sql::Question;
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, OrFail, Result};
+use crate::base::model::Kind;
+use crate::data::sql::Question;
+use crate::data::storage::Lake;
+use crate::stages::batch::answer::Answer;
+use crate::stages::batch::report::{BatchReport, KindCounts};
 
 /// Reads what the job wrote to `out`, as the embedded engine would report it.
 ///

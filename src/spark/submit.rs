@@ -4,14 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::SparkBatch;
-use super::job::{JOB, Parameters};
-use super::results::fetch;
-use crate::batch::{BatchReport, cores};
-use crate::config::Config;
-use crate::error::{Error, OrFail, Result, on_path};
-use crate::files::write_whole;
-use crate::output::Printer;
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::fs::write_whole;
+use crate::base::output::Printer;
+use crate::data::engine::session::cores;
+use crate::spark::SparkBatch;
+use crate::spark::job::{JOB, Parameters};
+use crate::spark::results::fetch;
+use crate::stages::batch::report::BatchReport;
 
 /// Lines of Spark's log that an error repeats.
 const SHOWN_LINES: usize = 5;
@@ -41,7 +42,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let parameters = Parameters::new(config, &lake, topics_dir, questions, median, out.to_string_lossy().into_owned());
     let (job, told) = (folder.join("job.py"), folder.join("parameters.json"));
     write_whole(&job, JOB).map_err(|error| on_path("write", &job, error))?;
-    crate::files::keep_json(&told, &parameters)?;
+    crate::base::fs::keep_json(&told, &parameters)?;
     submit(config, &job, &told, printer).await?;
 
     fetch(config, &out.to_string_lossy(), lake_url, questions).await
@@ -83,7 +84,7 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
     });
     let said = tokio::select! {
         said = reading => said.or_fail(|| "reading Spark's log was interrupted")?,
-        () = crate::signals::stop_requested() => {
+        () = crate::base::shutdown::stop_requested() => {
             stop(&mut child);
             return Err(Error::failed("stopped; no answer was written").hint("run it again"));
         }

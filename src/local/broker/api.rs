@@ -4,8 +4,8 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestKind, ResponseKind};
 
-use super::server::Caller;
-use super::{Broker, data_api, group_api, topic_api};
+use crate::local::broker::caller::Caller;
+use crate::local::broker::{Broker, data_api, group_api, topic_api};
 
 /// Least and greatest version. Fetch and Metadata end before topics go by id only,
 /// ListOffsets before it is asked for the record with the greatest time.

@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 };
 use tokio::time::Instant;
 
-use super::Broker;
+use crate::local::broker::Broker;
 
 /// Most records one fetch hands out, whatever the client asks for, in bytes.
 const FETCH_BYTES: usize = 16 * 1024 * 1024;

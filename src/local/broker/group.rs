@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::oneshot;
 
-use super::server::Caller;
+use crate::local::broker::caller::Caller;
 
 /// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

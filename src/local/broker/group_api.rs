@@ -20,9 +20,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::offsets::{Committed, Partition};
-use super::topic_api::{host, port};
-use super::{Broker, NODE_ID};
+use crate::local::broker::offsets::{Committed, Partition};
+use crate::local::broker::topic_api::{host, port};
+use crate::local::broker::{Broker, NODE_ID};
 
 /// This node coordinates every group.
 pub fn find_coordinator(broker: &Broker, request: FindCoordinatorRequest, version: i16) -> FindCoordinatorResponse {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kafka_protocol::error::ResponseError;
 
-use super::batch::{BatchHeader, HEADER_BYTES, MOST_BYTES, is_intact, split};
+use crate::local::broker::record_batch::{BatchHeader, HEADER_BYTES, MOST_BYTES, is_intact, split};
 
 /// A segment is closed at this size.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;

@@ -9,16 +9,17 @@
 //! concurrent producers with errors they must not retry, so the broker is our own;
 //! the protocol's messages come from `kafka-protocol`.
 
-mod api;
-mod batch;
-mod data_api;
-mod group;
-mod group_api;
-mod log;
-mod offsets;
-mod server;
-mod topic_api;
-mod topics;
+pub mod api;
+pub mod caller;
+pub mod data_api;
+pub mod group;
+pub mod group_api;
+pub mod log;
+pub mod offsets;
+pub mod record_batch;
+pub mod server;
+pub mod topic_api;
+pub mod topics;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::error::{Result, on_path};
+use crate::base::error::{Result, on_path};
 
 /// Id of the only node.
 const NODE_ID: i32 = 1;

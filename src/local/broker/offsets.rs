@@ -9,8 +9,8 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, on_path};
-use crate::files::write_whole;
+use crate::base::error::{Result, on_path};
+use crate::base::fs::write_whole;
 
 /// The file is rewritten short when it has grown beyond this.
 const LONGEST_BYTES: u64 = 4 * 1024 * 1024;

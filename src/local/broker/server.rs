@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::{Broker, api};
+use crate::local::broker::caller::Caller;
+use crate::local::broker::{Broker, api};
 
 /// Largest request. What is longer is no Kafka request (an HTTP one reads as 1.2 GB).
 const FRAME_BYTES: usize = 64 * 1024 * 1024;
@@ -38,12 +39,6 @@ pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }
-}
-
-/// A request as the APIs see it.
-pub struct Caller {
-    pub client_id: String,
-    pub host: String,
 }
 
 async fn converse(broker: &Broker, mut stream: TcpStream, host: String) -> Outcome {

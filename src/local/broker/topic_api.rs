@@ -12,8 +12,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::topics::Topic;
-use super::{Broker, NODE_ID};
+use crate::local::broker::topics::Topic;
+use crate::local::broker::{Broker, NODE_ID};
 
 /// Partitions of a topic whose maker names none.
 const DEFAULT_PARTITIONS: i32 = 3;

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use kafka_protocol::error::ResponseError;
 use serde::{Deserialize, Serialize};
 
-use super::log::Log;
-use crate::error::{Result, on_path};
-use crate::files::{kept_json, write_whole};
+use crate::base::error::{Result, on_path};
+use crate::base::fs::{kept_json, write_whole};
+use crate::local::broker::log::Log;
 
 /// Records are kept for seven days, as Kafka does unless told otherwise, in milliseconds.
 const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
@@ -87,7 +87,7 @@ impl Topics {
     /// # Errors
     /// As CreateTopics gives them.
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<Topic>, ResponseError> {
-        if !crate::kafka::is_topic_name(name) {
+        if !crate::clients::kafka::is_topic_name(name) {
             return Err(ResponseError::InvalidTopicException);
         }
         if !(1..=10_000).contains(&partitions) {

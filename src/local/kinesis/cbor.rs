@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use ciborium::Value as Cbor;
 use serde_json::{Map, Number, Value};
 
-use super::fault::Fault;
+use crate::local::kinesis::error::Fault;
 
 /// CBOR's tag for seconds since 1970.
 const EPOCH_TAG: u64 = 1;

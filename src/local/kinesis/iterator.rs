@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::fault::Fault;
+use crate::local::kinesis::error::Fault;
 
 /// How long the service honours an iterator, in milliseconds.
 const VALID_FOR_MS: i64 = 5 * 60 * 1000;

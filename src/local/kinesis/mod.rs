@@ -4,14 +4,12 @@
 //! authenticated and streams are not throttled; whatever is acknowledged has been
 //! committed to the file first.
 
-mod actions;
-mod cbor;
-mod fault;
-mod iterator;
-mod reads;
-mod server;
-mod shard;
-mod store;
-
-pub use server::router;
-pub use store::Store;
+pub mod actions;
+pub mod cbor;
+pub mod error;
+pub mod iterator;
+pub mod parameters;
+pub mod reads;
+pub mod server;
+pub mod shard;
+pub mod store;

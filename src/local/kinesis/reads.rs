@@ -4,11 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::actions::{integer, optional_text, required_text, stream_of};
-use super::fault::Fault;
-use super::iterator::ShardIterator;
-use super::shard;
-use super::store::{Store, Stream, now_ms};
+use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::iterator::ShardIterator;
+use crate::local::kinesis::parameters::{integer, optional_text, required_text, stream_of};
+use crate::local::kinesis::shard;
+use crate::local::kinesis::store::{Store, Stream, now_ms};
 
 /// Most data one GetRecords hands out, in bytes.
 const READ_BYTES: usize = 10 * 1024 * 1024;

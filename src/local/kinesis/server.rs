@@ -7,10 +7,10 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::routing::post;
 use serde_json::{Value, json};
 
-use super::actions;
-use super::cbor;
-use super::fault::Fault;
-use super::store::Store;
+use crate::local::kinesis::actions;
+use crate::local::kinesis::cbor;
+use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::store::Store;
 
 /// Largest request body: a full PutRecords in base64, with room for its frame.
 const BODY_BYTES: usize = 16 * 1024 * 1024;

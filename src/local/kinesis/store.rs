@@ -10,8 +10,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Connection, QueryBuilder, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::Fault;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::local::kinesis::error::Fault;
 
 /// Requests that wait for the writer; more wait at their connections.
 const QUEUE_LENGTH: usize = 256;
@@ -52,14 +52,14 @@ struct Append {
 #[derive(Clone)]
 pub struct Store {
     streams: Arc<RwLock<BTreeMap<String, Stream>>>,
-    pub(super) pool: SqlitePool,
+    pub pool: SqlitePool,
     writer: mpsc::Sender<Append>,
-    pub(super) retention: Duration,
-    pub(super) region: String,
+    pub retention: Duration,
+    pub region: String,
 }
 
 /// Milliseconds since 1970.
-pub(super) fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 
-use super::Clients;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::provision::local::Clients;
 use crate::provision::resource::{Reading, Resource, changed_keys};
-use crate::sink::SinkProperties;
+use crate::stages::sink::properties::SinkProperties;
 
 pub struct Connector {
     pub clients: Rc<Clients>,

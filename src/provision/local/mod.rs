@@ -1,18 +1,18 @@
 //! Resources of the local stack.
 
-mod connector;
-mod routes;
-mod stream;
-mod topic;
+pub mod connector;
+pub mod routes;
+pub mod stream;
+pub mod topic;
 
 use std::rc::Rc;
 
-use super::resource::Resource;
-use crate::config::Config;
-use crate::control::ControlClient;
-use crate::error::Result;
-use crate::kafka::Admin;
-use crate::record::Kind;
+use crate::base::config::schema::Config;
+use crate::base::error::Result;
+use crate::base::model::Kind;
+use crate::clients::control::ControlClient;
+use crate::clients::kafka::admin::Admin;
+use crate::provision::resource::Resource;
 
 /// The clients that they are read and changed with.
 pub struct Clients {
@@ -28,8 +28,12 @@ pub struct Clients {
 /// No local stack is running.
 pub async fn resources(config: &Config) -> Result<Vec<Box<dyn Resource>>> {
     let control = ControlClient::new(config)?;
-    let clients =
-        Rc::new(Clients { config: config.clone(), kafka: Admin::new(config)?, kinesis: crate::aws::kinesis(config).await?, control });
+    let clients = Rc::new(Clients {
+        config: config.clone(),
+        kafka: Admin::new(config)?,
+        kinesis: crate::clients::aws::kinesis(config).await?,
+        control,
+    });
     let mut resources: Vec<Box<dyn Resource>> = Vec::new();
     for kind in Kind::ALL {
         resources.push(Box::new(topic::Topic { kind, clients: clients.clone() }));

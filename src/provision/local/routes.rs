@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 
-use super::Clients;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::provision::local::Clients;
 use crate::provision::resource::{Reading, Resource};
 
 pub struct Routes {

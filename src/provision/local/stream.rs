@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::types::StreamStatus;
 use backon::{ConstantBuilder, Retryable};
 
-use super::Clients;
-use crate::aws::failure;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::model::Kind;
+use crate::clients::aws::call::failure;
+use crate::provision::local::Clients;
 use crate::provision::resource::{Reading, Resource};
-use crate::record::Kind;
 
 /// How long a new stream may take until it is active.
 const CREATE_CHECKS: usize = 120;

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 
-use super::Clients;
-use crate::error::Result;
-use crate::output::thousands;
+use crate::base::error::Result;
+use crate::base::model::Kind;
+use crate::base::output::table::thousands;
+use crate::provision::local::Clients;
 use crate::provision::resource::{Reading, Resource};
-use crate::record::Kind;
 
 pub struct Topic {
     pub kind: Kind,

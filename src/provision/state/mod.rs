@@ -3,17 +3,16 @@
 //! Written after every call that changes anything, in a file of the data folder or an
 //! object on S3, so that a run that was killed at any instruction can be gone on with.
 
-mod place;
+pub mod backend;
 
+use crate::provision::state::backend::Place;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-pub use place::{Lock, Place, file_path};
-
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// How far a resource has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

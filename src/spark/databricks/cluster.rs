@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::job::JobFiles;
-use crate::config::Config;
+use crate::base::config::schema::Config;
+use crate::spark::databricks::job::JobFiles;
 
 /// Body of `jobs/runs/submit` and of Airflow's operator: the job, told as `parameters` say.
 pub fn submission(config: &Config, name: &str, job: &JobFiles, run: &str) -> Value {

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Databricks, Refused};
-use crate::config::Config;
-use crate::error::{OrFail, Result};
+use crate::base::config::schema::Config;
+use crate::base::error::{OrFail, Result};
+use crate::clients::databricks::{Databricks, Refused};
 use crate::spark::job::{JOB, Parameters};
 
 /// Where the job lies, as a run of it sees the workspace.

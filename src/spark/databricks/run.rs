@@ -6,17 +6,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::Databricks;
-use super::cluster::submission;
-use super::job::{JobFiles, job_folder, remove_job, upload_job};
-use crate::batch::BatchReport;
-use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::files::{FileLock, keep_json, kept_json};
-use crate::output::{Printer, Progress};
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, Result};
+use crate::base::fs::{FileLock, keep_json, kept_json};
+use crate::base::output::Printer;
+use crate::base::output::progress::Progress;
+use crate::clients::databricks::Databricks;
 use crate::spark::SparkBatch;
+use crate::spark::databricks::cluster::submission;
+use crate::spark::databricks::job::{JobFiles, job_folder, remove_job, upload_job};
 use crate::spark::job::{Parameters, answers_url};
 use crate::spark::results::{discard, fetch};
+use crate::stages::batch::report::BatchReport;
 
 /// A run that was begun: kept before it is submitted, so that the next command finds it
 /// where this one is killed.
@@ -112,7 +113,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let out = answers_url(config, lake_url);
     let parameters = Parameters::new(config, lake_url.trim_end_matches('/'), topics_dir, questions, median, out.clone());
     let records = config.data_dir.join("databricks");
-    std::fs::create_dir_all(&records).map_err(|error| crate::error::on_path("make", &records, error))?;
+    std::fs::create_dir_all(&records).map_err(|error| crate::base::error::on_path("make", &records, error))?;
     let Some(_lock) = FileLock::take(&records.join("lock"))? else {
         return Err(Error::failed("another `pinpipe batch` runs on Databricks from this data folder")
             .hint("wait for it, or use another folder with `--data-dir`"));
@@ -124,7 +125,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     loop {
         let outcome = tokio::select! {
             done = record.attempt(&mut begun, &parameters, &progress) => done,
-            () = crate::signals::stop_requested() => Err(record.cancel().await),
+            () = crate::base::shutdown::stop_requested() => Err(record.cancel().await),
         };
         match outcome {
             Ok(Outcome::Done) => break,

@@ -1,0 +1,50 @@
+//! Where what `provision` made on AWS is found: a file in the data folder, without secrets.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::error::Result;
+use crate::base::fs::{keep_json, kept_json};
+
+/// Addresses of a pipeline on AWS; each is absent until it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// `host:port,…` of the brokers, for IAM.
+    pub bootstrap_servers: Option<String>,
+    /// The API's invoke URL, stage included.
+    pub gateway_url: Option<String>,
+    /// Id of the API key; the key itself is asked for when it is needed.
+    pub api_key_id: Option<String>,
+}
+
+impl Outputs {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("aws").join("outputs.json")
+    }
+
+    /// # Errors
+    /// The file is damaged.
+    pub fn read(data_dir: &Path) -> Result<Self> {
+        kept_json(&Self::path(data_dir)).map(Option::unwrap_or_default)
+    }
+
+    /// Leaves them for other commands; nothing is left where nothing is known.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, data_dir: &Path) -> Result<()> {
+        let path = Self::path(data_dir);
+        if *self == Self::read(data_dir).unwrap_or_default() {
+            return Ok(());
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| crate::base::error::on_path("make", folder, error))?;
+        }
+        if *self == Self::default() {
+            let _ = std::fs::remove_file(&path);
+            return Ok(());
+        }
+        keep_json(&path, self)
+    }
+}

@@ -1,0 +1,419 @@
+//! The sections of the configuration; `config/local.toml` explains every key.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration, after all layers.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    pub target: Target,
+    pub id: String,
+    pub data_dir: PathBuf,
+    pub database: Database,
+    pub local: Local,
+    pub kafka: Kafka,
+    pub topics: Topics,
+    pub gateway: Gateway,
+    pub kinesis: Kinesis,
+    pub lake: Lake,
+    pub connector: Connector,
+    pub emulate: Emulate,
+    pub batch: Batch,
+    pub spark: Spark,
+    pub databricks: Databricks,
+    pub schedule: Schedule,
+    pub stream: Stream,
+    pub tables: Tables,
+    pub aws: Aws,
+    pub provision: Provision,
+    pub network: Network,
+    pub client: Client,
+    pub cluster: Cluster,
+    pub api: Api,
+    pub airflow: Airflow,
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+/// What only the environment may hold.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    pub database_password: Option<SecretString>,
+    pub kafka_password: Option<SecretString>,
+    pub gateway_api_key: Option<SecretString>,
+    pub databricks_token: Option<SecretString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Everything inside this program
+    Local,
+    /// The managed services of an AWS account
+    Aws,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Database {
+    /// Kept secret because a URL from the environment may carry a password.
+    pub url: SecretString,
+    pub max_connections: u32,
+    pub connect_timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Local {
+    pub host: String,
+    pub kafka_port: u16,
+    pub gateway_port: u16,
+    pub kinesis_port: u16,
+    pub control_port: u16,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kafka {
+    pub bootstrap_servers: String,
+    pub auth: KafkaAuth,
+    pub tls: bool,
+    pub username: String,
+    pub timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KafkaAuth {
+    None,
+    Iam,
+    Plain,
+    #[serde(rename = "scram-sha-512")]
+    ScramSha512,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Topics {
+    pub partitions: i32,
+    pub replication_factor: i32,
+    pub via: TopicsVia,
+}
+
+/// What makes topics on target aws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicsVia {
+    /// MSK's own operations where the cluster has them, else the brokers where they can
+    /// be reached, else the client machine.
+    Auto,
+    Msk,
+    /// `kafka-topics.sh` on the client machine, through SSM Run Command.
+    Ssm,
+    /// The Kafka protocol, from here.
+    Direct,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Gateway {
+    pub url: String,
+    pub body_limit_bytes: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kinesis {
+    pub endpoint_url: String,
+    pub mode: StreamMode,
+    pub shards: i32,
+    pub retention_hours: u32,
+}
+
+/// How a Kinesis stream is paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamMode {
+    /// By shards
+    Provisioned,
+    /// By records; AWS chooses the shards
+    OnDemand,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Lake {
+    pub url: String,
+    pub endpoint_url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Connector {
+    pub name: String,
+    pub plugin: String,
+    pub plugin_name: String,
+    pub worker_name: String,
+    pub worker_properties: BTreeMap<String, String>,
+    pub connect_version: String,
+    pub mcu: i32,
+    pub workers: i32,
+    pub properties: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Destination {
+    /// Kafka topics, through the gateway
+    Kafka,
+    /// Kinesis streams, through the gateway
+    Kinesis,
+    /// Both halves
+    Both,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Emulate {
+    pub to: Destination,
+    pub rate: f64,
+    pub jitter_ms: u64,
+    pub concurrency: usize,
+    pub batch: usize,
+    pub retries: usize,
+    pub timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Median {
+    /// Mean of the two middle values
+    Interpolated,
+    /// The lower of the two middle values
+    Lower,
+}
+
+/// What runs the SQL of batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchEngine {
+    /// DataFusion, inside this program
+    Embedded,
+    /// Apache Spark, through spark-submit or on Databricks
+    Spark,
+}
+
+/// What answers are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerFormat {
+    /// One file of comma-separated values for each answer
+    Csv,
+    /// One file of JSON lines for each answer
+    Json,
+    /// One Parquet file for each answer
+    Parquet,
+    /// One Delta table for each answer, beside the clean tables
+    Delta,
+    /// One page, report.html, with charts
+    Html,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Batch {
+    pub engine: BatchEngine,
+    pub median: Median,
+    pub formats: Vec<AnswerFormat>,
+    pub questions: String,
+    pub memory: String,
+    pub retention_hours: u32,
+}
+
+/// Where Spark runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SparkPlace {
+    /// Wherever spark-submit brings it: this machine, or a cluster it knows
+    SparkSubmit,
+    /// A cluster of a Databricks workspace
+    Databricks,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Spark {
+    pub place: SparkPlace,
+    pub submit: String,
+    pub master: String,
+    pub arguments: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Databricks {
+    pub host: String,
+    pub profile: String,
+    pub folder: String,
+    pub cluster_id: String,
+    pub spark_version: String,
+    pub node_type: String,
+    pub workers: u32,
+    pub data_security_mode: String,
+    pub instance_profile_arn: String,
+    pub secret_scope: String,
+    pub timeout_minutes: u32,
+    pub poll_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Schedule {
+    pub enabled: bool,
+    pub cron: String,
+    pub start_date: String,
+    pub catchup: bool,
+    pub retries: u32,
+    pub retry_delay_seconds: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The Kinesis streams
+    Kinesis,
+    /// The Kafka topics
+    Kafka,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Stream {
+    pub source: Source,
+    pub interval_ms: u64,
+    pub batch_records: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Tables {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Aws {
+    pub region: String,
+    pub profile: String,
+    pub endpoint_url: String,
+    pub attempts: u32,
+    pub tags: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Provision {
+    pub state: String,
+    pub parallel: usize,
+    pub wait_minutes: u64,
+    pub poll_ms: u64,
+    pub patience_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Network {
+    pub vpc: String,
+    pub subnets: Vec<String>,
+    pub ip_ranges_url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Client {
+    pub image: String,
+    pub instance_type: String,
+    pub key_file: PathBuf,
+    pub ssh_from: Vec<String>,
+    pub proxy_from: Vec<String>,
+    pub kafka_version: String,
+    pub scala_version: String,
+    pub iam_auth_version: String,
+    pub iam_auth_sha512: String,
+    pub confluent_version: String,
+    pub confluent_sha512: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Cluster {
+    pub name: String,
+    pub kafka_version: String,
+    pub instance_type: String,
+    pub brokers: i32,
+    pub volume_gib: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApiAuth {
+    /// An API key and a usage plan.
+    Key,
+    /// Requests signed with AWS credentials.
+    Iam,
+    /// Anybody.
+    None,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Api {
+    pub name: String,
+    pub stage: String,
+    pub auth: ApiAuth,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Airflow {
+    pub enabled: bool,
+    pub name: String,
+    pub bucket: String,
+    pub version: String,
+    pub class: String,
+    pub subnets: Vec<String>,
+    pub requirements: Vec<String>,
+}
+
+/// The bucket of the built-in configuration's sink.
+const DEFAULT_BUCKET: &str = "user-{id}-bucket";
+
+impl Config {
+    /// The topic of one kind of record: `<id>.pin`.
+    pub fn topic(&self, kind: crate::base::model::Kind) -> String {
+        format!("{}.{}", self.id, kind.name())
+    }
+
+    /// The Kinesis stream of one kind of record: `streaming-<id>-pin`.
+    pub fn stream_name(&self, kind: crate::base::model::Kind) -> String {
+        format!("streaming-{}-{}", self.id, kind.name())
+    }
+
+    /// The connector's name.
+    pub fn connector_name(&self) -> String {
+        if self.connector.name.is_empty() { format!("{}-connector", self.id) } else { self.connector.name.clone() }
+    }
+
+    /// The bucket that the sink writes to.
+    pub fn bucket(&self) -> String {
+        self.connector_properties().get("s3.bucket.name").cloned().unwrap_or_default()
+    }
+
+    /// The Airflow environment's name.
+    pub fn airflow_name(&self) -> String {
+        if self.airflow.name.is_empty() { format!("{}-airflow", self.id) } else { self.airflow.name.clone() }
+    }
+
+    /// Whether Airflow is to run batch.
+    pub fn has_schedule(&self) -> bool {
+        self.airflow.enabled && self.schedule.enabled
+    }
+
+    /// The bucket that `lake.url` names; `None`: the lake is a folder, or not named.
+    pub fn lake_bucket_on_s3(&self) -> Option<&str> {
+        self.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
+    }
+
+    /// The connector's properties with `{id}` and `{region}` filled in. The sink writes into the
+    /// bucket that `lake.url` names, unless one is named for the sink.
+    pub fn connector_properties(&self) -> BTreeMap<String, String> {
+        let lake = self.lake_bucket_on_s3();
+        let filled = |value: &String| match lake {
+            Some(bucket) if value == DEFAULT_BUCKET => bucket.to_string(),
+            _ => value.replace("{id}", &self.id).replace("{region}", &self.aws.region),
+        };
+        self.connector.properties.iter().map(|(key, value)| (key.clone(), filled(value))).collect()
+    }
+}

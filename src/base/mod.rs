@@ -1,0 +1,9 @@
+//! What every layer needs: configuration, errors, output, files, record kinds.
+
+pub mod checksum;
+pub mod config;
+pub mod error;
+pub mod fs;
+pub mod model;
+pub mod output;
+pub mod shutdown;

@@ -1,0 +1,48 @@
+//! Whether the batch half and the stream half hold the same rows.
+
+use arrow::array::RecordBatch;
+
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, Result};
+use crate::base::model::Kind;
+use crate::data::engine::session::{Engine, as_schema};
+use crate::data::tables::delta::{DeltaLocation, TableNamespace};
+use crate::data::transform::keys::distinct_from;
+
+/// Rows of some posts in both halves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Agreement {
+    pub batch_rows: u64,
+    pub stream_rows: u64,
+    /// Rows that only one half has.
+    pub differing: u64,
+}
+
+/// Compares the clean tables of a kind, row for row, for the posts of these numbers.
+///
+/// # Errors
+/// A table is missing or cannot be read.
+pub async fn compare(config: &Config, kind: Kind, numbers: &[i64]) -> Result<Agreement> {
+    let batch = rows(config, TableNamespace::Batch, kind, numbers).await?;
+    let stream = rows(config, TableNamespace::Stream, kind, numbers).await?;
+    let schema = kind.clean_schema();
+    let only_batch = distinct_from(&schema, batch.clone(), &stream)?;
+    let only_stream = distinct_from(&schema, stream.clone(), &batch)?;
+    Ok(Agreement { batch_rows: count(&batch), stream_rows: count(&stream), differing: count(&only_batch) + count(&only_stream) })
+}
+
+fn count(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+}
+
+async fn rows(config: &Config, namespace: TableNamespace, kind: Kind, numbers: &[i64]) -> Result<Vec<RecordBatch>> {
+    let location = DeltaLocation::open(config, namespace, &kind.clean_table(&config.id)).await?;
+    let provider = location.provider().await?.ok_or_else(|| Error::failed(format!("there is no table `{}`", location.name)))?;
+    let engine = Engine::new();
+    engine.register_provider("whole", provider)?;
+    // The numbers are integers, so they may stand in the statement as they are.
+    let list: Vec<String> = numbers.iter().map(i64::to_string).collect();
+    let (_, batches) =
+        engine.query("the rows of the demo's posts", &format!("SELECT w.* FROM whole w WHERE w.ind IN ({})", list.join(", "))).await?;
+    as_schema(batches, &kind.clean_schema())
+}

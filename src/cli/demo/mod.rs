@@ -1,0 +1,36 @@
+//! `pinpipe demo`: the whole pipeline in one process, through the code of the subcommands.
+
+pub mod agree;
+pub mod report;
+pub mod run;
+
+use clap::Args;
+
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, Result};
+use crate::base::output::Printer;
+
+/// Arguments of `pinpipe demo`.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Number of posts to send through the pipeline
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub posts: u32,
+    /// Random seed of the choice of rows [default: random]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+}
+
+/// Runs the demo and prints its report.
+///
+/// # Errors
+/// A stage failed; the counts of two stages differ.
+pub async fn run(config: &Config, arguments: &DemoArguments, printer: &Printer) -> Result<()> {
+    let report = run::run(config, arguments, printer).await?;
+    printer.report(&report);
+    match report.broken() {
+        0 => Ok(()),
+        broken => Err(Error::failed(format!("{broken} of {} counts do not add up", report.claims.len()))
+            .hint("lines with ✖ say which; run it again in an empty folder, and report it if it happens there too")),
+    }
+}

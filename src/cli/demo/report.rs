@@ -1,0 +1,85 @@
+//! What the demo shows: the answers, a line for each stage, and whether all adds up.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::base::output::Report;
+use crate::base::output::table::{Table, thousands};
+use crate::stages::batch::answer::Answer;
+
+/// One stage: what went in, what came out, how long it took.
+#[derive(Debug, Serialize)]
+pub struct Stage {
+    pub name: &'static str,
+    pub records_in: u64,
+    pub records_out: u64,
+    pub seconds: f64,
+    pub remark: String,
+}
+
+/// Something that has to hold.
+#[derive(Debug, Serialize)]
+pub struct Claim {
+    pub claim: String,
+    pub expected: u64,
+    pub found: u64,
+}
+
+impl Claim {
+    pub fn holds(&self) -> bool {
+        self.expected == self.found
+    }
+}
+
+/// Where something lies.
+#[derive(Debug, Serialize)]
+pub struct Place {
+    pub what: &'static str,
+    pub path: PathBuf,
+}
+
+/// The report of `demo`.
+#[derive(Debug, Serialize)]
+pub struct DemoReport {
+    pub seconds: f64,
+    pub stages: Vec<Stage>,
+    pub claims: Vec<Claim>,
+    pub places: Vec<Place>,
+    pub answers: Vec<Answer>,
+}
+
+impl DemoReport {
+    /// How many claims do not hold.
+    pub fn broken(&self) -> usize {
+        self.claims.iter().filter(|claim| !claim.holds()).count()
+    }
+}
+
+impl Report for DemoReport {
+    fn text(&self) -> String {
+        let mut parts: Vec<String> = self.answers.iter().map(Answer::text).collect();
+        let mut stages = Table::new(["stage", "records in", "records out", "seconds", ""]);
+        for stage in &self.stages {
+            stages.row([
+                stage.name.to_string(),
+                thousands(stage.records_in),
+                thousands(stage.records_out),
+                format!("{:.2}", stage.seconds),
+                stage.remark.clone(),
+            ]);
+        }
+        parts.push(stages.render());
+        let claims = self.claims.iter().map(|claim| {
+            if claim.holds() {
+                format!("✔ {}: {}", claim.claim, thousands(claim.found))
+            } else {
+                format!("✖ {}: {} expected, {} found", claim.claim, thousands(claim.expected), thousands(claim.found))
+            }
+        });
+        parts.push(claims.collect::<Vec<_>>().join("\n"));
+        parts.push(self.places.iter().map(|place| format!("{:18} {}", place.what, place.path.display())).collect::<Vec<_>>().join("\n"));
+        parts.push(format!("done in {:.1} s", self.seconds));
+        parts.join("\n\n")
+    }
+}

@@ -1,0 +1,186 @@
+//! `pinpipe doctor`: tests every connection that the configuration names.
+
+pub mod aws;
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::base::config::endpoints::lake_bucket;
+use crate::base::config::schema::{Config, Target};
+use crate::base::error::{Error, Result, on_path};
+use crate::base::output::table::thousands;
+use crate::base::output::{Printer, Report};
+use crate::clients::control::ControlClient;
+use crate::clients::database::connect::Database;
+use crate::clients::gateway::GatewayClient;
+use crate::clients::kafka::admin::Admin;
+use crate::data::storage::Lake;
+use crate::data::tables::delta::{DeltaLocation, TableNamespace};
+
+/// Longest one check may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What came of one check.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    pub name: String,
+    pub ok: bool,
+    /// What was found, or what is wrong.
+    pub detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// The report of `doctor`.
+#[derive(Debug, Serialize)]
+pub struct DoctorReport {
+    pub checks: Vec<Check>,
+}
+
+impl DoctorReport {
+    /// How many checks failed.
+    pub fn failed(&self) -> usize {
+        self.checks.iter().filter(|check| !check.ok).count()
+    }
+}
+
+impl Report for DoctorReport {
+    fn text(&self) -> String {
+        let lines = self.checks.iter().map(|check| {
+            let hint = check.hint.as_ref().map(|hint| format!("\n             hint: {hint}")).unwrap_or_default();
+            format!("{} {:10} {}{hint}", if check.ok { '✔' } else { '✖' }, check.name, check.detail)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+async fn check(name: &str, test: impl Future<Output = Result<String>>) -> Check {
+    let outcome = match tokio::time::timeout(PATIENCE, test).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            Err(Error::failed(format!("no answer within {} s", PATIENCE.as_secs())).hint("check the address, the network and firewalls"))
+        }
+    };
+    match outcome {
+        Ok(detail) => Check { name: name.into(), ok: true, detail, hint: None },
+        Err(error) => Check { name: name.into(), ok: false, detail: error.to_string(), hint: error.hint_text().map(String::from) },
+    }
+}
+
+/// Runs all checks and prints them.
+///
+/// # Errors
+/// A check failed.
+pub async fn run(config: &Config, printer: &Printer) -> Result<()> {
+    let report = run_checks(config).await;
+    printer.report(&report);
+    match report.failed() {
+        0 => Ok(()),
+        failed => Err(Error::failed(format!("{failed} of {} checks failed", report.checks.len()))),
+    }
+}
+
+async fn run_checks(config: &Config) -> DoctorReport {
+    let (folder, database, kafka, gateway, kinesis, lake, tables) = tokio::join!(
+        check("data", data_dir(config)),
+        check("database", database(config)),
+        check("kafka", kafka(config)),
+        check("gateway", gateway(config)),
+        check("kinesis", kinesis(config)),
+        check("lake", lake(config)),
+        check("tables", tables(config)),
+    );
+    let mut checks = vec![folder, database, kafka, gateway, kinesis, lake, tables];
+    match config.target {
+        Target::Local => checks.push(check("control", control(config)).await),
+        Target::Aws => checks.extend(aws::checks(config).await),
+    }
+    DoctorReport { checks }
+}
+
+async fn data_dir(config: &Config) -> Result<String> {
+    let folder = &config.data_dir;
+    let probe = folder.join(".doctor");
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&probe, b"x"))
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|error| on_path("write to", folder, error))?;
+    Ok(format!("{} can be written", folder.display()))
+}
+
+async fn database(config: &Config) -> Result<String> {
+    let posts = Database::connect(config, false).await?.row_numbers().await?.len();
+    if posts == 0 {
+        return Err(Error::failed("the database holds no post").hint("`pinpipe seed` fills it"));
+    }
+    Ok(format!("{} posts", thousands(posts as u64)))
+}
+
+async fn kafka(config: &Config) -> Result<String> {
+    let topics = Admin::new(config)?.list().await?;
+    Ok(format!("{}: {} topics", config.endpoints().bootstrap_servers()?, topics.len()))
+}
+
+async fn gateway(config: &Config) -> Result<String> {
+    let client = GatewayClient::new(config, PATIENCE, 1).await?;
+    let response = client.send(reqwest::Method::GET, "/brokers", None).await?;
+    let url = client.url();
+    match response.status().as_u16() {
+        200 => Ok(format!("{url} answers")),
+        403 if config.target == Target::Local => Err(Error::failed(format!("{url} answers, but no routes are deployed"))
+            .hint("`pinpipe provision` or `pinpipe api deploy` deploys them")),
+        401 | 403 => Err(Error::failed(format!("{url} refuses")).hint("set PINPIPE_GATEWAY_API_KEY in the environment or `.env`")),
+        status => Err(Error::failed(format!("{url} answers HTTP {status}"))
+            .hint("does `gateway.url` end with the stage, and does the REST proxy run behind it?")),
+    }
+}
+
+async fn kinesis(config: &Config) -> Result<String> {
+    let output = crate::clients::aws::kinesis(config)
+        .await?
+        .list_streams()
+        .send()
+        .await
+        .map_err(|error| crate::clients::aws::call::failure("cannot list streams", &error))?;
+    Ok(format!("{} streams", output.stream_names.len()))
+}
+
+async fn lake(config: &Config) -> Result<String> {
+    let url = lake_bucket(config);
+    // A folder that is not there yet is made by the sink.
+    if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
+        return Ok(format!("{url} is empty so far"));
+    }
+    let lake = Lake::open(config, &url, false).await?;
+    let layout = crate::data::lake::objects::Layout::of(config);
+    let objects = crate::data::lake::objects::count_objects(&lake, &layout).await?.into_iter().sum();
+    Ok(format!("{url}: {} objects", thousands(objects)))
+}
+
+async fn tables(config: &Config) -> Result<String> {
+    let url = config.endpoints().tables_url();
+    if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
+        return Ok(format!("{url} is empty so far"));
+    }
+    let table = DeltaLocation::open(config, TableNamespace::Batch, &crate::base::model::Kind::Pin.clean_table(&config.id)).await?;
+    table.reach().await?;
+    let state = if table.load().await?.is_some() { "there" } else { "not written yet" };
+    Ok(format!("{} is {state}", table.name))
+}
+
+async fn control(config: &Config) -> Result<String> {
+    let client = ControlClient::new(config)?;
+    let name = config.connector_name();
+    match client.connector_status(&name).await? {
+        Some(status) if status.state == "FAILED" => {
+            Err(Error::failed(format!("connector {name} has failed: {}", status.trace.unwrap_or_default()))
+                .hint("mend the cause, then `pinpipe connector restart`"))
+        }
+        Some(status) => Ok(format!("connector {name} is {}", status.state)),
+        None => {
+            Err(Error::failed(format!("there is no connector {name}")).hint("`pinpipe provision` or `pinpipe connector create` makes it"))
+        }
+    }
+}

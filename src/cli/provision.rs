@@ -1,0 +1,50 @@
+//! `pinpipe provision`: plan and apply.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::base::config::schema::Config;
+use crate::base::error::Result;
+use crate::base::output::Printer;
+use crate::cli::selection::SelectionArguments;
+use crate::provision::engine::apply::{ProvisionOptions, provision};
+
+/// Exit code of `--plan --detailed-exit-code` where the plan has changes.
+const CHANGES_PENDING: u8 = 3;
+
+/// Arguments of `pinpipe provision`.
+#[derive(Debug, Args)]
+pub struct ProvisionArguments {
+    /// Print the changes and their cost without applying them
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: exit with 3 if there are changes
+    #[arg(long, requires = "plan")]
+    pub detailed_exit_code: bool,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+    /// Allow replacing or deleting resources that hold data (their records are lost)
+    #[arg(long)]
+    pub allow_recreate: bool,
+    #[command(flatten)]
+    pub selection: SelectionArguments,
+}
+
+/// Prints the plan, or applies it after confirmation.
+///
+/// # Errors
+/// A resource cannot be read or changed; the user did not confirm.
+pub async fn run(config: &Config, arguments: ProvisionArguments, printer: &Printer) -> Result<ExitCode> {
+    let options = ProvisionOptions {
+        plan: arguments.plan,
+        yes: arguments.yes,
+        allow_recreate: arguments.allow_recreate,
+        selection: arguments.selection.into(),
+    };
+    let report = provision(config, &options, printer).await?;
+    printer.report(&report);
+    let is_pending = arguments.detailed_exit_code && report.changes() > 0;
+    Ok(if is_pending { ExitCode::from(CHANGES_PENDING) } else { ExitCode::SUCCESS })
+}

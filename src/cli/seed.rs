@@ -1,0 +1,38 @@
+//! `pinpipe seed`: fill the source database.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::base::config::schema::Config;
+use crate::base::error::Result;
+use crate::base::output::Printer;
+use crate::stages::source::seed::{SeedOptions, seed};
+
+/// Arguments of `pinpipe seed`.
+#[derive(Debug, Args)]
+pub struct SeedArguments {
+    /// Number of posts to generate [default: 11154, the size of the real source]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "from")]
+    pub posts: Option<u32>,
+    /// Random seed of the generated posts; the same seed generates the same posts
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, conflicts_with = "from")]
+    pub seed: u64,
+    /// Load real tables from this folder: pinterest_data, geolocation_data and user_data as .csv or .jsonl
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// Drop existing tables and fill new ones
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Fills the database and prints what it holds.
+///
+/// # Errors
+/// The database cannot be reached or written; the tables to load are missing or invalid.
+pub async fn run(config: &Config, arguments: SeedArguments, printer: &Printer) -> Result<()> {
+    let SeedArguments { posts, seed: random_seed, from, replace } = arguments;
+    let options = SeedOptions { posts, seed: random_seed, from, replace };
+    printer.report(&seed(config, &options, printer).await?);
+    Ok(())
+}

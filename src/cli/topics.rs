@@ -1,0 +1,218 @@
+//! `pinpipe topics`: the pipeline's topics, over the Kafka protocol or by what AWS offers.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, Result};
+use crate::base::model::Kind;
+use crate::base::output::table::{Table, thousands};
+use crate::base::output::{Printer, Report};
+use crate::clients::kafka::admin::{Admin, TopicDescription};
+use crate::clients::kafka::is_topic_name;
+use crate::provision::aws::msk::topic_service::TopicService;
+
+/// What to do with topics.
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// Make topics; those that are there stay as they are
+    #[command(after_help = "Example: pinpipe topics create --partitions 6")]
+    Create {
+        /// Names [default: the pipeline's three, <id>.pin, <id>.geo and <id>.user]
+        names: Vec<String>,
+        /// Partitions of each [default: 3 (topics.partitions)]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
+        partitions: Option<i32>,
+    },
+    /// List all topics of the cluster
+    #[command(after_help = "Example: pinpipe topics list")]
+    List,
+    /// Show partitions and offsets
+    #[command(visible_alias = "status", after_help = "Example: pinpipe topics describe local.pin")]
+    Describe {
+        /// Names [default: the pipeline's three]
+        names: Vec<String>,
+    },
+    /// Delete topics and their records
+    #[command(after_help = "Example: pinpipe topics delete local.pin")]
+    Delete {
+        /// Names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// What was done to a topic that there was none of.
+const NOT_THERE: &str = "not there";
+
+#[derive(Debug, Serialize)]
+struct Changed {
+    topic: String,
+    change: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Changes(Vec<Changed>);
+
+impl Report for Changes {
+    fn text(&self) -> String {
+        let line = |changed: &Changed| match changed.change {
+            NOT_THERE => format!("{NOT_THERE}: {}", changed.topic),
+            change => format!("{change} {}", changed.topic),
+        };
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Names(Vec<String>);
+
+impl Report for Names {
+    fn text(&self) -> String {
+        if self.0.is_empty() { "no topics; `pinpipe topics create` makes the pipeline's three".into() } else { self.0.join("\n") }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Descriptions(Vec<TopicDescription>);
+
+impl Report for Descriptions {
+    fn text(&self) -> String {
+        let mut table = Table::new(["topic", "partition", "leader", "start offset", "end offset", "records"]);
+        for topic in &self.0 {
+            for partition in &topic.partitions {
+                table.row([
+                    topic.name.clone(),
+                    partition.partition.to_string(),
+                    partition.leader.to_string(),
+                    thousands(partition.start_offset.unsigned_abs()),
+                    thousands(partition.end_offset.unsigned_abs()),
+                    thousands(partition.end_offset.abs_diff(partition.start_offset)),
+                ]);
+            }
+        }
+        table.render()
+    }
+}
+
+/// Topics as MSK or the client machine tells of them: without offsets.
+#[derive(Debug, Serialize)]
+struct TopicCount {
+    name: String,
+    partition_count: i32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Counts(Vec<TopicCount>);
+
+impl Report for Counts {
+    fn text(&self) -> String {
+        let mut table = Table::new(["topic", "partitions"]);
+        for topic in &self.0 {
+            table.row([topic.name.clone(), topic.partition_count.to_string()]);
+        }
+        table.render()
+    }
+}
+
+/// Over the Kafka protocol, or by what AWS offers.
+enum Way {
+    Brokers(Box<Admin>),
+    Service(TopicService),
+}
+
+impl Way {
+    async fn open(config: &Config, printer: &Printer) -> Result<Self> {
+        match TopicService::open(config, printer).await? {
+            Some(service) => Ok(Self::Service(service)),
+            None => Ok(Self::Brokers(Box::new(Admin::new(config)?))),
+        }
+    }
+
+    async fn create(&self, topic: &str, partitions: i32, replicas: i32) -> Result<bool> {
+        match self {
+            Self::Brokers(admin) => admin.create(topic, partitions, replicas).await,
+            Self::Service(service) => service.create(topic, partitions).await,
+        }
+    }
+
+    async fn delete(&self, topic: &str) -> Result<bool> {
+        match self {
+            Self::Brokers(admin) => admin.delete(topic).await,
+            Self::Service(service) => service.delete(topic).await,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Brokers(admin) => admin.list().await,
+            Self::Service(service) => Ok(service.list().await?.into_keys().collect()),
+        }
+    }
+
+    async fn describe(&self, names: Vec<String>, printer: &Printer) -> Result<()> {
+        let missing = |name: &str| {
+            Error::failed(format!("there is no topic `{name}`"))
+                .hint("`pinpipe topics list` shows what is there, `pinpipe topics create` makes the pipeline's")
+        };
+        match self {
+            Self::Brokers(admin) => {
+                let mut found = Vec::new();
+                for name in names {
+                    found.push(admin.describe(&name).await?.ok_or_else(|| missing(&name))?);
+                }
+                printer.report(&Descriptions(found));
+            }
+            Self::Service(service) => {
+                let all = service.list().await?;
+                let found = names.into_iter().map(|name| {
+                    let partition_count = all.get(&name).copied().ok_or_else(|| missing(&name))?;
+                    Ok(TopicCount { name, partition_count })
+                });
+                printer.report(&Counts(found.collect::<Result<_>>()?));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// The brokers cannot be reached or refuse; a topic to describe is not there.
+pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> Result<()> {
+    if let TopicsCommand::Create { names, .. } | TopicsCommand::Describe { names } | TopicsCommand::Delete { names } = &command {
+        // Also since some ways give them to a program on another machine.
+        if let Some(name) = names.iter().find(|name| !is_topic_name(name)) {
+            return Err(Error::usage(format!("`{name}` cannot be the name of a topic"))
+                .hint("a name has 1 to 249 letters, digits, `.`, `_` and `-`"));
+        }
+    }
+    let way = Way::open(config, printer).await?;
+    let or_own = |names: Vec<String>| if names.is_empty() { Kind::ALL.map(|kind| config.topic(kind)).to_vec() } else { names };
+    match command {
+        TopicsCommand::Create { names, partitions } => {
+            let mut changes = Vec::new();
+            for topic in or_own(names) {
+                let made = way.create(&topic, partitions.unwrap_or(config.topics.partitions), config.topics.replication_factor).await?;
+                changes.push(Changed { topic, change: if made { "created" } else { "kept" } });
+            }
+            printer.report(&Changes(changes));
+        }
+        TopicsCommand::List => printer.report(&Names(way.list().await?)),
+        TopicsCommand::Describe { names } => way.describe(or_own(names), printer).await?,
+        TopicsCommand::Delete { names } => {
+            let mut changes = Vec::new();
+            for topic in names {
+                let deleted = way.delete(&topic).await?;
+                changes.push(Changed { topic, change: if deleted { "deleted" } else { NOT_THERE } });
+            }
+            printer.report(&Changes(changes));
+        }
+    }
+    Ok(())
+}

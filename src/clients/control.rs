@@ -1,0 +1,142 @@
+//! Client of the local control interface: connectors and routes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, OrFail, Result};
+
+/// State of a connector and its task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConnectorStatus {
+    pub name: String,
+    /// RUNNING, PAUSED or FAILED, as Kafka Connect reports it.
+    pub state: String,
+    /// Why the task failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trace: Option<String>,
+    /// Records consumed and objects written since the task started.
+    pub records: u64,
+    pub objects: u64,
+}
+
+/// A deployment of the gateway's routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub deployed_at: chrono::DateTime<chrono::Utc>,
+    pub routes: Vec<String>,
+}
+
+/// Speaks to the control interface of a running local stack.
+pub struct ControlClient {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl ControlClient {
+    /// # Errors
+    /// No local stack is running, or the target is aws.
+    pub fn new(config: &Config) -> Result<Self> {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().or_fail(|| "cannot set up an HTTP client")?;
+        Ok(Self { http, url: config.endpoints().control_url()? })
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(StatusCode, Value)> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let unreachable = || format!("cannot reach the local stack at {}", self.url);
+        let response = request.send().await.map_err(|error| {
+            Error::failed(unreachable()).because(error.without_url()).hint("start it with `pinpipe local` in another terminal")
+        })?;
+        let status = response.status();
+        let text = response.bytes().await.or_fail(unreachable)?;
+        let body = serde_json::from_slice(&text).unwrap_or(Value::Null);
+        if status.is_success() || status == StatusCode::NOT_FOUND {
+            return Ok((status, body));
+        }
+        let message = body.get("message").and_then(Value::as_str).unwrap_or("no reason was given").to_string();
+        Err(if status == StatusCode::BAD_REQUEST {
+            Error::usage(message).hint("correct `[connector.properties]` in the configuration")
+        } else {
+            Error::failed(message)
+        })
+    }
+
+    /// Names of all connectors.
+    pub async fn connectors(&self) -> Result<Vec<String>> {
+        let (_, body) = self.call(Method::GET, "/connectors", None).await?;
+        serde_json::from_value(body).or_fail(|| "the local stack answered strangely")
+    }
+
+    /// Properties of a connector; `None`: there is none of this name.
+    pub async fn connector_config(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
+        let (status, body) = self.call(Method::GET, &format!("/connectors/{name}/config"), None).await?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        serde_json::from_value(body).map(Some).or_fail(|| "the local stack answered strangely")
+    }
+
+    /// Makes a connector or changes its properties.
+    pub async fn put_connector(&self, name: &str, properties: &BTreeMap<String, String>) -> Result<()> {
+        self.call(Method::PUT, &format!("/connectors/{name}/config"), Some(json!(properties))).await.map(|_| ())
+    }
+
+    /// How a connector is doing; `None`: there is none of this name.
+    pub async fn connector_status(&self, name: &str) -> Result<Option<ConnectorStatus>> {
+        let (status, body) = self.call(Method::GET, &format!("/connectors/{name}/status"), None).await?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let task = body.pointer("/tasks/0").cloned().unwrap_or_default();
+        let text = |key: &str| task.get(key).and_then(Value::as_str).map(String::from);
+        let number = |key: &str| task.get(key).and_then(Value::as_u64).unwrap_or(0);
+        Ok(Some(ConnectorStatus {
+            name: name.to_string(),
+            state: text("state").unwrap_or_default(),
+            trace: text("trace"),
+            records: number("records"),
+            objects: number("objects"),
+        }))
+    }
+
+    /// `pause`, `resume` or `restart`. `false`: there is no such connector.
+    pub async fn connector_action(&self, name: &str, action: &str) -> Result<bool> {
+        let method = if action == "restart" { Method::POST } else { Method::PUT };
+        let (status, _) = self.call(method, &format!("/connectors/{name}/{action}"), None).await?;
+        Ok(status != StatusCode::NOT_FOUND)
+    }
+
+    /// `false`: there was no such connector.
+    pub async fn delete_connector(&self, name: &str) -> Result<bool> {
+        let (status, _) = self.call(Method::DELETE, &format!("/connectors/{name}"), None).await?;
+        Ok(status != StatusCode::NOT_FOUND)
+    }
+
+    /// The routes that are deployed, if any.
+    pub async fn routes(&self) -> Result<Option<Deployment>> {
+        let (status, body) = self.call(Method::GET, "/api", None).await?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        serde_json::from_value(body).map(Some).or_fail(|| "the local stack answered strangely")
+    }
+
+    /// Deploys the routes; those deployed already stay.
+    pub async fn deploy_routes(&self) -> Result<Deployment> {
+        let (_, body) = self.call(Method::PUT, "/api", None).await?;
+        serde_json::from_value(body).or_fail(|| "the local stack answered strangely")
+    }
+
+    /// `false`: none were deployed.
+    pub async fn delete_routes(&self) -> Result<bool> {
+        let (status, _) = self.call(Method::DELETE, "/api", None).await?;
+        Ok(status != StatusCode::NOT_FOUND)
+    }
+}

@@ -1,0 +1,124 @@
+//! Kafka clients: one way to configure, log in and ask, for every stage.
+
+pub mod admin;
+pub mod auth;
+pub mod context;
+
+use crate::clients::kafka::auth::log_in;
+use crate::clients::kafka::context::Context;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::FutureProducer;
+use secrecy::ExposeSecret;
+
+use crate::base::config::schema::{Config, KafkaAuth};
+use crate::base::error::{Error, Result};
+
+/// librdkafka settings that every client here shares: brokers, log-in, patience.
+pub fn client_config(config: &Config) -> Result<ClientConfig> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", config.endpoints().bootstrap_servers()?);
+    client.set("client.id", "pinpipe");
+    client.set("socket.keepalive.enable", "true");
+    client.set("reconnect.backoff.max.ms", "2000");
+    let protocol = match (config.kafka.auth, config.kafka.tls) {
+        (KafkaAuth::Iam, _) => "sasl_ssl",
+        (KafkaAuth::None, true) => "ssl",
+        (KafkaAuth::None, false) => "plaintext",
+        (_, true) => "sasl_ssl",
+        (_, false) => "sasl_plaintext",
+    };
+    client.set("security.protocol", protocol);
+    // OpenSSL comes with the program and knows nothing of this system's certificates; where the
+    // environment names some, it finds those by itself.
+    if protocol.ends_with("ssl") && ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().all(|name| std::env::var_os(name).is_none()) {
+        client.set("ssl.ca.location", "probe");
+    }
+    match config.kafka.auth {
+        KafkaAuth::None => {}
+        KafkaAuth::Iam => {
+            client.set("sasl.mechanisms", "OAUTHBEARER");
+        }
+        KafkaAuth::Plain | KafkaAuth::ScramSha512 => {
+            let mechanism = if config.kafka.auth == KafkaAuth::Plain { "PLAIN" } else { "SCRAM-SHA-512" };
+            client.set("sasl.mechanisms", mechanism).set("sasl.username", &config.kafka.username);
+            if let Some(password) = &config.secrets.kafka_password {
+                client.set("sasl.password", password.expose_secret());
+            }
+        }
+    }
+    Ok(client)
+}
+
+/// The configuration with the brokers it resolves to now: who works on for long must not
+/// need the file of a local stack that is just being restarted.
+pub fn pinned(config: &Config) -> Result<Config> {
+    let mut pinned = config.clone();
+    pinned.kafka.bootstrap_servers = config.endpoints().bootstrap_servers()?;
+    Ok(pinned)
+}
+
+/// A producer whose acknowledgement means that every in-sync replica has the record.
+pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
+    let mut client = client_config(config)?;
+    client.set("acks", "all").set("linger.ms", "2").set("compression.type", "lz4");
+    client.set("delivery.timeout.ms", config.kafka.timeout_ms.max(1_000).to_string());
+    client.set("request.timeout.ms", config.kafka.timeout_ms.to_string());
+    client.set("queue.buffering.max.kbytes", "32768");
+    client.set("topic.metadata.refresh.interval.ms", "10000");
+    // It is polled on a thread of its own, which fetches its tokens.
+    client.create_with_context(Context::new(config)).map_err(|error| unusable(config, &error))
+}
+
+/// A consumer that is told its partitions, reads from the start where nothing is
+/// committed, and commits only when asked to.
+pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
+    let mut client = client_config(config)?;
+    client.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+    client.set("auto.offset.reset", "earliest").set("enable.partition.eof", "false");
+    // Bounds what librdkafka fetches ahead, over all partitions.
+    client.set("queued.max.messages.kbytes", "16384").set("fetch.message.max.bytes", "2097152");
+    client.set("fetch.wait.max.ms", "100").set("fetch.error.backoff.ms", "100");
+    let consumer: BaseConsumer<Context> = client.create_with_context(Context::new(config)).map_err(|error| unusable(config, &error))?;
+    log_in(config, consumer.client())?;
+    Ok(consumer)
+}
+
+/// Whether Kafka takes this as the name of a topic.
+/// Source: `Topic.validate` of Apache Kafka.
+pub fn is_topic_name(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
+}
+
+fn unusable(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
+    Error::failed(format!("cannot set up a Kafka client for `{}`", config.kafka.bootstrap_servers)).because(error.to_string())
+}
+
+/// A failed call to Kafka, with what to check.
+pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError) -> Error {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    let servers = config.endpoints().bootstrap_servers().unwrap_or_default();
+    let is_transient = matches!(
+        error.rdkafka_error_code(),
+        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
+    );
+    let hint = match error.rdkafka_error_code() {
+        _ if is_transient && config.target == crate::base::config::schema::Target::Aws => {
+            "MSK brokers are private to their VPC: run this where they can be reached, or, for topics, choose another way with `topics.via`; `pinpipe doctor` tests every connection"
+        }
+        _ if is_transient => {
+            "is the broker up and reachable from here? `pinpipe local` starts one; `pinpipe doctor` tests every connection"
+        }
+        Some(Code::Authentication | Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+            "check `kafka.auth`, the user's permissions and the password in PINPIPE_KAFKA_PASSWORD"
+        }
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+            "`pinpipe topics list` shows what is there, `pinpipe topics create` makes the pipeline's topics"
+        }
+        _ => "`pinpipe doctor` tests every connection",
+    };
+    Error::failed(format!("{action} on Kafka at `{servers}`")).because(error.to_string()).hint(hint).transient(is_transient)
+}

@@ -1,0 +1,9 @@
+//! Clients of other services, one room per service.
+
+pub mod airflow;
+pub mod aws;
+pub mod control;
+pub mod database;
+pub mod databricks;
+pub mod gateway;
+pub mod kafka;

@@ -1,0 +1,170 @@
+//! JSON records straight to columns: one that does not fit is set aside, the rest is kept.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use serde::Serialize;
+
+use crate::base::error::{OrFail, Result};
+use crate::base::model::Kind;
+use crate::data::lake::row::{ColumnBuilder, append};
+
+/// Rejects that a report names; all are counted.
+pub const KEPT_REJECTS: usize = 1_000;
+/// Rows of one batch.
+const BATCH_ROWS: usize = 8_192;
+/// A record has this many bytes at most: sixteen times what Kafka takes unless it is told to take more.
+pub const MOST_RECORD_BYTES: usize = 16 * 1024 * 1024;
+/// Why one that has more is set aside.
+pub const TOO_LONG: &str = "longer than 16 MiB";
+/// Bytes of a record that does not fit which are kept.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// A record that could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reject {
+    /// Object, or stream and shard, it came from.
+    pub origin: String,
+    /// Line in the object, from 1; 0 where there are no lines.
+    pub line: u64,
+    pub reason: String,
+    /// The record as it came, its first 64 KiB at most.
+    pub raw: String,
+}
+
+/// Turns records of one kind into batches of the raw schema.
+pub struct Decoder {
+    kind: Kind,
+    schema: SchemaRef,
+    builders: Vec<ColumnBuilder>,
+    rows: usize,
+    batches: Vec<RecordBatch>,
+    pub records: u64,
+    /// Those that were set aside.
+    pub rejects: Vec<Reject>,
+}
+
+impl Decoder {
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            schema: kind.raw_schema(),
+            builders: kind.columns().iter().map(|(_, column_type)| ColumnBuilder::new(*column_type, 0)).collect(),
+            rows: 0,
+            batches: Vec::new(),
+            records: 0,
+            rejects: Vec::new(),
+        }
+    }
+
+    /// Takes every line of an object, or of the part of it that begins with this line; blank
+    /// lines do not count. The number of the line after them.
+    pub fn lines(&mut self, origin: &str, first_line: u64, bytes: &[u8]) -> Result<u64> {
+        // Checked once for all lines: that is much faster than string by string.
+        let text = simdutf8::basic::from_utf8(bytes).ok();
+        let mut start = 0;
+        let mut number = first_line;
+        while start < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length);
+            let line = &bytes[start..end];
+            if !line.trim_ascii().is_empty() {
+                match text.map_or_else(|| std::str::from_utf8(line).ok(), |text| text.get(start..end)) {
+                    Some(line) => self.text(origin, number, line)?,
+                    None => self.refuse(origin, number, "broken JSON: not UTF-8".into(), line),
+                }
+            }
+            start = end + 1;
+            number += 1;
+        }
+        Ok(number)
+    }
+
+    /// Takes one record, however many lines it has.
+    pub fn record(&mut self, origin: &str, line: u64, json: &[u8]) -> Result<()> {
+        match std::str::from_utf8(json) {
+            Ok(text) => self.text(origin, line, text),
+            Err(_) => {
+                self.refuse(origin, line, "broken JSON: not UTF-8".into(), json);
+                Ok(())
+            }
+        }
+    }
+
+    fn text(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
+        let appended = if text.len() > MOST_RECORD_BYTES { Err(TOO_LONG.into()) } else { append(self.kind, text, &mut self.builders) };
+        match appended {
+            Ok(()) => {
+                self.records += 1;
+                self.rows += 1;
+                if self.rows == BATCH_ROWS { self.flush() } else { Ok(()) }
+            }
+            Err(reason) => {
+                self.refuse(origin, line, reason, text.as_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets aside what is no record, or could not even be unpacked.
+    pub fn refuse(&mut self, origin: &str, line: u64, reason: String, raw: &[u8]) {
+        self.records += 1;
+        let raw = String::from_utf8_lossy(&raw[..raw.len().min(KEPT_BYTES)]).into_owned();
+        self.rejects.push(Reject { origin: origin.to_string(), line, reason, raw });
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.rows > 0 {
+            let columns = self.builders.iter_mut().map(ColumnBuilder::finish).collect();
+            let batch = RecordBatch::try_new(self.schema.clone(), columns);
+            self.batches.push(batch.or_fail(|| format!("cannot decode {} records", self.kind.name()))?);
+            self.rows = 0;
+        }
+        Ok(())
+    }
+
+    /// Rows that wait for [`Self::finish`].
+    pub fn held_rows(&self) -> usize {
+        self.batches.len() * BATCH_ROWS + self.rows
+    }
+
+    /// The batches so far; the decoder starts anew, its counts stay.
+    pub fn finish(&mut self) -> Result<Vec<RecordBatch>> {
+        self.flush()?;
+        Ok(std::mem::take(&mut self.batches))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_lines_are_named_and_the_rest_is_kept() {
+        let mut decoder = Decoder::new(Kind::Geo);
+        let object = b"{\"ind\":1,\"timestamp\":\"2022-05-27 11:30:59\",\"latitude\":1.5,\"longitude\":-2,\"country\":\"Peru\"}\n\
+            {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":3000000000}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n";
+        decoder.lines("a.json", 1, object).expect("decodes");
+        let rows: usize = decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((decoder.records, rows), (7, 2));
+        let found: Vec<(u64, &str)> = decoder.rejects.iter().map(|reject| (reject.line, reject.reason.as_str())).collect();
+        assert_eq!(
+            found[1..],
+            [
+                (4, "not a JSON object"),
+                (5, "no row number `ind`"),
+                (6, "`ind` does not fit its column"),
+                (7, "`timestamp` does not fit its column")
+            ]
+        );
+        assert!(found[0].0 == 2 && found[0].1.starts_with("broken JSON"), "{found:?}");
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_spoils_no_other() {
+        let mut decoder = Decoder::new(Kind::Geo);
+        decoder
+            .lines("a.json", 1, b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}")
+            .expect("decodes");
+        let rows: usize = decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((rows, decoder.rejects.len(), decoder.rejects[0].line), (2, 1, 2));
+    }
+}

@@ -1,0 +1,142 @@
+//! Finding raw objects.
+
+use std::future::ready;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, Result};
+use crate::base::model::Kind;
+use crate::data::storage::Lake;
+use crate::data::storage::failure;
+
+/// Objects that are held to be put into order.
+const ORDERED_OBJECTS: usize = 32_768;
+/// Folder of the older layout: one object a record, `event-<unique_id>.json`.
+const EVENTS: &str = "events";
+
+/// Where the sink puts objects of a topic.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// First folder, the sink's `topics.dir`.
+    pub topics_dir: String,
+    /// The id in front of the topics' names.
+    pub id: String,
+}
+
+impl Layout {
+    /// What the sink is told.
+    pub fn of(config: &Config) -> Self {
+        let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
+        Self { topics_dir, id: config.id.clone() }
+    }
+}
+
+/// An object of the lake that holds records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawObject {
+    pub path: Path,
+    pub size_bytes: u64,
+    /// It holds one record, however many lines that has.
+    pub is_one_record: bool,
+    /// Objects of one lane grow in one direction: those of one partition in one folder.
+    pub lane: String,
+    /// Where in its lane it stands: its first offset, or when it was written, in milliseconds.
+    pub position: i64,
+}
+
+/// Objects as they are listed.
+pub type Objects = BoxStream<'static, Result<RawObject>>;
+
+/// All objects of one kind of record, while they are being listed.
+///
+/// # Errors
+/// The lake cannot be listed.
+pub fn list_objects(lake: &Lake, layout: &Layout, kind: Kind) -> Objects {
+    let topic = format!("{}.{}", layout.id, kind.name());
+    let mut objects = list(lake, &format!("{}/{topic}", layout.topics_dir), topic);
+    if kind == Kind::Pin {
+        // The smaller builds of this pipeline post pins only, and keep each in an object of its own.
+        objects = objects.chain(list(lake, EVENTS, EVENTS.into())).boxed();
+    }
+    objects
+}
+
+/// A bucket lists its objects in the order of their names, a folder in none: those of a folder
+/// are put into it, as far as they are held.
+pub fn ordered(lake: &Lake, objects: Objects) -> Objects {
+    if lake.files.is_none() {
+        return objects;
+    }
+    let ordered = objects.try_chunks(ORDERED_OBJECTS).map_err(|error| error.1).map_ok(|mut some| {
+        some.sort_by(|a, b| a.path.cmp(&b.path));
+        futures::stream::iter(some.into_iter().map(Ok::<_, Error>))
+    });
+    ordered.try_flatten().boxed()
+}
+
+/// How many objects of each kind there are.
+///
+/// # Errors
+/// The lake cannot be listed.
+pub async fn count_objects(lake: &Lake, layout: &Layout) -> Result<Vec<u64>> {
+    let mut counts = Vec::new();
+    for kind in Kind::ALL {
+        counts.push(list_objects(lake, layout, kind).try_fold(0, |count, _| ready(Ok(count + 1))).await?);
+    }
+    Ok(counts)
+}
+
+fn list(lake: &Lake, folder: &str, topic: String) -> Objects {
+    let (prefix, url) = (lake.path(folder), lake.url.clone());
+    let listed = lake.store.list(Some(&prefix)).map_err(move |error| failure(format!("cannot list the lake `{url}`"), error));
+    let found = listed.try_filter_map(move |meta| {
+        let relative = meta.location.prefix_match(&prefix).map(|parts| parts.map(|part| part.as_ref().to_string()).collect::<Vec<_>>());
+        let written_ms = meta.last_modified.timestamp_millis();
+        ready(Ok(relative.and_then(|parts| raw_object(&topic, &parts, meta.location, meta.size, written_ms))))
+    });
+    found.boxed()
+}
+
+/// What an object's name says; `None`: anything else is not the sink's, such as a file half uploaded.
+pub fn raw_object(topic: &str, parts: &[String], path: Path, size_bytes: u64, written_ms: i64) -> Option<RawObject> {
+    let (name, folders) = parts.split_last()?;
+    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".json")?;
+    let is_event = topic == EVENTS;
+    if is_event && !stem.starts_with("event-") {
+        return None;
+    }
+    // <topic>+<partition>+<offset>, with whatever stands between them in this sink.
+    let numbers = stem.strip_prefix(topic).and_then(|rest| {
+        let offset: String = rest.chars().rev().take_while(char::is_ascii_digit).collect::<Vec<_>>().into_iter().rev().collect();
+        Some((rest.strip_suffix(&offset)?.to_string(), offset.parse::<i64>().ok()?))
+    });
+    let (lane, position) = match numbers {
+        Some((partition, offset)) if !is_event => (format!("{topic}/{}{partition}", folders.join("/")), offset),
+        _ => (format!("{topic}/{}", folders.join("/")), written_ms),
+    };
+    Some(RawObject { path, size_bytes, is_one_record: is_event, lane, position })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, size_bytes: u64) -> RawObject {
+        let parts: Vec<String> = name.split('/').map(String::from).collect();
+        raw_object("a.pin", &parts, Path::from(name), size_bytes, 77).expect("an object of the sink")
+    }
+
+    #[test]
+    fn names_tell_lane_and_offset() {
+        let found = object("partition=0/a.pin+0+0000001000.json", 5);
+        assert_eq!((found.lane.as_str(), found.position), ("a.pin/partition=0+0+", 1000));
+        let found = object("country=Peru/a.pin+2+0000000007.json.gz", 5);
+        assert_eq!((found.lane.as_str(), found.position), ("a.pin/country=Peru+2+", 7));
+        assert_eq!(object("by-hand.json", 5).position, 77);
+        assert_eq!(raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1), None);
+        assert_eq!(raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1), None);
+    }
+}

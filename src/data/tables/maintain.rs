@@ -1,0 +1,37 @@
+//! Keeping a table fast: many small files become few, and files that nobody reads go.
+
+use serde::Serialize;
+
+use crate::base::error::{OrFail, Result};
+use crate::data::tables::delta::DeltaLocation;
+
+/// What maintenance did to a table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Maintained {
+    pub table: String,
+    pub files_compacted: u64,
+    pub files_made: u64,
+    /// Files of earlier states, older than the retention time.
+    pub files_removed: u64,
+}
+
+impl DeltaLocation {
+    /// Compacts the table, then removes files of earlier states that are older than
+    /// `retention_hours`: `--as-of` reaches back that far.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub async fn maintain(&self, retention_hours: u32) -> Result<Option<Maintained>> {
+        let Some(table) = self.load().await? else { return Ok(None) };
+        let (table, compacted) = table.optimize().await.or_fail(|| self.cannot("compact"))?;
+        let vacuum =
+            table.vacuum().with_retention_period(chrono::Duration::hours(retention_hours.into())).with_enforce_retention_duration(false);
+        let (_, vacuumed) = vacuum.await.or_fail(|| self.cannot("sweep"))?;
+        Ok(Some(Maintained {
+            table: self.name.clone(),
+            files_compacted: compacted.num_files_removed,
+            files_made: compacted.num_files_added,
+            files_removed: vacuumed.files_deleted.len() as u64,
+        }))
+    }
+}

@@ -1,0 +1,7 @@
+//! Delta tables: location, writer, commit, earlier versions, maintenance, rejected records.
+
+pub mod as_of;
+pub mod delta;
+pub mod maintain;
+pub mod rejects;
+pub mod writer;

@@ -1,0 +1,8 @@
+//! The client that sent a request.
+
+/// Who sent a request, for the descriptions of consumer groups.
+pub struct Caller {
+    pub client_id: String,
+    /// IP address.
+    pub host: String,
+}

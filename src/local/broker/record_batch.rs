@@ -1,0 +1,133 @@
+//! Record batches (magic 2) as Kafka writes them: only the header matters to a broker.
+//!
+//! Layout: <https://kafka.apache.org/documentation/#recordbatch>
+
+use kafka_protocol::error::ResponseError;
+
+/// Bytes before the records.
+pub const HEADER_BYTES: usize = 61;
+/// Bytes of the base offset and the length, which the length does not count.
+pub const PREFIX_BYTES: usize = 12;
+/// Largest batch that is taken.
+pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// What the header of a batch says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHeader {
+    pub base_offset: i64,
+    /// The whole batch, prefix included.
+    pub size_bytes: usize,
+    pub crc: u32,
+    pub last_offset_delta: i32,
+    pub max_timestamp_ms: i64,
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub base_sequence: i32,
+}
+
+impl BatchHeader {
+    /// Reads a header; `None`: these bytes do not start a batch.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let header: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
+        let long = |at: usize| {
+            i64::from_be_bytes([
+                header[at],
+                header[at + 1],
+                header[at + 2],
+                header[at + 3],
+                header[at + 4],
+                header[at + 5],
+                header[at + 6],
+                header[at + 7],
+            ])
+        };
+        let int = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let size_bytes = usize::try_from(int(8)).ok()?.checked_add(PREFIX_BYTES)?;
+        let last_offset_delta = int(23);
+        if header[16] != 2 || !(HEADER_BYTES..=MOST_BYTES).contains(&size_bytes) || last_offset_delta < 0 {
+            return None;
+        }
+        Some(Self {
+            base_offset: long(0),
+            size_bytes,
+            crc: int(17) as u32,
+            last_offset_delta,
+            max_timestamp_ms: long(35),
+            producer_id: long(43),
+            producer_epoch: i16::from_be_bytes([header[51], header[52]]),
+            base_sequence: int(53),
+        })
+    }
+
+    /// Offset of the last record.
+    pub fn last_offset(&self) -> i64 {
+        self.base_offset + i64::from(self.last_offset_delta)
+    }
+
+    /// Sequence number of the last record; they wrap at 2^31.
+    pub fn last_sequence(&self) -> i32 {
+        ((i64::from(self.base_sequence) + i64::from(self.last_offset_delta)) & 0x7fff_ffff) as i32
+    }
+}
+
+/// Whether the checksum over everything from the attributes on holds.
+pub fn is_intact(header: &BatchHeader, batch: &[u8]) -> bool {
+    batch.len() == header.size_bytes && crc32c::crc32c(&batch[21..]) == header.crc
+}
+
+/// Splits what a producer sent into checked batches.
+///
+/// # Errors
+/// `CORRUPT_MESSAGE`, `UNSUPPORTED_FOR_MESSAGE_FORMAT` (magic 0 and 1), `MESSAGE_TOO_LARGE`.
+pub fn split(records: &[u8]) -> Result<Vec<(BatchHeader, &[u8])>, ResponseError> {
+    let mut batches = Vec::new();
+    let mut rest = records;
+    while !rest.is_empty() {
+        if rest.len() > MOST_BYTES {
+            return Err(ResponseError::MessageTooLarge);
+        }
+        if rest.get(16).is_some_and(|magic| *magic < 2) {
+            return Err(ResponseError::UnsupportedForMessageFormat);
+        }
+        let header = BatchHeader::read(rest).ok_or(ResponseError::CorruptMessage)?;
+        let batch = rest.get(..header.size_bytes).ok_or(ResponseError::CorruptMessage)?;
+        if !is_intact(&header, batch) {
+            return Err(ResponseError::CorruptMessage);
+        }
+        batches.push((header, batch));
+        rest = &rest[header.size_bytes..];
+    }
+    Ok(batches)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A batch of `count` records that are `filler` bytes together.
+    pub fn batch(count: i32, filler: usize, timestamp_ms: i64) -> Vec<u8> {
+        let mut bytes = vec![0u8; HEADER_BYTES + filler];
+        let length = (bytes.len() - PREFIX_BYTES) as i32;
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        bytes[16] = 2;
+        bytes[23..27].copy_from_slice(&(count - 1).to_be_bytes());
+        bytes[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
+        bytes[43..51].copy_from_slice(&(-1i64).to_be_bytes());
+        bytes[57..61].copy_from_slice(&count.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn whole_batches_are_split_and_damaged_ones_refused() {
+        let mut bytes = batch(3, 10, 5);
+        bytes.extend(batch(2, 0, 6));
+        let batches = split(&bytes).expect("two batches");
+        assert_eq!(batches.iter().map(|(header, _)| header.last_offset_delta).collect::<Vec<_>>(), [2, 1]);
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        assert_eq!(split(&bytes), Err(ResponseError::CorruptMessage));
+        assert_eq!(split(&bytes[..last]), Err(ResponseError::CorruptMessage));
+    }
+}

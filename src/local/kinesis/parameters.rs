@@ -1,0 +1,54 @@
+//! Parameters of a request's JSON body, validated as the service does.
+
+use serde_json::Value;
+
+use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::store::{Store, Stream};
+
+pub fn optional_text<'a>(body: &'a Value, key: &str) -> Result<Option<&'a str>, Fault> {
+    match body.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Fault::serialization(format!("{key} must be a string."))),
+    }
+}
+
+pub fn required_text<'a>(body: &'a Value, key: &str) -> Result<&'a str, Fault> {
+    optional_text(body, key)?.ok_or_else(|| missing(key))
+}
+
+pub fn missing(key: &str) -> Fault {
+    let member: String = key.chars().take(1).flat_map(char::to_lowercase).chain(key.chars().skip(1)).collect();
+    Fault::validation(format!(
+        "1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
+    ))
+}
+
+pub fn integer(body: &Value, key: &str, default: i64, least: i64, most: i64) -> Result<i64, Fault> {
+    let number = match body.get(key) {
+        None | Some(Value::Null) => return Ok(default),
+        Some(value) => value.as_i64().ok_or_else(|| Fault::serialization(format!("{key} must be an integer.")))?,
+    };
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(Fault::validation(format!(
+            "1 validation error detected: Value '{number}' at '{key}' failed to satisfy constraint: Member must be between {least} and {most}"
+        )))
+    }
+}
+
+/// The stream a request names, by its name or its ARN.
+pub fn stream_of(store: &Store, body: &Value) -> Result<Stream, Fault> {
+    let name = match optional_text(body, "StreamName")? {
+        Some(name) => name,
+        None => match optional_text(body, "StreamARN")? {
+            Some(arn) => arn
+                .rsplit_once(":stream/")
+                .map(|(_, name)| name)
+                .ok_or_else(|| Fault::validation("StreamARN is not the ARN of a stream."))?,
+            None => return Err(Fault::invalid("Either StreamName or StreamARN must be provided.")),
+        },
+    };
+    store.stream(name)
+}

@@ -1,0 +1,102 @@
+//! Airflow's connection to Databricks, which lives inside the environment.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_mwaa::types::EnvironmentStatus;
+
+use crate::base::error::Result;
+use crate::clients::aws::call::{Call, code, failed};
+use crate::provision::aws::context::Account;
+use crate::provision::aws::keys;
+use crate::provision::resource::{Reading, Resource};
+use crate::spark::schedule::connection::{CONNECTION, Connection};
+
+const KEY: &str = keys::AIRFLOW_CONNECTION;
+
+pub struct AirflowConnection {
+    pub account: Rc<Account>,
+}
+
+impl AirflowConnection {
+    fn connection(&self) -> Connection<'_> {
+        Connection::new(&self.account.config, self.account.mwaa.clone())
+    }
+
+    /// Whether there is an environment that answers.
+    async fn has_environment(&self) -> Result<bool> {
+        let name = self.account.config.airflow_name();
+        let status = match self.account.mwaa.get_environment().name(&name).send().await {
+            Ok(found) => found.environment.and_then(|environment| environment.status),
+            Err(error) if code(&error) == "ResourceNotFoundException" => None,
+            Err(error) => return Err(failed(Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")), &error)),
+        };
+        Ok(matches!(status, Some(EnvironmentStatus::Available | EnvironmentStatus::Updating)))
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for AirflowConnection {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "airflow-connection"
+    }
+
+    fn name(&self) -> String {
+        CONNECTION.into()
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![keys::AIRFLOW.into()]
+    }
+
+    fn falls_with(&self) -> Vec<String> {
+        vec![keys::AIRFLOW.into()]
+    }
+
+    fn lies_in(&self) -> Option<String> {
+        Some(keys::AIRFLOW.into())
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.account.config.has_schedule()
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        if !self.has_environment().await? {
+            return Ok(Reading::missing());
+        }
+        let connection = self.connection();
+        let Some(found) = connection.find().await? else { return Ok(Reading::missing()) };
+        if Connection::is_example(&found) {
+            return Ok(Reading::compared(vec!["it is Airflow's own example, which leads nowhere".into()], ""));
+        }
+        let host = found["host"].as_str().unwrap_or("nowhere").to_string();
+        if !connection.is_ours(&found) {
+            // Somebody's own does as well; it is theirs to keep right.
+            return Ok(Reading::found(format!("to {host}, made by somebody else")));
+        }
+        self.account.state.note(KEY, &self.name(), &[]).await?;
+        Ok(Reading::compared(connection.differences(&found)?, format!("to {host}")))
+    }
+
+    async fn create(&self) -> Result<()> {
+        self.connection().create().await?;
+        self.account.state.note(KEY, &self.name(), &[]).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        self.connection().update().await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let connection = self.connection();
+        if !self.has_environment().await? || connection.find().await?.is_none_or(|found| !connection.is_ours(&found)) {
+            return Ok(false);
+        }
+        connection.delete().await
+    }
+}

@@ -1,0 +1,107 @@
+//! The DAG that runs batch on Databricks, as a file in Airflow's bucket.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::ByteStream;
+
+use crate::base::error::{OrFail, Result};
+use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::databricks::Databricks;
+use crate::provision::aws::context::Account;
+use crate::provision::aws::keys;
+use crate::provision::aws::names::BucketUse;
+use crate::provision::aws::outputs::is_airflow_known;
+use crate::provision::resource::{Reading, Resource};
+use crate::spark::databricks::job::scheduled_folder;
+use crate::spark::schedule::dag::{DAG_BEGINS, dag_key, rendered_dag};
+
+const KEY: &str = keys::AIRFLOW_DAG;
+
+pub struct Dag {
+    pub account: Rc<Account>,
+}
+
+impl Dag {
+    fn bucket(&self) -> String {
+        BucketUse::Airflow.name(&self.account.config)
+    }
+
+    fn object(&self) -> String {
+        dag_key(&self.account.config)
+    }
+
+    fn what(&self) -> String {
+        format!("`{}`", self.name())
+    }
+
+    async fn content(&self) -> Result<String> {
+        let client = Databricks::open(&self.account.config)?;
+        Ok(rendered_dag(&self.account.config, &scheduled_folder(&client, &self.account.config).await?))
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for Dag {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "airflow-dag"
+    }
+
+    fn name(&self) -> String {
+        format!("s3://{}/{}", self.bucket(), self.object())
+    }
+
+    fn needs(&self) -> Vec<String> {
+        [BucketUse::Airflow.key(), keys::DATABRICKS_JOB].map(String::from).to_vec()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.account.config.has_schedule()
+    }
+
+    async fn is_suspected(&self) -> bool {
+        is_airflow_known(&self.account).await
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let found = match self.account.s3.get_object().bucket(self.bucket()).key(self.object()).send().await {
+            Ok(found) => found,
+            Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => return Ok(Reading::missing()),
+            Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
+        };
+        let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
+        if !self.is_wanted() && self.account.is_forgotten(KEY).await && !text.starts_with(DAG_BEGINS.as_bytes()) {
+            // Somebody else's of that name: an object has no tags to tell.
+            return Ok(Reading::missing());
+        }
+        self.account.state.note(KEY, &self.name(), &[]).await?;
+        // Who cannot log in to Databricks can still see that it is there, and remove it.
+        let Ok(content) = self.content().await else { return Ok(Reading::good("it is there")) };
+        let is_current = content.as_bytes() == text;
+        let differences = if is_current { Vec::new() } else { vec!["it is another version's, or was changed".into()] };
+        Ok(Reading::compared(differences, format!("{}, {}", self.account.config.schedule.cron, self.object())))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let content = self.content().await?;
+        let request = self.account.s3.put_object().bucket(self.bucket()).key(self.object()).content_type("text/x-python");
+        let put = request.body(ByteStream::from(content.into_bytes())).send().await;
+        put.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+        self.account.state.note(KEY, &self.name(), &[]).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        self.create().await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        match self.account.s3.delete_object().bucket(self.bucket()).key(self.object()).send().await {
+            Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
+            removed => removed.map(|_| true).map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
+        }
+    }
+}

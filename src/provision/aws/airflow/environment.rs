@@ -1,0 +1,275 @@
+//! The Managed Airflow environment. Off by default: it costs by the hour.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_mwaa::types::{Environment, EnvironmentStatus, NetworkConfiguration, UpdateNetworkConfigurationInput, WebserverAccessMode};
+
+use crate::base::error::{Error, Result};
+use crate::clients::aws::call::{Call, code, failed, is_refused};
+use crate::provision::aws::airflow::requirements::DAG_FOLDER;
+use crate::provision::aws::context::Account;
+use crate::provision::aws::keys;
+use crate::provision::aws::names::BucketUse;
+use crate::provision::aws::names::Member;
+use crate::provision::aws::names::{Holder, role_arn};
+use crate::provision::aws::object_keys::REQUIREMENTS;
+use crate::provision::aws::outputs::is_airflow_known;
+use crate::provision::aws::tags::pairs;
+use crate::provision::cost::Priced;
+use crate::provision::resource::{Reading, Resource};
+
+const KEY: &str = keys::AIRFLOW;
+
+pub struct Airflow {
+    pub account: Rc<Account>,
+}
+
+impl Airflow {
+    fn what(&self) -> String {
+        format!("Airflow environment `{}`", self.name())
+    }
+
+    fn bucket_arn(&self) -> String {
+        format!("arn:{}:s3:::{}", self.account.partition, BucketUse::Airflow.name(&self.account.config))
+    }
+
+    async fn find(&self) -> Result<Option<Environment>> {
+        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
+        if found.is_some() || !self.account.is_forgotten(KEY).await {
+            return Ok(found);
+        }
+        let names: Result<Vec<_>, _> = self.account.mwaa.list_environments().into_paginator().items().send().collect().await;
+        let names = match names {
+            // What may not be looked at is somebody else's.
+            Err(error) if is_refused(&error) => return Ok(None),
+            names => names.map_err(|error| failed(Call("airflow:ListEnvironments", &self.what()), &error))?,
+        };
+        for name in names {
+            let found = match self.account.mwaa.get_environment().name(&name).send().await {
+                Ok(found) => found.environment,
+                Err(error) if is_refused(&error) || code(&error) == "ResourceNotFoundException" => None,
+                Err(error) => return Err(failed(Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")), &error)),
+            };
+            if found.as_ref().and_then(Environment::tags).is_some_and(|tags| self.account.is_tagged_as(KEY, pairs(tags))) {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// That environment as it stands now; `None`: it is gone.
+    async fn again(&self, found: &Environment) -> Result<Option<Environment>> {
+        Ok(self.find().await?.filter(|now| now.name() == found.name()))
+    }
+
+    async fn find_named(&self, name: &str) -> Result<Option<Environment>> {
+        match self.account.mwaa.get_environment().name(name).send().await {
+            Ok(found) => Ok(found.environment),
+            Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
+            Err(error) => Err(failed(Call("airflow:GetEnvironment", &self.what()), &error)),
+        }
+    }
+
+    /// What can be changed and differs.
+    async fn differences(&self, found: &Environment) -> Result<Vec<String>> {
+        let wanted = &self.account.config.airflow;
+        let mut differences = Vec::new();
+        if found.airflow_version() != Some(&wanted.version) {
+            differences.push(format!("it runs Airflow {}, not {}", found.airflow_version().unwrap_or("unknown"), wanted.version));
+        }
+        if found.environment_class() != Some(&wanted.class) {
+            differences.push(format!("it is a {}, not a {}", found.environment_class().unwrap_or("unknown"), wanted.class));
+        }
+        if found.execution_role_arn() != Some(&role_arn(&self.account, Holder::Airflow)) {
+            differences.push("it has another role".into());
+        }
+        if found.source_bucket_arn() != Some(&self.bucket_arn()) || found.dag_s3_path() != Some(DAG_FOLDER) {
+            differences.push("its DAGs lie somewhere else".into());
+        }
+        let version = self.account.state.value(keys::AIRFLOW_REQUIREMENTS, "version").await;
+        if version.is_some() && found.requirements_s3_object_version() != version.as_deref() {
+            differences.push("it has installed other requirements".into());
+        }
+        let groups = found.network_configuration().map(|network| network.security_group_ids().to_vec()).unwrap_or_default();
+        if let Some(group) = self.account.state.value(Member::Airflow.key(), "id").await
+            && groups != [group]
+        {
+            differences.push("it is in another security group".into());
+        }
+        Ok(differences)
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for Airflow {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "airflow"
+    }
+
+    fn name(&self) -> String {
+        self.account.config.airflow_name()
+    }
+
+    fn needs(&self) -> Vec<String> {
+        [BucketUse::Airflow.key(), Holder::Airflow.key(), Member::Airflow.key(), keys::AIRFLOW_REQUIREMENTS].map(String::from).to_vec()
+    }
+
+    fn falls_with(&self) -> Vec<String> {
+        vec![Member::Airflow.key().into()]
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.account.config.airflow.enabled
+    }
+
+    async fn is_suspected(&self) -> bool {
+        is_airflow_known(&self.account).await
+    }
+
+    fn priced(&self) -> Vec<Priced> {
+        vec![Priced::new(&self.account.config.airflow.class, 1)]
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let tags = found.tags().cloned().unwrap_or_default();
+        let name = found.name().unwrap_or_default();
+        let is_renamed = name != self.name();
+        if !self.account.is_ours(pairs(&tags)) {
+            // Who took a name that is not wanted any more is nobody's business.
+            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
+        }
+        self.account.state.note(KEY, name, &[("arn", found.arn().unwrap_or_default())]).await?;
+        if is_renamed {
+            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+        }
+        use EnvironmentStatus as Status;
+        match found.status() {
+            Some(Status::Available | Status::UpdateFailed) => {}
+            Some(Status::CreateFailed | Status::Unavailable) => {
+                let error = found.last_update().and_then(|update| update.error()).and_then(|error| error.error_message());
+                return Ok(Reading::recreate(vec![format!("it failed: {}", error.unwrap_or("AWS gives no reason"))]));
+            }
+            Some(Status::Deleted) => return Ok(Reading::missing()),
+            status => return Ok(Reading::waiting(status.map_or("unknown", Status::as_str))),
+        }
+        let wanted = &self.account.config.airflow.subnets;
+        let subnets = found.network_configuration().map(|network| network.subnet_ids().to_vec()).unwrap_or_default();
+        if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
+            return Ok(Reading::recreate(vec![format!("it is in other subnets: {}", subnets.join(", "))]));
+        }
+        let mut differences = self.account.tag_differences(KEY, pairs(&tags));
+        differences.extend(self.differences(&found).await?);
+        Ok(Reading::compared(differences, found.webserver_url().map(|url| format!("https://{url}")).unwrap_or_default()))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let wanted = &self.account.config.airflow;
+        let group = self.account.state.need(Member::Airflow.key(), "id").await?;
+        let network = NetworkConfiguration::builder().set_subnet_ids(Some(wanted.subnets.clone())).security_group_ids(group).build();
+        let version = self.account.state.value(keys::AIRFLOW_REQUIREMENTS, "version").await;
+        let call = || async {
+            let request = self.account.mwaa.create_environment().name(self.name()).airflow_version(&wanted.version);
+            let request = request.environment_class(&wanted.class).execution_role_arn(role_arn(&self.account, Holder::Airflow));
+            let request = request.source_bucket_arn(self.bucket_arn()).dag_s3_path(DAG_FOLDER).requirements_s3_path(REQUIREMENTS);
+            let request = request.set_requirements_s3_object_version(version.clone()).network_configuration(network.clone());
+            let request = request.webserver_access_mode(WebserverAccessMode::PublicOnly);
+            match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    // An attempt whose answer got lost had its effect.
+                    if code(&error) == "ValidationException" && self.find_named(&self.name()).await?.is_some() {
+                        return Ok(());
+                    }
+                    Err(failed(Call("airflow:CreateEnvironment", &self.what()), &error))
+                }
+            }
+        };
+        // A role is seen by MWAA some seconds after IAM has made it.
+        let is_unseen = |error: &Error| error.to_string().to_lowercase().contains("role");
+        self.account.once_seen(is_unseen, call).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(found) = self.find().await? else { return Ok(()) };
+        let wanted = &self.account.config.airflow;
+        let tags = found.tags().cloned().unwrap_or_default();
+        if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
+            let put = self.account.mwaa.tag_resource().resource_arn(found.arn().unwrap_or_default());
+            let put = put.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
+            put.map_err(|error| failed(Call("airflow:TagResource", &self.what()), &error))?;
+        }
+        if self.differences(&found).await?.is_empty() {
+            return Ok(());
+        }
+        let group = self.account.state.need(Member::Airflow.key(), "id").await?;
+        let request = self.account.mwaa.update_environment().name(self.name()).airflow_version(&wanted.version);
+        let request = request.environment_class(&wanted.class).execution_role_arn(role_arn(&self.account, Holder::Airflow));
+        let request = request.source_bucket_arn(self.bucket_arn()).dag_s3_path(DAG_FOLDER).requirements_s3_path(REQUIREMENTS);
+        let request = request.set_requirements_s3_object_version(self.account.state.value(keys::AIRFLOW_REQUIREMENTS, "version").await);
+        let network = UpdateNetworkConfigurationInput::builder().security_group_ids(group).build();
+        let changed = request.set_network_configuration(network.ok()).send().await;
+        if let Err(error) = changed {
+            // A change whose answer got lost is under way already.
+            let now = self.find().await?.and_then(|found| found.status);
+            if now != Some(EnvironmentStatus::Updating) {
+                return Err(failed(Call("airflow:UpdateEnvironment", &self.what()), &error));
+            }
+        }
+        self.wait().await
+    }
+
+    async fn wait(&self) -> Result<()> {
+        use EnvironmentStatus as Status;
+        let check = || async {
+            let Some(found) = self.find().await? else { return Ok(None) };
+            Ok(match found.status() {
+                Some(Status::Available | Status::Deleted) => None,
+                Some(Status::CreateFailed | Status::UpdateFailed | Status::Unavailable) => {
+                    let error = found.last_update().and_then(|update| update.error()).and_then(|error| error.error_message());
+                    return Err(Error::failed(format!("{} failed", self.what()))
+                        .because(error.unwrap_or("AWS gives no reason").to_string())
+                        .hint("usual causes: subnets without a way out (NAT), or requirements that do not install"));
+                }
+                status => Some(status.map_or("unknown", Status::as_str).to_string()),
+            })
+        };
+        self.account.until_done(&self.what(), check).await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(found) = self.find().await? else { return Ok(false) };
+        let tags = found.tags().cloned().unwrap_or_default();
+        if !self.account.is_ours(pairs(&tags)) {
+            return Ok(false);
+        }
+        if found.status() == Some(&EnvironmentStatus::Creating) {
+            // It takes no other call meanwhile; that it fails in the end does not matter here.
+            if let Err(error) = self.wait().await
+                && self.account.stop.is_cancelled()
+            {
+                return Err(error);
+            }
+        }
+        if found.status() != Some(&EnvironmentStatus::Deleting) {
+            match self.account.mwaa.delete_environment().set_name(found.name.clone()).send().await {
+                Err(error) if code(&error) != "ResourceNotFoundException" => {
+                    // An attempt whose answer got lost had its effect.
+                    let now = self.again(&found).await?.and_then(|found| found.status);
+                    if now.is_some_and(|status| status != EnvironmentStatus::Deleting) {
+                        return Err(failed(Call("airflow:DeleteEnvironment", &self.what()), &error));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let check = || async { Ok(self.again(&found).await?.and_then(|found| found.status).map(|status| status.as_str().to_string())) };
+        self.account.until_done(&self.what(), check).await?;
+        Ok(true)
+    }
+}

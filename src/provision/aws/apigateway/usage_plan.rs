@@ -1,0 +1,176 @@
+//! The usage plan: it ties the API key to the API's stage.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_apigateway::types::{ApiStage, Op, PatchOperation, UsagePlan as GatewayPlan};
+
+use crate::base::config::schema::ApiAuth;
+use crate::base::error::Result;
+use crate::clients::aws::call::{Call, Unmade, code, failed};
+use crate::provision::aws::apigateway::tags::put_tags;
+use crate::provision::aws::context::Account;
+use crate::provision::aws::keys;
+use crate::provision::aws::tags::pairs;
+use crate::provision::resource::{Reading, Resource};
+
+const KEY: &str = keys::USAGE_PLAN;
+
+pub struct UsagePlan {
+    pub account: Rc<Account>,
+}
+
+impl UsagePlan {
+    fn what(&self) -> String {
+        format!("usage plan `{}`", self.name())
+    }
+
+    async fn find_all(&self) -> Result<Vec<GatewayPlan>> {
+        let mut pages = self.account.api.get_usage_plans().limit(500).into_paginator().items().send();
+        let mut all = Vec::new();
+        while let Some(found) = pages.next().await {
+            let found = found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let tags = found.tags().cloned().unwrap_or_default();
+            if found.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
+                all.push(found);
+            }
+        }
+        all.sort_by_key(|plan| plan.id().map(String::from));
+        Ok(all)
+    }
+
+    async fn find(&self) -> Result<Option<GatewayPlan>> {
+        let all = self.find_all().await?;
+        let known = self.account.state.value(KEY, "id").await;
+        Ok(all.iter().find(|plan| plan.id() == known.as_deref()).or(all.first()).cloned())
+    }
+
+    /// Ids of the keys in a plan.
+    async fn keys(&self, plan: &str) -> Result<Vec<String>> {
+        let mut pages = self.account.api.get_usage_plan_keys().usage_plan_id(plan).limit(500).into_paginator().items().send();
+        let mut all = Vec::new();
+        while let Some(found) = pages.next().await {
+            let found = found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            all.extend(found.id().map(String::from));
+        }
+        Ok(all)
+    }
+
+    /// Stages are written as `<api>:<stage>`.
+    async fn stage(&self) -> Option<String> {
+        let api = self.account.state.value(keys::API, "id").await?;
+        Some(format!("{api}:{}", self.account.config.api.stage))
+    }
+
+    async fn patch(&self, plan: &str, operation: Op, value: &str) -> Result<()> {
+        let patch = PatchOperation::builder().op(operation).path("/apiStages").value(value).build();
+        match self.account.api.update_usage_plan().usage_plan_id(plan).patch_operations(patch).send().await {
+            Err(error) if !matches!(code(&error), "NotFoundException" | "ConflictException") => {
+                Err(failed(Call("apigateway:PATCH", &self.what()), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn stages(plan: &GatewayPlan) -> Vec<String> {
+    plan.api_stages().iter().map(|stage| format!("{}:{}", stage.api_id().unwrap_or_default(), stage.stage().unwrap_or_default())).collect()
+}
+
+#[async_trait(?Send)]
+impl Resource for UsagePlan {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "usage-plan"
+    }
+
+    fn name(&self) -> String {
+        self.account.named("usage-plan")
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![keys::API.into(), keys::API_KEY.into()]
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.account.config.api.auth == ApiAuth::Key
+    }
+
+    async fn is_suspected(&self) -> bool {
+        true
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let id = found.id().unwrap_or_default();
+        self.account.state.note(KEY, &self.name(), &[("id", id)]).await?;
+        let tags = found.tags().cloned().unwrap_or_default();
+        let mut differences = self.account.tag_differences(KEY, pairs(&tags));
+        let stages = stages(&found);
+        if self.stage().await.is_none_or(|stage| !stages.contains(&stage)) {
+            differences.push("the API's stage is not in it".into());
+        }
+        let key = self.account.state.value(keys::API_KEY, "id").await;
+        let keys = self.keys(id).await?;
+        if key.is_none_or(|key| !keys.contains(&key)) {
+            differences.push("the API key is not in it".into());
+        }
+        Ok(Reading::compared(differences, "lets the key in"))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let api = self.account.state.need(keys::API, "id").await?;
+        let stage = ApiStage::builder().api_id(api).stage(&self.account.config.api.stage).build();
+        let make = || async {
+            let request =
+                self.account.api_once.create_usage_plan().name(self.name()).description("made by pinpipe").api_stages(stage.clone());
+            let made = request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
+            let made = made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
+            Ok(GatewayPlan::builder().set_id(made.id).build())
+        };
+        let made = self.account.make_once(|| self.find(), make).await?;
+        self.account.state.note(KEY, &self.name(), &[("id", made.id().unwrap_or_default())]).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(found) = self.find().await? else { return Ok(()) };
+        let id = found.id().unwrap_or_default();
+        if let Some(stage) = self.stage().await
+            && !stages(&found).contains(&stage)
+        {
+            self.patch(id, Op::Add, &stage).await?;
+        }
+        let key = self.account.state.need(keys::API_KEY, "id").await?;
+        if !self.keys(id).await?.contains(&key) {
+            let request = self.account.api.create_usage_plan_key().usage_plan_id(id).key_id(key).key_type("API_KEY");
+            match request.send().await {
+                Err(error) if code(&error) != "ConflictException" => return Err(failed(Call("apigateway:POST", &self.what()), &error)),
+                _ => {}
+            }
+        }
+        let tags = found.tags().cloned().unwrap_or_default();
+        if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
+            put_tags(&self.account, KEY, &format!("/usageplans/{id}")).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let all = self.find_all().await?;
+        for plan in &all {
+            let id = plan.id().unwrap_or_default();
+            // A plan with stages cannot be deleted.
+            for stage in stages(plan) {
+                self.patch(id, Op::Remove, &stage).await?;
+            }
+            match self.account.api.delete_usage_plan().usage_plan_id(id).send().await {
+                Err(error) if code(&error) != "NotFoundException" => return Err(failed(Call("apigateway:DELETE", &self.what()), &error)),
+                _ => {}
+            }
+        }
+        Ok(!all.is_empty())
+    }
+}

@@ -1,0 +1,130 @@
+//! The instance profile: how a machine is given its role.
+
+use crate::provision::aws::names::profile_name;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_iam::types::InstanceProfile as IamProfile;
+
+use crate::base::error::Result;
+use crate::clients::aws::call::{Call, code, failed};
+use crate::provision::aws::context::Account;
+use crate::provision::aws::iam::role::{iam_pairs, iam_tags};
+use crate::provision::aws::keys;
+use crate::provision::aws::names::{Holder, role_name};
+use crate::provision::resource::{Reading, Resource};
+
+const KEY: &str = keys::INSTANCE_PROFILE;
+
+pub struct InstanceProfile {
+    pub account: Rc<Account>,
+}
+
+impl InstanceProfile {
+    fn what(&self) -> String {
+        format!("instance profile `{}`", self.name())
+    }
+
+    async fn find(&self) -> Result<Option<IamProfile>> {
+        match self.account.iam.get_instance_profile().instance_profile_name(self.name()).send().await {
+            Ok(found) => Ok(found.instance_profile().cloned()),
+            Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
+            Err(error) => Err(failed(Call("iam:GetInstanceProfile", &self.what()), &error)),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for InstanceProfile {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "instance-profile"
+    }
+
+    fn name(&self) -> String {
+        profile_name(&self.account)
+    }
+
+    fn needs(&self) -> Vec<String> {
+        vec![Holder::Client.key().into()]
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(profile) = self.find().await? else { return Ok(Reading::missing()) };
+        if !self.account.is_ours(iam_pairs(profile.tags())) {
+            return Ok(Reading::foreign());
+        }
+        let mut differences = self.account.tag_differences(KEY, iam_pairs(profile.tags()));
+        let role = role_name(&self.account, Holder::Client);
+        if !profile.roles().iter().any(|found| found.role_name() == role) {
+            differences.push(format!("the role `{role}` is not in it"));
+        }
+        Ok(Reading::compared(differences, role))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let request =
+            self.account.iam.create_instance_profile().instance_profile_name(self.name()).set_tags(Some(iam_tags(&self.account, KEY)?));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
+            Err(error) => Err(failed(Call("iam:CreateInstanceProfile", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(profile) = self.find().await? else { return Ok(()) };
+        if !self.account.tag_differences(KEY, iam_pairs(profile.tags())).is_empty() {
+            let put = self
+                .account
+                .iam
+                .tag_instance_profile()
+                .instance_profile_name(self.name())
+                .set_tags(Some(iam_tags(&self.account, KEY)?))
+                .send()
+                .await;
+            put.map_err(|error| failed(Call("iam:TagInstanceProfile", &self.what()), &error))?;
+        }
+        let role = role_name(&self.account, Holder::Client);
+        // A profile holds one role: another one that somebody put there goes.
+        for other in profile.roles().iter().filter(|found| found.role_name() != role) {
+            let request =
+                self.account.iam.remove_role_from_instance_profile().instance_profile_name(self.name()).role_name(other.role_name());
+            request.send().await.map_err(|error| failed(Call("iam:RemoveRoleFromInstanceProfile", &self.what()), &error))?;
+        }
+        if profile.roles().iter().all(|found| found.role_name() != role) {
+            let request = self.account.iam.add_role_to_instance_profile().instance_profile_name(self.name()).role_name(&role);
+            match request.send().await {
+                Ok(_) => {}
+                // The profile is full: an earlier attempt had its effect.
+                Err(error) if code(&error) == "LimitExceeded" => {}
+                Err(error) => return Err(failed(Call("iam:AddRoleToInstanceProfile", &self.what()), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(profile) = self.find().await? else { return Ok(false) };
+        if !self.account.is_ours(iam_pairs(profile.tags())) {
+            return Ok(false);
+        }
+        for role in profile.roles() {
+            let request =
+                self.account.iam.remove_role_from_instance_profile().instance_profile_name(self.name()).role_name(role.role_name());
+            match request.send().await {
+                Err(error) if code(&error) != "NoSuchEntity" => {
+                    return Err(failed(Call("iam:RemoveRoleFromInstanceProfile", &self.what()), &error));
+                }
+                _ => {}
+            }
+        }
+        match self.account.iam.delete_instance_profile().instance_profile_name(self.name()).send().await {
+            Err(error) if code(&error) != "NoSuchEntity" => Err(failed(Call("iam:DeleteInstanceProfile", &self.what()), &error)),
+            _ => Ok(true),
+        }
+    }
+}

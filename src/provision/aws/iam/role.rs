@@ -1,0 +1,214 @@
+//! IAM roles, each with one policy that allows what it needs and no more.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use aws_sdk_iam::types::{Role as IamRole, Tag};
+use serde_json::Value;
+
+use crate::base::error::{OrFail, Result};
+use crate::clients::aws::call::{Call, code, failed};
+use crate::provision::aws::context::Account;
+use crate::provision::aws::names::{Holder, role_name};
+use crate::provision::aws::placeholders;
+use crate::provision::aws::templates;
+use crate::provision::resource::{Reading, Resource};
+
+/// The trust policy of a role.
+fn trust_policy(holder: Holder) -> &'static str {
+    match holder {
+        Holder::Client => templates::EC2_TRUST,
+        Holder::Connector => templates::CONNECTOR_TRUST,
+        Holder::Kinesis => templates::KINESIS_TRUST,
+        Holder::Airflow => templates::AIRFLOW_TRUST,
+    }
+}
+
+/// The permission policy of a role.
+fn permission_policy(holder: Holder) -> &'static str {
+    match holder {
+        Holder::Client => templates::CLIENT_POLICY,
+        Holder::Connector => templates::CONNECTOR_POLICY,
+        Holder::Kinesis => templates::KINESIS_POLICY,
+        Holder::Airflow => templates::AIRFLOW_POLICY,
+    }
+}
+
+pub struct Role {
+    pub holder: Holder,
+    pub account: Rc<Account>,
+}
+
+/// The name of the one policy that a role carries.
+const POLICY_NAME: &str = "pinpipe";
+
+impl Role {
+    fn what(&self) -> String {
+        format!("role `{}`", self.name())
+    }
+
+    fn document(&self, template: &str) -> Result<String> {
+        let text = templates::render(template, &placeholders::values(&self.account));
+        // Without the spaces of the template: IAM counts characters.
+        let value: Value = serde_json::from_str(&text).or_fail(|| format!("the policy of {} is no JSON", self.what()))?;
+        Ok(value.to_string())
+    }
+
+    async fn find(&self) -> Result<Option<IamRole>> {
+        match self.account.iam.get_role().role_name(self.name()).send().await {
+            Ok(found) => Ok(found.role().cloned()),
+            Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
+            Err(error) => Err(failed(Call("iam:GetRole", &self.what()), &error)),
+        }
+    }
+
+    async fn policy(&self) -> Result<Option<String>> {
+        match self.account.iam.get_role_policy().role_name(self.name()).policy_name(POLICY_NAME).send().await {
+            Ok(found) => Ok(Some(found.policy_document().to_string())),
+            Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
+            Err(error) => Err(failed(Call("iam:GetRolePolicy", &self.what()), &error)),
+        }
+    }
+}
+
+/// The tags of a resource as IAM takes them.
+pub fn iam_tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
+    let tags = account.tags(key).into_iter();
+    tags.map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole")).collect()
+}
+
+/// Keys and values of tags that IAM answered.
+pub fn iam_pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
+    tags.iter().map(|tag| (tag.key(), tag.value())).collect()
+}
+
+/// Whether two policy documents say the same; AWS answers them percent-encoded.
+fn is_same(answered: &str, wanted: &str) -> bool {
+    let plain = percent_decoded(answered);
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
+    parsed(&plain).is_some_and(|answered| Some(answered) == parsed(wanted))
+}
+
+/// `%7B` becomes `{`; what is no escape stays.
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                at += 3;
+            }
+            None => {
+                plain.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+#[async_trait(?Send)]
+impl Resource for Role {
+    fn key(&self) -> String {
+        self.holder.key().into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "role"
+    }
+
+    fn name(&self) -> String {
+        role_name(&self.account, self.holder)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.holder != Holder::Airflow || self.account.config.airflow.enabled
+    }
+
+    async fn is_suspected(&self) -> bool {
+        true
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(role) = self.find().await? else { return Ok(Reading::missing()) };
+        if !self.account.is_ours(iam_pairs(role.tags())) {
+            return Ok(Reading::foreign());
+        }
+        self.account.state.note(&self.key(), &self.name(), &[("arn", role.arn())]).await?;
+        let mut differences = self.account.tag_differences(&self.key(), iam_pairs(role.tags()));
+        if !is_same(role.assume_role_policy_document().unwrap_or_default(), &self.document(trust_policy(self.holder))?) {
+            differences.push("it may be assumed by others than it should".into());
+        }
+        match self.policy().await? {
+            None => differences.push(format!("its policy `{POLICY_NAME}` is missing")),
+            Some(policy) if !is_same(&policy, &self.document(permission_policy(self.holder))?) => {
+                differences.push(format!("its policy `{POLICY_NAME}` allows something else"));
+            }
+            Some(_) => {}
+        }
+        Ok(Reading::compared(differences, "least privilege"))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let request = self.account.iam.create_role().role_name(self.name()).description("made by pinpipe");
+        let request = request
+            .assume_role_policy_document(self.document(trust_policy(self.holder))?)
+            .set_tags(Some(iam_tags(&self.account, &self.key())?));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
+            Err(error) => Err(failed(Call("iam:CreateRole", &self.what()), &error)),
+        }
+    }
+
+    async fn update(&self) -> Result<()> {
+        let Some(role) = self.find().await? else { return Ok(()) };
+        let iam = &self.account.iam;
+        if !self.account.tag_differences(&self.key(), iam_pairs(role.tags())).is_empty() {
+            let put = iam.tag_role().role_name(self.name()).set_tags(Some(iam_tags(&self.account, &self.key())?)).send().await;
+            put.map_err(|error| failed(Call("iam:TagRole", &self.what()), &error))?;
+        }
+        let trust = self.document(trust_policy(self.holder))?;
+        if !is_same(role.assume_role_policy_document().unwrap_or_default(), &trust) {
+            let put = iam.update_assume_role_policy().role_name(self.name()).policy_document(trust).send().await;
+            put.map_err(|error| failed(Call("iam:UpdateAssumeRolePolicy", &self.what()), &error))?;
+        }
+        let policy = self.document(permission_policy(self.holder))?;
+        if !self.policy().await?.is_some_and(|found| is_same(&found, &policy)) {
+            let put = iam.put_role_policy().role_name(self.name()).policy_name(POLICY_NAME).policy_document(policy).send().await;
+            put.map_err(|error| failed(Call("iam:PutRolePolicy", &self.what()), &error))?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        let Some(role) = self.find().await? else { return Ok(false) };
+        if !self.account.is_ours(iam_pairs(role.tags())) {
+            return Ok(false);
+        }
+        match self.account.iam.delete_role_policy().role_name(self.name()).policy_name(POLICY_NAME).send().await {
+            Err(error) if code(&error) != "NoSuchEntity" => return Err(failed(Call("iam:DeleteRolePolicy", &self.what()), &error)),
+            _ => {}
+        }
+        match self.account.iam.delete_role().role_name(self.name()).send().await {
+            Err(error) if code(&error) != "NoSuchEntity" => Err(failed(Call("iam:DeleteRole", &self.what()), &error)),
+            _ => Ok(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_compared_by_what_they_say() {
+        assert!(is_same("%7B%22a%22%3A%20%5B1%2C%202%5D%7D", r#"{"a":[1,2]}"#));
+        assert!(is_same(r#"{ "b": 1, "a": "50%" }"#, r#"{"a":"50%","b":1}"#));
+        assert!(!is_same("%7B%22a%22%3A1%7D", r#"{"a":2}"#));
+        assert!(!is_same("no json", "no json"));
+    }
+}

@@ -1,0 +1,75 @@
+//! The topics of a cluster that was provisioned, for `pinpipe topics`.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::rc::Rc;
+
+use crate::base::config::schema::{Config, Target};
+use crate::base::error::{Error, Result};
+use crate::base::output::Printer;
+use crate::provision::aws::context::Account;
+use crate::provision::aws::keys;
+use crate::provision::aws::msk::topic_backend;
+use crate::provision::aws::msk::topic_backend::{Seen, Way};
+use crate::provision::engine::selection::Selection;
+use crate::provision::engine::session::{LONGER_GRACE, Purpose, Stack, or_stopped};
+
+/// Topics, by whichever way the cluster allows.
+pub struct TopicService {
+    account: Rc<Account>,
+    way: Way,
+}
+
+impl TopicService {
+    /// `None`: topics are reached over the Kafka protocol, on target local or where the
+    /// configuration names the brokers.
+    ///
+    /// # Errors
+    /// Nothing is provisioned yet.
+    pub async fn open(config: &Config, printer: &Printer) -> Result<Option<Self>> {
+        if config.target == Target::Local || !config.kafka.bootstrap_servers.is_empty() {
+            return Ok(None);
+        }
+        let progress = printer.activity("topics");
+        let stack = Stack::open(config, Purpose::Look, progress).await?;
+        // Reading these two fills in their addresses where this machine has no state.
+        let only = Selection { only: vec![keys::CLUSTER.into(), keys::CLIENT.into()], skip: Vec::new() };
+        let chosen = only.chosen(&stack.graph)?;
+        stack.carry(stack.read(&chosen)).await?;
+        let Some(account) = stack.account.clone() else { return Ok(None) };
+        stack.close().await;
+        let missing = || Error::failed("there is no cluster yet").hint("`pinpipe provision` makes it");
+        account.state.value(keys::CLUSTER, "bootstrap_servers").await.ok_or_else(missing)?;
+        let way = Way::choose(&account).await?.ok_or_else(|| {
+            Error::failed("the client machine, on which topics are made, is not ready")
+                .hint("`pinpipe provision` makes it, `pinpipe status` shows it")
+        })?;
+        Ok(Some(Self { account, way }))
+    }
+
+    /// Every topic with the number of its partitions.
+    pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
+        self.or_stopped(topic_backend::list(&self.account, self.way)).await
+    }
+
+    /// Makes a topic. `false`: it was there already.
+    pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
+        let create = async {
+            if matches!(topic_backend::look(&self.account, self.way, topic).await?, Seen::There(_)) {
+                return Ok(false);
+            }
+            topic_backend::create(&self.account, self.way, topic, partitions).await?;
+            Ok(true)
+        };
+        self.or_stopped(create).await
+    }
+
+    /// Removes a topic. `false`: it was not there.
+    pub async fn delete(&self, topic: &str) -> Result<bool> {
+        self.or_stopped(topic_backend::delete(&self.account, self.way, topic)).await
+    }
+
+    async fn or_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        or_stopped(&self.account.stop, LONGER_GRACE, work).await
+    }
+}

@@ -1,0 +1,108 @@
+//! Names of resources, known before they are created, for the rooms that refer to them.
+
+use crate::base::config::schema::Config;
+use crate::provision::aws::context::Account;
+
+/// Port of the Kafka REST proxy.
+pub const PROXY_PORT: i32 = 8082;
+
+/// Whose group it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    Client,
+    Cluster,
+    Airflow,
+}
+
+impl Member {
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Client => "group-client",
+            Self::Cluster => "group-cluster",
+            Self::Airflow => "group-airflow",
+        }
+    }
+}
+
+/// What a bucket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketUse {
+    Lake,
+    Airflow,
+}
+
+impl BucketUse {
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Lake => "bucket",
+            Self::Airflow => "bucket-airflow",
+        }
+    }
+
+    pub fn name(self, config: &Config) -> String {
+        match self {
+            Self::Lake => config.bucket(),
+            Self::Airflow if config.airflow.bucket.is_empty() => format!("user-{}-airflow", config.id),
+            Self::Airflow => config.airflow.bucket.clone(),
+        }
+    }
+}
+
+/// Whose role it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// The client machine.
+    Client,
+    /// MSK Connect.
+    Connector,
+    /// API Gateway, for Kinesis.
+    Kinesis,
+    /// Managed Airflow.
+    Airflow,
+}
+
+impl Holder {
+    pub const ALL: [Holder; 4] = [Self::Client, Self::Connector, Self::Kinesis, Self::Airflow];
+
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Client => "role-client",
+            Self::Connector => "role-connector",
+            Self::Kinesis => "role-kinesis",
+            Self::Airflow => "role-airflow",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Client => "ec2-access-role",
+            Self::Connector => "connector-role",
+            Self::Kinesis => "kinesis-access-role",
+            Self::Airflow => "airflow-role",
+        }
+    }
+}
+
+/// Name and ARN of a role, which are known before it is made.
+pub fn role_name(account: &Account, holder: Holder) -> String {
+    account.named(holder.suffix())
+}
+
+pub fn role_arn(account: &Account, holder: Holder) -> String {
+    format!("arn:{}:iam::{}:role/{}", account.partition, account.id, role_name(account, holder))
+}
+
+/// It is named as its role, as the console names it.
+pub fn profile_name(account: &Account) -> String {
+    role_name(account, Holder::Client)
+}
+
+/// The cluster's name.
+pub fn cluster_name(config: &Config) -> String {
+    if config.cluster.name.is_empty() { format!("{}-cluster", config.id) } else { config.cluster.name.clone() }
+}
+
+/// The parameter that holds the password of the REST proxy.
+pub fn proxy_secret_name(config: &Config) -> String {
+    format!("/pinpipe/{}/proxy-password", config.id)
+}

@@ -1,0 +1,113 @@
+//! The VPC and its subnets: found, never made.
+
+use crate::provision::aws::ec2_tags::filter;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use crate::base::error::{Error, Result};
+use crate::clients::aws::call::{Call, failed};
+use crate::provision::aws::context::Account;
+use crate::provision::aws::keys;
+use crate::provision::resource::{Reading, Resource};
+
+const KEY: &str = keys::NETWORK;
+/// How many zones MSK spreads a cluster over.
+const ZONES: std::ops::RangeInclusive<usize> = 2..=3;
+
+pub struct Network {
+    pub account: Rc<Account>,
+}
+
+impl Network {
+    async fn vpc(&self) -> Result<String> {
+        let configured = &self.account.config.network.vpc;
+        let request = self.account.ec2.describe_vpcs();
+        let request = match configured.as_str() {
+            "" => request.filters(filter("is-default", "true")),
+            vpc => request.filters(filter("vpc-id", vpc)),
+        };
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeVpcs", "the network"), &error))?;
+        let vpc = found.vpcs().iter().find_map(|vpc| vpc.vpc_id()).map(String::from);
+        vpc.ok_or_else(|| match configured.as_str() {
+            "" => Error::failed(format!("there is no default VPC in {}", self.account.config.aws.region))
+                .hint("make one with `aws ec2 create-default-vpc`, or name a VPC and subnets in `[network]`"),
+            vpc => Error::failed(format!("there is no VPC `{vpc}` in {}", self.account.config.aws.region)).hint("correct `network.vpc`"),
+        })
+    }
+
+    /// One subnet of each zone, as many as the brokers can be spread over.
+    async fn subnets(&self, vpc: &str) -> Result<Vec<String>> {
+        let config = &self.account.config;
+        let request = self.account.ec2.describe_subnets().filters(filter("vpc-id", vpc));
+        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSubnets", "the network"), &error))?;
+        let mut all: Vec<(&str, &str)> =
+            found.subnets().iter().filter_map(|subnet| Some((subnet.availability_zone()?, subnet.subnet_id()?))).collect();
+        all.sort_unstable();
+        let named = &config.network.subnets;
+        if let Some(missing) = named.iter().find(|name| !all.iter().any(|(_, subnet)| subnet == name)) {
+            return Err(Error::failed(format!("there is no subnet `{missing}` in `{vpc}`")).hint("correct `network.subnets`"));
+        }
+        let mut zones = BTreeSet::new();
+        let usable = all.iter().filter(|(_, subnet)| named.is_empty() || named.iter().any(|name| name == subnet));
+        let mut subnets: Vec<String> = usable.filter(|(zone, _)| zones.insert(*zone)).map(|(_, subnet)| subnet.to_string()).collect();
+        if !named.is_empty() && subnets.len() < named.len() {
+            return Err(Error::failed("two of `network.subnets` are in the same zone")
+                .hint("name subnets in distinct zones: the brokers are spread over them"));
+        }
+        let (brokers, found) = (config.cluster.brokers, subnets.len());
+        let is_even = |zones: &usize| (brokers as usize).is_multiple_of(*zones);
+        if named.is_empty()
+            && let Some(zones) = ZONES.rev().filter(|zones| *zones <= found).find(is_even)
+        {
+            // As many zones as share the brokers evenly.
+            subnets.truncate(zones);
+        }
+        if !ZONES.contains(&subnets.len()) || !is_even(&subnets.len()) {
+            return Err(Error::failed(format!("{brokers} brokers cannot be spread evenly over {} subnets", subnets.len())).hint(
+                "MSK takes two or three subnets, each in a zone of its own, and `cluster.brokers` must be a multiple of their number",
+            ));
+        }
+        Ok(subnets)
+    }
+}
+
+#[async_trait(?Send)]
+impl Resource for Network {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "network"
+    }
+
+    fn name(&self) -> String {
+        if self.account.config.network.vpc.is_empty() { "default VPC".into() } else { self.account.config.network.vpc.clone() }
+    }
+
+    fn is_removable(&self) -> bool {
+        false
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let vpc = self.vpc().await?;
+        let subnets = self.subnets(&vpc).await?;
+        self.account.state.note(KEY, &self.name(), &[("vpc", &vpc), ("subnets", &subnets.join(","))]).await?;
+        // Found, not made: there is nothing to do about it.
+        Ok(Reading::found(format!("{vpc}, {} subnets in distinct zones", subnets.len())))
+    }
+
+    async fn create(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn update(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        Ok(false)
+    }
+}

@@ -1,0 +1,57 @@
+//! The password that the REST proxy asks for and that only the API and the machine know.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use base64::Engine;
+
+use crate::base::error::Result;
+use crate::provision::aws::context::Account;
+use crate::provision::aws::keys;
+use crate::provision::aws::names;
+use crate::provision::aws::parameter;
+use crate::provision::resource::{Reading, Resource};
+
+const KEY: &str = keys::PROXY_SECRET;
+
+pub struct ProxySecret {
+    pub account: Rc<Account>,
+}
+
+#[async_trait(?Send)]
+impl Resource for ProxySecret {
+    fn key(&self) -> String {
+        KEY.into()
+    }
+
+    fn kind(&self) -> &'static str {
+        "proxy-secret"
+    }
+
+    fn name(&self) -> String {
+        names::proxy_secret_name(&self.account.config)
+    }
+
+    async fn read(&self) -> Result<Reading> {
+        let Some(mark) = parameter::description(&self.account, &self.name()).await? else { return Ok(Reading::missing()) };
+        self.account.state.note(KEY, &self.name(), &[("mark", &mark)]).await?;
+        let differences = parameter::tag_differences(&self.account, KEY, &self.name()).await?;
+        Ok(Reading::compared(differences, "in Parameter Store"))
+    }
+
+    async fn create(&self) -> Result<()> {
+        // 256 random bits, in letters and digits only: it stands in a properties file.
+        let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        // Tells this password from an earlier one without telling the password.
+        let mark = format!("password of pinpipe's REST proxy, {}", uuid::Uuid::new_v4().simple());
+        parameter::put(&self.account, KEY, &self.name(), &secret.into(), &mark).await
+    }
+
+    async fn update(&self) -> Result<()> {
+        parameter::put_tags(&self.account, KEY, &self.name()).await
+    }
+
+    async fn delete(&self) -> Result<bool> {
+        parameter::delete(&self.account, &self.name()).await
+    }
+}

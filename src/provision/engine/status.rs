@@ -1,0 +1,137 @@
+//! `pinpipe status`: what is there, since when, and what it has cost.
+
+use chrono::Utc;
+use serde::Serialize;
+
+use crate::base::config::runtime::{Addresses, Runtime};
+use crate::base::config::schema::{Config, Target};
+use crate::base::error::Result;
+use crate::base::output::table::Table;
+use crate::base::output::{Printer, Report};
+use crate::provision::cost::{Cost, Prices};
+use crate::provision::engine::selection::Selection;
+use crate::provision::engine::session::{Purpose, Stack};
+use crate::provision::resource::Action;
+
+#[derive(Debug, Serialize)]
+struct ResourceStatus {
+    key: String,
+    #[serde(rename = "type")]
+    type_name: &'static str,
+    name: String,
+    exists: bool,
+    /// As a plan would have it: `keep` where all is well.
+    action: Action,
+    detail: String,
+    /// Since this pipeline's state knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_hours: Option<f64>,
+    #[serde(flatten)]
+    cost: Cost,
+}
+
+/// The report of `status`.
+#[derive(Debug, Serialize)]
+pub struct StatusReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses: Option<Addresses>,
+    resources: Vec<ResourceStatus>,
+    /// What all of it has cost since it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dollars_so_far: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prices: Option<String>,
+}
+
+impl Report for StatusReport {
+    fn text(&self) -> String {
+        let is_priced = self.prices.is_some();
+        let mut headers = vec!["type", "name", "there", "detail"];
+        if is_priced {
+            headers.extend(["age", "$ so far"]);
+        }
+        let mut table = Table::new(headers);
+        for resource in &self.resources {
+            let there = match (resource.exists, resource.action) {
+                (_, Action::Foreign) => "not ours",
+                (true, Action::Update | Action::Recreate) => "differs",
+                (true, _) => "yes",
+                (false, _) => "no",
+            };
+            let mut row = vec![resource.type_name.to_string(), resource.name.clone(), there.into(), resource.detail.clone()];
+            if is_priced {
+                let age = resource.age_hours.unwrap_or(0.0);
+                row.push(resource.age_hours.map(age_text).unwrap_or_default());
+                row.push(resource.cost.text(age));
+            }
+            table.row(row);
+        }
+        let mut text = table.render();
+        if let Some(addresses) = &self.addresses {
+            text.push_str(&format!(
+                "\nkafka {}, gateway http://{}, kinesis http://{}, control http://{}",
+                addresses.kafka, addresses.gateway, addresses.kinesis, addresses.control
+            ));
+        }
+        if let (Some(dollars), Some(prices)) = (self.dollars_so_far, &self.prices) {
+            text.push_str(&format!("\nabout ${dollars:.2} so far ({prices})"));
+        }
+        text
+    }
+}
+
+fn age_text(hours: f64) -> String {
+    match hours {
+        hours if hours < 1.0 => format!("{:.0} min", hours * 60.0),
+        hours if hours < 48.0 => format!("{hours:.1} h"),
+        hours => format!("{:.1} days", hours / 24.0),
+    }
+}
+
+/// Reads every resource.
+///
+/// # Errors
+/// The local stack is not running or cannot be asked; no credentials for AWS.
+pub async fn status(config: &Config, selection: &Selection, printer: &Printer) -> Result<StatusReport> {
+    let progress = printer.activity("reading");
+    let stack = Stack::open(config, Purpose::Look, progress.clone()).await?;
+    let report = stack.carry(read(config, selection, &stack)).await;
+    progress.finish();
+    stack.close().await;
+    report
+}
+
+async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<StatusReport> {
+    let prices = Prices::built_in();
+    let chosen = selection.chosen(&stack.graph)?;
+    let readings = stack.read(&chosen).await?;
+    let mut resources = Vec::new();
+    for ((resource, reading), is_chosen) in stack.graph.resources.iter().zip(readings).zip(chosen) {
+        // What nobody asks for is shown where it is there.
+        let Some(reading) = reading.filter(|reading| is_chosen && (reading.exists || resource.is_wanted())) else { continue };
+        let entry = match &stack.account {
+            Some(account) if reading.exists && reading.is_ours => account.state.entry(&resource.key()).await,
+            _ => None,
+        };
+        let age_hours = entry.map(|entry| (Utc::now() - entry.begun_at).num_seconds() as f64 / 3600.0);
+        resources.push(ResourceStatus {
+            key: resource.key(),
+            type_name: resource.kind(),
+            name: resource.name(),
+            exists: reading.exists,
+            action: reading.action,
+            detail: reading.reason(),
+            age_hours,
+            cost: prices.cost(&resource.priced()),
+        });
+    }
+    let addresses =
+        if config.target == Target::Local { Runtime::read(&config.data_dir).ok().map(|runtime| runtime.addresses) } else { None };
+    let is_priced = stack.account.is_some();
+    // Begun at 0: the sum of nothing would be -0.
+    let so_far = resources
+        .iter()
+        .filter_map(|resource| Some(resource.age_hours? * resource.cost.dollars_per_hour))
+        .fold(0.0, |sum, each| sum + each);
+    Ok(StatusReport { addresses, resources, dollars_so_far: is_priced.then_some(so_far), prices: is_priced.then(|| prices.note()) })
+}

@@ -1,0 +1,159 @@
+//! Where the state lies, a file or an object on S3, and the lock that keeps two runs apart.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+
+use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::fs::{FileLock, keep_json, kept_json};
+use crate::clients::aws::call::{Call, code, failed};
+use crate::provision::state::Remembered;
+
+/// A place for the state.
+#[derive(Debug, Clone)]
+pub enum Place {
+    File(PathBuf),
+    Object { client: Client, bucket: String, key: String },
+}
+
+/// Held while a command may change the state; let go when dropped (file) or released (object).
+#[derive(Debug)]
+pub enum Lock {
+    File(#[expect(dead_code, reason = "the open file is what holds the lock")] FileLock),
+    Object { client: Client, bucket: String, key: String },
+}
+
+/// The state's file in a data folder.
+pub fn file_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("aws").join("state.json")
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(formatter, "the state `{}`", path.display()),
+            Self::Object { bucket, key, .. } => write!(formatter, "the state `s3://{bucket}/{key}`"),
+        }
+    }
+}
+
+impl Place {
+    /// The object that `s3://BUCKET/KEY` names.
+    ///
+    /// # Errors
+    /// No bucket or no key.
+    pub fn object(client: Client, url: &str) -> Result<Self> {
+        let rest = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
+        match rest.filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()) {
+            Some((bucket, key)) => Ok(Self::Object { client, bucket: bucket.into(), key: key.into() }),
+            None => Err(Error::usage(format!("`provision.state` must be s3://BUCKET/KEY, not `{url}`"))),
+        }
+    }
+
+    pub async fn read(&self) -> Result<Option<Remembered>> {
+        match self {
+            Self::File(path) => kept_json(path),
+            Self::Object { client, bucket, key } => {
+                let found = client.get_object().bucket(bucket).key(key).send().await;
+                let object = match found {
+                    Ok(object) => object,
+                    Err(error) if code(&error) == "NoSuchKey" => return Ok(None),
+                    Err(error) if code(&error) == "NoSuchBucket" => {
+                        return Err(no_bucket(bucket));
+                    }
+                    Err(error) => return Err(failed(Call("s3:GetObject", &self.to_string()), &error)),
+                };
+                let text = object.body.collect().await.or_fail(|| format!("cannot read {self}"))?.into_bytes();
+                serde_json::from_slice(&text).map(Some).map_err(|error| {
+                    Error::failed(format!("{self} is damaged")).because(error).hint("put back an earlier version of the object")
+                })
+            }
+        }
+    }
+
+    pub async fn write(&self, remembered: &Remembered) -> Result<()> {
+        match self {
+            Self::File(path) => keep_json(path, remembered),
+            Self::Object { client, bucket, key } => {
+                let text = serde_json::to_vec_pretty(remembered).or_fail(|| format!("cannot write {self}"))?;
+                let put = client.put_object().bucket(bucket).key(key).content_type("application/json").body(ByteStream::from(text));
+                put.send().await.map(|_| ()).map_err(|error| failed(Call("s3:PutObject", &self.to_string()), &error))
+            }
+        }
+    }
+
+    pub async fn remove(&self) -> Result<()> {
+        match self {
+            Self::File(path) => match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(on_path("remove", path, error)),
+                _ => Ok(()),
+            },
+            Self::Object { client, bucket, key } => {
+                let removed = client.delete_object().bucket(bucket).key(key).send().await;
+                removed.map(|_| ()).map_err(|error| failed(Call("s3:DeleteObject", &self.to_string()), &error))
+            }
+        }
+    }
+
+    /// Keeps other runs away from the state.
+    ///
+    /// # Errors
+    /// Another run holds it.
+    pub async fn lock(&self) -> Result<Lock> {
+        match self {
+            Self::File(path) => {
+                let folder = path.parent().unwrap_or(Path::new("."));
+                std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
+                let lock = FileLock::take(&path.with_extension("lock"))?;
+                lock.map(Lock::File).ok_or_else(|| {
+                    Error::failed(format!("another pinpipe is working with {self}")).hint("wait until it is done, or stop it with Ctrl-C")
+                })
+            }
+            Self::Object { client, bucket, key } => {
+                let key = format!("{key}.lock");
+                let since = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC");
+                let own = format!("process {} since {since}, {}", std::process::id(), uuid::Uuid::new_v4().simple());
+                let put = client.put_object().bucket(bucket).key(&key).if_none_match("*").body(ByteStream::from(own.clone().into_bytes()));
+                match put.send().await {
+                    Ok(_) => Ok(Lock::Object { client: client.clone(), bucket: bucket.clone(), key }),
+                    Err(error) if matches!(code(&error), "PreconditionFailed" | "ConditionalRequestConflict") => {
+                        let holder = self.holder(&key).await;
+                        if holder.contains(&own) {
+                            // An attempt whose answer got lost had its effect.
+                            return Ok(Lock::Object { client: client.clone(), bucket: bucket.clone(), key });
+                        }
+                        Err(Error::failed(format!("another pinpipe is working with {self}{holder}"))
+                            .hint(format!("wait until it is done; if it was killed, remove the lock: `aws s3 rm s3://{bucket}/{key}`")))
+                    }
+                    Err(error) if code(&error) == "NoSuchBucket" => Err(no_bucket(bucket)),
+                    Err(error) => Err(failed(Call("s3:PutObject", &format!("s3://{bucket}/{key}")), &error)),
+                }
+            }
+        }
+    }
+
+    async fn holder(&self, lock_key: &str) -> String {
+        let Self::Object { client, bucket, .. } = self else { return String::new() };
+        let Ok(object) = client.get_object().bucket(bucket).key(lock_key).send().await else { return String::new() };
+        let text = object.body.collect().await.map(|bytes| bytes.into_bytes());
+        text.map(|text| format!(" ({})", String::from_utf8_lossy(&text))).unwrap_or_default()
+    }
+}
+
+fn no_bucket(bucket: &str) -> Error {
+    Error::failed(format!("there is no bucket `{bucket}` for the state"))
+        .hint("make it first, with versioning: the bucket of the state is not pinpipe's to make")
+}
+
+impl Lock {
+    /// Lets the next run in.
+    pub async fn release(self) {
+        if let Self::Object { client, bucket, key } = self
+            && let Err(error) = client.delete_object().bucket(&bucket).key(&key).send().await
+        {
+            tracing::warn!("the lock s3://{bucket}/{key} could not be removed: {}", crate::clients::aws::call::describe(&error));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! `pinpipe batch`: reads the lake, cleans it, answers the eight questions.
+
+pub mod answer;
+pub mod answer_files;
+pub mod chunk;
+pub mod ingest;
+pub mod page;
+pub mod report;
+pub mod row_cache;
+pub mod run;

@@ -1,0 +1,143 @@
+//! Topics, partitions, offsets and brokers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::Response;
+use serde_json::{Value, json};
+
+use crate::stages::gateway::Gateway;
+use crate::stages::gateway::response;
+use crate::stages::gateway::response::Fault;
+
+/// How long the list of topics is believed when a topic is missing from it.
+const BELIEVED: Duration = Duration::from_millis(200);
+
+/// A partition as the proxy shows it.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    id: i32,
+    leader: i32,
+    replicas: Vec<i32>,
+}
+
+/// Topics by name; asked for again when one is not found.
+#[derive(Default)]
+pub struct TopicCache {
+    known: RwLock<(Option<Instant>, Arc<Topics>)>,
+}
+
+type Topics = BTreeMap<String, Vec<Partition>>;
+
+impl Gateway {
+    async fn topics(&self) -> Result<Arc<Topics>, Fault> {
+        let (consumer, timeout) = (self.consumer.clone(), Duration::from_millis(self.config.kafka.timeout_ms));
+        let asked = tokio::task::spawn_blocking(move || {
+            use rdkafka::consumer::Consumer;
+            consumer.fetch_metadata(None, timeout).map(|metadata| {
+                let describe = |partition: &rdkafka::metadata::MetadataPartition| Partition {
+                    id: partition.id(),
+                    leader: partition.leader(),
+                    replicas: partition.replicas().to_vec(),
+                };
+                metadata
+                    .topics()
+                    .iter()
+                    .map(|topic| (topic.name().to_string(), topic.partitions().iter().map(describe).collect()))
+                    .collect::<Topics>()
+            })
+        });
+        let topics = asked.await.map_err(|error| Fault::kafka(error.to_string()))?.map_err(|error| Fault::kafka(error.to_string()))?;
+        let topics = Arc::new(topics);
+        *self.topics.known.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = (Some(Instant::now()), topics.clone());
+        Ok(topics)
+    }
+
+    /// The partitions of a topic, from memory where it is known.
+    pub async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, Fault> {
+        let (asked, known) = self.topics.known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        if let Some(partitions) = known.get(topic) {
+            return Ok(partitions.clone());
+        }
+        if asked.is_some_and(|asked| asked.elapsed() < BELIEVED) {
+            return Err(Fault::topic_not_found());
+        }
+        self.topics().await?.get(topic).cloned().ok_or_else(Fault::topic_not_found)
+    }
+
+    /// The topic turned out to be gone.
+    pub fn forget_topics(&self) {
+        *self.topics.known.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = (None, Arc::default());
+    }
+
+    /// Checks that a partition exists.
+    pub async fn partition(&self, topic: &str, partition: &str) -> Result<Partition, Fault> {
+        let partitions = self.partitions(topic).await?;
+        let wanted: i32 = partition.parse().map_err(|_| Fault::partition_not_found())?;
+        partitions.into_iter().find(|partition| partition.id == wanted).ok_or_else(Fault::partition_not_found)
+    }
+}
+
+impl Partition {
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    fn json(&self) -> Value {
+        let replicas: Vec<Value> =
+            self.replicas.iter().map(|broker| json!({ "broker": broker, "leader": *broker == self.leader, "in_sync": true })).collect();
+        json!({ "partition": self.id, "leader": self.leader, "replicas": replicas })
+    }
+}
+
+type Answer = Result<Response<Body>, Fault>;
+
+pub async fn list_topics(State(gateway): State<Arc<Gateway>>) -> Answer {
+    let topics = gateway.topics().await?;
+    Ok(response::kafka(&json!(topics.keys().collect::<Vec<_>>())))
+}
+
+pub async fn describe_topic(State(gateway): State<Arc<Gateway>>, Path(topic): Path<String>) -> Answer {
+    let topics = gateway.topics().await?;
+    let partitions: Vec<Value> = topics.get(&topic).ok_or_else(Fault::topic_not_found)?.iter().map(Partition::json).collect();
+    Ok(response::kafka(&json!({ "name": topic, "configs": {}, "partitions": partitions })))
+}
+
+pub async fn list_partitions(State(gateway): State<Arc<Gateway>>, Path(topic): Path<String>) -> Answer {
+    let topics = gateway.topics().await?;
+    let partitions: Vec<Value> = topics.get(&topic).ok_or_else(Fault::topic_not_found)?.iter().map(Partition::json).collect();
+    Ok(response::kafka(&json!(partitions)))
+}
+
+pub async fn describe_partition(State(gateway): State<Arc<Gateway>>, Path((topic, partition)): Path<(String, String)>) -> Answer {
+    gateway.topics().await?;
+    Ok(response::kafka(&gateway.partition(&topic, &partition).await?.json()))
+}
+
+pub async fn partition_offsets(State(gateway): State<Arc<Gateway>>, Path((topic, partition)): Path<(String, String)>) -> Answer {
+    gateway.topics().await?;
+    let partition = gateway.partition(&topic, &partition).await?.id;
+    let (consumer, timeout) = (gateway.consumer.clone(), Duration::from_millis(gateway.config.kafka.timeout_ms));
+    let asked = tokio::task::spawn_blocking(move || {
+        use rdkafka::consumer::Consumer;
+        consumer.fetch_watermarks(&topic, partition, timeout)
+    });
+    let (beginning, end) =
+        asked.await.map_err(|error| Fault::kafka(error.to_string()))?.map_err(|error| Fault::kafka(error.to_string()))?;
+    Ok(response::kafka(&json!({ "beginning_offset": beginning, "end_offset": end })))
+}
+
+pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> Answer {
+    let (consumer, timeout) = (gateway.consumer.clone(), Duration::from_millis(gateway.config.kafka.timeout_ms));
+    let asked = tokio::task::spawn_blocking(move || {
+        use rdkafka::consumer::Consumer;
+        consumer
+            .fetch_metadata(None, timeout)
+            .map(|metadata| metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect::<Vec<i32>>())
+    });
+    let brokers = asked.await.map_err(|error| Fault::kafka(error.to_string()))?.map_err(|error| Fault::kafka(error.to_string()))?;
+    Ok(response::kafka(&json!({ "brokers": brokers })))
+}

@@ -1,0 +1,92 @@
+//! The gateway: Kafka REST Proxy v2 over Kafka, and the `/streams` routes over Kinesis,
+//! behind routes that are deployed or not, as Amazon API Gateway's are.
+
+pub mod metadata;
+pub mod produce;
+pub mod response;
+pub mod routes;
+pub mod streams;
+
+use crate::stages::gateway::routes::Routes;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::producer::FutureProducer;
+use tokio::sync::Semaphore;
+
+use crate::base::config::schema::Config;
+use crate::base::error::Result;
+use crate::clients::kafka::context::Context;
+
+/// Requests worked on at a time; more wait at their connections.
+const CONCURRENT_REQUESTS: usize = 48;
+
+/// What the gateway works with.
+pub struct Gateway {
+    config: Config,
+    routes: Arc<Routes>,
+    producer: FutureProducer<Context>,
+    /// Asked for metadata and offsets only.
+    consumer: Arc<BaseConsumer<Context>>,
+    topics: metadata::TopicCache,
+    kinesis: aws_sdk_kinesis::Client,
+    /// Taken before a body is read: what is under way at a time bounds the memory.
+    permits: Semaphore,
+}
+
+impl Gateway {
+    /// Sets up the clients; nothing is contacted yet.
+    pub async fn new(config: &Config, routes: Arc<Routes>) -> Result<Arc<Self>> {
+        let consumer = Arc::new(crate::clients::kafka::consumer(config, "pinpipe-gateway")?);
+        crate::clients::kafka::auth::keep_logged_in(config, &consumer);
+        Ok(Arc::new(Self {
+            config: config.clone(),
+            routes,
+            producer: crate::clients::kafka::producer(config)?,
+            consumer,
+            topics: metadata::TopicCache::default(),
+            kinesis: crate::clients::aws::kinesis(config).await?,
+            permits: Semaphore::new(CONCURRENT_REQUESTS),
+        }))
+    }
+
+    /// The gateway as a router.
+    pub fn router(self: Arc<Self>) -> Router {
+        let body_limit = self.config.gateway.body_limit_bytes;
+        Router::new()
+            .route("/topics", get(metadata::list_topics))
+            .route("/topics/{topic}", get(metadata::describe_topic).post(produce::to_topic))
+            .route("/topics/{topic}/partitions", get(metadata::list_partitions))
+            .route("/topics/{topic}/partitions/{partition}", get(metadata::describe_partition).post(produce::to_partition))
+            .route("/topics/{topic}/partitions/{partition}/offsets", get(metadata::partition_offsets))
+            .route("/brokers", get(metadata::list_brokers))
+            .route("/streams", get(streams::list))
+            .route("/streams/{stream}", get(streams::describe).post(streams::create).delete(streams::delete))
+            .route("/streams/{stream}/record", put(streams::put_record))
+            .route("/streams/{stream}/records", put(streams::put_records))
+            .route("/", post(response::not_found))
+            .fallback(response::not_found)
+            .method_not_allowed_fallback(response::method_not_allowed)
+            .layer(from_fn_with_state(self.clone(), only_deployed))
+            .layer(DefaultBodyLimit::max(body_limit))
+            .with_state(self)
+    }
+}
+
+/// Routes that are not deployed are not there, as on Amazon API Gateway.
+async fn only_deployed(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    if gateway.routes.current().is_none() {
+        return response::api_gateway(
+            axum::http::StatusCode::FORBIDDEN,
+            "no routes are deployed here: run `pinpipe api deploy` or `pinpipe provision`",
+        );
+    }
+    // The semaphore is never closed, so there always is a permit to wait for.
+    let _permit = gateway.permits.acquire().await;
+    next.run(request).await
+}

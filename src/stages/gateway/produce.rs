@@ -1,0 +1,143 @@
+//! `POST /topics/{topic}` and `POST /topics/{topic}/partitions/{partition}`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Response, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rdkafka::producer::FutureRecord;
+use rdkafka::types::RDKafkaErrorCode;
+use serde_json::{Value, json};
+
+use crate::stages::gateway::Gateway;
+use crate::stages::gateway::response;
+use crate::stages::gateway::response::Fault;
+
+/// How the records of a request are embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Embedded {
+    Json,
+    Binary,
+}
+
+/// A record ready for Kafka.
+struct Record {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    partition: Option<i32>,
+}
+
+pub async fn to_topic(
+    State(gateway): State<Arc<Gateway>>,
+    Path(topic): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response<Body>, Fault> {
+    produce(&gateway, &topic, None, &headers, &body).await
+}
+
+pub async fn to_partition(
+    State(gateway): State<Arc<Gateway>>,
+    Path((topic, partition)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response<Body>, Fault> {
+    let partition = gateway.partition(&topic, &partition).await?.id();
+    produce(&gateway, &topic, Some(partition), &headers, &body).await
+}
+
+fn embedded(headers: &HeaderMap) -> Result<Embedded, Fault> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "application/vnd.kafka.json.v2+json" => Ok(Embedded::Json),
+        // As in the proxy, these stand for binary.
+        "application/vnd.kafka.binary.v2+json" | "application/vnd.kafka.v2+json" => Ok(Embedded::Binary),
+        _ => Err(Fault::unsupported_media_type()),
+    }
+}
+
+async fn produce(
+    gateway: &Gateway,
+    topic: &str,
+    partition: Option<i32>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response<Body>, Fault> {
+    let embedded = embedded(headers)?;
+    let request: Value = serde_json::from_slice(body).map_err(|error| Fault::bad_request(format!("the body is not JSON: {error}")))?;
+    let records = request
+        .get("records")
+        .and_then(Value::as_array)
+        .filter(|records| !records.is_empty())
+        .ok_or_else(|| Fault::unprocessable("records may not be empty"))?;
+    let partitions = gateway.partitions(topic).await?;
+    let records = records.iter().map(|record| read_record(record, embedded, partition)).collect::<Result<Vec<_>, _>>()?;
+    if records.iter().any(|record| record.partition.is_some_and(|wanted| !partitions.iter().any(|partition| partition.id() == wanted))) {
+        return Err(Fault::partition_not_found());
+    }
+    let timeout = Duration::from_millis(gateway.config.kafka.timeout_ms);
+    // Polled in order, so the records of one request stay in order.
+    let sent = records.iter().map(|record| {
+        let mut wanted: FutureRecord<'_, Vec<u8>, Vec<u8>> = FutureRecord::to(topic);
+        wanted.key = record.key.as_ref();
+        wanted.payload = record.value.as_ref();
+        wanted.partition = record.partition;
+        gateway.producer.send(wanted, timeout)
+    });
+    let outcomes = futures::future::join_all(sent).await;
+    let offsets: Vec<Value> = outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            Ok(delivery) => json!({ "partition": delivery.partition, "offset": delivery.offset, "error_code": null, "error": null }),
+            Err((error, _)) => {
+                let code = error.rdkafka_error_code();
+                if matches!(code, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) {
+                    gateway.forget_topics();
+                }
+                // 50003 tells the client that it may try again.
+                let is_final = matches!(
+                    code,
+                    Some(
+                        RDKafkaErrorCode::MessageSizeTooLarge
+                            | RDKafkaErrorCode::UnknownTopicOrPartition
+                            | RDKafkaErrorCode::UnknownTopic
+                            | RDKafkaErrorCode::TopicAuthorizationFailed
+                    )
+                );
+                json!({ "partition": null, "offset": null, "error_code": if is_final { 50002 } else { 50003 }, "error": error.to_string() })
+            }
+        })
+        .collect();
+    Ok(response::kafka(&json!({ "offsets": offsets, "key_schema_id": null, "value_schema_id": null })))
+}
+
+fn read_record(record: &Value, embedded: Embedded, partition: Option<i32>) -> Result<Record, Fault> {
+    let record = record.as_object().ok_or_else(|| Fault::unprocessable("each of records must be an object with a value"))?;
+    if let Some(unknown) = record.keys().find(|key| !matches!(key.as_str(), "key" | "value" | "partition")) {
+        return Err(Fault::unprocessable(format!("Unrecognized field: {unknown}")));
+    }
+    let own = match record.get("partition") {
+        None | Some(Value::Null) => None,
+        Some(wanted) => Some(
+            wanted
+                .as_i64()
+                .and_then(|wanted| i32::try_from(wanted).ok())
+                .ok_or_else(|| Fault::unprocessable("partition must be a whole number"))?,
+        ),
+    };
+    Ok(Record { key: bytes(record.get("key"), embedded)?, value: bytes(record.get("value"), embedded)?, partition: partition.or(own) })
+}
+
+fn bytes(value: Option<&Value>, embedded: Embedded) -> Result<Option<Vec<u8>>, Fault> {
+    match (value, embedded) {
+        (None | Some(Value::Null), _) => Ok(None),
+        (Some(value), Embedded::Json) => Ok(Some(value.to_string().into_bytes())),
+        (Some(Value::String(text)), Embedded::Binary) => {
+            STANDARD.decode(text).map(Some).map_err(|_| Fault::conversion("a key or value is not base64"))
+        }
+        (Some(_), Embedded::Binary) => Err(Fault::conversion("a key or value is not a base64 text")),
+    }
+}

@@ -1,0 +1,153 @@
+//! The `/streams` routes: what API Gateway's mapping templates do on AWS.
+
+use std::sync::Arc;
+
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::stages::gateway::Gateway;
+use crate::stages::gateway::response;
+
+/// An answer that is not the one wished for, ready to send. Boxed: it is large and rare.
+pub struct Fault(Box<Response<Body>>);
+
+impl Fault {
+    fn new(response: Response<Body>) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+impl axum::response::IntoResponse for Fault {
+    fn into_response(self) -> Response<Body> {
+        *self.0
+    }
+}
+
+type Answer = Result<Response<Body>, Fault>;
+
+fn refuse(message: &str) -> Fault {
+    Fault::new(response::kinesis(StatusCode::BAD_REQUEST, &json!({ "__type": "SerializationException", "message": message })))
+}
+
+/// What Kinesis refused, or that it could not be reached.
+fn fault<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Fault {
+    match error.as_service_error() {
+        Some(service) => {
+            let code = service.code().unwrap_or("UnknownError");
+            let status = match code {
+                "InternalFailure" | "KMSInternalException" => StatusCode::INTERNAL_SERVER_ERROR,
+                "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            Fault::new(response::kinesis(status, &json!({ "__type": code, "message": service.message().unwrap_or_default() })))
+        }
+        None => Fault::new(response::api_gateway(StatusCode::GATEWAY_TIMEOUT, "Kinesis cannot be reached")),
+    }
+}
+
+fn body_of(bytes: &[u8]) -> Result<Value, Fault> {
+    if bytes.is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(bytes).map_err(|error| refuse(&format!("the body is not JSON: {error}")))
+}
+
+pub async fn list(State(gateway): State<Arc<Gateway>>) -> Answer {
+    let mut names = Vec::new();
+    let mut pages = gateway.kinesis.list_streams().into_paginator().send();
+    while let Some(page) = pages.next().await {
+        names.extend(page.map_err(fault)?.stream_names);
+    }
+    Ok(response::kinesis(StatusCode::OK, &json!({ "HasMoreStreams": false, "StreamNames": names })))
+}
+
+pub async fn describe(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>) -> Answer {
+    let output = gateway.kinesis.describe_stream().stream_name(stream).send().await.map_err(fault)?;
+    let Some(found) = output.stream_description else { return Err(refuse("Kinesis described nothing")) };
+    let shards: Vec<Value> = found
+        .shards
+        .iter()
+        .map(|shard| {
+            let range = shard.hash_key_range.as_ref();
+            json!({
+                "ShardId": shard.shard_id,
+                "HashKeyRange": { "StartingHashKey": range.map(|range| &range.starting_hash_key), "EndingHashKey": range.map(|range| &range.ending_hash_key) },
+                "SequenceNumberRange": { "StartingSequenceNumber": shard.sequence_number_range.as_ref().map(|range| &range.starting_sequence_number) },
+            })
+        })
+        .collect();
+    let description = json!({
+        "StreamName": found.stream_name,
+        "StreamARN": found.stream_arn,
+        "StreamStatus": found.stream_status.as_str(),
+        "RetentionPeriodHours": found.retention_period_hours,
+        "HasMoreShards": found.has_more_shards,
+        "Shards": shards,
+    });
+    Ok(response::kinesis(StatusCode::OK, &json!({ "StreamDescription": description })))
+}
+
+pub async fn create(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>, body: Bytes) -> Answer {
+    let body = body_of(&body)?;
+    let shards =
+        body.get("ShardCount").and_then(Value::as_i64).and_then(|count| i32::try_from(count).ok()).unwrap_or(gateway.config.kinesis.shards);
+    gateway.kinesis.create_stream().stream_name(stream).shard_count(shards).send().await.map_err(fault)?;
+    Ok(response::kinesis(StatusCode::OK, &json!({})))
+}
+
+pub async fn delete(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>) -> Answer {
+    gateway.kinesis.delete_stream().stream_name(stream).send().await.map_err(fault)?;
+    Ok(response::kinesis(StatusCode::OK, &json!({})))
+}
+
+/// A field under either of the names that clients of this API use.
+fn field<'a>(body: &'a Value, names: [&str; 2]) -> Option<&'a Value> {
+    names.iter().find_map(|name| body.get(*name)).filter(|value| !value.is_null())
+}
+
+/// Data and partition key of one record. An object becomes its JSON text; a text is taken as it is.
+fn entry(body: &Value) -> Result<(Blob, String), Fault> {
+    let data = match field(body, ["Data", "data"]) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => return Err(refuse("Data is missing")),
+    };
+    let key = match field(body, ["PartitionKey", "partition-key"]) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => return Err(refuse("PartitionKey is missing")),
+    };
+    Ok((Blob::new(data), key))
+}
+
+pub async fn put_record(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>, body: Bytes) -> Answer {
+    let (data, key) = entry(&body_of(&body)?)?;
+    let output = gateway.kinesis.put_record().stream_name(stream).data(data).partition_key(key).send().await.map_err(fault)?;
+    Ok(response::kinesis(StatusCode::OK, &json!({ "ShardId": output.shard_id, "SequenceNumber": output.sequence_number })))
+}
+
+pub async fn put_records(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>, body: Bytes) -> Answer {
+    let body = body_of(&body)?;
+    let records = field(&body, ["Records", "records"]).and_then(Value::as_array).ok_or_else(|| refuse("Records is missing"))?;
+    let mut request = gateway.kinesis.put_records().stream_name(stream);
+    for record in records {
+        let (data, key) = entry(record)?;
+        let built = PutRecordsRequestEntry::builder().data(data).partition_key(key).build();
+        request = request.records(built.map_err(|error| refuse(&error.to_string()))?);
+    }
+    let output = request.send().await.map_err(fault)?;
+    let results: Vec<Value> = output
+        .records
+        .iter()
+        .map(|result| match &result.error_code {
+            Some(code) => json!({ "ErrorCode": code, "ErrorMessage": result.error_message }),
+            None => json!({ "ShardId": result.shard_id, "SequenceNumber": result.sequence_number }),
+        })
+        .collect();
+    Ok(response::kinesis(StatusCode::OK, &json!({ "FailedRecordCount": output.failed_record_count, "Records": results })))
+}

@@ -1,0 +1,8 @@
+//! What moves records, in the order of the data. Stages do not import each other.
+
+pub mod batch;
+pub mod emulate;
+pub mod gateway;
+pub mod sink;
+pub mod source;
+pub mod stream;

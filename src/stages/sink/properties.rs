@@ -1,0 +1,242 @@
+//! The sink's properties, typed. One it does not honour is refused by name.
+//!
+//! Names and meanings: <https://docs.confluent.io/kafka-connectors/s3-sink/current/configuration_options.html>
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+
+use crate::base::error::{Error, Result};
+use crate::stages::sink::partitioner::{Partitioner, TimestampSource};
+
+/// Part size where `s3.part.size` is not given, in bytes: what S3 takes at least.
+const PART_BYTES: usize = 5 * 1024 * 1024;
+
+/// Which topics the sink reads.
+#[derive(Debug, Clone)]
+pub enum Topics {
+    List(Vec<String>),
+    Regex(regex::Regex),
+}
+
+impl Topics {
+    pub fn matches(&self, topic: &str) -> bool {
+        match self {
+            Self::List(topics) => topics.iter().any(|own| own == topic),
+            Self::Regex(regex) => regex.is_match(topic),
+        }
+    }
+}
+
+/// All that the sink goes by.
+#[derive(Debug, Clone)]
+pub struct SinkProperties {
+    pub topics: Topics,
+    pub bucket: String,
+    pub store_url: Option<String>,
+    pub topics_dir: String,
+    pub file_delimiter: String,
+    pub offset_digits: usize,
+    pub gzip: bool,
+    pub part_bytes: usize,
+    /// Records in one object.
+    pub flush_size: u64,
+    /// Span of record time in one object.
+    pub rotate_interval: Option<Duration>,
+    /// Wall-clock rhythm at which objects are closed.
+    pub rotate_schedule: Option<Duration>,
+    pub timezone: Tz,
+    pub partitioner: Partitioner,
+    pub timestamp: TimestampSource,
+    /// A record that is no JSON is left out instead of stopping the task.
+    pub tolerate_errors: bool,
+    /// A record without a value is left out instead of stopping the task.
+    pub ignore_nulls: bool,
+}
+
+/// Takes properties out one by one, collecting what is wrong.
+struct Reader {
+    left: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.left.remove(key).map(|value| value.trim().to_string()).filter(|value| !value.is_empty())
+    }
+
+    fn number<T: std::str::FromStr + PartialOrd>(&mut self, key: &str, least: T) -> Option<T> {
+        let text = self.text(key)?;
+        let number = text.parse().ok().filter(|number| *number >= least);
+        if number.is_none() {
+            self.problems.push(format!("`{key}` must be a number that is not too small, not `{text}`"));
+        }
+        number
+    }
+
+    /// A property that only has one sensible value here.
+    fn only(&mut self, key: &str, accepted: &[&str]) -> Option<String> {
+        let value = self.text(key)?;
+        if accepted.iter().any(|accepted| value.eq_ignore_ascii_case(accepted) || value.ends_with(&format!(".{accepted}"))) {
+            return Some(value);
+        }
+        self.problems.push(format!("`{key}` = `{value}` is not honoured here; what is: {}", accepted.join(", ")));
+        None
+    }
+
+    fn duration(&mut self, key: &str) -> Option<Duration> {
+        self.number::<i64>(key, -1).and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0).map(Duration::from_millis)
+    }
+}
+
+impl SinkProperties {
+    /// Reads the properties of a connector.
+    ///
+    /// # Errors
+    /// One usage error that lists everything missing, wrong or not honoured.
+    pub fn parse(properties: &BTreeMap<String, String>) -> Result<Self> {
+        let mut reader = Reader { left: properties.clone(), problems: Vec::new() };
+        let r = &mut reader;
+        r.text("name");
+        if r.only("connector.class", &["S3SinkConnector"]).is_none() && r.problems.is_empty() {
+            r.problems.push("`connector.class` is missing".into());
+        }
+        // One task does the work of all: never more than allowed.
+        r.number::<u32>("tasks.max", 1);
+        r.text("s3.region");
+        r.only("storage.class", &["S3Storage"]);
+        r.only("format.class", &["JsonFormat"]);
+        r.only("schema.compatibility", &["NONE"]);
+        r.only("key.converter", &["StringConverter", "ByteArrayConverter", "JsonConverter"]);
+        r.only("key.converter.schemas.enable", &["false"]);
+        r.only("value.converter", &["JsonConverter"]);
+        r.only("value.converter.schemas.enable", &["false"]);
+        r.only("directory.delim", &["/"]);
+        r.only("errors.log.enable", &["true", "false"]);
+        r.only("locale", &["en", "en-US", "en_US", "en-GB"]);
+        let topics = match (r.text("topics"), r.text("topics.regex")) {
+            (Some(list), None) => Some(Topics::List(list.split(',').map(|topic| topic.trim().to_string()).collect())),
+            (None, Some(pattern)) => match regex::Regex::new(&format!("^(?:{pattern})$")) {
+                Ok(regex) => Some(Topics::Regex(regex)),
+                Err(_) => {
+                    r.problems.push(format!("`topics.regex` = `{pattern}` is not a regular expression"));
+                    None
+                }
+            },
+            (Some(_), Some(_)) => {
+                r.problems.push("`topics` and `topics.regex` exclude each other".into());
+                None
+            }
+            (None, None) => {
+                r.problems.push("`topics` or `topics.regex` is missing".into());
+                None
+            }
+        };
+        let bucket = r.text("s3.bucket.name");
+        match &bucket {
+            None => r.problems.push("`s3.bucket.name` is missing".into()),
+            // In a folder lake it names a folder, which must not lead out of it.
+            Some(name) if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) || name.starts_with('.') => {
+                r.problems.push(format!("`s3.bucket.name` = `{name}` is no name of a bucket"));
+            }
+            Some(_) => {}
+        }
+        let flush_size = r.number::<u64>("flush.size", 1);
+        if flush_size.is_none() && !properties.contains_key("flush.size") {
+            r.problems.push("`flush.size` is missing".into());
+        }
+        let rotate_interval = r.duration("rotate.interval.ms");
+        let rotate_schedule = r.duration("rotate.schedule.interval.ms");
+        let timezone = r.text("timezone");
+        if rotate_schedule.is_some() && timezone.is_none() {
+            r.problems.push("`rotate.schedule.interval.ms` needs `timezone`".into());
+        }
+        let timezone: Tz = match timezone.as_deref().map(str::parse) {
+            None => chrono_tz::UTC,
+            Some(Ok(timezone)) => timezone,
+            Some(Err(_)) => {
+                r.problems.push("`timezone` must be a name like UTC or Europe/Berlin".into());
+                chrono_tz::UTC
+            }
+        };
+        let partitioner = Partitioner::parse(
+            r.text("partitioner.class").as_deref(),
+            r.text("partition.field.name"),
+            r.text("path.format"),
+            r.duration("partition.duration.ms"),
+            &mut r.problems,
+        );
+        let timestamp = TimestampSource::parse(r.text("timestamp.extractor").as_deref(), r.text("timestamp.field"), &mut r.problems);
+        let gzip = r.only("s3.compression.type", &["none", "gzip"]).is_some_and(|value| value.eq_ignore_ascii_case("gzip"));
+        let properties = Self {
+            topics: topics.unwrap_or(Topics::List(Vec::new())),
+            bucket: bucket.unwrap_or_default(),
+            store_url: r.text("store.url"),
+            topics_dir: r.text("topics.dir").unwrap_or_else(|| "topics".into()),
+            file_delimiter: r.text("file.delim").unwrap_or_else(|| "+".into()),
+            offset_digits: r.number::<usize>("filename.offset.zero.pad.width", 0).unwrap_or(10),
+            gzip,
+            part_bytes: r.number::<usize>("s3.part.size", PART_BYTES).unwrap_or(PART_BYTES),
+            flush_size: flush_size.unwrap_or(1),
+            rotate_interval,
+            rotate_schedule,
+            timezone,
+            partitioner,
+            timestamp,
+            tolerate_errors: r.only("errors.tolerance", &["none", "all"]).is_some_and(|value| value.eq_ignore_ascii_case("all")),
+            ignore_nulls: r.only("behavior.on.null.values", &["fail", "ignore"]).is_some_and(|value| value.eq_ignore_ascii_case("ignore")),
+        };
+        for key in reader.left.keys() {
+            reader.problems.push(format!("`{key}` is not honoured by the local sink"));
+        }
+        if reader.problems.is_empty() {
+            return Ok(properties);
+        }
+        let list: String = reader.problems.iter().map(|problem| format!("\n  - {problem}")).collect();
+        Err(Error::usage(format!("the sink's properties have {} mistake(s){list}", reader.problems.len()))
+            .hint("correct `[connector.properties]`; the sink honours the Confluent S3 sink's properties for JSON"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(changes: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let mut properties: BTreeMap<String, String> = [
+            ("connector.class", "io.confluent.connect.s3.S3SinkConnector"),
+            ("topics.regex", "a\\..*"),
+            ("s3.bucket.name", "b"),
+            ("flush.size", "3"),
+        ]
+        .iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()))
+        .collect();
+        for (key, value) in changes {
+            properties.insert(key.to_string(), value.to_string());
+        }
+        properties
+    }
+
+    #[test]
+    fn a_property_that_is_not_honoured_is_refused_by_name() {
+        let refused = SinkProperties::parse(&properties(&[
+            ("s3.acl.canned", "private"),
+            ("format.class", "io.confluent.connect.s3.format.avro.AvroFormat"),
+            ("rotate.schedule.interval.ms", "5"),
+        ]));
+        let text = refused.expect_err("three mistakes").to_string();
+        for part in ["3 mistake", "`s3.acl.canned` is not honoured", "AvroFormat", "needs `timezone`"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_regex_has_to_match_the_whole_name() {
+        let properties = SinkProperties::parse(&properties(&[])).expect("fits");
+        assert!(properties.topics.matches("a.pin"));
+        assert!(!properties.topics.matches("ba.pin"));
+        assert!(!properties.topics.matches("axpin"));
+    }
+}

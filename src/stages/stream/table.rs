@@ -1,0 +1,103 @@
+//! One stream into one table: read, clean, leave out what is there, commit.
+
+use arrow::array::RecordBatch;
+use serde::Serialize;
+
+use crate::base::config::schema::Config;
+use crate::base::error::Result;
+use crate::base::model::Kind;
+use crate::data::lake::decode::{Decoder, KEPT_REJECTS, Reject};
+use crate::data::tables::delta::{Append, DeltaLocation, TableNamespace};
+use crate::data::transform::clean::Cleaner;
+use crate::data::transform::keys::{Distinct, KeyMaker, kept, not_in_table};
+use crate::stages::stream::checkpoint::{Checkpoint, Checkpoints};
+use crate::stages::stream::source::OpenSource;
+use crate::stages::stream::source::record_source::RecordSource;
+
+/// Counts of one table.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableCounts {
+    pub kind: Kind,
+    pub source: String,
+    pub records: u64,
+    pub rejects: u64,
+    pub duplicates: u64,
+    pub rows: u64,
+    pub commits: u64,
+    pub table: String,
+}
+
+/// A table that follows a stream.
+pub struct StreamTable {
+    kind: Kind,
+    source: Box<dyn RecordSource>,
+    location: DeltaLocation,
+    checkpoints: Checkpoints,
+    last: Checkpoint,
+    application: String,
+    cleaner: Cleaner,
+    pub counts: TableCounts,
+    pub rejects: Vec<Reject>,
+}
+
+impl StreamTable {
+    /// Finds where the last run stopped.
+    pub async fn open(config: &Config, kind: Kind, source: OpenSource) -> Result<Self> {
+        let OpenSource { service, name: stream, records: source } = source;
+        let table = kind.clean_table(&config.id);
+        let location = DeltaLocation::open(config, TableNamespace::Stream, &table).await?;
+        location.reach().await?;
+        let checkpoints = Checkpoints::open(&config.data_dir, service, &table)?;
+        let application = format!("pinpipe-stream-{service}-{table}");
+        // Positions belong to this stream in this table: with another of either they mean nothing.
+        let identity = format!("{} into {}", source.identity(), location.name);
+        let last = checkpoints.resume(location.last_transaction(&application).await?, &identity)?;
+        let counts =
+            TableCounts { kind, source: stream, records: 0, rejects: 0, duplicates: 0, rows: 0, commits: 0, table: location.name.clone() };
+        let cleaner = Cleaner::new(kind).await?;
+        Ok(Self { kind, source, location, checkpoints, last, application, cleaner, counts, rejects: Vec::new() })
+    }
+
+    /// Reads once and commits what came. `true`: nothing more is there for now.
+    pub async fn step(&mut self, max_records: usize) -> Result<bool> {
+        let read = self.source.read(&self.last.positions, max_records).await?;
+        if read.records.is_empty() {
+            return Ok(read.at_end);
+        }
+        let mut decoder = Decoder::new(self.kind);
+        for record in &read.records {
+            decoder.record(&record.origin, 0, &record.data)?;
+        }
+        let mut distinct = Distinct::new();
+        let keys = distinct.key_maker();
+        let mut cleaned = Vec::new();
+        for raw in decoder.finish()? {
+            let clean = self.cleaner.clean(&raw)?;
+            let own = keys.keys(&clean)?;
+            cleaned.push(kept(clean, &distinct.take(&own).new)?);
+        }
+        let fresh = self.leave_out_known(cleaned, &keys).await?;
+        let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
+        let next = Checkpoint { number: self.last.number + 1, identity: self.last.identity.clone(), positions: read.positions };
+        self.checkpoints.write(&next)?;
+        let append = Append { batches: fresh, transaction: Some((self.application.clone(), next.number)) };
+        self.location.append(&self.kind.clean_schema(), append).await?;
+        tracing::info!(table = self.location.name, commit = next.number, records = decoder.records, rows, "wrote a commit");
+        self.last = next;
+        let rejected = decoder.rejects.len() as u64;
+        self.counts.records += decoder.records;
+        self.counts.rejects += rejected;
+        self.counts.duplicates += decoder.records - rejected - rows;
+        self.counts.rows += rows;
+        self.counts.commits += 1;
+        let room = KEPT_REJECTS.saturating_sub(self.rejects.len());
+        self.rejects.extend(decoder.rejects.into_iter().take(room));
+        Ok(read.at_end)
+    }
+
+    /// A record that came in an earlier commit does not come again.
+    async fn leave_out_known(&self, cleaned: Vec<RecordBatch>, keys: &KeyMaker) -> Result<Vec<RecordBatch>> {
+        let Some(provider) = self.location.provider().await? else { return Ok(cleaned) };
+        not_in_table(&self.kind.clean_schema(), cleaned, provider, keys).await
+    }
+}
