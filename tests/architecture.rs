@@ -4,7 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The layers, from the lowest to the highest. A layer imports only from those below it.
-const LAYERS: [&str; 8] = ["base", "clients", "data", "stages", "local", "spark", "provision", "cli"];
+const LAYERS: [&str; 8] = [
+    "base",
+    "clients",
+    "data",
+    "stages",
+    "local",
+    "spark",
+    "provision",
+    "cli",
+];
 /// Folders whose rooms are siblings: they do not import each other.
 const SIBLING_FOLDERS: [&str; 1] = ["stages"];
 
@@ -37,16 +46,28 @@ fn modules() -> BTreeMap<Module, String> {
 }
 
 fn module_of(path: &Path) -> Module {
-    let relative = path.strip_prefix(source_folder()).expect("a file below src").with_extension("");
-    let mut module: Module = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    if matches!(module.last().map(String::as_str), Some("mod" | "lib" | "main")) {
+    let relative = path
+        .strip_prefix(source_folder())
+        .expect("a file below src")
+        .with_extension("");
+    let mut module: Module = relative
+        .iter()
+        .map(|part| part.to_string_lossy().into_owned())
+        .collect();
+    if matches!(
+        module.last().map(String::as_str),
+        Some("mod" | "lib" | "main")
+    ) {
         module.pop();
     }
     module
 }
 
 fn without_comments(text: &str) -> String {
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The paths after each `crate::`, with `{…}` expanded by one level.
@@ -54,12 +75,26 @@ fn crate_paths(text: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     for (start, _) in text.match_indices("crate::") {
         let rest = &text[start + "crate::".len()..];
-        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
-        let path: Vec<String> = rest[..end].split("::").filter(|part| !part.is_empty()).map(String::from).collect();
+        let end = rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+            .unwrap_or(rest.len());
+        let path: Vec<String> = rest[..end]
+            .split("::")
+            .filter(|part| !part.is_empty())
+            .map(String::from)
+            .collect();
         if rest[..end].ends_with("::") && rest[end..].starts_with('{') {
             let names = &rest[end + 1..rest.find('}').unwrap_or(rest.len())];
-            for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-                let name = name.split([':', ' ']).next().unwrap_or_default().to_string();
+            for name in names
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+            {
+                let name = name
+                    .split([':', ' '])
+                    .next()
+                    .unwrap_or_default()
+                    .to_string();
                 paths.push(path.iter().cloned().chain([name]).collect());
             }
         } else {
@@ -72,11 +107,20 @@ fn crate_paths(text: &str) -> Vec<Vec<String>> {
 /// The modules that each module imports.
 fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
     let modules = modules();
-    let target = |path: &[String]| (1..=path.len()).rev().map(|length| path[..length].to_vec()).find(|module| modules.contains_key(module));
+    let target = |path: &[String]| {
+        (1..=path.len())
+            .rev()
+            .map(|length| path[..length].to_vec())
+            .find(|module| modules.contains_key(module))
+    };
     modules
         .iter()
         .map(|(module, text)| {
-            let imported = crate_paths(text).iter().filter_map(|path| target(path)).filter(|imported| imported != module).collect();
+            let imported = crate_paths(text)
+                .iter()
+                .filter_map(|path| target(path))
+                .filter(|imported| imported != module)
+                .collect();
             (module.clone(), imported)
         })
         .collect()
@@ -84,7 +128,10 @@ fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
 
 fn layer(module: &Module) -> usize {
     let name = &module[0];
-    LAYERS.iter().position(|layer| layer == name).unwrap_or_else(|| panic!("`src/{name}` is no layer: add it to LAYERS or move it"))
+    LAYERS
+        .iter()
+        .position(|layer| layer == name)
+        .unwrap_or_else(|| panic!("`src/{name}` is no layer: add it to LAYERS or move it"))
 }
 
 /// Every import that satisfies `is_wrong`, as `from -> to`.
@@ -101,16 +148,27 @@ fn wrong_imports(is_wrong: impl Fn(&Module, &Module) -> bool) -> Vec<String> {
 #[test]
 fn no_layer_imports_from_a_layer_above_it() {
     let wrong = wrong_imports(|from, to| layer(to) > layer(from));
-    assert!(wrong.is_empty(), "imports that run upwards:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "imports that run upwards:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn sibling_rooms_do_not_import_each_other() {
     let room = |module: &Module| module.get(1).cloned();
     let wrong = wrong_imports(|from, to| {
-        SIBLING_FOLDERS.contains(&from[0].as_str()) && from[0] == to[0] && room(to).is_some() && room(from) != room(to)
+        SIBLING_FOLDERS.contains(&from[0].as_str())
+            && from[0] == to[0]
+            && room(to).is_some()
+            && room(from) != room(to)
     });
-    assert!(wrong.is_empty(), "imports between sibling rooms:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "imports between sibling rooms:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -122,14 +180,23 @@ fn modules_do_not_import_each_other_in_a_cycle() {
             // Each cycle once: reported by its first module.
             && cycle.iter().min() == Some(module)
         {
-            cycles.push(cycle.iter().map(|module| module.join("/")).collect::<Vec<_>>().join(" -> "));
+            cycles.push(
+                cycle
+                    .iter()
+                    .map(|module| module.join("/"))
+                    .collect::<Vec<_>>()
+                    .join(" -> "),
+            );
         }
     }
     assert!(cycles.is_empty(), "import cycles:\n{}", cycles.join("\n"));
 }
 
 /// The shortest way from a module over its imports back to itself.
-fn cycle_through(start: &Module, imports: &BTreeMap<Module, BTreeSet<Module>>) -> Option<Vec<Module>> {
+fn cycle_through(
+    start: &Module,
+    imports: &BTreeMap<Module, BTreeSet<Module>>,
+) -> Option<Vec<Module>> {
     let mut reached_from: BTreeMap<&Module, &Module> = BTreeMap::new();
     let mut open = std::collections::VecDeque::from([start]);
     while let Some(module) = open.pop_front() {
@@ -159,18 +226,39 @@ fn only_the_entry_and_the_crate_page_stand_at_the_root() {
         .expect("src can be read")
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            path.is_file().then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            path.is_file().then(|| {
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            })
         })
         .collect();
-    assert_eq!(files, BTreeSet::from(["lib.rs".to_string(), "main.rs".to_string()]));
+    assert_eq!(
+        files,
+        BTreeSet::from(["lib.rs".to_string(), "main.rs".to_string()])
+    );
 }
 
 #[test]
 fn imports_are_found() {
     let text = "use crate::base::error::{Error, Result};\nlet x = crate::data::sql::POST;\n";
-    let paths: Vec<String> = crate_paths(text).iter().map(|path| path.join("::")).collect();
-    assert_eq!(paths, ["base::error::Error", "base::error::Result", "data::sql::POST"]);
+    let paths: Vec<String> = crate_paths(text)
+        .iter()
+        .map(|path| path.join("::"))
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "base::error::Error",
+            "base::error::Result",
+            "data::sql::POST"
+        ]
+    );
     let known = imports();
     assert!(known.len() > 150, "{} modules", known.len());
-    assert!(known[&vec!["cli".to_string(), "dispatch".to_string()]].len() > 10, "dispatch imports every subcommand");
+    assert!(
+        known[&vec!["cli".to_string(), "dispatch".to_string()]].len() > 10,
+        "dispatch imports every subcommand"
+    );
 }

@@ -6,12 +6,27 @@ use assert_cmd::cargo::CommandCargoExt;
 
 /// Runs the binary in an empty folder; returns everything it said and how it ended.
 fn said(folder: &std::path::Path, arguments: &[&str]) -> String {
-    let mut command = Command::cargo_bin("pinpipe").expect("cargo builds the binary before its tests");
-    let environment = std::env::vars().filter(|(name, _)| !name.starts_with("PINPIPE") && !name.starts_with("AWS_"));
-    command.env_clear().envs(environment).env("NO_COLOR", "1").env("COLUMNS", "100").current_dir(folder).args(arguments);
+    let mut command =
+        Command::cargo_bin("pinpipe").expect("cargo builds the binary before its tests");
+    let environment = std::env::vars()
+        .filter(|(name, _)| !name.starts_with("PINPIPE") && !name.starts_with("AWS_"));
+    command
+        .env_clear()
+        .envs(environment)
+        .env("NO_COLOR", "1")
+        .env("COLUMNS", "100")
+        .current_dir(folder)
+        .args(arguments);
     let output = command.output().expect("the binary starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&*folder.to_string_lossy(), "FOLDER");
-    let mut parts = vec![format!("exit code: {}", output.status.code().map_or("killed".into(), |code| code.to_string()))];
+    let text =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&*folder.to_string_lossy(), "FOLDER");
+    let mut parts = vec![format!(
+        "exit code: {}",
+        output
+            .status
+            .code()
+            .map_or("killed".into(), |code| code.to_string())
+    )];
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if !bytes.is_empty() {
             parts.push(format!("----- {name}\n{}", text(bytes).trim_end()));
@@ -76,8 +91,7 @@ fn help_says_what_each_subcommand_does_with_an_example_and_defaults() {
 #[test]
 fn every_mistake_in_a_configuration_is_told_at_once() {
     let folder = empty();
-    let file =
-        "target = \"locla\"\ncolour = \"red\"\n[emulate]\nconcurency = 3\nrate = \"fast\"\n[database]\nurl = \"mysql://me:hunter2@db/x\"\n";
+    let file = "target = \"locla\"\ncolour = \"red\"\n[emulate]\nconcurency = 3\nrate = \"fast\"\n[database]\nurl = \"mysql://me:hunter2@db/x\"\n";
     std::fs::write(folder.path().join("pinpipe.toml"), file).expect("writes");
     let text = said(folder.path(), &["batch"]);
     assert!(!text.contains("hunter2"), "{text}");
@@ -109,9 +123,15 @@ fn no_subcommand_starts_with_a_wrong_configuration() {
     ] {
         let arguments: Vec<&str> = command.split_whitespace().collect();
         let text = said(folder.path(), &arguments);
-        assert!(text.starts_with("exit code: 2") && text.contains("did you mean `emulate.rate`?"), "{command}: {text}");
+        assert!(
+            text.starts_with("exit code: 2") && text.contains("did you mean `emulate.rate`?"),
+            "{command}: {text}"
+        );
     }
-    assert!(!folder.path().join(".pinpipe").exists(), "nothing was begun");
+    assert!(
+        !folder.path().join(".pinpipe").exists(),
+        "nothing was begun"
+    );
 }
 
 #[test]
@@ -125,7 +145,11 @@ fn values_that_no_type_forbids_are_checked_too() {
 #[test]
 fn a_malformed_configuration_is_told_with_line_and_column() {
     let folder = empty();
-    std::fs::write(folder.path().join("mine.toml"), "id = \"a\"\n[emulate\nrate = 1\n").expect("writes");
+    std::fs::write(
+        folder.path().join("mine.toml"),
+        "id = \"a\"\n[emulate\nrate = 1\n",
+    )
+    .expect("writes");
     insta::assert_snapshot!(said(folder.path(), &["seed", "--config", "mine.toml"]));
 }
 
@@ -156,12 +180,20 @@ fn init_writes_a_configuration_that_works_and_replaces_none() {
     let text = said(folder.path(), &["init"]);
     assert!(text.starts_with("exit code: 0"), "{text}");
     let again = said(folder.path(), &["init"]);
-    assert!(again.starts_with("exit code: 1") && again.contains("--force"), "{again}");
+    assert!(
+        again.starts_with("exit code: 1") && again.contains("--force"),
+        "{again}"
+    );
     assert!(said(folder.path(), &["seed", "--posts", "3"]).starts_with("exit code: 0"));
-    assert!(said(folder.path(), &["init", "--target", "aws", "--force"]).starts_with("exit code: 0"));
+    assert!(
+        said(folder.path(), &["init", "--target", "aws", "--force"]).starts_with("exit code: 0")
+    );
     // The example of an account is not whole until its placeholders are filled in.
     let unfilled = said(folder.path(), &["doctor"]);
-    assert!(unfilled.starts_with("exit code: 2") && unfilled.contains("`id`"), "{unfilled}");
+    assert!(
+        unfilled.starts_with("exit code: 2") && unfilled.contains("`id`"),
+        "{unfilled}"
+    );
 }
 
 #[test]
@@ -170,16 +202,29 @@ fn secrets_in_dot_env_are_read_and_a_broken_line_is_not_repeated() {
     std::fs::write(folder.path().join(".env"), "PINPIPE__ID=from-dot-env\n").expect("writes");
     let text = said(folder.path(), &["batch", "--lake", "."]);
     assert!(text.contains("`from-dot-env`"), "{text}");
-    std::fs::write(folder.path().join(".env"), "PASSWORD hunter2 without sign\n").expect("writes");
+    std::fs::write(
+        folder.path().join(".env"),
+        "PASSWORD hunter2 without sign\n",
+    )
+    .expect("writes");
     let text = said(folder.path(), &["batch", "--lake", "."]);
-    assert!(text.starts_with("exit code: 2") && !text.contains("hunter2"), "{text}");
+    assert!(
+        text.starts_with("exit code: 2") && !text.contains("hunter2"),
+        "{text}"
+    );
 }
 
 #[test]
 fn json_is_one_document_and_nothing_else() {
     let folder = empty();
-    let text = said(folder.path(), &["seed", "--posts", "20", "--output", "json"]);
-    let json = text.split_once("----- stdout\n").expect("there is output").1;
+    let text = said(
+        folder.path(),
+        &["seed", "--posts", "20", "--output", "json"],
+    );
+    let json = text
+        .split_once("----- stdout\n")
+        .expect("there is output")
+        .1;
     let report: serde_json::Value = serde_json::from_str(json).expect("one JSON document");
     assert_eq!(report["posts"], 20);
 }

@@ -28,12 +28,21 @@ pub struct Error {
 impl Error {
     /// Work that failed: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, kind: Kind::Failed, is_transient: false, source: None }
+        Self {
+            message: message.into(),
+            hint: None,
+            kind: Kind::Failed,
+            is_transient: false,
+            source: None,
+        }
     }
 
     /// Wrong usage or configuration: exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Usage, ..Self::failed(message) }
+        Self {
+            kind: Kind::Usage,
+            ..Self::failed(message)
+        }
     }
 
     /// What the reader can do about it.
@@ -129,17 +138,21 @@ impl<T, E: Into<Box<dyn StdError + Send + Sync>>> OrFail<T> for std::result::Res
 pub fn on_path(action: &str, path: &std::path::Path, error: std::io::Error) -> Error {
     use std::io::ErrorKind;
     let hint = match error.kind() {
-        ErrorKind::StorageFull => Some("free some space on that disk, then run the same command again: nothing acknowledged was lost"),
+        ErrorKind::StorageFull => Some(
+            "free some space on that disk, then run the same command again: nothing acknowledged was lost",
+        ),
         ErrorKind::PermissionDenied if action.starts_with("read") => {
             Some("give yourself permission to read it, then run the same command again")
         }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Some("give yourself write permission there, or choose another folder (`--data-dir` for local state)")
-        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
+            "give yourself write permission there, or choose another folder (`--data-dir` for local state)",
+        ),
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
             Some("there is a file where a folder is needed: move it, or choose another folder")
         }
-        ErrorKind::NotFound => Some("check the path; relative paths start at the folder the command runs in"),
+        ErrorKind::NotFound => {
+            Some("check the path; relative paths start at the folder the command runs in")
+        }
         _ => None,
     };
     let failure = Error::failed(format!("cannot {action} `{}`", path.display())).because(error);
@@ -157,8 +170,13 @@ mod tests {
     fn causes_follow_the_message_and_are_not_repeated() {
         let io = std::io::Error::other("disk on fire");
         let inner = Error::failed("cannot write `x`").because(io);
-        let outer = Error::failed("seed failed").because(inner).hint("use water");
-        assert_eq!(outer.to_string(), "seed failed: cannot write `x`: disk on fire");
+        let outer = Error::failed("seed failed")
+            .because(inner)
+            .hint("use water");
+        assert_eq!(
+            outer.to_string(),
+            "seed failed: cannot write `x`: disk on fire"
+        );
         assert_eq!(outer.hint_text(), Some("use water"));
         assert_eq!(outer.exit_code(), 1);
     }

@@ -24,7 +24,8 @@ fn draft(path: &Path) -> PathBuf {
 
 /// Keeps a value as JSON, whole or not at all.
 pub fn keep_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value).or_fail(|| format!("cannot write `{}`", path.display()))?;
+    let text = serde_json::to_vec_pretty(value)
+        .or_fail(|| format!("cannot write `{}`", path.display()))?;
     write_whole(path, text).map_err(|error| on_path("write", path, error))
 }
 
@@ -34,7 +35,9 @@ pub fn keep_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// The file cannot be read, or is not what this program wrote.
 pub fn kept_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| damaged(path, error)),
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| damaged(path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(on_path("read", path, error)),
     }
@@ -53,7 +56,12 @@ pub struct FileLock(#[expect(dead_code, reason = "an open file is what holds the
 impl FileLock {
     /// Takes the lock, making the file where there is none. `None`: somebody else holds it.
     pub fn take(path: &Path) -> Result<Option<Self>> {
-        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(|error| on_path("open", path, error))?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(|error| on_path("open", path, error))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -63,7 +71,9 @@ impl FileLock {
 
     /// Whether somebody holds the lock now.
     pub fn is_held(path: &Path) -> bool {
-        let Ok(file) = File::options().write(true).open(path) else { return false };
+        let Ok(file) = File::options().write(true).open(path) else {
+            return false;
+        };
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 }
@@ -78,11 +88,17 @@ mod tests {
         let path = folder.path().join("kept.json");
         assert_eq!(kept_json::<Vec<u8>>(&path).expect("reads"), None);
         keep_json(&path, &vec![1, 2]).expect("writes");
-        assert_eq!(kept_json::<Vec<u8>>(&path).expect("reads"), Some(vec![1, 2]));
+        assert_eq!(
+            kept_json::<Vec<u8>>(&path).expect("reads"),
+            Some(vec![1, 2])
+        );
         assert!(!draft(&path).exists(), "the draft has become the file");
         std::fs::write(&path, "[1,").expect("writes");
         let error = kept_json::<Vec<u8>>(&path).expect_err("half a list is refused");
-        assert!(error.to_string().contains("is damaged") && error.hint_text().is_some(), "{error}");
+        assert!(
+            error.to_string().contains("is damaged") && error.hint_text().is_some(),
+            "{error}"
+        );
     }
 
     #[test]
@@ -92,7 +108,10 @@ mod tests {
         assert!(!FileLock::is_held(&path));
         let held = FileLock::take(&path).expect("opens");
         assert!(held.is_some() && FileLock::is_held(&path));
-        assert!(FileLock::take(&path).expect("opens").is_none(), "a second holder");
+        assert!(
+            FileLock::take(&path).expect("opens").is_none(),
+            "a second holder"
+        );
         drop(held);
         assert!(!FileLock::is_held(&path));
     }

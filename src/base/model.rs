@@ -74,8 +74,20 @@ impl Kind {
                 ("save_location", Text),
                 ("category", Text),
             ],
-            Kind::Geo => &[("ind", Integer), ("timestamp", DateTime), ("latitude", Float), ("longitude", Float), ("country", Text)],
-            Kind::User => &[("ind", Integer), ("first_name", Text), ("last_name", Text), ("age", Integer), ("date_joined", DateTime)],
+            Kind::Geo => &[
+                ("ind", Integer),
+                ("timestamp", DateTime),
+                ("latitude", Float),
+                ("longitude", Float),
+                ("country", Text),
+            ],
+            Kind::User => &[
+                ("ind", Integer),
+                ("first_name", Text),
+                ("last_name", Text),
+                ("age", Integer),
+                ("date_joined", DateTime),
+            ],
         }
     }
 
@@ -89,7 +101,9 @@ impl Kind {
             };
             Field::new(name, data_type, true)
         };
-        Arc::new(Schema::new(self.columns().iter().map(field).collect::<Vec<_>>()))
+        Arc::new(Schema::new(
+            self.columns().iter().map(field).collect::<Vec<_>>(),
+        ))
     }
 }
 
@@ -125,9 +139,24 @@ impl Kind {
                 ("save_location", DataType::Utf8),
                 ("category", DataType::Utf8),
             ],
-            Kind::Geo => vec![("ind", DataType::Int32), ("country", DataType::Utf8), ("coordinates", numbers), ("timestamp", time)],
-            Kind::User => vec![("ind", DataType::Int32), ("user_name", DataType::Utf8), ("age", DataType::Int32), ("date_joined", time)],
+            Kind::Geo => vec![
+                ("ind", DataType::Int32),
+                ("country", DataType::Utf8),
+                ("coordinates", numbers),
+                ("timestamp", time),
+            ],
+            Kind::User => vec![
+                ("ind", DataType::Int32),
+                ("user_name", DataType::Utf8),
+                ("age", DataType::Int32),
+                ("date_joined", time),
+            ],
         };
-        Arc::new(Schema::new(columns.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect::<Vec<_>>()))
+        Arc::new(Schema::new(
+            columns
+                .into_iter()
+                .map(|(name, data_type)| Field::new(name, data_type, true))
+                .collect::<Vec<_>>(),
+        ))
     }
 }

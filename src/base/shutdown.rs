@@ -3,7 +3,10 @@
 use crate::base::error::{Error, Result};
 
 /// Does some work, but not longer than until it is asked to stop, which ends it with this error.
-pub async fn or_stopped<T>(work: impl Future<Output = Result<T>>, stopped: impl FnOnce() -> Error) -> Result<T> {
+pub async fn or_stopped<T>(
+    work: impl Future<Output = Result<T>>,
+    stopped: impl FnOnce() -> Error,
+) -> Result<T> {
     tokio::select! {
         done = work => done,
         () = stop_requested() => Err(stopped()),

@@ -45,8 +45,18 @@ struct ApiReport {
 
 impl Report for ApiReport {
     fn text(&self) -> String {
-        let routes: Vec<String> = self.deployment.routes.iter().map(|route| format!("  {route}")).collect();
-        format!("{} (deployed {})\n{}", self.url, self.deployment.deployed_at.format("%Y-%m-%d %H:%M:%S UTC"), routes.join("\n"))
+        let routes: Vec<String> = self
+            .deployment
+            .routes
+            .iter()
+            .map(|route| format!("  {route}"))
+            .collect();
+        format!(
+            "{} (deployed {})\n{}",
+            self.url,
+            self.deployment.deployed_at.format("%Y-%m-%d %H:%M:%S UTC"),
+            routes.join("\n")
+        )
     }
 }
 
@@ -92,7 +102,11 @@ struct Deleted {
 
 impl Report for Deleted {
     fn text(&self) -> String {
-        if self.deleted { "deleted the routes".into() } else { "no routes were deployed".into() }
+        if self.deleted {
+            "deleted the routes".into()
+        } else {
+            "no routes were deployed".into()
+        }
     }
 }
 
@@ -102,7 +116,9 @@ impl Report for Deleted {
 /// No stack is running; nothing is deployed where something is to be shown.
 pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
     if command == ApiCommand::Url {
-        printer.report(&Url { url: config.endpoints().gateway_url()? });
+        printer.report(&Url {
+            url: config.endpoints().gateway_url()?,
+        });
         return Ok(());
     }
     if config.target == Target::Aws {
@@ -111,17 +127,27 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
     let client = ControlClient::new(config)?;
     let url = config.endpoints().gateway_url()?;
     match command {
-        ApiCommand::Deploy => printer.report(&ApiReport { url, deployment: client.deploy_routes().await? }),
+        ApiCommand::Deploy => printer.report(&ApiReport {
+            url,
+            deployment: client.deploy_routes().await?,
+        }),
         ApiCommand::List => {
-            let deployed = client.routes().await?.map(|_| ApiListing { name: "gateway".into(), id: url });
+            let deployed = client.routes().await?.map(|_| ApiListing {
+                name: "gateway".into(),
+                id: url,
+            });
             printer.report(&Listed(deployed.into_iter().collect()));
         }
         ApiCommand::Status => {
             let deployment = client.routes().await?;
-            let deployment = deployment.ok_or_else(|| Error::failed("no routes are deployed").hint("`pinpipe api deploy` deploys them"))?;
+            let deployment = deployment.ok_or_else(|| {
+                Error::failed("no routes are deployed").hint("`pinpipe api deploy` deploys them")
+            })?;
             printer.report(&ApiReport { url, deployment });
         }
-        ApiCommand::Delete => printer.report(&Deleted { deleted: client.delete_routes().await? }),
+        ApiCommand::Delete => printer.report(&Deleted {
+            deleted: client.delete_routes().await?,
+        }),
         ApiCommand::Url => {}
     }
     Ok(())
@@ -132,22 +158,40 @@ const RESOURCES: [&str; 3] = ["api", "api-key", "usage-plan"];
 
 /// The same on API Gateway: some resources of `provision`, driven alone.
 async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
-    let selection = Selection { only: RESOURCES.map(String::from).to_vec(), skip: Vec::new() };
+    let selection = Selection {
+        only: RESOURCES.map(String::from).to_vec(),
+        skip: Vec::new(),
+    };
     match command {
         ApiCommand::Deploy => {
-            let arguments = ProvisionOptions { yes: true, selection, ..ProvisionOptions::default() };
+            let arguments = ProvisionOptions {
+                yes: true,
+                selection,
+                ..ProvisionOptions::default()
+            };
             printer.report(&provision(config, &arguments, printer).await?);
         }
         ApiCommand::List => {
             let found = apis(config).await?.into_iter();
-            printer.report(&Listed(found.map(|listing| ApiListing { name: listing.name, id: listing.state }).collect()));
+            printer.report(&Listed(
+                found
+                    .map(|listing| ApiListing {
+                        name: listing.name,
+                        id: listing.state,
+                    })
+                    .collect(),
+            ));
         }
         ApiCommand::Status => {
             printer.report(&status(config, &selection, printer).await?);
             printer.note(verify_api(config).await?);
         }
         ApiCommand::Delete => {
-            let arguments = DestroyOptions { yes: true, data: false, selection };
+            let arguments = DestroyOptions {
+                yes: true,
+                data: false,
+                selection,
+            };
             printer.report(&destroy(config, &arguments, printer).await?);
         }
         ApiCommand::Url => {}

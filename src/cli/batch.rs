@@ -32,7 +32,9 @@ pub struct BatchCommandLine {
 #[derive(Debug, Subcommand)]
 pub enum BatchCommand {
     /// Schedule batch on Databricks with Managed Airflow, daily or by schedule.cron, and show its runs
-    #[command(after_help = "Examples:\n  pinpipe batch schedule\n  pinpipe batch schedule --trigger")]
+    #[command(
+        after_help = "Examples:\n  pinpipe batch schedule\n  pinpipe batch schedule --trigger"
+    )]
     Schedule(ScheduleArguments),
     /// Pause the schedule and delete its DAG
     #[command(after_help = "Example: pinpipe batch unschedule")]
@@ -86,7 +88,9 @@ pub struct BatchArguments {
 /// As [`batch::run`], [`schedule::schedule`] and [`schedule::unschedule`].
 pub async fn run(config: &Config, command_line: BatchCommandLine, printer: &Printer) -> Result<()> {
     match command_line.command {
-        Some(BatchCommand::Schedule(arguments)) => schedule::schedule(config, &arguments, printer).await,
+        Some(BatchCommand::Schedule(arguments)) => {
+            schedule::schedule(config, &arguments, printer).await
+        }
         Some(BatchCommand::Unschedule) => schedule::unschedule(config, printer).await,
         None => {
             let report = answer(config, command_line.arguments, printer).await?;
@@ -99,7 +103,11 @@ pub async fn run(config: &Config, command_line: BatchCommandLine, printer: &Prin
     }
 }
 
-async fn answer(config: &Config, arguments: BatchArguments, printer: &Printer) -> Result<BatchReport> {
+async fn answer(
+    config: &Config,
+    arguments: BatchArguments,
+    printer: &Printer,
+) -> Result<BatchReport> {
     let config = with_flags(config, &arguments)?;
     let engine = arguments.engine.unwrap_or(config.batch.engine);
     check_engine(engine, &arguments)?;
@@ -124,7 +132,8 @@ fn with_flags(config: &Config, arguments: &BatchArguments) -> Result<Config> {
     let mut config = config.clone();
     if let Some(id) = &arguments.user_id {
         if !is_id(id) {
-            return Err(Error::usage(format!("invalid `--user-id {id}`")).hint("an id has 1 to 40 letters, digits, `-` or `_`"));
+            return Err(Error::usage(format!("invalid `--user-id {id}`"))
+                .hint("an id has 1 to 40 letters, digits, `-` or `_`"));
         }
         config.id.clone_from(id);
     }
@@ -154,7 +163,11 @@ fn check_engine(engine: BatchEngine, arguments: &BatchArguments) -> Result<()> {
     }
 }
 
-async fn on_spark(config: &Config, options: &BatchOptions, printer: &Printer) -> Result<BatchReport> {
+async fn on_spark(
+    config: &Config,
+    options: &BatchOptions,
+    printer: &Printer,
+) -> Result<BatchReport> {
     let started = Instant::now();
     let questions = batch::prepare(config, options)?;
     let (lake, layout) = batch::open_lake(config, options).await?;

@@ -118,7 +118,10 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
         SinkProperties::parse(&properties)?;
     }
     let client = ControlClient::new(config)?;
-    let missing = || Error::failed(format!("there is no connector `{name}`")).hint("`pinpipe connector create` makes it");
+    let missing = || {
+        Error::failed(format!("there is no connector `{name}`"))
+            .hint("`pinpipe connector create` makes it")
+    };
     let change = match command {
         ConnectorCommand::Create => {
             let existing = client.connector_config(&name).await?;
@@ -135,7 +138,11 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
         ConnectorCommand::List => {
             let mut listed = Vec::new();
             for name in client.connectors().await? {
-                let state = client.connector_status(&name).await?.map(|status| status.state).unwrap_or_default();
+                let state = client
+                    .connector_status(&name)
+                    .await?
+                    .map(|status| status.state)
+                    .unwrap_or_default();
                 listed.push(Listing { name, state });
             }
             printer.report(&Listed(listed));
@@ -144,18 +151,33 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
         ConnectorCommand::Status => {
             let status = client.connector_status(&name).await?.ok_or_else(missing)?;
             let topics = Kind::ALL.map(|kind| config.topic(kind));
-            let behind = Admin::new(config)?.lag(&crate::stages::sink::connectors::group(&name), &topics).await?;
+            let behind = Admin::new(config)?
+                .lag(&crate::stages::sink::connectors::group(&name), &topics)
+                .await?;
             let has_failed = status.state == "FAILED";
             printer.report(&StatusReport { status, behind });
             return if has_failed {
-                Err(Error::failed(format!("connector `{name}` has failed")).hint("mend the cause, then `pinpipe connector restart`"))
+                Err(Error::failed(format!("connector `{name}` has failed"))
+                    .hint("mend the cause, then `pinpipe connector restart`"))
             } else {
                 Ok(())
             };
         }
-        ConnectorCommand::Pause => client.connector_action(&name, "pause").await?.then_some("paused").ok_or_else(missing)?,
-        ConnectorCommand::Resume => client.connector_action(&name, "resume").await?.then_some("resumed").ok_or_else(missing)?,
-        ConnectorCommand::Restart => client.connector_action(&name, "restart").await?.then_some("restarted").ok_or_else(missing)?,
+        ConnectorCommand::Pause => client
+            .connector_action(&name, "pause")
+            .await?
+            .then_some("paused")
+            .ok_or_else(missing)?,
+        ConnectorCommand::Resume => client
+            .connector_action(&name, "resume")
+            .await?
+            .then_some("resumed")
+            .ok_or_else(missing)?,
+        ConnectorCommand::Restart => client
+            .connector_action(&name, "restart")
+            .await?
+            .then_some("restarted")
+            .ok_or_else(missing)?,
         ConnectorCommand::Delete => {
             if client.delete_connector(&name).await? {
                 "deleted"
@@ -164,21 +186,35 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             }
         }
     };
-    printer.report(&Done { connector: name, change });
+    printer.report(&Done {
+        connector: name,
+        change,
+    });
     Ok(())
 }
 
 /// The same on MSK Connect: one resource of `provision`, driven alone.
 async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
-    let selection = Selection { only: vec!["connector".into()], skip: Vec::new() };
+    let selection = Selection {
+        only: vec!["connector".into()],
+        skip: Vec::new(),
+    };
     let steer = match command {
         ConnectorCommand::Create => {
-            let arguments = ProvisionOptions { yes: true, selection, ..ProvisionOptions::default() };
+            let arguments = ProvisionOptions {
+                yes: true,
+                selection,
+                ..ProvisionOptions::default()
+            };
             printer.report(&provision(config, &arguments, printer).await?);
             return Ok(());
         }
         ConnectorCommand::Delete => {
-            let arguments = DestroyOptions { yes: true, data: false, selection };
+            let arguments = DestroyOptions {
+                yes: true,
+                data: false,
+                selection,
+            };
             printer.report(&destroy(config, &arguments, printer).await?);
             return Ok(());
         }
@@ -195,6 +231,9 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
         ConnectorCommand::Restart => Steer::Restart,
     };
     let change = steer_connector(config, steer, printer).await?;
-    printer.report(&Done { connector: config.connector_name(), change });
+    printer.report(&Done {
+        connector: config.connector_name(),
+        change,
+    });
     Ok(())
 }

@@ -38,7 +38,9 @@ impl Report for InitReport {
     fn text(&self) -> String {
         let next = match self.target {
             Target::Local => "every key in it has its default: change what you like",
-            Target::Aws => "fill in what is in <angle brackets>; secrets go into .env (see .env.example)",
+            Target::Aws => {
+                "fill in what is in <angle brackets>; secrets go into .env (see .env.example)"
+            }
         };
         format!("wrote {}; {next}", self.file)
     }
@@ -65,13 +67,19 @@ pub fn run(arguments: &InitArguments, printer: &Printer) -> Result<()> {
     } else {
         options.create_new(true)
     };
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            Error::failed(format!("there is a `{FILE}` here already")).hint("`--force` replaces it, `--print` only shows the new one")
+            Error::failed(format!("there is a `{FILE}` here already"))
+                .hint("`--force` replaces it, `--print` only shows the new one")
         }
         _ => on_path("write", path, error),
     })?;
-    printer.report(&InitReport { file: FILE, target: arguments.target });
+    printer.report(&InitReport {
+        file: FILE,
+        target: arguments.target,
+    });
     Ok(())
 }

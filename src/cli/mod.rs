@@ -116,22 +116,32 @@ pub enum Command {
     #[command(subcommand, after_help = "Example: pinpipe api url")]
     Api(ApiCommand),
     /// Emulate users: post rows of the database through the gateway
-    #[command(after_help = "Examples:\n  pinpipe emulate --posts 500\n  pinpipe emulate --to kafka --rate 2 --duration 10m")]
+    #[command(
+        after_help = "Examples:\n  pinpipe emulate --posts 500\n  pinpipe emulate --to kafka --rate 2 --duration 10m"
+    )]
     Emulate(EmulateArguments),
     /// Clean the lake into Delta tables and answer the eight questions
-    #[command(after_help = "Examples:\n  pinpipe batch --out answers\n  pinpipe batch schedule --trigger")]
+    #[command(
+        after_help = "Examples:\n  pinpipe batch --out answers\n  pinpipe batch schedule --trigger"
+    )]
     Batch(BatchCommandLine),
     /// Clean records into Delta tables as they arrive, exactly once
-    #[command(after_help = "Examples:\n  pinpipe stream --available-now\n  pinpipe stream --source kafka")]
+    #[command(
+        after_help = "Examples:\n  pinpipe stream --available-now\n  pinpipe stream --source kafka"
+    )]
     Stream(StreamArguments),
     /// Test every connection of the configuration
     #[command(after_help = "Example: pinpipe doctor")]
     Doctor,
     /// Delete what `provision` created, or all local data
-    #[command(after_help = "Examples:\n  pinpipe destroy --data --yes\n  pinpipe destroy --skip bucket,plugin-object")]
+    #[command(
+        after_help = "Examples:\n  pinpipe destroy --data --yes\n  pinpipe destroy --skip bucket,plugin-object"
+    )]
     Destroy(DestroyArguments),
     /// Print a shell completion script
-    #[command(after_help = "Example: pinpipe completions bash > ~/.local/share/bash-completion/completions/pinpipe")]
+    #[command(
+        after_help = "Example: pinpipe completions bash > ~/.local/share/bash-completion/completions/pinpipe"
+    )]
     Completions(CompletionsArguments),
 }
 

@@ -21,7 +21,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let printer = Printer::new(cli.global.output, cli.global.quiet, cli.global.no_progress);
     start_log(&cli.global);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build();
     let outcome = match runtime {
         Ok(runtime) => {
             let outcome = on_large_stack(|| runtime.block_on(run(cli, &printer)));
@@ -52,7 +55,11 @@ fn tune_allocator() {
     {
         let arenas = i32::try_from(crate::data::engine::session::cores().clamp(2, 8)).unwrap_or(2);
         const MIB: i32 = 1024 * 1024;
-        for (parameter, value) in [(libc::M_ARENA_MAX, arenas), (libc::M_MMAP_THRESHOLD, 32 * MIB), (libc::M_TRIM_THRESHOLD, 64 * MIB)] {
+        for (parameter, value) in [
+            (libc::M_ARENA_MAX, arenas),
+            (libc::M_MMAP_THRESHOLD, 32 * MIB),
+            (libc::M_TRIM_THRESHOLD, 64 * MIB),
+        ] {
             // SAFETY: it sets a number inside the allocator, before there are other threads.
             unsafe { libc::mallopt(parameter, value) };
         }
@@ -62,7 +69,9 @@ fn tune_allocator() {
 /// Runs the work on a thread with a large stack: the main one's cannot be chosen.
 fn on_large_stack(work: impl FnOnce() -> Result<ExitCode> + Send) -> Result<ExitCode> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let thread = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work);
         match thread.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(unexpected("a panic, described above")),

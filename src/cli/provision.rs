@@ -36,7 +36,11 @@ pub struct ProvisionArguments {
 ///
 /// # Errors
 /// A resource cannot be read or changed; the user did not confirm.
-pub async fn run(config: &Config, arguments: ProvisionArguments, printer: &Printer) -> Result<ExitCode> {
+pub async fn run(
+    config: &Config,
+    arguments: ProvisionArguments,
+    printer: &Printer,
+) -> Result<ExitCode> {
     let options = ProvisionOptions {
         plan: arguments.plan,
         yes: arguments.yes,
@@ -46,5 +50,9 @@ pub async fn run(config: &Config, arguments: ProvisionArguments, printer: &Print
     let report = provision(config, &options, printer).await?;
     printer.report(&report);
     let is_pending = arguments.detailed_exit_code && report.changes() > 0;
-    Ok(if is_pending { ExitCode::from(CHANGES_PENDING) } else { ExitCode::SUCCESS })
+    Ok(if is_pending {
+        ExitCode::from(CHANGES_PENDING)
+    } else {
+        ExitCode::SUCCESS
+    })
 }

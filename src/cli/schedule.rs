@@ -47,7 +47,10 @@ impl Report for Unscheduled {
 }
 
 fn selection(keys: &[&str]) -> Selection {
-    Selection { only: keys.iter().map(|key| String::from(*key)).collect(), skip: Vec::new() }
+    Selection {
+        only: keys.iter().map(|key| String::from(*key)).collect(),
+        skip: Vec::new(),
+    }
 }
 
 /// Creates or updates job, DAG and connection, unpauses the DAG, and shows its runs; with
@@ -55,7 +58,11 @@ fn selection(keys: &[&str]) -> Selection {
 ///
 /// # Errors
 /// There is no Airflow environment; no Databricks credentials; Airflow cannot import the DAG; a run fails.
-pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &Printer) -> Result<()> {
+pub async fn schedule(
+    config: &Config,
+    arguments: &ScheduleArguments,
+    printer: &Printer,
+) -> Result<()> {
     let schedule = Schedule::open(config).await?;
     if arguments.print {
         write_out(&schedule.rendered_dag().await?);
@@ -63,9 +70,17 @@ pub async fn schedule(config: &Config, arguments: &ScheduleArguments, printer: &
     }
     // First: without an environment nothing should be uploaded anywhere.
     schedule.check_environment().await?;
-    let options = ProvisionOptions { yes: true, selection: selection(&RESOURCES), ..ProvisionOptions::default() };
+    let options = ProvisionOptions {
+        yes: true,
+        selection: selection(&RESOURCES),
+        ..ProvisionOptions::default()
+    };
     let applied = provision(config, &options, printer).await?;
-    printer.note(format!("{} of {} resources changed", applied.changes(), RESOURCES.len()));
+    printer.note(format!(
+        "{} of {} resources changed",
+        applied.changes(),
+        RESOURCES.len()
+    ));
     match schedule.activate(arguments.trigger, printer).await? {
         Activated::Ran(report) => printer.report(&report),
         Activated::Scheduled(runs) => printer.report(&runs),
@@ -81,11 +96,18 @@ pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     let schedule = Schedule::open(config).await?;
     // Paused first, so that no run starts while its files are being deleted.
     let was_active = schedule.pause().await?;
-    let options = DestroyOptions { yes: true, data: false, selection: selection(&DELETED) };
+    let options = DestroyOptions {
+        yes: true,
+        data: false,
+        selection: selection(&DELETED),
+    };
     let deleted = destroy(config, &options, printer).await?;
     if was_active {
         schedule.delete_history().await?;
     }
-    printer.report(&Unscheduled { dag: schedule.dag, removed: was_active || deleted.removed_any() });
+    printer.report(&Unscheduled {
+        dag: schedule.dag,
+        removed: was_active || deleted.removed_any(),
+    });
     Ok(())
 }

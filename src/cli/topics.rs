@@ -28,7 +28,10 @@ pub enum TopicsCommand {
     #[command(after_help = "Example: pinpipe topics list")]
     List,
     /// Show partitions and offsets
-    #[command(visible_alias = "status", after_help = "Example: pinpipe topics describe local.pin")]
+    #[command(
+        visible_alias = "status",
+        after_help = "Example: pinpipe topics describe local.pin"
+    )]
     Describe {
         /// Names [default: the pipeline's three]
         names: Vec<String>,
@@ -71,7 +74,11 @@ struct Names(Vec<String>);
 
 impl Report for Names {
     fn text(&self) -> String {
-        if self.0.is_empty() { "no topics; `pinpipe topics create` makes the pipeline's three".into() } else { self.0.join("\n") }
+        if self.0.is_empty() {
+            "no topics; `pinpipe topics create` makes the pipeline's three".into()
+        } else {
+            self.0.join("\n")
+        }
     }
 }
 
@@ -81,7 +88,14 @@ struct Descriptions(Vec<TopicDescription>);
 
 impl Report for Descriptions {
     fn text(&self) -> String {
-        let mut table = Table::new(["topic", "partition", "leader", "start offset", "end offset", "records"]);
+        let mut table = Table::new([
+            "topic",
+            "partition",
+            "leader",
+            "start offset",
+            "end offset",
+            "records",
+        ]);
         for topic in &self.0 {
             for partition in &topic.partitions {
                 table.row([
@@ -171,7 +185,10 @@ impl Way {
                 let all = service.list().await?;
                 let found = names.into_iter().map(|name| {
                     let partition_count = all.get(&name).copied().ok_or_else(|| missing(&name))?;
-                    Ok(TopicCount { name, partition_count })
+                    Ok(TopicCount {
+                        name,
+                        partition_count,
+                    })
                 });
                 printer.report(&Counts(found.collect::<Result<_>>()?));
             }
@@ -185,21 +202,41 @@ impl Way {
 /// # Errors
 /// The brokers cannot be reached or refuse; a topic to describe is not there.
 pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> Result<()> {
-    if let TopicsCommand::Create { names, .. } | TopicsCommand::Describe { names } | TopicsCommand::Delete { names } = &command {
+    if let TopicsCommand::Create { names, .. }
+    | TopicsCommand::Describe { names }
+    | TopicsCommand::Delete { names } = &command
+    {
         // Also since some ways give them to a program on another machine.
         if let Some(name) = names.iter().find(|name| !is_topic_name(name)) {
-            return Err(Error::usage(format!("`{name}` cannot be the name of a topic"))
-                .hint("a name has 1 to 249 letters, digits, `.`, `_` and `-`"));
+            return Err(
+                Error::usage(format!("`{name}` cannot be the name of a topic"))
+                    .hint("a name has 1 to 249 letters, digits, `.`, `_` and `-`"),
+            );
         }
     }
     let way = Way::open(config, printer).await?;
-    let or_own = |names: Vec<String>| if names.is_empty() { Kind::ALL.map(|kind| config.topic(kind)).to_vec() } else { names };
+    let or_own = |names: Vec<String>| {
+        if names.is_empty() {
+            Kind::ALL.map(|kind| config.topic(kind)).to_vec()
+        } else {
+            names
+        }
+    };
     match command {
         TopicsCommand::Create { names, partitions } => {
             let mut changes = Vec::new();
             for topic in or_own(names) {
-                let made = way.create(&topic, partitions.unwrap_or(config.topics.partitions), config.topics.replication_factor).await?;
-                changes.push(Changed { topic, change: if made { "created" } else { "kept" } });
+                let made = way
+                    .create(
+                        &topic,
+                        partitions.unwrap_or(config.topics.partitions),
+                        config.topics.replication_factor,
+                    )
+                    .await?;
+                changes.push(Changed {
+                    topic,
+                    change: if made { "created" } else { "kept" },
+                });
             }
             printer.report(&Changes(changes));
         }
@@ -209,7 +246,10 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
             let mut changes = Vec::new();
             for topic in names {
                 let deleted = way.delete(&topic).await?;
-                changes.push(Changed { topic, change: if deleted { "deleted" } else { NOT_THERE } });
+                changes.push(Changed {
+                    topic,
+                    change: if deleted { "deleted" } else { NOT_THERE },
+                });
             }
             printer.report(&Changes(changes));
         }

@@ -37,11 +37,20 @@ impl From<Refusal> for Error {
 impl AirflowApi {
     /// That of the configuration's environment.
     pub fn of(config: &Config, client: aws_sdk_mwaa::Client) -> Self {
-        Self { client, environment: config.airflow_name() }
+        Self {
+            client,
+            environment: config.airflow_name(),
+        }
     }
 
     pub async fn get(&self, path: &str, query: Value) -> Result<Value, Refusal> {
-        self.call(RestApiMethod::Get, path, Some(query).filter(|query| !query.is_null()), None).await
+        self.call(
+            RestApiMethod::Get,
+            path,
+            Some(query).filter(|query| !query.is_null()),
+            None,
+        )
+        .await
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, Refusal> {
@@ -49,7 +58,8 @@ impl AirflowApi {
     }
 
     pub async fn patch(&self, path: &str, body: Value) -> Result<Value, Refusal> {
-        self.call(RestApiMethod::Patch, path, None, Some(body)).await
+        self.call(RestApiMethod::Patch, path, None, Some(body))
+            .await
     }
 
     pub async fn delete(&self, path: &str) -> Result<Value, Refusal> {
@@ -57,26 +67,67 @@ impl AirflowApi {
     }
 
     /// Tried again where Airflow is away for the moment: every request that is made here may be made twice.
-    async fn call(&self, method: RestApiMethod, path: &str, query: Option<Value>, body: Option<Value>) -> Result<Value, Refusal> {
+    async fn call(
+        &self,
+        method: RestApiMethod,
+        path: &str,
+        query: Option<Value>,
+        body: Option<Value>,
+    ) -> Result<Value, Refusal> {
         let asking = || self.once(method.clone(), path, query.clone(), body.clone());
-        let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_times(ATTEMPTS - 1).with_jitter();
-        asking.retry(pauses).when(|refusal| refusal.status >= 500).await
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(300))
+            .with_max_times(ATTEMPTS - 1)
+            .with_jitter();
+        asking
+            .retry(pauses)
+            .when(|refusal| refusal.status >= 500)
+            .await
     }
 
-    async fn once(&self, method: RestApiMethod, path: &str, query: Option<Value>, body: Option<Value>) -> Result<Value, Refusal> {
-        let request = self.client.invoke_rest_api().name(&self.environment).method(method.clone()).path(path);
-        let request = request.set_query_parameters(query.as_ref().map(document)).set_body(body.as_ref().map(document));
+    async fn once(
+        &self,
+        method: RestApiMethod,
+        path: &str,
+        query: Option<Value>,
+        body: Option<Value>,
+    ) -> Result<Value, Refusal> {
+        let request = self
+            .client
+            .invoke_rest_api()
+            .name(&self.environment)
+            .method(method.clone())
+            .path(path);
+        let request = request
+            .set_query_parameters(query.as_ref().map(document))
+            .set_body(body.as_ref().map(document));
         let error = match request.send().await {
-            Ok(answer) => return Ok(answer.rest_api_response.as_ref().map(value).unwrap_or_default()),
+            Ok(answer) => {
+                return Ok(answer
+                    .rest_api_response
+                    .as_ref()
+                    .map(value)
+                    .unwrap_or_default());
+            }
             Err(error) => error,
         };
         use aws_sdk_mwaa::operation::invoke_rest_api::InvokeRestApiError as Kind;
         let (status, said) = match error.as_service_error() {
-            Some(Kind::RestApiClientException(refused)) => (refused.rest_api_status_code(), refused.rest_api_response().map(value)),
-            Some(Kind::RestApiServerException(refused)) => (refused.rest_api_status_code(), refused.rest_api_response().map(value)),
+            Some(Kind::RestApiClientException(refused)) => (
+                refused.rest_api_status_code(),
+                refused.rest_api_response().map(value),
+            ),
+            Some(Kind::RestApiServerException(refused)) => (
+                refused.rest_api_status_code(),
+                refused.rest_api_response().map(value),
+            ),
             _ => (None, None),
         };
-        let what = format!("`{} {path}` of Airflow environment `{}`", method.as_str(), self.environment);
+        let what = format!(
+            "`{} {path}` of Airflow environment `{}`",
+            method.as_str(),
+            self.environment
+        );
         let Some(status) = status else {
             let failure = if code(&error) == "ResourceNotFoundException" {
                 Error::failed(format!("there is no Airflow environment `{}`", self.environment))
@@ -84,21 +135,38 @@ impl AirflowApi {
             } else {
                 failed(Call("airflow:InvokeRestApi", &what), &error)
             };
-            return Err(Refusal { status: 0, error: failure });
+            return Err(Refusal {
+                status: 0,
+                error: failure,
+            });
         };
         let said = said.unwrap_or_default();
         // Airflow 2 has texts there, 3 also objects and lists.
-        let message = [&said["detail"], &said["title"], &said["message"]].into_iter().find_map(Value::as_str).map(String::from);
+        let message = [&said["detail"], &said["title"], &said["message"]]
+            .into_iter()
+            .find_map(Value::as_str)
+            .map(String::from);
         // Never the whole of it: it may repeat what was sent, a token among that.
-        let listed =
-            || said["detail"].as_array().into_iter().flatten().filter_map(|each| each["msg"].as_str()).collect::<Vec<_>>().join("; ");
-        let message = message.or_else(|| said["detail"]["reason"].as_str().map(String::from)).unwrap_or_else(listed);
+        let listed = || {
+            said["detail"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|each| each["msg"].as_str())
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        let message = message
+            .or_else(|| said["detail"]["reason"].as_str().map(String::from))
+            .unwrap_or_else(listed);
         let hint = if status >= 500 {
             "run the same command again: it goes on from here"
         } else {
             "the environment's web page shows more, with its logs"
         };
-        let error = Error::failed(format!("Airflow refused {what} with {status}: {message}")).hint(hint).transient(status >= 500);
+        let error = Error::failed(format!("Airflow refused {what} with {status}: {message}"))
+            .hint(hint)
+            .transient(status >= 500);
         Err(Refusal { status, error })
     }
 }
@@ -114,7 +182,12 @@ fn document(value: &Value) -> Document {
         }),
         Value::String(text) => Document::String(text.clone()),
         Value::Array(items) => Document::Array(items.iter().map(document).collect()),
-        Value::Object(members) => Document::Object(members.iter().map(|(key, member)| (key.clone(), document(member))).collect()),
+        Value::Object(members) => Document::Object(
+            members
+                .iter()
+                .map(|(key, member)| (key.clone(), document(member)))
+                .collect(),
+        ),
     }
 }
 
@@ -127,7 +200,10 @@ fn value(document: &Document) -> Value {
         Document::Number(Number::Float(number)) => (*number).into(),
         Document::String(text) => text.as_str().into(),
         Document::Array(items) => items.iter().map(value).collect(),
-        Document::Object(members) => members.iter().map(|(key, member)| (key.clone(), value(member))).collect(),
+        Document::Object(members) => members
+            .iter()
+            .map(|(key, member)| (key.clone(), value(member)))
+            .collect(),
     }
 }
 

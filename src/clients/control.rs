@@ -41,18 +41,33 @@ impl ControlClient {
     /// # Errors
     /// No local stack is running, or the target is aws.
     pub fn new(config: &Config) -> Result<Self> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().or_fail(|| "cannot set up an HTTP client")?;
-        Ok(Self { http, url: config.endpoints().control_url()? })
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(30))
+            .build()
+            .or_fail(|| "cannot set up an HTTP client")?;
+        Ok(Self {
+            http,
+            url: config.endpoints().control_url()?,
+        })
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(StatusCode, Value)> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Value)> {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
         }
         let unreachable = || format!("cannot reach the local stack at {}", self.url);
         let response = request.send().await.map_err(|error| {
-            Error::failed(unreachable()).because(error.without_url()).hint("start it with `pinpipe local` in another terminal")
+            Error::failed(unreachable())
+                .because(error.without_url())
+                .hint("start it with `pinpipe local` in another terminal")
         })?;
         let status = response.status();
         let text = response.bytes().await.or_fail(unreachable)?;
@@ -60,7 +75,11 @@ impl ControlClient {
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return Ok((status, body));
         }
-        let message = body.get("message").and_then(Value::as_str).unwrap_or("no reason was given").to_string();
+        let message = body
+            .get("message")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason was given")
+            .to_string();
         Err(if status == StatusCode::BAD_REQUEST {
             Error::usage(message).hint("correct `[connector.properties]` in the configuration")
         } else {
@@ -76,21 +95,37 @@ impl ControlClient {
 
     /// Properties of a connector; `None`: there is none of this name.
     pub async fn connector_config(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
-        let (status, body) = self.call(Method::GET, &format!("/connectors/{name}/config"), None).await?;
+        let (status, body) = self
+            .call(Method::GET, &format!("/connectors/{name}/config"), None)
+            .await?;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        serde_json::from_value(body).map(Some).or_fail(|| "the local stack answered strangely")
+        serde_json::from_value(body)
+            .map(Some)
+            .or_fail(|| "the local stack answered strangely")
     }
 
     /// Makes a connector or changes its properties.
-    pub async fn put_connector(&self, name: &str, properties: &BTreeMap<String, String>) -> Result<()> {
-        self.call(Method::PUT, &format!("/connectors/{name}/config"), Some(json!(properties))).await.map(|_| ())
+    pub async fn put_connector(
+        &self,
+        name: &str,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        self.call(
+            Method::PUT,
+            &format!("/connectors/{name}/config"),
+            Some(json!(properties)),
+        )
+        .await
+        .map(|_| ())
     }
 
     /// How a connector is doing; `None`: there is none of this name.
     pub async fn connector_status(&self, name: &str) -> Result<Option<ConnectorStatus>> {
-        let (status, body) = self.call(Method::GET, &format!("/connectors/{name}/status"), None).await?;
+        let (status, body) = self
+            .call(Method::GET, &format!("/connectors/{name}/status"), None)
+            .await?;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -108,14 +143,22 @@ impl ControlClient {
 
     /// `pause`, `resume` or `restart`. `false`: there is no such connector.
     pub async fn connector_action(&self, name: &str, action: &str) -> Result<bool> {
-        let method = if action == "restart" { Method::POST } else { Method::PUT };
-        let (status, _) = self.call(method, &format!("/connectors/{name}/{action}"), None).await?;
+        let method = if action == "restart" {
+            Method::POST
+        } else {
+            Method::PUT
+        };
+        let (status, _) = self
+            .call(method, &format!("/connectors/{name}/{action}"), None)
+            .await?;
         Ok(status != StatusCode::NOT_FOUND)
     }
 
     /// `false`: there was no such connector.
     pub async fn delete_connector(&self, name: &str) -> Result<bool> {
-        let (status, _) = self.call(Method::DELETE, &format!("/connectors/{name}"), None).await?;
+        let (status, _) = self
+            .call(Method::DELETE, &format!("/connectors/{name}"), None)
+            .await?;
         Ok(status != StatusCode::NOT_FOUND)
     }
 
@@ -125,7 +168,9 @@ impl ControlClient {
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        serde_json::from_value(body).map(Some).or_fail(|| "the local stack answered strangely")
+        serde_json::from_value(body)
+            .map(Some)
+            .or_fail(|| "the local stack answered strangely")
     }
 
     /// Deploys the routes; those deployed already stay.

@@ -34,19 +34,31 @@ impl GatewayClient {
     /// # Errors
     /// No gateway is known; no local stack is running; no credentials where requests are to be signed.
     pub async fn new(config: &Config, timeout: Duration, idle: usize) -> Result<Self> {
-        let http = reqwest::Client::builder().timeout(timeout).pool_max_idle_per_host(idle).tcp_nodelay(true);
+        let http = reqwest::Client::builder()
+            .timeout(timeout)
+            .pool_max_idle_per_host(idle)
+            .tcp_nodelay(true);
         let http = http.build().or_fail(|| "cannot set up an HTTP client")?;
         let url = config.endpoints().gateway_url()?;
         let signer = if config.target == Target::Aws && config.api.auth == ApiAuth::Iam {
             let shared = crate::clients::aws::sdk_config(config).await;
             let credentials = shared.credentials_provider().ok_or_else(|| {
-                Error::failed("no AWS credentials to sign requests with").hint("set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID")
+                Error::failed("no AWS credentials to sign requests with")
+                    .hint("set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID")
             })?;
-            Some(Signer { credentials, region: config.aws.region.clone() })
+            Some(Signer {
+                credentials,
+                region: config.aws.region.clone(),
+            })
         } else {
             None
         };
-        Ok(Self { http, url, api_key: crate::clients::aws::gateway_api_key(config).await?, signer })
+        Ok(Self {
+            http,
+            url,
+            api_key: crate::clients::aws::gateway_api_key(config).await?,
+            signer,
+        })
     }
 
     /// Where the gateway is, without a final slash.
@@ -58,7 +70,12 @@ impl GatewayClient {
     ///
     /// # Errors
     /// No answer came, or the request cannot be signed.
-    pub async fn send(&self, method: Method, path: &str, content: Option<Content<'_>>) -> Result<Response> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<Content<'_>>,
+    ) -> Result<Response> {
         let url = format!("{}{path}", self.url);
         let mut headers = Vec::new();
         if let Some((content_type, _)) = content {
@@ -87,9 +104,17 @@ impl GatewayClient {
 
 impl Signer {
     /// The headers that sign a request, by Signature Version 4.
-    async fn signed(&self, method: &Method, url: &str, headers: &[(String, String)], body: &str) -> Result<Vec<(String, String)>> {
+    async fn signed(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(String, String)],
+        body: &str,
+    ) -> Result<Vec<(String, String)>> {
         let found = self.credentials.provide_credentials().await;
-        let identity = found.or_fail(|| "no AWS credentials to sign requests with")?.into();
+        let identity = found
+            .or_fail(|| "no AWS credentials to sign requests with")?
+            .into();
         let params = SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
@@ -99,10 +124,21 @@ impl Signer {
             .build()
             .or_fail(|| "cannot sign a request")?
             .into();
-        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let request = SignableRequest::new(method.as_str(), url, headers, SignableBody::Bytes(body.as_bytes()));
-        let signed = sign(request.or_fail(|| "cannot sign a request")?, &params).or_fail(|| "cannot sign a request")?;
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let request = SignableRequest::new(
+            method.as_str(),
+            url,
+            headers,
+            SignableBody::Bytes(body.as_bytes()),
+        );
+        let signed = sign(request.or_fail(|| "cannot sign a request")?, &params)
+            .or_fail(|| "cannot sign a request")?;
         let (instructions, _) = signed.into_parts();
-        Ok(instructions.headers().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+        Ok(instructions
+            .headers()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect())
     }
 }

@@ -50,14 +50,21 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        let status = if error.exit_code() == 2 { StatusCode::BAD_REQUEST } else { StatusCode::INTERNAL_SERVER_ERROR };
+        let status = if error.exit_code() == 2 {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
         Self(status, error.to_string())
     }
 }
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response<Body> {
-        answer(self.0, &json!({ "error_code": self.0.as_u16(), "message": self.1 }))
+        answer(
+            self.0,
+            &json!({ "error_code": self.0.as_u16(), "message": self.1 }),
+        )
     }
 }
 
@@ -67,7 +74,10 @@ fn answer(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     // Plain data always serialises.
     let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -78,17 +88,28 @@ fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// Finishes a change even where the client does not wait for its answer.
-async fn to_the_end<T: Send + 'static>(change: impl Future<Output = crate::base::error::Result<T>> + Send + 'static) -> Result<T, Fault> {
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = crate::base::error::Result<T>> + Send + 'static,
+) -> Result<T, Fault> {
     let done = tokio::spawn(change).await;
     Ok(done.map_err(|error| Fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??)
 }
 
 async fn about() -> Response<Body> {
-    answer(StatusCode::OK, &json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "pinpipe", "kafka_cluster_id": "pinpipe-local" }))
+    answer(
+        StatusCode::OK,
+        &json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "pinpipe", "kafka_cluster_id": "pinpipe-local" }),
+    )
 }
 
 async fn list(State(control): State<Control>) -> Response<Body> {
-    let names: Vec<String> = control.connectors.statuses().await.into_iter().map(|status| status.name).collect();
+    let names: Vec<String> = control
+        .connectors
+        .statuses()
+        .await
+        .into_iter()
+        .map(|status| status.name)
+        .collect();
     answer(StatusCode::OK, &names)
 }
 
@@ -100,26 +121,55 @@ struct NewConnector {
 
 /// Kafka Connect takes numbers and booleans for texts.
 fn texts(config: BTreeMap<String, Value>) -> BTreeMap<String, String> {
-    config.into_iter().map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), String::from))).collect()
+    config
+        .into_iter()
+        .map(|(key, value)| {
+            (
+                key,
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), String::from),
+            )
+        })
+        .collect()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
-    serde_json::from_slice(body).map_err(|error| Fault(StatusCode::BAD_REQUEST, format!("the body does not fit: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        Fault(
+            StatusCode::BAD_REQUEST,
+            format!("the body does not fit: {error}"),
+        )
+    })
 }
 
 async fn create(State(control): State<Control>, body: Bytes) -> Answer {
     let new: NewConnector = parse(&body)?;
     if control.connectors.config(&new.name).await.is_some() {
-        return Err(Fault(StatusCode::CONFLICT, format!("Connector {} already exists", new.name)));
+        return Err(Fault(
+            StatusCode::CONFLICT,
+            format!("Connector {} already exists", new.name),
+        ));
     }
-    let (connectors, name, properties) = (control.connectors.clone(), new.name.clone(), texts(new.config));
+    let (connectors, name, properties) = (
+        control.connectors.clone(),
+        new.name.clone(),
+        texts(new.config),
+    );
     to_the_end(async move { connectors.put(&name, properties).await }).await?;
     described(&control, &new.name, StatusCode::CREATED).await
 }
 
 async fn described(control: &Control, name: &str, status: StatusCode) -> Answer {
-    let config = control.connectors.config(name).await.ok_or_else(|| Fault::not_found(name))?;
-    Ok(answer(status, &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" })))
+    let config = control
+        .connectors
+        .config(name)
+        .await
+        .ok_or_else(|| Fault::not_found(name))?;
+    Ok(answer(
+        status,
+        &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" }),
+    ))
 }
 
 async fn describe(State(control): State<Control>, Path(name): Path<String>) -> Answer {
@@ -127,19 +177,49 @@ async fn describe(State(control): State<Control>, Path(name): Path<String>) -> A
 }
 
 async fn config(State(control): State<Control>, Path(name): Path<String>) -> Answer {
-    let config = control.connectors.config(&name).await.ok_or_else(|| Fault::not_found(&name))?;
+    let config = control
+        .connectors
+        .config(&name)
+        .await
+        .ok_or_else(|| Fault::not_found(&name))?;
     Ok(answer(StatusCode::OK, &config))
 }
 
-async fn put_config(State(control): State<Control>, Path(name): Path<String>, body: Bytes) -> Answer {
-    let (connectors, own, properties) = (control.connectors.clone(), name.clone(), texts(parse(&body)?));
+async fn put_config(
+    State(control): State<Control>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let (connectors, own, properties) = (
+        control.connectors.clone(),
+        name.clone(),
+        texts(parse(&body)?),
+    );
     let is_new = to_the_end(async move { connectors.put(&own, properties).await }).await?;
-    described(&control, &name, if is_new { StatusCode::CREATED } else { StatusCode::OK }).await
+    described(
+        &control,
+        &name,
+        if is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        },
+    )
+    .await
 }
 
 async fn status(State(control): State<Control>, Path(name): Path<String>) -> Answer {
-    let ConnectorStatus { name, state, trace, records, objects } =
-        control.connectors.status(&name).await.ok_or_else(|| Fault::not_found(&name))?;
+    let ConnectorStatus {
+        name,
+        state,
+        trace,
+        records,
+        objects,
+    } = control
+        .connectors
+        .status(&name)
+        .await
+        .ok_or_else(|| Fault::not_found(&name))?;
     let connector_state = if state == "FAILED" { "RUNNING" } else { &state };
     let mut task = json!({ "id": 0, "state": state, "worker_id": "local", "records": records, "objects": objects });
     if let Some(trace) = trace {
@@ -189,20 +269,33 @@ async fn delete(State(control): State<Control>, Path(name): Path<String>) -> Ans
 async fn api_status(State(control): State<Control>) -> Answer {
     match control.routes.current() {
         Some(deployment) => Ok(answer(StatusCode::OK, &deployment)),
-        None => Err(Fault(StatusCode::NOT_FOUND, "no routes are deployed".into())),
+        None => Err(Fault(
+            StatusCode::NOT_FOUND,
+            "no routes are deployed".into(),
+        )),
     }
 }
 
 async fn api_deploy(State(control): State<Control>) -> Answer {
     let is_new = control.routes.current().is_none();
     let deployment = control.routes.deploy()?;
-    Ok(answer(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &deployment))
+    Ok(answer(
+        if is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        },
+        &deployment,
+    ))
 }
 
 async fn api_delete(State(control): State<Control>) -> Answer {
     if control.routes.delete()? {
         Ok(empty(StatusCode::NO_CONTENT))
     } else {
-        Err(Fault(StatusCode::NOT_FOUND, "no routes are deployed".into()))
+        Err(Fault(
+            StatusCode::NOT_FOUND,
+            "no routes are deployed".into(),
+        ))
     }
 }

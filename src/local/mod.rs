@@ -47,10 +47,26 @@ impl Report for LocalReport {
     fn text(&self) -> String {
         let mut table = Table::new(["service", "address", "speaks"]);
         table.row(["kafka", &self.addresses.kafka, "Kafka protocol"]);
-        table.row(["gateway", &format!("http://{}", self.addresses.gateway), "Kafka REST v2, /streams"]);
-        table.row(["kinesis", &format!("http://{}", self.addresses.kinesis), "Kinesis API"]);
-        table.row(["control", &format!("http://{}", self.addresses.control), "Kafka Connect REST (sink), /api (routes)"]);
-        format!("{}\ndata in {}; Ctrl-C stops", table.render(), self.data_dir.display())
+        table.row([
+            "gateway",
+            &format!("http://{}", self.addresses.gateway),
+            "Kafka REST v2, /streams",
+        ]);
+        table.row([
+            "kinesis",
+            &format!("http://{}", self.addresses.kinesis),
+            "Kinesis API",
+        ]);
+        table.row([
+            "control",
+            &format!("http://{}", self.addresses.control),
+            "Kafka Connect REST (sink), /api (routes)",
+        ]);
+        format!(
+            "{}\ndata in {}; Ctrl-C stops",
+            table.render(),
+            self.data_dir.display()
+        )
     }
 }
 
@@ -76,17 +92,25 @@ impl LocalStack {
         let lock = lock(data_dir)?;
         let host: IpAddr = match config.local.host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
-            host => host.parse().or_fail(|| format!("`local.host` must be an IP address, not `{host}`"))?,
+            host => host
+                .parse()
+                .or_fail(|| format!("`local.host` must be an IP address, not `{host}`"))?,
         };
         if host.is_unspecified() {
-            return Err(Error::usage(format!("`local.host` cannot be `{host}`: Kafka clients are told this address to connect to"))
-                .hint("name one address of this machine, or 127.0.0.1"));
+            return Err(Error::usage(format!(
+                "`local.host` cannot be `{host}`: Kafka clients are told this address to connect to"
+            ))
+            .hint("name one address of this machine, or 127.0.0.1"));
         }
         let kafka = bind(host, config.local.kafka_port, "kafka").await?;
         let gateway = bind(host, config.local.gateway_port, "gateway").await?;
         let kinesis_listener = bind(host, config.local.kinesis_port, "kinesis").await?;
         let control = bind(host, config.local.control_port, "control").await?;
-        let address = |listener: &TcpListener| listener.local_addr().or_fail(|| "cannot tell the address of a server");
+        let address = |listener: &TcpListener| {
+            listener
+                .local_addr()
+                .or_fail(|| "cannot tell the address of a server")
+        };
         let advertised = address(&kafka)?;
         let addresses = Addresses {
             kafka: advertised.to_string(),
@@ -100,17 +124,45 @@ impl LocalStack {
         let broker = broker::Broker::open(&data_dir.join("kafka"), advertised)?;
         servers.spawn(until(stop.clone(), broker.serve(kafka)));
         let retention = Duration::from_secs(u64::from(config.kinesis.retention_hours) * 3600);
-        let store = kinesis::store::Store::open(&data_dir.join("kinesis.db"), retention, &config.aws.region).await?;
-        servers.spawn(serve(kinesis_listener, kinesis::server::router(store), stop.clone()));
+        let store = kinesis::store::Store::open(
+            &data_dir.join("kinesis.db"),
+            retention,
+            &config.aws.region,
+        )
+        .await?;
+        servers.spawn(serve(
+            kinesis_listener,
+            kinesis::server::router(store),
+            stop.clone(),
+        ));
 
         let own = config.clone().with_addresses(&addresses);
         let routes = Arc::new(Routes::open(data_dir)?);
-        servers.spawn(serve(gateway, Gateway::new(&own, routes.clone()).await?.router(), stop.clone()));
+        servers.spawn(serve(
+            gateway,
+            Gateway::new(&own, routes.clone()).await?.router(),
+            stop.clone(),
+        ));
         let connectors = Connectors::open(&own).await?;
-        servers.spawn(serve(control, control::router(connectors.clone(), routes), stop.clone()));
+        servers.spawn(serve(
+            control,
+            control::router(connectors.clone(), routes),
+            stop.clone(),
+        ));
 
-        Runtime { pid: std::process::id(), addresses: addresses.clone() }.write(data_dir)?;
-        Ok(Self { addresses, data_dir: data_dir.clone(), connectors, servers, stop, _lock: lock })
+        Runtime {
+            pid: std::process::id(),
+            addresses: addresses.clone(),
+        }
+        .write(data_dir)?;
+        Ok(Self {
+            addresses,
+            data_dir: data_dir.clone(),
+            connectors,
+            servers,
+            stop,
+            _lock: lock,
+        })
     }
 
     /// Stops taking requests, finishes those under way, closes everything.
@@ -146,16 +198,24 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+    if let Err(error) = axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+    {
         tracing::error!(%error, "a local server stopped");
     }
 }
 
 fn lock(data_dir: &Path) -> Result<FileLock> {
     FileLock::take(&Runtime::lock_path(data_dir))?.ok_or_else(|| {
-        let pid = Runtime::read(data_dir).map(|runtime| format!(" (process {})", runtime.pid)).unwrap_or_default();
-        Error::failed(format!("another local stack already runs in `{}`{pid}", data_dir.display()))
-            .hint("stop it with Ctrl-C, or choose another folder with `--data-dir`")
+        let pid = Runtime::read(data_dir)
+            .map(|runtime| format!(" (process {})", runtime.pid))
+            .unwrap_or_default();
+        Error::failed(format!(
+            "another local stack already runs in `{}`{pid}",
+            data_dir.display()
+        ))
+        .hint("stop it with Ctrl-C, or choose another folder with `--data-dir`")
     })
 }
 
@@ -177,13 +237,22 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
 pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
     if options.any_port {
         let ports = &mut config.local;
-        (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
+        (
+            ports.kafka_port,
+            ports.gateway_port,
+            ports.kinesis_port,
+            ports.control_port,
+        ) = (0, 0, 0, 0);
     }
     let stack = LocalStack::start(&config).await?;
     if !stack.addresses.kafka.starts_with("127.") && !stack.addresses.kafka.starts_with("[::1]") {
         printer.warn("the servers listen beyond this machine, and ask nobody for a password");
     }
-    printer.report(&LocalReport { pid: std::process::id(), data_dir: config.data_dir.clone(), addresses: stack.addresses.clone() });
+    printer.report(&LocalReport {
+        pid: std::process::id(),
+        data_dir: config.data_dir.clone(),
+        addresses: stack.addresses.clone(),
+    });
     crate::base::shutdown::stop_requested().await;
     printer.note("stopping");
     stack.stop().await;

@@ -38,36 +38,67 @@ pub struct Reading {
 
 impl Reading {
     pub fn missing() -> Self {
-        Self { exists: false, is_ours: true, action: Action::Create, reasons: vec!["it is not there".into()] }
+        Self {
+            exists: false,
+            is_ours: true,
+            action: Action::Create,
+            reasons: vec!["it is not there".into()],
+        }
     }
 
     /// It is there as it should be; `detail` says how it is doing.
     pub fn good(detail: impl Into<String>) -> Self {
-        Self { exists: true, is_ours: true, action: Action::Keep, reasons: vec![detail.into()] }
+        Self {
+            exists: true,
+            is_ours: true,
+            action: Action::Keep,
+            reasons: vec![detail.into()],
+        }
     }
 
     /// It is there without pinpipe having made it, and is used as it is.
     pub fn found(detail: impl Into<String>) -> Self {
-        Self { is_ours: false, ..Self::good(detail) }
+        Self {
+            is_ours: false,
+            ..Self::good(detail)
+        }
     }
 
     pub fn waiting(state: impl Into<String>) -> Self {
-        Self { exists: true, is_ours: true, action: Action::Wait, reasons: vec![state.into()] }
+        Self {
+            exists: true,
+            is_ours: true,
+            action: Action::Wait,
+            reasons: vec![state.into()],
+        }
     }
 
     pub fn recreate(reasons: Vec<String>) -> Self {
-        Self { exists: true, is_ours: true, action: Action::Recreate, reasons }
+        Self {
+            exists: true,
+            is_ours: true,
+            action: Action::Recreate,
+            reasons,
+        }
     }
 
     pub fn foreign() -> Self {
-        Self { exists: true, is_ours: false, action: Action::Foreign, reasons: vec!["it is there, but pinpipe did not make it".into()] }
+        Self {
+            exists: true,
+            is_ours: false,
+            action: Action::Foreign,
+            reasons: vec!["it is there, but pinpipe did not make it".into()],
+        }
     }
 
     /// It was made under a name that the configuration does not give it any more. `is_taken`:
     /// the name of now is somebody else's, so that it cannot be made anew; it is still ours.
     pub fn renamed(former: &str, is_taken: bool) -> Self {
         if is_taken {
-            return Self { is_ours: true, ..Self::foreign() };
+            return Self {
+                is_ours: true,
+                ..Self::foreign()
+            };
         }
         Self::recreate(vec![format!("it was made under another name, `{former}`")])
     }
@@ -77,7 +108,12 @@ impl Reading {
         if differences.is_empty() {
             return Self::good(detail);
         }
-        Self { exists: true, is_ours: true, action: Action::Update, reasons: differences }
+        Self {
+            exists: true,
+            is_ours: true,
+            action: Action::Update,
+            reasons: differences,
+        }
     }
 
     /// It is removed, for good or to be made anew.
@@ -175,7 +211,13 @@ pub trait Resource {
 }
 
 /// Names of the properties that differ, in order.
-pub fn changed_keys(existing: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<String> {
+pub fn changed_keys(
+    existing: &BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+) -> Vec<String> {
     let keys: BTreeSet<&String> = wanted.keys().chain(existing.keys()).collect();
-    keys.into_iter().filter(|key| wanted.get(*key) != existing.get(*key)).cloned().collect()
+    keys.into_iter()
+        .filter(|key| wanted.get(*key) != existing.get(*key))
+        .cloned()
+        .collect()
 }

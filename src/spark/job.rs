@@ -66,14 +66,29 @@ impl Parameters {
         let lake = lake_bucket(config);
         let lake = lake.trim_end_matches('/');
         if !lake.starts_with("s3://") {
-            return Err(Error::usage(format!("Databricks cannot read `{lake}`")).hint("`lake.url` must be s3://BUCKET"));
+            return Err(Error::usage(format!("Databricks cannot read `{lake}`"))
+                .hint("`lake.url` must be s3://BUCKET"));
         }
         let questions = sql::questions_of(config)?;
-        Ok(Self::new(config, lake, &Layout::of(config).topics_dir, &questions, config.batch.median, answers_url(config, lake)))
+        Ok(Self::new(
+            config,
+            lake,
+            &Layout::of(config).topics_dir,
+            &questions,
+            config.batch.median,
+            answers_url(config, lake),
+        ))
     }
 
     /// A run over `lake`, an absolute folder or a URL that Spark understands.
-    pub fn new(config: &Config, lake: &str, topics_dir: &str, questions: &[Question], median: Median, out: String) -> Self {
+    pub fn new(
+        config: &Config,
+        lake: &str,
+        topics_dir: &str,
+        questions: &[Question],
+        median: Median,
+        out: String,
+    ) -> Self {
         let kinds = Kind::ALL.map(|kind| {
             let mut folders = vec![Folder {
                 path: format!("{lake}/{topics_dir}/{}", config.topic(kind)),
@@ -81,12 +96,32 @@ impl Parameters {
                 is_one_record: false,
             }];
             if kind == Kind::Pin {
-                folders.push(Folder { path: format!("{lake}/events"), files: "event-*.{json,json.gz}", is_one_record: true });
+                folders.push(Folder {
+                    path: format!("{lake}/events"),
+                    files: "event-*.{json,json.gz}",
+                    is_one_record: true,
+                });
             }
-            let columns = kind.columns().iter().map(|(name, column_type)| Column { name, column_type: *column_type });
-            KindParameters { name: kind.name(), folders, columns: columns.collect(), clean: sql::clean(kind) }
+            let columns = kind.columns().iter().map(|(name, column_type)| Column {
+                name,
+                column_type: *column_type,
+            });
+            KindParameters {
+                name: kind.name(),
+                folders,
+                columns: columns.collect(),
+                clean: sql::clean(kind),
+            }
         });
-        let questions = questions.iter().map(|question| QuestionParameters { name: question.name.clone(), sql: question.query(median) });
-        Self { kinds: kinds.into(), post: sql::POST, questions: questions.collect(), out }
+        let questions = questions.iter().map(|question| QuestionParameters {
+            name: question.name.clone(),
+            sql: question.query(median),
+        });
+        Self {
+            kinds: kinds.into(),
+            post: sql::POST,
+            questions: questions.collect(),
+            out,
+        }
     }
 }

@@ -18,7 +18,12 @@ use crate::stages::batch::report::{BatchReport, KindCounts};
 ///
 /// # Errors
 /// An answer is missing or cannot be read.
-pub async fn fetch(config: &Config, out: &str, lake_url: &str, questions: &[Question]) -> Result<BatchReport> {
+pub async fn fetch(
+    config: &Config,
+    out: &str,
+    lake_url: &str,
+    questions: &[Question],
+) -> Result<BatchReport> {
     let lake = Lake::open(config, out, false).await?;
     let (_, counts) = read(&lake, "counts").await?;
     let mut report = BatchReport::new(lake_url.to_string());
@@ -46,7 +51,12 @@ pub async fn fetch(config: &Config, out: &str, lake_url: &str, questions: &[Ques
 pub async fn discard(config: &Config, out: &str) -> Result<()> {
     let lake = Lake::open(config, out, false).await?;
     let cannot = || format!("cannot remove what Spark wrote to `{out}`");
-    let objects: Vec<_> = lake.store.list(Some(&lake.root)).try_collect().await.or_fail(cannot)?;
+    let objects: Vec<_> = lake
+        .store
+        .list(Some(&lake.root))
+        .try_collect()
+        .await
+        .or_fail(cannot)?;
     for object in objects {
         lake.store.delete(&object.location).await.or_fail(cannot)?;
     }
@@ -55,30 +65,65 @@ pub async fn discard(config: &Config, out: &str) -> Result<()> {
 
 /// The Parquet files that Spark wrote as one table.
 async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let cannot = || format!("cannot read what Spark wrote to `{}/{table}`", lake.url.trim_end_matches('/'));
-    let objects: Vec<_> = lake.store.list(Some(&lake.path(table))).try_collect().await.or_fail(cannot)?;
+    let cannot = || {
+        format!(
+            "cannot read what Spark wrote to `{}/{table}`",
+            lake.url.trim_end_matches('/')
+        )
+    };
+    let objects: Vec<_> = lake
+        .store
+        .list(Some(&lake.path(table)))
+        .try_collect()
+        .await
+        .or_fail(cannot)?;
     let mut paths: Vec<_> = objects
         .into_iter()
         .map(|object| object.location)
-        .filter(|path| path.filename().is_some_and(|name| name.ends_with(".parquet")))
+        .filter(|path| {
+            path.filename()
+                .is_some_and(|name| name.ends_with(".parquet"))
+        })
         .collect();
     paths.sort();
     let mut found: Option<SchemaRef> = None;
     let mut batches = Vec::new();
     for path in paths {
-        let content = lake.store.get(&path).await.or_fail(cannot)?.bytes().await.or_fail(cannot)?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(content).or_fail(cannot)?.build().or_fail(cannot)?;
+        let content = lake
+            .store
+            .get(&path)
+            .await
+            .or_fail(cannot)?
+            .bytes()
+            .await
+            .or_fail(cannot)?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(content)
+            .or_fail(cannot)?
+            .build()
+            .or_fail(cannot)?;
         found.get_or_insert(arrow::array::RecordBatchReader::schema(&reader));
         batches.extend(reader.collect::<Result<Vec<_>, _>>().or_fail(cannot)?);
     }
-    let schema = found.ok_or_else(|| Error::failed(cannot()).hint("it holds no files: `-vv` shows Spark's whole log"))?;
+    let schema = found.ok_or_else(|| {
+        Error::failed(cannot()).hint("it holds no files: `-vv` shows Spark's whole log")
+    })?;
     Ok((schema, batches))
 }
 
 fn count_of(counts: &[RecordBatch], kind: Kind, column: usize) -> u64 {
     let values = counts.iter().flat_map(|batch| {
         let kinds = batch.column(0).as_string::<i32>().iter();
-        kinds.zip(batch.column(column).as_primitive::<Int64Type>().values().iter().copied())
+        kinds.zip(
+            batch
+                .column(column)
+                .as_primitive::<Int64Type>()
+                .values()
+                .iter()
+                .copied(),
+        )
     });
-    values.filter(|(name, _)| *name == Some(kind.name())).map(|(_, count)| count.unsigned_abs()).sum()
+    values
+        .filter(|(name, _)| *name == Some(kind.name()))
+        .map(|(_, count)| count.unsigned_abs())
+        .sum()
 }

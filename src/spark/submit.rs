@@ -22,7 +22,14 @@ const SHOWN_LINES: usize = 5;
 /// # Errors
 /// `spark-submit` cannot be started, the job failed, the user stopped it.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
-    let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
+    let SparkBatch {
+        config,
+        lake_url,
+        topics_dir,
+        questions,
+        median,
+        printer,
+    } = *batch;
     let folder = config.data_dir.join("spark");
     // What an earlier run left must not be taken for this one's.
     if folder.exists() {
@@ -35,11 +42,21 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         Some(bucket) => format!("s3a://{}", bucket.trim_end_matches('/')),
         None => {
             let path = Path::new(lake_url.strip_prefix("file://").unwrap_or(lake_url));
-            std::fs::canonicalize(path).map_err(|error| on_path("open the lake", path, error))?.to_string_lossy().into_owned()
+            std::fs::canonicalize(path)
+                .map_err(|error| on_path("open the lake", path, error))?
+                .to_string_lossy()
+                .into_owned()
         }
     };
     let out = folder.join("out");
-    let parameters = Parameters::new(config, &lake, topics_dir, questions, median, out.to_string_lossy().into_owned());
+    let parameters = Parameters::new(
+        config,
+        &lake,
+        topics_dir,
+        questions,
+        median,
+        out.to_string_lossy().into_owned(),
+    );
     let (job, told) = (folder.join("job.py"), folder.join("parameters.json"));
     write_whole(&job, JOB).map_err(|error| on_path("write", &job, error))?;
     crate::base::fs::keep_json(&told, &parameters)?;
@@ -55,14 +72,27 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
     if config.spark.master.starts_with("local") {
         // Spark's default of 200 partitions is meant for a cluster; here most would be empty.
         let partitions = 2 * cores();
-        command.arg("--conf").arg(format!("spark.sql.shuffle.partitions={partitions}")).args(["--conf", "spark.ui.enabled=false"]);
+        command
+            .arg("--conf")
+            .arg(format!("spark.sql.shuffle.partitions={partitions}"))
+            .args(["--conf", "spark.ui.enabled=false"]);
     }
     command.args(&config.spark.arguments);
     if !config.lake.endpoint_url.is_empty() {
-        command.arg("--conf").arg(format!("spark.hadoop.fs.s3a.endpoint={}", config.lake.endpoint_url));
-        command.arg("--conf").arg("spark.hadoop.fs.s3a.path.style.access=true");
+        command.arg("--conf").arg(format!(
+            "spark.hadoop.fs.s3a.endpoint={}",
+            config.lake.endpoint_url
+        ));
+        command
+            .arg("--conf")
+            .arg("spark.hadoop.fs.s3a.path.style.access=true");
     }
-    command.arg(job).arg(told).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .arg(job)
+        .arg(told)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| {
         Error::failed(format!("cannot start `{program}`"))
             .because(error)
@@ -73,7 +103,11 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
     let ticking = progress.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let mut last: Vec<String> = Vec::new();
-        for line in log.into_iter().flat_map(|log| BufReader::new(log).lines()).map_while(std::io::Result::ok) {
+        for line in log
+            .into_iter()
+            .flat_map(|log| BufReader::new(log).lines())
+            .map_while(std::io::Result::ok)
+        {
             tracing::debug!(target: "spark", line);
             ticking.add(1);
             if line.contains("Error") || line.contains("Exception") || line.contains(" ERROR ") {
@@ -90,12 +124,19 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
         }
     };
     progress.finish();
-    let status = child.wait().or_fail(|| format!("cannot wait for `{program}`"))?;
+    let status = child
+        .wait()
+        .or_fail(|| format!("cannot wait for `{program}`"))?;
     if status.success() {
         return Ok(());
     }
-    let shown: String = said.iter().take(SHOWN_LINES).map(|line| format!("\n  {}", line.trim())).collect();
-    Err(Error::failed(format!("Spark ended with {status}{shown}")).hint("`-vv` shows its whole log"))
+    let shown: String = said
+        .iter()
+        .take(SHOWN_LINES)
+        .map(|line| format!("\n  {}", line.trim()))
+        .collect();
+    Err(Error::failed(format!("Spark ended with {status}{shown}"))
+        .hint("`-vv` shows its whole log"))
 }
 
 fn stop(child: &mut Child) {

@@ -42,7 +42,9 @@ impl Endpoints<'_> {
     /// Base URL of the gateway, without a final slash.
     pub fn gateway_url(&self) -> Result<String> {
         let local = |addresses: Addresses| format!("http://{}", addresses.gateway);
-        let url = self.pick(&self.0.gateway.url, "gateway.url", local, |outputs| outputs.gateway_url)?;
+        let url = self.pick(&self.0.gateway.url, "gateway.url", local, |outputs| {
+            outputs.gateway_url
+        })?;
         Ok(url.trim_end_matches('/').to_string())
     }
 
@@ -51,10 +53,17 @@ impl Endpoints<'_> {
         match self.0.target {
             Target::Aws => {
                 let own = Some(&self.0.kinesis.endpoint_url).filter(|url| !url.is_empty());
-                Ok(own.or(Some(&self.0.aws.endpoint_url).filter(|url| !url.is_empty())).cloned())
+                Ok(own
+                    .or(Some(&self.0.aws.endpoint_url).filter(|url| !url.is_empty()))
+                    .cloned())
             }
             Target::Local => self
-                .pick(&self.0.kinesis.endpoint_url, "kinesis.endpoint_url", |addresses| format!("http://{}", addresses.kinesis), |_| None)
+                .pick(
+                    &self.0.kinesis.endpoint_url,
+                    "kinesis.endpoint_url",
+                    |addresses| format!("http://{}", addresses.kinesis),
+                    |_| None,
+                )
                 .map(Some),
         }
     }
@@ -64,7 +73,12 @@ impl Endpoints<'_> {
     /// # Errors
     /// On target aws there is none, on target local nothing may be running.
     pub fn control_url(&self) -> Result<String> {
-        self.pick("", "control", |addresses| format!("http://{}", addresses.control), |_| None)
+        self.pick(
+            "",
+            "control",
+            |addresses| format!("http://{}", addresses.control),
+            |_| None,
+        )
     }
 
     /// The database URL, password included.
@@ -73,12 +87,17 @@ impl Endpoints<'_> {
         if text.is_empty() {
             return Ok(format!("sqlite://{}", self.0.data_dir.join("source.db").display()).into());
         }
-        let Some(password) = &self.0.secrets.database_password else { return Ok(text.into()) };
+        let Some(password) = &self.0.secrets.database_password else {
+            return Ok(text.into());
+        };
         if text.starts_with("sqlite:") {
             return Ok(text.into());
         }
-        let mut url = url::Url::parse(text).map_err(|error| Error::usage("`database.url` is not a valid address").because(error))?;
-        url.set_password(Some(password.expose_secret())).map_err(|()| Error::usage("`database.url` cannot carry a password"))?;
+        let mut url = url::Url::parse(text).map_err(|error| {
+            Error::usage("`database.url` is not a valid address").because(error)
+        })?;
+        url.set_password(Some(password.expose_secret()))
+            .map_err(|()| Error::usage("`database.url` cannot carry a password"))?;
         Ok(url.to_string().into())
     }
 
@@ -93,7 +112,9 @@ impl Endpoints<'_> {
     /// Where Delta tables go.
     pub fn tables_url(&self) -> String {
         match self.0.target {
-            Target::Aws if self.0.tables.url.is_empty() => format!("s3://{}/tables", self.0.bucket()),
+            Target::Aws if self.0.tables.url.is_empty() => {
+                format!("s3://{}/tables", self.0.bucket())
+            }
             _ => self.location(&self.0.tables.url, "tables"),
         }
     }
@@ -101,7 +122,10 @@ impl Endpoints<'_> {
     fn location(&self, configured: &str, name: &str) -> String {
         match configured {
             "" => self.0.data_dir.join(name).to_string_lossy().into_owned(),
-            configured => configured.strip_prefix("file://").unwrap_or(configured).to_string(),
+            configured => configured
+                .strip_prefix("file://")
+                .unwrap_or(configured)
+                .to_string(),
         }
     }
 
@@ -132,5 +156,8 @@ pub fn lake_bucket(config: &Config) -> String {
     if lake.starts_with("s3://") {
         return lake;
     }
-    PathBuf::from(lake).join(config.bucket()).to_string_lossy().into_owned()
+    PathBuf::from(lake)
+        .join(config.bucket())
+        .to_string_lossy()
+        .into_owned()
 }

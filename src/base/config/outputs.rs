@@ -39,7 +39,8 @@ impl Outputs {
             return Ok(());
         }
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| crate::base::error::on_path("make", folder, error))?;
+            std::fs::create_dir_all(folder)
+                .map_err(|error| crate::base::error::on_path("make", folder, error))?;
         }
         if *self == Self::default() {
             let _ = std::fs::remove_file(&path);

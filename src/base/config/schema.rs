@@ -383,17 +383,28 @@ impl Config {
 
     /// The connector's name.
     pub fn connector_name(&self) -> String {
-        if self.connector.name.is_empty() { format!("{}-connector", self.id) } else { self.connector.name.clone() }
+        if self.connector.name.is_empty() {
+            format!("{}-connector", self.id)
+        } else {
+            self.connector.name.clone()
+        }
     }
 
     /// The bucket that the sink writes to.
     pub fn bucket(&self) -> String {
-        self.connector_properties().get("s3.bucket.name").cloned().unwrap_or_default()
+        self.connector_properties()
+            .get("s3.bucket.name")
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The Airflow environment's name.
     pub fn airflow_name(&self) -> String {
-        if self.airflow.name.is_empty() { format!("{}-airflow", self.id) } else { self.airflow.name.clone() }
+        if self.airflow.name.is_empty() {
+            format!("{}-airflow", self.id)
+        } else {
+            self.airflow.name.clone()
+        }
     }
 
     /// Whether Airflow is to run batch.
@@ -403,7 +414,10 @@ impl Config {
 
     /// The bucket that `lake.url` names; `None`: the lake is a folder, or not named.
     pub fn lake_bucket_on_s3(&self) -> Option<&str> {
-        self.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
+        self.lake
+            .url
+            .strip_prefix("s3://")
+            .map(|bucket| bucket.trim_end_matches('/'))
     }
 
     /// The connector's properties with `{id}` and `{region}` filled in. The sink writes into the
@@ -412,8 +426,14 @@ impl Config {
         let lake = self.lake_bucket_on_s3();
         let filled = |value: &String| match lake {
             Some(bucket) if value == DEFAULT_BUCKET => bucket.to_string(),
-            _ => value.replace("{id}", &self.id).replace("{region}", &self.aws.region),
+            _ => value
+                .replace("{id}", &self.id)
+                .replace("{region}", &self.aws.region),
         };
-        self.connector.properties.iter().map(|(key, value)| (key.clone(), filled(value))).collect()
+        self.connector
+            .properties
+            .iter()
+            .map(|(key, value)| (key.clone(), filled(value)))
+            .collect()
     }
 }

@@ -3,18 +3,31 @@
 /// The URL as it may be shown: without password and options. Works on texts that are no
 /// valid URL too, since those are what ends up in errors.
 pub fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.split('?').next().unwrap_or_default().to_string() };
-    let rest = if scheme.starts_with("sqlite") { rest } else { rest.rsplit_once('?').map_or(rest, |(before, _)| before) };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.split('?').next().unwrap_or_default().to_string();
+    };
+    let rest = if scheme.starts_with("sqlite") {
+        rest
+    } else {
+        rest.rsplit_once('?').map_or(rest, |(before, _)| before)
+    };
     match rest.rsplit_once('@') {
-        Some((login, place)) => format!("{scheme}://{}@{place}", login.split(':').next().unwrap_or_default()),
+        Some((login, place)) => format!(
+            "{scheme}://{}@{place}",
+            login.split(':').next().unwrap_or_default()
+        ),
         None => format!("{scheme}://{rest}"),
     }
 }
 
 /// Whether a URL carries a password, in its login or among its options.
 pub fn has_password(url: &str) -> bool {
-    let Some((_, rest)) = url.split_once("://") else { return false };
-    rest.rsplit_once('@').is_some_and(|(login, _)| login.contains(':')) || rest.to_lowercase().contains("password=")
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    rest.rsplit_once('@')
+        .is_some_and(|(login, _)| login.contains(':'))
+        || rest.to_lowercase().contains("password=")
 }
 
 #[cfg(test)]
@@ -23,13 +36,22 @@ mod tests {
 
     #[test]
     fn passwords_are_never_shown() {
-        assert_eq!(redacted("mysql://me:hunter2@db:3306/x"), "mysql://me@db:3306/x");
+        assert_eq!(
+            redacted("mysql://me:hunter2@db:3306/x"),
+            "mysql://me@db:3306/x"
+        );
         assert_eq!(redacted("sqlite://a/b.db"), "sqlite://a/b.db");
-        for url in
-            ["mysql://me:hunt/er2@db/x", "mysql://me:hunt#er2@db/x", "postgres://me@db/x?password=hunter2", "mysql://me:a@b:er2@db/x"]
-        {
+        for url in [
+            "mysql://me:hunt/er2@db/x",
+            "mysql://me:hunt#er2@db/x",
+            "postgres://me@db/x?password=hunter2",
+            "mysql://me:a@b:er2@db/x",
+        ] {
             let shown = redacted(url);
-            assert!(shown.contains("me@db/x") && !shown.contains("er2"), "{shown}");
+            assert!(
+                shown.contains("me@db/x") && !shown.contains("er2"),
+                "{shown}"
+            );
             assert!(has_password(url), "{url}");
         }
         assert!(!has_password("mysql://me@db:3306/x") && !has_password("sqlite://x.db"));

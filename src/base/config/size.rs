@@ -2,8 +2,15 @@
 
 use crate::base::error::{Error, Result};
 
-const UNITS: [(&str, u64); 7] =
-    [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+const UNITS: [(&str, u64); 7] = [
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("B", 1),
+];
 /// Less than this no run can do with.
 const LEAST_BYTES: u64 = 512_000_000;
 
@@ -15,7 +22,10 @@ pub fn memory_bytes(text: &str) -> Result<Option<u64>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = |reason: &str| Error::usage(format!("`{text}` {reason}")).hint("write 512MB, 1GB or 4GiB; 512MB is the least");
+    let wrong = |reason: &str| {
+        Error::usage(format!("`{text}` {reason}"))
+            .hint("write 512MB, 1GB or 4GiB; 512MB is the least")
+    };
     let (number, unit) = UNITS
         .iter()
         .find_map(|(name, unit)| Some((strip_suffix_ignoring_case(text, name)?, *unit)))
@@ -40,8 +50,17 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_their_unit() {
-        for (text, bytes) in [("1GB", 1_000_000_000), ("512 mib", 512 << 20), ("1.5GiB", 3 << 29), ("999999999B", 999_999_999)] {
-            assert_eq!(memory_bytes(text).expect("is a size"), Some(bytes), "{text}");
+        for (text, bytes) in [
+            ("1GB", 1_000_000_000),
+            ("512 mib", 512 << 20),
+            ("1.5GiB", 3 << 29),
+            ("999999999B", 999_999_999),
+        ] {
+            assert_eq!(
+                memory_bytes(text).expect("is a size"),
+                Some(bytes),
+                "{text}"
+            );
         }
         assert_eq!(memory_bytes("").expect("is nothing"), None);
         for wrong in ["1", "GB", "1MB", "-1GB", "1 TB", "ä", "infGB", "nanGB"] {

@@ -41,14 +41,20 @@ impl Printer {
     pub fn new(format: Format, quiet: bool, no_progress: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self { format, quiet, progress: terminal && !quiet && !no_progress, colour }
+        Self {
+            format,
+            quiet,
+            progress: terminal && !quiet && !no_progress,
+            colour,
+        }
     }
 
     /// A result: the only thing that goes to stdout.
     pub fn report(&self, report: &impl Report) {
         let text = match self.format {
             Format::Text => report.text(),
-            Format::Json => serde_json::to_string_pretty(report).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")),
+            Format::Json => serde_json::to_string_pretty(report)
+                .unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")),
         };
         write_out(&text);
     }
@@ -62,7 +68,12 @@ impl Printer {
 
     /// Something is wrong but the work goes on; never dropped.
     pub fn warn(&self, text: impl AsRef<str>) {
-        let _ = writeln!(std::io::stderr(), "{} {}", self.paint("33", "warning:"), text.as_ref());
+        let _ = writeln!(
+            std::io::stderr(),
+            "{} {}",
+            self.paint("33", "warning:"),
+            text.as_ref()
+        );
     }
 
     /// The error that ends the process.
@@ -85,7 +96,11 @@ impl Printer {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_string()
+        }
     }
 }
 
@@ -98,7 +113,8 @@ pub async fn confirm(yes: bool, what: &str) -> crate::base::error::Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::usage(format!("this would {what}")).hint("say `--yes` to do it without being asked"));
+        return Err(Error::usage(format!("this would {what}"))
+            .hint("say `--yes` to do it without being asked"));
     }
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "This will {what}. Type yes to go on: ");
@@ -115,7 +131,8 @@ pub async fn confirm(yes: bool, what: &str) -> crate::base::error::Result<()> {
     if answer.is_some_and(|answer| answer.trim() == "yes") {
         Ok(())
     } else {
-        Err(Error::failed("not confirmed: nothing was changed").hint("type `yes` in full, or say `--yes`"))
+        Err(Error::failed("not confirmed: nothing was changed")
+            .hint("type `yes` in full, or say `--yes`"))
     }
 }
 
@@ -126,7 +143,10 @@ static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
 pub fn write_out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let end = if text.ends_with('\n') { "" } else { "\n" };
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(end.as_bytes())).and_then(|()| stdout.flush());
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(end.as_bytes()))
+        .and_then(|()| stdout.flush());
     if let Err(error) = written
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
@@ -139,7 +159,11 @@ pub fn write_out(text: &str) {
 /// # Errors
 /// Stdout took something not: a full disk, most likely.
 pub fn check_written() -> crate::base::error::Result<()> {
-    match LOST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+    match LOST
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .take()
+    {
         Some(error) => Err(Error::failed("the result could not be written to stdout")
             .because(error)
             .hint("the work itself is done; free some space or write elsewhere, and ask again")),

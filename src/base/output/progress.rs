@@ -20,7 +20,11 @@ impl Progress {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::no_length(),
         };
-        bar.set_draw_target(if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+        bar.set_draw_target(if visible {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        });
         let template = match total {
             Some(_) => "{msg:22} [{bar:30}] {human_pos}/{human_len} {rate} eta {eta}",
             None => "{msg:22} {spinner} {human_pos} {rate}",

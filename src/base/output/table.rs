@@ -12,7 +12,10 @@ pub struct Table {
 impl Table {
     /// A table with these column headings.
     pub fn new<H: Into<String>>(headers: impl IntoIterator<Item = H>) -> Self {
-        Self { headers: headers.into_iter().map(Into::into).collect(), rows: Vec::new() }
+        Self {
+            headers: headers.into_iter().map(Into::into).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds one row.
@@ -23,16 +26,20 @@ impl Table {
     /// The table as text, fitted to the terminal's width.
     pub fn render(&self) -> String {
         let mut table = comfy_table::Table::new();
-        table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table
+            .load_preset(UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(&self.headers);
         for row in &self.rows {
             table.add_row(row);
         }
         for column in 0..self.headers.len() {
-            let numeric = self
-                .rows
-                .iter()
-                .all(|row| row.get(column).is_none_or(|cell| cell.chars().all(|c| c.is_ascii_digit() || ",.-".contains(c))));
+            let numeric = self.rows.iter().all(|row| {
+                row.get(column).is_none_or(|cell| {
+                    cell.chars()
+                        .all(|c| c.is_ascii_digit() || ",.-".contains(c))
+                })
+            });
             if numeric
                 && !self.rows.is_empty()
                 && let Some(column) = table.column_mut(column)

@@ -28,21 +28,40 @@ pub async fn compare(config: &Config, kind: Kind, numbers: &[i64]) -> Result<Agr
     let schema = kind.clean_schema();
     let only_batch = distinct_from(&schema, batch.clone(), &stream)?;
     let only_stream = distinct_from(&schema, stream.clone(), &batch)?;
-    Ok(Agreement { batch_rows: count(&batch), stream_rows: count(&stream), differing: count(&only_batch) + count(&only_stream) })
+    Ok(Agreement {
+        batch_rows: count(&batch),
+        stream_rows: count(&stream),
+        differing: count(&only_batch) + count(&only_stream),
+    })
 }
 
 fn count(batches: &[RecordBatch]) -> u64 {
     batches.iter().map(|batch| batch.num_rows() as u64).sum()
 }
 
-async fn rows(config: &Config, namespace: TableNamespace, kind: Kind, numbers: &[i64]) -> Result<Vec<RecordBatch>> {
+async fn rows(
+    config: &Config,
+    namespace: TableNamespace,
+    kind: Kind,
+    numbers: &[i64],
+) -> Result<Vec<RecordBatch>> {
     let location = DeltaLocation::open(config, namespace, &kind.clean_table(&config.id)).await?;
-    let provider = location.provider().await?.ok_or_else(|| Error::failed(format!("there is no table `{}`", location.name)))?;
+    let provider = location
+        .provider()
+        .await?
+        .ok_or_else(|| Error::failed(format!("there is no table `{}`", location.name)))?;
     let engine = Engine::new();
     engine.register_provider("whole", provider)?;
     // The numbers are integers, so they may stand in the statement as they are.
     let list: Vec<String> = numbers.iter().map(i64::to_string).collect();
-    let (_, batches) =
-        engine.query("the rows of the demo's posts", &format!("SELECT w.* FROM whole w WHERE w.ind IN ({})", list.join(", "))).await?;
+    let (_, batches) = engine
+        .query(
+            "the rows of the demo's posts",
+            &format!(
+                "SELECT w.* FROM whole w WHERE w.ind IN ({})",
+                list.join(", ")
+            ),
+        )
+        .await?;
     as_schema(batches, &kind.clean_schema())
 }

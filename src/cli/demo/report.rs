@@ -74,11 +74,22 @@ impl Report for DemoReport {
             if claim.holds() {
                 format!("✔ {}: {}", claim.claim, thousands(claim.found))
             } else {
-                format!("✖ {}: {} expected, {} found", claim.claim, thousands(claim.expected), thousands(claim.found))
+                format!(
+                    "✖ {}: {} expected, {} found",
+                    claim.claim,
+                    thousands(claim.expected),
+                    thousands(claim.found)
+                )
             }
         });
         parts.push(claims.collect::<Vec<_>>().join("\n"));
-        parts.push(self.places.iter().map(|place| format!("{:18} {}", place.what, place.path.display())).collect::<Vec<_>>().join("\n"));
+        parts.push(
+            self.places
+                .iter()
+                .map(|place| format!("{:18} {}", place.what, place.path.display()))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        );
         parts.push(format!("done in {:.1} s", self.seconds));
         parts.join("\n\n")
     }

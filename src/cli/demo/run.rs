@@ -39,7 +39,11 @@ const SINK_PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// A stage failed, or the user stopped it.
-pub async fn run(config: &Config, arguments: &DemoArguments, printer: &Printer) -> Result<DemoReport> {
+pub async fn run(
+    config: &Config,
+    arguments: &DemoArguments,
+    printer: &Printer,
+) -> Result<DemoReport> {
     if config.target != Target::Local {
         return Err(Error::usage("the demo runs on target local only")
             .hint("leave out the configuration of the account: `pinpipe demo` needs none"));
@@ -47,11 +51,23 @@ pub async fn run(config: &Config, arguments: &DemoArguments, printer: &Printer) 
     let mut config = config.clone();
     // Any free ports: a demo must not collide with what runs on this machine.
     let ports = &mut config.local;
-    (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
+    (
+        ports.kafka_port,
+        ports.gateway_port,
+        ports.kinesis_port,
+        ports.control_port,
+    ) = (0, 0, 0, 0);
     let started = Instant::now();
-    let stages = Stages { printer, stages: Vec::new(), at: Instant::now() };
-    let stopped = || Error::failed("stopped before the end").hint("run it again: it goes on with what is there");
-    crate::base::shutdown::or_stopped(whole(config, arguments, printer, stages, started), stopped).await
+    let stages = Stages {
+        printer,
+        stages: Vec::new(),
+        at: Instant::now(),
+    };
+    let stopped = || {
+        Error::failed("stopped before the end").hint("run it again: it goes on with what is there")
+    };
+    crate::base::shutdown::or_stopped(whole(config, arguments, printer, stages, started), stopped)
+        .await
 }
 
 /// Collects the stages and tells each as it is done.
@@ -66,8 +82,20 @@ impl Stages<'_> {
         self.at = Instant::now();
     }
 
-    fn done(&mut self, name: &'static str, records_in: u64, records_out: u64, remark: impl Into<String>) {
-        let stage = Stage { name, records_in, records_out, seconds: self.at.elapsed().as_secs_f64(), remark: remark.into() };
+    fn done(
+        &mut self,
+        name: &'static str,
+        records_in: u64,
+        records_out: u64,
+        remark: impl Into<String>,
+    ) {
+        let stage = Stage {
+            name,
+            records_in,
+            records_out,
+            seconds: self.at.elapsed().as_secs_f64(),
+            remark: remark.into(),
+        };
         self.printer.note(format!(
             "{:10} {:>8} in {:>8} out {:>7.2} s  {}",
             stage.name,
@@ -88,18 +116,47 @@ async fn whole(
     started: Instant,
 ) -> Result<DemoReport> {
     // What the tables cannot be written to is found before anything is posted.
-    DeltaLocation::open(&config, TableNamespace::Batch, &Kind::Pin.clean_table(&config.id)).await?;
+    DeltaLocation::open(
+        &config,
+        TableNamespace::Batch,
+        &Kind::Pin.clean_table(&config.id),
+    )
+    .await?;
     if !has_posts(&config).await? {
-        let seeded = seed(&config, &SeedOptions { posts: None, seed: 100, from: None, replace: false }, printer).await?;
-        stages.done("seed", 0, seeded.posts, "generated posts in the source database");
+        let seeded = seed(
+            &config,
+            &SeedOptions {
+                posts: None,
+                seed: 100,
+                from: None,
+                replace: false,
+            },
+            printer,
+        )
+        .await?;
+        stages.done(
+            "seed",
+            0,
+            seeded.posts,
+            "generated posts in the source database",
+        );
     } else {
-        let posts = Database::connect(&config, false).await?.row_numbers().await?.len() as u64;
+        let posts = Database::connect(&config, false)
+            .await?
+            .row_numbers()
+            .await?
+            .len() as u64;
         stages.done("seed", posts, posts, "the database was there already");
     }
     stages.begin();
     let stack = LocalStack::start(&config).await?;
     let own = config.clone().with_addresses(&stack.addresses);
-    stages.done("local", 0, 0, "broker, gateway, Kinesis endpoint and sink are up");
+    stages.done(
+        "local",
+        0,
+        0,
+        "broker, gateway, Kinesis endpoint and sink are up",
+    );
     let outcome = on_stack(&own, arguments, printer, stages, started).await;
     stack.stop().await;
     outcome
@@ -114,29 +171,64 @@ async fn on_stack(
 ) -> Result<DemoReport> {
     stages.begin();
     let applied = apply(config, printer).await?;
-    stages.done("provision", 0, 0, format!("{} of {} resources made", applied.changes(), applied.steps.len()));
+    stages.done(
+        "provision",
+        0,
+        0,
+        format!(
+            "{} of {} resources made",
+            applied.changes(),
+            applied.steps.len()
+        ),
+    );
     let admin = Admin::new(config)?;
 
     // What an earlier run left under way goes first, so that this run's counts are its own.
     wait_for_sink(config, &admin).await?;
-    let available = StreamOptions { available_now: true, ..StreamOptions::default() };
-    let drained = |stop| Bounds { available_now: true, stop };
-    stream::run_until(config, &available, drained(CancellationToken::new()), printer).await?;
+    let available = StreamOptions {
+        available_now: true,
+        ..StreamOptions::default()
+    };
+    let drained = |stop| Bounds {
+        available_now: true,
+        stop,
+    };
+    stream::run_until(
+        config,
+        &available,
+        drained(CancellationToken::new()),
+        printer,
+    )
+    .await?;
     let topic_records_before = topic_records(config, &admin).await?;
     let sink_records_before = sink_records(config).await?;
 
     let rows = choose_rows(config, arguments).await?;
-    let distinct: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let distinct: Vec<i64> = rows
+        .iter()
+        .copied()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
     let posts = rows.len() as u64;
     let sent = posts * Kind::ALL.len() as u64;
 
     stages.begin();
     let stop = CancellationToken::new();
-    let following = StreamOptions { interval_ms: Some(250), ..StreamOptions::default() };
-    let bounds = Bounds { available_now: false, stop: stop.clone() };
+    let following = StreamOptions {
+        interval_ms: Some(250),
+        ..StreamOptions::default()
+    };
+    let bounds = Bounds {
+        available_now: false,
+        stop: stop.clone(),
+    };
     let streaming_started = Instant::now();
     let streaming = tokio::spawn({
-        let (config, printer) = (config.clone(), Printer::new(crate::base::output::Format::Text, true, true));
+        let (config, printer) = (
+            config.clone(),
+            Printer::new(crate::base::output::Format::Text, true, true),
+        );
         async move { stream::run_until(&config, &following, bounds, &printer).await }
     });
     let emulate_arguments = EmulateOptions {
@@ -151,7 +243,11 @@ async fn on_stack(
         "emulate",
         posts,
         summary.delivered,
-        format!("posts in, records out, {} a second; p99 {:.1} ms", thousands(summary.records_per_second as u64), summary.latency_p99_ms),
+        format!(
+            "posts in, records out, {} a second; p99 {:.1} ms",
+            thousands(summary.records_per_second as u64),
+            summary.latency_p99_ms
+        ),
     );
 
     stages.begin();
@@ -159,33 +255,84 @@ async fn on_stack(
     let topic_records_after = topic_records(config, &admin).await?;
     let arrived = topic_records_after - topic_records_before;
     let written = sink_records(config).await? - sink_records_before;
-    stages.done("sink", arrived, written, "from the topics to objects in the lake");
+    stages.done(
+        "sink",
+        arrived,
+        written,
+        "from the topics to objects in the lake",
+    );
 
     stop.cancel();
-    let first = streaming.await.or_fail(|| "the stream stage stopped unexpectedly")??;
-    let second = stream::run_until(config, &available, drained(CancellationToken::new()), printer).await?;
+    let first = streaming
+        .await
+        .or_fail(|| "the stream stage stopped unexpectedly")??;
+    let second = stream::run_until(
+        config,
+        &available,
+        drained(CancellationToken::new()),
+        printer,
+    )
+    .await?;
     let total = |read: fn(&TableCounts) -> u64| -> u64 {
-        [&first, &second].into_iter().flat_map(|report: &StreamReport| &report.tables).map(read).sum()
+        [&first, &second]
+            .into_iter()
+            .flat_map(|report: &StreamReport| &report.tables)
+            .map(read)
+            .sum()
     };
     let (streamed, stream_rows) = (total(|counts| counts.records), total(|counts| counts.rows));
     stages.at = streaming_started;
-    stages.done("stream", streamed, stream_rows, "from Kinesis to Delta tables, while posting");
+    stages.done(
+        "stream",
+        streamed,
+        stream_rows,
+        "from Kinesis to Delta tables, while posting",
+    );
 
     stages.begin();
     let out = config.data_dir.join("answers");
-    let report = batch::run(config, &BatchOptions { out: Some(out.clone()), ..BatchOptions::default() }, printer).await?;
+    let report = batch::run(
+        config,
+        &BatchOptions {
+            out: Some(out.clone()),
+            ..BatchOptions::default()
+        },
+        printer,
+    )
+    .await?;
     for line in report.reject_lines() {
         printer.warn(line);
     }
     let lake_records: u64 = report.inputs.iter().map(|input| input.records).sum();
     let batch_rows: u64 = report.inputs.iter().map(|input| input.rows).sum();
-    stages.done("batch", lake_records, batch_rows, format!("the whole lake, {} answers", report.answers.len()));
+    stages.done(
+        "batch",
+        lake_records,
+        batch_rows,
+        format!("the whole lake, {} answers", report.answers.len()),
+    );
 
     let mut claims = vec![
-        Claim { claim: "records the gateway acknowledged (3 a post, both halves)".into(), expected: 2 * sent, found: summary.delivered },
-        Claim { claim: "records in the topics".into(), expected: sent, found: arrived },
-        Claim { claim: "records the sink wrote to the lake".into(), expected: sent, found: written },
-        Claim { claim: "records read from the streams".into(), expected: sent, found: streamed },
+        Claim {
+            claim: "records the gateway acknowledged (3 a post, both halves)".into(),
+            expected: 2 * sent,
+            found: summary.delivered,
+        },
+        Claim {
+            claim: "records in the topics".into(),
+            expected: sent,
+            found: arrived,
+        },
+        Claim {
+            claim: "records the sink wrote to the lake".into(),
+            expected: sent,
+            found: written,
+        },
+        Claim {
+            claim: "records read from the streams".into(),
+            expected: sent,
+            found: streamed,
+        },
     ];
     for kind in Kind::ALL {
         let agreement = agree::compare(config, kind, &distinct).await?;
@@ -200,20 +347,45 @@ async fn on_stack(
             expected: distinct.len() as u64,
             found: agreement.stream_rows,
         });
-        claims.push(Claim { claim: format!("{name}: rows that differ between batch and stream"), expected: 0, found: agreement.differing });
+        claims.push(Claim {
+            claim: format!("{name}: rows that differ between batch and stream"),
+            expected: 0,
+            found: agreement.differing,
+        });
     }
     let places = vec![
-        Place { what: "lake", path: lake_bucket(config).into() },
-        Place { what: "batch tables", path: std::path::PathBuf::from(config.endpoints().tables_url()).join("batch") },
-        Place { what: "stream tables", path: std::path::PathBuf::from(config.endpoints().tables_url()).join("stream") },
-        Place { what: "answers as CSV", path: out },
+        Place {
+            what: "lake",
+            path: lake_bucket(config).into(),
+        },
+        Place {
+            what: "batch tables",
+            path: std::path::PathBuf::from(config.endpoints().tables_url()).join("batch"),
+        },
+        Place {
+            what: "stream tables",
+            path: std::path::PathBuf::from(config.endpoints().tables_url()).join("stream"),
+        },
+        Place {
+            what: "answers as CSV",
+            path: out,
+        },
     ];
-    Ok(DemoReport { seconds: started.elapsed().as_secs_f64(), stages: stages.stages, claims, places, answers: report.answers })
+    Ok(DemoReport {
+        seconds: started.elapsed().as_secs_f64(),
+        stages: stages.stages,
+        claims,
+        places,
+        answers: report.answers,
+    })
 }
 
 /// Rows in random order, none twice before all have come once.
 async fn choose_rows(config: &Config, arguments: &DemoArguments) -> Result<Vec<i64>> {
-    let mut all = Database::connect(config, false).await?.row_numbers().await?;
+    let mut all = Database::connect(config, false)
+        .await?
+        .row_numbers()
+        .await?;
     let mut random = ChaCha8Rng::seed_from_u64(arguments.seed.unwrap_or_else(rand::random));
     let mut rows = Vec::with_capacity(arguments.posts as usize);
     while rows.len() < arguments.posts as usize && !all.is_empty() {
@@ -227,14 +399,22 @@ async fn topic_records(config: &Config, admin: &Admin) -> Result<u64> {
     let mut records = 0;
     for kind in Kind::ALL {
         let topic = admin.describe(&config.topic(kind)).await?;
-        records += topic.map_or(0, |topic| topic.partitions.iter().map(|partition| partition.end_offset.unsigned_abs()).sum());
+        records += topic.map_or(0, |topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|partition| partition.end_offset.unsigned_abs())
+                .sum()
+        });
     }
     Ok(records)
 }
 
 /// Records the connector's task has taken since it started.
 async fn sink_records(config: &Config) -> Result<u64> {
-    let status = crate::clients::control::ControlClient::new(config)?.connector_status(&config.connector_name()).await?;
+    let status = crate::clients::control::ControlClient::new(config)?
+        .connector_status(&config.connector_name())
+        .await?;
     Ok(status.map_or(0, |status| status.records))
 }
 
@@ -252,14 +432,20 @@ async fn wait_for_sink(config: &Config, admin: &Admin) -> Result<()> {
         if let Some(status) = control.connector_status(&config.connector_name()).await?
             && status.state != "RUNNING"
         {
-            let reason = status.trace.map(|trace| format!(": {trace}")).unwrap_or_default();
+            let reason = status
+                .trace
+                .map(|trace| format!(": {trace}"))
+                .unwrap_or_default();
             return Err(Error::failed(format!("connector `{}` is {}{reason}", status.name, status.state)).hint(
                 "`pinpipe local`, then `pinpipe connector status`, shows more; `pinpipe connector resume` or `restart` sets it going",
             ));
         }
         if Instant::now() > deadline {
-            return Err(Error::failed(format!("the sink is still {} records behind", thousands(lag)))
-                .hint("`pinpipe local`, then `pinpipe connector status`, shows what it does"));
+            return Err(Error::failed(format!(
+                "the sink is still {} records behind",
+                thousands(lag)
+            ))
+            .hint("`pinpipe local`, then `pinpipe connector status`, shows what it does"));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

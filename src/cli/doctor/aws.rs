@@ -14,27 +14,51 @@ pub async fn checks(config: &Config) -> Vec<Check> {
     let mwaa = crate::clients::aws::mwaa(&shared);
     let (ec2, msk, connect, s3, api, mwaa) = tokio::join!(
         check("ec2", async {
-            let found = ec2.describe_vpcs().send().await.map_err(|error| failure("cannot list VPCs", &error))?;
+            let found = ec2
+                .describe_vpcs()
+                .send()
+                .await
+                .map_err(|error| failure("cannot list VPCs", &error))?;
             Ok(format!("{} VPCs", found.vpcs().len()))
         }),
         check("msk", async {
-            let found = msk.list_clusters_v2().send().await.map_err(|error| failure("cannot list MSK clusters", &error))?;
+            let found = msk
+                .list_clusters_v2()
+                .send()
+                .await
+                .map_err(|error| failure("cannot list MSK clusters", &error))?;
             Ok(format!("{} clusters", found.cluster_info_list().len()))
         }),
         check("connect", async {
-            let found = connect.list_connectors().send().await.map_err(|error| failure("cannot list MSK Connect connectors", &error))?;
+            let found = connect
+                .list_connectors()
+                .send()
+                .await
+                .map_err(|error| failure("cannot list MSK Connect connectors", &error))?;
             Ok(format!("{} connectors", found.connectors().len()))
         }),
         check("s3", async {
-            let found = s3.list_buckets().send().await.map_err(|error| failure("cannot list buckets", &error))?;
+            let found = s3
+                .list_buckets()
+                .send()
+                .await
+                .map_err(|error| failure("cannot list buckets", &error))?;
             Ok(format!("{} buckets", found.buckets().len()))
         }),
         check("api", async {
-            let found = api.get_rest_apis().send().await.map_err(|error| failure("cannot list REST APIs", &error))?;
+            let found = api
+                .get_rest_apis()
+                .send()
+                .await
+                .map_err(|error| failure("cannot list REST APIs", &error))?;
             Ok(format!("{} REST APIs", found.items().len()))
         }),
         check("mwaa", async {
-            let found = mwaa.list_environments().send().await.map_err(|error| failure("cannot list MWAA environments", &error))?;
+            let found = mwaa
+                .list_environments()
+                .send()
+                .await
+                .map_err(|error| failure("cannot list MWAA environments", &error))?;
             Ok(format!("{} environments", found.environments().len()))
         }),
     );

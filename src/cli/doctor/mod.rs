@@ -49,8 +49,17 @@ impl DoctorReport {
 impl Report for DoctorReport {
     fn text(&self) -> String {
         let lines = self.checks.iter().map(|check| {
-            let hint = check.hint.as_ref().map(|hint| format!("\n             hint: {hint}")).unwrap_or_default();
-            format!("{} {:10} {}{hint}", if check.ok { '✔' } else { '✖' }, check.name, check.detail)
+            let hint = check
+                .hint
+                .as_ref()
+                .map(|hint| format!("\n             hint: {hint}"))
+                .unwrap_or_default();
+            format!(
+                "{} {:10} {}{hint}",
+                if check.ok { '✔' } else { '✖' },
+                check.name,
+                check.detail
+            )
         });
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -59,13 +68,24 @@ impl Report for DoctorReport {
 async fn check(name: &str, test: impl Future<Output = Result<String>>) -> Check {
     let outcome = match tokio::time::timeout(PATIENCE, test).await {
         Ok(outcome) => outcome,
-        Err(_) => {
-            Err(Error::failed(format!("no answer within {} s", PATIENCE.as_secs())).hint("check the address, the network and firewalls"))
-        }
+        Err(_) => Err(
+            Error::failed(format!("no answer within {} s", PATIENCE.as_secs()))
+                .hint("check the address, the network and firewalls"),
+        ),
     };
     match outcome {
-        Ok(detail) => Check { name: name.into(), ok: true, detail, hint: None },
-        Err(error) => Check { name: name.into(), ok: false, detail: error.to_string(), hint: error.hint_text().map(String::from) },
+        Ok(detail) => Check {
+            name: name.into(),
+            ok: true,
+            detail,
+            hint: None,
+        },
+        Err(error) => Check {
+            name: name.into(),
+            ok: false,
+            detail: error.to_string(),
+            hint: error.hint_text().map(String::from),
+        },
     }
 }
 
@@ -78,7 +98,10 @@ pub async fn run(config: &Config, printer: &Printer) -> Result<()> {
     printer.report(&report);
     match report.failed() {
         0 => Ok(()),
-        failed => Err(Error::failed(format!("{failed} of {} checks failed", report.checks.len()))),
+        failed => Err(Error::failed(format!(
+            "{failed} of {} checks failed",
+            report.checks.len()
+        ))),
     }
 }
 
@@ -111,7 +134,11 @@ async fn data_dir(config: &Config) -> Result<String> {
 }
 
 async fn database(config: &Config) -> Result<String> {
-    let posts = Database::connect(config, false).await?.row_numbers().await?.len();
+    let posts = Database::connect(config, false)
+        .await?
+        .row_numbers()
+        .await?
+        .len();
     if posts == 0 {
         return Err(Error::failed("the database holds no post").hint("`pinpipe seed` fills it"));
     }
@@ -120,7 +147,11 @@ async fn database(config: &Config) -> Result<String> {
 
 async fn kafka(config: &Config) -> Result<String> {
     let topics = Admin::new(config)?.list().await?;
-    Ok(format!("{}: {} topics", config.endpoints().bootstrap_servers()?, topics.len()))
+    Ok(format!(
+        "{}: {} topics",
+        config.endpoints().bootstrap_servers()?,
+        topics.len()
+    ))
 }
 
 async fn gateway(config: &Config) -> Result<String> {
@@ -129,9 +160,12 @@ async fn gateway(config: &Config) -> Result<String> {
     let url = client.url();
     match response.status().as_u16() {
         200 => Ok(format!("{url} answers")),
-        403 if config.target == Target::Local => Err(Error::failed(format!("{url} answers, but no routes are deployed"))
-            .hint("`pinpipe provision` or `pinpipe api deploy` deploys them")),
-        401 | 403 => Err(Error::failed(format!("{url} refuses")).hint("set PINPIPE_GATEWAY_API_KEY in the environment or `.env`")),
+        403 if config.target == Target::Local => Err(Error::failed(format!(
+            "{url} answers, but no routes are deployed"
+        ))
+        .hint("`pinpipe provision` or `pinpipe api deploy` deploys them")),
+        401 | 403 => Err(Error::failed(format!("{url} refuses"))
+            .hint("set PINPIPE_GATEWAY_API_KEY in the environment or `.env`")),
         status => Err(Error::failed(format!("{url} answers HTTP {status}"))
             .hint("does `gateway.url` end with the stage, and does the REST proxy run behind it?")),
     }
@@ -155,7 +189,10 @@ async fn lake(config: &Config) -> Result<String> {
     }
     let lake = Lake::open(config, &url, false).await?;
     let layout = crate::data::lake::objects::Layout::of(config);
-    let objects = crate::data::lake::objects::count_objects(&lake, &layout).await?.into_iter().sum();
+    let objects = crate::data::lake::objects::count_objects(&lake, &layout)
+        .await?
+        .into_iter()
+        .sum();
     Ok(format!("{url}: {} objects", thousands(objects)))
 }
 
@@ -164,9 +201,18 @@ async fn tables(config: &Config) -> Result<String> {
     if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
         return Ok(format!("{url} is empty so far"));
     }
-    let table = DeltaLocation::open(config, TableNamespace::Batch, &crate::base::model::Kind::Pin.clean_table(&config.id)).await?;
+    let table = DeltaLocation::open(
+        config,
+        TableNamespace::Batch,
+        &crate::base::model::Kind::Pin.clean_table(&config.id),
+    )
+    .await?;
     table.reach().await?;
-    let state = if table.load().await?.is_some() { "there" } else { "not written yet" };
+    let state = if table.load().await?.is_some() {
+        "there"
+    } else {
+        "not written yet"
+    };
     Ok(format!("{} is {state}", table.name))
 }
 
@@ -174,13 +220,13 @@ async fn control(config: &Config) -> Result<String> {
     let client = ControlClient::new(config)?;
     let name = config.connector_name();
     match client.connector_status(&name).await? {
-        Some(status) if status.state == "FAILED" => {
-            Err(Error::failed(format!("connector {name} has failed: {}", status.trace.unwrap_or_default()))
-                .hint("mend the cause, then `pinpipe connector restart`"))
-        }
+        Some(status) if status.state == "FAILED" => Err(Error::failed(format!(
+            "connector {name} has failed: {}",
+            status.trace.unwrap_or_default()
+        ))
+        .hint("mend the cause, then `pinpipe connector restart`")),
         Some(status) => Ok(format!("connector {name} is {}", status.state)),
-        None => {
-            Err(Error::failed(format!("there is no connector {name}")).hint("`pinpipe provision` or `pinpipe connector create` makes it"))
-        }
+        None => Err(Error::failed(format!("there is no connector {name}"))
+            .hint("`pinpipe provision` or `pinpipe connector create` makes it")),
     }
 }

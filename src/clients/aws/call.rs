@@ -25,8 +25,13 @@ const UNSAID: &str = "the answer does not say why: either the credentials have e
 pub const VAGUE_HINTS: [&str; 2] = [GO_ON, UNSAID];
 
 /// Codes of services that are busy or broken for the moment.
-const BROKEN_CODES: [&str; 5] =
-    ["InternalError", "InternalFailure", "InternalServerError", "InternalServerErrorException", "ServiceUnavailable"];
+const BROKEN_CODES: [&str; 5] = [
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "InternalServerErrorException",
+    "ServiceUnavailable",
+];
 
 /// Codes of calls that were refused because there were too many.
 const BUSY_CODES: [&str; 9] = [
@@ -46,12 +51,17 @@ pub fn code<E>(error: &SdkError<E>) -> &str
 where
     E: ProvideErrorMetadata,
 {
-    error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default()
+    error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::code)
+        .unwrap_or_default()
 }
 
 /// The HTTP status of an answer.
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
+    error
+        .raw_response()
+        .map(|response| response.status().as_u16())
 }
 
 /// What a failed call says: the service's code, its message and the request id.
@@ -60,13 +70,22 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     SdkError<E>: RequestId,
 {
-    let request = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
+    let request = error
+        .request_id()
+        .map(|id| format!(" (request {id})"))
+        .unwrap_or_default();
     match error.as_service_error() {
         Some(service) if service.code().is_some() => {
-            format!("{}: {}{request}", service.code().unwrap_or_default(), service.message().unwrap_or("no message"))
+            format!(
+                "{}: {}{request}",
+                service.code().unwrap_or_default(),
+                service.message().unwrap_or("no message")
+            )
         }
         // Answers to HEAD say nothing but a number.
-        Some(service) if service.message().is_none() && status(error).is_some_and(|status| status >= 400) => {
+        Some(service)
+            if service.message().is_none() && status(error).is_some_and(|status| status >= 400) =>
+        {
             format!("HTTP {}{request}", status(error).unwrap_or_default())
         }
         // An answer that makes no sense has no code: what the SDK makes of it is all there is to say.
@@ -80,7 +99,11 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(error) = cause {
         // Some chains of credentials speak in lines of their own.
-        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = error
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
         if !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }
@@ -96,7 +119,10 @@ where
     SdkError<E>: RequestId,
 {
     let hint = hint(error).unwrap_or("`pinpipe doctor` tests every connection");
-    Error::failed(action).because(describe(error)).hint(hint).transient(is_transient(error))
+    Error::failed(action)
+        .because(describe(error))
+        .hint(hint)
+        .transient(is_transient(error))
 }
 
 /// A failed call that needs a permission, with advice that names it.
@@ -105,7 +131,9 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     SdkError<E>: RequestId,
 {
-    let failure = Error::failed(format!("`{action}` for {on} failed")).because(describe(error)).transient(is_transient(error));
+    let failure = Error::failed(format!("`{action}` for {on} failed"))
+        .because(describe(error))
+        .transient(is_transient(error));
     let code = code(error);
     if is_denied(code) {
         return failure
@@ -125,7 +153,10 @@ impl Unmade {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         SdkError<E>: RequestId,
     {
-        Self { error: failed(call, error), is_unsure: is_transient(error) && !BUSY_CODES.contains(&code(error)) }
+        Self {
+            error: failed(call, error),
+            is_unsure: is_transient(error) && !BUSY_CODES.contains(&code(error)),
+        }
     }
 }
 
@@ -136,17 +167,28 @@ pub fn is_refused<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
 
 /// Each service has a code of its own for it: `VcpuLimitExceeded`, `ServiceQuotaExceededException`.
 fn is_quota(code: &str) -> bool {
-    code.contains("LimitExceeded") && !BUSY_CODES.contains(&code) || code.contains("QuotaExceeded") || code == "TooManyBuckets"
+    code.contains("LimitExceeded") && !BUSY_CODES.contains(&code)
+        || code.contains("QuotaExceeded")
+        || code == "TooManyBuckets"
 }
 
 fn is_denied(code: &str) -> bool {
-    matches!(code, "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" | "UnauthorizedException" | "ForbiddenException")
+    matches!(
+        code,
+        "AccessDeniedException"
+            | "AccessDenied"
+            | "UnauthorizedOperation"
+            | "UnauthorizedException"
+            | "ForbiddenException"
+    )
 }
 
 fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let code = code(error);
-    matches!(error, SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_))
-        || BROKEN_CODES.contains(&code)
+    matches!(
+        error,
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_)
+    ) || BROKEN_CODES.contains(&code)
         || BUSY_CODES.contains(&code)
         || code == "LimitExceededException"
 }
@@ -159,7 +201,9 @@ fn hint<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&'static str> {
         (SdkError::DispatchFailure(_) | SdkError::TimeoutError(_), _) => {
             "is the endpoint up and reachable from here? AWS_ENDPOINT_URL or `aws.endpoint_url` may name another one than AWS's; `pinpipe local` starts the local one; `pinpipe doctor` tests every connection"
         }
-        (SdkError::ConstructionFailure(_), _) => "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID",
+        (SdkError::ConstructionFailure(_), _) => {
+            "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID"
+        }
         (
             _,
             "ExpiredTokenException"
@@ -170,11 +214,21 @@ fn hint<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&'static str> {
             | "AuthFailure"
             | "InvalidAccessKeyId"
             | "SignatureDoesNotMatch",
-        ) => "the credentials have expired or are wrong: log in again (`aws sso login`) or renew them",
-        (SdkError::ServiceError(told), "") if told.err().message().is_none() && matches!(status(error), Some(400 | 401 | 403)) => UNSAID,
-        (_, code) if is_denied(code) => "this user or role lacks a permission that the message names",
+        ) => {
+            "the credentials have expired or are wrong: log in again (`aws sso login`) or renew them"
+        }
+        (SdkError::ServiceError(told), "")
+            if told.err().message().is_none() && matches!(status(error), Some(400 | 401 | 403)) =>
+        {
+            UNSAID
+        }
+        (_, code) if is_denied(code) => {
+            "this user or role lacks a permission that the message names"
+        }
         (_, "ResourceNotFoundException") => "`pinpipe provision` makes what the pipeline needs",
-        (_, code) if BUSY_CODES.contains(&code) => "AWS refuses so many calls for the moment: wait a minute and run the same command again",
+        (_, code) if BUSY_CODES.contains(&code) => {
+            "AWS refuses so many calls for the moment: wait a minute and run the same command again"
+        }
         _ => return None,
     })
 }

@@ -68,7 +68,9 @@ pub fn s3(shared: &SdkConfig) -> aws_sdk_s3::Client {
 pub fn mwaa(shared: &SdkConfig) -> aws_sdk_mwaa::Client {
     let mut config = aws_sdk_mwaa::config::Builder::from(shared);
     if let Some(endpoint) = shared.endpoint_url() {
-        config = config.interceptor(KeepHost { endpoint: endpoint.to_string() });
+        config = config.interceptor(KeepHost {
+            endpoint: endpoint.to_string(),
+        });
     }
     aws_sdk_mwaa::Client::from_conf(config.build())
 }
@@ -92,7 +94,10 @@ impl aws_sdk_mwaa::config::Intercept for KeepHost {
     ) -> Result<(), aws_sdk_mwaa::error::BoxError> {
         let request = context.request_mut();
         // Not parsed as a URL: `api.127.0.0.1` is none.
-        let after_scheme = request.uri().split_once("://").map_or(request.uri(), |(_, rest)| rest);
+        let after_scheme = request
+            .uri()
+            .split_once("://")
+            .map_or(request.uri(), |(_, rest)| rest);
         let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
         let kept = format!("{}{path}", self.endpoint.trim_end_matches('/'));
         request.set_uri(kept)?;
@@ -105,14 +110,26 @@ impl aws_sdk_mwaa::config::Intercept for KeepHost {
 /// # Errors
 /// The key cannot be asked for.
 pub async fn gateway_api_key(config: &Config) -> Result<Option<SecretString>> {
-    if config.secrets.gateway_api_key.is_some() || config.target == Target::Local || config.api.auth != ApiAuth::Key {
+    if config.secrets.gateway_api_key.is_some()
+        || config.target == Target::Local
+        || config.api.auth != ApiAuth::Key
+    {
         return Ok(config.secrets.gateway_api_key.clone());
     }
     // A gateway named by its address is not the one that was provisioned.
-    let known = if config.gateway.url.is_empty() { Outputs::read(&config.data_dir)?.api_key_id } else { None };
+    let known = if config.gateway.url.is_empty() {
+        Outputs::read(&config.data_dir)?.api_key_id
+    } else {
+        None
+    };
     let Some(id) = known else { return Ok(None) };
     let client = aws_sdk_apigateway::Client::new(&sdk_config(config).await);
-    let found = client.get_api_key().api_key(id).include_value(true).send().await;
+    let found = client
+        .get_api_key()
+        .api_key(id)
+        .include_value(true)
+        .send()
+        .await;
     let found = found.map_err(|error| failed(Call("apigateway:GET", "the API key"), &error))?;
     Ok(found.value.map(SecretString::from))
 }

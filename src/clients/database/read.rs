@@ -17,8 +17,16 @@ impl Database {
     pub async fn row_numbers(&self) -> Result<Vec<i64>> {
         for kind in Kind::ALL {
             // Asked for one by one, so that the error names the table that is missing.
-            let columns: Vec<String> = kind.columns().iter().map(|column| self.selected(column, "")).collect();
-            let probe = format!("SELECT {} FROM {} WHERE 1 = 0", columns.join(", "), kind.source_table());
+            let columns: Vec<String> = kind
+                .columns()
+                .iter()
+                .map(|column| self.selected(column, ""))
+                .collect();
+            let probe = format!(
+                "SELECT {} FROM {} WHERE 1 = 0",
+                columns.join(", "),
+                kind.source_table()
+            );
             on_pool!(self, pool => sqlx::query(AssertSqlSafe(probe)).fetch_all(pool).await.map(|_| ()))
                 .map_err(|error| explain(&format!("cannot read table `{}`", kind.source_table()), &error))?;
         }
@@ -40,10 +48,18 @@ impl Database {
         for kind in Kind::ALL {
             tables.push(self.records(kind, numbers).await?);
         }
-        let missing: Vec<String> =
-            numbers.iter().filter(|number| tables.iter().any(|table| !table.contains_key(number))).map(i64::to_string).collect();
+        let missing: Vec<String> = numbers
+            .iter()
+            .filter(|number| tables.iter().any(|table| !table.contains_key(number)))
+            .map(i64::to_string)
+            .collect();
         if !missing.is_empty() {
-            let shown = missing.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+            let shown = missing
+                .iter()
+                .take(10)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", ");
             return Err(Error::failed(format!(
                 "the database has no whole post at row number {shown}{}",
                 if missing.len() > 10 { ", …" } else { "" }
@@ -52,14 +68,19 @@ impl Database {
         }
         let post = |number: &i64| Post {
             number: *number,
-            records: [0, 1, 2].map(|table: usize| tables[table].get(number).cloned().unwrap_or_default()),
+            records: [0, 1, 2]
+                .map(|table: usize| tables[table].get(number).cloned().unwrap_or_default()),
         };
         Ok(numbers.iter().map(post).collect())
     }
 
     /// Records of one table as JSON objects, by row number.
     async fn records(&self, kind: Kind, numbers: &[i64]) -> Result<HashMap<i64, String>> {
-        let columns: Vec<String> = kind.columns().iter().map(|column| self.selected(column, "")).collect();
+        let columns: Vec<String> = kind
+            .columns()
+            .iter()
+            .map(|column| self.selected(column, ""))
+            .collect();
         // The numbers are integers, so they may stand in the statement as they are.
         let list: Vec<String> = numbers.iter().map(i64::to_string).collect();
         let statement = format!(
@@ -87,7 +108,12 @@ impl Database {
                 Err(error) => Err(error),
             }
         });
-        read.map_err(|error| explain(&format!("cannot read table `{}`", kind.source_table()), &error))
+        read.map_err(|error| {
+            explain(
+                &format!("cannot read table `{}`", kind.source_table()),
+                &error,
+            )
+        })
     }
 
     /// How many rows a table has; `None`: there is no such table.
@@ -100,7 +126,10 @@ impl Database {
         match counted {
             Ok(count) => Ok(Some(count)),
             Err(error) if is_missing_table(&error) => Ok(None),
-            Err(error) => Err(explain(&format!("cannot count table `{}`", kind.source_table()), &error)),
+            Err(error) => Err(explain(
+                &format!("cannot count table `{}`", kind.source_table()),
+                &error,
+            )),
         }
     }
 }

@@ -48,8 +48,14 @@ impl Databricks {
     /// # Errors
     /// It is not known which workspace, or with which token.
     pub fn open(config: &Config) -> Result<Self> {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).build().or_fail(|| "cannot set up an HTTP client")?;
-        Ok(Self { http, login: Login::find(config)? })
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .build()
+            .or_fail(|| "cannot set up an HTTP client")?;
+        Ok(Self {
+            http,
+            login: Login::find(config)?,
+        })
     }
 
     /// The workspace's address.
@@ -61,9 +67,19 @@ impl Databricks {
     ///
     /// # Errors
     /// Refused, or no answer after several attempts.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, Refused> {
-        let text: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-        let target = if query.is_empty() { path.to_string() } else { format!("{path}?{text}") };
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, Refused> {
+        let text: String = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(query)
+            .finish();
+        let target = if query.is_empty() {
+            path.to_string()
+        } else {
+            format!("{path}?{text}")
+        };
         self.call(Method::GET, path, &target, String::new()).await
     }
 
@@ -75,8 +91,17 @@ impl Databricks {
         self.call(Method::POST, path, path, body.to_string()).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, target: &str, body: String) -> Result<T, Refused> {
-        let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_delay(LONGEST_PAUSE).with_jitter();
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        target: &str,
+        body: String,
+    ) -> Result<T, Refused> {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(300))
+            .with_max_delay(LONGEST_PAUSE)
+            .with_jitter();
         let mut pauses = pauses.with_max_times(ATTEMPTS - 1).build();
         loop {
             let refused = match self.once(&method, path, target, body.clone()).await {
@@ -84,26 +109,50 @@ impl Databricks {
                     let text = if text.is_empty() { "{}" } else { &text };
                     return serde_json::from_str(text).map_err(|error| Refused {
                         code: String::new(),
-                        error: Error::failed(format!("Databricks answered `{path}` with something unexpected"))
-                            .because(error)
-                            .hint("does the address name a Databricks workspace?"),
+                        error: Error::failed(format!(
+                            "Databricks answered `{path}` with something unexpected"
+                        ))
+                        .because(error)
+                        .hint("does the address name a Databricks workspace?"),
                         retry_after: None,
                     });
                 }
                 Err(refused) => refused,
             };
             let pause = pauses.next().filter(|_| refused.error.is_transient());
-            let Some(pause) = pause else { return Err(refused) };
+            let Some(pause) = pause else {
+                return Err(refused);
+            };
             tracing::info!(error = %refused.error, ?pause, "trying again");
-            tokio::time::sleep(refused.retry_after.map_or(pause, |asked| asked.min(LONGEST_PAUSE))).await;
+            tokio::time::sleep(
+                refused
+                    .retry_after
+                    .map_or(pause, |asked| asked.min(LONGEST_PAUSE)),
+            )
+            .await;
         }
     }
 
-    async fn once(&self, method: &Method, path: &str, target: &str, body: String) -> Result<String, Refused> {
-        let request = self.http.request(method.clone(), format!("{}{target}", self.login.host));
-        let request =
-            request.bearer_auth(self.login.token.expose_secret()).header("user-agent", concat!("pinpipe/", env!("CARGO_PKG_VERSION")));
-        let request = if body.is_empty() { request } else { request.header("content-type", "application/json").body(body) };
+    async fn once(
+        &self,
+        method: &Method,
+        path: &str,
+        target: &str,
+        body: String,
+    ) -> Result<String, Refused> {
+        let request = self
+            .http
+            .request(method.clone(), format!("{}{target}", self.login.host));
+        let request = request
+            .bearer_auth(self.login.token.expose_secret())
+            .header("user-agent", concat!("pinpipe/", env!("CARGO_PKG_VERSION")));
+        let request = if body.is_empty() {
+            request
+        } else {
+            request
+                .header("content-type", "application/json")
+                .body(body)
+        };
         let unanswered = |error: reqwest::Error| Refused {
             code: String::new(),
             error: Error::failed(format!("cannot reach Databricks at {}", self.login.host))
@@ -114,12 +163,18 @@ impl Databricks {
         };
         let answer = request.send().await.map_err(unanswered)?;
         let status = answer.status();
-        let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let seconds = answer
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         let text = answer.text().await.map_err(unanswered)?;
         if status.is_success() {
             return Ok(text);
         }
-        Err(Refused { retry_after: seconds.map(Duration::from_secs), ..refused(path, status, &text) })
+        Err(Refused {
+            retry_after: seconds.map(Duration::from_secs),
+            ..refused(path, status, &text)
+        })
     }
 }
 
@@ -128,23 +183,47 @@ fn refused(path: &str, status: StatusCode, text: &str) -> Refused {
     let said: Value = serde_json::from_str(text).unwrap_or_default();
     // Some refusals give a number there, which says no more than the status.
     let code = said["error_code"].as_str().unwrap_or_default().to_string();
-    let message = said["message"].as_str().map_or_else(|| first_line(text), String::from);
-    let request = said["details"].as_array().into_iter().flatten().find_map(|detail| detail["request_id"].as_str());
-    let request = request.map(|id| format!(" (request {id})")).unwrap_or_default();
-    let what = if code.is_empty() { status.to_string() } else { format!("{code} ({})", status.as_u16()) };
+    let message = said["message"]
+        .as_str()
+        .map_or_else(|| first_line(text), String::from);
+    let request = said["details"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find_map(|detail| detail["request_id"].as_str());
+    let request = request
+        .map(|id| format!(" (request {id})"))
+        .unwrap_or_default();
+    let what = if code.is_empty() {
+        status.to_string()
+    } else {
+        format!("{code} ({})", status.as_u16())
+    };
     let hint = match status {
         StatusCode::UNAUTHORIZED => {
             "the token is wrong or has expired: make a new one in the workspace (Settings, Developer, Access tokens)"
         }
-        StatusCode::FORBIDDEN => "the token is wrong, or its user may not do this: ask an administrator of the workspace",
+        StatusCode::FORBIDDEN => {
+            "the token is wrong, or its user may not do this: ask an administrator of the workspace"
+        }
         StatusCode::NOT_FOUND if code.is_empty() => "does the address name a Databricks workspace?",
-        StatusCode::TOO_MANY_REQUESTS => "Databricks refuses so many calls for the moment: wait a minute and run the same command again",
+        StatusCode::TOO_MANY_REQUESTS => {
+            "Databricks refuses so many calls for the moment: wait a minute and run the same command again"
+        }
         _ if status.is_server_error() => "run the same command again: it goes on from here",
         _ => "check what `[databricks]` says in the configuration",
     };
     let is_transient = matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504);
-    let error = Error::failed(format!("Databricks refused `{path}`: {what}: {message}{request}")).hint(hint).transient(is_transient);
-    Refused { code, error, retry_after: None }
+    let error = Error::failed(format!(
+        "Databricks refused `{path}`: {what}: {message}{request}"
+    ))
+    .hint(hint)
+    .transient(is_transient);
+    Refused {
+        code,
+        error,
+        retry_after: None,
+    }
 }
 
 /// The beginning of a text that is no JSON.
@@ -162,13 +241,24 @@ mod tests {
         let text = r#"{"error_code":"INVALID_PARAMETER_VALUE","message":"Node type x is not supported","details":[{"request_id":"r-1"}]}"#;
         let refused = refused("/api/2.2/jobs/runs/submit", StatusCode::BAD_REQUEST, text);
         let said = refused.error.to_string();
-        assert!(said.contains("INVALID_PARAMETER_VALUE (400): Node type x is not supported (request r-1)"), "{said}");
+        assert!(
+            said.contains(
+                "INVALID_PARAMETER_VALUE (400): Node type x is not supported (request r-1)"
+            ),
+            "{said}"
+        );
         assert!(!refused.error.is_transient() && refused.code == "INVALID_PARAMETER_VALUE");
     }
 
     #[test]
     fn a_page_of_a_proxy_is_cut_short() {
         let refused = refused("/x", StatusCode::BAD_GATEWAY, "<html>\nlong");
-        assert!(refused.error.to_string().ends_with("502 Bad Gateway: <html>") && refused.error.is_transient());
+        assert!(
+            refused
+                .error
+                .to_string()
+                .ends_with("502 Bad Gateway: <html>")
+                && refused.error.is_transient()
+        );
     }
 }

@@ -45,21 +45,43 @@ impl Admin {
         let config = pinned(config)?;
         let admin = client_config(&config)?
             .create_with_context(Context::new(&config))
-            .map_err(|error: rdkafka::error::KafkaError| failure("cannot set up a client", &config, &error))?;
+            .map_err(|error: rdkafka::error::KafkaError| {
+                failure("cannot set up a client", &config, &error)
+            })?;
         let asker = Arc::new(consumer(&config, "pinpipe-admin")?);
         keep_logged_in(&config, &asker);
         let timeout = Duration::from_millis(config.kafka.timeout_ms);
-        Ok(Self { config, admin, asker, timeout })
+        Ok(Self {
+            config,
+            admin,
+            asker,
+            timeout,
+        })
     }
 
     /// Makes a topic. `false`: it was there already.
-    pub async fn create(&self, name: &str, partitions: i32, replication_factor: i32) -> Result<bool> {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication_factor));
-        let options = AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout));
+    pub async fn create(
+        &self,
+        name: &str,
+        partitions: i32,
+        replication_factor: i32,
+    ) -> Result<bool> {
+        let topic = NewTopic::new(
+            name,
+            partitions,
+            TopicReplication::Fixed(replication_factor),
+        );
+        let options = AdminOptions::new()
+            .request_timeout(Some(self.timeout))
+            .operation_timeout(Some(self.timeout));
         let action = format!("cannot create topic `{name}`");
         // Nobody polls an admin client: its token is renewed with each thing it is to do.
         log_in(&self.config, self.admin.inner())?;
-        let results = self.admin.create_topics([&topic], &options).await.map_err(|error| failure(&action, &self.config, &error))?;
+        let results = self
+            .admin
+            .create_topics([&topic], &options)
+            .await
+            .map_err(|error| failure(&action, &self.config, &error))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(Error::failed(action)
@@ -71,12 +93,21 @@ impl Admin {
 
     /// Deletes a topic. `false`: there was none.
     pub async fn delete(&self, name: &str) -> Result<bool> {
-        let options = AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout));
+        let options = AdminOptions::new()
+            .request_timeout(Some(self.timeout))
+            .operation_timeout(Some(self.timeout));
         let action = format!("cannot delete topic `{name}`");
         log_in(&self.config, self.admin.inner())?;
-        let results = self.admin.delete_topics(&[name], &options).await.map_err(|error| failure(&action, &self.config, &error))?;
+        let results = self
+            .admin
+            .delete_topics(&[name], &options)
+            .await
+            .map_err(|error| failure(&action, &self.config, &error))?;
         match results.into_iter().next() {
-            Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => Ok(false),
+            Some(Err((
+                _,
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+            ))) => Ok(false),
             Some(Err((_, code))) => Err(Error::failed(action).because(code.to_string())),
             _ => Ok(true),
         }
@@ -86,7 +117,11 @@ impl Admin {
     pub async fn list(&self) -> Result<Vec<String>> {
         self.ask("cannot list topics", |consumer, timeout| {
             let metadata = consumer.fetch_metadata(None, timeout)?;
-            let mut names: Vec<String> = metadata.topics().iter().map(|topic| topic.name().to_string()).collect();
+            let mut names: Vec<String> = metadata
+                .topics()
+                .iter()
+                .map(|topic| topic.name().to_string())
+                .collect();
             names.sort();
             Ok(names)
         })
@@ -97,16 +132,30 @@ impl Admin {
     pub async fn describe(&self, name: &str) -> Result<Option<TopicDescription>> {
         // Asking for one topic by name could make it; the list of all never does.
         let name = name.to_string();
-        self.ask(&format!("cannot describe topic `{name}`"), move |consumer, timeout| describe(consumer, &name, timeout)).await
+        self.ask(
+            &format!("cannot describe topic `{name}`"),
+            move |consumer, timeout| describe(consumer, &name, timeout),
+        )
+        .await
     }
 
     /// How many records of these topics the group has not committed yet.
     pub async fn lag(&self, group: &str, topics: &[String]) -> Result<u64> {
-        let (config, group, topics, timeout) = (self.config.clone(), group.to_string(), topics.to_vec(), self.timeout);
+        let (config, group, topics, timeout) = (
+            self.config.clone(),
+            group.to_string(),
+            topics.to_vec(),
+            self.timeout,
+        );
         let asked = tokio::task::spawn_blocking(move || {
             let consumer = consumer(&config, &group)?;
-            group_lag(&consumer, &topics, timeout)
-                .map_err(|error| failure(&format!("cannot read the offsets of group `{group}`"), &config, &error))
+            group_lag(&consumer, &topics, timeout).map_err(|error| {
+                failure(
+                    &format!("cannot read the offsets of group `{group}`"),
+                    &config,
+                    &error,
+                )
+            })
         });
         asked.await.or_fail(|| "asking Kafka was interrupted")?
     }
@@ -114,10 +163,14 @@ impl Admin {
     async fn ask<T: Send + 'static>(
         &self,
         action: &str,
-        question: impl FnOnce(&BaseConsumer<Context>, Duration) -> Result<T, rdkafka::error::KafkaError> + Send + 'static,
+        question: impl FnOnce(&BaseConsumer<Context>, Duration) -> Result<T, rdkafka::error::KafkaError>
+        + Send
+        + 'static,
     ) -> Result<T> {
         let (asker, timeout) = (self.asker.clone(), self.timeout);
-        let asked = tokio::task::spawn_blocking(move || question(&asker, timeout)).await.or_fail(|| "asking Kafka was interrupted")?;
+        let asked = tokio::task::spawn_blocking(move || question(&asker, timeout))
+            .await
+            .or_fail(|| "asking Kafka was interrupted")?;
         asked.map_err(|error| failure(action, &self.config, &error))
     }
 }
@@ -128,22 +181,43 @@ fn describe(
     timeout: Duration,
 ) -> Result<Option<TopicDescription>, rdkafka::error::KafkaError> {
     let metadata = consumer.fetch_metadata(None, timeout)?;
-    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+        return Ok(None);
+    };
     let mut partitions = Vec::new();
     for partition in topic.partitions() {
-        let (start_offset, end_offset) = consumer.fetch_watermarks(name, partition.id(), timeout)?;
-        partitions.push(PartitionOffsets { partition: partition.id(), leader: partition.leader(), start_offset, end_offset });
+        let (start_offset, end_offset) =
+            consumer.fetch_watermarks(name, partition.id(), timeout)?;
+        partitions.push(PartitionOffsets {
+            partition: partition.id(),
+            leader: partition.leader(),
+            start_offset,
+            end_offset,
+        });
     }
     partitions.sort_by_key(|partition| partition.partition);
-    let replication_factor = topic.partitions().first().map_or(0, |partition| partition.replicas().len());
-    Ok(Some(TopicDescription { name: name.to_string(), partitions, replication_factor }))
+    let replication_factor = topic
+        .partitions()
+        .first()
+        .map_or(0, |partition| partition.replicas().len());
+    Ok(Some(TopicDescription {
+        name: name.to_string(),
+        partitions,
+        replication_factor,
+    }))
 }
 
-fn group_lag(consumer: &BaseConsumer<Context>, topics: &[String], timeout: Duration) -> Result<u64, rdkafka::error::KafkaError> {
+fn group_lag(
+    consumer: &BaseConsumer<Context>,
+    topics: &[String],
+    timeout: Duration,
+) -> Result<u64, rdkafka::error::KafkaError> {
     let mut wanted = TopicPartitionList::new();
     let mut ends = Vec::new();
     for topic in topics {
-        let Some(topic) = describe(consumer, topic, timeout)? else { continue };
+        let Some(topic) = describe(consumer, topic, timeout)? else {
+            continue;
+        };
         for partition in topic.partitions {
             wanted.add_partition(&topic.name, partition.partition);
             ends.push((topic.name.clone(), partition));
@@ -151,7 +225,10 @@ fn group_lag(consumer: &BaseConsumer<Context>, topics: &[String], timeout: Durat
     }
     let committed = consumer.committed_offsets(wanted, timeout)?;
     let lag = ends.iter().map(|(topic, partition)| {
-        let read = match committed.find_partition(topic, partition.partition).map(|found| found.offset()) {
+        let read = match committed
+            .find_partition(topic, partition.partition)
+            .map(|found| found.offset())
+        {
             Some(Offset::Offset(offset)) => offset.max(partition.start_offset),
             _ => partition.start_offset,
         };

@@ -33,8 +33,15 @@ pub fn log_in(config: &Config, client: &Client<Context>) -> Result<()> {
     let action = || "cannot sign a token for Amazon MSK".to_string();
     let hint = "set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, or log in (`aws sso login`)";
     let made = client.context().generate_oauth_token(None);
-    let made = made.map_err(|error| Error::failed(action()).because(error.to_string()).hint(hint))?;
-    let (token, principal) = (CString::new(made.token).or_fail(action)?, CString::new(made.principal_name).or_fail(action)?);
+    let made = made.map_err(|error| {
+        Error::failed(action())
+            .because(error.to_string())
+            .hint(hint)
+    })?;
+    let (token, principal) = (
+        CString::new(made.token).or_fail(action)?,
+        CString::new(made.principal_name).or_fail(action)?,
+    );
     let mut reason = [0u8; 512];
     // SAFETY: the client outlives the call, the texts are NUL-terminated and copied by it, no
     // extensions are passed, and it writes at most the given length of `reason`. rdkafka itself
@@ -54,7 +61,9 @@ pub fn log_in(config: &Config, client: &Client<Context>) -> Result<()> {
     if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Ok(());
     }
-    let reason = String::from_utf8_lossy(&reason).trim_end_matches('\0').to_string();
+    let reason = String::from_utf8_lossy(&reason)
+        .trim_end_matches('\0')
+        .to_string();
     Err(Error::failed("the token for Amazon MSK was not taken").because(reason))
 }
 

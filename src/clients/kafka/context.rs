@@ -18,7 +18,10 @@ pub struct Context {
 
 impl Context {
     pub fn new(config: &Config) -> Self {
-        Self { region: config.aws.region.clone(), profile: config.aws.profile.clone() }
+        Self {
+            region: config.aws.region.clone(),
+            profile: config.aws.profile.clone(),
+        }
     }
 }
 
@@ -43,7 +46,10 @@ impl ClientContext for Context {
         let profile = self.profile.clone();
         // A thread of its own: the caller may or may not stand inside a runtime.
         let token = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())?;
             let signed = runtime.block_on(async {
                 if profile.is_empty() {
                     aws_msk_iam_sasl_signer::generate_auth_token(region).await
@@ -53,8 +59,14 @@ impl ClientContext for Context {
             });
             signed.map_err(|error| error.to_string())
         });
-        let (token, lifetime_ms) = token.join().map_err(|_| "signing the MSK token panicked")??;
-        Ok(OAuthToken { token, principal_name: String::new(), lifetime_ms })
+        let (token, lifetime_ms) = token
+            .join()
+            .map_err(|_| "signing the MSK token panicked")??;
+        Ok(OAuthToken {
+            token,
+            principal_name: String::new(),
+            lifetime_ms,
+        })
     }
 }
 

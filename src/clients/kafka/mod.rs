@@ -31,7 +31,11 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
     client.set("security.protocol", protocol);
     // OpenSSL comes with the program and knows nothing of this system's certificates; where the
     // environment names some, it finds those by itself.
-    if protocol.ends_with("ssl") && ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().all(|name| std::env::var_os(name).is_none()) {
+    if protocol.ends_with("ssl")
+        && ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+            .iter()
+            .all(|name| std::env::var_os(name).is_none())
+    {
         client.set("ssl.ca.location", "probe");
     }
     match config.kafka.auth {
@@ -40,8 +44,14 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
             client.set("sasl.mechanisms", "OAUTHBEARER");
         }
         KafkaAuth::Plain | KafkaAuth::ScramSha512 => {
-            let mechanism = if config.kafka.auth == KafkaAuth::Plain { "PLAIN" } else { "SCRAM-SHA-512" };
-            client.set("sasl.mechanisms", mechanism).set("sasl.username", &config.kafka.username);
+            let mechanism = if config.kafka.auth == KafkaAuth::Plain {
+                "PLAIN"
+            } else {
+                "SCRAM-SHA-512"
+            };
+            client
+                .set("sasl.mechanisms", mechanism)
+                .set("sasl.username", &config.kafka.username);
             if let Some(password) = &config.secrets.kafka_password {
                 client.set("sasl.password", password.expose_secret());
             }
@@ -61,25 +71,44 @@ pub fn pinned(config: &Config) -> Result<Config> {
 /// A producer whose acknowledgement means that every in-sync replica has the record.
 pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     let mut client = client_config(config)?;
-    client.set("acks", "all").set("linger.ms", "2").set("compression.type", "lz4");
-    client.set("delivery.timeout.ms", config.kafka.timeout_ms.max(1_000).to_string());
+    client
+        .set("acks", "all")
+        .set("linger.ms", "2")
+        .set("compression.type", "lz4");
+    client.set(
+        "delivery.timeout.ms",
+        config.kafka.timeout_ms.max(1_000).to_string(),
+    );
     client.set("request.timeout.ms", config.kafka.timeout_ms.to_string());
     client.set("queue.buffering.max.kbytes", "32768");
     client.set("topic.metadata.refresh.interval.ms", "10000");
     // It is polled on a thread of its own, which fetches its tokens.
-    client.create_with_context(Context::new(config)).map_err(|error| unusable(config, &error))
+    client
+        .create_with_context(Context::new(config))
+        .map_err(|error| unusable(config, &error))
 }
 
 /// A consumer that is told its partitions, reads from the start where nothing is
 /// committed, and commits only when asked to.
 pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
     let mut client = client_config(config)?;
-    client.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
-    client.set("auto.offset.reset", "earliest").set("enable.partition.eof", "false");
+    client
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false");
+    client
+        .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "false");
     // Bounds what librdkafka fetches ahead, over all partitions.
-    client.set("queued.max.messages.kbytes", "16384").set("fetch.message.max.bytes", "2097152");
-    client.set("fetch.wait.max.ms", "100").set("fetch.error.backoff.ms", "100");
-    let consumer: BaseConsumer<Context> = client.create_with_context(Context::new(config)).map_err(|error| unusable(config, &error))?;
+    client
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.message.max.bytes", "2097152");
+    client
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "100");
+    let consumer: BaseConsumer<Context> = client
+        .create_with_context(Context::new(config))
+        .map_err(|error| unusable(config, &error))?;
     log_in(config, consumer.client())?;
     Ok(consumer)
 }
@@ -90,11 +119,17 @@ pub fn is_topic_name(name: &str) -> bool {
     (1..=249).contains(&name.len())
         && name != "."
         && name != ".."
-        && name.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
+        && name
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
 }
 
 fn unusable(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
-    Error::failed(format!("cannot set up a Kafka client for `{}`", config.kafka.bootstrap_servers)).because(error.to_string())
+    Error::failed(format!(
+        "cannot set up a Kafka client for `{}`",
+        config.kafka.bootstrap_servers
+    ))
+    .because(error.to_string())
 }
 
 /// A failed call to Kafka, with what to check.
@@ -103,7 +138,12 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
     let servers = config.endpoints().bootstrap_servers().unwrap_or_default();
     let is_transient = matches!(
         error.rdkafka_error_code(),
-        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
+        Some(
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::OperationTimedOut
+                | Code::Resolve
+        )
     );
     let hint = match error.rdkafka_error_code() {
         _ if is_transient && config.target == crate::base::config::schema::Target::Aws => {
@@ -112,7 +152,12 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
         _ if is_transient => {
             "is the broker up and reachable from here? `pinpipe local` starts one; `pinpipe doctor` tests every connection"
         }
-        Some(Code::Authentication | Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+        Some(
+            Code::Authentication
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed,
+        ) => {
             "check `kafka.auth`, the user's permissions and the password in PINPIPE_KAFKA_PASSWORD"
         }
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
@@ -120,5 +165,8 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
         }
         _ => "`pinpipe doctor` tests every connection",
     };
-    Error::failed(format!("{action} on Kafka at `{servers}`")).because(error.to_string()).hint(hint).transient(is_transient)
+    Error::failed(format!("{action} on Kafka at `{servers}`"))
+        .because(error.to_string())
+        .hint(hint)
+        .transient(is_transient)
 }

@@ -34,13 +34,19 @@ impl Limits {
     /// That is no size.
     pub fn of(config: &Config, spill_folder: &Path) -> Result<Self> {
         let bytes = memory_bytes(&config.batch.memory)?.unwrap_or_else(|| available_bytes() / 2);
-        Ok(Self { bytes: bytes.saturating_sub(OWN_BYTES).max(32 * MIB), spill_folder: spill_folder.to_path_buf() })
+        Ok(Self {
+            bytes: bytes.saturating_sub(OWN_BYTES).max(32 * MIB),
+            spill_folder: spill_folder.to_path_buf(),
+        })
     }
 
     /// So little that everything is set aside, for tests.
     #[cfg(test)]
     pub fn least(spill_folder: &Path) -> Self {
-        Self { bytes: 160_000, spill_folder: spill_folder.to_path_buf() }
+        Self {
+            bytes: 160_000,
+            spill_folder: spill_folder.to_path_buf(),
+        }
     }
 
     /// Whether questions over so many rows of each kind can be answered without leaving memory.
@@ -57,23 +63,38 @@ impl Limits {
     /// portions, as text and as rows.
     pub fn workers(&self) -> usize {
         let kinds = if self.is_tight() { 1 } else { 3 };
-        crate::data::engine::session::cores().min(as_usize(self.bytes / (kinds * 96 * MIB))).max(1)
+        crate::data::engine::session::cores()
+            .min(as_usize(self.bytes / (kinds * 96 * MIB)))
+            .max(1)
     }
 
     /// What is read and decoded together: many small objects, or a part of a large one.
     pub fn portion_size(&self) -> PortionSize {
         if self.is_tight() {
             let bytes = (self.bytes / 256).clamp(MIB, 8 * MIB);
-            PortionSize { bytes, most_whole_bytes: bytes }
+            PortionSize {
+                bytes,
+                most_whole_bytes: bytes,
+            }
         } else {
-            PortionSize { bytes: 8 * MIB, most_whole_bytes: 32 * MIB }
+            PortionSize {
+                bytes: 8 * MIB,
+                most_whole_bytes: 32 * MIB,
+            }
         }
     }
 
     /// What a writer of tables holds before it goes to its file.
     pub fn row_group_size(&self) -> RowGroupSize {
-        let (rows, bytes) = if self.is_tight() { (16 * 1024, 8 * MIB) } else { (128 * 1024, 128 * MIB) };
-        RowGroupSize { rows, bytes: as_usize(bytes) }
+        let (rows, bytes) = if self.is_tight() {
+            (16 * 1024, 8 * MIB)
+        } else {
+            (128 * 1024, 128 * MIB)
+        };
+        RowGroupSize {
+            rows,
+            bytes: as_usize(bytes),
+        }
     }
 
     /// Places of rejects that are looked for in a table in one go: they are held.
@@ -113,12 +134,18 @@ fn as_usize(bytes: u64) -> usize {
 
 /// Memory of this machine, or of the part of it that this process may use.
 fn available_bytes() -> u64 {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    });
+    let machine = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemTotal:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        });
     // A container's share, where it has one.
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
     let machine = machine.map_or(4096 * MIB, |kib| kib * 1024);
     group.map_or(machine, |group| group.min(machine))
 }
@@ -128,7 +155,10 @@ mod tests {
     use super::*;
 
     fn limits(mib: u64) -> Limits {
-        Limits { bytes: mib * MIB - OWN_BYTES, spill_folder: PathBuf::new() }
+        Limits {
+            bytes: mib * MIB - OWN_BYTES,
+            spill_folder: PathBuf::new(),
+        }
     }
 
     #[test]
@@ -140,7 +170,11 @@ mod tests {
             assert!(keys < limits.bytes / 2, "{mib} MiB");
             // Wide rows of three kinds, and where they are grouped and sorted.
             assert!(limits.kept_bytes() * 3 <= limits.bytes / 2, "{mib} MiB");
-            assert!(limits.kept_rows() * POST_BYTES <= limits.bytes / 2 && limits.query_bytes() as u64 <= limits.bytes / 2, "{mib} MiB");
+            assert!(
+                limits.kept_rows() * POST_BYTES <= limits.bytes / 2
+                    && limits.query_bytes() as u64 <= limits.bytes / 2,
+                "{mib} MiB"
+            );
         }
     }
 }

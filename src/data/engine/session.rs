@@ -50,9 +50,14 @@ impl Engine {
     /// # Errors
     /// The folder cannot be used.
     pub fn within(bytes: usize, folder: &Path) -> Result<Self> {
-        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![folder.to_path_buf()]));
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))).with_disk_manager_builder(disk);
-        let runtime = runtime.build_arc().or_fail(|| format!("cannot set rows aside in `{}`", folder.display()))?;
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![folder.to_path_buf()]));
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(bytes)))
+            .with_disk_manager_builder(disk);
+        let runtime = runtime
+            .build_arc()
+            .or_fail(|| format!("cannot set rows aside in `{}`", folder.display()))?;
         let config = SessionConfig::new()
             // Of the joins only the one that sorts can go without memory.
             .set_bool("datafusion.optimizer.prefer_hash_join", false)
@@ -73,7 +78,10 @@ impl Engine {
             // Spark's dialect: `array(…)` is a function there.
             .set_str("datafusion.sql_parser.dialect", "spark")
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
-            .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
+            .set_bool(
+                "datafusion.execution.parquet.schema_force_view_types",
+                false,
+            );
         let context = SessionContext::new_with_config_rt(config, runtime);
         let array = make_array_udf().as_ref().clone().with_aliases(["array"]);
         context.register_udf(array);
@@ -82,19 +90,29 @@ impl Engine {
 
     /// Makes batches a table; one of the same name is replaced.
     pub fn register(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
-        let table = MemTable::try_new(schema, vec![batches]).or_fail(|| format!("cannot register table `{name}`"))?;
+        let table = MemTable::try_new(schema, vec![batches])
+            .or_fail(|| format!("cannot register table `{name}`"))?;
         self.register_provider(name, Arc::new(table))
     }
 
     /// Makes any table known under a name.
     pub fn register_provider(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
-        self.context.deregister_table(name).or_fail(|| format!("cannot replace table `{name}`"))?;
-        self.context.register_table(name, provider).map(|_| ()).or_fail(|| format!("cannot register table `{name}`"))
+        self.context
+            .deregister_table(name)
+            .or_fail(|| format!("cannot replace table `{name}`"))?;
+        self.context
+            .register_table(name, provider)
+            .map(|_| ())
+            .or_fail(|| format!("cannot register table `{name}`"))
     }
 
     /// A table of this session, made known to another as well.
     pub async fn share(&self, name: &str, other: &Engine) -> Result<()> {
-        let provider = self.context.table_provider(name).await.or_fail(|| format!("cannot find table `{name}`"))?;
+        let provider = self
+            .context
+            .table_provider(name)
+            .await
+            .or_fail(|| format!("cannot find table `{name}`"))?;
         other.register_provider(name, provider)
     }
 
@@ -110,19 +128,45 @@ impl Engine {
     /// Runs a query and hands its rows over as they come.
     pub async fn stream(&self, what: &str, sql: &str) -> Result<SendableRecordBatchStream> {
         let failed = || format!("cannot run the query for {what}");
-        self.context.sql(sql).await.or_fail(failed)?.execute_stream().await.or_fail(failed)
+        self.context
+            .sql(sql)
+            .await
+            .or_fail(failed)?
+            .execute_stream()
+            .await
+            .or_fail(failed)
     }
 
     /// Which columns of which tables a query reads.
-    pub async fn columns_read(&self, what: &str, sql: &str) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    pub async fn columns_read(
+        &self,
+        what: &str,
+        sql: &str,
+    ) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let failed = || format!("cannot plan the query for {what}");
-        let plan = self.context.sql(sql).await.or_fail(failed)?.into_optimized_plan().or_fail(failed)?;
+        let plan = self
+            .context
+            .sql(sql)
+            .await
+            .or_fail(failed)?
+            .into_optimized_plan()
+            .or_fail(failed)?;
         let mut read: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let visited = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
-                let filtered = scan.filters.iter().flat_map(|filter| filter.column_refs()).map(|column| column.name.clone());
-                let columns = scan.projected_schema.fields().iter().map(|field| field.name().clone());
-                read.entry(scan.table_name.table().to_string()).or_default().extend(columns.chain(filtered));
+                let filtered = scan
+                    .filters
+                    .iter()
+                    .flat_map(|filter| filter.column_refs())
+                    .map(|column| column.name.clone());
+                let columns = scan
+                    .projected_schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.name().clone());
+                read.entry(scan.table_name.table().to_string())
+                    .or_default()
+                    .extend(columns.chain(filtered));
             }
             Ok(TreeNodeRecursion::Continue)
         });
@@ -132,32 +176,68 @@ impl Engine {
 
     /// Writes what a query finds to a file, and makes that a table of this name.
     pub async fn spill(&self, name: &str, sql: &str, path: &Path) -> Result<()> {
-        let failed = || format!("cannot set the rows of `{name}` aside in `{}`", path.display());
+        let failed = || {
+            format!(
+                "cannot set the rows of `{name}` aside in `{}`",
+                path.display()
+            )
+        };
         let frame = self.context.sql(sql).await.or_fail(failed)?;
         let path = path.to_string_lossy();
-        frame.write_parquet(&path, DataFrameWriteOptions::new().with_single_file_output(true), None).await.or_fail(failed)?;
-        self.context.register_parquet(name, path.as_ref(), ParquetReadOptions::default()).await.or_fail(failed)
+        frame
+            .write_parquet(
+                &path,
+                DataFrameWriteOptions::new().with_single_file_output(true),
+                None,
+            )
+            .await
+            .or_fail(failed)?;
+        self.context
+            .register_parquet(name, path.as_ref(), ParquetReadOptions::default())
+            .await
+            .or_fail(failed)
     }
 
     /// Rows of a table.
     pub async fn count(&self, table: &str) -> Result<u64> {
-        let (_, batches) = self.query(&format!("the rows of {table}"), &format!("SELECT count(*) FROM {table}")).await?;
-        let count = batches.first().map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0));
+        let (_, batches) = self
+            .query(
+                &format!("the rows of {table}"),
+                &format!("SELECT count(*) FROM {table}"),
+            )
+            .await?;
+        let count = batches
+            .first()
+            .map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0));
         Ok(count.map_or(0, i64::unsigned_abs))
     }
 
     /// How a query would be run.
     pub async fn plan(&self, what: &str, sql: &str) -> Result<Arc<dyn ExecutionPlan>> {
         let failed = || format!("cannot plan the query to {what}");
-        self.context.sql(sql).await.or_fail(failed)?.create_physical_plan().await.or_fail(failed)
+        self.context
+            .sql(sql)
+            .await
+            .or_fail(failed)?
+            .create_physical_plan()
+            .await
+            .or_fail(failed)
     }
 }
 
 /// Casts columns by position to a schema, where an engine chose other types.
 pub fn as_schema(batches: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let convert = |batch: &RecordBatch| {
-        let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+        let columns = batch
+            .columns()
+            .iter()
+            .zip(schema.fields())
+            .map(|(column, field)| cast(column, field.data_type()));
         RecordBatch::try_new(schema.clone(), columns.collect::<Result<Vec<_>, _>>()?)
     };
-    batches.iter().map(convert).collect::<Result<Vec<_>, arrow::error::ArrowError>>().or_fail(|| "cannot convert the result of a query")
+    batches
+        .iter()
+        .map(convert)
+        .collect::<Result<Vec<_>, arrow::error::ArrowError>>()
+        .or_fail(|| "cannot convert the result of a query")
 }

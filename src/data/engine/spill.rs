@@ -73,8 +73,10 @@ impl Spill {
     /// The folder cannot be written to.
     pub fn create(folder: &Path, schema: &SchemaRef) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
-        let file = tempfile::tempfile_in(folder).map_err(|error| on_path("write to", folder, error))?;
-        let writer = StreamWriter::try_new(BufWriter::new(file), schema).or_fail(|| "cannot set rows aside on disk")?;
+        let file =
+            tempfile::tempfile_in(folder).map_err(|error| on_path("write to", folder, error))?;
+        let writer = StreamWriter::try_new(BufWriter::new(file), schema)
+            .or_fail(|| "cannot set rows aside on disk")?;
         Ok(Self { writer, rows: 0 })
     }
 
@@ -92,9 +94,13 @@ impl Spill {
     pub fn read(mut self) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
         self.writer.finish().map_err(cannot_write)?;
         let buffered = self.writer.into_inner().map_err(cannot_write)?;
-        let mut file = buffered.into_inner().map_err(|error| cannot_write(error.into_error()))?;
-        file.rewind().or_fail(|| "cannot read rows back from disk")?;
-        let reader = StreamReader::try_new(BufReader::new(file), None).or_fail(|| "cannot read rows back from disk")?;
+        let mut file = buffered
+            .into_inner()
+            .map_err(|error| cannot_write(error.into_error()))?;
+        file.rewind()
+            .or_fail(|| "cannot read rows back from disk")?;
+        let reader = StreamReader::try_new(BufReader::new(file), None)
+            .or_fail(|| "cannot read rows back from disk")?;
         Ok(reader.map(|batch| batch.or_fail(|| "cannot read rows back from disk")))
     }
 }
@@ -115,7 +121,9 @@ impl PartedSpill {
     /// The folder cannot be written to.
     pub fn create(folder: &Path, schema: &SchemaRef) -> Result<Self> {
         let parts = (0..PARTS).map(|_| Spill::create(folder, schema));
-        Ok(Self { parts: parts.collect::<Result<_>>()? })
+        Ok(Self {
+            parts: parts.collect::<Result<_>>()?,
+        })
     }
 
     /// Puts each row into the part of its key.
@@ -127,8 +135,16 @@ impl PartedSpill {
         for (row, part) in keys.parts(PARTS).enumerate() {
             rows[part].push(u32::try_from(row).unwrap_or(u32::MAX));
         }
-        for (part, rows) in self.parts.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
-            part.push(&take_record_batch(batch, &UInt32Array::from(rows)).or_fail(|| "cannot set rows aside on disk")?)?;
+        for (part, rows) in self
+            .parts
+            .iter_mut()
+            .zip(rows)
+            .filter(|(_, rows)| !rows.is_empty())
+        {
+            part.push(
+                &take_record_batch(batch, &UInt32Array::from(rows))
+                    .or_fail(|| "cannot set rows aside on disk")?,
+            )?;
         }
         Ok(())
     }

@@ -47,7 +47,10 @@ struct Seen {
 impl Listing {
     /// Goes on from what has been taken before.
     pub fn after(before: Taken) -> Self {
-        Self { before: Arc::new(before), seen: Arc::default() }
+        Self {
+            before: Arc::new(before),
+            seen: Arc::default(),
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -59,7 +62,10 @@ impl Listing {
     pub fn fresh(&self, lake: &Lake, layout: &Layout, kind: Kind) -> Objects {
         let (owned, layout) = (lake.clone(), layout.clone());
         // Ordered once they are noted: how many there are is known the sooner.
-        ordered(lake, self.fresh_of(move || list_objects(&owned, &layout, kind)))
+        ordered(
+            lake,
+            self.fresh_of(move || list_objects(&owned, &layout, kind)),
+        )
     }
 
     fn fresh_of(&self, list: impl Fn() -> Objects + Send + 'static) -> Objects {
@@ -70,8 +76,15 @@ impl Listing {
             if changed.is_empty() {
                 return Ok::<Objects, Error>(stream::empty().boxed());
             }
-            tracing::info!(lanes = changed.len(), "objects came late or were written again: reading their lanes anew");
-            Ok(list().try_filter(move |object| ready(changed.contains(&object.lane) && again.notes_again(object))).boxed())
+            tracing::info!(
+                lanes = changed.len(),
+                "objects came late or were written again: reading their lanes anew"
+            );
+            Ok(list()
+                .try_filter(move |object| {
+                    ready(changed.contains(&object.lane) && again.notes_again(object))
+                })
+                .boxed())
         });
         beyond.chain(below.try_flatten()).boxed()
     }
@@ -80,7 +93,10 @@ impl Listing {
     fn notes_as_new(&self, object: &RawObject) -> bool {
         let mut seen = self.seen();
         seen.objects += 1;
-        let mut lane = seen.lanes.get(&object.lane).copied().unwrap_or(Lane { last_position: i64::MIN, ..Lane::default() });
+        let mut lane = seen.lanes.get(&object.lane).copied().unwrap_or(Lane {
+            last_position: i64::MIN,
+            ..Lane::default()
+        });
         lane.last_position = lane.last_position.max(object.position);
         lane.bytes += object.size_bytes;
         let is_new = self.is_beyond(object);
@@ -111,14 +127,21 @@ impl Listing {
     }
 
     fn is_beyond(&self, object: &RawObject) -> bool {
-        self.before.0.get(&object.lane).is_none_or(|(position, _)| object.position > *position)
+        self.before
+            .0
+            .get(&object.lane)
+            .is_none_or(|(position, _)| object.position > *position)
     }
 
     /// Lanes of which other bytes lie below than were taken.
     fn changed(&self) -> BTreeSet<String> {
         let seen = self.seen();
-        let changed =
-            seen.lanes.iter().filter(|(name, lane)| self.before.0.get(*name).is_some_and(|(_, bytes)| lane.bytes_below != *bytes));
+        let changed = seen.lanes.iter().filter(|(name, lane)| {
+            self.before
+                .0
+                .get(*name)
+                .is_some_and(|(_, bytes)| lane.bytes_below != *bytes)
+        });
         changed.map(|(name, _)| name.clone()).collect()
     }
 
@@ -136,7 +159,12 @@ impl Listing {
     /// What is taken once the new ones are.
     pub fn taken(&self) -> Taken {
         let mut taken = Taken::clone(&self.before);
-        taken.0.extend(self.seen().lanes.iter().map(|(name, lane)| (name.clone(), (lane.last_position, lane.bytes))));
+        taken.0.extend(
+            self.seen()
+                .lanes
+                .iter()
+                .map(|(name, lane)| (name.clone(), (lane.last_position, lane.bytes))),
+        );
         taken
     }
 }
@@ -149,7 +177,8 @@ mod tests {
 
     fn object(name: &str, size_bytes: u64) -> RawObject {
         let parts: Vec<String> = name.split('/').map(String::from).collect();
-        raw_object("a.pin", &parts, Path::from(name), size_bytes, 77).expect("an object of the sink")
+        raw_object("a.pin", &parts, Path::from(name), size_bytes, 77)
+            .expect("an object of the sink")
     }
 
     /// The names of what is new, and what is taken afterwards.
@@ -157,19 +186,37 @@ mod tests {
         let listing = Listing::after(before.clone());
         let objects = objects.to_vec();
         let count = objects.len() as u64;
-        let found = listing.fresh_of(move || stream::iter(objects.clone().into_iter().map(Ok)).boxed());
+        let found =
+            listing.fresh_of(move || stream::iter(objects.clone().into_iter().map(Ok)).boxed());
         let found: Vec<RawObject> = found.try_collect().await.expect("lists");
         assert_eq!(listing.objects(), count);
-        assert_eq!(listing.fresh_objects(), (found.len() as u64, found.iter().map(|object| object.size_bytes).sum()));
-        (found.iter().map(|object| object.path.to_string()).collect(), listing.taken())
+        assert_eq!(
+            listing.fresh_objects(),
+            (
+                found.len() as u64,
+                found.iter().map(|object| object.size_bytes).sum()
+            )
+        );
+        (
+            found.iter().map(|object| object.path.to_string()).collect(),
+            listing.taken(),
+        )
     }
 
     #[tokio::test]
     async fn only_what_is_new_is_read_and_a_lane_that_changed_below_is_read_anew() {
-        let first = vec![object("p=0/a.pin+0+0.json", 10), object("p=0/a.pin+0+5.json", 10), object("p=1/a.pin+1+0.json", 10)];
+        let first = vec![
+            object("p=0/a.pin+0+0.json", 10),
+            object("p=0/a.pin+0+5.json", 10),
+            object("p=1/a.pin+1+0.json", 10),
+        ];
         let (new, taken) = fresh(&Taken::default(), &first).await;
         assert_eq!(new.len(), 3);
-        assert_eq!(fresh(&taken, &first).await, (Vec::new(), taken.clone()), "nothing is read twice");
+        assert_eq!(
+            fresh(&taken, &first).await,
+            (Vec::new(), taken.clone()),
+            "nothing is read twice"
+        );
         let mut grown = first.clone();
         grown.push(object("p=0/a.pin+0+9.json", 3));
         let (new, taken) = fresh(&taken, &grown).await;

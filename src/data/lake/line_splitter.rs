@@ -18,7 +18,11 @@ pub enum Slice {
     /// Whole lines, the first of which has this number.
     Lines { first_line: u64, text: Bytes },
     /// What cannot be taken.
-    Refused { line: u64, reason: String, raw: Bytes },
+    Refused {
+        line: u64,
+        reason: String,
+        raw: Bytes,
+    },
 }
 
 /// Takes the text as it comes, and holds little more than a slice of it: of a packed text, what
@@ -39,7 +43,14 @@ impl Slicer {
     /// Slices have this many bytes or, where a line is longer, few more than that line.
     pub fn new(is_packed: bool, slice_bytes: usize) -> Self {
         let unpacker = is_packed.then(|| MultiGzDecoder::new(Vec::new()));
-        Self { unpacker, slice_bytes, open: Vec::new(), line: 1, is_skipping: false, is_damaged: false }
+        Self {
+            unpacker,
+            slice_bytes,
+            open: Vec::new(),
+            line: 1,
+            is_skipping: false,
+            is_damaged: false,
+        }
     }
 
     /// Takes more of the text; the slices that are whole by now. What comes after damage is left out.
@@ -83,7 +94,10 @@ impl Slicer {
             }
         }
         if !self.open.is_empty() && !self.is_skipping {
-            slices.push(Slice::Lines { first_line: self.line, text: self.open.into() });
+            slices.push(Slice::Lines {
+                first_line: self.line,
+                text: self.open.into(),
+            });
         }
         slices
     }
@@ -96,7 +110,11 @@ impl Slicer {
             Some(end) if !self.is_skipping => slices.push(self.lines(end + 1)),
             _ => {}
         }
-        slices.push(Slice::Refused { line: self.line, reason: format!("broken gzip: {error}"), raw: Bytes::new() });
+        slices.push(Slice::Refused {
+            line: self.line,
+            reason: format!("broken gzip: {error}"),
+            raw: Bytes::new(),
+        });
         slices
     }
 
@@ -119,7 +137,11 @@ impl Slicer {
                 Some(end) => slices.push(self.lines(end + 1)),
                 None if self.open.len() > MOST_RECORD_BYTES => {
                     let raw = Bytes::copy_from_slice(&self.open[..SHOWN_BYTES]);
-                    slices.push(Slice::Refused { line: self.line, reason: TOO_LONG.into(), raw });
+                    slices.push(Slice::Refused {
+                        line: self.line,
+                        reason: TOO_LONG.into(),
+                        raw,
+                    });
                     self.open.clear();
                     self.is_skipping = true;
                 }
@@ -136,7 +158,10 @@ impl Slicer {
         text.truncate(bytes);
         let first_line = self.line;
         self.line += memchr::memchr_iter(b'\n', &text).count() as u64;
-        Slice::Lines { first_line, text: text.into() }
+        Slice::Lines {
+            first_line,
+            text: text.into(),
+        }
     }
 }
 
@@ -159,10 +184,19 @@ pub fn unpack(packed: Bytes, slice_bytes: usize) -> impl Iterator<Item = Slice> 
 pub fn unpack_record(packed: Bytes) -> Slice {
     let mut slices = unpack(packed, MOST_RECORD_BYTES + 1);
     match (slices.next(), slices.next()) {
-        (Some(refused @ Slice::Refused { .. }), _) | (_, Some(refused @ Slice::Refused { .. })) => refused,
-        (_, Some(Slice::Lines { .. })) => Slice::Refused { line: 1, reason: TOO_LONG.into(), raw: Bytes::new() },
+        (Some(refused @ Slice::Refused { .. }), _) | (_, Some(refused @ Slice::Refused { .. })) => {
+            refused
+        }
+        (_, Some(Slice::Lines { .. })) => Slice::Refused {
+            line: 1,
+            reason: TOO_LONG.into(),
+            raw: Bytes::new(),
+        },
         (Some(all), None) => all,
-        (None, None) => Slice::Lines { first_line: 1, text: Bytes::new() },
+        (None, None) => Slice::Lines {
+            first_line: 1,
+            text: Bytes::new(),
+        },
     }
 }
 
@@ -187,7 +221,10 @@ mod tests {
     }
 
     fn lines(first_line: u64, text: &str) -> Slice {
-        Slice::Lines { first_line, text: text.to_string().into() }
+        Slice::Lines {
+            first_line,
+            text: text.to_string().into(),
+        }
     }
 
     proptest! {
@@ -211,15 +248,28 @@ mod tests {
         let text = format!("one\n{long}{long}\nthree\n");
         let chunks: Vec<&[u8]> = text.as_bytes().chunks(1 << 20).collect();
         let slices = sliced(false, 1000, &chunks);
-        assert_eq!((&slices[0], &slices[2]), (&lines(1, "one\n"), &lines(3, "three\n")), "{}", slices.len());
-        assert!(matches!(&slices[1], Slice::Refused { line: 2, reason, raw } if reason == TOO_LONG && raw.len() == SHOWN_BYTES));
+        assert_eq!(
+            (&slices[0], &slices[2]),
+            (&lines(1, "one\n"), &lines(3, "three\n")),
+            "{}",
+            slices.len()
+        );
+        assert!(
+            matches!(&slices[1], Slice::Refused { line: 2, reason, raw } if reason == TOO_LONG && raw.len() == SHOWN_BYTES)
+        );
     }
 
     #[test]
     fn what_comes_before_damage_is_taken() {
         let whole = packed(&b"one\ntwo\nthree\n".repeat(1000));
         let slices = sliced(true, 1 << 20, &[&whole[..whole.len() - 20]]);
-        let Slice::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
+        let Slice::Lines {
+            first_line: 1,
+            text,
+        } = &slices[0]
+        else {
+            panic!("{slices:?}")
+        };
         let taken = memchr::memchr_iter(b'\n', text).count() as u64;
         assert!(taken > 100 && text.ends_with(b"\n"), "{taken}");
         assert!(
@@ -227,14 +277,30 @@ mod tests {
             "{slices:?}"
         );
         // A byte in the middle: what was unpacked before it has not been handed out yet.
-        let mut broken =
-            packed((0..300).map(|number: u32| format!("line {}\n", number.wrapping_mul(2_654_435_761))).collect::<String>().as_bytes());
+        let mut broken = packed(
+            (0..300)
+                .map(|number: u32| format!("line {}\n", number.wrapping_mul(2_654_435_761)))
+                .collect::<String>()
+                .as_bytes(),
+        );
         let at = broken.len() * 3 / 4;
         broken[at..at + 8].fill(0xff);
         let slices: Vec<Slice> = unpack(broken.into(), 1 << 20).collect();
-        let Slice::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
-        assert!(memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2, "{slices:?}");
+        let Slice::Lines {
+            first_line: 1,
+            text,
+        } = &slices[0]
+        else {
+            panic!("{slices:?}")
+        };
+        assert!(
+            memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2,
+            "{slices:?}"
+        );
         let not_packed = sliced(true, 100, &[b"{}\n{}\n"]);
-        assert!(matches!(&not_packed[..], [Slice::Refused { line: 1, .. }]), "{not_packed:?}");
+        assert!(
+            matches!(&not_packed[..], [Slice::Refused { line: 1, .. }]),
+            "{not_packed:?}"
+        );
     }
 }

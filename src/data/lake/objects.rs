@@ -29,8 +29,15 @@ pub struct Layout {
 impl Layout {
     /// What the sink is told.
     pub fn of(config: &Config) -> Self {
-        let topics_dir = config.connector_properties().get("topics.dir").cloned().unwrap_or_else(|| "topics".into());
-        Self { topics_dir, id: config.id.clone() }
+        let topics_dir = config
+            .connector_properties()
+            .get("topics.dir")
+            .cloned()
+            .unwrap_or_else(|| "topics".into());
+        Self {
+            topics_dir,
+            id: config.id.clone(),
+        }
     }
 }
 
@@ -70,10 +77,13 @@ pub fn ordered(lake: &Lake, objects: Objects) -> Objects {
     if lake.files.is_none() {
         return objects;
     }
-    let ordered = objects.try_chunks(ORDERED_OBJECTS).map_err(|error| error.1).map_ok(|mut some| {
-        some.sort_by(|a, b| a.path.cmp(&b.path));
-        futures::stream::iter(some.into_iter().map(Ok::<_, Error>))
-    });
+    let ordered = objects
+        .try_chunks(ORDERED_OBJECTS)
+        .map_err(|error| error.1)
+        .map_ok(|mut some| {
+            some.sort_by(|a, b| a.path.cmp(&b.path));
+            futures::stream::iter(some.into_iter().map(Ok::<_, Error>))
+        });
     ordered.try_flatten().boxed()
 }
 
@@ -84,40 +94,80 @@ pub fn ordered(lake: &Lake, objects: Objects) -> Objects {
 pub async fn count_objects(lake: &Lake, layout: &Layout) -> Result<Vec<u64>> {
     let mut counts = Vec::new();
     for kind in Kind::ALL {
-        counts.push(list_objects(lake, layout, kind).try_fold(0, |count, _| ready(Ok(count + 1))).await?);
+        counts.push(
+            list_objects(lake, layout, kind)
+                .try_fold(0, |count, _| ready(Ok(count + 1)))
+                .await?,
+        );
     }
     Ok(counts)
 }
 
 fn list(lake: &Lake, folder: &str, topic: String) -> Objects {
     let (prefix, url) = (lake.path(folder), lake.url.clone());
-    let listed = lake.store.list(Some(&prefix)).map_err(move |error| failure(format!("cannot list the lake `{url}`"), error));
+    let listed = lake
+        .store
+        .list(Some(&prefix))
+        .map_err(move |error| failure(format!("cannot list the lake `{url}`"), error));
     let found = listed.try_filter_map(move |meta| {
-        let relative = meta.location.prefix_match(&prefix).map(|parts| parts.map(|part| part.as_ref().to_string()).collect::<Vec<_>>());
+        let relative = meta.location.prefix_match(&prefix).map(|parts| {
+            parts
+                .map(|part| part.as_ref().to_string())
+                .collect::<Vec<_>>()
+        });
         let written_ms = meta.last_modified.timestamp_millis();
-        ready(Ok(relative.and_then(|parts| raw_object(&topic, &parts, meta.location, meta.size, written_ms))))
+        ready(Ok(relative.and_then(|parts| {
+            raw_object(&topic, &parts, meta.location, meta.size, written_ms)
+        })))
     });
     found.boxed()
 }
 
 /// What an object's name says; `None`: anything else is not the sink's, such as a file half uploaded.
-pub fn raw_object(topic: &str, parts: &[String], path: Path, size_bytes: u64, written_ms: i64) -> Option<RawObject> {
+pub fn raw_object(
+    topic: &str,
+    parts: &[String],
+    path: Path,
+    size_bytes: u64,
+    written_ms: i64,
+) -> Option<RawObject> {
     let (name, folders) = parts.split_last()?;
-    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".json")?;
+    let stem = name
+        .strip_suffix(".gz")
+        .unwrap_or(name)
+        .strip_suffix(".json")?;
     let is_event = topic == EVENTS;
     if is_event && !stem.starts_with("event-") {
         return None;
     }
     // <topic>+<partition>+<offset>, with whatever stands between them in this sink.
     let numbers = stem.strip_prefix(topic).and_then(|rest| {
-        let offset: String = rest.chars().rev().take_while(char::is_ascii_digit).collect::<Vec<_>>().into_iter().rev().collect();
-        Some((rest.strip_suffix(&offset)?.to_string(), offset.parse::<i64>().ok()?))
+        let offset: String = rest
+            .chars()
+            .rev()
+            .take_while(char::is_ascii_digit)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect();
+        Some((
+            rest.strip_suffix(&offset)?.to_string(),
+            offset.parse::<i64>().ok()?,
+        ))
     });
     let (lane, position) = match numbers {
-        Some((partition, offset)) if !is_event => (format!("{topic}/{}{partition}", folders.join("/")), offset),
+        Some((partition, offset)) if !is_event => {
+            (format!("{topic}/{}{partition}", folders.join("/")), offset)
+        }
         _ => (format!("{topic}/{}", folders.join("/")), written_ms),
     };
-    Some(RawObject { path, size_bytes, is_one_record: is_event, lane, position })
+    Some(RawObject {
+        path,
+        size_bytes,
+        is_one_record: is_event,
+        lane,
+        position,
+    })
 }
 
 #[cfg(test)]
@@ -126,17 +176,30 @@ mod tests {
 
     fn object(name: &str, size_bytes: u64) -> RawObject {
         let parts: Vec<String> = name.split('/').map(String::from).collect();
-        raw_object("a.pin", &parts, Path::from(name), size_bytes, 77).expect("an object of the sink")
+        raw_object("a.pin", &parts, Path::from(name), size_bytes, 77)
+            .expect("an object of the sink")
     }
 
     #[test]
     fn names_tell_lane_and_offset() {
         let found = object("partition=0/a.pin+0+0000001000.json", 5);
-        assert_eq!((found.lane.as_str(), found.position), ("a.pin/partition=0+0+", 1000));
+        assert_eq!(
+            (found.lane.as_str(), found.position),
+            ("a.pin/partition=0+0+", 1000)
+        );
         let found = object("country=Peru/a.pin+2+0000000007.json.gz", 5);
-        assert_eq!((found.lane.as_str(), found.position), ("a.pin/country=Peru+2+", 7));
+        assert_eq!(
+            (found.lane.as_str(), found.position),
+            ("a.pin/country=Peru+2+", 7)
+        );
         assert_eq!(object("by-hand.json", 5).position, 77);
-        assert_eq!(raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1), None);
-        assert_eq!(raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1), None);
+        assert_eq!(
+            raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1),
+            None
+        );
+        assert_eq!(
+            raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1),
+            None
+        );
     }
 }

@@ -42,7 +42,9 @@ pub fn append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Result<
         match (builder, value) {
             (ColumnBuilder::Text(builder), Value::Text(text)) => builder.append_value(text),
             (ColumnBuilder::Text(builder), _) => builder.append_null(),
-            (ColumnBuilder::Integer(builder), Value::Integer(number)) => builder.append_value(*number),
+            (ColumnBuilder::Integer(builder), Value::Integer(number)) => {
+                builder.append_value(*number)
+            }
             (ColumnBuilder::Integer(builder), _) => builder.append_null(),
             (ColumnBuilder::Float(builder), Value::Float(number)) => builder.append_value(*number),
             (ColumnBuilder::Float(builder), _) => builder.append_null(),
@@ -55,8 +57,15 @@ pub fn append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Result<
 fn read<'a>(kind: Kind, json: &'a str, values: &mut Values<'a>) -> Result<(), String> {
     let columns = kind.columns();
     let mut reader = serde_json::Deserializer::from_str(json);
-    if let Err(error) = (RowVisitor { columns, values }).deserialize(&mut reader).and_then(|()| reader.end()) {
-        return Err(if error.is_data() { "not a JSON object".into() } else { format!("broken JSON: {error}") });
+    if let Err(error) = (RowVisitor { columns, values })
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end())
+    {
+        return Err(if error.is_data() {
+            "not a JSON object".into()
+        } else {
+            format!("broken JSON: {error}")
+        });
     }
     if values[0] == Value::Missing {
         return Err(format!("no row number `{}`", columns[0].0));
@@ -124,14 +133,19 @@ fn is_time(text: &str) -> bool {
             form => byte == *form,
         });
     let fraction = text.as_bytes().get(FORM.len()..).unwrap_or_default();
-    if !has_form || !matches!(fraction, [] | [b'.', b'0'..=b'9', ..]) || !fraction.iter().skip(1).all(u8::is_ascii_digit) {
+    if !has_form
+        || !matches!(fraction, [] | [b'.', b'0'..=b'9', ..])
+        || !fraction.iter().skip(1).all(u8::is_ascii_digit)
+    {
         return false;
     }
     let number = |from: usize| text[from..from + 2].parse::<u32>().unwrap_or(u32::MAX);
     let is_day = match number(8) {
         // Every month has these days.
         1..=28 => (1..=12).contains(&number(5)),
-        day => text[..4].parse().is_ok_and(|year| chrono::NaiveDate::from_ymd_opt(year, number(5), day).is_some()),
+        day => text[..4]
+            .parse()
+            .is_ok_and(|year| chrono::NaiveDate::from_ymd_opt(year, number(5), day).is_some()),
     };
     is_day && number(11) < 24 && number(14) < 60 && number(17) < 60
 }
@@ -164,7 +178,10 @@ impl<'de> Visitor<'de> for RowVisitor<'_, 'de> {
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut expected = 0;
-        while let Some(column) = map.next_key_seed(Name { columns: self.columns, expected })? {
+        while let Some(column) = map.next_key_seed(Name {
+            columns: self.columns,
+            expected,
+        })? {
             match column {
                 Some(column) => {
                     self.values[column] = map.next_value_seed(AnyValue)?;
@@ -203,7 +220,11 @@ impl Visitor<'_> for Name {
 
     #[inline]
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        if self.columns.get(self.expected).is_some_and(|column| column.0 == name) {
+        if self
+            .columns
+            .get(self.expected)
+            .is_some_and(|column| column.0 == name)
+        {
             return Ok(Some(self.expected));
         }
         Ok(self.columns.iter().position(|column| column.0 == name))
@@ -287,7 +308,9 @@ impl ColumnBuilder {
         match column_type {
             ColumnType::Integer => Self::Integer(Int64Builder::with_capacity(rows)),
             ColumnType::Float => Self::Float(Float64Builder::with_capacity(rows)),
-            ColumnType::Text | ColumnType::DateTime => Self::Text(StringBuilder::with_capacity(rows, 0)),
+            ColumnType::Text | ColumnType::DateTime => {
+                Self::Text(StringBuilder::with_capacity(rows, 0))
+            }
         }
     }
 
@@ -319,7 +342,12 @@ mod tests {
 
     #[test]
     fn times_are_taken_in_the_two_forms_that_cleaning_reads() {
-        for time in ["2022-05-27 11:30:59", "2022-05-27T11:30:59", "2020-02-29 00:00:00", "2022-12-31 23:59:59.123456"] {
+        for time in [
+            "2022-05-27 11:30:59",
+            "2022-05-27T11:30:59",
+            "2020-02-29 00:00:00",
+            "2022-12-31 23:59:59.123456",
+        ] {
             assert!(is_time(time), "`{time}`");
         }
         for other in [
@@ -354,7 +382,11 @@ mod tests {
             ("[1]", "not a JSON object"),
             (r#"{"index":1} x"#, "broken JSON"),
         ] {
-            assert!(read(Kind::Pin, record, &mut Values::default()).is_err_and(|said| said.contains(reason)), "{record}");
+            assert!(
+                read(Kind::Pin, record, &mut Values::default())
+                    .is_err_and(|said| said.contains(reason)),
+                "{record}"
+            );
         }
     }
 }

@@ -48,7 +48,11 @@ impl RawObject {
 
     /// About how long its records are.
     fn unpacked_bytes(&self) -> u64 {
-        if self.is_packed() { self.size_bytes.saturating_mul(PACKED_TIMES) } else { self.size_bytes }
+        if self.is_packed() {
+            self.size_bytes.saturating_mul(PACKED_TIMES)
+        } else {
+            self.size_bytes
+        }
     }
 }
 
@@ -71,7 +75,11 @@ pub fn read_objects(lake: &Lake, objects: Objects, size: PortionSize) -> Portion
         let reading = group.map(|group| tokio::spawn(read_group(lake, group, size)));
         async move { reading?.await.or_fail(interrupted)? }
     };
-    groups(objects, size.bytes).map(read).buffered(ahead).try_flatten().boxed()
+    groups(objects, size.bytes)
+        .map(read)
+        .buffered(ahead)
+        .try_flatten()
+        .boxed()
 }
 
 /// What ended before its time says so.
@@ -85,7 +93,9 @@ fn groups(objects: Objects, portion_bytes: u64) -> BoxStream<'static, Result<Vec
         let mut group: Vec<RawObject> = Vec::new();
         let mut bytes = 0;
         while let Some(Ok(next)) = objects.as_mut().peek().await {
-            if !group.is_empty() && (bytes + next.unpacked_bytes() > portion_bytes || group.len() == GROUP_OBJECTS) {
+            if !group.is_empty()
+                && (bytes + next.unpacked_bytes() > portion_bytes || group.len() == GROUP_OBJECTS)
+            {
                 break;
             }
             bytes += next.unpacked_bytes();
@@ -104,8 +114,18 @@ fn groups(objects: Objects, portion_bytes: u64) -> BoxStream<'static, Result<Vec
 async fn read_group(lake: Lake, group: Vec<RawObject>, size: PortionSize) -> Result<Portions> {
     match &group[..] {
         [object] if object.is_one_record && object.size_bytes > MOST_RECORD_BYTES as u64 => {
-            let slice = Slice::Refused { line: 1, reason: crate::data::lake::decode::TOO_LONG.into(), raw: Bytes::new() };
-            let portions = [Portion::Slice { object: object.clone(), slice }, Portion::End];
+            let slice = Slice::Refused {
+                line: 1,
+                reason: crate::data::lake::decode::TOO_LONG.into(),
+                raw: Bytes::new(),
+            };
+            let portions = [
+                Portion::Slice {
+                    object: object.clone(),
+                    slice,
+                },
+                Portion::End,
+            ];
             Ok(stream::iter(portions.map(Ok)).boxed())
         }
         [object] if !object.is_one_record && object.unpacked_bytes() > size.most_whole_bytes => {
@@ -123,52 +143,93 @@ async fn read_group(lake: Lake, group: Vec<RawObject>, size: PortionSize) -> Res
 async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
     if let Some(files) = &lake.files {
         // One trip to a thread that may block for the whole group, not two for each object.
-        let paths = objects.iter().map(|object| files.path_to_filesystem(&object.path));
-        let paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().or_fail(|| format!("cannot read the lake `{}`", lake.url))?;
+        let paths = objects
+            .iter()
+            .map(|object| files.path_to_filesystem(&object.path));
+        let paths: Vec<PathBuf> = paths
+            .collect::<Result<_, _>>()
+            .or_fail(|| format!("cannot read the lake `{}`", lake.url))?;
         let read = tokio::task::spawn_blocking(move || {
-            let contents = paths.iter().map(|path| std::fs::read(path).map(Bytes::from).map_err(|error| on_path("read", path, error)));
+            let contents = paths.iter().map(|path| {
+                std::fs::read(path)
+                    .map(Bytes::from)
+                    .map_err(|error| on_path("read", path, error))
+            });
             contents.collect::<Result<Vec<_>>>()
         });
         return read.await.or_fail(interrupted)?;
     }
     let read = |object: RawObject| async move {
-        let got = lake.store.get(&object.path).await.map_err(|error| cannot_read(lake, &object.path, error))?;
-        got.bytes().await.map_err(|error| cannot_read(lake, &object.path, error))
+        let got = lake
+            .store
+            .get(&object.path)
+            .await
+            .map_err(|error| cannot_read(lake, &object.path, error))?;
+        got.bytes()
+            .await
+            .map_err(|error| cannot_read(lake, &object.path, error))
     };
-    stream::iter(objects.to_vec()).map(read).buffered(CONCURRENT_READS).try_collect().await
+    stream::iter(objects.to_vec())
+        .map(read)
+        .buffered(CONCURRENT_READS)
+        .try_collect()
+        .await
 }
 
 fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
-    failure(format!("cannot read `{path}` of the lake `{}`", lake.url), error)
+    failure(
+        format!("cannot read `{path}` of the lake `{}`", lake.url),
+        error,
+    )
 }
 
 /// Slices of one object, read while others are decoded.
 async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<Portions> {
     let is_packed = object.is_packed();
-    let slicer = Slicer::new(is_packed, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
+    let slicer = Slicer::new(
+        is_packed,
+        usize::try_from(slice_bytes).unwrap_or(usize::MAX),
+    );
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
-        let got = lake.store.get(&path).await.map_err(|error| cannot_read(&lake, &path, error))?;
+        let got = lake
+            .store
+            .get(&path)
+            .await
+            .map_err(|error| cannot_read(&lake, &path, error))?;
         let reading = tokio::spawn(async move {
-            let chunks = got.into_stream().map_err(|error| cannot_read(&lake, &path, error));
+            let chunks = got
+                .into_stream()
+                .map_err(|error| cannot_read(&lake, &path, error));
             slice_chunks(chunks, slicer, is_packed, &slices).await
         });
         return Ok(handed_out(object, received, reading));
     };
-    let path = files.path_to_filesystem(&path).or_fail(|| format!("cannot read the lake `{}`", lake.url))?;
+    let path = files
+        .path_to_filesystem(&path)
+        .or_fail(|| format!("cannot read the lake `{}`", lake.url))?;
     let mut file = std::fs::File::open(&path).map_err(|error| on_path("read", &path, error))?;
     let reading = tokio::task::spawn_blocking(move || {
         let chunks = std::iter::from_fn(move || {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            match file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
+            match file
+                .by_ref()
+                .take(CHUNK_BYTES as u64)
+                .read_to_end(&mut chunk)
+            {
                 Ok(0) => None,
                 Ok(_) => Some(Ok(Bytes::from(chunk))),
                 Err(error) => Some(Err(on_path("read", &path, error))),
             }
         });
         // On a thread that may block.
-        futures::executor::block_on(slice_chunks(stream::iter(chunks), slicer, is_packed, &slices))
+        futures::executor::block_on(slice_chunks(
+            stream::iter(chunks),
+            slicer,
+            is_packed,
+            &slices,
+        ))
     });
     Ok(handed_out(object, received, reading))
 }
@@ -182,7 +243,11 @@ async fn slice_chunks(
 ) -> Result<()> {
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.try_next().await? {
-        for piece in chunk.chunks(if is_packed { PACKED_PIECE_BYTES } else { CHUNK_BYTES }) {
+        for piece in chunk.chunks(if is_packed {
+            PACKED_PIECE_BYTES
+        } else {
+            CHUNK_BYTES
+        }) {
             for slice in slicer.push(piece) {
                 if slices.send(slice).await.is_err() {
                     return Ok(());
@@ -205,7 +270,12 @@ fn handed_out(
 ) -> Portions {
     let slices = stream::unfold(received, move |mut received| {
         let object = object.clone();
-        async move { received.recv().await.map(|slice| (Ok(Portion::Slice { object, slice }), received)) }
+        async move {
+            received
+                .recv()
+                .await
+                .map(|slice| (Ok(Portion::Slice { object, slice }), received))
+        }
     });
     let end = stream::once(async move {
         reading.await.or_fail(interrupted)??;

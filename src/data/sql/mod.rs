@@ -26,22 +26,56 @@ pub struct Question {
 
 macro_rules! question {
     ($name:literal, $title:literal) => {
-        ($name, $title, include_str!(concat!("question/", $name, ".sql")))
+        (
+            $name,
+            $title,
+            include_str!(concat!("question/", $name, ".sql")),
+        )
     };
 }
 
 /// The eight questions; the second and the third have two answers.
 const QUESTIONS: [(&str, &str, &str); 10] = [
-    question!("top_category_by_country", "1. the most popular category in each country"),
-    question!("posts_by_category_and_year", "2. posts of each category in each year, 2018 to 2022"),
-    question!("top_category_by_year", "2. the most popular category of each year"),
-    question!("top_user_by_country", "3. the user with the most followers in each country"),
-    question!("top_country_by_followers", "3. the country whose top user has the most followers"),
-    question!("top_category_by_age_group", "4. the most popular category in each age group"),
-    question!("median_followers_by_age_group", "5. median follower count in each age group"),
-    question!("users_joined_by_year", "6. users who joined in each year, 2015 to 2020"),
-    question!("median_followers_by_join_year", "7. median follower count of users by year joined, 2015 to 2020"),
-    question!("median_followers_by_age_group_and_join_year", "8. the same by age group"),
+    question!(
+        "top_category_by_country",
+        "1. the most popular category in each country"
+    ),
+    question!(
+        "posts_by_category_and_year",
+        "2. posts of each category in each year, 2018 to 2022"
+    ),
+    question!(
+        "top_category_by_year",
+        "2. the most popular category of each year"
+    ),
+    question!(
+        "top_user_by_country",
+        "3. the user with the most followers in each country"
+    ),
+    question!(
+        "top_country_by_followers",
+        "3. the country whose top user has the most followers"
+    ),
+    question!(
+        "top_category_by_age_group",
+        "4. the most popular category in each age group"
+    ),
+    question!(
+        "median_followers_by_age_group",
+        "5. median follower count in each age group"
+    ),
+    question!(
+        "users_joined_by_year",
+        "6. users who joined in each year, 2015 to 2020"
+    ),
+    question!(
+        "median_followers_by_join_year",
+        "7. median follower count of users by year joined, 2015 to 2020"
+    ),
+    question!(
+        "median_followers_by_age_group_and_join_year",
+        "8. the same by age group"
+    ),
 ];
 
 /// The eight questions and those of the configuration's folder.
@@ -61,30 +95,57 @@ pub fn questions_of(config: &Config) -> Result<Vec<Question>> {
 /// # Errors
 /// The folder cannot be read; a file takes the name of one of the eight.
 pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
-    let own = |(name, title, sql): (&str, &str, &str)| Question { name: name.into(), title: title.into(), sql: sql.into() };
+    let own = |(name, title, sql): (&str, &str, &str)| Question {
+        name: name.into(),
+        title: title.into(),
+        sql: sql.into(),
+    };
     let mut questions: Vec<Question> = QUESTIONS.into_iter().map(own).collect();
-    let Some(folder) = folder else { return Ok(questions) };
-    let entries = std::fs::read_dir(folder).map_err(|error| on_path("read the questions in", folder, error))?;
+    let Some(folder) = folder else {
+        return Ok(questions);
+    };
+    let entries = std::fs::read_dir(folder)
+        .map_err(|error| on_path("read the questions in", folder, error))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| on_path("read the questions in", folder, error))?.path();
+        let path = entry
+            .map_err(|error| on_path("read the questions in", folder, error))?
+            .path();
         if path.extension().is_some_and(|extension| extension == "sql") {
             files.push(path);
         }
     }
     files.sort();
     for path in files {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if !crate::base::config::check::is_id(&name) {
-            return Err(Error::usage(format!("`{}` cannot name a table", path.display()))
-                .hint("use 1 to 40 letters, digits, `-` or `_` before .sql"));
+            return Err(
+                Error::usage(format!("`{}` cannot name a table", path.display()))
+                    .hint("use 1 to 40 letters, digits, `-` or `_` before .sql"),
+            );
         }
         if questions.iter().any(|question| question.name == name) {
-            return Err(Error::usage(format!("`{}` has the name of one of the eight questions", path.display())).hint("rename the file"));
+            return Err(Error::usage(format!(
+                "`{}` has the name of one of the eight questions",
+                path.display()
+            ))
+            .hint("rename the file"));
         }
         let sql = std::fs::read_to_string(&path).map_err(|error| on_path("read", &path, error))?;
-        let title = sql.lines().next().and_then(|line| line.strip_prefix("--")).map_or(name.clone(), |title| title.trim().to_string());
-        questions.push(Question { name, title, sql: sql.trim().trim_end_matches(';').to_string() });
+        let title = sql
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("--"))
+            .map_or(name.clone(), |title| title.trim().to_string());
+        questions.push(Question {
+            name,
+            title,
+            sql: sql.trim().trim_end_matches(';').to_string(),
+        });
     }
     Ok(questions)
 }
@@ -93,7 +154,11 @@ impl Question {
     /// A question of a test.
     #[cfg(test)]
     pub fn of(name: &str, title: &str, sql: &str) -> Self {
-        Self { name: name.into(), title: title.into(), sql: sql.into() }
+        Self {
+            name: name.into(),
+            title: title.into(),
+            sql: sql.into(),
+        }
     }
 
     /// The query, with the kind of median filled in.
@@ -122,13 +187,23 @@ mod tests {
     #[test]
     fn a_users_questions_follow_the_eight() {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("busiest.sql"), "-- the busiest country\nSELECT country FROM post;\n").expect("writes");
+        std::fs::write(
+            folder.path().join("busiest.sql"),
+            "-- the busiest country\nSELECT country FROM post;\n",
+        )
+        .expect("writes");
         std::fs::write(folder.path().join("notes.txt"), "not a question").expect("writes");
         let all = questions(Some(folder.path())).expect("reads");
         assert_eq!(all.len(), 11);
-        assert_eq!((all[10].name.as_str(), all[10].title.as_str()), ("busiest", "the busiest country"));
+        assert_eq!(
+            (all[10].name.as_str(), all[10].title.as_str()),
+            ("busiest", "the busiest country")
+        );
         assert!(!all[10].query(Median::Lower).contains(';'));
         std::fs::write(folder.path().join("users_joined_by_year.sql"), "SELECT 1").expect("writes");
-        assert!(questions(Some(folder.path())).is_err(), "one of the eight is not replaced silently");
+        assert!(
+            questions(Some(folder.path())).is_err(),
+            "one of the eight is not replaced silently"
+        );
     }
 }

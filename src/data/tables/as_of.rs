@@ -20,11 +20,24 @@ impl FromStr for AsOf {
             return Ok(Self::Version(version));
         }
         let zoned = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
-        let plain =
-            || ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"].iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
-        let day = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|day| day.and_hms_opt(0, 0, 0));
-        let time = zoned.ok().or_else(|| plain().or_else(day).map(|time| time.and_utc()));
-        time.map(Self::Time).ok_or_else(|| format!("`{text}` is neither a version such as 3 nor a time such as 2026-11-21T10:00:00Z"))
+        let plain = || {
+            ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
+                .iter()
+                .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+        };
+        let day = || {
+            NaiveDate::parse_from_str(text, "%Y-%m-%d")
+                .ok()
+                .and_then(|day| day.and_hms_opt(0, 0, 0))
+        };
+        let time = zoned
+            .ok()
+            .or_else(|| plain().or_else(day).map(|time| time.and_utc()));
+        time.map(Self::Time).ok_or_else(|| {
+            format!(
+                "`{text}` is neither a version such as 3 nor a time such as 2026-11-21T10:00:00Z"
+            )
+        })
     }
 }
 

@@ -10,7 +10,9 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{StructType, Transaction};
-use deltalake::logstore::{LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories};
+use deltalake::logstore::{
+    LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
+};
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::TryStreamExt;
@@ -90,23 +92,33 @@ impl DeltaLocation {
     /// # Errors
     /// The location is not valid or cannot be created.
     pub async fn open(config: &Config, namespace: TableNamespace, table: &str) -> Result<Self> {
-        let name = format!("{}/{namespace}/{table}", config.endpoints().tables_url().trim_end_matches('/'));
+        let name = format!(
+            "{}/{namespace}/{table}",
+            config.endpoints().tables_url().trim_end_matches('/')
+        );
         let lake = Lake::open(config, &name, true).await?;
         let url = if name.starts_with("s3://") {
             register_s3();
-            Url::parse(&format!("{name}/")).or_fail(|| format!("`{name}` is not a valid address"))?
+            Url::parse(&format!("{name}/"))
+                .or_fail(|| format!("`{name}` is not a valid address"))?
         } else {
-            let folder =
-                std::fs::canonicalize(&name).map_err(|error| crate::base::error::on_path("open", std::path::Path::new(&name), error))?;
+            let folder = std::fs::canonicalize(&name).map_err(|error| {
+                crate::base::error::on_path("open", std::path::Path::new(&name), error)
+            })?;
             // The Delta library makes a host name of the path, and panics where it cannot.
-            if let Some(odd) = folder.to_string_lossy().chars().find(|c| "[]^|\\:@".contains(*c)) {
+            if let Some(odd) = folder
+                .to_string_lossy()
+                .chars()
+                .find(|c| "[]^|\\:@".contains(*c))
+            {
                 return Err(Error::failed(format!(
                     "Delta tables cannot lie in `{}`: the library stumbles over `{odd}` in a path",
                     folder.display()
                 ))
                 .hint("work in a folder without it, or name another with `--data-dir` or `tables.url`"));
             }
-            Url::from_directory_path(folder).map_err(|()| Error::failed(format!("`{name}` is not a valid path")))?
+            Url::from_directory_path(folder)
+                .map_err(|()| Error::failed(format!("`{name}` is not a valid path")))?
         };
         Ok(Self { lake, url, name })
     }
@@ -120,7 +132,9 @@ impl DeltaLocation {
             return Ok(());
         }
         let listed = self.lake.store.list(Some(&self.lake.root)).try_next().await;
-        listed.map(|_| ()).map_err(|error| failure(self.cannot("open"), error))
+        listed
+            .map(|_| ())
+            .map_err(|error| failure(self.cannot("open"), error))
     }
 
     /// The table's newest state; `None`: there is no table yet.
@@ -141,19 +155,34 @@ impl DeltaLocation {
         let hint = "`pinpipe batch --output json` says the newest version of each table; files that `--optimize` swept up are gone";
         match self.load_with(builder).await {
             // The library takes the first state for any time before it.
-            Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => {
-                Err(Error::failed(format!("the table `{}` had no state as of {as_of}", self.name)).hint(hint))
-            }
+            Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => Err(Error::failed(
+                format!("the table `{}` had no state as of {as_of}", self.name),
+            )
+            .hint(hint)),
             Ok(Some(table)) => Ok(table),
-            Ok(None) => Err(Error::failed(format!("there is no table `{}` as of {as_of}", self.name)).hint(hint)),
-            Err(error) => Err(Error::failed(format!("the table `{}` had no state as of {as_of}", self.name)).because(error).hint(hint)),
+            Ok(None) => Err(Error::failed(format!(
+                "there is no table `{}` as of {as_of}",
+                self.name
+            ))
+            .hint(hint)),
+            Err(error) => Err(Error::failed(format!(
+                "the table `{}` had no state as of {as_of}",
+                self.name
+            ))
+            .because(error)
+            .hint(hint)),
         }
     }
 
     fn builder(&self, action: &str) -> Result<DeltaTableBuilder> {
-        let builder = DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot(action))?;
+        let builder =
+            DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot(action))?;
         let is_on_s3 = self.url.scheme() == "s3";
-        Ok(if is_on_s3 { builder.with_storage_backend(self.lake.store.clone(), self.url.clone()) } else { builder })
+        Ok(if is_on_s3 {
+            builder.with_storage_backend(self.lake.store.clone(), self.url.clone())
+        } else {
+            builder
+        })
     }
 
     async fn load_with(&self, builder: DeltaTableBuilder) -> Result<Option<DeltaTable>> {
@@ -172,11 +201,18 @@ impl DeltaLocation {
     }
 
     /// The same, its files kept apart by the values of these columns.
-    pub async fn ensure_partitioned(&self, schema: &SchemaRef, partition_columns: &[&str]) -> Result<DeltaTable> {
+    pub async fn ensure_partitioned(
+        &self,
+        schema: &SchemaRef,
+        partition_columns: &[&str],
+    ) -> Result<DeltaTable> {
         if let Some(table) = self.load().await? {
             return Ok(table);
         }
-        let columns: StructType = schema.as_ref().try_into_kernel().or_fail(|| self.cannot("create"))?;
+        let columns: StructType = schema
+            .as_ref()
+            .try_into_kernel()
+            .or_fail(|| self.cannot("create"))?;
         // Made in a commit of its own: a first write that makes the table checks for no conflict.
         let created = self
             .builder("create")?
@@ -189,7 +225,10 @@ impl DeltaLocation {
         match created.await {
             Ok(table) => Ok(table),
             // Another run that makes it at the same moment was first.
-            Err(error) => self.load().await?.ok_or_else(|| Error::failed(self.cannot("create")).because(error)),
+            Err(error) => self
+                .load()
+                .await?
+                .ok_or_else(|| Error::failed(self.cannot("create")).because(error)),
         }
     }
 
@@ -201,23 +240,35 @@ impl DeltaLocation {
         let table = self.ensure(schema).await?;
         let mut properties = CommitProperties::default();
         if let Some((application, number)) = &append.transaction {
-            if self.committed(&table, application).await?.is_some_and(|last| last >= *number) {
+            if self
+                .committed(&table, application)
+                .await?
+                .is_some_and(|last| last >= *number)
+            {
                 return Err(Error::failed(format!("another run has written commit {number} of `{application}` to `{}`", self.name))
                     .hint("only one `pinpipe stream` may write a table at a time; run it again, it goes on after that commit"));
             }
-            properties = properties.with_application_transaction(Transaction::new(application.clone(), *number));
+            properties = properties
+                .with_application_transaction(Transaction::new(application.clone(), *number));
         }
         let mut batches = append.batches;
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(schema.clone()));
         }
-        let written = table.write(batches).with_save_mode(SaveMode::Append).with_commit_properties(properties).await;
+        let written = table
+            .write(batches)
+            .with_save_mode(SaveMode::Append)
+            .with_commit_properties(properties)
+            .await;
         written.map(|_| ()).or_fail(|| self.cannot("write"))
     }
 
     async fn committed(&self, table: &DeltaTable, application: &str) -> Result<Option<i64>> {
         let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
-        snapshot.transaction_version(table.log_store().as_ref(), application).await.or_fail(|| self.cannot("read"))
+        snapshot
+            .transaction_version(table.log_store().as_ref(), application)
+            .await
+            .or_fail(|| self.cannot("read"))
     }
 
     /// Number of the last commit of this application; `None`: none yet.
@@ -239,21 +290,37 @@ impl DeltaLocation {
         let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
         let mut range: Option<(i64, i64)> = None;
         while let Some(file) = files.try_next().await.or_fail(|| self.cannot("read"))? {
-            let statistics = file.stats().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()).unwrap_or_default();
+            let statistics = file
+                .stats()
+                .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+                .unwrap_or_default();
             let value = |name: &str| statistics[name][column].as_i64();
-            let (lowest, highest) = (value("minValues").unwrap_or(i64::MIN), value("maxValues").unwrap_or(i64::MAX));
-            range = Some(range.map_or((lowest, highest), |range| (range.0.min(lowest), range.1.max(highest))));
+            let (lowest, highest) = (
+                value("minValues").unwrap_or(i64::MIN),
+                value("maxValues").unwrap_or(i64::MAX),
+            );
+            range = Some(range.map_or((lowest, highest), |range| {
+                (range.0.min(lowest), range.1.max(highest))
+            }));
         }
         Ok(range)
     }
 
     /// Whether a table has files of this value of a partition column.
-    pub async fn has_files_of(&self, table: &DeltaTable, (column, value): (&str, &str)) -> Result<bool> {
+    pub async fn has_files_of(
+        &self,
+        table: &DeltaTable,
+        (column, value): (&str, &str),
+    ) -> Result<bool> {
         let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
         let log_store = table.log_store();
         let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
         while let Some(file) = files.try_next().await.or_fail(|| self.cannot("read"))? {
-            if file.partition_values_map().get(column).is_some_and(|found| found.as_deref() == Some(value)) {
+            if file
+                .partition_values_map()
+                .get(column)
+                .is_some_and(|found| found.as_deref() == Some(value))
+            {
                 return Ok(true);
             }
         }
@@ -273,10 +340,17 @@ impl DeltaLocation {
         // Texts as they are: views would keep every page of a large table alive, and lists
         // of all pages in every batch of a join.
         static SESSION: LazyLock<Arc<SessionState>> = LazyLock::new(|| {
-            let config = SessionConfig::new().set_bool("datafusion.execution.parquet.schema_force_view_types", false);
+            let config = SessionConfig::new().set_bool(
+                "datafusion.execution.parquet.schema_force_view_types",
+                false,
+            );
             Arc::new(SessionContext::new_with_config(config).state())
         });
-        table.table_provider().with_session(SESSION.clone()).await.or_fail(|| self.cannot("read"))
+        table
+            .table_provider()
+            .with_session(SESSION.clone())
+            .await
+            .or_fail(|| self.cannot("read"))
     }
 
     pub fn cannot(&self, action: &str) -> String {

@@ -22,10 +22,14 @@ impl DeltaLocation {
     /// # Errors
     /// The table cannot be written.
     pub async fn maintain(&self, retention_hours: u32) -> Result<Option<Maintained>> {
-        let Some(table) = self.load().await? else { return Ok(None) };
+        let Some(table) = self.load().await? else {
+            return Ok(None);
+        };
         let (table, compacted) = table.optimize().await.or_fail(|| self.cannot("compact"))?;
-        let vacuum =
-            table.vacuum().with_retention_period(chrono::Duration::hours(retention_hours.into())).with_enforce_retention_duration(false);
+        let vacuum = table
+            .vacuum()
+            .with_retention_period(chrono::Duration::hours(retention_hours.into()))
+            .with_enforce_retention_duration(false);
         let (_, vacuumed) = vacuum.await.or_fail(|| self.cannot("sweep"))?;
         Ok(Some(Maintained {
             table: self.name.clone(),

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use futures::TryStreamExt;
 use tokio::sync::Mutex;
@@ -57,7 +60,11 @@ impl PlaceMaker {
     /// Where each reject of a batch stands.
     fn places<'a>(&'a self, batch: &'a RecordBatch) -> impl Iterator<Item = Place> + 'a {
         let [first, second] = &self.0;
-        let places = batch.column(1).as_string::<i32>().iter().zip(batch.column(2).as_primitive::<Int64Type>().iter());
+        let places = batch
+            .column(1)
+            .as_string::<i32>()
+            .iter()
+            .zip(batch.column(2).as_primitive::<Int64Type>().iter());
         places.map(|place| (first.hash_one(place), second.hash_one(place)))
     }
 }
@@ -77,7 +84,11 @@ fn schema() -> SchemaRef {
         ("raw", DataType::Utf8),
         ("found_at", time),
     ];
-    Arc::new(Schema::new(columns.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()))
+    Arc::new(Schema::new(
+        columns
+            .map(|(name, data_type)| Field::new(name, data_type, true))
+            .to_vec(),
+    ))
 }
 
 impl Rejects {
@@ -85,7 +96,10 @@ impl Rejects {
     pub async fn open(config: &Config) -> Result<Self> {
         let location = DeltaLocation::open(config, TableNamespace::Batch, &table(config)).await?;
         location.reach().await?;
-        Ok(Self { location, committing: Arc::default() })
+        Ok(Self {
+            location,
+            committing: Arc::default(),
+        })
     }
 
     /// Where the table lies, as people know it.
@@ -97,13 +111,27 @@ impl Rejects {
     pub async fn begin(&self, kind: Kind, replaces: bool, limits: &Limits) -> Result<KindRejects> {
         let table = {
             let _one = self.committing.lock().await;
-            self.location.ensure_partitioned(&schema(), &[PARTITION]).await?
+            self.location
+                .ensure_partitioned(&schema(), &[PARTITION])
+                .await?
         };
-        let may_know = !replaces && self.location.has_files_of(&table, (PARTITION, kind.name())).await?;
-        let unsure = may_know.then(|| Spill::create(&limits.spill_folder, &schema())).transpose()?;
+        let may_know = !replaces
+            && self
+                .location
+                .has_files_of(&table, (PARTITION, kind.name()))
+                .await?;
+        let unsure = may_know
+            .then(|| Spill::create(&limits.spill_folder, &schema()))
+            .transpose()?;
         let writer = TableWriter::new(&self.location, &table, limits.row_group_size())?;
         let open = Mutex::new(Open { writer, unsure });
-        Ok(KindRejects { kind, replaces, rejects: self.clone(), limits: limits.clone(), open })
+        Ok(KindRejects {
+            kind,
+            replaces,
+            rejects: self.clone(),
+            limits: limits.clone(),
+            open,
+        })
     }
 }
 
@@ -113,18 +141,32 @@ impl KindRejects {
         if rejects.is_empty() {
             return Ok(());
         }
-        let texts =
-            |text: fn(&Reject) -> &str| -> ArrayRef { Arc::new(rejects.iter().map(|reject| Some(text(reject))).collect::<StringArray>()) };
+        let texts = |text: fn(&Reject) -> &str| -> ArrayRef {
+            Arc::new(
+                rejects
+                    .iter()
+                    .map(|reject| Some(text(reject)))
+                    .collect::<StringArray>(),
+            )
+        };
         let now_us = chrono::Utc::now().timestamp_micros();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec![self.kind.name(); rejects.len()])),
             texts(|reject| &reject.origin),
-            Arc::new(rejects.iter().map(|reject| reject.line.cast_signed()).collect::<Int64Array>()),
+            Arc::new(
+                rejects
+                    .iter()
+                    .map(|reject| reject.line.cast_signed())
+                    .collect::<Int64Array>(),
+            ),
             texts(|reject| &reject.reason),
             texts(|reject| &reject.raw),
-            Arc::new(TimestampMicrosecondArray::from(vec![now_us; rejects.len()]).with_timezone("UTC")),
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![now_us; rejects.len()]).with_timezone("UTC"),
+            ),
         ];
-        let batch = RecordBatch::try_new(schema(), columns).or_fail(|| "cannot write down the rejects")?;
+        let batch =
+            RecordBatch::try_new(schema(), columns).or_fail(|| "cannot write down the rejects")?;
         let open = &mut *self.open.lock().await;
         match &mut open.unsure {
             Some(unsure) => unsure.push(&batch),
@@ -134,24 +176,50 @@ impl KindRejects {
 
     /// Makes those visible that the table did not hold yet.
     pub async fn commit(self) -> Result<()> {
-        let Self { kind, replaces, rejects, limits, open } = self;
+        let Self {
+            kind,
+            replaces,
+            rejects,
+            limits,
+            open,
+        } = self;
         let Open { mut writer, unsure } = open.into_inner();
         let location = &rejects.location;
         if let Some(unsure) = unsure.filter(|unsure| unsure.rows > 0) {
             write_new(location, kind, &mut writer, unsure, &limits).await?;
         }
         let adds = writer.finish().await?;
-        let replaces = if replaces { Replaces::Partition(PARTITION, kind.name()) } else { Replaces::Nothing };
+        let replaces = if replaces {
+            Replaces::Partition(PARTITION, kind.name())
+        } else {
+            Replaces::Nothing
+        };
         let _one = rejects.committing.lock().await;
         // The newest state: another kind may have been committed meanwhile.
         let table = location.ensure_partitioned(&schema(), &[PARTITION]).await?;
-        location.commit(&table, Change { adds, replaces, property: None }).await.map(|_| ())
+        location
+            .commit(
+                &table,
+                Change {
+                    adds,
+                    replaces,
+                    property: None,
+                },
+            )
+            .await
+            .map(|_| ())
     }
 }
 
 /// Writes those that the table does not hold: in as many rounds as it takes to look for
 /// them without holding all of their places in memory.
-async fn write_new(location: &DeltaLocation, kind: Kind, writer: &mut TableWriter, unsure: Spill, limits: &Limits) -> Result<()> {
+async fn write_new(
+    location: &DeltaLocation,
+    kind: Kind,
+    writer: &mut TableWriter,
+    unsure: Spill,
+    limits: &Limits,
+) -> Result<()> {
     let maker = PlaceMaker([RandomState::new(), RandomState::new()]);
     let mut unsure = unsure.read()?.peekable();
     while unsure.peek().is_some() {
@@ -168,7 +236,10 @@ async fn write_new(location: &DeltaLocation, kind: Kind, writer: &mut TableWrite
             let batch = batch?;
             // Whoever waits for Ctrl-C gets a turn, also where nothing is new.
             tokio::task::yield_now().await;
-            let is_new: BooleanArray = maker.places(&batch).map(|place| Some(!known.contains(&place))).collect();
+            let is_new: BooleanArray = maker
+                .places(&batch)
+                .map(|place| Some(!known.contains(&place)))
+                .collect();
             let new = kept(batch, &is_new)?;
             if new.num_rows() > 0 {
                 writer.write(new).await?;
@@ -179,12 +250,22 @@ async fn write_new(location: &DeltaLocation, kind: Kind, writer: &mut TableWrite
 }
 
 /// Which of these places the table holds.
-async fn known(location: &DeltaLocation, kind: Kind, maker: &PlaceMaker, asked: &HashSet<Place>) -> Result<HashSet<Place>> {
+async fn known(
+    location: &DeltaLocation,
+    kind: Kind,
+    maker: &PlaceMaker,
+    asked: &HashSet<Place>,
+) -> Result<HashSet<Place>> {
     let failed = || "cannot read the rejects there are";
-    let Some(table) = location.load().await? else { return Ok(HashSet::new()) };
+    let Some(table) = location.load().await? else {
+        return Ok(HashSet::new());
+    };
     let engine = Engine::new();
     engine.register_provider("rejects", location.provider_of(&table).await?)?;
-    let query = format!("SELECT kind, object, line FROM rejects WHERE kind = '{}'", kind.name());
+    let query = format!(
+        "SELECT kind, object, line FROM rejects WHERE kind = '{}'",
+        kind.name()
+    );
     let mut batches = engine.stream("the rejects there are", &query).await?;
     let columns = Arc::new(schema().project(&[0, 1, 2]).or_fail(failed)?);
     let mut known = HashSet::new();

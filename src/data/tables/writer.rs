@@ -18,8 +18,16 @@ use crate::data::tables::delta::DeltaLocation;
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Columns of few values, which are written as a dictionary; of the others it is only work.
-const REPEATING_COLUMNS: [&str; 8] =
-    ["category", "country", "save_location", "is_image_or_video", "follower_count", "age", "kind", "reason"];
+const REPEATING_COLUMNS: [&str; 8] = [
+    "category",
+    "country",
+    "save_location",
+    "is_image_or_video",
+    "follower_count",
+    "age",
+    "kind",
+    "reason",
+];
 
 /// How much is held in memory before it goes to the file: whichever is reached first.
 #[derive(Debug, Clone, Copy)]
@@ -48,17 +56,28 @@ impl TableWriter {
         }
         let properties = properties.build();
         let writer = RecordBatchWriter::for_table(table).or_fail(|| location.cannot("write"))?;
-        let writer = writer.with_writer_properties(properties).with_target_file_size(FILE_BYTES);
-        Ok(Self { writer, name: location.name.clone() })
+        let writer = writer
+            .with_writer_properties(properties)
+            .with_target_file_size(FILE_BYTES);
+        Ok(Self {
+            writer,
+            name: location.name.clone(),
+        })
     }
 
     pub async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        self.writer.write(batch).await.map_err(|error| cannot_write(&self.name, error))
+        self.writer
+            .write(batch)
+            .await
+            .map_err(|error| cannot_write(&self.name, error))
     }
 
     /// Closes the files, ready for the commit.
     pub async fn finish(mut self) -> Result<Vec<Add>> {
-        self.writer.flush().await.map_err(|error| cannot_write(&self.name, error))
+        self.writer
+            .flush()
+            .await
+            .map_err(|error| cannot_write(&self.name, error))
     }
 }
 
@@ -68,7 +87,9 @@ fn cannot_write(name: &str, error: DeltaTableError) -> Error {
     if failure.to_string().contains("No space left") {
         return failure.hint("the disk is full: free some space, or name another place with `--data-dir` or `tables.url`, then run it again; nothing was committed");
     }
-    failure.hint("`pinpipe doctor` tests whether tables can be written; run it again, nothing was committed")
+    failure.hint(
+        "`pinpipe doctor` tests whether tables can be written; run it again, nothing was committed",
+    )
 }
 
 /// Which files go when new ones come.
@@ -86,7 +107,10 @@ impl Replaces {
             Self::Nothing => false,
             Self::Everything => true,
             Self::Partition(column, value) => {
-                let values = file.partition_values.as_ref().and_then(|values| values.get(column));
+                let values = file
+                    .partition_values
+                    .as_ref()
+                    .and_then(|values| values.get(column));
                 values.is_some_and(|found| found.as_deref() == Some(value))
             }
         }
@@ -122,32 +146,55 @@ impl DeltaLocation {
         }
         actions.extend(change.adds.into_iter().map(Action::Add));
         if let Some((key, value)) = change.property {
-            let metadata = snapshot.metadata().clone().add_config_key(key.to_string(), value);
+            let metadata = snapshot
+                .metadata()
+                .clone()
+                .add_config_key(key.to_string(), value);
             actions.push(Action::Metadata(metadata.or_fail(|| self.cannot("write"))?));
         }
         if actions.is_empty() {
             return Ok(snapshot.version());
         }
-        let mode = if change.replaces == Replaces::Nothing { SaveMode::Append } else { SaveMode::Overwrite };
-        let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
+        let mode = if change.replaces == Replaces::Nothing {
+            SaveMode::Append
+        } else {
+            SaveMode::Overwrite
+        };
+        let operation = DeltaOperation::Write {
+            mode,
+            partition_by: None,
+            predicate: None,
+        };
         let committing = CommitBuilder::from(CommitProperties::default()).with_actions(actions);
-        match committing.build(Some(snapshot), table.log_store(), operation).await {
+        match committing
+            .build(Some(snapshot), table.log_store(), operation)
+            .await
+        {
             Ok(committed) => Ok(committed.version()),
             Err(DeltaTableError::Transaction {
                 source:
                     source @ (TransactionError::CommitConflict(_)
                     | TransactionError::MaxCommitAttempts(_)
                     | TransactionError::VersionAlreadyExists(_)),
-            }) => Err(Error::failed(format!("another writer changed the Delta table `{}` at the same moment", self.name))
-                .because(source)
-                .hint("run it again; only one `pinpipe batch` should write a table at a time")
-                .transient(true)),
+            }) => Err(Error::failed(format!(
+                "another writer changed the Delta table `{}` at the same moment",
+                self.name
+            ))
+            .because(source)
+            .hint("run it again; only one `pinpipe batch` should write a table at a time")
+            .transient(true)),
             Err(error) => Err(Error::failed(self.cannot("write")).because(error)),
         }
     }
 
     /// A property of a table that an earlier commit set.
     pub fn property(table: &DeltaTable, key: &str) -> Option<String> {
-        table.snapshot().ok()?.metadata().configuration().get(key).cloned()
+        table
+            .snapshot()
+            .ok()?
+            .metadata()
+            .configuration()
+            .get(key)
+            .cloned()
     }
 }

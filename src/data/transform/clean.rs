@@ -32,13 +32,26 @@ pub struct Cleaner {
 impl Cleaner {
     pub async fn new(kind: Kind) -> Result<Self> {
         let engine = Engine::new();
-        engine.register(&format!("raw_{}", kind.name()), kind.raw_schema(), Vec::new())?;
-        let mut plan = engine.plan(&format!("clean {} records", kind.name()), sql::clean(kind)).await?;
+        engine.register(
+            &format!("raw_{}", kind.name()),
+            kind.raw_schema(),
+            Vec::new(),
+        )?;
+        let mut plan = engine
+            .plan(&format!("clean {} records", kind.name()), sql::clean(kind))
+            .await?;
         let mut steps = Vec::new();
         while let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
             let input = projection.input().clone();
-            let expressions = projection.expr().iter().map(|projected| projected.expr.clone()).collect();
-            steps.push(Step { expressions, output: plan.schema() });
+            let expressions = projection
+                .expr()
+                .iter()
+                .map(|projected| projected.expr.clone())
+                .collect();
+            steps.push(Step {
+                expressions,
+                output: plan.schema(),
+            });
             plan = input;
         }
         if !plan.children().is_empty() {
@@ -46,21 +59,39 @@ impl Cleaner {
                 .hint("what is asked of more than one row, such as DISTINCT, has no place in src/sql/clean"));
         }
         steps.reverse();
-        Ok(Self { kind, input: plan.schema(), steps, schema: kind.clean_schema() })
+        Ok(Self {
+            kind,
+            input: plan.schema(),
+            steps,
+            schema: kind.clean_schema(),
+        })
     }
 
     /// One clean row for each raw one.
     pub fn clean(&self, raw: &RecordBatch) -> Result<RecordBatch> {
         let failed = || format!("cannot clean {} records", self.kind.name());
-        let columns = self.input.fields().iter().map(|field| raw.schema_ref().index_of(field.name()));
-        let mut batch = raw.project(&columns.collect::<Result<Vec<_>, _>>().or_fail(failed)?).or_fail(failed)?;
+        let columns = self
+            .input
+            .fields()
+            .iter()
+            .map(|field| raw.schema_ref().index_of(field.name()));
+        let mut batch = raw
+            .project(&columns.collect::<Result<Vec<_>, _>>().or_fail(failed)?)
+            .or_fail(failed)?;
         for step in &self.steps {
-            let columns = step.expressions.iter().map(|expression| expression.evaluate(&batch)?.into_array(batch.num_rows()));
+            let columns = step
+                .expressions
+                .iter()
+                .map(|expression| expression.evaluate(&batch)?.into_array(batch.num_rows()));
             let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().or_fail(failed)?;
             batch = RecordBatch::try_new(step.output.clone(), columns).or_fail(failed)?;
         }
         // An engine may choose other types: the tables decide.
-        let columns = batch.columns().iter().zip(self.schema.fields()).map(|(column, field)| as_type(column, field.data_type()));
+        let columns = batch
+            .columns()
+            .iter()
+            .zip(self.schema.fields())
+            .map(|(column, field)| as_type(column, field.data_type()));
         let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().or_fail(failed)?;
         RecordBatch::try_new(self.schema.clone(), columns).or_fail(failed)
     }
@@ -69,9 +100,17 @@ impl Cleaner {
 /// Casts a column. A time without a zone is one in UTC, which takes no calendar.
 fn as_type(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
     match (column.data_type(), data_type) {
-        (DataType::Timestamp(_, None), DataType::Timestamp(unit @ TimeUnit::Microsecond, Some(_))) => {
+        (
+            DataType::Timestamp(_, None),
+            DataType::Timestamp(unit @ TimeUnit::Microsecond, Some(_)),
+        ) => {
             let times = cast(column, &DataType::Timestamp(*unit, None))?;
-            Ok(Arc::new(times.as_primitive::<TimestampMicrosecondType>().clone().with_data_type(data_type.clone())))
+            Ok(Arc::new(
+                times
+                    .as_primitive::<TimestampMicrosecondType>()
+                    .clone()
+                    .with_data_type(data_type.clone()),
+            ))
         }
         _ => cast(column, data_type),
     }
@@ -86,10 +125,16 @@ mod tests {
 
     async fn cleaned(kind: Kind, record: &str) -> RecordBatch {
         let mut decoder = Decoder::new(kind);
-        decoder.record("test", 0, record.as_bytes()).expect("decodes");
+        decoder
+            .record("test", 0, record.as_bytes())
+            .expect("decodes");
         assert_eq!(decoder.rejects, []);
         let raw = decoder.finish().expect("finishes");
-        Cleaner::new(kind).await.expect("plans").clean(&raw[0]).expect("cleans")
+        Cleaner::new(kind)
+            .await
+            .expect("plans")
+            .clean(&raw[0])
+            .expect("cleans")
     }
 
     fn shown(batch: RecordBatch) -> String {
@@ -112,20 +157,33 @@ mod tests {
             ("-5", ""),
             ("99999999999999999999", ""),
         ] {
-            let batch = cleaned(Kind::Pin, &format!("{{\"index\":1,\"follower_count\":\"{raw}\",\"category\":\"art\"}}")).await;
-            assert_eq!(array_value_to_string(batch.column(4), 0).expect("prints"), clean, "`{raw}`");
+            let batch = cleaned(
+                Kind::Pin,
+                &format!("{{\"index\":1,\"follower_count\":\"{raw}\",\"category\":\"art\"}}"),
+            )
+            .await;
+            assert_eq!(
+                array_value_to_string(batch.column(4), 0).expect("prints"),
+                clean,
+                "`{raw}`"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_time_is_the_same_however_it_is_written() {
         let written = |between: &str| {
-            format!(r#"{{"ind":7,"timestamp":"2022-05-27{between}11:30:59","latitude":1.5,"longitude":-2.5,"country":"Peru"}}"#)
+            format!(
+                r#"{{"ind":7,"timestamp":"2022-05-27{between}11:30:59","latitude":1.5,"longitude":-2.5,"country":"Peru"}}"#
+            )
         };
         let one = cleaned(Kind::Geo, &written(" ")).await;
         assert_eq!(one, cleaned(Kind::Geo, &written("T")).await);
         let table = shown(one);
-        assert!(table.contains("[1.5, -2.5]") && table.contains("2022-05-27T11:30:59Z"), "{table}");
+        assert!(
+            table.contains("[1.5, -2.5]") && table.contains("2022-05-27T11:30:59Z"),
+            "{table}"
+        );
     }
 
     #[tokio::test]

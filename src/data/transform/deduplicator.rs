@@ -73,9 +73,15 @@ impl FreshRows {
         if unsure > 0 {
             let set_aside = match &mut self.unsure {
                 Some(set_aside) => set_aside,
-                None => self.unsure.insert(PartedSpill::create(&self.limits.spill_folder, &self.schema)?),
+                None => self.unsure.insert(PartedSpill::create(
+                    &self.limits.spill_folder,
+                    &self.schema,
+                )?),
             };
-            set_aside.push(&kept(batch.clone(), &fresh.unsure)?, &keys.kept(&fresh.unsure))?;
+            set_aside.push(
+                &kept(batch.clone(), &fresh.unsure)?,
+                &keys.kept(&fresh.unsure),
+            )?;
         }
         let new = kept(batch, &fresh.new)?;
         self.duplicates += before - unsure - new.num_rows() as u64;
@@ -88,13 +94,22 @@ impl FreshRows {
         if !self.known_numbers.is_empty() {
             let found = left.column(0).as_primitive::<Int32Type>();
             let is_known: BooleanArray =
-                found.iter().map(|number| Some(number.is_none_or(|number| self.known_numbers.contains(number.cast_unsigned())))).collect();
+                found
+                    .iter()
+                    .map(|number| {
+                        Some(number.is_none_or(|number| {
+                            self.known_numbers.contains(number.cast_unsigned())
+                        }))
+                    })
+                    .collect();
             let suspects = kept(left.clone(), &is_known)?;
             if suspects.num_rows() > 0 {
                 self.suspected_numbers |= numbers([&suspects]);
                 let set_aside = match &mut self.suspects {
                     Some(set_aside) => set_aside,
-                    None => self.suspects.insert(Spill::create(&self.limits.spill_folder, &self.schema)?),
+                    None => self
+                        .suspects
+                        .insert(Spill::create(&self.limits.spill_folder, &self.schema)?),
                 };
                 set_aside.push(&suspects)?;
             }
@@ -108,7 +123,11 @@ impl FreshRows {
     ///
     /// # Errors
     /// The table or what was set aside cannot be read; `give` fails.
-    pub async fn settle(&mut self, location: Option<(&DeltaLocation, &DeltaTable)>, give: &mut Giver<'_>) -> Result<()> {
+    pub async fn settle(
+        &mut self,
+        location: Option<(&DeltaLocation, &DeltaTable)>,
+        give: &mut Giver<'_>,
+    ) -> Result<()> {
         if let Some(unsure) = self.unsure.take() {
             // What it knows has been looked at; the parts need the room.
             self.distinct = Distinct::within(self.key_maker.clone(), 0);
@@ -125,21 +144,37 @@ impl FreshRows {
                 }
             }
         }
-        let (Some(mut suspects), Some((location, table))) = (self.suspects.take(), location) else { return Ok(()) };
+        let (Some(mut suspects), Some((location, table))) = (self.suspects.take(), location) else {
+            return Ok(());
+        };
         let all = std::mem::take(&mut self.suspected_numbers);
         let mut open = all.iter().peekable();
         // Mostly one round: a lake that is read anew, over a large table, takes more.
         while open.peek().is_some() {
             let round: RoaringBitmap = open.by_ref().take(self.limits.numbers_at_once()).collect();
-            let known = Known::read(&self.schema, &round, location.provider_of(table).await?, &self.key_maker).await?;
-            let mut later = open.peek().map(|_| Spill::create(&self.limits.spill_folder, &self.schema)).transpose()?;
+            let known = Known::read(
+                &self.schema,
+                &round,
+                location.provider_of(table).await?,
+                &self.key_maker,
+            )
+            .await?;
+            let mut later = open
+                .peek()
+                .map(|_| Spill::create(&self.limits.spill_folder, &self.schema))
+                .transpose()?;
             for batch in suspects.read()? {
                 let mut batch = batch?;
                 if let Some(later) = &mut later {
                     let found = batch.column(0).as_primitive::<Int32Type>();
-                    let is_now: BooleanArray =
-                        found.iter().map(|number| number.map(|number| round.contains(number.cast_unsigned()))).collect();
-                    later.push(&kept(batch.clone(), &not(&is_now).or_fail(|| "cannot tell rows apart")?)?)?;
+                    let is_now: BooleanArray = found
+                        .iter()
+                        .map(|number| number.map(|number| round.contains(number.cast_unsigned())))
+                        .collect();
+                    later.push(&kept(
+                        batch.clone(),
+                        &not(&is_now).or_fail(|| "cannot tell rows apart")?,
+                    )?)?;
                     batch = kept(batch, &is_now)?;
                 }
                 let before = batch.num_rows() as u64;
@@ -193,9 +228,19 @@ mod tests {
     fn users(numbers: impl Iterator<Item = i32> + Clone, salt: &str) -> RecordBatch {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(numbers.clone().collect::<Int32Array>()),
-            Arc::new(numbers.clone().map(|number| Some(format!("{salt}{number}"))).collect::<StringArray>()),
+            Arc::new(
+                numbers
+                    .clone()
+                    .map(|number| Some(format!("{salt}{number}")))
+                    .collect::<StringArray>(),
+            ),
             Arc::new(numbers.clone().map(Some).collect::<Int32Array>()),
-            Arc::new(numbers.map(|_| None).collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
+            Arc::new(
+                numbers
+                    .map(|_| None)
+                    .collect::<TimestampMicrosecondArray>()
+                    .with_timezone("UTC"),
+            ),
         ];
         RecordBatch::try_new(Kind::User.clean_schema(), columns).expect("a batch")
     }
@@ -217,16 +262,31 @@ mod tests {
         for start in [0, 500, 3000, 1000, 2500, 0] {
             for salt in ["a", "b"] {
                 let batch = users(start..start + 1000, salt);
-                let new = fresh.take(batch.clone(), &keys.keys(&batch).expect("keys")).expect("takes");
+                let new = fresh
+                    .take(batch.clone(), &keys.keys(&batch).expect("keys"))
+                    .expect("takes");
                 note(&new).expect("notes");
             }
         }
         assert!(fresh.unsure.is_some(), "the set was full");
-        fresh.settle(None, &mut Giver { writer: None, kept: &mut note }).await.expect("settles");
+        fresh
+            .settle(
+                None,
+                &mut Giver {
+                    writer: None,
+                    kept: &mut note,
+                },
+            )
+            .await
+            .expect("settles");
         // 0 to 1999 and 2500 to 3999, twice.
         assert_eq!(given.len(), 7000);
         assert!(given.values().all(|times| *times == 1));
         assert_eq!((fresh.new_rows, fresh.duplicates), (7000, 12_000 - 7000));
-        assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0, "the files have no names");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).expect("reads").count(),
+            0,
+            "the files have no names"
+        );
     }
 }

@@ -92,15 +92,32 @@ impl KeyMaker {
         let mut hashes = vec![0; batch.num_rows()];
         create_hashes(batch.columns(), &self.0, &mut hashes).or_fail(|| "cannot compare rows")?;
         // The hash passes over nulls: without this, a value would do in the place of its neighbour's.
-        for (number, column) in batch.columns().iter().enumerate().filter(|(_, column)| column.null_count() > 0) {
+        for (number, column) in batch
+            .columns()
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.null_count() > 0)
+        {
             let mark = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(number as u64 + 1);
-            for (_, hash) in hashes.iter_mut().enumerate().filter(|(row, _)| column.is_null(*row)) {
-                *hash = (*hash ^ mark).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31);
+            for (_, hash) in hashes
+                .iter_mut()
+                .enumerate()
+                .filter(|(row, _)| column.is_null(*row))
+            {
+                *hash = (*hash ^ mark)
+                    .wrapping_mul(0xff51_afd7_ed55_8ccd)
+                    .rotate_left(31);
             }
         }
         let numbers = batch.column(0).as_primitive::<Int32Type>();
-        let keys =
-            hashes.into_iter().enumerate().map(|(row, hash)| Key { hash, ind: if numbers.is_null(row) { -1 } else { numbers.value(row) } });
+        let keys = hashes.into_iter().enumerate().map(|(row, hash)| Key {
+            hash,
+            ind: if numbers.is_null(row) {
+                -1
+            } else {
+                numbers.value(row)
+            },
+        });
         Ok(RowKeys(keys.collect()))
     }
 }
@@ -114,19 +131,32 @@ impl RowKeys {
     /// For each row which of so many parts it belongs to: the same for equal rows.
     pub fn parts(&self, parts: usize) -> impl Iterator<Item = usize> {
         // Other bits than the set looks at first.
-        self.0.iter().map(move |key| (key.hash >> 40) as usize % parts)
+        self.0
+            .iter()
+            .map(move |key| (key.hash >> 40) as usize % parts)
     }
 }
 
 impl Distinct {
     /// Takes as many rows as there are.
     pub fn new() -> Self {
-        Self::within(KeyMaker(QualityRandomState::with_seed(rand::random())), usize::MAX)
+        Self::within(
+            KeyMaker(QualityRandomState::with_seed(rand::random())),
+            usize::MAX,
+        )
     }
 
     /// Of keys that this maker makes, within so many bytes.
     pub fn within(key_maker: KeyMaker, most_bytes: usize) -> Self {
-        Self { key_maker, first: Vec::new(), keys: Keys::default(), seen: 0, expected: 0, most_bytes, is_full: false }
+        Self {
+            key_maker,
+            first: Vec::new(),
+            keys: Keys::default(),
+            seen: 0,
+            expected: 0,
+            most_bytes,
+            is_full: false,
+        }
     }
 
     /// What makes keys for this set.
@@ -143,10 +173,17 @@ impl Distinct {
     fn place(&mut self, ind: i32) -> Option<&mut u64> {
         let place = usize::try_from(ind).ok()?;
         if place >= self.first.len() {
-            let most = self.expected.max(self.seen).saturating_mul(LISTED_NUMBERS_PER_ROW).max(LISTED_NUMBERS);
+            let most = self
+                .expected
+                .max(self.seen)
+                .saturating_mul(LISTED_NUMBERS_PER_ROW)
+                .max(LISTED_NUMBERS);
             let places = (place + 1).next_power_of_two().max(LISTED_NUMBERS);
             // What the full set was not sure of must not be new later on.
-            if self.is_full || place >= most || places.saturating_mul(2 * size_of::<u64>()) > self.most_bytes / 2 {
+            if self.is_full
+                || place >= most
+                || places.saturating_mul(2 * size_of::<u64>()) > self.most_bytes / 2
+            {
                 return None;
             }
             // Fresh from the system, where no page is taken before it is used.
@@ -160,7 +197,10 @@ impl Distinct {
     /// Notes a row; `None`: the set is full, and it is not in there.
     fn note(&mut self, key: Key) -> Option<bool> {
         // 0 stands for an empty place.
-        let key = Key { hash: key.hash.max(1), ..key };
+        let key = Key {
+            hash: key.hash.max(1),
+            ..key
+        };
         // A number may have been too high for the list when it first came.
         let is_in_set = !self.keys.is_empty() && self.keys.contains(&key);
         if is_in_set {
@@ -175,7 +215,8 @@ impl Distinct {
                 return Some(false);
             }
         }
-        self.is_full = self.is_full || self.keys.len() == self.keys.capacity() && self.would_be_too_large();
+        self.is_full =
+            self.is_full || self.keys.len() == self.keys.capacity() && self.would_be_too_large();
         if self.is_full {
             return None;
         }
@@ -185,20 +226,27 @@ impl Distinct {
     /// Which rows are new; they are known from then on, unless the set is full.
     pub fn take(&mut self, keys: &RowKeys) -> Fresh {
         let rows = keys.0.len();
-        let (mut new, mut unsure) = (BooleanBufferBuilder::new(rows), BooleanBufferBuilder::new(rows));
+        let (mut new, mut unsure) = (
+            BooleanBufferBuilder::new(rows),
+            BooleanBufferBuilder::new(rows),
+        );
         for key in &keys.0 {
             let noted = self.note(*key);
             new.append(noted == Some(true));
             unsure.append(noted.is_none());
         }
         self.seen += rows;
-        Fresh { new: BooleanArray::new(new.finish(), None), unsure: BooleanArray::new(unsure.finish(), None) }
+        Fresh {
+            new: BooleanArray::new(new.finish(), None),
+            unsure: BooleanArray::new(unsure.finish(), None),
+        }
     }
 
     /// Growing doubles the places, and the old ones are there meanwhile.
     fn would_be_too_large(&self) -> bool {
         let places = self.keys.capacity() / 7 * 8;
-        places.saturating_mul(3 * PLACE_BYTES) > self.most_bytes - (self.first.len() * size_of::<u64>()).min(self.most_bytes)
+        places.saturating_mul(3 * PLACE_BYTES)
+            > self.most_bytes - (self.first.len() * size_of::<u64>()).min(self.most_bytes)
     }
 }
 
@@ -212,19 +260,34 @@ impl Known {
     ///
     /// # Errors
     /// The table cannot be read.
-    pub async fn read(schema: &SchemaRef, numbers: &RoaringBitmap, table: Arc<dyn TableProvider>, key_maker: &KeyMaker) -> Result<Self> {
+    pub async fn read(
+        schema: &SchemaRef,
+        numbers: &RoaringBitmap,
+        table: Arc<dyn TableProvider>,
+        key_maker: &KeyMaker,
+    ) -> Result<Self> {
         let mut keys = Keys::default();
         let signed = || numbers.iter().map(u32::cast_signed);
-        let (Some(first), Some(last)) = (signed().min(), signed().max()) else { return Ok(Self { keys }) };
+        let (Some(first), Some(last)) = (signed().min(), signed().max()) else {
+            return Ok(Self { keys });
+        };
         let engine = Engine::new();
         engine.register_provider("existing", table)?;
         // Files and row groups that hold none of them are left out by what is known of each.
         let query = format!("SELECT * FROM existing WHERE ind BETWEEN {first} AND {last}");
         let mut existing = engine.stream("rows that are there already", &query).await?;
-        while let Some(batch) = existing.try_next().await.or_fail(|| "cannot read rows that are there already")? {
+        while let Some(batch) = existing
+            .try_next()
+            .await
+            .or_fail(|| "cannot read rows that are there already")?
+        {
             let found = batch.column(0).as_primitive::<Int32Type>();
-            let is_wanted: BooleanArray =
-                found.iter().map(|number| Some(number.is_some_and(|number| numbers.contains(number.cast_unsigned())))).collect();
+            let is_wanted: BooleanArray = found
+                .iter()
+                .map(|number| {
+                    Some(number.is_some_and(|number| numbers.contains(number.cast_unsigned())))
+                })
+                .collect();
             for batch in as_schema(vec![kept(batch, &is_wanted)?], schema)? {
                 keys.extend(key_maker.keys(&batch)?.0);
             }
@@ -234,14 +297,20 @@ impl Known {
 
     /// Those rows of a batch that the table does not hold.
     pub fn missing(&self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
-        let is_missing: BooleanArray = keys.0.iter().map(|key| Some(!self.keys.contains(key))).collect();
+        let is_missing: BooleanArray = keys
+            .0
+            .iter()
+            .map(|key| Some(!self.keys.contains(key)))
+            .collect();
         kept(batch, &is_missing)
     }
 }
 
 /// The row numbers of clean batches.
 pub fn numbers<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> RoaringBitmap {
-    let numbers = batches.into_iter().flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().iter().flatten());
+    let numbers = batches
+        .into_iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().iter().flatten());
     numbers.map(i32::cast_unsigned).collect()
 }
 
@@ -276,9 +345,17 @@ pub async fn not_in_table(
 }
 
 /// The rows of `fresh` that `existing` does not hold, compared in every column.
-pub fn distinct_from(schema: &SchemaRef, fresh: Vec<RecordBatch>, existing: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+pub fn distinct_from(
+    schema: &SchemaRef,
+    fresh: Vec<RecordBatch>,
+    existing: &[RecordBatch],
+) -> Result<Vec<RecordBatch>> {
     let failed = || "cannot compare rows";
-    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| SortField::new(field.data_type().clone()))
+        .collect();
     let converter = RowConverter::new(fields).or_fail(failed)?;
     let mut known = HashSet::new();
     for batch in existing {
@@ -288,7 +365,10 @@ pub fn distinct_from(schema: &SchemaRef, fresh: Vec<RecordBatch>, existing: &[Re
     let mut left = Vec::with_capacity(fresh.len());
     for batch in fresh {
         let rows = converter.convert_columns(batch.columns()).or_fail(failed)?;
-        let is_new: BooleanArray = rows.iter().map(|row| Some(!known.contains(row.as_ref()))).collect();
+        let is_new: BooleanArray = rows
+            .iter()
+            .map(|row| Some(!known.contains(row.as_ref())))
+            .collect();
         let batch = kept(batch, &is_new)?;
         if batch.num_rows() > 0 {
             left.push(batch);
@@ -309,14 +389,24 @@ mod tests {
             Arc::new(rows.iter().map(|row| row.0).collect::<Int32Array>()),
             Arc::new(rows.iter().map(|row| row.1).collect::<StringArray>()),
             Arc::new(rows.iter().map(|row| row.2).collect::<Int32Array>()),
-            Arc::new(rows.iter().map(|_| None).collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
+            Arc::new(
+                rows.iter()
+                    .map(|_| None)
+                    .collect::<TimestampMicrosecondArray>()
+                    .with_timezone("UTC"),
+            ),
         ];
         RecordBatch::try_new(Kind::User.clean_schema(), columns).expect("a batch")
     }
 
     fn new_rows(distinct: &mut Distinct, batch: &RecordBatch) -> Vec<bool> {
         let keys = distinct.key_maker().keys(batch).expect("keys");
-        distinct.take(&keys).new.iter().map(|is_new| is_new == Some(true)).collect()
+        distinct
+            .take(&keys)
+            .new
+            .iter()
+            .map(|is_new| is_new == Some(true))
+            .collect()
     }
 
     #[test]
@@ -329,15 +419,31 @@ mod tests {
             (2, Some("A"), Some(20)),
             (1, Some("B"), Some(20)),
         ];
-        assert_eq!(new_rows(&mut distinct, &users(&rows)), [true, false, true, true, true]);
-        assert_eq!(new_rows(&mut distinct, &users(&rows)), [false; 5], "known over batches");
+        assert_eq!(
+            new_rows(&mut distinct, &users(&rows)),
+            [true, false, true, true, true]
+        );
+        assert_eq!(
+            new_rows(&mut distinct, &users(&rows)),
+            [false; 5],
+            "known over batches"
+        );
     }
 
     #[test]
     fn nothing_and_a_value_are_told_apart_wherever_they_stand() {
         let mut distinct = Distinct::new();
-        let rows = [(1, None, None), (1, Some(""), None), (1, None, Some(0)), (1, Some(""), Some(0)), (1, None, None)];
-        assert_eq!(new_rows(&mut distinct, &users(&rows)), [true, true, true, true, false]);
+        let rows = [
+            (1, None, None),
+            (1, Some(""), None),
+            (1, None, Some(0)),
+            (1, Some(""), Some(0)),
+            (1, None, None),
+        ];
+        assert_eq!(
+            new_rows(&mut distinct, &users(&rows)),
+            [true, true, true, true, false]
+        );
     }
 
     #[test]
@@ -347,13 +453,25 @@ mod tests {
         let keys = distinct.key_maker().keys(&users(&rows)).expect("keys");
         let fresh = distinct.take(&keys);
         let (new, unsure) = (fresh.new.true_count(), fresh.unsure.true_count());
-        assert!(new > 200 && unsure > 200 && new + unsure == 2_000, "{new} and {unsure}");
+        assert!(
+            new > 200 && unsure > 200 && new + unsure == 2_000,
+            "{new} and {unsure}"
+        );
         assert!(distinct.keys.capacity() * PLACE_BYTES < 20_000);
         let again = distinct.take(&keys);
-        assert_eq!((again.new.true_count(), again.unsure.true_count()), (0, unsure), "what it took it still knows");
+        assert_eq!(
+            (again.new.true_count(), again.unsure.true_count()),
+            (0, unsure),
+            "what it took it still knows"
+        );
         assert_eq!(
             keys.parts(64).collect::<Vec<_>>(),
-            distinct.key_maker().keys(&users(&rows)).expect("keys").parts(64).collect::<Vec<_>>()
+            distinct
+                .key_maker()
+                .keys(&users(&rows))
+                .expect("keys")
+                .parts(64)
+                .collect::<Vec<_>>()
         );
     }
 
@@ -392,7 +510,12 @@ mod tests {
     #[test]
     fn rows_known_already_are_left_out_also_with_nulls_in_them() {
         let all = users(&[(1, Some("A B"), None), (2, Some("A B"), None)]);
-        let left = distinct_from(&Kind::User.clean_schema(), vec![all.clone()], &[all.slice(0, 1)]).expect("compares");
+        let left = distinct_from(
+            &Kind::User.clean_schema(),
+            vec![all.clone()],
+            &[all.slice(0, 1)],
+        )
+        .expect("compares");
         assert_eq!(left, [all.slice(1, 1)]);
     }
 }

@@ -35,27 +35,49 @@ impl ColumnQuality {
 
 /// The columns of a kind, nothing counted yet.
 pub fn columns(kind: Kind) -> Vec<ColumnQuality> {
-    let column = |(column, _): &crate::base::model::Column| ColumnQuality { kind, column, values: 0, nulls: 0, marked: 0, changed: 0 };
+    let column = |(column, _): &crate::base::model::Column| ColumnQuality {
+        kind,
+        column,
+        values: 0,
+        nulls: 0,
+        marked: 0,
+        changed: 0,
+    };
     kind.columns().iter().map(column).collect()
 }
 
 /// Counts a raw batch and what cleaning made of it, row for row.
-pub fn count(kind: Kind, counts: &mut [ColumnQuality], raw: &RecordBatch, clean: &RecordBatch) -> Result<()> {
-    for ((count, (name, column_type)), before) in counts.iter_mut().zip(kind.columns()).zip(raw.columns()) {
+pub fn count(
+    kind: Kind,
+    counts: &mut [ColumnQuality],
+    raw: &RecordBatch,
+    clean: &RecordBatch,
+) -> Result<()> {
+    for ((count, (name, column_type)), before) in
+        counts.iter_mut().zip(kind.columns()).zip(raw.columns())
+    {
         count.values += before.len() as u64;
         count.nulls += before.null_count() as u64;
-        let Some(after) = clean.column_by_name(name) else { continue };
+        let Some(after) = clean.column_by_name(name) else {
+            continue;
+        };
         count.marked += after.null_count().saturating_sub(before.null_count()) as u64;
         count.changed += match column_type {
             ColumnType::Integer | ColumnType::Float => 0,
             // A `T` between day and time is the one other form.
-            ColumnType::DateTime => {
-                before.as_string::<i32>().iter().flatten().filter(|text| text.as_bytes().get(10) == Some(&b'T')).count()
-            }
+            ColumnType::DateTime => before
+                .as_string::<i32>()
+                .iter()
+                .flatten()
+                .filter(|text| text.as_bytes().get(10) == Some(&b'T'))
+                .count(),
             ColumnType::Text => {
                 let failed = || format!("cannot compare column `{name}`");
-                let after =
-                    if after.data_type() == &DataType::Utf8 { after.clone() } else { cast(after, &DataType::Utf8).or_fail(failed)? };
+                let after = if after.data_type() == &DataType::Utf8 {
+                    after.clone()
+                } else {
+                    cast(after, &DataType::Utf8).or_fail(failed)?
+                };
                 neq(before, &after).or_fail(failed)?.true_count()
             }
         } as u64;

@@ -34,23 +34,36 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
 
 /// The versions of a request that are offered; `None`: not offered at all.
 pub fn versions(key: ApiKey) -> Option<(i16, i16)> {
-    OFFERED.iter().find(|(offered, _, _)| *offered == key).map(|(_, least, most)| (*least, *most))
+    OFFERED
+        .iter()
+        .find(|(offered, _, _)| *offered == key)
+        .map(|(_, least, most)| (*least, *most))
 }
 
 fn api_versions() -> ApiVersionsResponse {
-    let keys = OFFERED
-        .iter()
-        .map(|(key, least, most)| ApiVersion::default().with_api_key(*key as i16).with_min_version(*least).with_max_version(*most));
+    let keys = OFFERED.iter().map(|(key, least, most)| {
+        ApiVersion::default()
+            .with_api_key(*key as i16)
+            .with_min_version(*least)
+            .with_max_version(*most)
+    });
     ApiVersionsResponse::default().with_api_keys(keys.collect())
 }
 
 /// The answer to a version of ApiVersions that is not offered.
 pub fn unsupported_version() -> ResponseKind {
-    ResponseKind::ApiVersions(api_versions().with_error_code(ResponseError::UnsupportedVersion.code()))
+    ResponseKind::ApiVersions(
+        api_versions().with_error_code(ResponseError::UnsupportedVersion.code()),
+    )
 }
 
 /// Answers a request; `None`: the client does not wait for one.
-pub async fn respond(broker: &Broker, request: RequestKind, version: i16, caller: &Caller) -> Option<ResponseKind> {
+pub async fn respond(
+    broker: &Broker,
+    request: RequestKind,
+    version: i16,
+    caller: &Caller,
+) -> Option<ResponseKind> {
     Some(match request {
         RequestKind::ApiVersions(_) => ResponseKind::ApiVersions(api_versions()),
         RequestKind::Produce(request) => {
@@ -62,23 +75,55 @@ pub async fn respond(broker: &Broker, request: RequestKind, version: i16, caller
             ResponseKind::Produce(response)
         }
         RequestKind::Fetch(request) => ResponseKind::Fetch(data_api::fetch(broker, request).await),
-        RequestKind::ListOffsets(request) => ResponseKind::ListOffsets(data_api::list_offsets(broker, request)),
-        RequestKind::InitProducerId(request) => ResponseKind::InitProducerId(data_api::init_producer_id(&request)),
-        RequestKind::Metadata(request) => ResponseKind::Metadata(topic_api::metadata(broker, request, version)),
-        RequestKind::CreateTopics(request) => ResponseKind::CreateTopics(topic_api::create(broker, request)),
-        RequestKind::DeleteTopics(request) => ResponseKind::DeleteTopics(topic_api::delete(broker, request)),
-        RequestKind::DescribeConfigs(request) => ResponseKind::DescribeConfigs(topic_api::describe_configs(broker, request)),
-        RequestKind::DescribeCluster(_) => ResponseKind::DescribeCluster(topic_api::describe_cluster(broker)),
-        RequestKind::FindCoordinator(request) => ResponseKind::FindCoordinator(group_api::find_coordinator(broker, request, version)),
-        RequestKind::JoinGroup(request) => ResponseKind::JoinGroup(broker.groups.join(request, version, caller).await),
-        RequestKind::SyncGroup(request) => ResponseKind::SyncGroup(broker.groups.sync(request).await),
-        RequestKind::Heartbeat(request) => ResponseKind::Heartbeat(broker.groups.heartbeat(&request)),
-        RequestKind::LeaveGroup(request) => ResponseKind::LeaveGroup(group_api::leave(broker, request, version)),
-        RequestKind::DescribeGroups(request) => ResponseKind::DescribeGroups(group_api::describe(broker, request)),
+        RequestKind::ListOffsets(request) => {
+            ResponseKind::ListOffsets(data_api::list_offsets(broker, request))
+        }
+        RequestKind::InitProducerId(request) => {
+            ResponseKind::InitProducerId(data_api::init_producer_id(&request))
+        }
+        RequestKind::Metadata(request) => {
+            ResponseKind::Metadata(topic_api::metadata(broker, request, version))
+        }
+        RequestKind::CreateTopics(request) => {
+            ResponseKind::CreateTopics(topic_api::create(broker, request))
+        }
+        RequestKind::DeleteTopics(request) => {
+            ResponseKind::DeleteTopics(topic_api::delete(broker, request))
+        }
+        RequestKind::DescribeConfigs(request) => {
+            ResponseKind::DescribeConfigs(topic_api::describe_configs(broker, request))
+        }
+        RequestKind::DescribeCluster(_) => {
+            ResponseKind::DescribeCluster(topic_api::describe_cluster(broker))
+        }
+        RequestKind::FindCoordinator(request) => {
+            ResponseKind::FindCoordinator(group_api::find_coordinator(broker, request, version))
+        }
+        RequestKind::JoinGroup(request) => {
+            ResponseKind::JoinGroup(broker.groups.join(request, version, caller).await)
+        }
+        RequestKind::SyncGroup(request) => {
+            ResponseKind::SyncGroup(broker.groups.sync(request).await)
+        }
+        RequestKind::Heartbeat(request) => {
+            ResponseKind::Heartbeat(broker.groups.heartbeat(&request))
+        }
+        RequestKind::LeaveGroup(request) => {
+            ResponseKind::LeaveGroup(group_api::leave(broker, request, version))
+        }
+        RequestKind::DescribeGroups(request) => {
+            ResponseKind::DescribeGroups(group_api::describe(broker, request))
+        }
         RequestKind::ListGroups(_) => ResponseKind::ListGroups(group_api::list(broker)),
-        RequestKind::DeleteGroups(request) => ResponseKind::DeleteGroups(group_api::delete(broker, request)),
-        RequestKind::OffsetCommit(request) => ResponseKind::OffsetCommit(group_api::commit(broker, request)),
-        RequestKind::OffsetFetch(request) => ResponseKind::OffsetFetch(group_api::fetch_offsets(broker, request, version)),
+        RequestKind::DeleteGroups(request) => {
+            ResponseKind::DeleteGroups(group_api::delete(broker, request))
+        }
+        RequestKind::OffsetCommit(request) => {
+            ResponseKind::OffsetCommit(group_api::commit(broker, request))
+        }
+        RequestKind::OffsetFetch(request) => {
+            ResponseKind::OffsetFetch(group_api::fetch_offsets(broker, request, version))
+        }
         // `versions` keeps every other request out.
         _ => return None,
     })

@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    BrokerId, FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ProduceRequest, ProduceResponse, ProducerId,
+    BrokerId, FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse,
+    ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse, ProducerId,
 };
 use tokio::time::Instant;
 
@@ -30,27 +32,43 @@ pub fn produce(broker: &Broker, request: ProduceRequest) -> ProduceResponse {
             if transactional {
                 return Err(ResponseError::UnsupportedVersion);
             }
-            let topic = topic.as_ref().ok_or(ResponseError::UnknownTopicOrPartition)?;
-            let mut log = topic.log(partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
+            let topic = topic
+                .as_ref()
+                .ok_or(ResponseError::UnknownTopicOrPartition)?;
+            let mut log = topic
+                .log(partition)
+                .ok_or(ResponseError::UnknownTopicOrPartition)?;
             let offset = log.append(&records.unwrap_or_default())?;
             Ok((offset, log.start_offset()))
         };
         let partitions = topic_data.partition_data.into_iter().map(|partition| {
-            let response = PartitionProduceResponse::default().with_index(partition.index).with_log_append_time_ms(-1);
+            let response = PartitionProduceResponse::default()
+                .with_index(partition.index)
+                .with_log_append_time_ms(-1);
             match append(partition.index, partition.records) {
-                Ok((offset, start)) => response.with_base_offset(offset).with_log_start_offset(start),
-                Err(error) => response.with_error_code(error.code()).with_base_offset(-1).with_log_start_offset(-1),
+                Ok((offset, start)) => response
+                    .with_base_offset(offset)
+                    .with_log_start_offset(start),
+                Err(error) => response
+                    .with_error_code(error.code())
+                    .with_base_offset(-1)
+                    .with_log_start_offset(-1),
             }
         });
         let partitions = partitions.collect();
-        responses.push(TopicProduceResponse::default().with_name(topic_data.name).with_partition_responses(partitions));
+        responses.push(
+            TopicProduceResponse::default()
+                .with_name(topic_data.name)
+                .with_partition_responses(partitions),
+        );
     }
     broker.appended.send_modify(|count| *count += 1);
     ProduceResponse::default().with_responses(responses)
 }
 
 pub async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
-    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT);
+    let wait =
+        Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT);
     let deadline = Instant::now() + wait;
     let least = usize::try_from(request.min_bytes).unwrap_or(0);
     let mut appended = broker.appended.subscribe();
@@ -69,7 +87,9 @@ pub async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
 
 /// What there is now: the response, its bytes of records, and whether a partition failed.
 fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, bool) {
-    let mut left = usize::try_from(request.max_bytes).unwrap_or(0).min(FETCH_BYTES);
+    let mut left = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(FETCH_BYTES);
     let (mut total, mut failed) = (0, false);
     let mut responses = Vec::with_capacity(request.topics.len());
     for wanted in &request.topics {
@@ -83,9 +103,13 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
                 .with_log_start_offset(-1)
                 .with_preferred_read_replica(BrokerId(-1))
                 .with_records(Some(Bytes::new()));
-            let Some(log) = topic.as_ref().and_then(|topic| topic.log(partition.partition)) else {
+            let Some(log) = topic
+                .as_ref()
+                .and_then(|topic| topic.log(partition.partition))
+            else {
                 failed = true;
-                partitions.push(data.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
+                partitions
+                    .push(data.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
                 continue;
             };
             data = data
@@ -93,8 +117,14 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
                 .with_last_stable_offset(log.end_offset())
                 .with_log_start_offset(log.start_offset());
             // The first partition with records always gives a batch, however large; later ones what fits.
-            let most = usize::try_from(partition.partition_max_bytes).unwrap_or(0).min(left);
-            let read = if left == 0 && total > 0 { Ok(Vec::new()) } else { log.read(partition.fetch_offset, most) };
+            let most = usize::try_from(partition.partition_max_bytes)
+                .unwrap_or(0)
+                .min(left);
+            let read = if left == 0 && total > 0 {
+                Ok(Vec::new())
+            } else {
+                log.read(partition.fetch_offset, most)
+            };
             match read {
                 Ok(records) => {
                     total += records.len();
@@ -107,9 +137,17 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
                 }
             }
         }
-        responses.push(FetchableTopicResponse::default().with_topic(wanted.topic.clone()).with_partitions(partitions));
+        responses.push(
+            FetchableTopicResponse::default()
+                .with_topic(wanted.topic.clone())
+                .with_partitions(partitions),
+        );
     }
-    (FetchResponse::default().with_responses(responses), total, failed)
+    (
+        FetchResponse::default().with_responses(responses),
+        total,
+        failed,
+    )
 }
 
 pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -121,7 +159,10 @@ pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsets
                 .with_timestamp(-1)
                 .with_offset(-1)
                 .with_leader_epoch(0);
-            let Some(log) = topic.as_ref().and_then(|topic| topic.log(partition.partition_index)) else {
+            let Some(log) = topic
+                .as_ref()
+                .and_then(|topic| topic.log(partition.partition_index))
+            else {
                 return response.with_error_code(ResponseError::UnknownTopicOrPartition.code());
             };
             match partition.timestamp {
@@ -133,7 +174,9 @@ pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsets
                 },
             }
         });
-        ListOffsetsTopicResponse::default().with_partitions(partitions.collect()).with_name(wanted.name)
+        ListOffsetsTopicResponse::default()
+            .with_partitions(partitions.collect())
+            .with_name(wanted.name)
     });
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
@@ -152,5 +195,7 @@ pub fn init_producer_id(request: &InitProducerIdRequest) -> InitProducerIdRespon
     let id = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
         Ok(last) | Err(last) => last.max(now_us - 1) + 1,
     };
-    InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0)
+    InitProducerIdResponse::default()
+        .with_producer_id(ProducerId(id))
+        .with_producer_epoch(0)
 }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{
-    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::oneshot;
@@ -56,7 +57,11 @@ pub struct Member {
 impl Member {
     /// What the member said about itself under a protocol.
     pub fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols.iter().find(|(name, _)| name.as_str() == protocol).map(|(_, metadata)| metadata.clone()).unwrap_or_default()
+        self.protocols
+            .iter()
+            .find(|(name, _)| name.as_str() == protocol)
+            .map(|(_, metadata)| metadata.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -80,13 +85,26 @@ pub struct Groups {
 impl Groups {
     /// Looks at all groups under their lock.
     pub fn with<T>(&self, look: impl FnOnce(&mut HashMap<String, Group>) -> T) -> T {
-        look(&mut self.groups.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        look(
+            &mut self
+                .groups
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()),
+        )
     }
 
     /// JoinGroup: answered when the whole group has joined.
-    pub async fn join(&self, request: JoinGroupRequest, version: i16, caller: &Caller) -> JoinGroupResponse {
+    pub async fn join(
+        &self,
+        request: JoinGroupRequest,
+        version: i16,
+        caller: &Caller,
+    ) -> JoinGroupResponse {
         let refuse = |error: ResponseError, member_id: StrBytes| {
-            JoinGroupResponse::default().with_error_code(error.code()).with_member_id(member_id).with_generation_id(-1)
+            JoinGroupResponse::default()
+                .with_error_code(error.code())
+                .with_member_id(member_id)
+                .with_generation_id(-1)
         };
         if request.group_id.is_empty() {
             return refuse(ResponseError::InvalidGroupId, request.member_id);
@@ -100,33 +118,48 @@ impl Groups {
         }
         let (answer, answered) = oneshot::channel();
         let refused = self.with(|groups| {
-            let group = groups.entry(request.group_id.to_string()).or_insert_with(Group::new);
+            let group = groups
+                .entry(request.group_id.to_string())
+                .or_insert_with(Group::new);
             group.admit(&request, caller, answer)
         });
         if let Err(error) = refused {
             return refuse(error, request.member_id);
         }
-        answered.await.unwrap_or_else(|_| refuse(ResponseError::UnknownMemberId, request.member_id))
+        answered
+            .await
+            .unwrap_or_else(|_| refuse(ResponseError::UnknownMemberId, request.member_id))
     }
 
     /// SyncGroup: answered when the leader has handed out the partitions.
     pub async fn sync(&self, request: SyncGroupRequest) -> SyncGroupResponse {
-        let refuse = |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
+        let refuse =
+            |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
         let (answer, answered) = oneshot::channel();
         let outcome = self.with(|groups| {
-            let group = groups.get_mut(request.group_id.as_str()).ok_or(ResponseError::UnknownMemberId)?;
+            let group = groups
+                .get_mut(request.group_id.as_str())
+                .ok_or(ResponseError::UnknownMemberId)?;
             group.sync(&request, answer)
         });
         match outcome {
             Err(error) => refuse(error),
-            Ok(()) => answered.await.unwrap_or_else(|_| refuse(ResponseError::RebalanceInProgress)),
+            Ok(()) => answered
+                .await
+                .unwrap_or_else(|_| refuse(ResponseError::RebalanceInProgress)),
         }
     }
 
     pub fn heartbeat(&self, request: &HeartbeatRequest) -> HeartbeatResponse {
         let outcome = self.with(|groups| {
-            let group = groups.get_mut(request.group_id.as_str()).ok_or(ResponseError::UnknownMemberId)?;
-            group.check(&request.member_id, request.group_instance_id.as_deref(), request.generation_id)?;
+            let group = groups
+                .get_mut(request.group_id.as_str())
+                .ok_or(ResponseError::UnknownMemberId)?;
+            group.check(
+                &request.member_id,
+                request.group_instance_id.as_deref(),
+                request.generation_id,
+            )?;
             match group.state {
                 State::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
                 _ => Ok(()),
@@ -136,21 +169,39 @@ impl Groups {
     }
 
     /// Takes a member out.
-    pub fn leave(&self, group: &str, member_id: &str, instance_id: Option<&str>) -> Result<(), ResponseError> {
+    pub fn leave(
+        &self,
+        group: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<(), ResponseError> {
         self.with(|groups| {
-            let group = groups.get_mut(group).ok_or(ResponseError::UnknownMemberId)?;
+            let group = groups
+                .get_mut(group)
+                .ok_or(ResponseError::UnknownMemberId)?;
             let by_instance = instance_id.and_then(|instance| group.member_of_instance(instance));
             let id = by_instance.unwrap_or_else(|| member_id.to_string());
-            group.members.remove(&id).ok_or(ResponseError::UnknownMemberId)?;
+            group
+                .members
+                .remove(&id)
+                .ok_or(ResponseError::UnknownMemberId)?;
             group.rebalance();
             Ok(())
         })
     }
 
     /// Whether this caller may commit offsets for the group.
-    pub fn may_commit(&self, group: &str, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), ResponseError> {
+    pub fn may_commit(
+        &self,
+        group: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), ResponseError> {
         self.with(|groups| match groups.get_mut(group) {
-            Some(group) if generation >= 0 || !member_id.is_empty() => group.check(member_id, instance_id, generation),
+            Some(group) if generation >= 0 || !member_id.is_empty() => {
+                group.check(member_id, instance_id, generation)
+            }
             Some(group) if !group.members.is_empty() => Err(ResponseError::UnknownMemberId),
             None if generation >= 0 => Err(ResponseError::IllegalGeneration),
             _ => Ok(()),
@@ -166,12 +217,16 @@ impl Groups {
             for group in groups.values_mut() {
                 let before = group.members.len();
                 group.members.retain(|_, member| {
-                    member.joining.is_some() || member.syncing.is_some() || now < member.last_seen + member.session_timeout
+                    member.joining.is_some()
+                        || member.syncing.is_some()
+                        || now < member.last_seen + member.session_timeout
                 });
                 if group.members.len() < before {
                     group.rebalance();
                 }
-                if group.state == State::PreparingRebalance && group.rebalance_ends.is_some_and(|end| now >= end) {
+                if group.state == State::PreparingRebalance
+                    && group.rebalance_ends.is_some_and(|end| now >= end)
+                {
                     group.members.retain(|_, member| member.joining.is_some());
                     group.complete();
                 }
@@ -181,7 +236,11 @@ impl Groups {
 }
 
 fn new_member_id(caller: &Caller) -> String {
-    let name = if caller.client_id.is_empty() { "member" } else { &caller.client_id };
+    let name = if caller.client_id.is_empty() {
+        "member"
+    } else {
+        &caller.client_id
+    };
     format!("{name}-{}", uuid::Uuid::new_v4())
 }
 
@@ -205,7 +264,12 @@ impl Group {
     fn member_of_instance(&self, instance_id: &str) -> Option<String> {
         self.members
             .iter()
-            .find(|(_, member)| member.instance_id.as_ref().is_some_and(|own| own.as_str() == instance_id))
+            .find(|(_, member)| {
+                member
+                    .instance_id
+                    .as_ref()
+                    .is_some_and(|own| own.as_str() == instance_id)
+            })
             .map(|(id, _)| id.clone())
     }
 
@@ -216,10 +280,22 @@ impl Group {
         caller: &Caller,
         answer: oneshot::Sender<JoinGroupResponse>,
     ) -> Result<(), ResponseError> {
-        let protocols: Vec<(StrBytes, Bytes)> =
-            request.protocols.iter().map(|protocol| (protocol.name.clone(), protocol.metadata.clone())).collect();
-        let others: Vec<&Member> = self.members.iter().filter(|(id, _)| **id != *request.member_id).map(|(_, member)| member).collect();
-        let shared = protocols.iter().any(|(name, _)| others.iter().all(|member| member.protocols.iter().any(|(own, _)| own == name)));
+        let protocols: Vec<(StrBytes, Bytes)> = request
+            .protocols
+            .iter()
+            .map(|protocol| (protocol.name.clone(), protocol.metadata.clone()))
+            .collect();
+        let others: Vec<&Member> = self
+            .members
+            .iter()
+            .filter(|(id, _)| **id != *request.member_id)
+            .map(|(_, member)| member)
+            .collect();
+        let shared = protocols.iter().any(|(name, _)| {
+            others
+                .iter()
+                .all(|member| member.protocols.iter().any(|(own, _)| own == name))
+        });
         if !others.is_empty() && (self.protocol_type != *request.protocol_type || !shared) {
             return Err(ResponseError::InconsistentGroupProtocol);
         }
@@ -235,18 +311,28 @@ impl Group {
             if let Some(evicted) = self.members.remove(&former)
                 && let Some(joining) = evicted.joining
             {
-                let _ = joining
-                    .send(JoinGroupResponse::default().with_error_code(ResponseError::FencedInstanceId.code()).with_generation_id(-1));
+                let _ = joining.send(
+                    JoinGroupResponse::default()
+                        .with_error_code(ResponseError::FencedInstanceId.code())
+                        .with_generation_id(-1),
+                );
             }
         }
         if id.is_empty() {
             id = new_member_id(caller);
         }
         self.protocol_type = request.protocol_type.to_string();
-        let unchanged = self.members.get(&id).is_some_and(|member| member.protocols == protocols);
+        let unchanged = self
+            .members
+            .get(&id)
+            .is_some_and(|member| member.protocols == protocols);
         let is_follower = self.leader != id;
         let session_timeout = milliseconds(request.session_timeout_ms);
-        let rebalance_timeout = if request.rebalance_timeout_ms > 0 { milliseconds(request.rebalance_timeout_ms) } else { session_timeout };
+        let rebalance_timeout = if request.rebalance_timeout_ms > 0 {
+            milliseconds(request.rebalance_timeout_ms)
+        } else {
+            session_timeout
+        };
         let member = self.members.entry(id.clone()).or_insert_with(|| Member {
             instance_id: None,
             client_id: String::new(),
@@ -267,7 +353,9 @@ impl Group {
         member.protocols = protocols;
         member.last_seen = Instant::now();
         member.joining = Some(answer);
-        let answers_itself = unchanged && (self.state == State::CompletingRebalance || (self.state == State::Stable && is_follower));
+        let answers_itself = unchanged
+            && (self.state == State::CompletingRebalance
+                || (self.state == State::Stable && is_follower));
         if answers_itself {
             self.answer_join(&id);
         } else {
@@ -287,7 +375,12 @@ impl Group {
         }
         if self.state != State::PreparingRebalance {
             self.state = State::PreparingRebalance;
-            let longest = self.members.values().map(|member| member.rebalance_timeout).max().unwrap_or_default();
+            let longest = self
+                .members
+                .values()
+                .map(|member| member.rebalance_timeout)
+                .max()
+                .unwrap_or_default();
             self.rebalance_ends = Some(Instant::now() + longest);
             // Whoever waits for an assignment learns that it will not come.
             for member in self.members.values_mut() {
@@ -312,9 +405,18 @@ impl Group {
             self.leader = self.members.keys().next().cloned().unwrap_or_default();
         }
         // The leader's order of preference, among what all members speak.
-        let common = |name: &StrBytes| self.members.values().all(|member| member.protocols.iter().any(|(own, _)| own == name));
-        let chosen =
-            self.members.get(&self.leader).and_then(|leader| leader.protocols.iter().map(|(name, _)| name).find(|name| common(name)));
+        let common = |name: &StrBytes| {
+            self.members
+                .values()
+                .all(|member| member.protocols.iter().any(|(own, _)| own == name))
+        };
+        let chosen = self.members.get(&self.leader).and_then(|leader| {
+            leader
+                .protocols
+                .iter()
+                .map(|(name, _)| name)
+                .find(|name| common(name))
+        });
         self.protocol = chosen.map(|name| name.to_string()).unwrap_or_default();
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
@@ -350,8 +452,16 @@ impl Group {
         }
     }
 
-    fn sync(&mut self, request: &SyncGroupRequest, answer: oneshot::Sender<SyncGroupResponse>) -> Result<(), ResponseError> {
-        self.check(&request.member_id, request.group_instance_id.as_deref(), request.generation_id)?;
+    fn sync(
+        &mut self,
+        request: &SyncGroupRequest,
+        answer: oneshot::Sender<SyncGroupResponse>,
+    ) -> Result<(), ResponseError> {
+        self.check(
+            &request.member_id,
+            request.group_instance_id.as_deref(),
+            request.generation_id,
+        )?;
         match self.state {
             State::Empty => return Err(ResponseError::UnknownMemberId),
             State::PreparingRebalance => return Err(ResponseError::RebalanceInProgress),
@@ -376,9 +486,12 @@ impl Group {
             for member in self.members.values_mut() {
                 if let Some(syncing) = member.syncing.take() {
                     member.last_seen = Instant::now();
-                    let response = SyncGroupResponse::default().with_assignment(member.assignment.clone());
+                    let response =
+                        SyncGroupResponse::default().with_assignment(member.assignment.clone());
                     let _ = syncing.send(
-                        response.with_protocol_type(Some(protocol_type.clone().into())).with_protocol_name(Some(protocol.clone().into())),
+                        response
+                            .with_protocol_type(Some(protocol_type.clone().into()))
+                            .with_protocol_name(Some(protocol.clone().into())),
                     );
                 }
             }
@@ -387,12 +500,27 @@ impl Group {
     }
 
     /// A sign of life from a member of this generation.
-    fn check(&mut self, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), ResponseError> {
-        if instance_id.and_then(|instance| self.member_of_instance(instance)).is_some_and(|owner| owner != member_id) {
+    fn check(
+        &mut self,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), ResponseError> {
+        if instance_id
+            .and_then(|instance| self.member_of_instance(instance))
+            .is_some_and(|owner| owner != member_id)
+        {
             return Err(ResponseError::FencedInstanceId);
         }
-        let member = self.members.get_mut(member_id).ok_or(ResponseError::UnknownMemberId)?;
+        let member = self
+            .members
+            .get_mut(member_id)
+            .ok_or(ResponseError::UnknownMemberId)?;
         member.last_seen = Instant::now();
-        if generation == self.generation { Ok(()) } else { Err(ResponseError::IllegalGeneration) }
+        if generation == self.generation {
+            Ok(())
+        } else {
+            Err(ResponseError::IllegalGeneration)
+        }
     }
 }

@@ -8,15 +8,18 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
-use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
 use kafka_protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
-    OffsetFetchResponseTopics,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{
-    BrokerId, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, GroupId, LeaveGroupRequest, LeaveGroupResponse, ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetFetchRequest, OffsetFetchResponse, TopicName,
+    BrokerId, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
+    DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId,
+    LeaveGroupRequest, LeaveGroupResponse, ListGroupsResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -25,25 +28,46 @@ use crate::local::broker::topic_api::{host, port};
 use crate::local::broker::{Broker, NODE_ID};
 
 /// This node coordinates every group.
-pub fn find_coordinator(broker: &Broker, request: FindCoordinatorRequest, version: i16) -> FindCoordinatorResponse {
+pub fn find_coordinator(
+    broker: &Broker,
+    request: FindCoordinatorRequest,
+    version: i16,
+) -> FindCoordinatorResponse {
     if version >= 4 {
         let found = request.coordinator_keys.into_iter().map(|key| {
-            Coordinator::default().with_key(key).with_node_id(BrokerId(NODE_ID)).with_host(host(broker)).with_port(port(broker))
+            Coordinator::default()
+                .with_key(key)
+                .with_node_id(BrokerId(NODE_ID))
+                .with_host(host(broker))
+                .with_port(port(broker))
         });
         return FindCoordinatorResponse::default().with_coordinators(found.collect());
     }
-    FindCoordinatorResponse::default().with_node_id(BrokerId(NODE_ID)).with_host(host(broker)).with_port(port(broker))
+    FindCoordinatorResponse::default()
+        .with_node_id(BrokerId(NODE_ID))
+        .with_host(host(broker))
+        .with_port(port(broker))
 }
 
 pub fn leave(broker: &Broker, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
     if version < 3 {
-        let left = broker.groups.leave(&request.group_id, &request.member_id, None);
-        return LeaveGroupResponse::default().with_error_code(left.err().map_or(0, |error| error.code()));
+        let left = broker
+            .groups
+            .leave(&request.group_id, &request.member_id, None);
+        return LeaveGroupResponse::default()
+            .with_error_code(left.err().map_or(0, |error| error.code()));
     }
     let members = request.members.into_iter().map(|member| {
-        let left = broker.groups.leave(&request.group_id, &member.member_id, member.group_instance_id.as_deref());
-        let response = MemberResponse::default().with_error_code(left.err().map_or(0, |error| error.code()));
-        response.with_member_id(member.member_id).with_group_instance_id(member.group_instance_id)
+        let left = broker.groups.leave(
+            &request.group_id,
+            &member.member_id,
+            member.group_instance_id.as_deref(),
+        );
+        let response =
+            MemberResponse::default().with_error_code(left.err().map_or(0, |error| error.code()));
+        response
+            .with_member_id(member.member_id)
+            .with_group_instance_id(member.group_instance_id)
     });
     LeaveGroupResponse::default().with_members(members.collect())
 }
@@ -70,7 +94,9 @@ pub fn describe(broker: &Broker, request: DescribeGroupsRequest) -> DescribeGrou
                         .with_protocol_data(group.protocol.clone().into())
                         .with_members(members.collect())
                 }
-                None => DescribedGroup::default().with_group_state(StrBytes::from_static_str(if known { "Empty" } else { "Dead" })),
+                None => DescribedGroup::default().with_group_state(StrBytes::from_static_str(
+                    if known { "Empty" } else { "Dead" },
+                )),
             })
             .with_group_id(id)
             .with_authorized_operations(i32::MIN)
@@ -79,11 +105,18 @@ pub fn describe(broker: &Broker, request: DescribeGroupsRequest) -> DescribeGrou
 }
 
 pub fn list(broker: &Broker) -> ListGroupsResponse {
-    let mut found: BTreeMap<String, (String, &'static str)> =
-        broker.offsets.groups().into_iter().map(|id| (id, (String::new(), "Empty"))).collect();
+    let mut found: BTreeMap<String, (String, &'static str)> = broker
+        .offsets
+        .groups()
+        .into_iter()
+        .map(|id| (id, (String::new(), "Empty")))
+        .collect();
     broker.groups.with(|groups| {
         for (id, group) in groups.iter() {
-            found.insert(id.clone(), (group.protocol_type.clone(), group.state.name()));
+            found.insert(
+                id.clone(),
+                (group.protocol_type.clone(), group.state.name()),
+            );
         }
     });
     let listed = found.into_iter().map(|(id, (protocol_type, state))| {
@@ -109,7 +142,9 @@ pub fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResp
         } else {
             ResponseError::GroupIdNotFound.code()
         };
-        DeletableGroupResult::default().with_group_id(id).with_error_code(error)
+        DeletableGroupResult::default()
+            .with_group_id(id)
+            .with_error_code(error)
     });
     DeleteGroupsResponse::default().with_results(results.collect())
 }
@@ -127,15 +162,23 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
         let known = broker.topics.get(&topic.name);
         let mut codes = Vec::new();
         for partition in topic.partitions {
-            let exists = known.as_ref().is_some_and(|known| (partition.partition_index as usize) < known.logs.len());
+            let exists = known
+                .as_ref()
+                .is_some_and(|known| (partition.partition_index as usize) < known.logs.len());
             let code = match allowed {
                 Err(error) => error.code(),
                 Ok(()) if !exists => ResponseError::UnknownTopicOrPartition.code(),
                 Ok(()) => {
-                    let metadata = partition.committed_metadata.map(|text| text.to_string()).unwrap_or_default();
+                    let metadata = partition
+                        .committed_metadata
+                        .map(|text| text.to_string())
+                        .unwrap_or_default();
                     commits.push((
                         (topic.name.to_string(), partition.partition_index),
-                        Committed { offset: partition.committed_offset, metadata },
+                        Committed {
+                            offset: partition.committed_offset,
+                            metadata,
+                        },
                     ));
                     0
                 }
@@ -147,10 +190,18 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
     let written = commits.is_empty() || broker.offsets.commit(&request.group_id, commits);
     let topics = outcomes.into_iter().map(|(name, codes)| {
         let partitions = codes.into_iter().map(|(index, code)| {
-            let code = if code == 0 && !written { ResponseError::KafkaStorageError.code() } else { code };
-            OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
+            let code = if code == 0 && !written {
+                ResponseError::KafkaStorageError.code()
+            } else {
+                code
+            };
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(index)
+                .with_error_code(code)
         });
-        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+        OffsetCommitResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions.collect())
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
@@ -163,56 +214,95 @@ fn fetched(broker: &Broker, group: &str, wanted: Option<Vec<(TopicName, Vec<i32>
         Some(topics) => topics
             .into_iter()
             .map(|(name, partitions)| {
-                let found = partitions.into_iter().map(|partition| (partition, broker.offsets.get(group, &(name.to_string(), partition))));
+                let found = partitions.into_iter().map(|partition| {
+                    (
+                        partition,
+                        broker.offsets.get(group, &(name.to_string(), partition)),
+                    )
+                });
                 let found = found.collect();
                 (name, found)
             })
             .collect(),
         None => {
             let mut all: BTreeMap<String, Vec<(i32, Option<Committed>)>> = BTreeMap::new();
-            for ((topic, partition), committed) in broker.offsets.of_group(group).unwrap_or_default() {
-                all.entry(topic).or_default().push((partition, Some(committed)));
+            for ((topic, partition), committed) in
+                broker.offsets.of_group(group).unwrap_or_default()
+            {
+                all.entry(topic)
+                    .or_default()
+                    .push((partition, Some(committed)));
             }
-            all.into_iter().map(|(topic, partitions)| (TopicName(topic.into()), partitions)).collect()
+            all.into_iter()
+                .map(|(topic, partitions)| (TopicName(topic.into()), partitions))
+                .collect()
         }
     }
 }
 
-pub fn fetch_offsets(broker: &Broker, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
+pub fn fetch_offsets(
+    broker: &Broker,
+    request: OffsetFetchRequest,
+    version: i16,
+) -> OffsetFetchResponse {
     if version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
-            let wanted = group.topics.map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect());
-            let topics = fetched(broker, &group.group_id, wanted).into_iter().map(|(name, partitions)| {
+            let wanted = group.topics.map(|topics| {
+                topics
+                    .into_iter()
+                    .map(|topic| (topic.name, topic.partition_indexes))
+                    .collect()
+            });
+            let topics =
+                fetched(broker, &group.group_id, wanted)
+                    .into_iter()
+                    .map(|(name, partitions)| {
+                        let partitions = partitions.into_iter().map(|(index, committed)| {
+                            let (offset, metadata) = offset_and_metadata(committed);
+                            OffsetFetchResponsePartitions::default()
+                                .with_partition_index(index)
+                                .with_committed_offset(offset)
+                                .with_committed_leader_epoch(-1)
+                                .with_metadata(Some(metadata))
+                        });
+                        OffsetFetchResponseTopics::default()
+                            .with_name(name)
+                            .with_partitions(partitions.collect())
+                    });
+            OffsetFetchResponseGroup::default()
+                .with_topics(topics.collect())
+                .with_group_id(group.group_id)
+        });
+        return OffsetFetchResponse::default().with_groups(groups.collect());
+    }
+    let wanted = request.topics.map(|topics| {
+        topics
+            .into_iter()
+            .map(|topic| (topic.name, topic.partition_indexes))
+            .collect()
+    });
+    let topics =
+        fetched(broker, &request.group_id, wanted)
+            .into_iter()
+            .map(|(name, partitions)| {
                 let partitions = partitions.into_iter().map(|(index, committed)| {
                     let (offset, metadata) = offset_and_metadata(committed);
-                    OffsetFetchResponsePartitions::default()
+                    OffsetFetchResponsePartition::default()
                         .with_partition_index(index)
                         .with_committed_offset(offset)
                         .with_committed_leader_epoch(-1)
                         .with_metadata(Some(metadata))
                 });
-                OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
+                OffsetFetchResponseTopic::default()
+                    .with_name(name)
+                    .with_partitions(partitions.collect())
             });
-            OffsetFetchResponseGroup::default().with_topics(topics.collect()).with_group_id(group.group_id)
-        });
-        return OffsetFetchResponse::default().with_groups(groups.collect());
-    }
-    let wanted = request.topics.map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect());
-    let topics = fetched(broker, &request.group_id, wanted).into_iter().map(|(name, partitions)| {
-        let partitions = partitions.into_iter().map(|(index, committed)| {
-            let (offset, metadata) = offset_and_metadata(committed);
-            OffsetFetchResponsePartition::default()
-                .with_partition_index(index)
-                .with_committed_offset(offset)
-                .with_committed_leader_epoch(-1)
-                .with_metadata(Some(metadata))
-        });
-        OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
-    });
     OffsetFetchResponse::default().with_topics(topics.collect())
 }
 
 /// Nothing committed is offset -1.
 fn offset_and_metadata(committed: Option<Committed>) -> (i64, StrBytes) {
-    committed.map_or((-1, StrBytes::default()), |committed| (committed.offset, committed.metadata.into()))
+    committed.map_or((-1, StrBytes::default()), |committed| {
+        (committed.offset, committed.metadata.into())
+    })
 }

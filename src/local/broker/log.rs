@@ -55,12 +55,26 @@ impl Log {
     /// kill left half-written. A new log begins at `first_offset`.
     pub fn open(folder: &Path, first_offset: i64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let mut bases: Vec<i64> =
-            std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".log")?.parse().ok()).collect();
+        let mut bases: Vec<i64> = std::fs::read_dir(folder)?
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".log")?
+                    .parse()
+                    .ok()
+            })
+            .collect();
         bases.sort_unstable();
         let start_offset = bases.first().copied().unwrap_or(first_offset);
-        let mut log =
-            Self { folder: folder.to_path_buf(), segments: Vec::new(), start_offset, end_offset: start_offset, producers: HashMap::new() };
+        let mut log = Self {
+            folder: folder.to_path_buf(),
+            segments: Vec::new(),
+            start_offset,
+            end_offset: start_offset,
+            producers: HashMap::new(),
+        };
         for (number, base) in bases.iter().enumerate() {
             let is_last = number + 1 == bases.len();
             log.recover(*base, is_last)?;
@@ -82,11 +96,22 @@ impl Log {
         let path = self.folder.join(format!("{base_offset:020}.log"));
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let length = file.metadata()?.len();
-        let mut segment = Segment { base_offset, path, file, size_bytes: 0, index: Vec::new(), max_timestamp_ms: 0 };
+        let mut segment = Segment {
+            base_offset,
+            path,
+            file,
+            size_bytes: 0,
+            index: Vec::new(),
+            max_timestamp_ms: 0,
+        };
         let mut header_bytes = [0u8; HEADER_BYTES];
         while segment.size_bytes + HEADER_BYTES as u64 <= length {
-            segment.file.read_exact_at(&mut header_bytes, segment.size_bytes)?;
-            let Some(header) = BatchHeader::read(&header_bytes) else { break };
+            segment
+                .file
+                .read_exact_at(&mut header_bytes, segment.size_bytes)?;
+            let Some(header) = BatchHeader::read(&header_bytes) else {
+                break;
+            };
             if segment.size_bytes + header.size_bytes as u64 > length {
                 break;
             }
@@ -117,7 +142,9 @@ impl Log {
     /// where the file cannot be written (nothing of the request is kept then).
     pub fn append(&mut self, records: &[u8]) -> Result<i64, ResponseError> {
         let batches = split(records)?;
-        let Some((first, _)) = batches.first() else { return Err(ResponseError::InvalidRecord) };
+        let Some((first, _)) = batches.first() else {
+            return Err(ResponseError::InvalidRecord);
+        };
         if let Some(repeated) = self.check_sequence(first)? {
             return Ok(repeated);
         }
@@ -138,7 +165,10 @@ impl Log {
             tracing::error!(folder = %self.folder.display(), %error, "cannot append");
             ResponseError::KafkaStorageError
         })?;
-        let segment = self.segments.last_mut().ok_or(ResponseError::KafkaStorageError)?;
+        let segment = self
+            .segments
+            .last_mut()
+            .ok_or(ResponseError::KafkaStorageError)?;
         for header in &headers {
             segment.note(header);
         }
@@ -150,18 +180,37 @@ impl Log {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let needs_new =
-            self.segments.last().is_none_or(|segment| segment.size_bytes > 0 && segment.size_bytes + bytes.len() as u64 > SEGMENT_BYTES);
+        let needs_new = self.segments.last().is_none_or(|segment| {
+            segment.size_bytes > 0 && segment.size_bytes + bytes.len() as u64 > SEGMENT_BYTES
+        });
         if needs_new {
             let path = self.folder.join(format!("{:020}.log", self.end_offset));
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-            self.segments.push(Segment { base_offset: self.end_offset, path, file, size_bytes: 0, index: Vec::new(), max_timestamp_ms: 0 });
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)?;
+            self.segments.push(Segment {
+                base_offset: self.end_offset,
+                path,
+                file,
+                size_bytes: 0,
+                index: Vec::new(),
+                max_timestamp_ms: 0,
+            });
         }
-        let segment = self.segments.last().ok_or_else(|| io::Error::other("no segment"))?;
-        segment.file.write_all_at(bytes, segment.size_bytes).inspect_err(|_| {
-            // A full disk may have taken a part; the next append must not follow it.
-            let _ = segment.file.set_len(segment.size_bytes);
-        })
+        let segment = self
+            .segments
+            .last()
+            .ok_or_else(|| io::Error::other("no segment"))?;
+        segment
+            .file
+            .write_all_at(bytes, segment.size_bytes)
+            .inspect_err(|_| {
+                // A full disk may have taken a part; the next append must not follow it.
+                let _ = segment.file.set_len(segment.size_bytes);
+            })
     }
 
     /// `Some(offset)`: this batch is there already.
@@ -177,15 +226,26 @@ impl Log {
             return Err(ResponseError::InvalidProducerEpoch);
         }
         if header.producer_epoch > state.epoch {
-            return if header.base_sequence == 0 { Ok(None) } else { Err(ResponseError::OutOfOrderSequenceNumber) };
+            return if header.base_sequence == 0 {
+                Ok(None)
+            } else {
+                Err(ResponseError::OutOfOrderSequenceNumber)
+            };
         }
-        let same = |(first, last, _): &&(i32, i32, i64)| *first == header.base_sequence && *last == header.last_sequence();
+        let same = |(first, last, _): &&(i32, i32, i64)| {
+            *first == header.base_sequence && *last == header.last_sequence()
+        };
         if let Some((_, _, offset)) = state.batches.iter().find(same) {
             return Ok(Some(*offset));
         }
-        let expected = state.batches.back().map(|(_, last, _)| (i64::from(*last) + 1) & 0x7fff_ffff);
+        let expected = state
+            .batches
+            .back()
+            .map(|(_, last, _)| (i64::from(*last) + 1) & 0x7fff_ffff);
         match expected {
-            Some(expected) if expected != i64::from(header.base_sequence) => Err(ResponseError::OutOfOrderSequenceNumber),
+            Some(expected) if expected != i64::from(header.base_sequence) => {
+                Err(ResponseError::OutOfOrderSequenceNumber)
+            }
             _ => Ok(None),
         }
     }
@@ -196,12 +256,19 @@ impl Log {
         }
         let state = self.producers.entry(header.producer_id).or_default();
         if header.producer_epoch != state.epoch {
-            *state = ProducerState { epoch: header.producer_epoch, batches: VecDeque::new() };
+            *state = ProducerState {
+                epoch: header.producer_epoch,
+                batches: VecDeque::new(),
+            };
         }
         if state.batches.len() == REMEMBERED_BATCHES {
             state.batches.pop_front();
         }
-        state.batches.push_back((header.base_sequence, header.last_sequence(), header.base_offset));
+        state.batches.push_back((
+            header.base_sequence,
+            header.last_sequence(),
+            header.base_offset,
+        ));
     }
 
     /// Whole batches from the one that holds `offset` on: about `most_bytes`, but at
@@ -213,13 +280,17 @@ impl Log {
         if offset < self.start_offset || offset > self.end_offset {
             return Err(ResponseError::OffsetOutOfRange);
         }
-        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        let after = self
+            .segments
+            .partition_point(|segment| segment.base_offset <= offset);
         let mut bytes = Vec::new();
         for segment in &self.segments[after.saturating_sub(1)..] {
-            bytes = segment.read(offset, most_bytes.min(MOST_BYTES)).map_err(|error| {
-                tracing::error!(path = %segment.path.display(), %error, "cannot read");
-                ResponseError::KafkaStorageError
-            })?;
+            bytes = segment
+                .read(offset, most_bytes.min(MOST_BYTES))
+                .map_err(|error| {
+                    tracing::error!(path = %segment.path.display(), %error, "cannot read");
+                    ResponseError::KafkaStorageError
+                })?;
             if !bytes.is_empty() {
                 break;
             }
@@ -230,7 +301,10 @@ impl Log {
     /// The first batch with a record at or after this time: its offset and time.
     /// It points at a batch without looking into it, so earlier records may precede.
     pub fn offset_of_time(&self, timestamp_ms: i64) -> Option<(i64, i64)> {
-        let segment = self.segments.iter().find(|segment| segment.size_bytes > 0 && segment.max_timestamp_ms >= timestamp_ms)?;
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| segment.size_bytes > 0 && segment.max_timestamp_ms >= timestamp_ms)?;
         let mut position = 0;
         while let Ok(Some(header)) = segment.header_at(position) {
             if header.max_timestamp_ms >= timestamp_ms {
@@ -256,8 +330,15 @@ impl Log {
 impl Segment {
     /// Takes a batch that was written at the end into the books.
     fn note(&mut self, header: &BatchHeader) {
-        if self.index.last().is_none_or(|entry| self.size_bytes >= entry.position + INDEX_BYTES) {
-            self.index.push(IndexEntry { offset: header.base_offset, position: self.size_bytes });
+        if self
+            .index
+            .last()
+            .is_none_or(|entry| self.size_bytes >= entry.position + INDEX_BYTES)
+        {
+            self.index.push(IndexEntry {
+                offset: header.base_offset,
+                position: self.size_bytes,
+            });
         }
         self.size_bytes += header.size_bytes as u64;
         self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp_ms);
@@ -268,11 +349,14 @@ impl Segment {
     fn cut_off(&self, length: u64) -> io::Result<()> {
         let mut rest = vec![0u8; usize::try_from(length - self.size_bytes).unwrap_or(0)];
         self.file.read_exact_at(&mut rest, self.size_bytes)?;
-        let is_torn = rest.len() < HEADER_BYTES || BatchHeader::read(&rest).is_some_and(|header| header.size_bytes > rest.len());
+        let is_torn = rest.len() < HEADER_BYTES
+            || BatchHeader::read(&rest).is_some_and(|header| header.size_bytes > rest.len());
         if is_torn {
             tracing::info!(path = %self.path.display(), bytes = rest.len(), "cut off a half-written batch");
         } else {
-            let aside = self.path.with_extension(format!("damaged-at-{}", self.size_bytes));
+            let aside = self
+                .path
+                .with_extension(format!("damaged-at-{}", self.size_bytes));
             std::fs::write(&aside, &rest)?;
             tracing::error!(path = %self.path.display(), aside = %aside.display(), bytes = rest.len(), "a segment is damaged: what follows was set aside");
         }
@@ -320,7 +404,11 @@ mod tests {
     use super::*;
 
     fn offsets(bytes: &[u8]) -> Vec<(i64, i64)> {
-        split(bytes).expect("whole batches").iter().map(|(header, _)| (header.base_offset, header.last_offset())).collect()
+        split(bytes)
+            .expect("whole batches")
+            .iter()
+            .map(|(header, _)| (header.base_offset, header.last_offset()))
+            .collect()
     }
 
     #[test]
@@ -330,7 +418,10 @@ mod tests {
         assert_eq!(log.append(&batch(5, 100, 1)), Ok(0));
         assert_eq!(log.append(&batch(5, 100, 2)), Ok(5));
         assert_eq!(offsets(&log.read(3, 1).expect("reads")), [(0, 4)]);
-        assert_eq!(offsets(&log.read(3, 10_000).expect("reads")), [(0, 4), (5, 9)]);
+        assert_eq!(
+            offsets(&log.read(3, 10_000).expect("reads")),
+            [(0, 4), (5, 9)]
+        );
         assert_eq!(log.read(10, 1), Ok(Vec::new()));
         assert_eq!(log.read(11, 1), Err(ResponseError::OffsetOutOfRange));
     }
@@ -365,9 +456,17 @@ mod tests {
         let at = bytes.len() / 3 + 70;
         bytes[at] ^= 1;
         std::fs::write(&path, &bytes).expect("damages");
-        assert_eq!(Log::open(folder.path(), 0).expect("opens again").end_offset(), 2);
+        assert_eq!(
+            Log::open(folder.path(), 0)
+                .expect("opens again")
+                .end_offset(),
+            2
+        );
         let aside = path.with_extension(format!("damaged-at-{}", bytes.len() / 3));
-        assert_eq!(std::fs::read(aside).expect("set aside"), bytes[bytes.len() / 3..]);
+        assert_eq!(
+            std::fs::read(aside).expect("set aside"),
+            bytes[bytes.len() / 3..]
+        );
     }
 
     #[test]
@@ -385,10 +484,17 @@ mod tests {
         assert_eq!(log.append(&sent(0)), Ok(0));
         assert_eq!(log.append(&sent(2)), Ok(2));
         assert_eq!(log.append(&sent(2)), Ok(2));
-        assert_eq!(log.append(&sent(9)), Err(ResponseError::OutOfOrderSequenceNumber));
+        assert_eq!(
+            log.append(&sent(9)),
+            Err(ResponseError::OutOfOrderSequenceNumber)
+        );
         drop(log);
         let mut log = Log::open(folder.path(), 0).expect("opens again");
-        assert_eq!(log.append(&sent(2)), Ok(2), "repeats are found after a restart");
+        assert_eq!(
+            log.append(&sent(2)),
+            Ok(2),
+            "repeats are found after a restart"
+        );
         assert_eq!(log.end_offset(), 4);
     }
 

@@ -73,7 +73,9 @@ async fn keep_house(broker: std::sync::Weak<Broker>) {
     let mut count: u64 = 0;
     loop {
         ticks.tick().await;
-        let Some(broker) = broker.upgrade() else { return };
+        let Some(broker) = broker.upgrade() else {
+            return;
+        };
         broker.groups.tick();
         count += 1;
         if count.is_multiple_of(5 * 600) {

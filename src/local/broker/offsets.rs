@@ -62,28 +62,42 @@ impl Offsets {
             Err(error) => return Err(on_path("read", path, error)),
         }
         let file = rewrite(path, &groups).map_err(|error| on_path("write", path, error))?;
-        Ok(Self { path: path.to_path_buf(), state: Mutex::new(State { file, groups }) })
+        Ok(Self {
+            path: path.to_path_buf(),
+            state: Mutex::new(State { file, groups }),
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Commits; `false`: the file could not be written and nothing was taken.
     pub fn commit(&self, group: &str, commits: Vec<(Partition, Committed)>) -> bool {
-        let lines = commits.into_iter().map(|((topic, partition), committed)| Line {
-            group: group.to_string(),
-            topic,
-            partition,
-            committed: Some(committed),
-        });
+        let lines = commits
+            .into_iter()
+            .map(|((topic, partition), committed)| Line {
+                group: group.to_string(),
+                topic,
+                partition,
+                committed: Some(committed),
+            });
         self.write(lines.collect())
     }
 
     /// Forgets a group; `false`: there was none.
     pub fn delete_group(&self, group: &str) -> bool {
-        let Some(partitions) = self.of_group(group) else { return false };
-        let lines = partitions.into_keys().map(|(topic, partition)| Line { group: group.to_string(), topic, partition, committed: None });
+        let Some(partitions) = self.of_group(group) else {
+            return false;
+        };
+        let lines = partitions.into_keys().map(|(topic, partition)| Line {
+            group: group.to_string(),
+            topic,
+            partition,
+            committed: None,
+        });
         self.write(lines.collect())
     }
 
@@ -118,11 +132,15 @@ impl Offsets {
             tracing::error!(path = %self.path.display(), %error, "cannot commit offsets");
             return false;
         }
-        lines.into_iter().for_each(|line| apply(&mut state.groups, line));
+        lines
+            .into_iter()
+            .for_each(|line| apply(&mut state.groups, line));
         if length.is_ok_and(|length| length > LONGEST_BYTES) {
             match rewrite(&self.path, &state.groups) {
                 Ok(file) => state.file = file,
-                Err(error) => tracing::warn!(path = %self.path.display(), %error, "cannot shorten the committed offsets"),
+                Err(error) => {
+                    tracing::warn!(path = %self.path.display(), %error, "cannot shorten the committed offsets")
+                }
             }
         }
         true
@@ -146,7 +164,12 @@ fn rewrite(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
     let mut text = Vec::new();
     for (group, partitions) in groups {
         for ((topic, partition), committed) in partitions {
-            let line = Line { group: group.clone(), topic: topic.clone(), partition: *partition, committed: Some(committed.clone()) };
+            let line = Line {
+                group: group.clone(),
+                topic: topic.clone(),
+                partition: *partition,
+                committed: Some(committed.clone()),
+            };
             serde_json::to_writer(&mut text, &line)?;
             text.push(b'\n');
         }
@@ -182,12 +205,22 @@ mod tests {
         let path = folder.path().join("offsets.jsonl");
         let pin = ("a.pin".to_string(), 0);
         let offsets = Offsets::open(&path).expect("opens");
-        let at = |offset| Committed { offset, metadata: String::new() };
-        assert!(offsets.commit("g", vec![(pin.clone(), at(3)), (("a.geo".into(), 1), at(9))]));
+        let at = |offset| Committed {
+            offset,
+            metadata: String::new(),
+        };
+        assert!(offsets.commit(
+            "g",
+            vec![(pin.clone(), at(3)), (("a.geo".into(), 1), at(9))]
+        ));
         assert!(offsets.commit("g", vec![(pin.clone(), at(5))]));
         drop(offsets);
-        let mut file = OpenOptions::new().append(true).open(&path).expect("the file");
-        file.write_all(b"{\"group\":\"g\",\"topic\":\"a.pin\",\"parti").expect("torn");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .expect("the file");
+        file.write_all(b"{\"group\":\"g\",\"topic\":\"a.pin\",\"parti")
+            .expect("torn");
         let offsets = Offsets::open(&path).expect("opens again");
         assert_eq!(offsets.get("g", &pin), Some(at(5)));
         offsets.delete_topic("a.pin");

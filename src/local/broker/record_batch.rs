@@ -41,10 +41,15 @@ impl BatchHeader {
                 header[at + 7],
             ])
         };
-        let int = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let int = |at: usize| {
+            i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let size_bytes = usize::try_from(int(8)).ok()?.checked_add(PREFIX_BYTES)?;
         let last_offset_delta = int(23);
-        if header[16] != 2 || !(HEADER_BYTES..=MOST_BYTES).contains(&size_bytes) || last_offset_delta < 0 {
+        if header[16] != 2
+            || !(HEADER_BYTES..=MOST_BYTES).contains(&size_bytes)
+            || last_offset_delta < 0
+        {
             return None;
         }
         Some(Self {
@@ -90,7 +95,9 @@ pub fn split(records: &[u8]) -> Result<Vec<(BatchHeader, &[u8])>, ResponseError>
             return Err(ResponseError::UnsupportedForMessageFormat);
         }
         let header = BatchHeader::read(rest).ok_or(ResponseError::CorruptMessage)?;
-        let batch = rest.get(..header.size_bytes).ok_or(ResponseError::CorruptMessage)?;
+        let batch = rest
+            .get(..header.size_bytes)
+            .ok_or(ResponseError::CorruptMessage)?;
         if !is_intact(&header, batch) {
             return Err(ResponseError::CorruptMessage);
         }
@@ -124,7 +131,13 @@ pub mod tests {
         let mut bytes = batch(3, 10, 5);
         bytes.extend(batch(2, 0, 6));
         let batches = split(&bytes).expect("two batches");
-        assert_eq!(batches.iter().map(|(header, _)| header.last_offset_delta).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(
+            batches
+                .iter()
+                .map(|(header, _)| header.last_offset_delta)
+                .collect::<Vec<_>>(),
+            [2, 1]
+        );
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         assert_eq!(split(&bytes), Err(ResponseError::CorruptMessage));

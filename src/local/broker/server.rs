@@ -76,16 +76,39 @@ async fn answer(broker: &Broker, mut frame: Bytes, host: &str) -> Outcome<Option
             return Err(format!("{api_key:?} version {version} is not offered").into());
         }
         // The client may speak a newer protocol: it is told the versions in the oldest form.
-        return frame_of(correlation_id, 0, |bytes| api::unsupported_version().encode(bytes, 0)).map(Some);
+        return frame_of(correlation_id, 0, |bytes| {
+            api::unsupported_version().encode(bytes, 0)
+        })
+        .map(Some);
     }
-    let header = RequestHeader::decode(&mut frame, api_key.request_header_version(version)).map_err(|error| error.to_string())?;
-    let caller = Caller { client_id: header.client_id.map(|id| id.to_string()).unwrap_or_default(), host: host.to_string() };
-    let request = kafka_protocol::messages::RequestKind::decode(api_key, &mut frame, version).map_err(|error| error.to_string())?;
+    let header = RequestHeader::decode(&mut frame, api_key.request_header_version(version))
+        .map_err(|error| error.to_string())?;
+    let caller = Caller {
+        client_id: header
+            .client_id
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        host: host.to_string(),
+    };
+    let request = kafka_protocol::messages::RequestKind::decode(api_key, &mut frame, version)
+        .map_err(|error| error.to_string())?;
     if frame.has_remaining() {
-        tracing::debug!(?api_key, version, bytes = frame.remaining(), "request has unread bytes");
+        tracing::debug!(
+            ?api_key,
+            version,
+            bytes = frame.remaining(),
+            "request has unread bytes"
+        );
     }
-    let Some(response) = api::respond(broker, request, version, &caller).await else { return Ok(None) };
-    frame_of(correlation_id, api_key.response_header_version(version), |bytes| response.encode(bytes, version)).map(Some)
+    let Some(response) = api::respond(broker, request, version, &caller).await else {
+        return Ok(None);
+    };
+    frame_of(
+        correlation_id,
+        api_key.response_header_version(version),
+        |bytes| response.encode(bytes, version),
+    )
+    .map(Some)
 }
 
 fn frame_of<E: std::fmt::Display>(
@@ -96,7 +119,9 @@ fn frame_of<E: std::fmt::Display>(
     let mut bytes = BytesMut::zeroed(4);
     let mut header = ResponseHeader::default();
     header.correlation_id = correlation_id;
-    header.encode(&mut bytes, header_version).map_err(|error| error.to_string())?;
+    header
+        .encode(&mut bytes, header_version)
+        .map_err(|error| error.to_string())?;
     body(&mut bytes).map_err(|error| error.to_string())?;
     let length = i32::try_from(bytes.len() - 4).map_err(|_| "a response is too long")?;
     bytes[..4].copy_from_slice(&length.to_be_bytes());

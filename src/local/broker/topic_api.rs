@@ -4,11 +4,16 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
-use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
-use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest, MetadataResponse, TopicName,
+    BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest,
+    MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -44,9 +49,17 @@ pub fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> Meta
                     .with_topic_authorized_operations(NO_OPERATIONS),
             })
             .collect(),
-        _ => broker.topics.all().iter().map(|topic| describe(topic)).collect(),
+        _ => broker
+            .topics
+            .all()
+            .iter()
+            .map(|topic| describe(topic))
+            .collect(),
     };
-    let node = MetadataResponseBroker::default().with_node_id(BrokerId(NODE_ID)).with_host(host(broker)).with_port(port(broker));
+    let node = MetadataResponseBroker::default()
+        .with_node_id(BrokerId(NODE_ID))
+        .with_host(host(broker))
+        .with_port(port(broker));
     MetadataResponse::default()
         .with_brokers(vec![node])
         .with_cluster_id(Some(StrBytes::from_string(broker.cluster_id.clone())))
@@ -87,11 +100,16 @@ pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResp
                 .with_replication_factor(-1)
         };
         let result = if wanted.replication_factor > 1 {
-            refuse(ResponseError::InvalidReplicationFactor, "this broker is alone: the replication factor must be 1")
+            refuse(
+                ResponseError::InvalidReplicationFactor,
+                "this broker is alone: the replication factor must be 1",
+            )
         } else if request.validate_only && broker.topics.get(&wanted.name).is_some() {
             refuse(ResponseError::TopicAlreadyExists, "the topic exists")
         } else if request.validate_only {
-            CreatableTopicResult::default().with_num_partitions(partitions).with_replication_factor(1)
+            CreatableTopicResult::default()
+                .with_num_partitions(partitions)
+                .with_replication_factor(1)
         } else {
             match broker.topics.create(&wanted.name, partitions) {
                 Ok(topic) => CreatableTopicResult::default()
@@ -115,20 +133,26 @@ pub fn delete(broker: &Broker, request: DeleteTopicsRequest) -> DeleteTopicsResp
         }
         // Fetches that wait on the topic must notice.
         broker.appended.send_modify(|count| *count += 1);
-        DeletableTopicResult::default().with_name(Some(name)).with_error_code(deleted.err().map_or(0, |error| error.code()))
+        DeletableTopicResult::default()
+            .with_name(Some(name))
+            .with_error_code(deleted.err().map_or(0, |error| error.code()))
     });
     DeleteTopicsResponse::default().with_responses(results.collect())
 }
 
 /// The few settings that hold here; none can be changed.
-pub fn describe_configs(broker: &Broker, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub fn describe_configs(
+    broker: &Broker,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     /// Kafka's number for "the broker's default".
     const DEFAULT_CONFIG: i8 = 5;
     /// Kafka's number for topics among resources.
     const TOPIC: i8 = 2;
     let results = request.resources.into_iter().map(|resource| {
-        let result =
-            DescribeConfigsResult::default().with_resource_type(resource.resource_type).with_resource_name(resource.resource_name.clone());
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
         if resource.resource_type == TOPIC && broker.topics.get(&resource.resource_name).is_none() {
             return result.with_error_code(ResponseError::UnknownTopicOrPartition.code());
         }
@@ -139,21 +163,32 @@ pub fn describe_configs(broker: &Broker, request: DescribeConfigsRequest) -> Des
             ("min.insync.replicas", "1"),
             ("max.message.bytes", "16777216"),
         ];
-        let asked = |name: &str| resource.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name));
-        let configs = settings.into_iter().filter(|(name, _)| asked(name)).map(|(name, value)| {
-            DescribeConfigsResourceResult::default()
-                .with_name(StrBytes::from_static_str(name))
-                .with_value(Some(StrBytes::from_static_str(value)))
-                .with_read_only(true)
-                .with_config_source(DEFAULT_CONFIG)
-        });
+        let asked = |name: &str| {
+            resource
+                .configuration_keys
+                .as_ref()
+                .is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
+        };
+        let configs = settings
+            .into_iter()
+            .filter(|(name, _)| asked(name))
+            .map(|(name, value)| {
+                DescribeConfigsResourceResult::default()
+                    .with_name(StrBytes::from_static_str(name))
+                    .with_value(Some(StrBytes::from_static_str(value)))
+                    .with_read_only(true)
+                    .with_config_source(DEFAULT_CONFIG)
+            });
         result.with_configs(configs.collect())
     });
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
 pub fn describe_cluster(broker: &Broker) -> DescribeClusterResponse {
-    let node = DescribeClusterBroker::default().with_broker_id(BrokerId(NODE_ID)).with_host(host(broker)).with_port(port(broker));
+    let node = DescribeClusterBroker::default()
+        .with_broker_id(BrokerId(NODE_ID))
+        .with_host(host(broker))
+        .with_port(port(broker));
     DescribeClusterResponse::default()
         .with_endpoint_type(1)
         .with_cluster_id(StrBytes::from_string(broker.cluster_id.clone()))

@@ -52,25 +52,40 @@ impl Topics {
         std::fs::create_dir_all(folder).map_err(|error| on_path("create", folder, error))?;
         let mut topics = BTreeMap::new();
         for entry in std::fs::read_dir(folder).map_err(|error| on_path("read", folder, error))? {
-            let path = entry.map_err(|error| on_path("read", folder, error))?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()).map(String::from) else { continue };
+            let path = entry
+                .map_err(|error| on_path("read", folder, error))?
+                .path();
+            let Some(name) = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .map(String::from)
+            else {
+                continue;
+            };
             if !path.is_dir() {
                 continue; // A stray file is not ours.
             }
             match kept_json::<Description>(&path.join(DESCRIPTION))? {
                 Some(description) => {
-                    let topic = open_topic(&name, &path, &description).map_err(|error| on_path("open", &path, error))?;
+                    let topic = open_topic(&name, &path, &description)
+                        .map_err(|error| on_path("open", &path, error))?;
                     topics.insert(name, Arc::new(topic));
                 }
                 // A kill came between two steps of making or deleting it: it was never acknowledged.
-                None => std::fs::remove_dir_all(&path).map_err(|error| on_path("remove", &path, error))?,
+                None => std::fs::remove_dir_all(&path)
+                    .map_err(|error| on_path("remove", &path, error))?,
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), topics: RwLock::new(topics) })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            topics: RwLock::new(topics),
+        })
     }
 
     fn lock(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Topic>>> {
-        self.topics.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.topics
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// In the order of their names.
@@ -93,13 +108,20 @@ impl Topics {
         if !(1..=10_000).contains(&partitions) {
             return Err(ResponseError::InvalidPartitions);
         }
-        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut topics = self
+            .topics
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if topics.contains_key(name) {
             return Err(ResponseError::TopicAlreadyExists);
         }
         let path = self.folder.join(name);
         let first_offset = self.ended().get(name).copied().unwrap_or(0);
-        let description = Description { id: uuid::Uuid::new_v4(), partitions, first_offset };
+        let description = Description {
+            id: uuid::Uuid::new_v4(),
+            partitions,
+            first_offset,
+        };
         let made = open_topic(name, &path, &description).and_then(|topic| {
             write_whole(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
             Ok(topic)
@@ -115,9 +137,17 @@ impl Topics {
 
     /// Deletes a topic and its records.
     pub fn delete(&self, name: &str) -> Result<(), ResponseError> {
-        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let topic = topics.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
-        let end = (0..topic.logs.len() as i32).filter_map(|partition| topic.log(partition).map(|log| log.end_offset())).max().unwrap_or(0);
+        let mut topics = self
+            .topics
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let topic = topics
+            .get(name)
+            .ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let end = (0..topic.logs.len() as i32)
+            .filter_map(|partition| topic.log(partition).map(|log| log.end_offset()))
+            .max()
+            .unwrap_or(0);
         self.note_end(name, end).map_err(|error| {
             tracing::error!(topic = name, %error, "cannot delete the topic");
             ResponseError::KafkaStorageError
@@ -125,10 +155,12 @@ impl Topics {
         topics.remove(name);
         let path = self.folder.join(name);
         // The description goes first: without it the rest is swept up at the next start.
-        std::fs::remove_file(path.join(DESCRIPTION)).and_then(|()| std::fs::remove_dir_all(&path)).map_err(|error| {
-            tracing::error!(topic = name, %error, "cannot delete the topic");
-            ResponseError::KafkaStorageError
-        })
+        std::fs::remove_file(path.join(DESCRIPTION))
+            .and_then(|()| std::fs::remove_dir_all(&path))
+            .map_err(|error| {
+                tracing::error!(topic = name, %error, "cannot delete the topic");
+                ResponseError::KafkaStorageError
+            })
     }
 
     fn ended_path(&self) -> PathBuf {
@@ -137,7 +169,10 @@ impl Topics {
 
     /// Greatest end offsets of topics that were deleted, by name.
     fn ended(&self) -> BTreeMap<String, i64> {
-        std::fs::read(self.ended_path()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        std::fs::read(self.ended_path())
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
     }
 
     fn note_end(&self, name: &str, end: i64) -> std::io::Result<()> {
@@ -151,14 +186,21 @@ impl Topics {
         let oldest_ms = chrono::Utc::now().timestamp_millis() - RETENTION_MS;
         for topic in self.all() {
             for log in &topic.logs {
-                log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).drop_old_segments(oldest_ms);
+                log.lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner())
+                    .drop_old_segments(oldest_ms);
             }
         }
     }
 }
 
 fn open_topic(name: &str, path: &Path, description: &Description) -> std::io::Result<Topic> {
-    let logs =
-        (0..description.partitions).map(|partition| Log::open(&path.join(partition.to_string()), description.first_offset).map(Mutex::new));
-    Ok(Topic { name: name.to_string(), id: description.id, logs: logs.collect::<std::io::Result<_>>()? })
+    let logs = (0..description.partitions).map(|partition| {
+        Log::open(&path.join(partition.to_string()), description.first_offset).map(Mutex::new)
+    });
+    Ok(Topic {
+        name: name.to_string(),
+        id: description.id,
+        logs: logs.collect::<std::io::Result<_>>()?,
+    })
 }

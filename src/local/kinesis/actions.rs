@@ -5,7 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::local::kinesis::error::Fault;
-use crate::local::kinesis::parameters::{integer, missing, optional_text, required_text, stream_of};
+use crate::local::kinesis::parameters::{
+    integer, missing, optional_text, required_text, stream_of,
+};
 use crate::local::kinesis::reads;
 use crate::local::kinesis::shard;
 use crate::local::kinesis::store::{NewRecord, Store, Stream};
@@ -40,7 +42,10 @@ pub async fn perform(store: &Store, operation: &str, body: &Value) -> Result<Val
 }
 
 fn arn(store: &Store, name: &str) -> String {
-    format!("arn:aws:kinesis:{}:000000000000:stream/{name}", store.region)
+    format!(
+        "arn:aws:kinesis:{}:000000000000:stream/{name}",
+        store.region
+    )
 }
 
 fn mode(stream: &Stream) -> Value {
@@ -49,32 +54,59 @@ fn mode(stream: &Stream) -> Value {
 
 async fn create_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
     let name = required_text(body, "StreamName")?;
-    let fits = (1..=128).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    let fits = (1..=128).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if !fits {
         return Err(Fault::validation(format!(
             "1 validation error detected: Value '{name}' at 'streamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+ and have length between 1 and 128"
         )));
     }
-    let on_demand = body.pointer("/StreamModeDetails/StreamMode").and_then(Value::as_str) == Some("ON_DEMAND");
+    let on_demand = body
+        .pointer("/StreamModeDetails/StreamMode")
+        .and_then(Value::as_str)
+        == Some("ON_DEMAND");
     if on_demand && body.get("ShardCount").is_some_and(|count| !count.is_null()) {
-        return Err(Fault::validation("ShardCount must not be given in ON_DEMAND mode."));
+        return Err(Fault::validation(
+            "ShardCount must not be given in ON_DEMAND mode.",
+        ));
     }
-    let shards = integer(body, "ShardCount", if on_demand { ON_DEMAND_SHARDS } else { 0 }, 1, MOST_SHARDS)?;
+    let shards = integer(
+        body,
+        "ShardCount",
+        if on_demand { ON_DEMAND_SHARDS } else { 0 },
+        1,
+        MOST_SHARDS,
+    )?;
     if shards == 0 {
         return Err(missing("ShardCount"));
     }
-    store.create(name, shards as u32, on_demand).await.map(|()| Value::Null)
+    store
+        .create(name, shards as u32, on_demand)
+        .await
+        .map(|()| Value::Null)
 }
 
 fn list_streams(store: &Store, body: &Value) -> Result<Value, Fault> {
     let limit = integer(body, "Limit", 100, 1, 10_000)? as usize;
-    let after = optional_text(body, "ExclusiveStartStreamName")?.or(optional_text(body, "NextToken")?).unwrap_or_default();
-    let mut streams: Vec<Stream> = store.streams().into_iter().filter(|stream| stream.name.as_str() > after).collect();
+    let after = optional_text(body, "ExclusiveStartStreamName")?
+        .or(optional_text(body, "NextToken")?)
+        .unwrap_or_default();
+    let mut streams: Vec<Stream> = store
+        .streams()
+        .into_iter()
+        .filter(|stream| stream.name.as_str() > after)
+        .collect();
     let more = streams.len() > limit;
     streams.truncate(limit);
-    let summaries: Vec<Value> = streams.iter().map(|stream| summary(store, stream)).collect();
+    let summaries: Vec<Value> = streams
+        .iter()
+        .map(|stream| summary(store, stream))
+        .collect();
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
-    let mut answer = json!({ "StreamNames": names, "HasMoreStreams": more, "StreamSummaries": summaries });
+    let mut answer =
+        json!({ "StreamNames": names, "HasMoreStreams": more, "StreamSummaries": summaries });
     if let (true, Some(last)) = (more, names.last()) {
         answer["NextToken"] = json!(last);
     }
@@ -99,7 +131,10 @@ fn describe_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
     let stream = stream_of(store, body)?;
     let limit = integer(body, "Limit", 100, 1, 10_000)? as usize;
     let start = first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?)?;
-    let shards: Vec<Value> = (start..stream.shards).take(limit).map(|index| shard_description(&stream, index)).collect();
+    let shards: Vec<Value> = (start..stream.shards)
+        .take(limit)
+        .map(|index| shard_description(&stream, index))
+        .collect();
     let mut description = summary(store, &stream);
     description["HasMoreShards"] = json!((start as usize + shards.len()) < stream.shards as usize);
     description["Shards"] = json!(shards);
@@ -123,7 +158,9 @@ fn describe_stream_summary(store: &Store, body: &Value) -> Result<Value, Fault> 
 fn first_shard(stream: &Stream, after: Option<&str>) -> Result<u32, Fault> {
     match after {
         None => Ok(0),
-        Some(id) => shard::index(id, stream.shards).map(|index| index + 1).ok_or_else(|| Fault::shard_not_found(id, &stream.name)),
+        Some(id) => shard::index(id, stream.shards)
+            .map(|index| index + 1)
+            .ok_or_else(|| Fault::shard_not_found(id, &stream.name)),
     }
 }
 
@@ -141,18 +178,28 @@ fn list_shards(store: &Store, body: &Value) -> Result<Value, Fault> {
     // The token names the stream and the shard that comes next.
     let (stream, start) = match optional_text(body, "NextToken")? {
         Some(token) => {
-            let (index, name) = token.split_once(':').ok_or_else(|| Fault::invalid("Invalid NextToken."))?;
-            let index = index.parse().map_err(|_| Fault::invalid("Invalid NextToken."))?;
+            let (index, name) = token
+                .split_once(':')
+                .ok_or_else(|| Fault::invalid("Invalid NextToken."))?;
+            let index = index
+                .parse()
+                .map_err(|_| Fault::invalid("Invalid NextToken."))?;
             (store.stream(name)?, index)
         }
         None => {
             let stream = stream_of(store, body)?;
             let filter = body.pointer("/ShardFilter/ShardId").and_then(Value::as_str);
-            let start = first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?.or(filter))?;
+            let start = first_shard(
+                &stream,
+                optional_text(body, "ExclusiveStartShardId")?.or(filter),
+            )?;
             (stream, start)
         }
     };
-    let shards: Vec<Value> = (start..stream.shards).take(most).map(|index| shard_description(&stream, index)).collect();
+    let shards: Vec<Value> = (start..stream.shards)
+        .take(most)
+        .map(|index| shard_description(&stream, index))
+        .collect();
     let next = start as usize + shards.len();
     let mut answer = json!({ "Shards": shards });
     if next < stream.shards as usize {
@@ -169,7 +216,9 @@ fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Fault> 
             "1 validation error detected: Value at 'partitionKey' failed to satisfy constraint: Member must have length between 1 and 256",
         ));
     }
-    let data = STANDARD.decode(required_text(body, "Data")?).map_err(|_| Fault::serialization("Data is not base64."))?;
+    let data = STANDARD
+        .decode(required_text(body, "Data")?)
+        .map_err(|_| Fault::serialization("Data is not base64."))?;
     if data.len() + partition_key.len() > RECORD_BYTES {
         return Err(Fault::validation(format!(
             "1 validation error detected: Value at 'data' failed to satisfy constraint: Member must have length less than or equal to {RECORD_BYTES}"
@@ -184,7 +233,14 @@ fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Fault> 
         None => shard::hash_of(partition_key),
     };
     let index = shard::of_hash(hash, stream.shards);
-    Ok((index, NewRecord { shard_key: stream.shard_key(index), partition_key: partition_key.to_string(), data }))
+    Ok((
+        index,
+        NewRecord {
+            shard_key: stream.shard_key(index),
+            partition_key: partition_key.to_string(),
+            data,
+        },
+    ))
 }
 
 async fn put_record(store: &Store, body: &Value) -> Result<Value, Fault> {
@@ -201,7 +257,10 @@ async fn put_record(store: &Store, body: &Value) -> Result<Value, Fault> {
 
 async fn put_records(store: &Store, body: &Value) -> Result<Value, Fault> {
     let stream = stream_of(store, body)?;
-    let entries = body.get("Records").and_then(Value::as_array).ok_or_else(|| missing("Records"))?;
+    let entries = body
+        .get("Records")
+        .and_then(Value::as_array)
+        .ok_or_else(|| missing("Records"))?;
     if !(1..=500).contains(&entries.len()) {
         return Err(Fault::validation(
             "1 validation error detected: Value at 'records' failed to satisfy constraint: Member must have length between 1 and 500",
@@ -214,9 +273,14 @@ async fn put_records(store: &Store, body: &Value) -> Result<Value, Fault> {
         indexes.push(index);
         records.push(record);
     }
-    let bytes: usize = records.iter().map(|record| record.data.len() + record.partition_key.len()).sum();
+    let bytes: usize = records
+        .iter()
+        .map(|record| record.data.len() + record.partition_key.len())
+        .sum();
     if bytes > REQUEST_BYTES {
-        return Err(Fault::invalid(format!("Records size exceeds {REQUEST_BYTES} bytes.")));
+        return Err(Fault::invalid(format!(
+            "Records size exceeds {REQUEST_BYTES} bytes."
+        )));
     }
     let counters = store.append(records).await?;
     let results: Vec<Value> = indexes

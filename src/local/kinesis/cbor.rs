@@ -13,7 +13,8 @@ const EPOCH_TAG: u64 = 1;
 
 /// Reads a request.
 pub fn decode(bytes: &[u8]) -> Result<Value, Fault> {
-    let value: Cbor = ciborium::from_reader(bytes).map_err(|error| Fault::serialization(error.to_string()))?;
+    let value: Cbor =
+        ciborium::from_reader(bytes).map_err(|error| Fault::serialization(error.to_string()))?;
     from_cbor(value)
 }
 
@@ -24,22 +25,33 @@ fn from_cbor(value: Cbor) -> Result<Value, Fault> {
         Cbor::Text(text) => Value::String(text),
         Cbor::Bytes(bytes) => Value::String(STANDARD.encode(bytes)),
         Cbor::Float(number) => Number::from_f64(number).map_or(Value::Null, Value::Number),
-        Cbor::Integer(number) => i64::try_from(number).map(Value::from).map_err(|_| Fault::serialization("a number is too large"))?,
+        Cbor::Integer(number) => i64::try_from(number)
+            .map(Value::from)
+            .map_err(|_| Fault::serialization("a number is too large"))?,
         // The Java SDK writes a timestamp as whole milliseconds, Smithy's protocol as seconds.
         Cbor::Tag(EPOCH_TAG, inner) => match *inner {
             Cbor::Integer(number) => {
-                let number = i64::try_from(number).map_err(|_| Fault::serialization("a timestamp is too large"))?;
+                let number = i64::try_from(number)
+                    .map_err(|_| Fault::serialization("a timestamp is too large"))?;
                 let is_milliseconds = number.abs() > 100_000_000_000;
-                Value::from(if is_milliseconds { number as f64 / 1000.0 } else { number as f64 })
+                Value::from(if is_milliseconds {
+                    number as f64 / 1000.0
+                } else {
+                    number as f64
+                })
             }
             other => from_cbor(other)?,
         },
         Cbor::Tag(_, inner) => from_cbor(*inner)?,
-        Cbor::Array(items) => Value::Array(items.into_iter().map(from_cbor).collect::<Result<_, _>>()?),
+        Cbor::Array(items) => {
+            Value::Array(items.into_iter().map(from_cbor).collect::<Result<_, _>>()?)
+        }
         Cbor::Map(entries) => {
             let mut map = Map::new();
             for (key, value) in entries {
-                let Cbor::Text(key) = key else { return Err(Fault::serialization("a key is not text")) };
+                let Cbor::Text(key) = key else {
+                    return Err(Fault::serialization("a key is not text"));
+                };
                 map.insert(key, from_cbor(value)?);
             }
             Value::Object(map)
@@ -62,17 +74,32 @@ fn to_cbor(key: &str, value: &Value, seconds: bool) -> Cbor {
         Value::Bool(flag) => Cbor::Bool(*flag),
         Value::Number(number) if key.ends_with("Timestamp") => {
             let time = number.as_f64().unwrap_or_default();
-            let inner = if seconds { Cbor::Float(time) } else { Cbor::Integer(((time * 1000.0).round() as i64).into()) };
+            let inner = if seconds {
+                Cbor::Float(time)
+            } else {
+                Cbor::Integer(((time * 1000.0).round() as i64).into())
+            };
             Cbor::Tag(EPOCH_TAG, Box::new(inner))
         }
         Value::Number(number) => match number.as_i64() {
             Some(number) => Cbor::Integer(number.into()),
             None => Cbor::Float(number.as_f64().unwrap_or_default()),
         },
-        Value::String(text) if key == "Data" => Cbor::Bytes(STANDARD.decode(text).unwrap_or_default()),
+        Value::String(text) if key == "Data" => {
+            Cbor::Bytes(STANDARD.decode(text).unwrap_or_default())
+        }
         Value::String(text) => Cbor::Text(text.clone()),
-        Value::Array(items) => Cbor::Array(items.iter().map(|item| to_cbor(key, item, seconds)).collect()),
-        Value::Object(map) => Cbor::Map(map.iter().map(|(key, value)| (Cbor::Text(key.clone()), to_cbor(key, value, seconds))).collect()),
+        Value::Array(items) => Cbor::Array(
+            items
+                .iter()
+                .map(|item| to_cbor(key, item, seconds))
+                .collect(),
+        ),
+        Value::Object(map) => Cbor::Map(
+            map.iter()
+                .map(|(key, value)| (Cbor::Text(key.clone()), to_cbor(key, value, seconds)))
+                .collect(),
+        ),
     }
 }
 
@@ -90,6 +117,9 @@ mod tests {
 
     #[test]
     fn garbage_is_a_serialization_fault() {
-        assert_eq!(decode(&[0xff, 0x00]).expect_err("not CBOR").name, "SerializationException");
+        assert_eq!(
+            decode(&[0xff, 0x00]).expect_err("not CBOR").name,
+            "SerializationException"
+        );
     }
 }

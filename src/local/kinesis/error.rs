@@ -12,7 +12,11 @@ pub struct Fault {
 
 impl Fault {
     fn client(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, message: message.into(), status: StatusCode::BAD_REQUEST }
+        Self {
+            name,
+            message: message.into(),
+            status: StatusCode::BAD_REQUEST,
+        }
     }
 
     pub fn validation(message: impl Into<String>) -> Self {
@@ -24,19 +28,31 @@ impl Fault {
     }
 
     pub fn stream_not_found(name: &str) -> Self {
-        Self::client("ResourceNotFoundException", format!("Stream {name} under account 000000000000 not found."))
+        Self::client(
+            "ResourceNotFoundException",
+            format!("Stream {name} under account 000000000000 not found."),
+        )
     }
 
     pub fn shard_not_found(shard: &str, stream: &str) -> Self {
-        Self::client("ResourceNotFoundException", format!("Could not find shard {shard} in stream {stream} under account 000000000000."))
+        Self::client(
+            "ResourceNotFoundException",
+            format!("Could not find shard {shard} in stream {stream} under account 000000000000."),
+        )
     }
 
     pub fn in_use(name: &str) -> Self {
-        Self::client("ResourceInUseException", format!("Stream {name} under account 000000000000 already exists."))
+        Self::client(
+            "ResourceInUseException",
+            format!("Stream {name} under account 000000000000 already exists."),
+        )
     }
 
     pub fn expired_iterator() -> Self {
-        Self::client("ExpiredIteratorException", "Iterator expired: shard iterators are valid for 5 minutes.")
+        Self::client(
+            "ExpiredIteratorException",
+            "Iterator expired: shard iterators are valid for 5 minutes.",
+        )
     }
 
     pub fn serialization(message: impl Into<String>) -> Self {
@@ -44,7 +60,10 @@ impl Fault {
     }
 
     pub fn unknown_operation(name: &str) -> Self {
-        Self::client("UnknownOperationException", format!("The local Kinesis endpoint does not offer {name}."))
+        Self::client(
+            "UnknownOperationException",
+            format!("The local Kinesis endpoint does not offer {name}."),
+        )
     }
 
     /// The file could not be read or written: the client may try again.

@@ -22,7 +22,10 @@ pub struct ShardIterator {
 impl ShardIterator {
     /// The opaque text that clients hand back.
     pub fn encode(&self) -> String {
-        let text = format!("1:{}:{}:{}:{}:{}", self.stream_id, self.shard, self.next, self.issued_ms, self.stream);
+        let text = format!(
+            "1:{}:{}:{}:{}:{}",
+            self.stream_id, self.shard, self.next, self.issued_ms, self.stream
+        );
         URL_SAFE_NO_PAD.encode(text)
     }
 
@@ -35,7 +38,9 @@ impl ShardIterator {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
         let text = String::from_utf8(bytes).map_err(|_| invalid())?;
         let fields: Vec<&str> = text.splitn(6, ':').collect();
-        let ["1", stream_id, shard, next, issued_ms, stream] = fields[..] else { return Err(invalid()) };
+        let ["1", stream_id, shard, next, issued_ms, stream] = fields[..] else {
+            return Err(invalid());
+        };
         let iterator = Self {
             stream: stream.to_string(),
             stream_id: stream_id.parse().map_err(|_| invalid())?,
@@ -43,7 +48,11 @@ impl ShardIterator {
             next: next.parse().map_err(|_| invalid())?,
             issued_ms: issued_ms.parse().map_err(|_| invalid())?,
         };
-        if now_ms - iterator.issued_ms > VALID_FOR_MS { Err(Fault::expired_iterator()) } else { Ok(iterator) }
+        if now_ms - iterator.issued_ms > VALID_FOR_MS {
+            Err(Fault::expired_iterator())
+        } else {
+            Ok(iterator)
+        }
     }
 }
 
@@ -53,10 +62,29 @@ mod tests {
 
     #[test]
     fn iterators_read_back_and_expire() {
-        let iterator = ShardIterator { stream: "streaming-a-pin".into(), stream_id: 3, shard: 1, next: 42, issued_ms: 1_000 };
+        let iterator = ShardIterator {
+            stream: "streaming-a-pin".into(),
+            stream_id: 3,
+            shard: 1,
+            next: 42,
+            issued_ms: 1_000,
+        };
         let text = iterator.encode();
-        assert_eq!(ShardIterator::decode(&text, 1_000 + VALID_FOR_MS).expect("still valid"), iterator);
-        assert_eq!(ShardIterator::decode(&text, 1_001 + VALID_FOR_MS).expect_err("expired").name, "ExpiredIteratorException");
-        assert_eq!(ShardIterator::decode("x", 0).expect_err("not an iterator").name, "InvalidArgumentException");
+        assert_eq!(
+            ShardIterator::decode(&text, 1_000 + VALID_FOR_MS).expect("still valid"),
+            iterator
+        );
+        assert_eq!(
+            ShardIterator::decode(&text, 1_001 + VALID_FOR_MS)
+                .expect_err("expired")
+                .name,
+            "ExpiredIteratorException"
+        );
+        assert_eq!(
+            ShardIterator::decode("x", 0)
+                .expect_err("not an iterator")
+                .name,
+            "InvalidArgumentException"
+        );
     }
 }

@@ -18,7 +18,12 @@ pub fn required_text<'a>(body: &'a Value, key: &str) -> Result<&'a str, Fault> {
 }
 
 pub fn missing(key: &str) -> Fault {
-    let member: String = key.chars().take(1).flat_map(char::to_lowercase).chain(key.chars().skip(1)).collect();
+    let member: String = key
+        .chars()
+        .take(1)
+        .flat_map(char::to_lowercase)
+        .chain(key.chars().skip(1))
+        .collect();
     Fault::validation(format!(
         "1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
     ))
@@ -27,7 +32,9 @@ pub fn missing(key: &str) -> Fault {
 pub fn integer(body: &Value, key: &str, default: i64, least: i64, most: i64) -> Result<i64, Fault> {
     let number = match body.get(key) {
         None | Some(Value::Null) => return Ok(default),
-        Some(value) => value.as_i64().ok_or_else(|| Fault::serialization(format!("{key} must be an integer.")))?,
+        Some(value) => value
+            .as_i64()
+            .ok_or_else(|| Fault::serialization(format!("{key} must be an integer.")))?,
     };
     if (least..=most).contains(&number) {
         Ok(number)
@@ -47,7 +54,11 @@ pub fn stream_of(store: &Store, body: &Value) -> Result<Stream, Fault> {
                 .rsplit_once(":stream/")
                 .map(|(_, name)| name)
                 .ok_or_else(|| Fault::validation("StreamARN is not the ARN of a stream."))?,
-            None => return Err(Fault::invalid("Either StreamName or StreamARN must be provided.")),
+            None => {
+                return Err(Fault::invalid(
+                    "Either StreamName or StreamARN must be provided.",
+                ));
+            }
         },
     };
     store.stream(name)

@@ -16,7 +16,8 @@ const READ_BYTES: usize = 10 * 1024 * 1024;
 pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, Fault> {
     let stream = stream_of(store, body)?;
     let shard_id = required_text(body, "ShardId")?;
-    let shard = shard::index(shard_id, stream.shards).ok_or_else(|| Fault::shard_not_found(shard_id, &stream.name))?;
+    let shard = shard::index(shard_id, stream.shards)
+        .ok_or_else(|| Fault::shard_not_found(shard_id, &stream.name))?;
     let next = match required_text(body, "ShardIteratorType")? {
         "TRIM_HORIZON" => 0,
         "LATEST" => latest(store, &stream, shard).await? + 1,
@@ -29,13 +30,22 @@ pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, Fa
             )));
         }
     };
-    let iterator = ShardIterator { stream: stream.name.clone(), stream_id: stream.id, shard, next, issued_ms: now_ms() };
+    let iterator = ShardIterator {
+        stream: stream.name.clone(),
+        stream_id: stream.id,
+        shard,
+        next,
+        issued_ms: now_ms(),
+    };
     Ok(json!({ "ShardIterator": iterator.encode() }))
 }
 
 fn starting_counter(body: &Value, stream: &Stream, shard: u32) -> Result<i64, Fault> {
-    let number = optional_text(body, "StartingSequenceNumber")?
-        .ok_or_else(|| Fault::invalid("Must either specify timestamp or sequence number for this ShardIteratorType."))?;
+    let number = optional_text(body, "StartingSequenceNumber")?.ok_or_else(|| {
+        Fault::invalid(
+            "Must either specify timestamp or sequence number for this ShardIteratorType.",
+        )
+    })?;
     shard::counter(stream.created_ms, shard, number).ok_or_else(|| {
         Fault::invalid(format!(
             "StartingSequenceNumber {number} used in GetShardIterator on shard {} in stream {} under account 000000000000 is invalid.",
@@ -46,25 +56,34 @@ fn starting_counter(body: &Value, stream: &Stream, shard: u32) -> Result<i64, Fa
 }
 
 async fn latest(store: &Store, stream: &Stream, shard: u32) -> Result<i64, Fault> {
-    let (counter,): (i64,) = sqlx::query_as("SELECT COALESCE(MAX(counter), 0) FROM records WHERE shard_key = ?")
-        .bind(stream.shard_key(shard))
-        .fetch_one(&store.pool)
-        .await?;
+    let (counter,): (i64,) =
+        sqlx::query_as("SELECT COALESCE(MAX(counter), 0) FROM records WHERE shard_key = ?")
+            .bind(stream.shard_key(shard))
+            .fetch_one(&store.pool)
+            .await?;
     Ok(counter)
 }
 
-async fn at_timestamp(store: &Store, stream: &Stream, shard: u32, body: &Value) -> Result<i64, Fault> {
-    let seconds =
-        body.get("Timestamp").and_then(Value::as_f64).ok_or_else(|| Fault::invalid("Must specify timestamp for AT_TIMESTAMP."))?;
+async fn at_timestamp(
+    store: &Store,
+    stream: &Stream,
+    shard: u32,
+    body: &Value,
+) -> Result<i64, Fault> {
+    let seconds = body
+        .get("Timestamp")
+        .and_then(Value::as_f64)
+        .ok_or_else(|| Fault::invalid("Must specify timestamp for AT_TIMESTAMP."))?;
     let timestamp_ms = (seconds * 1000.0).round() as i64;
     if timestamp_ms > now_ms() {
         return Err(Fault::invalid("The timestamp must not be in the future."));
     }
-    let (counter,): (Option<i64>,) = sqlx::query_as("SELECT MIN(counter) FROM records WHERE shard_key = ? AND arrived_ms >= ?")
-        .bind(stream.shard_key(shard))
-        .bind(timestamp_ms)
-        .fetch_one(&store.pool)
-        .await?;
+    let (counter,): (Option<i64>,) =
+        sqlx::query_as("SELECT MIN(counter) FROM records WHERE shard_key = ? AND arrived_ms >= ?")
+            .bind(stream.shard_key(shard))
+            .bind(timestamp_ms)
+            .fetch_one(&store.pool)
+            .await?;
     match counter {
         Some(counter) => Ok(counter),
         None => Ok(latest(store, stream, shard).await? + 1),
@@ -121,5 +140,7 @@ pub async fn get_records(store: &Store, body: &Value) -> Result<Value, Fault> {
             })
         })
         .collect();
-    Ok(json!({ "Records": records, "NextShardIterator": iterator.encode(), "MillisBehindLatest": behind_ms }))
+    Ok(
+        json!({ "Records": records, "NextShardIterator": iterator.encode(), "MillisBehindLatest": behind_ms }),
+    )
 }

@@ -27,11 +27,25 @@ enum Protocol {
 
 /// The endpoint as a router.
 pub fn router(store: Store) -> Router {
-    Router::new().route("/", post(handle)).route("/{*path}", post(handle)).layer(DefaultBodyLimit::max(BODY_BYTES)).with_state(store)
+    Router::new()
+        .route("/", post(handle))
+        .route("/{*path}", post(handle))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(store)
 }
 
-async fn handle(State(store): State<Store>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+async fn handle(
+    State(store): State<Store>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     let protocol = if text("smithy-protocol") == "rpc-v2-cbor" {
         Protocol::RpcV2Cbor
     } else if text("content-type").starts_with("application/x-amz-cbor") {
@@ -40,29 +54,51 @@ async fn handle(State(store): State<Store>, uri: Uri, headers: HeaderMap, body: 
         Protocol::Json
     };
     let operation = match protocol {
-        Protocol::RpcV2Cbor => uri.path().rsplit('/').next().unwrap_or_default().to_string(),
-        _ => text("x-amz-target").rsplit('.').next().unwrap_or_default().to_string(),
+        Protocol::RpcV2Cbor => uri
+            .path()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_string(),
+        _ => text("x-amz-target")
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .to_string(),
     };
     let parsed = match protocol {
         _ if body.is_empty() => Ok(json!({})),
-        Protocol::Json => serde_json::from_slice(&body).map_err(|error| Fault::serialization(error.to_string())),
+        Protocol::Json => {
+            serde_json::from_slice(&body).map_err(|error| Fault::serialization(error.to_string()))
+        }
         Protocol::Cbor | Protocol::RpcV2Cbor => cbor::decode(&body),
     };
     let outcome = match parsed {
         // To the end, also where the client does not wait: a stream must not be half made.
-        Ok(parsed) => tokio::spawn(async move { actions::perform(&store, &operation, &parsed).await })
-            .await
-            .unwrap_or_else(|error| Err(Fault::internal(error))),
+        Ok(parsed) => {
+            tokio::spawn(async move { actions::perform(&store, &operation, &parsed).await })
+                .await
+                .unwrap_or_else(|error| Err(Fault::internal(error)))
+        }
         Err(fault) => Err(fault),
     };
     let (status, answer, error_type) = match outcome {
         Ok(answer) => (StatusCode::OK, answer, None),
-        Err(fault) => (fault.status, json!({ "__type": fault.name, "message": fault.message }), Some(fault.name)),
+        Err(fault) => (
+            fault.status,
+            json!({ "__type": fault.name, "message": fault.message }),
+            Some(fault.name),
+        ),
     };
     respond(protocol, status, &answer, error_type)
 }
 
-fn respond(protocol: Protocol, status: StatusCode, answer: &Value, error_type: Option<&'static str>) -> Response<Body> {
+fn respond(
+    protocol: Protocol,
+    status: StatusCode,
+    answer: &Value,
+    error_type: Option<&'static str>,
+) -> Response<Body> {
     let body = match (protocol, answer) {
         (Protocol::Json, Value::Null) => Vec::new(),
         (Protocol::Json, answer) => answer.to_string().into_bytes(),

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Connection, QueryBuilder, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
@@ -77,35 +79,75 @@ impl Store {
                 "free some space where the disk is full, give yourself permission where it cannot be written; a damaged file: put back a copy, or move it away to start without its records",
             )
         };
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options.clone()).await.map_err(failed)?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options.clone())
+            .await
+            .map_err(failed)?;
         for statement in [
             "CREATE TABLE IF NOT EXISTS streams (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, shards INTEGER NOT NULL, on_demand INTEGER NOT NULL, created_ms INTEGER NOT NULL)",
             "CREATE TABLE IF NOT EXISTS records (counter INTEGER PRIMARY KEY AUTOINCREMENT, shard_key INTEGER NOT NULL, partition_key TEXT NOT NULL, data BLOB NOT NULL, arrived_ms INTEGER NOT NULL)",
             "CREATE INDEX IF NOT EXISTS records_by_shard ON records (shard_key)",
         ] {
-            sqlx::query(statement).execute(&pool).await.map_err(failed)?;
+            sqlx::query(statement)
+                .execute(&pool)
+                .await
+                .map_err(failed)?;
         }
         let rows: Vec<(i64, String, u32, bool, i64)> =
-            sqlx::query_as("SELECT id, name, shards, on_demand, created_ms FROM streams").fetch_all(&pool).await.map_err(failed)?;
+            sqlx::query_as("SELECT id, name, shards, on_demand, created_ms FROM streams")
+                .fetch_all(&pool)
+                .await
+                .map_err(failed)?;
         let streams = rows
             .into_iter()
-            .map(|(id, name, shards, on_demand, created_ms)| (name.clone(), Stream { id, name, shards, on_demand, created_ms }))
+            .map(|(id, name, shards, on_demand, created_ms)| {
+                (
+                    name.clone(),
+                    Stream {
+                        id,
+                        name,
+                        shards,
+                        on_demand,
+                        created_ms,
+                    },
+                )
+            })
             .collect();
-        let connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+        let connection = SqliteConnection::connect_with(&options)
+            .await
+            .map_err(failed)?;
         let (writer, queue) = mpsc::channel(QUEUE_LENGTH);
         tokio::spawn(write_records(connection, queue, retention));
-        Ok(Self { streams: Arc::new(RwLock::new(streams)), pool, writer, retention, region: region.to_string() })
+        Ok(Self {
+            streams: Arc::new(RwLock::new(streams)),
+            pool,
+            writer,
+            retention,
+            region: region.to_string(),
+        })
     }
 
     /// Streams in the order of their names.
     pub fn streams(&self) -> Vec<Stream> {
-        self.streams.read().unwrap_or_else(|poisoned| poisoned.into_inner()).values().cloned().collect()
+        self.streams
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// The stream of this name.
     pub fn stream(&self, name: &str) -> Result<Stream, Fault> {
-        let streams = self.streams.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        streams.get(name).cloned().ok_or_else(|| Fault::stream_not_found(name))
+        let streams = self
+            .streams
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        streams
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Fault::stream_not_found(name))
     }
 
     /// Makes a stream.
@@ -121,11 +163,22 @@ impl Store {
                 .await;
         let id = match made {
             Ok((id,)) => id,
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Err(Fault::in_use(name)),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                return Err(Fault::in_use(name));
+            }
             Err(error) => return Err(error.into()),
         };
-        let stream = Stream { id, name: name.to_string(), shards, on_demand, created_ms };
-        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.to_string(), stream);
+        let stream = Stream {
+            id,
+            name: name.to_string(),
+            shards,
+            on_demand,
+            created_ms,
+        };
+        self.streams
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .insert(name.to_string(), stream);
         Ok(())
     }
 
@@ -133,27 +186,42 @@ impl Store {
     pub async fn delete(&self, name: &str) -> Result<(), Fault> {
         let stream = self.stream(name)?;
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("DELETE FROM streams WHERE id = ?").bind(stream.id).execute(&mut *transaction).await?;
+        sqlx::query("DELETE FROM streams WHERE id = ?")
+            .bind(stream.id)
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query("DELETE FROM records WHERE shard_key >= ? AND shard_key < ?")
             .bind(stream.shard_key(0))
             .bind(stream.shard_key(stream.shards))
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(name);
+        self.streams
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .remove(name);
         Ok(())
     }
 
     /// Appends records; returns their counters after they are committed.
     pub async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<i64>, Fault> {
         let (done, answer) = oneshot::channel();
-        self.writer.send(Append { records, done }).await.map_err(|_| Fault::internal("the writer has stopped"))?;
-        answer.await.map_err(|_| Fault::internal("the writer has stopped"))?
+        self.writer
+            .send(Append { records, done })
+            .await
+            .map_err(|_| Fault::internal("the writer has stopped"))?;
+        answer
+            .await
+            .map_err(|_| Fault::internal("the writer has stopped"))?
     }
 }
 
 /// Commits what waits in the queue until every [`Store`] is gone.
-async fn write_records(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Append>, retention: Duration) {
+async fn write_records(
+    mut connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Append>,
+    retention: Duration,
+) {
     let mut last_trim_ms = 0;
     while let Some(first) = queue.recv().await {
         let mut waiting = vec![first];
@@ -187,17 +255,28 @@ async fn write_records(mut connection: SqliteConnection, mut queue: mpsc::Receiv
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, requests: &[Append]) -> Result<Vec<i64>, sqlx::Error> {
+async fn commit(
+    connection: &mut SqliteConnection,
+    requests: &[Append],
+) -> Result<Vec<i64>, sqlx::Error> {
     // At once: one that starts with reading cannot go on when another has written meanwhile.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let (last,): (i64,) =
-        sqlx::query_as("SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0)").fetch_one(&mut *transaction).await?;
+    let (last,): (i64,) = sqlx::query_as(
+        "SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0)",
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
     let arrived_ms = now_ms();
-    let records: Vec<&NewRecord> = requests.iter().flat_map(|request| &request.records).collect();
+    let records: Vec<&NewRecord> = requests
+        .iter()
+        .flat_map(|request| &request.records)
+        .collect();
     let counters: Vec<i64> = (last + 1..).take(records.len()).collect();
     let rows: Vec<(i64, &NewRecord)> = counters.iter().copied().zip(records).collect();
     for chunk in rows.chunks(200) {
-        let mut insert = QueryBuilder::new("INSERT INTO records (counter, shard_key, partition_key, data, arrived_ms) ");
+        let mut insert = QueryBuilder::new(
+            "INSERT INTO records (counter, shard_key, partition_key, data, arrived_ms) ",
+        );
         insert.push_values(chunk, |mut row, (counter, record)| {
             row.push_bind(*counter)
                 .push_bind(record.shard_key)

@@ -64,16 +64,30 @@ impl Account {
     ///
     /// # Errors
     /// No usable credentials; a state that cannot be read or is another's.
-    pub async fn open(config: &Config, place: Place, is_written: bool, progress: Progress, stop: CancellationToken) -> Result<Self> {
+    pub async fn open(
+        config: &Config,
+        place: Place,
+        is_written: bool,
+        progress: Progress,
+        stop: CancellationToken,
+    ) -> Result<Self> {
         use aws_config::retry::RetryConfig;
         let shared = sdk_config(config).await;
         let sts = aws_sdk_sts::Client::new(&shared);
         let identity = sts.get_caller_identity().send().await;
-        let identity = identity.map_err(|error| failed(Call("sts:GetCallerIdentity", "these credentials"), &error))?;
+        let identity = identity
+            .map_err(|error| failed(Call("sts:GetCallerIdentity", "these credentials"), &error))?;
         let id = identity.account().unwrap_or_default().to_string();
-        let partition = identity.arn().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws").to_string();
+        let partition = identity
+            .arn()
+            .and_then(|arn| arn.split(':').nth(1))
+            .unwrap_or("aws")
+            .to_string();
         let state = State::open(place, is_written, &config.id, &id, &config.aws.region).await?;
-        let once = shared.to_builder().retry_config(RetryConfig::disabled()).build();
+        let once = shared
+            .to_builder()
+            .retry_config(RetryConfig::disabled())
+            .build();
         Ok(Self {
             ec2: aws_sdk_ec2::Client::new(&shared),
             ec2_once: aws_sdk_ec2::Client::new(&once),
@@ -108,7 +122,10 @@ impl Account {
         if config.provision.state.is_empty() {
             return Ok(Place::File(file_path(&config.data_dir)));
         }
-        Place::object(crate::clients::aws::s3(&sdk_config(config).await), &config.provision.state)
+        Place::object(
+            crate::clients::aws::s3(&sdk_config(config).await),
+            &config.provision.state,
+        )
     }
 
     /// The endpoint that stands for all of AWS, where one is configured.
@@ -124,7 +141,12 @@ impl Account {
     /// Names that a resource may be found under: the one it was made under, where the
     /// configuration has given it another one since, and then the one of now.
     pub async fn names(&self, key: &str, name: &str) -> Vec<String> {
-        let made_under = self.state.entry(key).await.map(|entry| entry.name).filter(|made_under| made_under != name);
+        let made_under = self
+            .state
+            .entry(key)
+            .await
+            .map(|entry| entry.name)
+            .filter(|made_under| made_under != name);
         made_under.into_iter().chain([name.to_string()]).collect()
     }
 
@@ -133,7 +155,12 @@ impl Account {
     ///
     /// # Errors
     /// `find` fails.
-    pub async fn found_under<T, Found>(&self, key: &str, name: &str, find: impl Fn(String) -> Found) -> Result<Option<T>>
+    pub async fn found_under<T, Found>(
+        &self,
+        key: &str,
+        name: &str,
+        find: impl Fn(String) -> Found,
+    ) -> Result<Option<T>>
     where
         Found: Future<Output = Result<Option<T>>>,
     {
@@ -152,26 +179,49 @@ impl Account {
 
     /// The tags that a resource carries.
     pub fn tags(&self, key: &str) -> Vec<(String, String)> {
-        let mut tags = vec![(TAG_ID.to_string(), self.config.id.clone()), (TAG_RESOURCE.to_string(), key.to_string())];
-        tags.extend(self.config.aws.tags.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let mut tags = vec![
+            (TAG_ID.to_string(), self.config.id.clone()),
+            (TAG_RESOURCE.to_string(), key.to_string()),
+        ];
+        tags.extend(
+            self.config
+                .aws
+                .tags
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
         tags
     }
 
     /// Whether these tags say that pinpipe made it for this pipeline.
     pub fn is_ours<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
-        tags.into_iter().any(|(key, value)| key == TAG_ID && value == self.config.id)
+        tags.into_iter()
+            .any(|(key, value)| key == TAG_ID && value == self.config.id)
     }
 
     /// Whether these tags say that it is this very resource of this pipeline.
-    pub fn is_tagged_as<'a>(&self, key: &str, tags: impl IntoIterator<Item = (&'a str, &'a str)> + Clone) -> bool {
-        self.is_ours(tags.clone()) && tags.into_iter().any(|(tag, value)| tag == TAG_RESOURCE && value == key)
+    pub fn is_tagged_as<'a>(
+        &self,
+        key: &str,
+        tags: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
+    ) -> bool {
+        self.is_ours(tags.clone())
+            && tags
+                .into_iter()
+                .any(|(tag, value)| tag == TAG_RESOURCE && value == key)
     }
 
     /// Wanted tags that are missing or have another value. Tags of others are left alone.
-    pub fn tag_differences<'a>(&self, key: &str, found: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    pub fn tag_differences<'a>(
+        &self,
+        key: &str,
+        found: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Vec<String> {
         let found: std::collections::BTreeMap<&str, &str> = found.into_iter().collect();
         let wanted = self.tags(key);
-        let differing = wanted.iter().filter(|(key, value)| found.get(key.as_str()) != Some(&value.as_str()));
+        let differing = wanted
+            .iter()
+            .filter(|(key, value)| found.get(key.as_str()) != Some(&value.as_str()));
         differing
             .map(|(key, value)| match found.get(key.as_str()) {
                 Some(other) => format!("tag `{key}` is `{other}`, not `{value}`"),
@@ -185,7 +235,11 @@ impl Account {
     ///
     /// # Errors
     /// It cannot be made.
-    pub async fn make_once<T, Found, Made>(&self, find: impl Fn() -> Found, make: impl Fn() -> Made) -> Result<T>
+    pub async fn make_once<T, Found, Made>(
+        &self,
+        find: impl Fn() -> Found,
+        make: impl Fn() -> Made,
+    ) -> Result<T>
     where
         Found: Future<Output = Result<Option<T>>>,
         Made: Future<Output = Result<T, Unmade>>,
@@ -197,7 +251,8 @@ impl Account {
                 Err(unmade) => unmade,
             };
             attempt += 1;
-            if !unmade.error.is_transient() || attempt >= MAKE_ATTEMPTS || self.stop.is_cancelled() {
+            if !unmade.error.is_transient() || attempt >= MAKE_ATTEMPTS || self.stop.is_cancelled()
+            {
                 return Err(unmade.error);
             }
             tracing::info!(error = %unmade.error, attempt, "trying again");
@@ -219,14 +274,22 @@ impl Account {
     ///
     /// # Errors
     /// Any other failure at once; the same failure after a minute.
-    pub async fn once_seen<T, Called>(&self, is_unseen: impl Fn(&Error) -> bool, call: impl Fn() -> Called) -> Result<T>
+    pub async fn once_seen<T, Called>(
+        &self,
+        is_unseen: impl Fn(&Error) -> bool,
+        call: impl Fn() -> Called,
+    ) -> Result<T>
     where
         Called: Future<Output = Result<T>>,
     {
         let began = Instant::now();
         loop {
             match call().await {
-                Err(error) if is_unseen(&error) && began.elapsed() < self.patience() * 4 && !self.stop.is_cancelled() => {
+                Err(error)
+                    if is_unseen(&error)
+                        && began.elapsed() < self.patience() * 4
+                        && !self.stop.is_cancelled() =>
+                {
                     tracing::info!(%error, "not seen yet, trying again");
                     self.pause(self.patience() / 8).await;
                 }
@@ -249,10 +312,13 @@ impl Account {
         let full = Duration::from_millis(self.config.provision.poll_ms);
         let mut pause = full / 8;
         loop {
-            let Some(state) = check().await? else { return Ok(()) };
+            let Some(state) = check().await? else {
+                return Ok(());
+            };
             let elapsed = began.elapsed();
             tracing::info!(what, state, elapsed_s = elapsed.as_secs(), "waiting");
-            self.progress.say(format!("{what} is {state} since {}", time_text(elapsed)));
+            self.progress
+                .say(format!("{what} is {state} since {}", time_text(elapsed)));
             if elapsed > longest {
                 return Err(Error::failed(format!("{what} is still {state} after {}", time_text(elapsed)))
                     .hint("it goes on at AWS: the same command waits for it again (`provision.wait_minutes` says how long)"));
@@ -267,7 +333,8 @@ impl Account {
 
     /// The error of a run that Ctrl-C ends.
     pub fn stopped(&self, what: &str) -> Error {
-        Error::failed(format!("stopped: {what}")).hint("what was made stays and is remembered: the same command goes on from here")
+        Error::failed(format!("stopped: {what}"))
+            .hint("what was made stays and is remembered: the same command goes on from here")
     }
 
     /// How long AWS may take to see what was made a moment ago.
@@ -287,5 +354,9 @@ impl Account {
 /// `42 s`, `12 min 5 s`.
 fn time_text(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
-    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    }
 }

@@ -62,26 +62,53 @@ impl Resource for DatabricksJob {
         let (client, folder) = match (self.place().await, self.known_folder().await) {
             (Ok(place), _) => place,
             // Enough for what is to be removed; making or changing it needs the workspace.
-            (Err(error), Some(known)) => return Ok(Reading::good(format!("{known}, as far as is known: {error}"))),
+            (Err(error), Some(known)) => {
+                return Ok(Reading::good(format!(
+                    "{known}, as far as is known: {error}"
+                )));
+            }
             (Err(error), None) => return Err(error),
         };
         if let Some(known) = self.known_folder().await.filter(|known| *known != folder) {
-            return Ok(Reading::compared(vec![format!("it lies in {known}, not in {folder}")], ""));
+            return Ok(Reading::compared(
+                vec![format!("it lies in {known}, not in {folder}")],
+                "",
+            ));
         }
-        let Some(differences) = job_differences(&client, &folder, &Parameters::scheduled(&self.account.config)?).await? else {
+        let Some(differences) = job_differences(
+            &client,
+            &folder,
+            &Parameters::scheduled(&self.account.config)?,
+        )
+        .await?
+        else {
             return Ok(Reading::missing());
         };
-        self.account.state.note(KEY, &self.name(), &[("folder", &folder)]).await?;
-        Ok(Reading::compared(differences, format!("{folder} at {}", client.host())))
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("folder", &folder)])
+            .await?;
+        Ok(Reading::compared(
+            differences,
+            format!("{folder} at {}", client.host()),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
         let (client, folder) = self.place().await?;
-        upload_job(&client, &folder, &Parameters::scheduled(&self.account.config)?).await?;
+        upload_job(
+            &client,
+            &folder,
+            &Parameters::scheduled(&self.account.config)?,
+        )
+        .await?;
         if let Some(known) = self.known_folder().await.filter(|known| *known != folder) {
             remove_job(&client, &known).await?;
         }
-        self.account.state.note(KEY, &self.name(), &[("folder", &folder)]).await
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("folder", &folder)])
+            .await
     }
 
     async fn update(&self) -> Result<()> {

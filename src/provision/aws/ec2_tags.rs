@@ -8,23 +8,39 @@ use crate::provision::aws::context::{Account, TAG_ID, TAG_RESOURCE};
 
 /// The tags of a resource as EC2 takes them with the call that makes it.
 pub fn tag_specification(account: &Account, key: &str, resource: ResourceType) -> TagSpecification {
-    TagSpecification::builder().resource_type(resource).set_tags(Some(ec2_tags(account, key))).build()
+    TagSpecification::builder()
+        .resource_type(resource)
+        .set_tags(Some(ec2_tags(account, key)))
+        .build()
 }
 
 /// The tags of a resource, and its name, which consoles show.
 pub fn ec2_tags(account: &Account, key: &str) -> Vec<Tag> {
-    account.tags(key).into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+    account
+        .tags(key)
+        .into_iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect()
 }
 
 /// Keys and values of tags that EC2 answered.
 pub fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
-    tags.iter().filter_map(|tag| Some((tag.key()?, tag.value()?))).collect()
+    tags.iter()
+        .filter_map(|tag| Some((tag.key()?, tag.value()?)))
+        .collect()
 }
 
 /// Puts the wanted tags on something of EC2's.
 pub async fn put_tags(account: &Account, key: &str, id: &str) -> Result<()> {
-    let put = account.ec2.create_tags().resources(id).set_tags(Some(ec2_tags(account, key)));
-    put.send().await.map(|_| ()).map_err(|error| failed(Call("ec2:CreateTags", &format!("`{id}`")), &error))
+    let put = account
+        .ec2
+        .create_tags()
+        .resources(id)
+        .set_tags(Some(ec2_tags(account, key)));
+    put.send()
+        .await
+        .map(|_| ())
+        .map_err(|error| failed(Call("ec2:CreateTags", &format!("`{id}`")), &error))
 }
 
 /// A filter of one value, for describing calls of EC2.
@@ -34,5 +50,8 @@ pub fn filter(name: &str, value: impl Into<String>) -> Filter {
 
 /// Filters for what carries the tags of a resource.
 pub fn tag_filters(account: &Account, key: &str) -> Vec<Filter> {
-    vec![filter(&format!("tag:{TAG_ID}"), &account.config.id), filter(&format!("tag:{TAG_RESOURCE}"), key)]
+    vec![
+        filter(&format!("tag:{TAG_ID}"), &account.config.id),
+        filter(&format!("tag:{TAG_RESOURCE}"), key),
+    ]
 }

@@ -20,10 +20,24 @@ pub struct Listing {
 /// They cannot be listed.
 pub async fn connectors(config: &Config) -> Result<Vec<Listing>> {
     let client = aws_sdk_kafkaconnect::Client::new(&sdk_config(config).await);
-    let found = client.list_connectors().into_paginator().items().send().collect::<std::result::Result<Vec<_>, _>>().await;
-    let found = found.map_err(|error| failed(Call("kafkaconnect:ListConnectors", "all connectors"), &error))?;
+    let found = client
+        .list_connectors()
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .await;
+    let found = found.map_err(|error| {
+        failed(
+            Call("kafkaconnect:ListConnectors", "all connectors"),
+            &error,
+        )
+    })?;
     let listings = found.into_iter().map(|connector| Listing {
-        state: connector.connector_state.map(|state| state.as_str().to_string()).unwrap_or_default(),
+        state: connector
+            .connector_state
+            .map(|state| state.as_str().to_string())
+            .unwrap_or_default(),
         name: connector.connector_name.unwrap_or_default(),
     });
     Ok(listings.collect())
@@ -35,8 +49,18 @@ pub async fn connectors(config: &Config) -> Result<Vec<Listing>> {
 /// They cannot be listed.
 pub async fn apis(config: &Config) -> Result<Vec<Listing>> {
     let client = aws_sdk_apigateway::Client::new(&sdk_config(config).await);
-    let found = client.get_rest_apis().limit(500).into_paginator().items().send().collect::<std::result::Result<Vec<_>, _>>().await;
+    let found = client
+        .get_rest_apis()
+        .limit(500)
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .await;
     let found = found.map_err(|error| failed(Call("apigateway:GET", "all APIs"), &error))?;
-    let listings = found.into_iter().map(|api| Listing { name: api.name.unwrap_or_default(), state: api.id.unwrap_or_default() });
+    let listings = found.into_iter().map(|api| Listing {
+        name: api.name.unwrap_or_default(),
+        state: api.id.unwrap_or_default(),
+    });
     Ok(listings.collect())
 }

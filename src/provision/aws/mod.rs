@@ -36,37 +36,69 @@ pub fn all(account: &Rc<Account>) -> Vec<Box<dyn Resource>> {
     let own = || account.clone();
     let mut all: Vec<Box<dyn Resource>> = vec![Box::new(network::vpc::Network { account: own() })];
     for member in [Member::Client, Member::Cluster, Member::Airflow] {
-        all.push(Box::new(network::security_group::Group { member, account: own() }));
+        all.push(Box::new(network::security_group::Group {
+            member,
+            account: own(),
+        }));
     }
-    all.push(Box::new(network::s3_endpoint::S3Endpoint { account: own() }));
+    all.push(Box::new(network::s3_endpoint::S3Endpoint {
+        account: own(),
+    }));
     for holder in Holder::ALL {
-        all.push(Box::new(iam::role::Role { holder, account: own() }));
+        all.push(Box::new(iam::role::Role {
+            holder,
+            account: own(),
+        }));
     }
-    all.push(Box::new(iam::instance_profile::InstanceProfile { account: own() }));
+    all.push(Box::new(iam::instance_profile::InstanceProfile {
+        account: own(),
+    }));
     all.push(Box::new(ec2::key_pair::KeyPair { account: own() }));
     all.push(Box::new(proxy_secret::ProxySecret { account: own() }));
-    all.push(Box::new(s3::Bucket { purpose: BucketUse::Lake, account: own() }));
-    all.push(Box::new(connect::plugin_object::PluginObject { account: own() }));
+    all.push(Box::new(s3::Bucket {
+        purpose: BucketUse::Lake,
+        account: own(),
+    }));
+    all.push(Box::new(connect::plugin_object::PluginObject {
+        account: own(),
+    }));
     all.push(Box::new(msk::cluster::Cluster { account: own() }));
     all.push(Box::new(ec2::client_machine::Client { account: own() }));
     all.push(Box::new(network::address::Address { account: own() }));
     for kind in Kind::ALL {
-        all.push(Box::new(msk::topic::Topic { kind, account: own() }));
+        all.push(Box::new(msk::topic::Topic {
+            kind,
+            account: own(),
+        }));
     }
     all.push(Box::new(connect::plugin::Plugin { account: own() }));
-    all.push(Box::new(connect::worker_configuration::WorkerConfiguration { account: own() }));
+    all.push(Box::new(
+        connect::worker_configuration::WorkerConfiguration { account: own() },
+    ));
     all.push(Box::new(connect::connector::Connector { account: own() }));
     for kind in Kind::ALL {
-        all.push(Box::new(kinesis::Stream { kind, account: own() }));
+        all.push(Box::new(kinesis::Stream {
+            kind,
+            account: own(),
+        }));
     }
     all.push(Box::new(apigateway::api::Api { account: own() }));
     all.push(Box::new(apigateway::api_key::ApiKey { account: own() }));
-    all.push(Box::new(apigateway::usage_plan::UsagePlan { account: own() }));
-    all.push(Box::new(s3::Bucket { purpose: BucketUse::Airflow, account: own() }));
-    all.push(Box::new(airflow::requirements::Requirements { account: own() }));
+    all.push(Box::new(apigateway::usage_plan::UsagePlan {
+        account: own(),
+    }));
+    all.push(Box::new(s3::Bucket {
+        purpose: BucketUse::Airflow,
+        account: own(),
+    }));
+    all.push(Box::new(airflow::requirements::Requirements {
+        account: own(),
+    }));
     all.push(Box::new(airflow::environment::Airflow { account: own() }));
     all.push(Box::new(databricks::DatabricksJob { account: own() }));
     all.push(Box::new(airflow::dag::Dag { account: own() }));
-    all.push(Box::new(airflow::connection::AirflowConnection { account: own() }));
+    all.push(Box::new(airflow::connection::AirflowConnection {
+        account: own(),
+    }));
     all
 }

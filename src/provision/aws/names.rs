@@ -42,7 +42,9 @@ impl BucketUse {
     pub fn name(self, config: &Config) -> String {
         match self {
             Self::Lake => config.bucket(),
-            Self::Airflow if config.airflow.bucket.is_empty() => format!("user-{}-airflow", config.id),
+            Self::Airflow if config.airflow.bucket.is_empty() => {
+                format!("user-{}-airflow", config.id)
+            }
             Self::Airflow => config.airflow.bucket.clone(),
         }
     }
@@ -89,7 +91,12 @@ pub fn role_name(account: &Account, holder: Holder) -> String {
 }
 
 pub fn role_arn(account: &Account, holder: Holder) -> String {
-    format!("arn:{}:iam::{}:role/{}", account.partition, account.id, role_name(account, holder))
+    format!(
+        "arn:{}:iam::{}:role/{}",
+        account.partition,
+        account.id,
+        role_name(account, holder)
+    )
 }
 
 /// It is named as its role, as the console names it.
@@ -99,7 +106,11 @@ pub fn profile_name(account: &Account) -> String {
 
 /// The cluster's name.
 pub fn cluster_name(config: &Config) -> String {
-    if config.cluster.name.is_empty() { format!("{}-cluster", config.id) } else { config.cluster.name.clone() }
+    if config.cluster.name.is_empty() {
+        format!("{}-cluster", config.id)
+    } else {
+        config.cluster.name.clone()
+    }
 }
 
 /// The parameter that holds the password of the REST proxy.

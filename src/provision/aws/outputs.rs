@@ -15,7 +15,13 @@ pub const USER: &str = "api-gateway";
 /// The header that the API adds to each request to the proxy; `None`: there is no password yet.
 pub async fn proxy_authorization(account: &Account) -> Result<Option<SecretString>> {
     let secret = parameter::get(account, &proxy_secret_name(&account.config)).await?;
-    Ok(secret.map(|secret| format!("Basic {}", STANDARD.encode(format!("{USER}:{}", secret.expose_secret()))).into()))
+    Ok(secret.map(|secret| {
+        format!(
+            "Basic {}",
+            STANDARD.encode(format!("{USER}:{}", secret.expose_secret()))
+        )
+        .into()
+    }))
 }
 
 /// The subnets that were found.
@@ -23,10 +29,20 @@ pub async fn proxy_authorization(account: &Account) -> Result<Option<SecretStrin
 /// # Errors
 /// The network was not read.
 pub async fn subnets(account: &Account) -> Result<Vec<String>> {
-    Ok(account.state.need(keys::NETWORK, "subnets").await?.split(',').map(String::from).collect())
+    Ok(account
+        .state
+        .need(keys::NETWORK, "subnets")
+        .await?
+        .split(',')
+        .map(String::from)
+        .collect())
 }
 
 /// Whether Airflow's group was there when it was read: a sign that the rest of Airflow is there too.
 pub async fn is_airflow_known(account: &Account) -> bool {
-    account.state.value(Member::Airflow.key(), "id").await.is_some()
+    account
+        .state
+        .value(Member::Airflow.key(), "id")
+        .await
+        .is_some()
 }

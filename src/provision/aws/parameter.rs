@@ -1,6 +1,8 @@
 //! Secrets in SSM Parameter Store.
 
-use aws_sdk_ssm::types::{ParameterStringFilter, ParameterTier, ParameterType, ResourceTypeForTagging, Tag};
+use aws_sdk_ssm::types::{
+    ParameterStringFilter, ParameterTier, ParameterType, ResourceTypeForTagging, Tag,
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::base::error::{OrFail, Result};
@@ -9,49 +11,119 @@ use crate::provision::aws::context::Account;
 
 /// The value; `None`: there is no such parameter.
 pub async fn get(account: &Account, name: &str) -> Result<Option<SecretString>> {
-    match account.ssm.get_parameter().name(name).with_decryption(true).send().await {
-        Ok(found) => Ok(found.parameter().and_then(|parameter| parameter.value()).map(SecretString::from)),
+    match account
+        .ssm
+        .get_parameter()
+        .name(name)
+        .with_decryption(true)
+        .send()
+        .await
+    {
+        Ok(found) => Ok(found
+            .parameter()
+            .and_then(|parameter| parameter.value())
+            .map(SecretString::from)),
         Err(error) if code(&error) == "ParameterNotFound" => Ok(None),
-        Err(error) => Err(failed(Call("ssm:GetParameter", &format!("`{name}`")), &error)),
+        Err(error) => Err(failed(
+            Call("ssm:GetParameter", &format!("`{name}`")),
+            &error,
+        )),
     }
 }
 
 /// Its description, without asking for its value; `None`: there is no such parameter.
 pub async fn description(account: &Account, name: &str) -> Result<Option<String>> {
-    let filter = ParameterStringFilter::builder().key("Name").option("Equals").values(name).build().or_fail(|| "a filter is not whole")?;
-    let found = account.ssm.describe_parameters().parameter_filters(filter).send().await;
-    let found = found.map_err(|error| failed(Call("ssm:DescribeParameters", &format!("`{name}`")), &error))?;
-    Ok(found.parameters().first().map(|parameter| parameter.description().unwrap_or_default().to_string()))
+    let filter = ParameterStringFilter::builder()
+        .key("Name")
+        .option("Equals")
+        .values(name)
+        .build()
+        .or_fail(|| "a filter is not whole")?;
+    let found = account
+        .ssm
+        .describe_parameters()
+        .parameter_filters(filter)
+        .send()
+        .await;
+    let found = found
+        .map_err(|error| failed(Call("ssm:DescribeParameters", &format!("`{name}`")), &error))?;
+    Ok(found
+        .parameters()
+        .first()
+        .map(|parameter| parameter.description().unwrap_or_default().to_string()))
 }
 
 /// Keeps a secret, encrypted. One that is there already stays as it is.
-pub async fn put(account: &Account, key: &str, name: &str, value: &SecretString, description: &str) -> Result<()> {
-    let request = account.ssm.put_parameter().name(name).value(value.expose_secret()).description(description);
-    let request = request.r#type(ParameterType::SecureString).tier(ParameterTier::Standard).set_tags(Some(tags(account, key)?));
+pub async fn put(
+    account: &Account,
+    key: &str,
+    name: &str,
+    value: &SecretString,
+    description: &str,
+) -> Result<()> {
+    let request = account
+        .ssm
+        .put_parameter()
+        .name(name)
+        .value(value.expose_secret())
+        .description(description);
+    let request = request
+        .r#type(ParameterType::SecureString)
+        .tier(ParameterTier::Standard)
+        .set_tags(Some(tags(account, key)?));
     match request.send().await {
         Ok(_) => Ok(()),
         Err(error) if code(&error) == "ParameterAlreadyExists" => Ok(()),
-        Err(error) => Err(failed(Call("ssm:PutParameter", &format!("`{name}`")), &error)),
+        Err(error) => Err(failed(
+            Call("ssm:PutParameter", &format!("`{name}`")),
+            &error,
+        )),
     }
 }
 
 /// Wanted tags that it lacks.
 pub async fn tag_differences(account: &Account, key: &str, name: &str) -> Result<Vec<String>> {
-    let found = account.ssm.list_tags_for_resource().resource_type(ResourceTypeForTagging::Parameter).resource_id(name).send().await;
-    let found = found.map_err(|error| failed(Call("ssm:ListTagsForResource", &format!("`{name}`")), &error))?;
-    Ok(account.tag_differences(key, found.tag_list().iter().map(|tag| (tag.key(), tag.value()))))
+    let found = account
+        .ssm
+        .list_tags_for_resource()
+        .resource_type(ResourceTypeForTagging::Parameter)
+        .resource_id(name)
+        .send()
+        .await;
+    let found = found.map_err(|error| {
+        failed(
+            Call("ssm:ListTagsForResource", &format!("`{name}`")),
+            &error,
+        )
+    })?;
+    Ok(account.tag_differences(
+        key,
+        found.tag_list().iter().map(|tag| (tag.key(), tag.value())),
+    ))
 }
 
 /// Puts the wanted tags on it.
 pub async fn put_tags(account: &Account, key: &str, name: &str) -> Result<()> {
-    let request = account.ssm.add_tags_to_resource().resource_type(ResourceTypeForTagging::Parameter).resource_id(name);
+    let request = account
+        .ssm
+        .add_tags_to_resource()
+        .resource_type(ResourceTypeForTagging::Parameter)
+        .resource_id(name);
     let put = request.set_tags(Some(tags(account, key)?)).send().await;
-    put.map(|_| ()).map_err(|error| failed(Call("ssm:AddTagsToResource", &format!("`{name}`")), &error))
+    put.map(|_| ())
+        .map_err(|error| failed(Call("ssm:AddTagsToResource", &format!("`{name}`")), &error))
 }
 
 fn tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
     let tags = account.tags(key).into_iter();
-    tags.map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole")).collect()
+    tags.map(|(key, value)| {
+        Tag::builder()
+            .key(key)
+            .value(value)
+            .build()
+            .or_fail(|| "a tag is not whole")
+    })
+    .collect()
 }
 
 /// Removes a secret; `false`: it was not there.
@@ -59,6 +131,9 @@ pub async fn delete(account: &Account, name: &str) -> Result<bool> {
     match account.ssm.delete_parameter().name(name).send().await {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == "ParameterNotFound" => Ok(false),
-        Err(error) => Err(failed(Call("ssm:DeleteParameter", &format!("`{name}`")), &error)),
+        Err(error) => Err(failed(
+            Call("ssm:DeleteParameter", &format!("`{name}`")),
+            &error,
+        )),
     }
 }

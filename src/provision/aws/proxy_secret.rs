@@ -33,17 +33,29 @@ impl Resource for ProxySecret {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(mark) = parameter::description(&self.account, &self.name()).await? else { return Ok(Reading::missing()) };
-        self.account.state.note(KEY, &self.name(), &[("mark", &mark)]).await?;
+        let Some(mark) = parameter::description(&self.account, &self.name()).await? else {
+            return Ok(Reading::missing());
+        };
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("mark", &mark)])
+            .await?;
         let differences = parameter::tag_differences(&self.account, KEY, &self.name()).await?;
         Ok(Reading::compared(differences, "in Parameter Store"))
     }
 
     async fn create(&self) -> Result<()> {
         // 256 random bits, in letters and digits only: it stands in a properties file.
-        let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        let secret = format!(
+            "{}{}",
+            uuid::Uuid::new_v4().simple(),
+            uuid::Uuid::new_v4().simple()
+        );
         // Tells this password from an earlier one without telling the password.
-        let mark = format!("password of pinpipe's REST proxy, {}", uuid::Uuid::new_v4().simple());
+        let mark = format!(
+            "password of pinpipe's REST proxy, {}",
+            uuid::Uuid::new_v4().simple()
+        );
         parameter::put(&self.account, KEY, &self.name(), &secret.into(), &mark).await
     }
 

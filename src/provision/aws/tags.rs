@@ -4,5 +4,6 @@ use std::collections::HashMap;
 
 /// Keys and values of tags, to be compared.
 pub fn pairs(tags: &HashMap<String, String>) -> impl Iterator<Item = (&str, &str)> + Clone {
-    tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    tags.iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
 }

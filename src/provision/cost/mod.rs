@@ -13,7 +13,10 @@ pub struct Priced {
 
 impl Priced {
     pub fn new(line: impl Into<String>, count: impl Into<f64>) -> Self {
-        Self { line: line.into(), count: count.into() }
+        Self {
+            line: line.into(),
+            count: count.into(),
+        }
     }
 }
 
@@ -39,10 +42,16 @@ pub struct Cost {
 }
 
 impl Cost {
-    pub const NOTHING: Cost = Cost { dollars_per_hour: 0.0, is_whole: true };
+    pub const NOTHING: Cost = Cost {
+        dollars_per_hour: 0.0,
+        is_whole: true,
+    };
 
     pub fn plus(self, other: Cost) -> Cost {
-        Cost { dollars_per_hour: self.dollars_per_hour + other.dollars_per_hour, is_whole: self.is_whole && other.is_whole }
+        Cost {
+            dollars_per_hour: self.dollars_per_hour + other.dollars_per_hour,
+            is_whole: self.is_whole && other.is_whole,
+        }
     }
 
     /// For a table's cell: empty where it costs nothing by the hour.
@@ -57,28 +66,46 @@ impl Cost {
 }
 
 fn dollars_text(dollars: f64) -> String {
-    if dollars < 1.0 { format!("${dollars:.4}") } else { format!("${dollars:.2}") }
+    if dollars < 1.0 {
+        format!("${dollars:.4}")
+    } else {
+        format!("${dollars:.2}")
+    }
 }
 
 impl Prices {
     /// The table that comes with the program.
     pub fn built_in() -> Self {
-        toml::from_str(include_str!("prices.toml")).expect("prices.toml is part of the program and a test parses it")
+        toml::from_str(include_str!("prices.toml"))
+            .expect("prices.toml is part of the program and a test parses it")
     }
 
     /// The cost of several lines together.
     pub fn cost(&self, priced: &[Priced]) -> Cost {
-        priced.iter().map(|priced| self.line(priced)).fold(Cost::NOTHING, Cost::plus)
+        priced
+            .iter()
+            .map(|priced| self.line(priced))
+            .fold(Cost::NOTHING, Cost::plus)
     }
 
     fn line(&self, priced: &Priced) -> Cost {
-        let hourly = self.hour.get(&priced.line).copied().or_else(|| self.month.get(&priced.line).map(|month| month / MONTH_HOURS));
-        Cost { dollars_per_hour: hourly.unwrap_or(0.0) * priced.count, is_whole: hourly.is_some() }
+        let hourly = self.hour.get(&priced.line).copied().or_else(|| {
+            self.month
+                .get(&priced.line)
+                .map(|month| month / MONTH_HOURS)
+        });
+        Cost {
+            dollars_per_hour: hourly.unwrap_or(0.0) * priced.count,
+            is_whole: hourly.is_some(),
+        }
     }
 
     /// What stands below every table of costs.
     pub fn note(&self) -> String {
-        format!("list prices of {}, published {}; without taxes, traffic and requests", self.region, self.date)
+        format!(
+            "list prices of {}, published {}; without taxes, traffic and requests",
+            self.region, self.date
+        )
     }
 }
 
@@ -89,11 +116,26 @@ mod tests {
     #[test]
     fn hours_and_months_add_up_and_what_is_unknown_is_said() {
         let prices = Prices::built_in();
-        let brokers = prices.cost(&[Priced::new("kafka.m5.large", 3), Priced::new("msk-storage-gib", 300)]);
-        assert!(brokers.is_whole && (brokers.dollars_per_hour - (3.0 * 0.21 + 300.0 * 0.10 / MONTH_HOURS)).abs() < 1e-9, "{brokers:?}");
+        let brokers = prices.cost(&[
+            Priced::new("kafka.m5.large", 3),
+            Priced::new("msk-storage-gib", 300),
+        ]);
+        assert!(
+            brokers.is_whole
+                && (brokers.dollars_per_hour - (3.0 * 0.21 + 300.0 * 0.10 / MONTH_HOURS)).abs()
+                    < 1e-9,
+            "{brokers:?}"
+        );
         let odd = prices.cost(&[Priced::new("kafka.m99.huge", 3)]);
         assert_eq!((odd.text(1.0).as_str(), odd.is_whole), ("unknown", false));
         assert_eq!(Cost::NOTHING.text(1.0), "");
-        assert_eq!(Cost { dollars_per_hour: 0.5, is_whole: true }.text(730.0), "$365.00");
+        assert_eq!(
+            Cost {
+                dollars_per_hour: 0.5,
+                is_whole: true
+            }
+            .text(730.0),
+            "$365.00"
+        );
     }
 }

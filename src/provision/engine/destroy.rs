@@ -60,10 +60,29 @@ impl Report for DestroyReport {
         let mut lines: Vec<String> = self
             .resources
             .iter()
-            .map(|removed| format!("{} {} {}", if removed.removed { "deleted" } else { "not there:" }, removed.type_name, removed.name))
+            .map(|removed| {
+                format!(
+                    "{} {} {}",
+                    if removed.removed {
+                        "deleted"
+                    } else {
+                        "not there:"
+                    },
+                    removed.type_name,
+                    removed.name
+                )
+            })
             .collect();
-        lines.extend(self.data_dir.iter().map(|folder| format!("removed {}", folder.display())));
-        if lines.is_empty() { "nothing to remove".into() } else { lines.join("\n") }
+        lines.extend(
+            self.data_dir
+                .iter()
+                .map(|folder| format!("removed {}", folder.display())),
+        );
+        if lines.is_empty() {
+            "nothing to remove".into()
+        } else {
+            lines.join("\n")
+        }
     }
 }
 
@@ -99,10 +118,18 @@ const ENTRIES: [&str; 21] = [
 ///
 /// # Errors
 /// Nobody confirmed; the stack still uses the data folder; something cannot be removed.
-pub async fn destroy(config: &Config, options: &DestroyOptions, printer: &Printer) -> Result<DestroyReport> {
+pub async fn destroy(
+    config: &Config,
+    options: &DestroyOptions,
+    printer: &Printer,
+) -> Result<DestroyReport> {
     let lock_path = Runtime::lock_path(&config.data_dir);
     // Without the file nothing can be running, and none is left behind by looking.
-    let lock = if lock_path.exists() { FileLock::take(&lock_path)? } else { None };
+    let lock = if lock_path.exists() {
+        FileLock::take(&lock_path)?
+    } else {
+        None
+    };
     let runs = lock_path.exists() && lock.is_none();
     if config.target == Target::Aws {
         return remove_resources(config, options, printer).await;
@@ -112,8 +139,11 @@ pub async fn destroy(config: &Config, options: &DestroyOptions, printer: &Printe
             .hint("start it with `pinpipe local` to remove what it serves, or remove everything with `--data`"));
     }
     if runs && options.data {
-        return Err(Error::failed(format!("the local stack still runs in `{}`", config.data_dir.display()))
-            .hint("stop it with Ctrl-C first, then run `pinpipe destroy --data` again"));
+        return Err(Error::failed(format!(
+            "the local stack still runs in `{}`",
+            config.data_dir.display()
+        ))
+        .hint("stop it with Ctrl-C first, then run `pinpipe destroy --data` again"));
     }
     if options.data {
         // Held until everything is gone: nothing may start in there meanwhile.
@@ -122,7 +152,11 @@ pub async fn destroy(config: &Config, options: &DestroyOptions, printer: &Printe
     remove_resources(config, options, printer).await
 }
 
-async fn remove_resources(config: &Config, options: &DestroyOptions, printer: &Printer) -> Result<DestroyReport> {
+async fn remove_resources(
+    config: &Config,
+    options: &DestroyOptions,
+    printer: &Printer,
+) -> Result<DestroyReport> {
     let progress = printer.activity("removing");
     let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
     let outcome = stack.carry(on_stack(&stack, options, printer)).await;
@@ -131,44 +165,88 @@ async fn remove_resources(config: &Config, options: &DestroyOptions, printer: &P
     outcome
 }
 
-async fn on_stack(stack: &Stack, options: &DestroyOptions, printer: &Printer) -> Result<DestroyReport> {
+async fn on_stack(
+    stack: &Stack,
+    options: &DestroyOptions,
+    printer: &Printer,
+) -> Result<DestroyReport> {
     let chosen = options.selection.chosen(&stack.graph)?;
     let readings = stack.read(&chosen).await?;
-    let is_ours = |position: usize| chosen[position] && readings[position].as_ref().is_some_and(is_there_and_ours);
+    let is_ours = |position: usize| {
+        chosen[position] && readings[position].as_ref().is_some_and(is_there_and_ours)
+    };
     if let Some(account) = &stack.account {
         check_dependents(stack, &chosen, &readings, &account.state.keys().await)?;
         if options.data {
-            account.may_lose_data.borrow_mut().extend(stack.graph.resources.iter().map(|resource| resource.key()));
+            account
+                .may_lose_data
+                .borrow_mut()
+                .extend(stack.graph.resources.iter().map(|resource| resource.key()));
         }
         let mut holding = Vec::new();
-        for (position, resource) in stack.graph.resources.iter().enumerate().filter(|(position, _)| is_ours(*position)) {
+        for (position, resource) in stack
+            .graph
+            .resources
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| is_ours(*position))
+        {
             let name = stack.made_under(resource.as_ref()).await;
             if resource.holds_data() {
-                let detail = readings[position].as_ref().map(Reading::reason).unwrap_or_default();
+                let detail = readings[position]
+                    .as_ref()
+                    .map(Reading::reason)
+                    .unwrap_or_default();
                 holding.push(format!("{} {name} ({detail})", resource.kind()));
             }
             if !options.data
                 && let Some(held) = resource.held_back().await?
             {
-                return Err(Error::failed(format!("{} `{name}` still holds {held}", resource.kind()))
-                    .hint(format!("`--data` removes it with its data, `--skip {}` keeps it; nothing was removed", resource.key())));
+                return Err(Error::failed(format!(
+                    "{} `{name}` still holds {held}",
+                    resource.kind()
+                ))
+                .hint(format!(
+                    "`--data` removes it with its data, `--skip {}` keeps it; nothing was removed",
+                    resource.key()
+                )));
             }
         }
-        let count = (0..chosen.len()).filter(|position| is_ours(*position)).count();
+        let count = (0..chosen.len())
+            .filter(|position| is_ours(*position))
+            .count();
         if count > 0 {
-            let with_data = if holding.is_empty() { String::new() } else { format!(", with all records of {}", holding.join(", ")) };
-            let question = format!("remove {count} resources from account {}{with_data}", account.id);
+            let with_data = if holding.is_empty() {
+                String::new()
+            } else {
+                format!(", with all records of {}", holding.join(", "))
+            };
+            let question = format!(
+                "remove {count} resources from account {}{with_data}",
+                account.id
+            );
             stack.progress.hide();
             if !options.yes {
-                for (_, resource) in stack.graph.resources.iter().enumerate().filter(|(position, _)| is_ours(*position)) {
-                    printer.note(format!("  {} {}", resource.kind(), stack.made_under(resource.as_ref()).await));
+                for (_, resource) in stack
+                    .graph
+                    .resources
+                    .iter()
+                    .enumerate()
+                    .filter(|(position, _)| is_ours(*position))
+                {
+                    printer.note(format!(
+                        "  {} {}",
+                        resource.kind(),
+                        stack.made_under(resource.as_ref()).await
+                    ));
                 }
             }
             confirm(options.yes, &question).await?;
             stack.progress.show();
         }
     } else {
-        let question = "delete the topics with their records, the streams, the connector and the routes";
+        let question =
+            "delete the topics with their records, the streams, the connector and the routes";
         stack.progress.hide();
         confirm(options.yes, question).await?;
         stack.progress.show();
@@ -181,21 +259,34 @@ async fn on_stack(stack: &Stack, options: &DestroyOptions, printer: &Printer) ->
                 // Locally nothing is anybody else's, and deleting what is not there does no harm.
                 let is_found = is_ours(position) || stack.account.is_none() && chosen[position];
                 let name = stack.made_under(resource).await;
-                let container = resource.lies_in().and_then(|key| stack.graph.position(&key));
-                let removed = match (&stack.account, container.filter(|container| is_ours(*container))) {
+                let container = resource
+                    .lies_in()
+                    .and_then(|key| stack.graph.position(&key));
+                let removed = match (
+                    &stack.account,
+                    container.filter(|container| is_ours(*container)),
+                ) {
                     _ if !is_found => false,
                     // It goes when that goes.
                     (Some(account), Some(_)) => {
                         account.state.forget(&resource.key()).await?;
                         true
                     }
-                    _ => stack.or_stopped(remove(stack.account.as_deref(), resource)).await?,
+                    _ => {
+                        stack
+                            .or_stopped(remove(stack.account.as_deref(), resource))
+                            .await?
+                    }
                 };
                 if removed && stack.account.is_some() {
                     let text = format!("deleted {} {name}", resource.kind());
                     stack.progress.aside(|| printer.note(text));
                 }
-                Ok(Removed { type_name: resource.kind(), name, removed })
+                Ok(Removed {
+                    type_name: resource.kind(),
+                    name,
+                    removed,
+                })
             }
             .boxed_local()
         })
@@ -216,18 +307,34 @@ async fn on_stack(stack: &Stack, options: &DestroyOptions, printer: &Printer) ->
     }
     // In the order of removing.
     resources.reverse();
-    Ok(DestroyReport { resources, data_dir: None, is_told: stack.account.is_some() })
+    Ok(DestroyReport {
+        resources,
+        data_dir: None,
+        is_told: stack.account.is_some(),
+    })
 }
 
 /// Refuses to take away what something that stays needs.
-fn check_dependents(stack: &Stack, chosen: &[bool], readings: &[Option<Reading>], remembered: &[String]) -> Result<()> {
+fn check_dependents(
+    stack: &Stack,
+    chosen: &[bool],
+    readings: &[Option<Reading>],
+    remembered: &[String],
+) -> Result<()> {
     for (position, resource) in stack.graph.resources.iter().enumerate() {
         // Somebody else's does not stand on ours.
-        let is_there = readings[position].as_ref().map_or_else(|| remembered.contains(&resource.key()), is_there_and_ours);
+        let is_there = readings[position]
+            .as_ref()
+            .map_or_else(|| remembered.contains(&resource.key()), is_there_and_ours);
         if chosen[position] || !is_there {
             continue;
         }
-        if let Some(need) = stack.graph.needs(position).iter().find(|need| chosen[**need] && stack.graph.resources[**need].is_removable()) {
+        if let Some(need) = stack
+            .graph
+            .needs(position)
+            .iter()
+            .find(|need| chosen[**need] && stack.graph.resources[**need].is_removable())
+        {
             let (need, key) = (stack.graph.resources[*need].key(), resource.key());
             return Err(Error::failed(format!("`{need}` is needed by `{key}`, which is to stay"))
                 .hint(format!("remove both (`--only {need},{key}`), or keep both (`--skip {need}`); nothing was removed")));
@@ -243,20 +350,40 @@ fn is_there_and_ours(reading: &Reading) -> bool {
 async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
-        return Ok(DestroyReport { resources: Vec::new(), data_dir: None, is_told: false });
+        return Ok(DestroyReport {
+            resources: Vec::new(),
+            data_dir: None,
+            is_told: false,
+        });
     }
     // A run that failed at once leaves it empty.
     let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
     if !is_empty && !MARKS.iter().any(|mark| folder.join(mark).is_file()) {
-        return Err(Error::failed(format!("`{}` does not look like a data folder of pinpipe", folder.display()))
-            .hint("check `data_dir` and `--data-dir`; nothing was removed"));
+        return Err(Error::failed(format!(
+            "`{}` does not look like a data folder of pinpipe",
+            folder.display()
+        ))
+        .hint("check `data_dir` and `--data-dir`; nothing was removed"));
     }
-    confirm(yes, &format!("remove all data of pinpipe in `{}`: database, records, lake and tables", folder.display())).await?;
+    confirm(
+        yes,
+        &format!(
+            "remove all data of pinpipe in `{}`: database, records, lake and tables",
+            folder.display()
+        ),
+    )
+    .await?;
     for entry in ENTRIES {
         let path = folder.join(entry);
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
         match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(on_path("remove", &path, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(on_path("remove", &path, error));
+            }
             _ => {}
         }
     }
@@ -264,5 +391,9 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
     let _ = std::fs::remove_file(folder.join("local.lock"));
     drop(lock);
     let _ = std::fs::remove_dir(folder);
-    Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()), is_told: false })
+    Ok(DestroyReport {
+        resources: Vec::new(),
+        data_dir: Some(folder.clone()),
+        is_told: false,
+    })
 }

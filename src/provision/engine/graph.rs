@@ -38,14 +38,23 @@ impl Graph {
     /// A resource needs one that is not there: a mistake in the program, which a test finds.
     pub fn new(resources: Vec<Box<dyn Resource>>) -> Self {
         let keys: Vec<String> = resources.iter().map(|resource| resource.key()).collect();
-        let position = |needed: &String| keys.iter().position(|key| key == needed).expect("every need is a resource of the graph");
-        let needs = resources.iter().map(|resource| resource.needs().iter().map(position).collect()).collect();
+        let position = |needed: &String| {
+            keys.iter()
+                .position(|key| key == needed)
+                .expect("every need is a resource of the graph")
+        };
+        let needs = resources
+            .iter()
+            .map(|resource| resource.needs().iter().map(position).collect())
+            .collect();
         Self { resources, needs }
     }
 
     /// Position of a resource.
     pub fn position(&self, key: &str) -> Option<usize> {
-        self.resources.iter().position(|resource| resource.key() == key)
+        self.resources
+            .iter()
+            .position(|resource| resource.key() == key)
     }
 
     /// Positions of what a resource needs.
@@ -64,22 +73,31 @@ impl Graph {
         let count = self.resources.len();
         let mut waits_for: Vec<BTreeSet<usize>> = match order {
             Order::Needs => self.needs.clone(),
-            Order::Dependents => {
-                (0..count).map(|position| (0..count).filter(|other| self.needs[*other].contains(&position)).collect()).collect()
-            }
+            Order::Dependents => (0..count)
+                .map(|position| {
+                    (0..count)
+                        .filter(|other| self.needs[*other].contains(&position))
+                        .collect()
+                })
+                .collect(),
         };
         let mut visits: Vec<Option<Visit<T>>> = (0..count).map(|_| None).collect();
         let mut is_started = vec![false; count];
         let mut running = FuturesUnordered::new();
         loop {
             for position in 0..count {
-                if running.len() < at_once && !is_started[position] && waits_for[position].is_empty() {
+                if running.len() < at_once
+                    && !is_started[position]
+                    && waits_for[position].is_empty()
+                {
                     is_started[position] = true;
                     let visiting = visit(position, self.resources[position].as_ref());
                     running.push(async move { (position, visiting.await) });
                 }
             }
-            let Some((position, outcome)) = running.next().await else { break };
+            let Some((position, outcome)) = running.next().await else {
+                break;
+            };
             if outcome.is_ok() {
                 waits_for.iter_mut().for_each(|waiting| {
                     waiting.remove(&position);
@@ -87,6 +105,9 @@ impl Graph {
             }
             visits[position] = Some(outcome.map_or_else(Visit::Failed, Visit::Done));
         }
-        visits.into_iter().map(|visit| visit.unwrap_or(Visit::Left)).collect()
+        visits
+            .into_iter()
+            .map(|visit| visit.unwrap_or(Visit::Left))
+            .collect()
     }
 }

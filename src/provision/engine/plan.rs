@@ -23,7 +23,13 @@ pub struct Step {
 impl Step {
     pub fn new(resource: &dyn Resource, reading: Reading, prices: &Prices) -> Self {
         let cost = prices.cost(&resource.priced());
-        Self { key: resource.key(), type_name: resource.kind(), name: resource.name(), reading, cost }
+        Self {
+            key: resource.key(),
+            type_name: resource.kind(),
+            name: resource.name(),
+            reading,
+            cost,
+        }
     }
 }
 
@@ -41,15 +47,25 @@ pub struct PlanReport {
 
 impl PlanReport {
     pub fn new(applied: bool, steps: Vec<Step>, prices: &Prices) -> Self {
-        let stays = steps.iter().filter(|step| applied || step.reading.action != Action::Delete);
+        let stays = steps
+            .iter()
+            .filter(|step| applied || step.reading.action != Action::Delete);
         let cost = stays.map(|step| step.cost).fold(Cost::NOTHING, Cost::plus);
         let prices = (cost != Cost::NOTHING).then(|| prices.note());
-        Self { applied, steps, cost, prices }
+        Self {
+            applied,
+            steps,
+            cost,
+            prices,
+        }
     }
 
     /// Steps that change something.
     pub fn changes(&self) -> usize {
-        self.steps.iter().filter(|step| step.reading.action != Action::Keep).count()
+        self.steps
+            .iter()
+            .filter(|step| step.reading.action != Action::Keep)
+            .count()
     }
 }
 
@@ -99,7 +115,9 @@ impl Report for PlanReport {
         };
         if let Some(prices) = &self.prices {
             let (hour, month) = (self.cost.text(1.0), self.cost.text(MONTH_HOURS));
-            summary.push_str(&format!("\nall of it costs {hour} an hour, {month} a month ({prices})"));
+            summary.push_str(&format!(
+                "\nall of it costs {hour} an hour, {month} a month ({prices})"
+            ));
         }
         format!("{}\n{summary}", table.render())
     }

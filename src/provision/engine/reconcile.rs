@@ -36,7 +36,12 @@ pub struct Converged {
 ///
 /// # Errors
 /// A call fails; Ctrl-C; it still differs after it was mended.
-pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planned: Reading, permission: Permission) -> Result<Converged> {
+pub async fn converge(
+    account: Option<&Account>,
+    resource: &dyn Resource,
+    planned: Reading,
+    permission: Permission,
+) -> Result<Converged> {
     let mut done = Action::Keep;
     let mut reading = planned;
     let key = resource.key();
@@ -46,7 +51,11 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
         if let Some(account) = account
             && account.stop.is_cancelled()
         {
-            return Err(account.stopped(&format!("{} `{}` is not as it should be yet", resource.kind(), resource.name())));
+            return Err(account.stopped(&format!(
+                "{} `{}` is not as it should be yet",
+                resource.kind(),
+                resource.name()
+            )));
         }
         tracing::info!(resource = key, action = ?reading.action, reason = reading.reason());
         match reading.action {
@@ -54,12 +63,19 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
                 if let Some(account) = account {
                     account.state.ready(&key).await?;
                 }
-                return Ok(Converged { action: done, reading });
+                return Ok(Converged {
+                    action: done,
+                    reading,
+                });
             }
             Action::Foreign => return Err(foreign(resource)),
             Action::Wait => resource.wait().await?,
             Action::Update => {
-                repeats = if mended == reading.reasons { repeats + 1 } else { 0 };
+                repeats = if mended == reading.reasons {
+                    repeats + 1
+                } else {
+                    0
+                };
                 if repeats >= REPEATS {
                     break;
                 }
@@ -96,7 +112,12 @@ pub async fn converge(account: Option<&Account>, resource: &dyn Resource, planne
                 done = Action::Recreate;
             }
             // What goes has gone before anything is made.
-            Action::Delete => return Ok(Converged { action: Action::Delete, reading }),
+            Action::Delete => {
+                return Ok(Converged {
+                    action: Action::Delete,
+                    reading,
+                });
+            }
         }
         reading = read_one(resource).await?;
     }
@@ -109,7 +130,11 @@ pub async fn remove(account: Option<&Account>, resource: &dyn Resource) -> Resul
     let key = resource.key();
     if let Some(account) = account {
         if account.stop.is_cancelled() {
-            return Err(account.stopped(&format!("{} `{}` is still there", resource.kind(), resource.name())));
+            return Err(account.stopped(&format!(
+                "{} `{}` is still there",
+                resource.kind(),
+                resource.name()
+            )));
         }
         account.state.deleting(&key).await?;
     }
@@ -123,8 +148,12 @@ pub async fn remove(account: Option<&Account>, resource: &dyn Resource) -> Resul
 /// Looks again for something that may have been made a moment ago, by this run or by one
 /// that was killed, before it is made a second time: reads of AWS may be behind.
 async fn seen_late(account: &Account, resource: &dyn Resource) -> Result<Option<Reading>> {
-    let Some(entry) = account.state.entry(&resource.key()).await else { return Ok(None) };
-    let age = (chrono::Utc::now() - entry.begun_at).to_std().unwrap_or_default();
+    let Some(entry) = account.state.entry(&resource.key()).await else {
+        return Ok(None);
+    };
+    let age = (chrono::Utc::now() - entry.begun_at)
+        .to_std()
+        .unwrap_or_default();
     if entry.phase == Phase::Deleting || age > FRESH {
         return Ok(None);
     }
@@ -151,7 +180,11 @@ pub fn foreign(resource: &dyn Resource) -> Error {
 ///
 /// # Errors
 /// It was not; it cannot be asked what it holds.
-pub async fn check_loss(resource: &dyn Resource, reading: &Reading, permission: Permission) -> Result<()> {
+pub async fn check_loss(
+    resource: &dyn Resource,
+    reading: &Reading,
+    permission: Permission,
+) -> Result<()> {
     if permission.may_lose_data {
         return Ok(());
     }

@@ -19,14 +19,21 @@ impl Selection {
     /// A name that no resource has.
     pub fn chosen(&self, graph: &Graph) -> Result<Vec<bool>> {
         for name in self.only.iter().chain(&self.skip) {
-            if !graph.resources.iter().any(|resource| resource.key() == *name || resource.kind() == name) {
+            if !graph
+                .resources
+                .iter()
+                .any(|resource| resource.key() == *name || resource.kind() == name)
+            {
                 return Err(unknown(name, graph));
             }
         }
-        let named = |names: &[String], key: &str, kind: &str| names.iter().any(|name| name == key || name == kind);
+        let named = |names: &[String], key: &str, kind: &str| {
+            names.iter().any(|name| name == key || name == kind)
+        };
         let chosen = graph.resources.iter().map(|resource| {
             let (key, kind) = (resource.key(), resource.kind());
-            (self.only.is_empty() || named(&self.only, &key, kind)) && !named(&self.skip, &key, kind)
+            (self.only.is_empty() || named(&self.only, &key, kind))
+                && !named(&self.skip, &key, kind)
         });
         Ok(chosen.collect())
     }
@@ -34,7 +41,9 @@ impl Selection {
     /// For each resource whether it must be read: the chosen ones, and what they need.
     pub fn read(chosen: &[bool], graph: &Graph) -> Vec<bool> {
         let mut read = chosen.to_vec();
-        let mut open: Vec<usize> = (0..chosen.len()).filter(|position| chosen[*position]).collect();
+        let mut open: Vec<usize> = (0..chosen.len())
+            .filter(|position| chosen[*position])
+            .collect();
         while let Some(position) = open.pop() {
             for need in graph.needs(position) {
                 if !read[*need] {
@@ -48,10 +57,20 @@ impl Selection {
 }
 
 fn unknown(name: &str, graph: &Graph) -> Error {
-    let mut names: Vec<String> = graph.resources.iter().flat_map(|resource| [resource.key(), resource.kind().to_string()]).collect();
+    let mut names: Vec<String> = graph
+        .resources
+        .iter()
+        .flat_map(|resource| [resource.key(), resource.kind().to_string()])
+        .collect();
     names.sort_unstable();
     names.dedup();
-    let nearest = names.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name)).cloned().unwrap_or_default();
-    Error::usage(format!("there is no resource `{name}`, did you mean `{nearest}`?"))
-        .hint(format!("resources and types: {}", names.join(", ")))
+    let nearest = names
+        .iter()
+        .min_by_key(|known| strsim::damerau_levenshtein(known, name))
+        .cloned()
+        .unwrap_or_default();
+    Error::usage(format!(
+        "there is no resource `{name}`, did you mean `{nearest}`?"
+    ))
+    .hint(format!("resources and types: {}", names.join(", ")))
 }

@@ -66,8 +66,18 @@ impl Stack {
             Target::Aws => {
                 let place = or_stopped(&stop, GRACE, Account::place(config)).await?;
                 // Never given up half way: a lock that was put all the same would stay.
-                let lock = if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
-                let opening = Account::open(config, place, purpose == Purpose::Change, progress.clone(), stop.clone());
+                let lock = if purpose == Purpose::Change {
+                    Some(place.lock().await?)
+                } else {
+                    None
+                };
+                let opening = Account::open(
+                    config,
+                    place,
+                    purpose == Purpose::Change,
+                    progress.clone(),
+                    stop.clone(),
+                );
                 match or_stopped(&stop, GRACE, opening).await {
                     Ok(account) => {
                         let account = Rc::new(account);
@@ -97,7 +107,10 @@ impl Stack {
     pub async fn close(mut self) {
         if let Some(account) = &self.account {
             let outputs = Outputs {
-                bootstrap_servers: account.state.value(keys::CLUSTER, "bootstrap_servers").await,
+                bootstrap_servers: account
+                    .state
+                    .value(keys::CLUSTER, "bootstrap_servers")
+                    .await,
                 gateway_url: account.state.value(keys::API, "url").await,
                 api_key_id: account.state.value(keys::API_KEY, "id").await,
             };
@@ -148,11 +161,17 @@ impl Stack {
                             return Ok(None);
                         }
                         if self.stop.is_cancelled() {
-                            return Err(Error::failed("stopped while reading: nothing was changed"));
+                            return Err(Error::failed(
+                                "stopped while reading: nothing was changed",
+                            ));
                         }
                         match self.or_stopped(read_one(resource)).await {
                             // Nobody asks for it: a missing permission must not matter.
-                            Err(error) if !is_known && !error.is_transient() && !self.stop.is_cancelled() => {
+                            Err(error)
+                                if !is_known
+                                    && !error.is_transient()
+                                    && !self.stop.is_cancelled() =>
+                            {
                                 tracing::warn!(%error, "`{}` is not looked for", resource.key());
                                 self.is_blind.set(true);
                                 Ok(None)
@@ -175,7 +194,9 @@ impl Stack {
     /// The state cannot be written.
     pub async fn note_whole(&self, chosen: &[bool]) -> Result<()> {
         match &self.account {
-            Some(account) if chosen.iter().all(|chosen| *chosen) && !self.is_blind.get() => account.state.whole().await,
+            Some(account) if chosen.iter().all(|chosen| *chosen) && !self.is_blind.get() => {
+                account.state.whole().await
+            }
             _ => Ok(()),
         }
     }
@@ -187,7 +208,11 @@ impl Stack {
         for (position, resource) in self.graph.resources.iter().enumerate() {
             let falls_with = resource.falls_with();
             let fallen = falls_with.iter().filter(|key| {
-                let other = self.graph.position(key).filter(|other| chosen[*other]).and_then(|other| readings[other].as_ref());
+                let other = self
+                    .graph
+                    .position(key)
+                    .filter(|other| chosen[*other])
+                    .and_then(|other| readings[other].as_ref());
                 other.is_some_and(|reading| matches!(reading.action, Action::Recreate))
             });
             let because: Vec<String> = fallen.map(|key| format!("`{key}` is made anew")).collect();
@@ -234,18 +259,27 @@ impl Stack {
     pub fn all_done<T>(&self, visits: Vec<Visit<T>>) -> Result<Vec<T>> {
         let mut done = Vec::with_capacity(visits.len());
         let (mut failure, mut stopped): (Option<Error>, Option<Error>) = (None, None);
-        let says_what_to_do = |error: &Error| error.hint_text().is_some_and(|hint| !VAGUE_HINTS.contains(&hint));
+        let says_what_to_do = |error: &Error| {
+            error
+                .hint_text()
+                .is_some_and(|hint| !VAGUE_HINTS.contains(&hint))
+        };
         let (mut others, mut left) = (Vec::new(), Vec::new());
         for (position, visit) in visits.into_iter().enumerate() {
             match visit {
                 Visit::Done(value) => done.push(value),
                 // That others were stopped too goes without saying; what failed before does not.
-                Visit::Failed(error) if self.stop.is_cancelled() && error.to_string().starts_with(STOPPED) => {
+                Visit::Failed(error)
+                    if self.stop.is_cancelled() && error.to_string().starts_with(STOPPED) =>
+                {
                     stopped.get_or_insert(error);
                 }
                 Visit::Failed(error) if failure.is_none() => failure = Some(error),
                 // The first stands at the top, unless another one knows more.
-                Visit::Failed(error) if says_what_to_do(&error) && !failure.as_ref().is_some_and(says_what_to_do) => {
+                Visit::Failed(error)
+                    if says_what_to_do(&error)
+                        && !failure.as_ref().is_some_and(says_what_to_do) =>
+                {
                     others.extend(failure.replace(error).map(|first| first.to_string()));
                 }
                 Visit::Failed(error) => others.push(error.to_string()),
@@ -258,15 +292,24 @@ impl Stack {
         {
             others.insert(0, failure.to_string());
         }
-        let Some(error) = stopped.or(failure) else { return Ok(done) };
+        let Some(error) = stopped.or(failure) else {
+            return Ok(done);
+        };
         let mut note = String::new();
         for other in &others {
             note.push_str(&format!("\n  also: {other}"));
         }
         if !left.is_empty() {
-            note.push_str(&format!("\n  left, since they wait for it: {}", left.join(", ")));
+            note.push_str(&format!(
+                "\n  left, since they wait for it: {}",
+                left.join(", ")
+            ));
         }
-        if note.is_empty() { Err(error) } else { Err(error.also(note)) }
+        if note.is_empty() {
+            Err(error)
+        } else {
+            Err(error.also(note))
+        }
     }
 }
 
@@ -275,7 +318,11 @@ impl Stack {
 ///
 /// # Errors
 /// The work fails; Ctrl-C.
-pub async fn or_stopped<T>(stop: &CancellationToken, grace: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn or_stopped<T>(
+    stop: &CancellationToken,
+    grace: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let given_up = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;

@@ -58,7 +58,12 @@ impl Report for StatusReport {
                 (true, _) => "yes",
                 (false, _) => "no",
             };
-            let mut row = vec![resource.type_name.to_string(), resource.name.clone(), there.into(), resource.detail.clone()];
+            let mut row = vec![
+                resource.type_name.to_string(),
+                resource.name.clone(),
+                there.into(),
+                resource.detail.clone(),
+            ];
             if is_priced {
                 let age = resource.age_hours.unwrap_or(0.0);
                 row.push(resource.age_hours.map(age_text).unwrap_or_default());
@@ -92,7 +97,11 @@ fn age_text(hours: f64) -> String {
 ///
 /// # Errors
 /// The local stack is not running or cannot be asked; no credentials for AWS.
-pub async fn status(config: &Config, selection: &Selection, printer: &Printer) -> Result<StatusReport> {
+pub async fn status(
+    config: &Config,
+    selection: &Selection,
+    printer: &Printer,
+) -> Result<StatusReport> {
     let progress = printer.activity("reading");
     let stack = Stack::open(config, Purpose::Look, progress.clone()).await?;
     let report = stack.carry(read(config, selection, &stack)).await;
@@ -108,12 +117,19 @@ async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<S
     let mut resources = Vec::new();
     for ((resource, reading), is_chosen) in stack.graph.resources.iter().zip(readings).zip(chosen) {
         // What nobody asks for is shown where it is there.
-        let Some(reading) = reading.filter(|reading| is_chosen && (reading.exists || resource.is_wanted())) else { continue };
+        let Some(reading) =
+            reading.filter(|reading| is_chosen && (reading.exists || resource.is_wanted()))
+        else {
+            continue;
+        };
         let entry = match &stack.account {
-            Some(account) if reading.exists && reading.is_ours => account.state.entry(&resource.key()).await,
+            Some(account) if reading.exists && reading.is_ours => {
+                account.state.entry(&resource.key()).await
+            }
             _ => None,
         };
-        let age_hours = entry.map(|entry| (Utc::now() - entry.begun_at).num_seconds() as f64 / 3600.0);
+        let age_hours =
+            entry.map(|entry| (Utc::now() - entry.begun_at).num_seconds() as f64 / 3600.0);
         resources.push(ResourceStatus {
             key: resource.key(),
             type_name: resource.kind(),
@@ -125,13 +141,23 @@ async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<S
             cost: prices.cost(&resource.priced()),
         });
     }
-    let addresses =
-        if config.target == Target::Local { Runtime::read(&config.data_dir).ok().map(|runtime| runtime.addresses) } else { None };
+    let addresses = if config.target == Target::Local {
+        Runtime::read(&config.data_dir)
+            .ok()
+            .map(|runtime| runtime.addresses)
+    } else {
+        None
+    };
     let is_priced = stack.account.is_some();
     // Begun at 0: the sum of nothing would be -0.
     let so_far = resources
         .iter()
         .filter_map(|resource| Some(resource.age_hours? * resource.cost.dollars_per_hour))
         .fold(0.0, |sum, each| sum + each);
-    Ok(StatusReport { addresses, resources, dollars_so_far: is_priced.then_some(so_far), prices: is_priced.then(|| prices.note()) })
+    Ok(StatusReport {
+        addresses,
+        resources,
+        dollars_so_far: is_priced.then_some(so_far),
+        prices: is_priced.then(|| prices.note()),
+    })
 }

@@ -31,17 +31,27 @@ impl Resource for Connector {
         let wanted = self.clients.config.connector_properties();
         // Properties that are not honoured are found before anything is made.
         SinkProperties::parse(&wanted)?;
-        let Some(existing) = self.clients.control.connector_config(&self.name()).await? else { return Ok(Reading::missing()) };
+        let Some(existing) = self.clients.control.connector_config(&self.name()).await? else {
+            return Ok(Reading::missing());
+        };
         let changed = changed_keys(&existing, &wanted);
         if !changed.is_empty() {
-            return Ok(Reading::compared(vec![format!("other properties: {}", changed.join(", "))], ""));
+            return Ok(Reading::compared(
+                vec![format!("other properties: {}", changed.join(", "))],
+                "",
+            ));
         }
         let status = self.clients.control.connector_status(&self.name()).await?;
-        Ok(Reading::good(status.map(|status| status.state).unwrap_or_default()))
+        Ok(Reading::good(
+            status.map(|status| status.state).unwrap_or_default(),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
-        self.clients.control.put_connector(&self.name(), &self.clients.config.connector_properties()).await
+        self.clients
+            .control
+            .put_connector(&self.name(), &self.clients.config.connector_properties())
+            .await
     }
 
     async fn update(&self) -> Result<()> {

@@ -42,14 +42,31 @@ impl Resource for Stream {
 
     async fn read(&self) -> Result<Reading> {
         let (name, clients) = (self.name(), &self.clients);
-        match clients.kinesis.describe_stream_summary().stream_name(&name).send().await {
+        match clients
+            .kinesis
+            .describe_stream_summary()
+            .stream_name(&name)
+            .send()
+            .await
+        {
             Ok(output) => {
-                let shards = output.stream_description_summary.as_ref().map_or(0, |summary| summary.open_shard_count);
+                let shards = output
+                    .stream_description_summary
+                    .as_ref()
+                    .map_or(0, |summary| summary.open_shard_count);
                 let wanted = clients.config.kinesis.shards;
-                let remark = if shards == wanted { String::new() } else { format!(" (the configuration says {wanted})") };
+                let remark = if shards == wanted {
+                    String::new()
+                } else {
+                    format!(" (the configuration says {wanted})")
+                };
                 Ok(Reading::good(format!("{shards} shards{remark}")))
             }
-            Err(error) if error.as_service_error().is_some_and(|service| service.is_resource_not_found_exception()) => {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|service| service.is_resource_not_found_exception()) =>
+            {
                 Ok(Reading::missing())
             }
             Err(error) => Err(failure(&format!("cannot read stream `{name}`"), &error)),
@@ -58,9 +75,17 @@ impl Resource for Stream {
 
     async fn create(&self) -> Result<()> {
         let (name, clients) = (self.name(), &self.clients);
-        let created = clients.kinesis.create_stream().stream_name(&name).shard_count(clients.config.kinesis.shards).send().await;
+        let created = clients
+            .kinesis
+            .create_stream()
+            .stream_name(&name)
+            .shard_count(clients.config.kinesis.shards)
+            .send()
+            .await;
         if let Err(error) = created {
-            let exists = error.as_service_error().is_some_and(|service| service.is_resource_in_use_exception());
+            let exists = error
+                .as_service_error()
+                .is_some_and(|service| service.is_resource_in_use_exception());
             if !exists {
                 return Err(failure(&format!("cannot create stream `{name}`"), &error));
             }
@@ -73,10 +98,22 @@ impl Resource for Stream {
                 .send()
                 .await
                 .map_err(|error| failure(&format!("cannot read stream `{name}`"), &error))?;
-            let status = output.stream_description_summary.map(|summary| summary.stream_status);
-            if status == Some(StreamStatus::Active) { Ok(()) } else { Err(Error::failed(format!("stream `{name}` is not active yet"))) }
+            let status = output
+                .stream_description_summary
+                .map(|summary| summary.stream_status);
+            if status == Some(StreamStatus::Active) {
+                Ok(())
+            } else {
+                Err(Error::failed(format!("stream `{name}` is not active yet")))
+            }
         };
-        check.retry(ConstantBuilder::default().with_delay(Duration::from_secs(1)).with_max_times(CREATE_CHECKS)).await
+        check
+            .retry(
+                ConstantBuilder::default()
+                    .with_delay(Duration::from_secs(1))
+                    .with_max_times(CREATE_CHECKS),
+            )
+            .await
     }
 
     /// Nothing of it is changed: `read` never asks for it.
@@ -86,9 +123,21 @@ impl Resource for Stream {
 
     async fn delete(&self) -> Result<bool> {
         let (name, clients) = (self.name(), &self.clients);
-        match clients.kinesis.delete_stream().stream_name(&name).send().await {
+        match clients
+            .kinesis
+            .delete_stream()
+            .stream_name(&name)
+            .send()
+            .await
+        {
             Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(|service| service.is_resource_not_found_exception()) => Ok(false),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|service| service.is_resource_not_found_exception()) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(failure(&format!("cannot delete stream `{name}`"), &error)),
         }
     }

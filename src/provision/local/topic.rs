@@ -34,18 +34,35 @@ impl Resource for Topic {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(topic) = self.clients.kafka.describe(&self.name()).await? else { return Ok(Reading::missing()) };
-        let records: u64 = topic.partitions.iter().map(|partition| partition.end_offset.abs_diff(partition.start_offset)).sum();
+        let Some(topic) = self.clients.kafka.describe(&self.name()).await? else {
+            return Ok(Reading::missing());
+        };
+        let records: u64 = topic
+            .partitions
+            .iter()
+            .map(|partition| partition.end_offset.abs_diff(partition.start_offset))
+            .sum();
         let wanted = self.clients.config.topics.partitions as usize;
         let partitions = topic.partitions.len();
         // Partitions cannot be taken away, and more would move keys: that is left to the owner.
-        let remark = if partitions == wanted { String::new() } else { format!(" (the configuration says {wanted})") };
-        Ok(Reading::good(format!("{partitions} partitions{remark}, {} records", thousands(records))))
+        let remark = if partitions == wanted {
+            String::new()
+        } else {
+            format!(" (the configuration says {wanted})")
+        };
+        Ok(Reading::good(format!(
+            "{partitions} partitions{remark}, {} records",
+            thousands(records)
+        )))
     }
 
     async fn create(&self) -> Result<()> {
         let topics = &self.clients.config.topics;
-        self.clients.kafka.create(&self.name(), topics.partitions, topics.replication_factor).await.map(|_| ())
+        self.clients
+            .kafka
+            .create(&self.name(), topics.partitions, topics.replication_factor)
+            .await
+            .map(|_| ())
     }
 
     /// Nothing of it can differ and be changed: `read` never asks for it.

@@ -15,14 +15,22 @@ use crate::provision::state::Remembered;
 #[derive(Debug, Clone)]
 pub enum Place {
     File(PathBuf),
-    Object { client: Client, bucket: String, key: String },
+    Object {
+        client: Client,
+        bucket: String,
+        key: String,
+    },
 }
 
 /// Held while a command may change the state; let go when dropped (file) or released (object).
 #[derive(Debug)]
 pub enum Lock {
     File(#[expect(dead_code, reason = "the open file is what holds the lock")] FileLock),
-    Object { client: Client, bucket: String, key: String },
+    Object {
+        client: Client,
+        bucket: String,
+        key: String,
+    },
 }
 
 /// The state's file in a data folder.
@@ -34,7 +42,9 @@ impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(formatter, "the state `{}`", path.display()),
-            Self::Object { bucket, key, .. } => write!(formatter, "the state `s3://{bucket}/{key}`"),
+            Self::Object { bucket, key, .. } => {
+                write!(formatter, "the state `s3://{bucket}/{key}`")
+            }
         }
     }
 }
@@ -45,17 +55,29 @@ impl Place {
     /// # Errors
     /// No bucket or no key.
     pub fn object(client: Client, url: &str) -> Result<Self> {
-        let rest = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
+        let rest = url
+            .strip_prefix("s3://")
+            .and_then(|rest| rest.split_once('/'));
         match rest.filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()) {
-            Some((bucket, key)) => Ok(Self::Object { client, bucket: bucket.into(), key: key.into() }),
-            None => Err(Error::usage(format!("`provision.state` must be s3://BUCKET/KEY, not `{url}`"))),
+            Some((bucket, key)) => Ok(Self::Object {
+                client,
+                bucket: bucket.into(),
+                key: key.into(),
+            }),
+            None => Err(Error::usage(format!(
+                "`provision.state` must be s3://BUCKET/KEY, not `{url}`"
+            ))),
         }
     }
 
     pub async fn read(&self) -> Result<Option<Remembered>> {
         match self {
             Self::File(path) => kept_json(path),
-            Self::Object { client, bucket, key } => {
+            Self::Object {
+                client,
+                bucket,
+                key,
+            } => {
                 let found = client.get_object().bucket(bucket).key(key).send().await;
                 let object = match found {
                     Ok(object) => object,
@@ -63,11 +85,20 @@ impl Place {
                     Err(error) if code(&error) == "NoSuchBucket" => {
                         return Err(no_bucket(bucket));
                     }
-                    Err(error) => return Err(failed(Call("s3:GetObject", &self.to_string()), &error)),
+                    Err(error) => {
+                        return Err(failed(Call("s3:GetObject", &self.to_string()), &error));
+                    }
                 };
-                let text = object.body.collect().await.or_fail(|| format!("cannot read {self}"))?.into_bytes();
+                let text = object
+                    .body
+                    .collect()
+                    .await
+                    .or_fail(|| format!("cannot read {self}"))?
+                    .into_bytes();
                 serde_json::from_slice(&text).map(Some).map_err(|error| {
-                    Error::failed(format!("{self} is damaged")).because(error).hint("put back an earlier version of the object")
+                    Error::failed(format!("{self} is damaged"))
+                        .because(error)
+                        .hint("put back an earlier version of the object")
                 })
             }
         }
@@ -76,10 +107,23 @@ impl Place {
     pub async fn write(&self, remembered: &Remembered) -> Result<()> {
         match self {
             Self::File(path) => keep_json(path, remembered),
-            Self::Object { client, bucket, key } => {
-                let text = serde_json::to_vec_pretty(remembered).or_fail(|| format!("cannot write {self}"))?;
-                let put = client.put_object().bucket(bucket).key(key).content_type("application/json").body(ByteStream::from(text));
-                put.send().await.map(|_| ()).map_err(|error| failed(Call("s3:PutObject", &self.to_string()), &error))
+            Self::Object {
+                client,
+                bucket,
+                key,
+            } => {
+                let text = serde_json::to_vec_pretty(remembered)
+                    .or_fail(|| format!("cannot write {self}"))?;
+                let put = client
+                    .put_object()
+                    .bucket(bucket)
+                    .key(key)
+                    .content_type("application/json")
+                    .body(ByteStream::from(text));
+                put.send()
+                    .await
+                    .map(|_| ())
+                    .map_err(|error| failed(Call("s3:PutObject", &self.to_string()), &error))
             }
         }
     }
@@ -87,12 +131,20 @@ impl Place {
     pub async fn remove(&self) -> Result<()> {
         match self {
             Self::File(path) => match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(on_path("remove", path, error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(on_path("remove", path, error))
+                }
                 _ => Ok(()),
             },
-            Self::Object { client, bucket, key } => {
+            Self::Object {
+                client,
+                bucket,
+                key,
+            } => {
                 let removed = client.delete_object().bucket(bucket).key(key).send().await;
-                removed.map(|_| ()).map_err(|error| failed(Call("s3:DeleteObject", &self.to_string()), &error))
+                removed
+                    .map(|_| ())
+                    .map_err(|error| failed(Call("s3:DeleteObject", &self.to_string()), &error))
             }
         }
     }
@@ -108,37 +160,78 @@ impl Place {
                 std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
                 let lock = FileLock::take(&path.with_extension("lock"))?;
                 lock.map(Lock::File).ok_or_else(|| {
-                    Error::failed(format!("another pinpipe is working with {self}")).hint("wait until it is done, or stop it with Ctrl-C")
+                    Error::failed(format!("another pinpipe is working with {self}"))
+                        .hint("wait until it is done, or stop it with Ctrl-C")
                 })
             }
-            Self::Object { client, bucket, key } => {
+            Self::Object {
+                client,
+                bucket,
+                key,
+            } => {
                 let key = format!("{key}.lock");
                 let since = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC");
-                let own = format!("process {} since {since}, {}", std::process::id(), uuid::Uuid::new_v4().simple());
-                let put = client.put_object().bucket(bucket).key(&key).if_none_match("*").body(ByteStream::from(own.clone().into_bytes()));
+                let own = format!(
+                    "process {} since {since}, {}",
+                    std::process::id(),
+                    uuid::Uuid::new_v4().simple()
+                );
+                let put = client
+                    .put_object()
+                    .bucket(bucket)
+                    .key(&key)
+                    .if_none_match("*")
+                    .body(ByteStream::from(own.clone().into_bytes()));
                 match put.send().await {
-                    Ok(_) => Ok(Lock::Object { client: client.clone(), bucket: bucket.clone(), key }),
-                    Err(error) if matches!(code(&error), "PreconditionFailed" | "ConditionalRequestConflict") => {
+                    Ok(_) => Ok(Lock::Object {
+                        client: client.clone(),
+                        bucket: bucket.clone(),
+                        key,
+                    }),
+                    Err(error)
+                        if matches!(
+                            code(&error),
+                            "PreconditionFailed" | "ConditionalRequestConflict"
+                        ) =>
+                    {
                         let holder = self.holder(&key).await;
                         if holder.contains(&own) {
                             // An attempt whose answer got lost had its effect.
-                            return Ok(Lock::Object { client: client.clone(), bucket: bucket.clone(), key });
+                            return Ok(Lock::Object {
+                                client: client.clone(),
+                                bucket: bucket.clone(),
+                                key,
+                            });
                         }
                         Err(Error::failed(format!("another pinpipe is working with {self}{holder}"))
                             .hint(format!("wait until it is done; if it was killed, remove the lock: `aws s3 rm s3://{bucket}/{key}`")))
                     }
                     Err(error) if code(&error) == "NoSuchBucket" => Err(no_bucket(bucket)),
-                    Err(error) => Err(failed(Call("s3:PutObject", &format!("s3://{bucket}/{key}")), &error)),
+                    Err(error) => Err(failed(
+                        Call("s3:PutObject", &format!("s3://{bucket}/{key}")),
+                        &error,
+                    )),
                 }
             }
         }
     }
 
     async fn holder(&self, lock_key: &str) -> String {
-        let Self::Object { client, bucket, .. } = self else { return String::new() };
-        let Ok(object) = client.get_object().bucket(bucket).key(lock_key).send().await else { return String::new() };
+        let Self::Object { client, bucket, .. } = self else {
+            return String::new();
+        };
+        let Ok(object) = client
+            .get_object()
+            .bucket(bucket)
+            .key(lock_key)
+            .send()
+            .await
+        else {
+            return String::new();
+        };
         let text = object.body.collect().await.map(|bytes| bytes.into_bytes());
-        text.map(|text| format!(" ({})", String::from_utf8_lossy(&text))).unwrap_or_default()
+        text.map(|text| format!(" ({})", String::from_utf8_lossy(&text)))
+            .unwrap_or_default()
     }
 }
 
@@ -150,10 +243,22 @@ fn no_bucket(bucket: &str) -> Error {
 impl Lock {
     /// Lets the next run in.
     pub async fn release(self) {
-        if let Self::Object { client, bucket, key } = self
-            && let Err(error) = client.delete_object().bucket(&bucket).key(&key).send().await
+        if let Self::Object {
+            client,
+            bucket,
+            key,
+        } = self
+            && let Err(error) = client
+                .delete_object()
+                .bucket(&bucket)
+                .key(&key)
+                .send()
+                .await
         {
-            tracing::warn!("the lock s3://{bucket}/{key} could not be removed: {}", crate::clients::aws::call::describe(&error));
+            tracing::warn!(
+                "the lock s3://{bucket}/{key} could not be removed: {}",
+                crate::clients::aws::call::describe(&error)
+            );
         }
     }
 }

@@ -69,16 +69,32 @@ impl State {
     ///
     /// # Errors
     /// It cannot be read, is damaged, or belongs to another pipeline, account or region.
-    pub async fn open(place: Place, is_written: bool, id: &str, account: &str, region: &str) -> Result<Self> {
+    pub async fn open(
+        place: Place,
+        is_written: bool,
+        id: &str,
+        account: &str,
+        region: &str,
+    ) -> Result<Self> {
         let found: Option<Remembered> = place.read().await?;
         let remembered = match found {
             Some(found) => {
                 check(&found, &place, id, account, region)?;
                 found
             }
-            None => Remembered { version: VERSION, id: id.into(), account: account.into(), region: region.into(), ..Remembered::default() },
+            None => Remembered {
+                version: VERSION,
+                id: id.into(),
+                account: account.into(),
+                region: region.into(),
+                ..Remembered::default()
+            },
         };
-        Ok(Self { place, is_written, remembered: Mutex::new(remembered) })
+        Ok(Self {
+            place,
+            is_written,
+            remembered: Mutex::new(remembered),
+        })
     }
 
     async fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> Result<T> {
@@ -95,7 +111,10 @@ impl State {
     /// one as before where an earlier run got no further.
     pub async fn begin(&self, key: &str, name: &str) -> Result<String> {
         self.change(|remembered| {
-            let resumed = remembered.resources.get(key).filter(|entry| entry.phase == Phase::Creating && entry.name == name);
+            let resumed = remembered
+                .resources
+                .get(key)
+                .filter(|entry| entry.phase == Phase::Creating && entry.name == name);
             if let Some(entry) = resumed {
                 return entry.token.clone();
             }
@@ -110,7 +129,10 @@ impl State {
     /// Notes what is known of a resource: ARNs, ids, addresses. Makes an entry where there is none.
     pub async fn note(&self, key: &str, name: &str, values: &[(&str, &str)]) -> Result<()> {
         self.change(|remembered| {
-            let entry = remembered.resources.entry(key.into()).or_insert_with(|| new_entry(name, Phase::Ready));
+            let entry = remembered
+                .resources
+                .entry(key.into())
+                .or_insert_with(|| new_entry(name, Phase::Ready));
             for (field, value) in values {
                 entry.values.insert((*field).into(), (*value).into());
             }
@@ -149,7 +171,9 @@ impl State {
 
     /// Forgets a resource that is gone.
     pub async fn forget(&self, key: &str) -> Result<()> {
-        self.change(|remembered| remembered.resources.remove(key)).await.map(|_| ())
+        self.change(|remembered| remembered.resources.remove(key))
+            .await
+            .map(|_| ())
     }
 
     /// What is remembered of a resource.
@@ -159,7 +183,14 @@ impl State {
 
     /// One remembered value of a resource.
     pub async fn value(&self, key: &str, field: &str) -> Option<String> {
-        self.remembered.lock().await.resources.get(key)?.values.get(field).cloned()
+        self.remembered
+            .lock()
+            .await
+            .resources
+            .get(key)?
+            .values
+            .get(field)
+            .cloned()
     }
 
     /// One remembered value that must be there by now.
@@ -167,9 +198,10 @@ impl State {
     /// # Errors
     /// It is not: what it belongs to has not been made.
     pub async fn need(&self, key: &str, field: &str) -> Result<String> {
-        self.value(key, field)
-            .await
-            .ok_or_else(|| Error::failed(format!("`{key}` is needed first")).hint(format!("`pinpipe provision --only {key}` makes it")))
+        self.value(key, field).await.ok_or_else(|| {
+            Error::failed(format!("`{key}` is needed first"))
+                .hint(format!("`pinpipe provision --only {key}` makes it"))
+        })
     }
 
     /// Notes that nothing is there that is not remembered.
@@ -185,27 +217,48 @@ impl State {
 
     /// Keys of everything remembered.
     pub async fn keys(&self) -> Vec<String> {
-        self.remembered.lock().await.resources.keys().cloned().collect()
+        self.remembered
+            .lock()
+            .await
+            .resources
+            .keys()
+            .cloned()
+            .collect()
     }
 
     /// Removes the state itself, once nothing is left in it.
     pub async fn remove_if_empty(&self) -> Result<()> {
-        if self.is_written && self.remembered.lock().await.resources.is_empty() { self.place.remove().await } else { Ok(()) }
+        if self.is_written && self.remembered.lock().await.resources.is_empty() {
+            self.place.remove().await
+        } else {
+            Ok(())
+        }
     }
 }
 
 fn new_entry(name: &str, phase: Phase) -> Entry {
-    Entry { name: name.into(), phase, token: uuid::Uuid::new_v4().to_string(), begun_at: Utc::now(), values: BTreeMap::new() }
+    Entry {
+        name: name.into(),
+        phase,
+        token: uuid::Uuid::new_v4().to_string(),
+        begun_at: Utc::now(),
+        values: BTreeMap::new(),
+    }
 }
 
 fn check(found: &Remembered, place: &Place, id: &str, account: &str, region: &str) -> Result<()> {
     if found.version != VERSION {
-        return Err(Error::failed(format!("{place} was written by another version of pinpipe (layout {})", found.version))
-            .hint("use the version that wrote it, or one newer than both"));
+        return Err(Error::failed(format!(
+            "{place} was written by another version of pinpipe (layout {})",
+            found.version
+        ))
+        .hint("use the version that wrote it, or one newer than both"));
     }
-    for (what, theirs, ours) in
-        [("pipeline", found.id.as_str(), id), ("account", &found.account, account), ("region", &found.region, region)]
-    {
+    for (what, theirs, ours) in [
+        ("pipeline", found.id.as_str(), id),
+        ("account", &found.account, account),
+        ("region", &found.region, region),
+    ] {
         if theirs != ours {
             return Err(Error::failed(format!("{place} belongs to {what} `{theirs}`, not to `{ours}`"))
                 .hint("correct `id`, `aws.region` or the credentials, or choose another `--data-dir`: nothing was changed"));

@@ -26,14 +26,23 @@ fn new_cluster(config: &Config) -> Value {
     let mut tags = serde_json::Map::new();
     tags.insert("pinpipe:id".into(), json!(config.id));
     if wanted.workers == 0 {
-        spark_conf.insert("spark.databricks.cluster.profile".into(), json!("singleNode"));
+        spark_conf.insert(
+            "spark.databricks.cluster.profile".into(),
+            json!("singleNode"),
+        );
         spark_conf.insert("spark.master".into(), json!("local[*, 4]"));
         tags.insert("ResourceClass".into(), json!("SingleNode"));
     }
     if !wanted.secret_scope.is_empty() {
         // Databricks puts the secrets in; nobody else sees them.
-        for (key, secret) in [("access.key", "aws_access_key_id"), ("secret.key", "aws_secret_access_key")] {
-            spark_conf.insert(format!("spark.hadoop.fs.s3a.{key}"), json!(format!("{{{{secrets/{}/{secret}}}}}", wanted.secret_scope)));
+        for (key, secret) in [
+            ("access.key", "aws_access_key_id"),
+            ("secret.key", "aws_secret_access_key"),
+        ] {
+            spark_conf.insert(
+                format!("spark.hadoop.fs.s3a.{key}"),
+                json!(format!("{{{{secrets/{}/{secret}}}}}", wanted.secret_scope)),
+            );
         }
     }
     let mut cluster = json!({

@@ -20,7 +20,10 @@ pub struct JobFiles {
 impl JobFiles {
     /// Those of a folder of the workspace.
     pub fn of(folder: &str) -> Self {
-        Self { python_file: format!("/Workspace{folder}/{JOB_FILE}"), parameters: format!("/Workspace{folder}/{PARAMETERS_FILE}") }
+        Self {
+            python_file: format!("/Workspace{folder}/{JOB_FILE}"),
+            parameters: format!("/Workspace{folder}/{PARAMETERS_FILE}"),
+        }
     }
 }
 
@@ -55,7 +58,8 @@ pub async fn scheduled_folder(client: &Databricks, config: &Config) -> Result<St
 
 /// What the folder is to hold: each file's name and content.
 fn files(parameters: &Parameters) -> Result<[(&'static str, Vec<u8>); 2]> {
-    let told = serde_json::to_vec_pretty(parameters).or_fail(|| "cannot write down the job's parameters")?;
+    let told = serde_json::to_vec_pretty(parameters)
+        .or_fail(|| "cannot write down the job's parameters")?;
     Ok([(JOB_FILE, JOB.as_bytes().to_vec()), (PARAMETERS_FILE, told)])
 }
 
@@ -63,8 +67,14 @@ fn files(parameters: &Parameters) -> Result<[(&'static str, Vec<u8>); 2]> {
 ///
 /// # Errors
 /// Databricks refuses.
-pub async fn upload_job(client: &Databricks, folder: &str, parameters: &Parameters) -> Result<JobFiles> {
-    let _: Value = client.post("/api/2.0/workspace/mkdirs", &json!({ "path": folder })).await?;
+pub async fn upload_job(
+    client: &Databricks,
+    folder: &str,
+    parameters: &Parameters,
+) -> Result<JobFiles> {
+    let _: Value = client
+        .post("/api/2.0/workspace/mkdirs", &json!({ "path": folder }))
+        .await?;
     for (name, content) in files(parameters)? {
         // RAW: a file as it is, where other formats would make a notebook of it.
         let import = json!({ "path": format!("{folder}/{name}"), "format": "RAW", "overwrite": true, "content": STANDARD.encode(content) });
@@ -78,7 +88,11 @@ pub async fn upload_job(client: &Databricks, folder: &str, parameters: &Paramete
 ///
 /// # Errors
 /// Databricks refuses.
-pub async fn job_differences(client: &Databricks, folder: &str, parameters: &Parameters) -> Result<Option<Vec<String>>> {
+pub async fn job_differences(
+    client: &Databricks,
+    folder: &str,
+    parameters: &Parameters,
+) -> Result<Option<Vec<String>>> {
     #[derive(Deserialize)]
     struct Exported {
         #[serde(default)]
@@ -88,7 +102,13 @@ pub async fn job_differences(client: &Databricks, folder: &str, parameters: &Par
     let mut is_there = false;
     for (name, content) in files(parameters)? {
         let path = format!("{folder}/{name}");
-        match client.get::<Exported>("/api/2.0/workspace/export", &[("path", &path), ("format", "AUTO")]).await {
+        match client
+            .get::<Exported>(
+                "/api/2.0/workspace/export",
+                &[("path", &path), ("format", "AUTO")],
+            )
+            .await
+        {
             Ok(found) => {
                 is_there = true;
                 if STANDARD.decode(found.content).ok().as_deref() != Some(&content) {
@@ -107,7 +127,13 @@ pub async fn job_differences(client: &Databricks, folder: &str, parameters: &Par
 /// # Errors
 /// Databricks refuses.
 pub async fn remove_job(client: &Databricks, folder: &str) -> Result<bool> {
-    match client.post::<Value>("/api/2.0/workspace/delete", &json!({ "path": folder, "recursive": true })).await {
+    match client
+        .post::<Value>(
+            "/api/2.0/workspace/delete",
+            &json!({ "path": folder, "recursive": true }),
+        )
+        .await
+    {
         Ok(_) => Ok(true),
         Err(refused) if is_missing(&refused) => Ok(false),
         Err(refused) => Err(refused.into()),

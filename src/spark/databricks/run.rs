@@ -87,7 +87,10 @@ struct Submitted {
 
 impl Run {
     fn is_over(&self) -> bool {
-        matches!(self.life_cycle_state(), "TERMINATED" | "SKIPPED" | "INTERNAL_ERROR")
+        matches!(
+            self.life_cycle_state(),
+            "TERMINATED" | "SKIPPED" | "INTERNAL_ERROR"
+        )
     }
 
     fn is_good(&self) -> bool {
@@ -104,21 +107,43 @@ impl Run {
 /// # Errors
 /// No login; a lake that no cluster can read; the run fails; Ctrl-C, which cancels the run.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
-    let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
+    let SparkBatch {
+        config,
+        lake_url,
+        topics_dir,
+        questions,
+        median,
+        printer,
+    } = *batch;
     if !lake_url.starts_with("s3://") {
         return Err(Error::usage(format!("Databricks cannot read `{lake_url}`, a folder of this machine"))
             .hint("name a bucket with `--lake s3://BUCKET`, or run Spark here: `spark.place = \"spark-submit\"`"));
     }
     let client = Databricks::open(config)?;
     let out = answers_url(config, lake_url);
-    let parameters = Parameters::new(config, lake_url.trim_end_matches('/'), topics_dir, questions, median, out.clone());
+    let parameters = Parameters::new(
+        config,
+        lake_url.trim_end_matches('/'),
+        topics_dir,
+        questions,
+        median,
+        out.clone(),
+    );
     let records = config.data_dir.join("databricks");
-    std::fs::create_dir_all(&records).map_err(|error| crate::base::error::on_path("make", &records, error))?;
+    std::fs::create_dir_all(&records)
+        .map_err(|error| crate::base::error::on_path("make", &records, error))?;
     let Some(_lock) = FileLock::take(&records.join("lock"))? else {
-        return Err(Error::failed("another `pinpipe batch` runs on Databricks from this data folder")
-            .hint("wait for it, or use another folder with `--data-dir`"));
+        return Err(Error::failed(
+            "another `pinpipe batch` runs on Databricks from this data folder",
+        )
+        .hint("wait for it, or use another folder with `--data-dir`"));
     };
-    let record = Record { client: &client, config, path: records.join("run.json"), printer };
+    let record = Record {
+        client: &client,
+        config,
+        path: records.join("run.json"),
+        printer,
+    };
     let parent = job_folder(&client, config).await?;
     let mut begun = record.begin(&parameters, &parent, &out).await?;
     let progress = printer.activity("Databricks");
@@ -164,26 +189,46 @@ impl Record<'_> {
         let parameters = json!(parameters);
         if let Some(before) = kept_json::<Begun>(&self.path)? {
             if before.host == self.client.host() && before.parameters == parameters {
-                return Ok(Begun { is_resumed: true, ..before });
+                return Ok(Begun {
+                    is_resumed: true,
+                    ..before
+                });
             }
             self.give_up(&before).await;
         }
         let name = format!("run-{}", uuid::Uuid::new_v4().simple());
         let (folder, out) = (format!("{parent}/{name}"), format!("{out}/{name}"));
-        let begun = Begun { name, host: self.client.host().to_string(), parameters, folder, out, run_id: None, is_resumed: false };
+        let begun = Begun {
+            name,
+            host: self.client.host().to_string(),
+            parameters,
+            folder,
+            out,
+            run_id: None,
+            is_resumed: false,
+        };
         keep_json(&self.path, &begun)?;
         Ok(begun)
     }
 
     /// Ends a run that was told something else and that nobody waits for any more.
     async fn give_up(&self, before: &Begun) {
-        self.printer.warn(format!("run `{}`, which an earlier command began and did not see the end of, is given up", before.name));
+        self.printer.warn(format!(
+            "run `{}`, which an earlier command began and did not see the end of, is given up",
+            before.name
+        ));
         if before.host != self.client.host() {
-            self.printer.warn(format!("it was begun at {}: look there whether it goes on", before.host));
+            self.printer.warn(format!(
+                "it was begun at {}: look there whether it goes on",
+                before.host
+            ));
             return;
         }
         if let Some(run_id) = before.run_id
-            && let Err(refused) = self.client.post::<Value>("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id })).await
+            && let Err(refused) = self
+                .client
+                .post::<Value>("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id }))
+                .await
         {
             self.printer.warn(Error::from(refused).to_string());
         }
@@ -193,7 +238,10 @@ impl Record<'_> {
     /// Removes what a run that is over left; what cannot be removed is in nobody's way.
     async fn close(&self, begun: &Begun) {
         if let Err(error) = remove_job(self.client, &begun.folder).await {
-            self.printer.warn(format!("the job's folder `{}` stays in the workspace: {error}", begun.folder));
+            self.printer.warn(format!(
+                "the job's folder `{}` stays in the workspace: {error}",
+                begun.folder
+            ));
         }
         if let Err(error) = discard(self.config, &begun.out).await {
             self.printer.warn(error.to_string());
@@ -206,7 +254,12 @@ impl Record<'_> {
         if let Some(run_id) = begun.run_id {
             return Ok(run_id);
         }
-        let mut body = submission(self.config, &run_name(self.config), &JobFiles::of(&begun.folder), &begun.name);
+        let mut body = submission(
+            self.config,
+            &run_name(self.config),
+            &JobFiles::of(&begun.folder),
+            &begun.name,
+        );
         body["idempotency_token"] = json!(begun.name);
         let submitted: Submitted = self.client.post("/api/2.2/jobs/runs/submit", &body).await?;
         begun.run_id = Some(submitted.run_id);
@@ -214,28 +267,51 @@ impl Record<'_> {
         Ok(submitted.run_id)
     }
 
-    async fn attempt(&self, begun: &mut Begun, parameters: &Parameters, progress: &Progress) -> Result<Outcome, Stop> {
+    async fn attempt(
+        &self,
+        begun: &mut Begun,
+        parameters: &Parameters,
+        progress: &Progress,
+    ) -> Result<Outcome, Stop> {
         // Of a run that an earlier command may have submitted nothing is known until it is asked for.
         let is_resumed = begun.is_resumed;
-        let early = |error: Error| if is_resumed || error.is_transient() { Stop::Open(error) } else { Stop::Over(error) };
+        let early = |error: Error| {
+            if is_resumed || error.is_transient() {
+                Stop::Open(error)
+            } else {
+                Stop::Over(error)
+            }
+        };
         if begun.run_id.is_none() {
             progress.say("uploading the job");
-            upload_job(self.client, &begun.folder, parameters).await.map_err(early)?;
+            upload_job(self.client, &begun.folder, parameters)
+                .await
+                .map_err(early)?;
         }
         let run_id = self.submitted(begun).await.map_err(early)?;
         if is_resumed {
             let run = self.run(run_id).await.map_err(Stop::Open)?;
             if run.is_over() {
-                let is_fresh = run.is_good() && chrono::Utc::now().timestamp_millis() - run.end_time < FRESH_MS;
-                return Ok(if is_fresh { Outcome::Done } else { Outcome::Stale });
+                let is_fresh = run.is_good()
+                    && chrono::Utc::now().timestamp_millis() - run.end_time < FRESH_MS;
+                return Ok(if is_fresh {
+                    Outcome::Done
+                } else {
+                    Outcome::Stale
+                });
             }
-            self.printer.note(format!("going on with run {run_id}, which an earlier command began"));
+            self.printer.note(format!(
+                "going on with run {run_id}, which an earlier command began"
+            ));
         }
         self.follow(run_id, progress).await.map(|()| Outcome::Done)
     }
 
     async fn run(&self, run_id: i64) -> Result<Run> {
-        Ok(self.client.get("/api/2.2/jobs/runs/get", &[("run_id", &run_id.to_string())]).await?)
+        Ok(self
+            .client
+            .get("/api/2.2/jobs/runs/get", &[("run_id", &run_id.to_string())])
+            .await?)
     }
 
     /// Asks for the run's state until it is over; says each change.
@@ -246,16 +322,31 @@ impl Record<'_> {
         loop {
             let run = self.run(run_id).await.map_err(Stop::Open)?;
             let message = run.state.state_message.as_deref().unwrap_or_default();
-            let says =
-                if message.is_empty() { run.life_cycle_state().to_string() } else { format!("{}: {message}", run.life_cycle_state()) };
+            let says = if message.is_empty() {
+                run.life_cycle_state().to_string()
+            } else {
+                format!("{}: {message}", run.life_cycle_state())
+            };
             if says != shown {
-                let page = run.run_page_url.as_deref().filter(|_| shown.is_empty()).map(|url| format!(" ({url})")).unwrap_or_default();
-                progress.aside(|| self.printer.note(format!("Databricks run {run_id}: {says}{page}")));
+                let page = run
+                    .run_page_url
+                    .as_deref()
+                    .filter(|_| shown.is_empty())
+                    .map(|url| format!(" ({url})"))
+                    .unwrap_or_default();
+                progress.aside(|| {
+                    self.printer
+                        .note(format!("Databricks run {run_id}: {says}{page}"))
+                });
                 progress.say(format!("run {run_id} is {says}"));
                 shown = says;
             }
             if run.is_over() {
-                return if run.is_good() { Ok(()) } else { Err(Stop::Over(failure(self.client, &run).await)) };
+                return if run.is_good() {
+                    Ok(())
+                } else {
+                    Err(Stop::Over(failure(self.client, &run).await))
+                };
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
@@ -266,17 +357,29 @@ impl Record<'_> {
     async fn cancel(&self) -> Stop {
         let cancelling = async {
             // As it was kept last: it may or may not have been submitted. Under its name there is one at most.
-            let Some(mut begun) = kept_json::<Begun>(&self.path)? else { return Ok(None) };
+            let Some(mut begun) = kept_json::<Begun>(&self.path)? else {
+                return Ok(None);
+            };
             let run_id = self.submitted(&mut begun).await?;
-            let _: Value = self.client.post("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id })).await?;
+            let _: Value = self
+                .client
+                .post("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id }))
+                .await?;
             Ok::<Option<i64>, Error>(Some(run_id))
         };
         match cancelling.await {
             Ok(run_id) => {
-                let which = run_id.map(|run_id| format!("; run {run_id} on Databricks was cancelled")).unwrap_or_default();
-                Stop::Over(Error::failed(format!("stopped{which}, and no answer was written")).hint("run it again"))
+                let which = run_id
+                    .map(|run_id| format!("; run {run_id} on Databricks was cancelled"))
+                    .unwrap_or_default();
+                Stop::Over(
+                    Error::failed(format!("stopped{which}, and no answer was written"))
+                        .hint("run it again"),
+                )
             }
-            Err(error) => Stop::Open(Error::failed("stopped, but the run on Databricks may go on").because(error)),
+            Err(error) => Stop::Open(
+                Error::failed("stopped, but the run on Databricks may go on").because(error),
+            ),
         }
     }
 }
@@ -287,12 +390,19 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
     struct Output {
         error: Option<String>,
     }
-    let result = run.state.result_state.as_deref().unwrap_or_else(|| run.life_cycle_state());
+    let result = run
+        .state
+        .result_state
+        .as_deref()
+        .unwrap_or_else(|| run.life_cycle_state());
     let mut why = run.state.state_message.clone().unwrap_or_default();
     for task in &run.tasks {
         let id = task.run_id.to_string();
         // What it printed is more than its state says; that there is none is no further failure.
-        let output: Output = client.get("/api/2.2/jobs/runs/get-output", &[("run_id", &id)]).await.unwrap_or_default();
+        let output: Output = client
+            .get("/api/2.2/jobs/runs/get-output", &[("run_id", &id)])
+            .await
+            .unwrap_or_default();
         if let Some(error) = output.error.or_else(|| task.state.state_message.clone()) {
             why = error;
         }
@@ -303,24 +413,39 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
         "CANCELED" => "somebody cancelled it: run it again".to_string(),
         _ => format!("its page has the whole log: {page}"),
     };
-    Error::failed(format!("the run on Databricks ended as {result}: {}", why.trim())).hint(hint)
+    Error::failed(format!(
+        "the run on Databricks ended as {result}: {}",
+        why.trim()
+    ))
+    .hint(hint)
 }
 
 /// Why the last run of this pipeline's job failed that Airflow started since then; `None`: Databricks knows none.
 ///
 /// # Errors
 /// Databricks refuses.
-pub async fn failure_since(client: &Databricks, config: &Config, since: chrono::DateTime<chrono::Utc>) -> Result<Option<String>> {
+pub async fn failure_since(
+    client: &Databricks,
+    config: &Config,
+    since: chrono::DateTime<chrono::Utc>,
+) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Listed {
         #[serde(default)]
         runs: Vec<Run>,
     }
     let since = since.timestamp_millis().to_string();
-    let query = [("run_type", "SUBMIT_RUN"), ("start_time_from", &since), ("expand_tasks", "true"), ("limit", "20")];
+    let query = [
+        ("run_type", "SUBMIT_RUN"),
+        ("start_time_from", &since),
+        ("expand_tasks", "true"),
+        ("limit", "20"),
+    ];
     let listed: Listed = client.get("/api/2.2/jobs/runs/list", &query).await?;
     // The newest comes first.
-    let failed = |run: &&Run| run.run_name.as_deref() == Some(&run_name(config)) && run.is_over() && !run.is_good();
+    let failed = |run: &&Run| {
+        run.run_name.as_deref() == Some(&run_name(config)) && run.is_over() && !run.is_good()
+    };
     match listed.runs.iter().find(failed) {
         Some(run) => Ok(Some(failure(client, run).await.to_string())),
         None => Ok(None),

@@ -20,7 +20,10 @@ pub struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     pub fn new(config: &'a Config, client: aws_sdk_mwaa::Client) -> Self {
-        Self { config, api: AirflowApi::of(config, client) }
+        Self {
+            config,
+            api: AirflowApi::of(config, client),
+        }
     }
 
     fn path() -> String {
@@ -45,9 +48,14 @@ impl<'a> Connection<'a> {
     /// The workspace as the provider takes it: it reads only a name from `host`, and asks by
     /// https at the usual port unless it is told otherwise.
     fn place(&self, login: &Login) -> Result<Value> {
-        let url = Url::parse(&login.host).or_fail(|| format!("`{}` is not a valid address", login.host))?;
-        let scheme = Some(url.scheme()).filter(|scheme| *scheme != "https").unwrap_or_default();
-        Ok(json!({ "conn_type": "databricks", "host": url.host_str(), "schema": scheme, "port": url.port() }))
+        let url = Url::parse(&login.host)
+            .or_fail(|| format!("`{}` is not a valid address", login.host))?;
+        let scheme = Some(url.scheme())
+            .filter(|scheme| *scheme != "https")
+            .unwrap_or_default();
+        Ok(
+            json!({ "conn_type": "databricks", "host": url.host_str(), "schema": scheme, "port": url.port() }),
+        )
     }
 
     /// As Airflow shows it, without the token. `None`: there is none.
@@ -72,11 +80,18 @@ impl<'a> Connection<'a> {
     /// What differs from what is wanted; a token that is another cannot be seen.
     pub fn differences(&self, found: &Value) -> Result<Vec<String>> {
         // Who is not logged in can still see, and remove, what is there.
-        let Ok(login) = Login::find(self.config) else { return Ok(Vec::new()) };
+        let Ok(login) = Login::find(self.config) else {
+            return Ok(Vec::new());
+        };
         let wanted = self.place(&login)?;
-        let is_same = |(key, value): (&String, &Value)| found[key] == *value || *value == "" && found[key].is_null();
+        let is_same = |(key, value): (&String, &Value)| {
+            found[key] == *value || *value == "" && found[key].is_null()
+        };
         let members = wanted.as_object().into_iter().flatten();
-        Ok(members.filter(|member| !is_same(*member)).map(|(key, value)| format!("its {key} is {}, not {value}", found[key])).collect())
+        Ok(members
+            .filter(|member| !is_same(*member))
+            .map(|(key, value)| format!("its {key} is {}, not {value}", found[key]))
+            .collect())
     }
 
     pub async fn create(&self) -> Result<()> {
@@ -89,7 +104,11 @@ impl<'a> Connection<'a> {
 
     /// Gives it the address and the token that are known here.
     pub async fn update(&self) -> Result<()> {
-        Ok(self.api.patch(&Self::path(), self.body()?).await.map(|_| ())?)
+        Ok(self
+            .api
+            .patch(&Self::path(), self.body()?)
+            .await
+            .map(|_| ())?)
     }
 
     /// `false`: it was not there.

@@ -41,17 +41,35 @@ pub fn rendered_dag(config: &Config, folder: &str) -> String {
 /// What the DAG says of itself: a checksum in it tells which of its versions Airflow has read.
 pub fn description(config: &Config, folder: &str) -> String {
     let checksum = sha256(rendered(config, folder, "").as_bytes());
-    format!("Cleans the lake and answers the questions, on Databricks (definition {})", &checksum[..12])
+    format!(
+        "Cleans the lake and answers the questions, on Databricks (definition {})",
+        &checksum[..12]
+    )
 }
 
 fn rendered(config: &Config, folder: &str, description: &str) -> String {
     let wanted = &config.schedule;
-    let body = submission(config, &format!("pinpipe batch {}", config.id), &JobFiles::of(folder), RUN);
+    let body = submission(
+        config,
+        &format!("pinpipe batch {}", config.id),
+        &JobFiles::of(folder),
+        RUN,
+    );
     // The operator's body is a template, but no text of the configuration is one for Airflow to fill in.
-    let mut body = map_texts(&body, &|text| if text == RUN { text.to_string() } else { escaped(text) });
+    let mut body = map_texts(&body, &|text| {
+        if text == RUN {
+            text.to_string()
+        } else {
+            escaped(text)
+        }
+    });
     body["idempotency_token"] = ATTEMPT.into();
     // The configuration has checked the form: year, month, day.
-    let day: Vec<String> = wanted.start_date.split('-').map(|part| part.trim_start_matches('0').to_string()).collect();
+    let day: Vec<String> = wanted
+        .start_date
+        .split('-')
+        .map(|part| part.trim_start_matches('0').to_string())
+        .collect();
     let values = [
         ("DAG_ID", literal(&dag_id(config).into(), 0)),
         ("DESCRIPTION", literal(&description.into(), 0)),
@@ -60,13 +78,27 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
         ("CATCHUP", literal(&wanted.catchup.into(), 0)),
         ("OWNER", literal(&config.id.as_str().into(), 0)),
         ("RETRIES", wanted.retries.to_string()),
-        ("RETRY_DELAY_SECONDS", wanted.retry_delay_seconds.to_string()),
+        (
+            "RETRY_DELAY_SECONDS",
+            wanted.retry_delay_seconds.to_string(),
+        ),
         ("CONNECTION", literal(&CONNECTION.into(), 0)),
-        ("POLL_SECONDS", (config.databricks.poll_ms / 1000).max(1).to_string()),
+        (
+            "POLL_SECONDS",
+            (config.databricks.poll_ms / 1000).max(1).to_string(),
+        ),
         ("SUBMISSION", literal(&body, 2)),
     ];
     // Piece by piece, so that a value that looks like a name stays as it is.
-    TEMPLATE.split('@').map(|piece| values.iter().find(|(name, _)| *name == piece).map_or(piece, |(_, value)| value.as_str())).collect()
+    TEMPLATE
+        .split('@')
+        .map(|piece| {
+            values
+                .iter()
+                .find(|(name, _)| *name == piece)
+                .map_or(piece, |(_, value)| value.as_str())
+        })
+        .collect()
 }
 
 /// A text that Airflow's templates leave as it is.
@@ -83,7 +115,10 @@ fn map_texts(value: &Value, change: &dyn Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => change(text).into(),
         Value::Array(items) => items.iter().map(|item| map_texts(item, change)).collect(),
-        Value::Object(members) => members.iter().map(|(key, member)| (key.clone(), map_texts(member, change))).collect(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, member)| (key.clone(), map_texts(member, change)))
+            .collect(),
         other => other.clone(),
     }
 }
@@ -98,12 +133,20 @@ fn literal(value: &Value, depth: usize) -> String {
         // JSON's numbers and texts, escapes included, are Python's too.
         Value::Number(_) | Value::String(_) => value.to_string(),
         Value::Array(items) => {
-            let items: String = items.iter().map(|item| format!("{inner}{},\n", literal(item, depth + 1))).collect();
+            let items: String = items
+                .iter()
+                .map(|item| format!("{inner}{},\n", literal(item, depth + 1)))
+                .collect();
             format!("[\n{items}{outer}]")
         }
         Value::Object(members) => {
-            let member =
-                |(key, value): (&String, &Value)| format!("{inner}{}: {},\n", Value::from(key.as_str()), literal(value, depth + 1));
+            let member = |(key, value): (&String, &Value)| {
+                format!(
+                    "{inner}{}: {},\n",
+                    Value::from(key.as_str()),
+                    literal(value, depth + 1)
+                )
+            };
             let members: String = members.iter().map(member).collect();
             format!("{{\n{members}{outer}}}")
         }
@@ -131,12 +174,21 @@ mod tests {
 
     #[test]
     fn references_to_secrets_are_not_airflows_to_fill_in() {
-        let mapped = map_texts(&json!({"conf": {"key": "{{secrets/a/b}}", "other": "x"}}), &escaped);
-        assert_eq!(mapped, json!({"conf": {"key": "{% raw %}{{secrets/a/b}}{% endraw %}", "other": "x"}}));
+        let mapped = map_texts(
+            &json!({"conf": {"key": "{{secrets/a/b}}", "other": "x"}}),
+            &escaped,
+        );
+        assert_eq!(
+            mapped,
+            json!({"conf": {"key": "{% raw %}{{secrets/a/b}}{% endraw %}", "other": "x"}})
+        );
     }
 
     #[test]
     fn the_folder_of_a_run_is_what_airflow_makes_of_its_id() {
-        assert_eq!(run_folder("scheduled__2026-11-21T00:00:00+00:00"), "scheduled__2026-11-21T00-00-00-00-00");
+        assert_eq!(
+            run_folder("scheduled__2026-11-21T00:00:00+00:00"),
+            "scheduled__2026-11-21T00-00-00-00-00"
+        );
     }
 }

@@ -59,7 +59,12 @@ impl Report for ScheduleReport {
         let mut table = Table::new(["run", "state", "started", "ended"]);
         for run in &self.runs {
             let time = |time: &Option<String>| time.clone().unwrap_or_default();
-            table.row([run.run_id.clone(), run.state.clone(), time(&run.started), time(&run.ended)]);
+            table.row([
+                run.run_id.clone(),
+                run.state.clone(),
+                time(&run.started),
+                time(&run.ended),
+            ]);
         }
         format!("{head}\n{}", table.render())
     }
@@ -87,7 +92,12 @@ impl<'a> Schedule<'a> {
     pub async fn open(config: &'a Config) -> Result<Self> {
         check_target(config)?;
         let mwaa = mwaa(&sdk_config(config).await);
-        Ok(Self { config, api: AirflowApi::of(config, mwaa.clone()), mwaa, dag: dag_id(config) })
+        Ok(Self {
+            config,
+            api: AirflowApi::of(config, mwaa.clone()),
+            mwaa,
+            dag: dag_id(config),
+        })
     }
 
     /// The text of the DAG.
@@ -96,7 +106,10 @@ impl<'a> Schedule<'a> {
     /// No Databricks credentials.
     pub async fn rendered_dag(&self) -> Result<String> {
         let client = Databricks::open(self.config)?;
-        Ok(rendered_dag(self.config, &scheduled_folder(&client, self.config).await?))
+        Ok(rendered_dag(
+            self.config,
+            &scheduled_folder(&client, self.config).await?,
+        ))
     }
 
     /// # Errors
@@ -123,9 +136,20 @@ impl<'a> Schedule<'a> {
                 )),
                 None => {}
             }
-            match turn_on(self.config, &self.api, &self.dag, trigger, &progress, printer).await? {
+            match turn_on(
+                self.config,
+                &self.api,
+                &self.dag,
+                trigger,
+                &progress,
+                printer,
+            )
+            .await?
+            {
                 Some(report) => Ok(Activated::Ran(report)),
-                None => shown(self.config, &self.api, &self.dag).await.map(Activated::Scheduled),
+                None => shown(self.config, &self.api, &self.dag)
+                    .await
+                    .map(Activated::Scheduled),
             }
         };
         let outcome = or_stopped(work, interrupted).await;
@@ -138,7 +162,11 @@ impl<'a> Schedule<'a> {
     /// # Errors
     /// Airflow cannot be called.
     pub async fn pause(&self) -> Result<bool> {
-        match self.api.patch(&self.path(), json!({ "is_paused": true })).await {
+        match self
+            .api
+            .patch(&self.path(), json!({ "is_paused": true }))
+            .await
+        {
             Ok(found) => Ok(is_active(&found)),
             Err(refusal) if refusal.status == 404 => Ok(false),
             Err(refusal) => Err(refusal.into()),
@@ -171,7 +199,11 @@ fn check_target(config: &Config) -> Result<()> {
             .hint("`pinpipe init --target aws` writes a configuration for it; on this machine, cron can call `pinpipe batch`"));
     }
     if !config.has_schedule() {
-        let key = if config.airflow.enabled { "schedule.enabled" } else { "airflow.enabled" };
+        let key = if config.airflow.enabled {
+            "schedule.enabled"
+        } else {
+            "airflow.enabled"
+        };
         return Err(Error::usage(format!("`{key}` is false in the configuration"))
             .hint("set it to true; `pinpipe provision` then creates the Airflow environment, which costs by the hour"));
     }
@@ -179,7 +211,8 @@ fn check_target(config: &Config) -> Result<()> {
 }
 
 fn interrupted() -> Error {
-    Error::failed("interrupted while waiting for Airflow").hint("started runs continue there: `pinpipe batch schedule` shows them")
+    Error::failed("interrupted while waiting for Airflow")
+        .hint("started runs continue there: `pinpipe batch schedule` shows them")
 }
 
 /// Waits until Airflow knows the DAG, turns it on, and runs it where that was asked for.
@@ -200,7 +233,11 @@ async fn turn_on(
     }
     // Before the run, which reads no more than these.
     let lake = lake_bucket(config);
-    let objects = count_objects(&Lake::open(config, &lake, false).await?, &Layout::of(config)).await?;
+    let objects = count_objects(
+        &Lake::open(config, &lake, false).await?,
+        &Layout::of(config),
+    )
+    .await?;
     let now = Utc::now();
     let run_id = format!("pinpipe__{}", now.format("%Y-%m-%dT%H-%M-%S%.3f"));
     // Newer versions of Airflow want the date, older ones take it.
@@ -214,8 +251,13 @@ async fn turn_on(
     finished(config, api, dag, &run_id, progress).await?;
     let questions = sql::questions_of(config)?;
     let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
-    let report = fetch(config, &out, &lake, &questions).await?.of_objects(&objects);
-    Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
+    let report = fetch(config, &out, &lake, &questions)
+        .await?
+        .of_objects(&objects);
+    Ok(Some(BatchReport {
+        seconds: (Utc::now() - now).as_seconds_f64(),
+        ..report
+    }))
 }
 
 /// Whether Airflow knows the DAG and would run it.
@@ -225,14 +267,26 @@ fn is_active(found: &Value) -> bool {
 }
 
 /// Airflow looks into its bucket now and then: waits until it has read the DAG as it is now.
-async fn known(config: &Config, api: &AirflowApi, dag: &str, description: &str, progress: &Progress) -> Result<()> {
+async fn known(
+    config: &Config,
+    api: &AirflowApi,
+    dag: &str,
+    description: &str,
+    progress: &Progress,
+) -> Result<()> {
     let longest = Duration::from_secs(config.provision.wait_minutes * 60);
     let (began, began_at) = (Instant::now(), Utc::now());
     // An error may be that of the file as it was before, until Airflow has fetched and read the new one.
     let margin = TimeDelta::milliseconds((config.provision.patience_ms * 4).cast_signed());
     loop {
         match api.get(&format!("/dags/{dag}"), Value::Null).await {
-            Ok(found) if is_active(&found) && found["description"] == description && found["has_import_errors"] != true => return Ok(()),
+            Ok(found)
+                if is_active(&found)
+                    && found["description"] == description
+                    && found["has_import_errors"] != true =>
+            {
+                return Ok(());
+            }
             Ok(_) => {}
             Err(refusal) if refusal.status == 404 => {}
             Err(refusal) => return Err(refusal.into()),
@@ -240,17 +294,27 @@ async fn known(config: &Config, api: &AirflowApi, dag: &str, description: &str, 
         if let Some((why, found_at)) = import_error(api, dag).await?
             && found_at.is_none_or(|found_at| found_at > began_at + margin)
         {
-            let last = why.trim().lines().last().unwrap_or("no reason given").to_string();
+            let last = why
+                .trim()
+                .lines()
+                .last()
+                .unwrap_or("no reason given")
+                .to_string();
             let hint = if why.contains("airflow.providers") {
                 "`airflow.requirements` must hold apache-airflow-providers-databricks, and the environment have installed it"
             } else {
                 "the environment's page shows the whole error"
             };
-            return Err(Error::failed(format!("Airflow cannot load `{dag}.py`: {last}")).hint(hint));
+            return Err(
+                Error::failed(format!("Airflow cannot load `{dag}.py`: {last}")).hint(hint),
+            );
         }
         if began.elapsed() > longest {
-            return Err(Error::failed(format!("Airflow has not read `{dag}.py` within {} min", config.provision.wait_minutes))
-                .hint("look at the environment's page; `pinpipe batch schedule` waits for it again"));
+            return Err(Error::failed(format!(
+                "Airflow has not read `{dag}.py` within {} min",
+                config.provision.wait_minutes
+            ))
+            .hint("look at the environment's page; `pinpipe batch schedule` waits for it again"));
         }
         progress.say(format!("waiting until Airflow has read `{dag}.py`"));
         tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
@@ -258,32 +322,74 @@ async fn known(config: &Config, api: &AirflowApi, dag: &str, description: &str, 
 }
 
 /// What Airflow says of a file that it could not load, and when it tried.
-async fn import_error(api: &AirflowApi, dag: &str) -> Result<Option<(String, Option<DateTime<Utc>>)>> {
+async fn import_error(
+    api: &AirflowApi,
+    dag: &str,
+) -> Result<Option<(String, Option<DateTime<Utc>>)>> {
     let errors = api.get("/importErrors", json!({ "limit": 100 })).await?;
     let file = format!("/{dag}.py");
-    let is_its = |error: &&Value| error["filename"].as_str().is_some_and(|name| format!("/{name}").ends_with(&file));
-    let found = errors["import_errors"].as_array().into_iter().flatten().find(is_its);
-    let time = |error: &Value| DateTime::parse_from_rfc3339(error["timestamp"].as_str()?).ok().map(|time| time.to_utc());
-    Ok(found.map(|error| (error["stack_trace"].as_str().unwrap_or_default().to_string(), time(error))))
+    let is_its = |error: &&Value| {
+        error["filename"]
+            .as_str()
+            .is_some_and(|name| format!("/{name}").ends_with(&file))
+    };
+    let found = errors["import_errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(is_its);
+    let time = |error: &Value| {
+        DateTime::parse_from_rfc3339(error["timestamp"].as_str()?)
+            .ok()
+            .map(|time| time.to_utc())
+    };
+    Ok(found.map(|error| {
+        (
+            error["stack_trace"]
+                .as_str()
+                .unwrap_or_default()
+                .to_string(),
+            time(error),
+        )
+    }))
 }
 
 /// Waits until a run is over.
-async fn finished(config: &Config, api: &AirflowApi, dag: &str, run_id: &str, progress: &Progress) -> Result<()> {
+async fn finished(
+    config: &Config,
+    api: &AirflowApi,
+    dag: &str,
+    run_id: &str,
+    progress: &Progress,
+) -> Result<()> {
     let (began, began_at) = (Instant::now(), Utc::now());
     // All attempts, each behind another run at worst.
     let attempts = config.schedule.retries + 1;
     let each = 2 * 60 * config.databricks.timeout_minutes + config.schedule.retry_delay_seconds;
-    let longest = Duration::from_secs(u64::from(attempts) * u64::from(each) + config.provision.wait_minutes * 60);
+    let longest = Duration::from_secs(
+        u64::from(attempts) * u64::from(each) + config.provision.wait_minutes * 60,
+    );
     loop {
         // Listed, not asked for by its id: MWAA takes paths of at most 64 characters.
-        let listed = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": 100, "order_by": "-id" })).await?;
+        let listed = api
+            .get(
+                &format!("/dags/{dag}/dagRuns"),
+                json!({ "limit": 100, "order_by": "-id" }),
+            )
+            .await?;
         if began.elapsed() > longest {
-            return Err(Error::failed(format!("run `{run_id}` of `{dag}` is not over after {} min", longest.as_secs() / 60))
-                .hint("it goes on: `pinpipe batch schedule` shows how it does"));
+            return Err(Error::failed(format!(
+                "run `{run_id}` of `{dag}` is not over after {} min",
+                longest.as_secs() / 60
+            ))
+            .hint("it goes on: `pinpipe batch schedule` shows how it does"));
         }
         let runs = listed["dag_runs"].as_array().into_iter().flatten();
         let run = runs.clone().find(|run| run["dag_run_id"] == run_id);
-        match run.and_then(|run| run["state"].as_str()).unwrap_or("not listed yet") {
+        match run
+            .and_then(|run| run["state"].as_str())
+            .unwrap_or("not listed yet")
+        {
             "success" => return Ok(()),
             "failed" => {
                 let why = failure_since(&Databricks::open(config)?, config, began_at).await?;
@@ -291,14 +397,23 @@ async fn finished(config: &Config, api: &AirflowApi, dag: &str, run_id: &str, pr
                     "run `{run_id}` of `{dag}` failed{}",
                     why.map(|why| format!(": {why}")).unwrap_or_default()
                 ))
-                .hint("the log of its task `batch` on Airflow's page names the run on Databricks"));
+                .hint(
+                    "the log of its task `batch` on Airflow's page names the run on Databricks",
+                ));
             }
             // The first one that Airflow starts by itself, when a DAG is turned on, goes first.
             state => {
-                let first = runs.clone().find(|run| run["state"] == "running" && run["dag_run_id"] != run_id);
-                let behind =
-                    first.and_then(|run| run["dag_run_id"].as_str()).map(|other| format!(", behind `{other}`")).unwrap_or_default();
-                progress.say(format!("run `{run_id}` is {state}{behind} since {} s", began.elapsed().as_secs()));
+                let first = runs
+                    .clone()
+                    .find(|run| run["state"] == "running" && run["dag_run_id"] != run_id);
+                let behind = first
+                    .and_then(|run| run["dag_run_id"].as_str())
+                    .map(|other| format!(", behind `{other}`"))
+                    .unwrap_or_default();
+                progress.say(format!(
+                    "run `{run_id}` is {state}{behind} since {} s",
+                    began.elapsed().as_secs()
+                ));
             }
         }
         tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
@@ -308,18 +423,27 @@ async fn finished(config: &Config, api: &AirflowApi, dag: &str, run_id: &str, pr
 /// The DAG and its runs.
 async fn shown(config: &Config, api: &AirflowApi, dag: &str) -> Result<ScheduleReport> {
     let found = api.get(&format!("/dags/{dag}"), Value::Null).await?;
-    let runs = api.get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": SHOWN_RUNS, "order_by": "-id" })).await?;
+    let runs = api
+        .get(
+            &format!("/dags/{dag}/dagRuns"),
+            json!({ "limit": SHOWN_RUNS, "order_by": "-id" }),
+        )
+        .await?;
     let text = |value: &Value| value.as_str().map(String::from);
     let time = |value: &Value| {
         let time = DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
         Some(time.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true))
     };
-    let runs = runs["dag_runs"].as_array().into_iter().flatten().map(|run| DagRun {
-        run_id: text(&run["dag_run_id"]).unwrap_or_default(),
-        state: text(&run["state"]).unwrap_or_default(),
-        started: time(&run["start_date"]),
-        ended: time(&run["end_date"]),
-    });
+    let runs = runs["dag_runs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|run| DagRun {
+            run_id: text(&run["dag_run_id"]).unwrap_or_default(),
+            state: text(&run["state"]).unwrap_or_default(),
+            started: time(&run["start_date"]),
+            ended: time(&run["end_date"]),
+        });
     Ok(ScheduleReport {
         dag: dag.into(),
         schedule: config.schedule.cron.clone(),

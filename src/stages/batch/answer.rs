@@ -34,7 +34,9 @@ impl Answer {
     pub fn new(question: &Question, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
         // However the engine held its texts, every file and table takes plain ones.
         let fields = schema.fields().iter().map(|field| match field.data_type() {
-            DataType::Utf8View | DataType::LargeUtf8 => Field::new(field.name(), DataType::Utf8, field.is_nullable()),
+            DataType::Utf8View | DataType::LargeUtf8 => {
+                Field::new(field.name(), DataType::Utf8, field.is_nullable())
+            }
             _ => field.as_ref().clone(),
         });
         let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -50,33 +52,54 @@ impl Answer {
                 .collect::<Result<Vec<_>, _>>()
                 .or_fail(failed)?;
             for row in 0..batch.num_rows() {
-                let cells = columns.iter().zip(batch.columns()).map(|(formatter, column)| {
-                    if column.is_null(row) {
-                        return Value::Null;
-                    }
-                    let text = formatter.value(row).to_string();
-                    // Numbers are numbers in JSON too; everything else is text.
-                    if column.data_type().is_numeric() {
-                        serde_json::from_str(&text).unwrap_or(Value::String(text))
-                    } else {
-                        Value::String(text)
-                    }
-                });
+                let cells = columns
+                    .iter()
+                    .zip(batch.columns())
+                    .map(|(formatter, column)| {
+                        if column.is_null(row) {
+                            return Value::Null;
+                        }
+                        let text = formatter.value(row).to_string();
+                        // Numbers are numbers in JSON too; everything else is text.
+                        if column.data_type().is_numeric() {
+                            serde_json::from_str(&text).unwrap_or(Value::String(text))
+                        } else {
+                            Value::String(text)
+                        }
+                    });
                 rows.push(cells.collect());
             }
         }
-        let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Ok(Self { name: question.name.clone(), title: question.title.clone(), columns, rows, schema, batches })
+        let columns = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        Ok(Self {
+            name: question.name.clone(),
+            title: question.title.clone(),
+            columns,
+            rows,
+            schema,
+            batches,
+        })
     }
 
     /// The table as the terminal shows it.
     pub fn text(&self) -> String {
         let mut table = Table::new(self.columns.clone());
         for row in self.rows.iter().take(SHOWN_ROWS) {
-            table.row(row.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), String::from)));
+            table.row(
+                row.iter()
+                    .map(|cell| cell.as_str().map_or_else(|| cell.to_string(), String::from)),
+            );
         }
         let more = self.rows.len().saturating_sub(SHOWN_ROWS);
-        let rest = if more > 0 { format!("\n… {more} more rows (the files of `batch --out DIR` have all)") } else { String::new() };
+        let rest = if more > 0 {
+            format!("\n… {more} more rows (the files of `batch --out DIR` have all)")
+        } else {
+            String::new()
+        };
         format!("{}\n{}{rest}", self.title, table.render())
     }
 }

@@ -15,14 +15,22 @@ use crate::stages::batch::page;
 use crate::stages::batch::report::BatchReport;
 
 /// What of an answer is held in memory before it goes to its file.
-const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 8 * 1024, bytes: 8 * 1024 * 1024 };
+const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize {
+    rows: 8 * 1024,
+    bytes: 8 * 1024 * 1024,
+};
 
 /// Writes the answers, each file whole or not at all, once all of them could be put into
 /// their formats. Returns what was written.
 ///
 /// # Errors
 /// The folder or a table cannot be written.
-pub async fn write(config: &Config, report: &BatchReport, folder: Option<&Path>, formats: &[Format]) -> Result<Vec<String>> {
+pub async fn write(
+    config: &Config,
+    report: &BatchReport,
+    folder: Option<&Path>,
+    formats: &[Format],
+) -> Result<Vec<String>> {
     let mut written = Vec::new();
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     for format in formats {
@@ -40,7 +48,10 @@ pub async fn write(config: &Config, report: &BatchReport, folder: Option<&Path>,
             }
             (_, None) => {}
             (Format::Html, Some(folder)) => {
-                files.push((folder.join("report.html"), page::render(report).into_bytes()));
+                files.push((
+                    folder.join("report.html"),
+                    page::render(report).into_bytes(),
+                ));
                 written.push(folder.join("report.html").display().to_string());
             }
             (Format::Csv | Format::Json | Format::Parquet, Some(folder)) => {
@@ -51,10 +62,15 @@ pub async fn write(config: &Config, report: &BatchReport, folder: Option<&Path>,
                 };
                 for answer in &report.answers {
                     let path = folder.join(format!("{}.{ending}", answer.name));
-                    let bytes = encode(answer, *format).or_fail(|| format!("cannot write `{}`", path.display()))?;
+                    let bytes = encode(answer, *format)
+                        .or_fail(|| format!("cannot write `{}`", path.display()))?;
                     files.push((path, bytes));
                 }
-                written.push(format!("{} tables as {name} in {}", report.answers.len(), folder.display()));
+                written.push(format!(
+                    "{} tables as {name} in {}",
+                    report.answers.len(),
+                    folder.display()
+                ));
             }
         }
     }
@@ -70,14 +86,17 @@ fn encode(answer: &Answer, format: Format) -> Encoded {
     let mut bytes = Vec::new();
     match format {
         Format::Csv => {
-            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut bytes);
+            let mut writer = arrow::csv::WriterBuilder::new()
+                .with_header(true)
+                .build(&mut bytes);
             for batch in batches(answer) {
                 writer.write(&batch)?;
             }
         }
         Format::Json => {
-            let mut writer =
-                arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::LineDelimited>(&mut bytes);
+            let mut writer = arrow::json::WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, arrow::json::writer::LineDelimited>(&mut bytes);
             for batch in &answer.batches {
                 writer.write(batch)?;
             }
@@ -96,16 +115,35 @@ fn encode(answer: &Answer, format: Format) -> Encoded {
 
 /// The rows; without any the header still belongs into a file.
 fn batches(answer: &Answer) -> Vec<RecordBatch> {
-    if answer.batches.is_empty() { vec![RecordBatch::new_empty(answer.schema.clone())] } else { answer.batches.clone() }
+    if answer.batches.is_empty() {
+        vec![RecordBatch::new_empty(answer.schema.clone())]
+    } else {
+        answer.batches.clone()
+    }
 }
 
 async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
-    let location = DeltaLocation::open(config, TableNamespace::Answers, &format!("{}_{}", config.id, answer.name)).await?;
+    let location = DeltaLocation::open(
+        config,
+        TableNamespace::Answers,
+        &format!("{}_{}", config.id, answer.name),
+    )
+    .await?;
     let table = location.ensure(&answer.schema).await?;
     let mut writer = TableWriter::new(&location, &table, ROW_GROUP_SIZE)?;
     for batch in &answer.batches {
         writer.write(batch.clone()).await?;
     }
     let adds = writer.finish().await?;
-    location.commit(&table, Change { adds, replaces: Replaces::Everything, property: None }).await.map(|_| ())
+    location
+        .commit(
+            &table,
+            Change {
+                adds,
+                replaces: Replaces::Everything,
+                property: None,
+            },
+        )
+        .await
+        .map(|_| ())
 }

@@ -61,14 +61,27 @@ impl PortionCleaner {
     /// # Errors
     /// It cannot be decoded. Records that do not fit are rejects instead.
     pub fn clean(&self, portion: Portion, give: &mpsc::Sender<Cleaned>) -> Result<()> {
-        let mut cleaning = Cleaning { by: self, give, decoder: Decoder::new(self.kind), objects: 0, bytes: 0, text_bytes: 0 };
+        let mut cleaning = Cleaning {
+            by: self,
+            give,
+            decoder: Decoder::new(self.kind),
+            objects: 0,
+            bytes: 0,
+            text_bytes: 0,
+        };
         match portion {
             Portion::Objects(whole) => {
                 for (object, contents) in whole {
                     cleaning.objects += 1;
                     cleaning.bytes += object.size_bytes;
                     match (object.is_packed(), object.is_one_record) {
-                        (false, _) => cleaning.slice(&object, Slice::Lines { first_line: 1, text: contents })?,
+                        (false, _) => cleaning.slice(
+                            &object,
+                            Slice::Lines {
+                                first_line: 1,
+                                text: contents,
+                            },
+                        )?,
                         (true, true) => cleaning.slice(&object, unpack_record(contents))?,
                         (true, false) => {
                             for slice in unpack(contents, UNPACKED_BYTES) {
@@ -91,7 +104,11 @@ impl PortionCleaner {
 
     /// An object as people know it.
     fn origin(&self, object: &RawObject) -> String {
-        if self.is_folder { format!("/{}", object.path) } else { object.path.to_string() }
+        if self.is_folder {
+            format!("/{}", object.path)
+        } else {
+            object.path.to_string()
+        }
     }
 }
 
@@ -107,21 +124,29 @@ impl Cleaning<'_> {
                 let (mut line, mut rest) = (first_line, &text[..]);
                 while !rest.is_empty() {
                     let from = PIECE_BYTES.min(rest.len());
-                    let end = memchr::memchr(b'\n', &rest[from..]).map_or(rest.len(), |length| from + length + 1);
+                    let end = memchr::memchr(b'\n', &rest[from..])
+                        .map_or(rest.len(), |length| from + length + 1);
                     line = self.decoder.lines(&origin, line, &rest[..end])?;
                     rest = &rest[end..];
                     self.text_bytes += end as u64;
                     self.hand_over_much()?;
                 }
             }
-            Slice::Refused { line, reason, raw } => self.decoder.refuse(&origin, line, reason, &raw),
+            Slice::Refused { line, reason, raw } => {
+                self.decoder.refuse(&origin, line, reason, &raw)
+            }
         }
         self.hand_over_much()
     }
 
     fn hand_over_much(&mut self) -> Result<()> {
-        let is_much = self.decoder.held_rows() >= MOST_ROWS || self.decoder.rejects.len() >= MOST_REJECTS;
-        if is_much || self.text_bytes >= self.by.most_text_bytes { self.hand_over() } else { Ok(()) }
+        let is_much =
+            self.decoder.held_rows() >= MOST_ROWS || self.decoder.rejects.len() >= MOST_REJECTS;
+        if is_much || self.text_bytes >= self.by.most_text_bytes {
+            self.hand_over()
+        } else {
+            Ok(())
+        }
     }
 
     /// Cleans what has been decoded, and gives it away.
@@ -137,10 +162,22 @@ impl Cleaning<'_> {
         }
         let rejects = std::mem::take(&mut self.decoder.rejects);
         let records = std::mem::take(&mut self.decoder.records);
-        let (objects, bytes) = (std::mem::take(&mut self.objects), std::mem::take(&mut self.bytes));
+        let (objects, bytes) = (
+            std::mem::take(&mut self.objects),
+            std::mem::take(&mut self.bytes),
+        );
         self.text_bytes = 0;
         // Whoever does not want it has failed, and says more.
-        let cleaned = Cleaned { objects, bytes, records, batches, quality, rejects };
-        self.give.blocking_send(cleaned).map_err(|_| Error::failed(interrupted()))
+        let cleaned = Cleaned {
+            objects,
+            bytes,
+            records,
+            batches,
+            quality,
+            rejects,
+        };
+        self.give
+            .blocking_send(cleaned)
+            .map_err(|_| Error::failed(interrupted()))
     }
 }

@@ -123,12 +123,18 @@ struct TableNumbers {
 
 impl TableNumbers {
     fn within((lowest, highest): (i64, i64)) -> Self {
-        Self { lowest, highest, are_known: tokio::sync::OnceCell::new() }
+        Self {
+            lowest,
+            highest,
+            are_known: tokio::sync::OnceCell::new(),
+        }
     }
 
     fn may_have(&self, batch: &RecordBatch) -> bool {
         let numbers = batch.column(0).as_primitive::<Int32Type>();
-        numbers.iter().any(|number| number.is_none_or(|number| (self.lowest..=self.highest).contains(&number.into())))
+        numbers.iter().any(|number| {
+            number.is_none_or(|number| (self.lowest..=self.highest).contains(&number.into()))
+        })
     }
 }
 
@@ -151,11 +157,16 @@ struct State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn writer(&self) -> Result<Option<TableWriter>> {
-        self.open.as_ref().map(|open| TableWriter::new(&open.location, &open.table, open.row_group_size)).transpose()
+        self.open
+            .as_ref()
+            .map(|open| TableWriter::new(&open.location, &open.table, open.row_group_size))
+            .transpose()
     }
 }
 
@@ -166,7 +177,12 @@ impl Shared {
 /// meanwhile (a transient error). Records that do not fit are set aside instead.
 pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     let kind = what.kind;
-    let Some(Tables { location, rejects, full }) = &what.tables else {
+    let Some(Tables {
+        location,
+        rejects,
+        full,
+    }) = &what.tables
+    else {
         let listing = Listing::after(Taken::default());
         let objects = listing.fresh(what.lake, what.layout, kind);
         let (ingested, _, _) = read_all(what, listing, objects, None, Some(keep)).await?;
@@ -174,8 +190,11 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     };
     let table = location.ensure(&kind.clean_schema()).await?;
     // A property of another form is another version's: all is read anew.
-    let taken: Option<TakenFrom> = DeltaLocation::property(&table, TAKEN).and_then(|text| serde_json::from_str(&text).ok());
-    let taken = taken.filter(|taken| taken.lake == what.lake.identity()).map(|taken| taken.objects);
+    let taken: Option<TakenFrom> =
+        DeltaLocation::property(&table, TAKEN).and_then(|text| serde_json::from_str(&text).ok());
+    let taken = taken
+        .filter(|taken| taken.lake == what.lake.identity())
+        .map(|taken| taken.objects);
     // A table that was written without noting what it took, or from another lake, is no start to go on from.
     let replaces = *full || taken.is_none();
     let listing = Listing::after(taken.filter(|_| !full).unwrap_or_default());
@@ -193,23 +212,54 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
     tracing::debug!(table = location.name, "opened");
     let open = Open {
         location: (*location).clone(),
-        numbers: if replaces { None } else { location.range(&table, "ind").await?.map(TableNumbers::within) },
+        numbers: if replaces {
+            None
+        } else {
+            location
+                .range(&table, "ind")
+                .await?
+                .map(TableNumbers::within)
+        },
         table,
         rejects: rejects.begin(kind, replaces, what.limits).await?,
         row_group_size: what.limits.row_group_size(),
     };
     let keep = Some(keep).filter(|_| replaces);
-    let (mut ingested, adds, open) = read_all(what, listing.clone(), objects.boxed(), Some(open), keep).await?;
+    let (mut ingested, adds, open) =
+        read_all(what, listing.clone(), objects.boxed(), Some(open), keep).await?;
     let open = open.ok_or_else(|| Error::failed(interrupted()))?;
     tracing::debug!(table = location.name, "read");
     // Before the rows: what is set aside twice is told apart, what is lost is not found again.
     open.rejects.commit().await?;
     tracing::debug!(table = location.name, "rejects are written");
-    let taken = TakenFrom { lake: what.lake.identity(), objects: listing.taken() };
-    let property = serde_json::to_string(&taken).or_fail(|| "cannot note which objects were taken")?;
-    let replaces = if replaces { Replaces::Everything } else { Replaces::Nothing };
-    let version = location.commit(&open.table, Change { adds, replaces, property: Some((TAKEN, property)) }).await?;
-    tracing::info!(table = location.name, version, objects = ingested.objects, rows = ingested.new_rows, "wrote the table");
+    let taken = TakenFrom {
+        lake: what.lake.identity(),
+        objects: listing.taken(),
+    };
+    let property =
+        serde_json::to_string(&taken).or_fail(|| "cannot note which objects were taken")?;
+    let replaces = if replaces {
+        Replaces::Everything
+    } else {
+        Replaces::Nothing
+    };
+    let version = location
+        .commit(
+            &open.table,
+            Change {
+                adds,
+                replaces,
+                property: Some((TAKEN, property)),
+            },
+        )
+        .await?;
+    tracing::info!(
+        table = location.name,
+        version,
+        objects = ingested.objects,
+        rows = ingested.new_rows,
+        "wrote the table"
+    );
     ingested.version = version;
     Ok(ingested)
 }
@@ -250,9 +300,18 @@ async fn read_all(
             most_text_bytes: what.limits.portion_size().most_whole_bytes,
         },
         listing,
-        portions: tokio::sync::Mutex::new(read_objects(what.lake, objects, what.limits.portion_size())),
+        portions: tokio::sync::Mutex::new(read_objects(
+            what.lake,
+            objects,
+            what.limits.portion_size(),
+        )),
         open,
-        state: Mutex::new(State { fresh, keep, ingested: Ingested::nothing(what.kind, 0), kept_reject_bytes: 0 }),
+        state: Mutex::new(State {
+            fresh,
+            keep,
+            ingested: Ingested::nothing(what.kind, 0),
+            kept_reject_bytes: 0,
+        }),
     });
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..what.limits.workers() {
@@ -264,10 +323,29 @@ async fn read_all(
     }
     let shared = Arc::into_inner(shared).ok_or_else(|| Error::failed(interrupted()))?;
     let mut writer = shared.writer()?;
-    let State { mut fresh, mut keep, mut ingested, .. } = shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let State {
+        mut fresh,
+        mut keep,
+        mut ingested,
+        ..
+    } = shared
+        .state
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut kept = |batch: &RecordBatch| keep.as_mut().map_or(Ok(()), |keep| keep.add(batch));
-    let mut give = Giver { writer: writer.as_mut(), kept: &mut kept };
-    fresh.settle(shared.open.as_ref().map(|open| (&open.location, &open.table)), &mut give).await?;
+    let mut give = Giver {
+        writer: writer.as_mut(),
+        kept: &mut kept,
+    };
+    fresh
+        .settle(
+            shared
+                .open
+                .as_ref()
+                .map(|open| (&open.location, &open.table)),
+            &mut give,
+        )
+        .await?;
     if let Some(writer) = writer {
         adds.extend(writer.finish().await?);
     }
@@ -310,7 +388,10 @@ async fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
     if let Some(open) = &shared.open {
         open.rejects.add(&cleaned.rejects).await?;
         if let Some(numbers) = &open.numbers
-            && cleaned.batches.iter().any(|(batch, _)| numbers.may_have(batch))
+            && cleaned
+                .batches
+                .iter()
+                .any(|(batch, _)| numbers.may_have(batch))
         {
             let read = async {
                 let numbers = read_numbers(&open.location, &open.table).await?;
@@ -324,7 +405,9 @@ async fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
     if state.ingested.records == 0 && cleaned.bytes > 0 {
         // The first portion tells how many rows there will be in what has been listed.
         let (_, bytes) = shared.listing.fresh_objects();
-        state.fresh.expect(cleaned.records * (bytes / cleaned.bytes + 1));
+        state
+            .fresh
+            .expect(cleaned.records * (bytes / cleaned.bytes + 1));
     }
     state.ingested.records += cleaned.records;
     state.ingested.rejected += cleaned.rejects.len() as u64;
@@ -332,7 +415,9 @@ async fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
         count.add(more);
     }
     for reject in cleaned.rejects {
-        if state.ingested.rejects.len() == KEPT_REJECTS || state.kept_reject_bytes + reject.raw.len() > KEPT_REJECT_BYTES {
+        if state.ingested.rejects.len() == KEPT_REJECTS
+            || state.kept_reject_bytes + reject.raw.len() > KEPT_REJECT_BYTES
+        {
             break;
         }
         state.kept_reject_bytes += reject.raw.len();
@@ -355,10 +440,23 @@ async fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
 async fn read_numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<RoaringBitmap> {
     let engine = Engine::new();
     engine.register_provider("existing", location.provider_of(table).await?)?;
-    let mut batches = engine.stream("the row numbers there are", "SELECT ind FROM existing").await?;
+    let mut batches = engine
+        .stream("the row numbers there are", "SELECT ind FROM existing")
+        .await?;
     let mut found = RoaringBitmap::new();
-    while let Some(batch) = batches.try_next().await.or_fail(|| "cannot read the row numbers there are")? {
-        found.extend(batch.column(0).as_primitive::<Int32Type>().iter().flatten().map(i32::cast_unsigned));
+    while let Some(batch) = batches
+        .try_next()
+        .await
+        .or_fail(|| "cannot read the row numbers there are")?
+    {
+        found.extend(
+            batch
+                .column(0)
+                .as_primitive::<Int32Type>()
+                .iter()
+                .flatten()
+                .map(i32::cast_unsigned),
+        );
     }
     Ok(found)
 }

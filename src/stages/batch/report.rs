@@ -57,7 +57,18 @@ pub struct BatchReport {
 impl KindCounts {
     /// A table from which nothing was read yet.
     pub fn of_table(kind: Kind, rows: u64, table: String, version: u64) -> Self {
-        Self { kind, objects_in_lake: 0, objects: 0, records: 0, rejects: 0, duplicates: 0, new_rows: 0, rows, table, version }
+        Self {
+            kind,
+            objects_in_lake: 0,
+            objects: 0,
+            records: 0,
+            rejects: 0,
+            duplicates: 0,
+            new_rows: 0,
+            rows,
+            table,
+            version,
+        }
     }
 }
 
@@ -91,7 +102,12 @@ impl BatchReport {
             .rejects
             .iter()
             .take(SHOWN_REJECTS)
-            .map(|reject| format!("left out `{}`, line {}: {}", reject.origin, reject.line, reject.reason))
+            .map(|reject| {
+                format!(
+                    "left out `{}`, line {}: {}",
+                    reject.origin, reject.line, reject.reason
+                )
+            })
             .collect();
         let all: u64 = self.inputs.iter().map(|input| input.rejects).sum();
         if all > 0 {
@@ -108,7 +124,17 @@ impl BatchReport {
 
 impl Report for BatchReport {
     fn text(&self) -> String {
-        let mut table = Table::new(["kind", "objects", "new", "records", "rejects", "duplicates", "new rows", "rows", "table"]);
+        let mut table = Table::new([
+            "kind",
+            "objects",
+            "new",
+            "records",
+            "rejects",
+            "duplicates",
+            "new rows",
+            "rows",
+            "table",
+        ]);
         for input in &self.inputs {
             table.row([
                 input.kind.name().to_string(),
@@ -124,11 +150,18 @@ impl Report for BatchReport {
         }
         let mut parts: Vec<String> = self.answers.iter().map(Answer::text).collect();
         parts.push(table.render());
-        let mut last: Vec<String> = self.written.iter().map(|written| format!("wrote {written}")).collect();
+        let mut last: Vec<String> = self
+            .written
+            .iter()
+            .map(|written| format!("wrote {written}"))
+            .collect();
         last.extend(self.maintained.iter().map(|maintained| {
             format!(
                 "{}: {} files became {}, {} of earlier states removed",
-                maintained.table, maintained.files_compacted, maintained.files_made, maintained.files_removed
+                maintained.table,
+                maintained.files_compacted,
+                maintained.files_made,
+                maintained.files_removed
             )
         }));
         last.push(format!("lake {} in {:.2} s", self.lake, self.seconds));

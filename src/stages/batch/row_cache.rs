@@ -35,7 +35,17 @@ impl Keep {
     pub fn new(kind: Kind, columns: &BTreeSet<String>, limits: &Limits, is_needed: bool) -> Self {
         let (columns, schema) = part_of(kind, columns);
         let (most_rows, most_bytes) = (limits.kept_rows(), limits.kept_bytes());
-        Self { columns, schema, batches: Vec::new(), rows: 0, bytes: 0, most_rows, most_bytes, is_needed, is_given_up: false }
+        Self {
+            columns,
+            schema,
+            batches: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            most_rows,
+            most_bytes,
+            is_needed,
+            is_given_up: false,
+        }
     }
 
     /// Keeps what is asked for of these rows.
@@ -46,7 +56,9 @@ impl Keep {
         if self.is_given_up {
             return Ok(());
         }
-        let asked = batch.project(&self.columns).or_fail(|| "cannot keep rows for the questions")?;
+        let asked = batch
+            .project(&self.columns)
+            .or_fail(|| "cannot keep rows for the questions")?;
         self.rows += batch.num_rows() as u64;
         self.bytes += asked.get_array_memory_size() as u64;
         if self.rows > self.most_rows || self.bytes > self.most_bytes {
@@ -64,15 +76,25 @@ impl Keep {
 
     /// What was kept; `None`: there was too much.
     pub fn rows(self) -> Option<KeptRows> {
-        (!self.is_given_up).then_some(KeptRows { schema: self.schema, batches: self.batches })
+        (!self.is_given_up).then_some(KeptRows {
+            schema: self.schema,
+            batches: self.batches,
+        })
     }
 }
 
 /// Where these columns of a kind stand, and the schema that they make.
 fn part_of(kind: Kind, columns: &BTreeSet<String>) -> (Vec<usize>, SchemaRef) {
     let whole = kind.clean_schema();
-    let columns: Vec<usize> = (0..whole.fields().len()).filter(|position| columns.contains(whole.field(*position).name())).collect();
-    let schema = Arc::new(Schema::new(columns.iter().map(|position| whole.field(*position).clone()).collect::<Vec<_>>()));
+    let columns: Vec<usize> = (0..whole.fields().len())
+        .filter(|position| columns.contains(whole.field(*position).name()))
+        .collect();
+    let schema = Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|position| whole.field(*position).clone())
+            .collect::<Vec<_>>(),
+    ));
     (columns, schema)
 }
 
@@ -134,12 +156,19 @@ pub async fn asked_columns(questions: &[Question], median: Median) -> Result<Ask
         let mut own = own.map_err(|error| {
             error.hint("correct the question's file; it may read `post`, `clean_pin`, `clean_geo` and `clean_user`, whose columns the README names")
         })?;
-        let reads_clean_rows = Kind::ALL.iter().any(|kind| own.contains_key(&clean_name(*kind)));
+        let reads_clean_rows = Kind::ALL
+            .iter()
+            .any(|kind| own.contains_key(&clean_name(*kind)));
         // A plan leaves out what no answer depends on; the names must stand all the same.
         if reads_clean_rows && !can_be_asked(question, &sql, &own, &post).await? {
             for kind in Kind::ALL {
                 if let Some(columns) = own.get_mut(&clean_name(kind)) {
-                    columns.extend(kind.clean_schema().fields().iter().map(|field| field.name().clone()));
+                    columns.extend(
+                        kind.clean_schema()
+                            .fields()
+                            .iter()
+                            .map(|field| field.name().clone()),
+                    );
                 }
             }
         }
@@ -157,7 +186,12 @@ pub async fn asked_columns(questions: &[Question], median: Median) -> Result<Ask
 }
 
 /// Whether a question can be planned over tables of these columns alone.
-async fn can_be_asked(question: &Question, sql: &str, columns: &BTreeMap<String, BTreeSet<String>>, post: &SchemaRef) -> Result<bool> {
+async fn can_be_asked(
+    question: &Question,
+    sql: &str,
+    columns: &BTreeMap<String, BTreeSet<String>>,
+    post: &SchemaRef,
+) -> Result<bool> {
     let engine = Engine::single();
     engine.register("post", post.clone(), Vec::new())?;
     for kind in Kind::ALL {
@@ -181,15 +215,39 @@ mod tests {
     async fn only_what_the_questions_read_is_kept() {
         let own = Question::of("mine", "Mine", "SELECT title FROM clean_pin");
         let mut questions = sql::questions(None).expect("the eight");
-        let columns = asked_columns(&questions, Median::Lower).await.expect("plans");
-        let names = |kind: Kind| columns[&kind].iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        let columns = asked_columns(&questions, Median::Lower)
+            .await
+            .expect("plans");
+        let names = |kind: Kind| {
+            columns[&kind]
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         assert_eq!(names(Kind::Pin), "category follower_count ind poster_name");
-        assert_eq!((names(Kind::Geo), names(Kind::User)), ("country ind timestamp".into(), "age date_joined ind user_name".into()));
+        assert_eq!(
+            (names(Kind::Geo), names(Kind::User)),
+            (
+                "country ind timestamp".into(),
+                "age date_joined ind user_name".into()
+            )
+        );
         questions.push(own);
-        assert!(asked_columns(&questions, Median::Lower).await.expect("plans")[&Kind::Pin].contains("title"));
+        assert!(
+            asked_columns(&questions, Median::Lower)
+                .await
+                .expect("plans")[&Kind::Pin]
+                .contains("title")
+        );
         // No answer depends on the description, yet its name must stand.
         let named = "WITH p AS (SELECT ind, category, description FROM clean_pin) SELECT category, count(*) AS n FROM p GROUP BY category";
-        let columns = asked_columns(&[Question::of("named", "Named", named)], Median::Lower).await.expect("plans");
-        assert!(columns[&Kind::Pin].contains("description") && !columns[&Kind::Geo].contains("coordinates"));
+        let columns = asked_columns(&[Question::of("named", "Named", named)], Median::Lower)
+            .await
+            .expect("plans");
+        assert!(
+            columns[&Kind::Pin].contains("description")
+                && !columns[&Kind::Geo].contains("coordinates")
+        );
     }
 }

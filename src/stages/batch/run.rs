@@ -56,13 +56,23 @@ const ATTEMPTS: usize = 3;
 /// # Errors
 /// The lake does not exist, is empty or cannot be read; tables or files cannot be written;
 /// the user interrupted the run.
-pub async fn run(config: &Config, options: &BatchOptions, printer: &Printer) -> Result<BatchReport> {
-    let interrupted =
-        || Error::failed("interrupted before all questions were answered").hint("committed rows are kept; re-run to continue");
+pub async fn run(
+    config: &Config,
+    options: &BatchOptions,
+    printer: &Printer,
+) -> Result<BatchReport> {
+    let interrupted = || {
+        Error::failed("interrupted before all questions were answered")
+            .hint("committed rows are kept; re-run to continue")
+    };
     crate::base::shutdown::or_stopped(answer_and_write(config, options, printer), interrupted).await
 }
 
-async fn answer_and_write(config: &Config, options: &BatchOptions, printer: &Printer) -> Result<BatchReport> {
+async fn answer_and_write(
+    config: &Config,
+    options: &BatchOptions,
+    printer: &Printer,
+) -> Result<BatchReport> {
     let started = Instant::now();
     let questions = prepare(config, options)?;
     let median = options.median.unwrap_or(config.batch.median);
@@ -75,7 +85,12 @@ async fn answer_and_write(config: &Config, options: &BatchOptions, printer: &Pri
 /// # Errors
 /// Formats without an output folder; a question that cannot be read; a folder that cannot be created.
 pub fn prepare(config: &Config, options: &BatchOptions) -> Result<Vec<Question>> {
-    if options.out.is_none() && options.formats.iter().any(|format| *format != AnswerFormat::Delta) {
+    if options.out.is_none()
+        && options
+            .formats
+            .iter()
+            .any(|format| *format != AnswerFormat::Delta)
+    {
         return Err(Error::usage("`--format` requires an output folder").hint("add `--out DIR`"));
     }
     let questions = sql::questions_of(config)?;
@@ -89,10 +104,25 @@ pub fn prepare(config: &Config, options: &BatchOptions) -> Result<Vec<Question>>
 ///
 /// # Errors
 /// The output folder or a table cannot be written.
-pub async fn finish(config: &Config, options: &BatchOptions, mut report: BatchReport, started: Instant) -> Result<BatchReport> {
-    let formats = if options.formats.is_empty() { &config.batch.formats } else { &options.formats };
+pub async fn finish(
+    config: &Config,
+    options: &BatchOptions,
+    mut report: BatchReport,
+    started: Instant,
+) -> Result<BatchReport> {
+    let formats = if options.formats.is_empty() {
+        &config.batch.formats
+    } else {
+        &options.formats
+    };
     if options.out.is_some() || options.formats.contains(&AnswerFormat::Delta) {
-        report.written = crate::stages::batch::answer_files::write(config, &report, options.out.as_deref(), formats).await?;
+        report.written = crate::stages::batch::answer_files::write(
+            config,
+            &report,
+            options.out.as_deref(),
+            formats,
+        )
+        .await?;
     }
     if options.optimize {
         report.maintained = maintain(config).await?;
@@ -121,7 +151,12 @@ async fn embedded(
             read_lake(config, options, &engine, asked, &limits, printer).await?
         }
     };
-    let most = report.inputs.iter().map(|input| input.rows).max().unwrap_or_default();
+    let most = report
+        .inputs
+        .iter()
+        .map(|input| input.rows)
+        .max()
+        .unwrap_or_default();
     let answering = printer.activity("answering");
     let answered = if limits.fits(most) {
         answers(&engine, questions, median).await
@@ -147,7 +182,9 @@ async fn answers(engine: &Engine, questions: &[Question], median: Median) -> Res
     let answered = futures::stream::iter(questions).map(|question| {
         let (engine, question) = (asked.clone(), question.clone());
         let answering = tokio::spawn(async move {
-            let (schema, batches) = engine.query(&question.name, &question.query(median)).await?;
+            let (schema, batches) = engine
+                .query(&question.name, &question.query(median))
+                .await?;
             Answer::new(&question, schema, batches)
         });
         async move { answering.await.or_fail(|| "answering was interrupted")? }
@@ -156,14 +193,21 @@ async fn answers(engine: &Engine, questions: &[Question], median: Median) -> Res
 }
 
 /// All answers, one after another, with the posts on disk.
-async fn answers_within(engine: &Engine, questions: &[Question], median: Median, limits: &Limits) -> Result<Vec<Answer>> {
+async fn answers_within(
+    engine: &Engine,
+    questions: &[Question],
+    median: Median,
+    limits: &Limits,
+) -> Result<Vec<Answer>> {
     let folder = &limits.spill_folder;
     std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
     let asked = Engine::within(limits.query_bytes(), folder)?;
     for kind in Kind::ALL {
         engine.share(&clean_name(kind), &asked).await?;
     }
-    asked.spill("post", sql::POST, &folder.join("post.parquet")).await?;
+    asked
+        .spill("post", sql::POST, &folder.join("post.parquet"))
+        .await?;
     let mut answers = Vec::with_capacity(questions.len());
     for question in questions {
         let (schema, batches) = asked.query(&question.name, &question.query(median)).await?;
@@ -176,7 +220,8 @@ async fn answers_within(engine: &Engine, questions: &[Question], median: Median,
 pub async fn open_lake(config: &Config, options: &BatchOptions) -> Result<(Lake, Layout)> {
     let url = options.lake.clone().unwrap_or_else(|| lake_bucket(config));
     if url.is_empty() || !crate::base::config::check::is_location(&url) {
-        return Err(Error::usage(format!("`--lake {url}` names no lake")).hint("name a folder, or s3://BUCKET[/PREFIX]"));
+        return Err(Error::usage(format!("`--lake {url}` names no lake"))
+            .hint("name a folder, or s3://BUCKET[/PREFIX]"));
     }
     let lake = Lake::open(config, &url, false).await?;
     Ok((lake, Layout::of(config)))
@@ -187,7 +232,9 @@ async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<Ba
     let mut report = BatchReport::new(format!("tables as of {as_of}"));
     let mut locations = Vec::new();
     for kind in Kind::ALL {
-        let location = DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id)).await?;
+        let location =
+            DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id))
+                .await?;
         location.reach().await?;
         let newest = location.load().await?.and_then(|table| table.version());
         locations.push((kind, location, newest));
@@ -196,19 +243,31 @@ async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<Ba
     let newest_of_all = locations.iter().filter_map(|(_, _, newest)| *newest).max();
     for (kind, location, newest) in locations {
         let as_of = match (as_of, newest) {
-            (AsOf::Version(version), Some(newest)) if newest_of_all.is_some_and(|of_all| version <= of_all) => {
+            (AsOf::Version(version), Some(newest))
+                if newest_of_all.is_some_and(|of_all| version <= of_all) =>
+            {
                 AsOf::Version(version.min(newest))
             }
             _ => as_of,
         };
         let table = location.load_as_of(as_of).await?;
         let rows = register(engine, kind, &location, &table).await?;
-        report.inputs.push(KindCounts::of_table(kind, rows, location.name, table.version().unwrap_or_default()));
+        report.inputs.push(KindCounts::of_table(
+            kind,
+            rows,
+            location.name,
+            table.version().unwrap_or_default(),
+        ));
     }
     Ok(report)
 }
 
-async fn register(engine: &Engine, kind: Kind, location: &DeltaLocation, table: &deltalake::DeltaTable) -> Result<u64> {
+async fn register(
+    engine: &Engine,
+    kind: Kind,
+    location: &DeltaLocation,
+    table: &deltalake::DeltaTable,
+) -> Result<u64> {
     let name = clean_name(kind);
     engine.register_provider(&name, location.provider_of(table).await?)?;
     engine.count(&name).await
@@ -237,17 +296,32 @@ async fn read_lake(
         report.rejects_table = rejects.name().to_string();
         let mut locations = BTreeMap::new();
         for kind in Kind::ALL {
-            locations.insert(kind, DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id)).await?);
+            locations.insert(
+                kind,
+                DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id))
+                    .await?,
+            );
         }
         places = Some(Places { locations, rejects });
     }
     let asked = Asked::begun(asked);
     let progress = printer.progress("objects of the lake", None);
-    let reading =
-        Reading { lake: &lake, layout: &layout, places: places.as_ref(), full: options.full, asked: &asked, limits, progress: &progress };
+    let reading = Reading {
+        lake: &lake,
+        layout: &layout,
+        places: places.as_ref(),
+        full: options.full,
+        asked: &asked,
+        limits,
+        progress: &progress,
+    };
     let one = |kind| reading.kind(kind);
     let taken = if limits.is_tight() {
-        [one(Kind::Pin).await?, one(Kind::Geo).await?, one(Kind::User).await?]
+        [
+            one(Kind::Pin).await?,
+            one(Kind::Geo).await?,
+            one(Kind::User).await?,
+        ]
     } else {
         // Side by side: the two small kinds fill the gaps that the large one leaves.
         let (pin, geo, user) = futures::try_join!(one(Kind::Pin), one(Kind::Geo), one(Kind::User))?;
@@ -255,20 +329,29 @@ async fn read_lake(
     };
     tracing::debug!("read the lake");
     for (kind, taken) in Kind::ALL.into_iter().zip(taken) {
-        let location = places.as_ref().and_then(|places| places.locations.get(&kind));
+        let location = places
+            .as_ref()
+            .and_then(|places| places.locations.get(&kind));
         let rows = match (taken.kept, location) {
             (Some(kept), _) => {
-                let rows = kept.batches.iter().map(|batch| batch.num_rows() as u64).sum();
+                let rows = kept
+                    .batches
+                    .iter()
+                    .map(|batch| batch.num_rows() as u64)
+                    .sum();
                 engine.register(&clean_name(kind), kept.schema, kept.batches)?;
                 rows
             }
             (None, Some(location)) => {
-                let table = location.load().await?.ok_or_else(|| Error::failed(format!("the table `{}` is gone", location.name)))?;
+                let table = location.load().await?.ok_or_else(|| {
+                    Error::failed(format!("the table `{}` is gone", location.name))
+                })?;
                 register(engine, kind, location, &table).await?
             }
             (None, None) => 0,
         };
-        let table = location.map_or_else(|| "(none written)".into(), |location| location.name.clone());
+        let table =
+            location.map_or_else(|| "(none written)".into(), |location| location.name.clone());
         report.inputs.push(KindCounts {
             objects_in_lake: taken.objects_in_lake,
             objects: taken.objects,
@@ -282,7 +365,11 @@ async fn read_lake(
         report.quality.extend(taken.quality);
     }
     progress.finish();
-    if report.inputs.iter().all(|input| input.rows == 0 && input.rejects == 0) {
+    if report
+        .inputs
+        .iter()
+        .all(|input| input.rows == 0 && input.rejects == 0)
+    {
         return Err(empty_lake(&lake, &layout));
     }
     Ok(report)
@@ -292,7 +379,10 @@ async fn read_lake(
 async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
     let mut maintained = Vec::new();
     let tables = Kind::ALL.map(|kind| kind.clean_table(&config.id));
-    for table in tables.into_iter().chain([crate::data::tables::rejects::table(config)]) {
+    for table in tables
+        .into_iter()
+        .chain([crate::data::tables::rejects::table(config)])
+    {
         let location = DeltaLocation::open(config, TableNamespace::Batch, &table).await?;
         maintained.extend(location.maintain(config.batch.retention_hours).await?);
     }
@@ -316,9 +406,20 @@ impl Reading<'_> {
         let asked = self.asked.columns().await?;
         let tables = || {
             let places = self.places?;
-            Some(Tables { location: places.locations.get(&kind)?, rejects: &places.rejects, full: self.full })
+            Some(Tables {
+                location: places.locations.get(&kind)?,
+                rejects: &places.rejects,
+                full: self.full,
+            })
         };
-        let what = Ingest { lake: self.lake, layout: self.layout, kind, tables: tables(), limits: self.limits, progress: self.progress };
+        let what = Ingest {
+            lake: self.lake,
+            layout: self.layout,
+            kind,
+            tables: tables(),
+            limits: self.limits,
+            progress: self.progress,
+        };
         let mut attempt = 1;
         loop {
             let keep = Keep::new(kind, &asked[&kind], self.limits, self.places.is_none());

@@ -17,13 +17,21 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     pub fn new(data_dir: &Path) -> Self {
-        let name = format!("emulate-{}-{}.jsonl", chrono::Utc::now().format("%Y%m%dT%H%M%SZ"), std::process::id());
-        Self { path: data_dir.join("dead-letters").join(name), file: None }
+        let name = format!(
+            "emulate-{}-{}.jsonl",
+            chrono::Utc::now().format("%Y%m%dT%H%M%SZ"),
+            std::process::id()
+        );
+        Self {
+            path: data_dir.join("dead-letters").join(name),
+            file: None,
+        }
     }
 
     /// Keeps a record with the reason it was not delivered.
     pub fn keep(&mut self, target: &Target, record: &Outgoing, reason: &str) -> Result<()> {
-        let value: Value = serde_json::from_str(&record.json).unwrap_or_else(|_| Value::String(record.json.clone()));
+        let value: Value = serde_json::from_str(&record.json)
+            .unwrap_or_else(|_| Value::String(record.json.clone()));
         let line = json!({ "service": target.service.name(), "name": target.name, "kind": target.kind, "row": record.row, "reason": reason, "record": value });
         let failed = |error| on_path("write", &self.path, error);
         let file = match &mut self.file {
@@ -35,7 +43,8 @@ impl DeadLetters {
                 self.file.insert(File::create(&self.path).map_err(failed)?)
             }
         };
-        file.write_all(format!("{line}\n").as_bytes()).map_err(failed)
+        file.write_all(format!("{line}\n").as_bytes())
+            .map_err(failed)
     }
 
     /// The file, if anything was kept.

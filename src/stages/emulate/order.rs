@@ -22,7 +22,10 @@ impl FromStr for RowList {
         for part in text.split(',').map(str::trim) {
             let wrong = || format!("`{part}` is neither a row number nor a range like 30-40");
             let (first, last) = match part.split_once('-') {
-                Some((first, last)) => (first.trim().parse().map_err(|_| wrong())?, last.trim().parse().map_err(|_| wrong())?),
+                Some((first, last)) => (
+                    first.trim().parse().map_err(|_| wrong())?,
+                    last.trim().parse().map_err(|_| wrong())?,
+                ),
                 None => {
                     let number: i64 = part.parse().map_err(|_| wrong())?;
                     (number, number)
@@ -43,7 +46,11 @@ pub enum Order {
     Given(VecDeque<i64>),
     /// All there are, shuffled, and shuffled again whenever they are used up: no row
     /// comes twice before every other has come once.
-    Shuffled { all: Vec<i64>, next: usize, random: Box<ChaCha8Rng> },
+    Shuffled {
+        all: Vec<i64>,
+        next: usize,
+        random: Box<ChaCha8Rng>,
+    },
 }
 
 impl Order {
@@ -55,7 +62,11 @@ impl Order {
     pub fn shuffled(mut all: Vec<i64>, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         all.shuffle(&mut random);
-        Self::Shuffled { all, next: 0, random: Box::new(random) }
+        Self::Shuffled {
+            all,
+            next: 0,
+            random: Box::new(random),
+        }
     }
 }
 
@@ -83,7 +94,10 @@ mod tests {
 
     #[test]
     fn rows_are_numbers_and_ranges() {
-        assert_eq!("7, 19,30-32".parse::<RowList>(), Ok(RowList(vec![7, 19, 30, 31, 32])));
+        assert_eq!(
+            "7, 19,30-32".parse::<RowList>(),
+            Ok(RowList(vec![7, 19, 30, 31, 32]))
+        );
         for wrong in ["", "x", "5-3", "1,,2", "0-99999999999"] {
             assert!(wrong.parse::<RowList>().is_err(), "`{wrong}` was taken");
         }
@@ -97,7 +111,11 @@ mod tests {
             round.sort_unstable();
             assert_eq!(round, (0..50).collect::<Vec<_>>());
         }
-        let first = |seed| Order::shuffled((0..50).collect(), seed).take(10).collect::<Vec<_>>();
+        let first = |seed| {
+            Order::shuffled((0..50).collect(), seed)
+                .take(10)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(first(7), first(7));
         assert_ne!(first(7), first(8));
         assert_eq!(Order::shuffled(Vec::new(), 1).next(), None);

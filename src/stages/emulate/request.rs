@@ -52,10 +52,18 @@ pub fn targets(config: &Config, to: Destination) -> Vec<Target> {
     let mut targets = Vec::new();
     for kind in Kind::ALL {
         if to != Destination::Kinesis {
-            targets.push(Target { kind, service: Service::Kafka, name: config.topic(kind) });
+            targets.push(Target {
+                kind,
+                service: Service::Kafka,
+                name: config.topic(kind),
+            });
         }
         if to != Destination::Kafka {
-            targets.push(Target { kind, service: Service::Kinesis, name: config.stream_name(kind) });
+            targets.push(Target {
+                kind,
+                service: Service::Kinesis,
+                name: config.stream_name(kind),
+            });
         }
     }
     targets
@@ -66,7 +74,10 @@ impl Target {
     pub fn request(&self, records: &[Outgoing]) -> (Method, String, &'static str, String) {
         match (self.service, records) {
             (Service::Kafka, _) => {
-                let values: Vec<String> = records.iter().map(|record| format!("{{\"value\":{}}}", record.json)).collect();
+                let values: Vec<String> = records
+                    .iter()
+                    .map(|record| format!("{{\"value\":{}}}", record.json))
+                    .collect();
                 (
                     Method::POST,
                     format!("/topics/{}", self.name),
@@ -75,13 +86,28 @@ impl Target {
                 )
             }
             (Service::Kinesis, [record]) => {
-                let body = format!("{{\"StreamName\":{},\"Data\":{},\"PartitionKey\":\"{}\"}}", json!(self.name), record.json, record.row);
-                (Method::PUT, format!("/streams/{}/record", self.name), "application/json", body)
+                let body = format!(
+                    "{{\"StreamName\":{},\"Data\":{},\"PartitionKey\":\"{}\"}}",
+                    json!(self.name),
+                    record.json,
+                    record.row
+                );
+                (
+                    Method::PUT,
+                    format!("/streams/{}/record", self.name),
+                    "application/json",
+                    body,
+                )
             }
             (Service::Kinesis, _) => {
                 let records: Vec<Value> =
                     records.iter().map(|record| json!({ "data": record.json, "partition-key": record.row.to_string() })).collect();
-                (Method::PUT, format!("/streams/{}/records", self.name), "application/json", json!({ "records": records }).to_string())
+                (
+                    Method::PUT,
+                    format!("/streams/{}/records", self.name),
+                    "application/json",
+                    json!({ "records": records }).to_string(),
+                )
             }
         }
     }
@@ -90,34 +116,63 @@ impl Target {
     pub fn outcomes(&self, status: u16, body: &[u8], count: usize) -> Vec<Outcome> {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |value: &Value, keys: [&str; 3]| {
-            keys.iter().find_map(|key| value.get(*key).and_then(Value::as_str)).unwrap_or("no reason was given").to_string()
+            keys.iter()
+                .find_map(|key| value.get(*key).and_then(Value::as_str))
+                .unwrap_or("no reason was given")
+                .to_string()
         };
         if status != 200 {
-            let reason = format!("HTTP {status}: {}", text(&body, ["message", "__type", "error"]));
+            let reason = format!(
+                "HTTP {status}: {}",
+                text(&body, ["message", "__type", "error"])
+            );
             let throttled = body
                 .get("__type")
                 .and_then(Value::as_str)
-                .is_some_and(|name| name.contains("Throughput") || name.contains("Throttl") || name.contains("LimitExceeded"));
-            let outcome = if matches!(status, 408 | 429 | 500..) || throttled { Outcome::Retry(reason) } else { Outcome::Refused(reason) };
+                .is_some_and(|name| {
+                    name.contains("Throughput")
+                        || name.contains("Throttl")
+                        || name.contains("LimitExceeded")
+                });
+            let outcome = if matches!(status, 408 | 429 | 500..) || throttled {
+                Outcome::Retry(reason)
+            } else {
+                Outcome::Refused(reason)
+            };
             return vec![outcome; count];
         }
         let (list, code_key, final_code) = match self.service {
             Service::Kafka => ("offsets", "error_code", Some(50002)),
             Service::Kinesis if count == 1 && body.get("Records").is_none() => {
                 let has_number = body.get("SequenceNumber").is_some();
-                return vec![if has_number { Outcome::Delivered } else { Outcome::Retry("the answer has no sequence number".into()) }];
+                return vec![if has_number {
+                    Outcome::Delivered
+                } else {
+                    Outcome::Retry("the answer has no sequence number".into())
+                }];
             }
             Service::Kinesis => ("Records", "ErrorCode", None),
         };
-        let results = body.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let results = body
+            .get(list)
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         (0..count)
             .map(|position| match results.get(position) {
                 None => Outcome::Retry("the answer lacks this record".into()),
                 Some(result) => match result.get(code_key) {
                     None | Some(Value::Null) => Outcome::Delivered,
                     Some(code) => {
-                        let reason = format!("{code}: {}", text(result, ["error", "ErrorMessage", "message"]));
-                        if final_code.is_some() && code.as_i64() == final_code { Outcome::Refused(reason) } else { Outcome::Retry(reason) }
+                        let reason = format!(
+                            "{code}: {}",
+                            text(result, ["error", "ErrorMessage", "message"])
+                        );
+                        if final_code.is_some() && code.as_i64() == final_code {
+                            Outcome::Refused(reason)
+                        } else {
+                            Outcome::Retry(reason)
+                        }
                     }
                 },
             })
@@ -130,7 +185,11 @@ mod tests {
     use super::*;
 
     fn target(service: Service) -> Target {
-        Target { kind: Kind::Pin, service, name: "x".into() }
+        Target {
+            kind: Kind::Pin,
+            service,
+            name: "x".into(),
+        }
     }
 
     #[test]
@@ -140,16 +199,35 @@ mod tests {
         assert_eq!(outcomes[0], Outcome::Delivered);
         assert!(matches!(&outcomes[1], Outcome::Retry(reason) if reason.contains("later")));
         assert!(matches!(&outcomes[2], Outcome::Refused(reason) if reason.contains("never")));
-        assert!(matches!(outcomes[3], Outcome::Retry(_)), "a record the answer does not mention was not acknowledged");
+        assert!(
+            matches!(outcomes[3], Outcome::Retry(_)),
+            "a record the answer does not mention was not acknowledged"
+        );
     }
 
     #[test]
     fn throttling_is_tried_again_and_a_missing_stream_is_not() {
         let kinesis = target(Service::Kinesis);
-        assert!(matches!(kinesis.outcomes(400, br#"{"__type":"ProvisionedThroughputExceededException"}"#, 1)[0], Outcome::Retry(_)));
-        assert!(matches!(kinesis.outcomes(400, br#"{"__type":"ResourceNotFoundException"}"#, 1)[0], Outcome::Refused(_)));
-        assert!(matches!(kinesis.outcomes(503, b"", 1)[0], Outcome::Retry(_)));
-        assert_eq!(kinesis.outcomes(200, br#"{"SequenceNumber":"1"}"#, 1), [Outcome::Delivered]);
+        assert!(matches!(
+            kinesis.outcomes(
+                400,
+                br#"{"__type":"ProvisionedThroughputExceededException"}"#,
+                1
+            )[0],
+            Outcome::Retry(_)
+        ));
+        assert!(matches!(
+            kinesis.outcomes(400, br#"{"__type":"ResourceNotFoundException"}"#, 1)[0],
+            Outcome::Refused(_)
+        ));
+        assert!(matches!(
+            kinesis.outcomes(503, b"", 1)[0],
+            Outcome::Retry(_)
+        ));
+        assert_eq!(
+            kinesis.outcomes(200, br#"{"SequenceNumber":"1"}"#, 1),
+            [Outcome::Delivered]
+        );
         assert!(matches!(
             kinesis.outcomes(200, br#"{"FailedRecordCount":1,"Records":[{"SequenceNumber":"1"},{"ErrorCode":"InternalFailure"}]}"#, 2)[..],
             [Outcome::Delivered, Outcome::Retry(_)]

@@ -57,18 +57,25 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     let to = options.to.unwrap_or(config.emulate.to);
     let rate = options.rate.unwrap_or(config.emulate.rate);
     if !crate::base::config::check::is_rate(rate) {
-        return Err(Error::usage("`--rate` must be 0, or 0.001 to 1000000 posts a second"));
+        return Err(Error::usage(
+            "`--rate` must be 0, or 0.001 to 1000000 posts a second",
+        ));
     }
-    let concurrency = options.concurrency.map_or(config.emulate.concurrency, |number| number as usize);
-    let batch = options.batch.map_or(config.emulate.batch, |number| number as usize);
+    let concurrency = options
+        .concurrency
+        .map_or(config.emulate.concurrency, |number| number as usize);
+    let batch = options
+        .batch
+        .map_or(config.emulate.batch, |number| number as usize);
     let database = Database::connect(config, false).await?;
     let order = match &options.rows {
         Some(rows) => Order::given(rows.0.clone()),
         None => {
             let all = database.row_numbers().await?;
             if all.is_empty() {
-                return Err(Error::failed("the database holds no post")
-                    .hint("a post is a row number that all three tables have; `pinpipe seed` fills them"));
+                return Err(Error::failed("the database holds no post").hint(
+                    "a post is a row number that all three tables have; `pinpipe seed` fills them",
+                ));
             }
             Order::shuffled(all, options.seed.unwrap_or_else(rand::random))
         }
@@ -87,14 +94,25 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     };
     tracing::info!(to = ?to, concurrency, batch, rate, "posting");
     let progress = Arc::new(printer.progress("posting", planned));
-    let pace = Pace { started, rate, jitter_ms: options.jitter_ms.unwrap_or(config.emulate.jitter_ms), until };
+    let pace = Pace {
+        started,
+        rate,
+        jitter_ms: options.jitter_ms.unwrap_or(config.emulate.jitter_ms),
+        until,
+    };
 
     let (jobs, waiting) = mpsc::channel::<Vec<Post>>(concurrency);
     let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
     let gave_up = Arc::new(AtomicBool::new(false));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency {
-        workers.spawn(work(waiting.clone(), sender.clone(), targets.clone(), progress.clone(), gave_up.clone()));
+        workers.spawn(work(
+            waiting.clone(),
+            sender.clone(),
+            targets.clone(),
+            progress.clone(),
+            gave_up.clone(),
+        ));
     }
     let order = order.take(planned.map_or(usize::MAX, |posts| posts as usize));
     let mut ended = {
@@ -118,20 +136,37 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
             }
         };
         let Some(done) = done else { break };
-        ended = ended.and(done.or_fail(|| "a sender stopped unexpectedly").flatten().map_err(Failure::Keeping));
+        ended = ended.and(
+            done.or_fail(|| "a sender stopped unexpectedly")
+                .flatten()
+                .map_err(Failure::Keeping),
+        );
     }
     progress.finish();
     match ended {
         Ok(()) => {}
         Err(Failure::Feeding(error)) => return Err(error),
         // The summary counts those records, so it is still shown.
-        Err(Failure::Keeping(error)) => printer.warn(format!("records that were not delivered could not be kept either: {error}")),
+        Err(Failure::Keeping(error)) => printer.warn(format!(
+            "records that were not delivered could not be kept either: {error}"
+        )),
     }
     let seconds = started.elapsed().as_secs_f64();
-    let dead_letters = sender.dead_letters.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).path().map(std::path::Path::to_path_buf);
-    let summary = sender.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).summary(seconds, dead_letters);
+    let dead_letters = sender
+        .dead_letters
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .path()
+        .map(std::path::Path::to_path_buf);
+    let summary = sender
+        .counts
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .summary(seconds, dead_letters);
     if gave_up.load(Ordering::Relaxed) {
-        printer.warn(format!("gave up after {MOST_FAILURES_IN_A_ROW} failed deliveries in a row"));
+        printer.warn(format!(
+            "gave up after {MOST_FAILURES_IN_A_ROW} failed deliveries in a row"
+        ));
     }
     Ok(summary)
 }
@@ -194,7 +229,11 @@ async fn feed(
     let mut job = Vec::with_capacity(batch);
     while order.peek().is_some() {
         // A slow pace wants few rows at a time, so that the first goes at once.
-        let ahead = if pace.rate > 0.0 { (pace.rate.ceil() as usize).clamp(1, READ_ROWS) } else { READ_ROWS };
+        let ahead = if pace.rate > 0.0 {
+            (pace.rate.ceil() as usize).clamp(1, READ_ROWS)
+        } else {
+            READ_ROWS
+        };
         let numbers: Vec<i64> = order.by_ref().take(ahead).collect();
         for post in database.posts(&numbers).await? {
             if !pace.wait(number).await || gave_up.load(Ordering::Relaxed) {
@@ -202,14 +241,21 @@ async fn feed(
             }
             number += 1;
             job.push(post);
-            if job.len() == batch && jobs.send(std::mem::replace(&mut job, Vec::with_capacity(batch))).await.is_err() {
+            if job.len() == batch
+                && jobs
+                    .send(std::mem::replace(&mut job, Vec::with_capacity(batch)))
+                    .await
+                    .is_err()
+            {
                 return Ok(());
             }
         }
         if pace.until.is_some_and(|until| Instant::now() >= until)
             || gave_up.load(Ordering::Relaxed)
             || (pace.rate > 0.0
-                && pace.until.is_some_and(|until| pace.started + Duration::from_secs_f64(number as f64 / pace.rate) >= until))
+                && pace.until.is_some_and(|until| {
+                    pace.started + Duration::from_secs_f64(number as f64 / pace.rate) >= until
+                }))
         {
             break;
         }
@@ -224,19 +270,37 @@ async fn feed(
 type Jobs = Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<Post>>>>;
 
 /// Takes one batch of posts after the other and sends its three records everywhere.
-async fn work(jobs: Jobs, sender: Arc<Sender>, targets: Arc<[Target]>, progress: Arc<Progress>, gave_up: Arc<AtomicBool>) -> Result<()> {
+async fn work(
+    jobs: Jobs,
+    sender: Arc<Sender>,
+    targets: Arc<[Target]>,
+    progress: Arc<Progress>,
+    gave_up: Arc<AtomicBool>,
+) -> Result<()> {
     loop {
         let job = jobs.lock().await.recv().await;
         let Some(posts) = job else { return Ok(()) };
         let deliveries = targets.iter().map(|target| {
-            let position = Kind::ALL.iter().position(|kind| *kind == target.kind).unwrap_or_default();
-            let records = posts.iter().map(|post| Outgoing { row: post.number, json: post.records[position].clone() }).collect();
+            let position = Kind::ALL
+                .iter()
+                .position(|kind| *kind == target.kind)
+                .unwrap_or_default();
+            let records = posts
+                .iter()
+                .map(|post| Outgoing {
+                    row: post.number,
+                    json: post.records[position].clone(),
+                })
+                .collect();
             sender.deliver(target, records)
         });
         for delivered in futures::future::join_all(deliveries).await {
             delivered?;
         }
-        let mut counts = sender.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut counts = sender
+            .counts
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         counts.posts += posts.len() as u64;
         progress.add(posts.len() as u64);
         if counts.failures_in_a_row >= MOST_FAILURES_IN_A_ROW {

@@ -23,11 +23,17 @@ pub struct Sender {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Sender {
-    pub async fn new(config: &Config, concurrency: usize, until: Option<tokio::time::Instant>) -> Result<Self> {
+    pub async fn new(
+        config: &Config,
+        concurrency: usize,
+        until: Option<tokio::time::Instant>,
+    ) -> Result<Self> {
         let timeout = Duration::from_millis(config.emulate.timeout_ms);
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
@@ -57,12 +63,29 @@ impl Sender {
         if status.is_success() {
             return Ok(());
         }
-        let body: serde_json::Value = response.bytes().await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let message = body.get("message").and_then(serde_json::Value::as_str).unwrap_or("no reason was given").to_string();
-        let what = if target.service == Service::Kafka { "topic" } else { "stream" };
+        let body: serde_json::Value = response
+            .bytes()
+            .await
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        let message = body
+            .get("message")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or("no reason was given")
+            .to_string();
+        let what = if target.service == Service::Kafka {
+            "topic"
+        } else {
+            "stream"
+        };
         let hint = match status.as_u16() {
-            401 | 403 if message.contains("no routes") => "`pinpipe provision` makes topics, streams, connector and routes",
-            401 | 403 => "the API asks for a key: set PINPIPE_GATEWAY_API_KEY in the environment or `.env`",
+            401 | 403 if message.contains("no routes") => {
+                "`pinpipe provision` makes topics, streams, connector and routes"
+            }
+            401 | 403 => {
+                "the API asks for a key: set PINPIPE_GATEWAY_API_KEY in the environment or `.env`"
+            }
             _ => "`pinpipe provision` makes topics, streams, connector and routes",
         };
         Err(Error::failed(format!(
@@ -106,11 +129,21 @@ impl Sender {
             if again.is_empty() {
                 return Ok(());
             }
-            let in_time = |delay: &Duration| self.until.is_none_or(|until| tokio::time::Instant::now() + *delay < until);
-            let Some(delay) = delays.next().filter(in_time) else {
-                return again.iter().try_for_each(|record| self.give_up(target, record, &reason));
+            let in_time = |delay: &Duration| {
+                self.until
+                    .is_none_or(|until| tokio::time::Instant::now() + *delay < until)
             };
-            tracing::debug!(target = target.name, records = again.len(), reason, "sending again");
+            let Some(delay) = delays.next().filter(in_time) else {
+                return again
+                    .iter()
+                    .try_for_each(|record| self.give_up(target, record, &reason));
+            };
+            tracing::debug!(
+                target = target.name,
+                records = again.len(),
+                reason,
+                "sending again"
+            );
             lock(&self.counts).retries += again.len() as u64;
             tokio::time::sleep(delay).await;
             waiting = again;
@@ -121,7 +154,9 @@ impl Sender {
         let mut counts = lock(&self.counts);
         counts.failed += 1;
         counts.failures_in_a_row += 1;
-        counts.first_reason.get_or_insert_with(|| reason.to_string());
+        counts
+            .first_reason
+            .get_or_insert_with(|| reason.to_string());
         lock(&self.dead_letters).keep(target, record, reason)
     }
 
@@ -129,9 +164,16 @@ impl Sender {
         let (method, path, content_type, body) = target.request(records);
         let started = Instant::now();
         let answered = async {
-            let response = self.gateway.send(method, &path, Some((content_type, &body))).await?;
+            let response = self
+                .gateway
+                .send(method, &path, Some((content_type, &body)))
+                .await?;
             let status = response.status().as_u16();
-            let body = response.bytes().await.map_err(reqwest::Error::without_url).or_fail(|| "no answer")?;
+            let body = response
+                .bytes()
+                .await
+                .map_err(reqwest::Error::without_url)
+                .or_fail(|| "no answer")?;
             Ok::<_, Error>((status, body))
         };
         match answered.await {

@@ -26,18 +26,29 @@ pub struct Counts {
 
 impl Counts {
     pub fn new() -> Self {
-        let latencies_us = Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are valid");
-        Self { posts: 0, delivered: 0, failed: 0, retries: 0, first_reason: None, failures_in_a_row: 0, latencies_us }
+        let latencies_us =
+            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are valid");
+        Self {
+            posts: 0,
+            delivered: 0,
+            failed: 0,
+            retries: 0,
+            first_reason: None,
+            failures_in_a_row: 0,
+            latencies_us,
+        }
     }
 
     /// A request was answered.
     pub fn answered(&mut self, took: std::time::Duration) {
-        self.latencies_us.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US));
+        self.latencies_us
+            .saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US));
     }
 
     /// The report at the end.
     pub fn summary(&self, seconds: f64, dead_letters: Option<PathBuf>) -> Summary {
-        let percentile = |quantile: f64| self.latencies_us.value_at_quantile(quantile) as f64 / 1000.0;
+        let percentile =
+            |quantile: f64| self.latencies_us.value_at_quantile(quantile) as f64 / 1000.0;
         Summary {
             posts: self.posts,
             records: self.delivered + self.failed,
@@ -46,7 +57,11 @@ impl Counts {
             retries: self.retries,
             first_reason: self.first_reason.clone(),
             seconds,
-            records_per_second: if seconds > 0.0 { self.delivered as f64 / seconds } else { 0.0 },
+            records_per_second: if seconds > 0.0 {
+                self.delivered as f64 / seconds
+            } else {
+                0.0
+            },
             latency_p50_ms: percentile(0.50),
             latency_p95_ms: percentile(0.95),
             latency_p99_ms: percentile(0.99),
@@ -79,7 +94,17 @@ pub struct Summary {
 
 impl Report for Summary {
     fn text(&self) -> String {
-        let mut table = Table::new(["posts", "records", "errors", "retries", "seconds", "records/s", "p50 ms", "p95 ms", "p99 ms"]);
+        let mut table = Table::new([
+            "posts",
+            "records",
+            "errors",
+            "retries",
+            "seconds",
+            "records/s",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+        ]);
         table.row([
             thousands(self.posts),
             thousands(self.records),
@@ -93,7 +118,12 @@ impl Report for Summary {
         ]);
         match &self.dead_letters {
             Some(path) => {
-                format!("{}\n{} records were not delivered; they are in {}", table.render(), thousands(self.errors), path.display())
+                format!(
+                    "{}\n{} records were not delivered; they are in {}",
+                    table.render(),
+                    thousands(self.errors),
+                    path.display()
+                )
             }
             None => table.render(),
         }

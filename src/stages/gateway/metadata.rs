@@ -34,7 +34,10 @@ type Topics = BTreeMap<String, Vec<Partition>>;
 
 impl Gateway {
     async fn topics(&self) -> Result<Arc<Topics>, Fault> {
-        let (consumer, timeout) = (self.consumer.clone(), Duration::from_millis(self.config.kafka.timeout_ms));
+        let (consumer, timeout) = (
+            self.consumer.clone(),
+            Duration::from_millis(self.config.kafka.timeout_ms),
+        );
         let asked = tokio::task::spawn_blocking(move || {
             use rdkafka::consumer::Consumer;
             consumer.fetch_metadata(None, timeout).map(|metadata| {
@@ -46,38 +49,69 @@ impl Gateway {
                 metadata
                     .topics()
                     .iter()
-                    .map(|topic| (topic.name().to_string(), topic.partitions().iter().map(describe).collect()))
+                    .map(|topic| {
+                        (
+                            topic.name().to_string(),
+                            topic.partitions().iter().map(describe).collect(),
+                        )
+                    })
                     .collect::<Topics>()
             })
         });
-        let topics = asked.await.map_err(|error| Fault::kafka(error.to_string()))?.map_err(|error| Fault::kafka(error.to_string()))?;
+        let topics = asked
+            .await
+            .map_err(|error| Fault::kafka(error.to_string()))?
+            .map_err(|error| Fault::kafka(error.to_string()))?;
         let topics = Arc::new(topics);
-        *self.topics.known.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = (Some(Instant::now()), topics.clone());
+        *self
+            .topics
+            .known
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            (Some(Instant::now()), topics.clone());
         Ok(topics)
     }
 
     /// The partitions of a topic, from memory where it is known.
     pub async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, Fault> {
-        let (asked, known) = self.topics.known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let (asked, known) = self
+            .topics
+            .known
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
         if let Some(partitions) = known.get(topic) {
             return Ok(partitions.clone());
         }
         if asked.is_some_and(|asked| asked.elapsed() < BELIEVED) {
             return Err(Fault::topic_not_found());
         }
-        self.topics().await?.get(topic).cloned().ok_or_else(Fault::topic_not_found)
+        self.topics()
+            .await?
+            .get(topic)
+            .cloned()
+            .ok_or_else(Fault::topic_not_found)
     }
 
     /// The topic turned out to be gone.
     pub fn forget_topics(&self) {
-        *self.topics.known.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = (None, Arc::default());
+        *self
+            .topics
+            .known
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = (None, Arc::default());
     }
 
     /// Checks that a partition exists.
     pub async fn partition(&self, topic: &str, partition: &str) -> Result<Partition, Fault> {
         let partitions = self.partitions(topic).await?;
-        let wanted: i32 = partition.parse().map_err(|_| Fault::partition_not_found())?;
-        partitions.into_iter().find(|partition| partition.id == wanted).ok_or_else(Fault::partition_not_found)
+        let wanted: i32 = partition
+            .parse()
+            .map_err(|_| Fault::partition_not_found())?;
+        partitions
+            .into_iter()
+            .find(|partition| partition.id == wanted)
+            .ok_or_else(Fault::partition_not_found)
     }
 }
 
@@ -100,44 +134,87 @@ pub async fn list_topics(State(gateway): State<Arc<Gateway>>) -> Answer {
     Ok(response::kafka(&json!(topics.keys().collect::<Vec<_>>())))
 }
 
-pub async fn describe_topic(State(gateway): State<Arc<Gateway>>, Path(topic): Path<String>) -> Answer {
+pub async fn describe_topic(
+    State(gateway): State<Arc<Gateway>>,
+    Path(topic): Path<String>,
+) -> Answer {
     let topics = gateway.topics().await?;
-    let partitions: Vec<Value> = topics.get(&topic).ok_or_else(Fault::topic_not_found)?.iter().map(Partition::json).collect();
-    Ok(response::kafka(&json!({ "name": topic, "configs": {}, "partitions": partitions })))
+    let partitions: Vec<Value> = topics
+        .get(&topic)
+        .ok_or_else(Fault::topic_not_found)?
+        .iter()
+        .map(Partition::json)
+        .collect();
+    Ok(response::kafka(
+        &json!({ "name": topic, "configs": {}, "partitions": partitions }),
+    ))
 }
 
-pub async fn list_partitions(State(gateway): State<Arc<Gateway>>, Path(topic): Path<String>) -> Answer {
+pub async fn list_partitions(
+    State(gateway): State<Arc<Gateway>>,
+    Path(topic): Path<String>,
+) -> Answer {
     let topics = gateway.topics().await?;
-    let partitions: Vec<Value> = topics.get(&topic).ok_or_else(Fault::topic_not_found)?.iter().map(Partition::json).collect();
+    let partitions: Vec<Value> = topics
+        .get(&topic)
+        .ok_or_else(Fault::topic_not_found)?
+        .iter()
+        .map(Partition::json)
+        .collect();
     Ok(response::kafka(&json!(partitions)))
 }
 
-pub async fn describe_partition(State(gateway): State<Arc<Gateway>>, Path((topic, partition)): Path<(String, String)>) -> Answer {
+pub async fn describe_partition(
+    State(gateway): State<Arc<Gateway>>,
+    Path((topic, partition)): Path<(String, String)>,
+) -> Answer {
     gateway.topics().await?;
-    Ok(response::kafka(&gateway.partition(&topic, &partition).await?.json()))
+    Ok(response::kafka(
+        &gateway.partition(&topic, &partition).await?.json(),
+    ))
 }
 
-pub async fn partition_offsets(State(gateway): State<Arc<Gateway>>, Path((topic, partition)): Path<(String, String)>) -> Answer {
+pub async fn partition_offsets(
+    State(gateway): State<Arc<Gateway>>,
+    Path((topic, partition)): Path<(String, String)>,
+) -> Answer {
     gateway.topics().await?;
     let partition = gateway.partition(&topic, &partition).await?.id;
-    let (consumer, timeout) = (gateway.consumer.clone(), Duration::from_millis(gateway.config.kafka.timeout_ms));
+    let (consumer, timeout) = (
+        gateway.consumer.clone(),
+        Duration::from_millis(gateway.config.kafka.timeout_ms),
+    );
     let asked = tokio::task::spawn_blocking(move || {
         use rdkafka::consumer::Consumer;
         consumer.fetch_watermarks(&topic, partition, timeout)
     });
-    let (beginning, end) =
-        asked.await.map_err(|error| Fault::kafka(error.to_string()))?.map_err(|error| Fault::kafka(error.to_string()))?;
-    Ok(response::kafka(&json!({ "beginning_offset": beginning, "end_offset": end })))
+    let (beginning, end) = asked
+        .await
+        .map_err(|error| Fault::kafka(error.to_string()))?
+        .map_err(|error| Fault::kafka(error.to_string()))?;
+    Ok(response::kafka(
+        &json!({ "beginning_offset": beginning, "end_offset": end }),
+    ))
 }
 
 pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> Answer {
-    let (consumer, timeout) = (gateway.consumer.clone(), Duration::from_millis(gateway.config.kafka.timeout_ms));
+    let (consumer, timeout) = (
+        gateway.consumer.clone(),
+        Duration::from_millis(gateway.config.kafka.timeout_ms),
+    );
     let asked = tokio::task::spawn_blocking(move || {
         use rdkafka::consumer::Consumer;
-        consumer
-            .fetch_metadata(None, timeout)
-            .map(|metadata| metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect::<Vec<i32>>())
+        consumer.fetch_metadata(None, timeout).map(|metadata| {
+            metadata
+                .brokers()
+                .iter()
+                .map(rdkafka::metadata::MetadataBroker::id)
+                .collect::<Vec<i32>>()
+        })
     });
-    let brokers = asked.await.map_err(|error| Fault::kafka(error.to_string()))?.map_err(|error| Fault::kafka(error.to_string()))?;
+    let brokers = asked
+        .await
+        .map_err(|error| Fault::kafka(error.to_string()))?
+        .map_err(|error| Fault::kafka(error.to_string()))?;
     Ok(response::kafka(&json!({ "brokers": brokers })))
 }

@@ -60,13 +60,27 @@ impl Gateway {
         let body_limit = self.config.gateway.body_limit_bytes;
         Router::new()
             .route("/topics", get(metadata::list_topics))
-            .route("/topics/{topic}", get(metadata::describe_topic).post(produce::to_topic))
+            .route(
+                "/topics/{topic}",
+                get(metadata::describe_topic).post(produce::to_topic),
+            )
             .route("/topics/{topic}/partitions", get(metadata::list_partitions))
-            .route("/topics/{topic}/partitions/{partition}", get(metadata::describe_partition).post(produce::to_partition))
-            .route("/topics/{topic}/partitions/{partition}/offsets", get(metadata::partition_offsets))
+            .route(
+                "/topics/{topic}/partitions/{partition}",
+                get(metadata::describe_partition).post(produce::to_partition),
+            )
+            .route(
+                "/topics/{topic}/partitions/{partition}/offsets",
+                get(metadata::partition_offsets),
+            )
             .route("/brokers", get(metadata::list_brokers))
             .route("/streams", get(streams::list))
-            .route("/streams/{stream}", get(streams::describe).post(streams::create).delete(streams::delete))
+            .route(
+                "/streams/{stream}",
+                get(streams::describe)
+                    .post(streams::create)
+                    .delete(streams::delete),
+            )
             .route("/streams/{stream}/record", put(streams::put_record))
             .route("/streams/{stream}/records", put(streams::put_records))
             .route("/", post(response::not_found))
@@ -79,7 +93,11 @@ impl Gateway {
 }
 
 /// Routes that are not deployed are not there, as on Amazon API Gateway.
-async fn only_deployed(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+async fn only_deployed(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+    next: Next,
+) -> Response {
     if gateway.routes.current().is_none() {
         return response::api_gateway(
             axum::http::StatusCode::FORBIDDEN,

@@ -50,11 +50,23 @@ pub async fn to_partition(
 }
 
 fn embedded(headers: &HeaderMap) -> Result<Embedded, Fault> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    match content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "application/vnd.kafka.json.v2+json" => Ok(Embedded::Json),
         // As in the proxy, these stand for binary.
-        "application/vnd.kafka.binary.v2+json" | "application/vnd.kafka.v2+json" => Ok(Embedded::Binary),
+        "application/vnd.kafka.binary.v2+json" | "application/vnd.kafka.v2+json" => {
+            Ok(Embedded::Binary)
+        }
         _ => Err(Fault::unsupported_media_type()),
     }
 }
@@ -67,15 +79,23 @@ async fn produce(
     body: &[u8],
 ) -> Result<Response<Body>, Fault> {
     let embedded = embedded(headers)?;
-    let request: Value = serde_json::from_slice(body).map_err(|error| Fault::bad_request(format!("the body is not JSON: {error}")))?;
+    let request: Value = serde_json::from_slice(body)
+        .map_err(|error| Fault::bad_request(format!("the body is not JSON: {error}")))?;
     let records = request
         .get("records")
         .and_then(Value::as_array)
         .filter(|records| !records.is_empty())
         .ok_or_else(|| Fault::unprocessable("records may not be empty"))?;
     let partitions = gateway.partitions(topic).await?;
-    let records = records.iter().map(|record| read_record(record, embedded, partition)).collect::<Result<Vec<_>, _>>()?;
-    if records.iter().any(|record| record.partition.is_some_and(|wanted| !partitions.iter().any(|partition| partition.id() == wanted))) {
+    let records = records
+        .iter()
+        .map(|record| read_record(record, embedded, partition))
+        .collect::<Result<Vec<_>, _>>()?;
+    if records.iter().any(|record| {
+        record
+            .partition
+            .is_some_and(|wanted| !partitions.iter().any(|partition| partition.id() == wanted))
+    }) {
         return Err(Fault::partition_not_found());
     }
     let timeout = Duration::from_millis(gateway.config.kafka.timeout_ms);
@@ -111,13 +131,26 @@ async fn produce(
             }
         })
         .collect();
-    Ok(response::kafka(&json!({ "offsets": offsets, "key_schema_id": null, "value_schema_id": null })))
+    Ok(response::kafka(
+        &json!({ "offsets": offsets, "key_schema_id": null, "value_schema_id": null }),
+    ))
 }
 
-fn read_record(record: &Value, embedded: Embedded, partition: Option<i32>) -> Result<Record, Fault> {
-    let record = record.as_object().ok_or_else(|| Fault::unprocessable("each of records must be an object with a value"))?;
-    if let Some(unknown) = record.keys().find(|key| !matches!(key.as_str(), "key" | "value" | "partition")) {
-        return Err(Fault::unprocessable(format!("Unrecognized field: {unknown}")));
+fn read_record(
+    record: &Value,
+    embedded: Embedded,
+    partition: Option<i32>,
+) -> Result<Record, Fault> {
+    let record = record
+        .as_object()
+        .ok_or_else(|| Fault::unprocessable("each of records must be an object with a value"))?;
+    if let Some(unknown) = record
+        .keys()
+        .find(|key| !matches!(key.as_str(), "key" | "value" | "partition"))
+    {
+        return Err(Fault::unprocessable(format!(
+            "Unrecognized field: {unknown}"
+        )));
     }
     let own = match record.get("partition") {
         None | Some(Value::Null) => None,
@@ -128,16 +161,23 @@ fn read_record(record: &Value, embedded: Embedded, partition: Option<i32>) -> Re
                 .ok_or_else(|| Fault::unprocessable("partition must be a whole number"))?,
         ),
     };
-    Ok(Record { key: bytes(record.get("key"), embedded)?, value: bytes(record.get("value"), embedded)?, partition: partition.or(own) })
+    Ok(Record {
+        key: bytes(record.get("key"), embedded)?,
+        value: bytes(record.get("value"), embedded)?,
+        partition: partition.or(own),
+    })
 }
 
 fn bytes(value: Option<&Value>, embedded: Embedded) -> Result<Option<Vec<u8>>, Fault> {
     match (value, embedded) {
         (None | Some(Value::Null), _) => Ok(None),
         (Some(value), Embedded::Json) => Ok(Some(value.to_string().into_bytes())),
-        (Some(Value::String(text)), Embedded::Binary) => {
-            STANDARD.decode(text).map(Some).map_err(|_| Fault::conversion("a key or value is not base64"))
+        (Some(Value::String(text)), Embedded::Binary) => STANDARD
+            .decode(text)
+            .map(Some)
+            .map_err(|_| Fault::conversion("a key or value is not base64")),
+        (Some(_), Embedded::Binary) => {
+            Err(Fault::conversion("a key or value is not a base64 text"))
         }
-        (Some(_), Embedded::Binary) => Err(Fault::conversion("a key or value is not a base64 text")),
     }
 }

@@ -10,7 +10,9 @@ const KAFKA_JSON: &str = "application/vnd.kafka.v2+json";
 fn respond(status: StatusCode, content_type: &'static str, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -39,46 +41,86 @@ pub struct Fault {
 
 impl Fault {
     pub fn topic_not_found() -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: 40401, message: "Topic not found.".into() }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code: 40401,
+            message: "Topic not found.".into(),
+        }
     }
 
     pub fn partition_not_found() -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: 40402, message: "Partition not found.".into() }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code: 40402,
+            message: "Partition not found.".into(),
+        }
     }
 
     pub fn unsupported_media_type() -> Self {
-        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, code: 415, message: "HTTP 415 Unsupported Media Type".into() }
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            code: 415,
+            message: "HTTP 415 Unsupported Media Type".into(),
+        }
     }
 
     /// The body is JSON, but not what was asked for.
     pub fn unprocessable(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, code: 422, message: message.into() }
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: 422,
+            message: message.into(),
+        }
     }
 
     /// A value could not be turned into bytes.
     pub fn conversion(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, code: 42203, message: message.into() }
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: 42203,
+            message: message.into(),
+        }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: 400, message: message.into() }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: 400,
+            message: message.into(),
+        }
     }
 
     pub fn kafka(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: 50002, message: message.into() }
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: 50002,
+            message: message.into(),
+        }
     }
 }
 
 impl axum::response::IntoResponse for Fault {
     fn into_response(self) -> Response<Body> {
-        respond(self.status, KAFKA_JSON, &json!({ "error_code": self.code, "message": self.message }))
+        respond(
+            self.status,
+            KAFKA_JSON,
+            &json!({ "error_code": self.code, "message": self.message }),
+        )
     }
 }
 
 pub async fn not_found() -> Response<Body> {
-    respond(StatusCode::NOT_FOUND, KAFKA_JSON, &json!({ "error_code": 404, "message": "HTTP 404 Not Found" }))
+    respond(
+        StatusCode::NOT_FOUND,
+        KAFKA_JSON,
+        &json!({ "error_code": 404, "message": "HTTP 404 Not Found" }),
+    )
 }
 
 pub async fn method_not_allowed() -> Response<Body> {
-    respond(StatusCode::METHOD_NOT_ALLOWED, KAFKA_JSON, &json!({ "error_code": 405, "message": "HTTP 405 Method Not Allowed" }))
+    respond(
+        StatusCode::METHOD_NOT_ALLOWED,
+        KAFKA_JSON,
+        &json!({ "error_code": 405, "message": "HTTP 405 Method Not Allowed" }),
+    )
 }

@@ -29,11 +29,17 @@ impl Routes {
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("api.json");
         let current = kept_json(&path)?;
-        Ok(Self { path, current: RwLock::new(current) })
+        Ok(Self {
+            path,
+            current: RwLock::new(current),
+        })
     }
 
     pub fn current(&self) -> Option<Deployment> {
-        self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.current
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
     }
 
     /// Deploys all routes; what is deployed already stays as it is.
@@ -41,18 +47,33 @@ impl Routes {
         if let Some(deployment) = self.current() {
             return Ok(deployment);
         }
-        let routes = ROUTES.iter().map(|(method, path)| format!("{method} {path}")).collect();
-        let deployment = Deployment { deployed_at: chrono::Utc::now(), routes };
+        let routes = ROUTES
+            .iter()
+            .map(|(method, path)| format!("{method} {path}"))
+            .collect();
+        let deployment = Deployment {
+            deployed_at: chrono::Utc::now(),
+            routes,
+        };
         keep_json(&self.path, &deployment)?;
-        *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(deployment.clone());
+        *self
+            .current
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(deployment.clone());
         Ok(deployment)
     }
 
     /// Takes the routes back. `false`: none were deployed.
     pub fn delete(&self) -> Result<bool> {
-        let had = self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()).take().is_some();
+        let had = self
+            .current
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .take()
+            .is_some();
         if had {
-            std::fs::remove_file(&self.path).map_err(|error| on_path("remove", &self.path, error))?;
+            std::fs::remove_file(&self.path)
+                .map_err(|error| on_path("remove", &self.path, error))?;
         }
         Ok(had)
     }

@@ -31,7 +31,10 @@ impl axum::response::IntoResponse for Fault {
 type Answer = Result<Response<Body>, Fault>;
 
 fn refuse(message: &str) -> Fault {
-    Fault::new(response::kinesis(StatusCode::BAD_REQUEST, &json!({ "__type": "SerializationException", "message": message })))
+    Fault::new(response::kinesis(
+        StatusCode::BAD_REQUEST,
+        &json!({ "__type": "SerializationException", "message": message }),
+    ))
 }
 
 /// What Kinesis refused, or that it could not be reached.
@@ -44,9 +47,15 @@ fn fault<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Fault {
                 "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_REQUEST,
             };
-            Fault::new(response::kinesis(status, &json!({ "__type": code, "message": service.message().unwrap_or_default() })))
+            Fault::new(response::kinesis(
+                status,
+                &json!({ "__type": code, "message": service.message().unwrap_or_default() }),
+            ))
         }
-        None => Fault::new(response::api_gateway(StatusCode::GATEWAY_TIMEOUT, "Kinesis cannot be reached")),
+        None => Fault::new(response::api_gateway(
+            StatusCode::GATEWAY_TIMEOUT,
+            "Kinesis cannot be reached",
+        )),
     }
 }
 
@@ -63,12 +72,23 @@ pub async fn list(State(gateway): State<Arc<Gateway>>) -> Answer {
     while let Some(page) = pages.next().await {
         names.extend(page.map_err(fault)?.stream_names);
     }
-    Ok(response::kinesis(StatusCode::OK, &json!({ "HasMoreStreams": false, "StreamNames": names })))
+    Ok(response::kinesis(
+        StatusCode::OK,
+        &json!({ "HasMoreStreams": false, "StreamNames": names }),
+    ))
 }
 
 pub async fn describe(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>) -> Answer {
-    let output = gateway.kinesis.describe_stream().stream_name(stream).send().await.map_err(fault)?;
-    let Some(found) = output.stream_description else { return Err(refuse("Kinesis described nothing")) };
+    let output = gateway
+        .kinesis
+        .describe_stream()
+        .stream_name(stream)
+        .send()
+        .await
+        .map_err(fault)?;
+    let Some(found) = output.stream_description else {
+        return Err(refuse("Kinesis described nothing"));
+    };
     let shards: Vec<Value> = found
         .shards
         .iter()
@@ -89,25 +109,51 @@ pub async fn describe(State(gateway): State<Arc<Gateway>>, Path(stream): Path<St
         "HasMoreShards": found.has_more_shards,
         "Shards": shards,
     });
-    Ok(response::kinesis(StatusCode::OK, &json!({ "StreamDescription": description })))
+    Ok(response::kinesis(
+        StatusCode::OK,
+        &json!({ "StreamDescription": description }),
+    ))
 }
 
-pub async fn create(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>, body: Bytes) -> Answer {
+pub async fn create(
+    State(gateway): State<Arc<Gateway>>,
+    Path(stream): Path<String>,
+    body: Bytes,
+) -> Answer {
     let body = body_of(&body)?;
-    let shards =
-        body.get("ShardCount").and_then(Value::as_i64).and_then(|count| i32::try_from(count).ok()).unwrap_or(gateway.config.kinesis.shards);
-    gateway.kinesis.create_stream().stream_name(stream).shard_count(shards).send().await.map_err(fault)?;
+    let shards = body
+        .get("ShardCount")
+        .and_then(Value::as_i64)
+        .and_then(|count| i32::try_from(count).ok())
+        .unwrap_or(gateway.config.kinesis.shards);
+    gateway
+        .kinesis
+        .create_stream()
+        .stream_name(stream)
+        .shard_count(shards)
+        .send()
+        .await
+        .map_err(fault)?;
     Ok(response::kinesis(StatusCode::OK, &json!({})))
 }
 
 pub async fn delete(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>) -> Answer {
-    gateway.kinesis.delete_stream().stream_name(stream).send().await.map_err(fault)?;
+    gateway
+        .kinesis
+        .delete_stream()
+        .stream_name(stream)
+        .send()
+        .await
+        .map_err(fault)?;
     Ok(response::kinesis(StatusCode::OK, &json!({})))
 }
 
 /// A field under either of the names that clients of this API use.
 fn field<'a>(body: &'a Value, names: [&str; 2]) -> Option<&'a Value> {
-    names.iter().find_map(|name| body.get(*name)).filter(|value| !value.is_null())
+    names
+        .iter()
+        .find_map(|name| body.get(*name))
+        .filter(|value| !value.is_null())
 }
 
 /// Data and partition key of one record. An object becomes its JSON text; a text is taken as it is.
@@ -125,19 +171,43 @@ fn entry(body: &Value) -> Result<(Blob, String), Fault> {
     Ok((Blob::new(data), key))
 }
 
-pub async fn put_record(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>, body: Bytes) -> Answer {
+pub async fn put_record(
+    State(gateway): State<Arc<Gateway>>,
+    Path(stream): Path<String>,
+    body: Bytes,
+) -> Answer {
     let (data, key) = entry(&body_of(&body)?)?;
-    let output = gateway.kinesis.put_record().stream_name(stream).data(data).partition_key(key).send().await.map_err(fault)?;
-    Ok(response::kinesis(StatusCode::OK, &json!({ "ShardId": output.shard_id, "SequenceNumber": output.sequence_number })))
+    let output = gateway
+        .kinesis
+        .put_record()
+        .stream_name(stream)
+        .data(data)
+        .partition_key(key)
+        .send()
+        .await
+        .map_err(fault)?;
+    Ok(response::kinesis(
+        StatusCode::OK,
+        &json!({ "ShardId": output.shard_id, "SequenceNumber": output.sequence_number }),
+    ))
 }
 
-pub async fn put_records(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>, body: Bytes) -> Answer {
+pub async fn put_records(
+    State(gateway): State<Arc<Gateway>>,
+    Path(stream): Path<String>,
+    body: Bytes,
+) -> Answer {
     let body = body_of(&body)?;
-    let records = field(&body, ["Records", "records"]).and_then(Value::as_array).ok_or_else(|| refuse("Records is missing"))?;
+    let records = field(&body, ["Records", "records"])
+        .and_then(Value::as_array)
+        .ok_or_else(|| refuse("Records is missing"))?;
     let mut request = gateway.kinesis.put_records().stream_name(stream);
     for record in records {
         let (data, key) = entry(record)?;
-        let built = PutRecordsRequestEntry::builder().data(data).partition_key(key).build();
+        let built = PutRecordsRequestEntry::builder()
+            .data(data)
+            .partition_key(key)
+            .build();
         request = request.records(built.map_err(|error| refuse(&error.to_string()))?);
     }
     let output = request.send().await.map_err(fault)?;
@@ -149,5 +219,8 @@ pub async fn put_records(State(gateway): State<Arc<Gateway>>, Path(stream): Path
             None => json!({ "ShardId": result.shard_id, "SequenceNumber": result.sequence_number }),
         })
         .collect();
-    Ok(response::kinesis(StatusCode::OK, &json!({ "FailedRecordCount": output.failed_record_count, "Records": results })))
+    Ok(response::kinesis(
+        StatusCode::OK,
+        &json!({ "FailedRecordCount": output.failed_record_count, "Records": results }),
+    ))
 }

@@ -50,11 +50,19 @@ impl Connectors {
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
         let path = config.data_dir.join("connectors.json");
         let definitions: BTreeMap<String, Definition> = kept_json(&path)?.unwrap_or_default();
-        let manager = Self { config: config.clone(), path, connectors: Mutex::new(BTreeMap::new()) };
+        let manager = Self {
+            config: config.clone(),
+            path,
+            connectors: Mutex::new(BTreeMap::new()),
+        };
         {
             let mut connectors = manager.connectors.lock().await;
             for (name, definition) in definitions {
-                let mut connector = Connector { definition, running: None, refused: None };
+                let mut connector = Connector {
+                    definition,
+                    running: None,
+                    refused: None,
+                };
                 manager.start(&name, &mut connector).await;
                 connectors.insert(name, connector);
             }
@@ -69,16 +77,20 @@ impl Connectors {
     pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
         SinkProperties::parse(&config)?;
         let mut connectors = self.connectors.lock().await;
-        let paused = connectors.get(name).is_some_and(|connector| connector.definition.paused);
+        let paused = connectors
+            .get(name)
+            .is_some_and(|connector| connector.definition.paused);
         let definition = Definition { config, paused };
         // Written first: what fails here has changed nothing.
         self.save(&connectors, Some((name, &definition)))?;
         let is_new = !connectors.contains_key(name);
-        let connector = connectors.entry(name.to_string()).or_insert_with(|| Connector {
-            definition: definition.clone(),
-            running: None,
-            refused: None,
-        });
+        let connector = connectors
+            .entry(name.to_string())
+            .or_insert_with(|| Connector {
+                definition: definition.clone(),
+                running: None,
+                refused: None,
+            });
         connector.definition = definition;
         stop(connector).await;
         self.start(name, connector).await;
@@ -88,9 +100,14 @@ impl Connectors {
     /// Stops a connector and forgets it; what it wrote stays. `false`: there was none.
     pub async fn delete(&self, name: &str) -> Result<bool> {
         let mut connectors = self.connectors.lock().await;
-        let Some(connector) = connectors.get_mut(name) else { return Ok(false) };
+        let Some(connector) = connectors.get_mut(name) else {
+            return Ok(false);
+        };
         stop(connector).await;
-        let left = connectors.iter().filter(|(own, _)| *own != name).map(|(own, connector)| (own.as_str(), &connector.definition));
+        let left = connectors
+            .iter()
+            .filter(|(own, _)| *own != name)
+            .map(|(own, connector)| (own.as_str(), &connector.definition));
         keep_json(&self.path, &left.collect::<BTreeMap<_, _>>())?;
         connectors.remove(name);
         Ok(true)
@@ -99,11 +116,16 @@ impl Connectors {
     /// Pauses or resumes. `false`: there is no such connector.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool> {
         let mut connectors = self.connectors.lock().await;
-        let Some(definition) = connectors.get(name).map(|connector| Definition { paused, ..connector.definition.clone() }) else {
+        let Some(definition) = connectors.get(name).map(|connector| Definition {
+            paused,
+            ..connector.definition.clone()
+        }) else {
             return Ok(false);
         };
         self.save(&connectors, Some((name, &definition)))?;
-        let Some(connector) = connectors.get_mut(name) else { return Ok(false) };
+        let Some(connector) = connectors.get_mut(name) else {
+            return Ok(false);
+        };
         connector.definition = definition;
         if paused {
             stop(connector).await;
@@ -116,7 +138,9 @@ impl Connectors {
     /// Stops and starts. `false`: there is no such connector.
     pub async fn restart(&self, name: &str) -> bool {
         let mut connectors = self.connectors.lock().await;
-        let Some(connector) = connectors.get_mut(name) else { return false };
+        let Some(connector) = connectors.get_mut(name) else {
+            return false;
+        };
         stop(connector).await;
         self.start(name, connector).await;
         true
@@ -124,17 +148,30 @@ impl Connectors {
 
     /// A connector's properties.
     pub async fn config(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        self.connectors.lock().await.get(name).map(|connector| connector.definition.config.clone())
+        self.connectors
+            .lock()
+            .await
+            .get(name)
+            .map(|connector| connector.definition.config.clone())
     }
 
     /// How each is doing, by name.
     pub async fn statuses(&self) -> Vec<ConnectorStatus> {
-        self.connectors.lock().await.iter().map(|(name, connector)| status(name, connector)).collect()
+        self.connectors
+            .lock()
+            .await
+            .iter()
+            .map(|(name, connector)| status(name, connector))
+            .collect()
     }
 
     /// How one is doing.
     pub async fn status(&self, name: &str) -> Option<ConnectorStatus> {
-        self.connectors.lock().await.get(name).map(|connector| status(name, connector))
+        self.connectors
+            .lock()
+            .await
+            .get(name)
+            .map(|connector| status(name, connector))
     }
 
     /// Stops all tasks; they start again with the next run.
@@ -144,9 +181,15 @@ impl Connectors {
         }
     }
 
-    fn save(&self, connectors: &BTreeMap<String, Connector>, with: Option<(&str, &Definition)>) -> Result<()> {
-        let mut definitions: BTreeMap<&str, &Definition> =
-            connectors.iter().map(|(name, connector)| (name.as_str(), &connector.definition)).collect();
+    fn save(
+        &self,
+        connectors: &BTreeMap<String, Connector>,
+        with: Option<(&str, &Definition)>,
+    ) -> Result<()> {
+        let mut definitions: BTreeMap<&str, &Definition> = connectors
+            .iter()
+            .map(|(name, connector)| (name.as_str(), &connector.definition))
+            .collect();
         definitions.extend(with);
         keep_json(&self.path, &definitions)
     }
@@ -159,7 +202,9 @@ impl Connectors {
         match self.task(name, &connector.definition.config).await {
             Ok(task) => {
                 let state = task.state.clone();
-                let thread = std::thread::Builder::new().name("sink".into()).spawn(move || task.run());
+                let thread = std::thread::Builder::new()
+                    .name("sink".into())
+                    .spawn(move || task.run());
                 match thread {
                     Ok(thread) => {
                         tracing::info!(connector = name, "the sink reads");
@@ -176,31 +221,56 @@ impl Connectors {
         let properties = SinkProperties::parse(config)?;
         let (store, root) = self.destination(&properties).await?;
         let consumer = crate::clients::kafka::consumer(&self.config, &group(name))?;
-        Ok(Task { consumer, store, root, properties, state: Arc::default(), runtime: tokio::runtime::Handle::current() })
+        Ok(Task {
+            consumer,
+            store,
+            root,
+            properties,
+            state: Arc::default(),
+            runtime: tokio::runtime::Handle::current(),
+        })
     }
 
     /// The bucket: on S3 where `store.url` or the lake says so, else a folder of the lake.
-    async fn destination(&self, properties: &SinkProperties) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
+    async fn destination(
+        &self,
+        properties: &SinkProperties,
+    ) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
         let mut config = self.config.clone();
         let lake_url = config.endpoints().lake_url();
-        let Some(bucket) = lake_url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/')) else {
+        let Some(bucket) = lake_url
+            .strip_prefix("s3://")
+            .map(|bucket| bucket.trim_end_matches('/'))
+        else {
             if properties.store_url.is_some() {
-                return Err(Error::usage(format!("`store.url` names a server, but `lake.url` is the folder `{lake_url}`"))
-                    .hint("set `lake.url` to s3://BUCKET, so that batch reads what the sink writes"));
+                return Err(Error::usage(format!(
+                    "`store.url` names a server, but `lake.url` is the folder `{lake_url}`"
+                ))
+                .hint("set `lake.url` to s3://BUCKET, so that batch reads what the sink writes"));
             }
             return self.folder(&lake_url, properties).await;
         };
         if bucket != properties.bucket {
-            return Err(Error::usage(format!("`s3.bucket.name` is `{}`, but `lake.url` is `{lake_url}`", properties.bucket))
-                .hint("name the same bucket in both"));
+            return Err(Error::usage(format!(
+                "`s3.bucket.name` is `{}`, but `lake.url` is `{lake_url}`",
+                properties.bucket
+            ))
+            .hint("name the same bucket in both"));
         }
         if let Some(url) = &properties.store_url {
             config.lake.endpoint_url.clone_from(url);
         }
-        Ok((Lake::bucket(&config, &properties.bucket).await?, Path::default()))
+        Ok((
+            Lake::bucket(&config, &properties.bucket).await?,
+            Path::default(),
+        ))
     }
 
-    async fn folder(&self, lake_url: &str, properties: &SinkProperties) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
+    async fn folder(
+        &self,
+        lake_url: &str,
+        properties: &SinkProperties,
+    ) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
         let folder = PathBuf::from(lake_url).join(&properties.bucket);
         let lake = Lake::open(&self.config, &folder.to_string_lossy(), true).await?;
         Ok((lake.store.clone(), lake.root))
@@ -215,8 +285,18 @@ pub fn group(connector: &str) -> String {
 fn status(name: &str, connector: &Connector) -> ConnectorStatus {
     let failure = match &connector.running {
         Some(running) => {
-            let failure = running.state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-            failure.or_else(|| running.thread.is_finished().then(|| "the task ended unexpectedly; the log says more".to_string()))
+            let failure = running
+                .state
+                .failure
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .clone();
+            failure.or_else(|| {
+                running
+                    .thread
+                    .is_finished()
+                    .then(|| "the task ended unexpectedly; the log says more".to_string())
+            })
         }
         None => connector.refused.clone(),
     };
@@ -225,7 +305,12 @@ fn status(name: &str, connector: &Connector) -> ConnectorStatus {
         (None, true) => "PAUSED",
         (None, false) => "RUNNING",
     };
-    let count = |read: fn(&TaskState) -> u64| connector.running.as_ref().map_or(0, |running| read(&running.state));
+    let count = |read: fn(&TaskState) -> u64| {
+        connector
+            .running
+            .as_ref()
+            .map_or(0, |running| read(&running.state))
+    };
     ConnectorStatus {
         name: name.to_string(),
         state: state.to_string(),

@@ -14,7 +14,10 @@ pub enum Partitioner {
     /// `<field>=<value>/…`
     Field(Vec<String>),
     /// A path from the record's time, cut to `duration`.
-    Time { format: Vec<Part>, duration: Duration },
+    Time {
+        format: Vec<Part>,
+        duration: Duration,
+    },
 }
 
 /// A piece of `path.format`.
@@ -34,7 +37,11 @@ pub enum TimestampSource {
 }
 
 impl TimestampSource {
-    pub fn parse(extractor: Option<&str>, field: Option<String>, problems: &mut Vec<String>) -> Self {
+    pub fn parse(
+        extractor: Option<&str>,
+        field: Option<String>,
+        problems: &mut Vec<String>,
+    ) -> Self {
         match extractor {
             None | Some("Wallclock") => Self::Wallclock,
             Some("Record") => Self::Record,
@@ -51,15 +58,24 @@ impl TimestampSource {
         match self {
             Self::Wallclock => Some(Utc::now().timestamp_millis()),
             Self::Record => Some(record_ms),
-            Self::Field(name) => match name.split('.').try_fold(value, |value, part| value.get(part))? {
+            Self::Field(name) => match name
+                .split('.')
+                .try_fold(value, |value, part| value.get(part))?
+            {
                 Value::Number(number) => number.as_i64(),
                 Value::String(text) => {
                     let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
                         .iter()
-                        .find_map(|format| chrono::NaiveDateTime::parse_from_str(text, format).ok());
+                        .find_map(|format| {
+                            chrono::NaiveDateTime::parse_from_str(text, format).ok()
+                        });
                     naive
                         .map(|time| time.and_utc().timestamp_millis())
-                        .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis()))
+                        .or_else(|| {
+                            DateTime::parse_from_rfc3339(text)
+                                .ok()
+                                .map(|time| time.timestamp_millis())
+                        })
                 }
                 _ => None,
             },
@@ -81,15 +97,32 @@ impl Partitioner {
         let fits = match class.as_deref() {
             None | Some("DefaultPartitioner") => return Self::Default,
             Some("FieldPartitioner") => match fields {
-                Some(fields) => return Self::Field(fields.split(',').map(|field| field.trim().to_string()).collect()),
+                Some(fields) => {
+                    return Self::Field(
+                        fields
+                            .split(',')
+                            .map(|field| field.trim().to_string())
+                            .collect(),
+                    );
+                }
                 None => Err("FieldPartitioner needs `partition.field.name`".to_string()),
             },
             Some("TimeBasedPartitioner") => match (format, duration) {
-                (Some(format), Some(duration)) => parse_format(&format).map(|format| Self::Time { format, duration }),
-                _ => Err("TimeBasedPartitioner needs `path.format` and `partition.duration.ms`".into()),
+                (Some(format), Some(duration)) => {
+                    parse_format(&format).map(|format| Self::Time { format, duration })
+                }
+                _ => Err(
+                    "TimeBasedPartitioner needs `path.format` and `partition.duration.ms`".into(),
+                ),
             },
-            Some("HourlyPartitioner") => parse_format(hourly).map(|format| Self::Time { format, duration: Duration::from_secs(3600) }),
-            Some("DailyPartitioner") => parse_format(daily).map(|format| Self::Time { format, duration: Duration::from_secs(86_400) }),
+            Some("HourlyPartitioner") => parse_format(hourly).map(|format| Self::Time {
+                format,
+                duration: Duration::from_secs(3600),
+            }),
+            Some("DailyPartitioner") => parse_format(daily).map(|format| Self::Time {
+                format,
+                duration: Duration::from_secs(86_400),
+            }),
             Some(other) => Err(format!(
                 "`partitioner.class` = `{other}` is not honoured here; what is: DefaultPartitioner, FieldPartitioner, TimeBasedPartitioner, HourlyPartitioner, DailyPartitioner"
             )),
@@ -101,22 +134,35 @@ impl Partitioner {
     }
 
     /// The path below the topic's folder; `None`: the record lacks what it takes.
-    pub fn path(&self, kafka_partition: i32, value: &Value, time_ms: i64, timezone: Tz) -> Option<String> {
+    pub fn path(
+        &self,
+        kafka_partition: i32,
+        value: &Value,
+        time_ms: i64,
+        timezone: Tz,
+    ) -> Option<String> {
         match self {
             Self::Default => Some(format!("partition={kafka_partition}")),
             Self::Field(fields) => {
                 let parts = fields.iter().map(|field| {
-                    let found = field.split('.').try_fold(value, |value, part| value.get(part))?;
-                    let text = found.as_str().map_or_else(|| found.to_string(), String::from);
+                    let found = field
+                        .split('.')
+                        .try_fold(value, |value, part| value.get(part))?;
+                    let text = found
+                        .as_str()
+                        .map_or_else(|| found.to_string(), String::from);
                     Some(format!("{field}={text}"))
                 });
-                parts.collect::<Option<Vec<_>>>().map(|parts| parts.join("/"))
+                parts
+                    .collect::<Option<Vec<_>>>()
+                    .map(|parts| parts.join("/"))
             }
             Self::Time { format, duration } => {
                 let step = i64::try_from(duration.as_millis()).ok()?.max(1);
                 let time = DateTime::from_timestamp_millis(time_ms)?.with_timezone(&timezone);
                 // Cut in local time, so that days start at local midnight.
-                let offset_ms = i64::from(chrono::Offset::fix(time.offset()).local_minus_utc()) * 1000;
+                let offset_ms =
+                    i64::from(chrono::Offset::fix(time.offset()).local_minus_utc()) * 1000;
                 let cut_ms = (time_ms + offset_ms).div_euclid(step) * step - offset_ms;
                 let cut = DateTime::from_timestamp_millis(cut_ms)?.with_timezone(&timezone);
                 Some(format.iter().map(|part| part.render(&cut)).collect())
@@ -155,7 +201,9 @@ fn parse_format(format: &str) -> Result<Vec<Part>, String> {
     let mut characters = format.chars().peekable();
     while let Some(character) = characters.next() {
         if character == '\'' {
-            parts.push(Part::Literal(characters.by_ref().take_while(|c| *c != '\'').collect()));
+            parts.push(Part::Literal(
+                characters.by_ref().take_while(|c| *c != '\'').collect(),
+            ));
         } else if character.is_ascii_alphabetic() {
             if !"yYMdHms".contains(character) {
                 return Err(format!(
@@ -179,7 +227,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn partitioner(class: &str, field: Option<&str>, format: Option<&str>, duration_ms: u64) -> Partitioner {
+    fn partitioner(
+        class: &str,
+        field: Option<&str>,
+        format: Option<&str>,
+        duration_ms: u64,
+    ) -> Partitioner {
         let mut problems = Vec::new();
         let made = Partitioner::parse(
             Some(class),
@@ -195,18 +248,50 @@ mod tests {
     #[test]
     fn paths_are_those_of_the_confluent_partitioners() {
         let value = json!({ "country": "Peru", "n": 5, "at": "2022-05-27 11:30:59" });
-        let time_ms = TimestampSource::Field("at".into()).of(&value, 0).expect("a time");
-        let path = |partitioner: Partitioner, timezone| partitioner.path(2, &value, time_ms, timezone);
-        assert_eq!(path(partitioner("x.DefaultPartitioner", None, None, 1), chrono_tz::UTC).as_deref(), Some("partition=2"));
+        let time_ms = TimestampSource::Field("at".into())
+            .of(&value, 0)
+            .expect("a time");
+        let path =
+            |partitioner: Partitioner, timezone| partitioner.path(2, &value, time_ms, timezone);
         assert_eq!(
-            path(partitioner("x.FieldPartitioner", Some("country,n"), None, 1), chrono_tz::UTC).as_deref(),
+            path(
+                partitioner("x.DefaultPartitioner", None, None, 1),
+                chrono_tz::UTC
+            )
+            .as_deref(),
+            Some("partition=2")
+        );
+        assert_eq!(
+            path(
+                partitioner("x.FieldPartitioner", Some("country,n"), None, 1),
+                chrono_tz::UTC
+            )
+            .as_deref(),
             Some("country=Peru/n=5")
         );
-        assert_eq!(path(partitioner("x.FieldPartitioner", Some("missing"), None, 1), chrono_tz::UTC), None);
-        let timed = partitioner("x.TimeBasedPartitioner", None, Some("'year'=YYYY/'month'=MM/'day'=dd/'hour'=HH"), 3_600_000);
-        assert_eq!(path(timed, chrono_tz::UTC).as_deref(), Some("year=2022/month=05/day=27/hour=11"));
         assert_eq!(
-            path(partitioner("x.DailyPartitioner", None, None, 1), chrono_tz::Asia::Tokyo).as_deref(),
+            path(
+                partitioner("x.FieldPartitioner", Some("missing"), None, 1),
+                chrono_tz::UTC
+            ),
+            None
+        );
+        let timed = partitioner(
+            "x.TimeBasedPartitioner",
+            None,
+            Some("'year'=YYYY/'month'=MM/'day'=dd/'hour'=HH"),
+            3_600_000,
+        );
+        assert_eq!(
+            path(timed, chrono_tz::UTC).as_deref(),
+            Some("year=2022/month=05/day=27/hour=11")
+        );
+        assert_eq!(
+            path(
+                partitioner("x.DailyPartitioner", None, None, 1),
+                chrono_tz::Asia::Tokyo
+            )
+            .as_deref(),
             Some("year=2022/month=05/day=27")
         );
     }

@@ -63,14 +63,19 @@ struct Reader {
 
 impl Reader {
     fn text(&mut self, key: &str) -> Option<String> {
-        self.left.remove(key).map(|value| value.trim().to_string()).filter(|value| !value.is_empty())
+        self.left
+            .remove(key)
+            .map(|value| value.trim().to_string())
+            .filter(|value| !value.is_empty())
     }
 
     fn number<T: std::str::FromStr + PartialOrd>(&mut self, key: &str, least: T) -> Option<T> {
         let text = self.text(key)?;
         let number = text.parse().ok().filter(|number| *number >= least);
         if number.is_none() {
-            self.problems.push(format!("`{key}` must be a number that is not too small, not `{text}`"));
+            self.problems.push(format!(
+                "`{key}` must be a number that is not too small, not `{text}`"
+            ));
         }
         number
     }
@@ -78,15 +83,23 @@ impl Reader {
     /// A property that only has one sensible value here.
     fn only(&mut self, key: &str, accepted: &[&str]) -> Option<String> {
         let value = self.text(key)?;
-        if accepted.iter().any(|accepted| value.eq_ignore_ascii_case(accepted) || value.ends_with(&format!(".{accepted}"))) {
+        if accepted.iter().any(|accepted| {
+            value.eq_ignore_ascii_case(accepted) || value.ends_with(&format!(".{accepted}"))
+        }) {
             return Some(value);
         }
-        self.problems.push(format!("`{key}` = `{value}` is not honoured here; what is: {}", accepted.join(", ")));
+        self.problems.push(format!(
+            "`{key}` = `{value}` is not honoured here; what is: {}",
+            accepted.join(", ")
+        ));
         None
     }
 
     fn duration(&mut self, key: &str) -> Option<Duration> {
-        self.number::<i64>(key, -1).and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0).map(Duration::from_millis)
+        self.number::<i64>(key, -1)
+            .and_then(|number| u64::try_from(number).ok())
+            .filter(|number| *number > 0)
+            .map(Duration::from_millis)
     }
 }
 
@@ -96,7 +109,10 @@ impl SinkProperties {
     /// # Errors
     /// One usage error that lists everything missing, wrong or not honoured.
     pub fn parse(properties: &BTreeMap<String, String>) -> Result<Self> {
-        let mut reader = Reader { left: properties.clone(), problems: Vec::new() };
+        let mut reader = Reader {
+            left: properties.clone(),
+            problems: Vec::new(),
+        };
         let r = &mut reader;
         r.text("name");
         if r.only("connector.class", &["S3SinkConnector"]).is_none() && r.problems.is_empty() {
@@ -108,7 +124,10 @@ impl SinkProperties {
         r.only("storage.class", &["S3Storage"]);
         r.only("format.class", &["JsonFormat"]);
         r.only("schema.compatibility", &["NONE"]);
-        r.only("key.converter", &["StringConverter", "ByteArrayConverter", "JsonConverter"]);
+        r.only(
+            "key.converter",
+            &["StringConverter", "ByteArrayConverter", "JsonConverter"],
+        );
         r.only("key.converter.schemas.enable", &["false"]);
         r.only("value.converter", &["JsonConverter"]);
         r.only("value.converter.schemas.enable", &["false"]);
@@ -116,20 +135,28 @@ impl SinkProperties {
         r.only("errors.log.enable", &["true", "false"]);
         r.only("locale", &["en", "en-US", "en_US", "en-GB"]);
         let topics = match (r.text("topics"), r.text("topics.regex")) {
-            (Some(list), None) => Some(Topics::List(list.split(',').map(|topic| topic.trim().to_string()).collect())),
+            (Some(list), None) => Some(Topics::List(
+                list.split(',')
+                    .map(|topic| topic.trim().to_string())
+                    .collect(),
+            )),
             (None, Some(pattern)) => match regex::Regex::new(&format!("^(?:{pattern})$")) {
                 Ok(regex) => Some(Topics::Regex(regex)),
                 Err(_) => {
-                    r.problems.push(format!("`topics.regex` = `{pattern}` is not a regular expression"));
+                    r.problems.push(format!(
+                        "`topics.regex` = `{pattern}` is not a regular expression"
+                    ));
                     None
                 }
             },
             (Some(_), Some(_)) => {
-                r.problems.push("`topics` and `topics.regex` exclude each other".into());
+                r.problems
+                    .push("`topics` and `topics.regex` exclude each other".into());
                 None
             }
             (None, None) => {
-                r.problems.push("`topics` or `topics.regex` is missing".into());
+                r.problems
+                    .push("`topics` or `topics.regex` is missing".into());
                 None
             }
         };
@@ -137,8 +164,15 @@ impl SinkProperties {
         match &bucket {
             None => r.problems.push("`s3.bucket.name` is missing".into()),
             // In a folder lake it names a folder, which must not lead out of it.
-            Some(name) if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) || name.starts_with('.') => {
-                r.problems.push(format!("`s3.bucket.name` = `{name}` is no name of a bucket"));
+            Some(name)
+                if !name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+                    || name.starts_with('.') =>
+            {
+                r.problems.push(format!(
+                    "`s3.bucket.name` = `{name}` is no name of a bucket"
+                ));
             }
             Some(_) => {}
         }
@@ -150,13 +184,15 @@ impl SinkProperties {
         let rotate_schedule = r.duration("rotate.schedule.interval.ms");
         let timezone = r.text("timezone");
         if rotate_schedule.is_some() && timezone.is_none() {
-            r.problems.push("`rotate.schedule.interval.ms` needs `timezone`".into());
+            r.problems
+                .push("`rotate.schedule.interval.ms` needs `timezone`".into());
         }
         let timezone: Tz = match timezone.as_deref().map(str::parse) {
             None => chrono_tz::UTC,
             Some(Ok(timezone)) => timezone,
             Some(Err(_)) => {
-                r.problems.push("`timezone` must be a name like UTC or Europe/Berlin".into());
+                r.problems
+                    .push("`timezone` must be a name like UTC or Europe/Berlin".into());
                 chrono_tz::UTC
             }
         };
@@ -167,33 +203,53 @@ impl SinkProperties {
             r.duration("partition.duration.ms"),
             &mut r.problems,
         );
-        let timestamp = TimestampSource::parse(r.text("timestamp.extractor").as_deref(), r.text("timestamp.field"), &mut r.problems);
-        let gzip = r.only("s3.compression.type", &["none", "gzip"]).is_some_and(|value| value.eq_ignore_ascii_case("gzip"));
+        let timestamp = TimestampSource::parse(
+            r.text("timestamp.extractor").as_deref(),
+            r.text("timestamp.field"),
+            &mut r.problems,
+        );
+        let gzip = r
+            .only("s3.compression.type", &["none", "gzip"])
+            .is_some_and(|value| value.eq_ignore_ascii_case("gzip"));
         let properties = Self {
             topics: topics.unwrap_or(Topics::List(Vec::new())),
             bucket: bucket.unwrap_or_default(),
             store_url: r.text("store.url"),
             topics_dir: r.text("topics.dir").unwrap_or_else(|| "topics".into()),
             file_delimiter: r.text("file.delim").unwrap_or_else(|| "+".into()),
-            offset_digits: r.number::<usize>("filename.offset.zero.pad.width", 0).unwrap_or(10),
+            offset_digits: r
+                .number::<usize>("filename.offset.zero.pad.width", 0)
+                .unwrap_or(10),
             gzip,
-            part_bytes: r.number::<usize>("s3.part.size", PART_BYTES).unwrap_or(PART_BYTES),
+            part_bytes: r
+                .number::<usize>("s3.part.size", PART_BYTES)
+                .unwrap_or(PART_BYTES),
             flush_size: flush_size.unwrap_or(1),
             rotate_interval,
             rotate_schedule,
             timezone,
             partitioner,
             timestamp,
-            tolerate_errors: r.only("errors.tolerance", &["none", "all"]).is_some_and(|value| value.eq_ignore_ascii_case("all")),
-            ignore_nulls: r.only("behavior.on.null.values", &["fail", "ignore"]).is_some_and(|value| value.eq_ignore_ascii_case("ignore")),
+            tolerate_errors: r
+                .only("errors.tolerance", &["none", "all"])
+                .is_some_and(|value| value.eq_ignore_ascii_case("all")),
+            ignore_nulls: r
+                .only("behavior.on.null.values", &["fail", "ignore"])
+                .is_some_and(|value| value.eq_ignore_ascii_case("ignore")),
         };
         for key in reader.left.keys() {
-            reader.problems.push(format!("`{key}` is not honoured by the local sink"));
+            reader
+                .problems
+                .push(format!("`{key}` is not honoured by the local sink"));
         }
         if reader.problems.is_empty() {
             return Ok(properties);
         }
-        let list: String = reader.problems.iter().map(|problem| format!("\n  - {problem}")).collect();
+        let list: String = reader
+            .problems
+            .iter()
+            .map(|problem| format!("\n  - {problem}"))
+            .collect();
         Err(Error::usage(format!("the sink's properties have {} mistake(s){list}", reader.problems.len()))
             .hint("correct `[connector.properties]`; the sink honours the Confluent S3 sink's properties for JSON"))
     }
@@ -223,11 +279,19 @@ mod tests {
     fn a_property_that_is_not_honoured_is_refused_by_name() {
         let refused = SinkProperties::parse(&properties(&[
             ("s3.acl.canned", "private"),
-            ("format.class", "io.confluent.connect.s3.format.avro.AvroFormat"),
+            (
+                "format.class",
+                "io.confluent.connect.s3.format.avro.AvroFormat",
+            ),
             ("rotate.schedule.interval.ms", "5"),
         ]));
         let text = refused.expect_err("three mistakes").to_string();
-        for part in ["3 mistake", "`s3.acl.canned` is not honoured", "AvroFormat", "needs `timezone`"] {
+        for part in [
+            "3 mistake",
+            "`s3.acl.canned` is not honoured",
+            "AvroFormat",
+            "needs `timezone`",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

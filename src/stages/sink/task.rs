@@ -49,7 +49,11 @@ impl Task {
     pub fn run(self) {
         if let Err(reason) = self.work() {
             tracing::error!(reason, "the sink's task failed");
-            *self.state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason);
+            *self
+                .state
+                .failure
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason);
         }
     }
 
@@ -66,7 +70,9 @@ impl Task {
                 None => {}
                 Some(Ok(message)) => self.take(&mut writers, &message)?,
                 // Lost connections and deleted topics mend themselves or show at the next refresh.
-                Some(Err(error)) if is_refused(&error) => return Err(format!("Kafka refuses: {error}")),
+                Some(Err(error)) if is_refused(&error) => {
+                    return Err(format!("Kafka refuses: {error}"));
+                }
                 Some(Err(error)) => tracing::debug!(%error, "the sink cannot read"),
             }
             if next_rotation_ms.is_some_and(|at| Utc::now().timestamp_millis() >= at) {
@@ -82,9 +88,14 @@ impl Task {
 
     /// The next multiple of the schedule's interval in local time.
     fn next_rotation_ms(&self) -> Option<i64> {
-        let step = i64::try_from(self.properties.rotate_schedule?.as_millis()).ok()?.max(1);
+        let step = i64::try_from(self.properties.rotate_schedule?.as_millis())
+            .ok()?
+            .max(1);
         let now = Utc::now();
-        let offset_ms = i64::from(chrono::Offset::fix(now.with_timezone(&self.properties.timezone).offset()).local_minus_utc()) * 1000;
+        let offset_ms = i64::from(
+            chrono::Offset::fix(now.with_timezone(&self.properties.timezone).offset())
+                .local_minus_utc(),
+        ) * 1000;
         let local_ms = now.timestamp_millis() + offset_ms;
         Some((local_ms.div_euclid(step) + 1) * step - offset_ms)
     }
@@ -98,14 +109,28 @@ impl Task {
                 return;
             }
         };
-        let topics = metadata.topics().iter().filter(|topic| topic.error().is_none() && self.properties.topics.matches(topic.name()));
-        let there: Vec<Partition> =
-            topics.flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_string(), partition.id()))).collect();
+        let topics = metadata.topics().iter().filter(|topic| {
+            topic.error().is_none() && self.properties.topics.matches(topic.name())
+        });
+        let there: Vec<Partition> = topics
+            .flat_map(|topic| {
+                topic
+                    .partitions()
+                    .iter()
+                    .map(|partition| (topic.name().to_string(), partition.id()))
+            })
+            .collect();
         let mut added = TopicPartitionList::new();
         for (topic, partition) in &there {
-            if !writers.contains_key(&(topic.clone(), *partition)) && added.add_partition_offset(topic, *partition, Offset::Stored).is_ok()
+            if !writers.contains_key(&(topic.clone(), *partition))
+                && added
+                    .add_partition_offset(topic, *partition, Offset::Stored)
+                    .is_ok()
             {
-                writers.insert((topic.clone(), *partition), PartitionWriter::new(topic, *partition, self.root.clone()));
+                writers.insert(
+                    (topic.clone(), *partition),
+                    PartitionWriter::new(topic, *partition, self.root.clone()),
+                );
             }
         }
         let mut gone = TopicPartitionList::new();
@@ -132,10 +157,23 @@ impl Task {
         }
     }
 
-    fn take(&self, writers: &mut HashMap<Partition, PartitionWriter>, message: &BorrowedMessage<'_>) -> Result<(), String> {
+    fn take(
+        &self,
+        writers: &mut HashMap<Partition, PartitionWriter>,
+        message: &BorrowedMessage<'_>,
+    ) -> Result<(), String> {
         let key = (message.topic().to_string(), message.partition());
-        let place = || format!("topic `{}`, partition {}, offset {}", message.topic(), message.partition(), message.offset());
-        let Some(writer) = writers.get_mut(&key) else { return Ok(()) };
+        let place = || {
+            format!(
+                "topic `{}`, partition {}, offset {}",
+                message.topic(),
+                message.partition(),
+                message.offset()
+            )
+        };
+        let Some(writer) = writers.get_mut(&key) else {
+            return Ok(());
+        };
         if message.offset() < writer.next_offset {
             // The topic was made anew: what is open belongs to the old one and was never committed.
             *writer = PartitionWriter::new(message.topic(), message.partition(), self.root.clone());
@@ -145,11 +183,14 @@ impl Task {
                 writer.skip(message.offset());
                 return Ok(());
             }
-            return Err(format!("{} has no value, and `behavior.on.null.values` is fail", place()));
+            return Err(format!(
+                "{} has no value, and `behavior.on.null.values` is fail",
+                place()
+            ));
         };
         // Only partitioners that look into the record need it taken apart.
-        let needs_value =
-            matches!(self.properties.partitioner, Partitioner::Field(_)) || matches!(self.properties.timestamp, TimestampSource::Field(_));
+        let needs_value = matches!(self.properties.partitioner, Partitioner::Field(_))
+            || matches!(self.properties.timestamp, TimestampSource::Field(_));
         let parsed = if needs_value {
             serde_json::from_slice::<Value>(value)
         } else {
@@ -162,19 +203,40 @@ impl Task {
                 writer.skip(message.offset());
                 return Ok(());
             }
-            Err(error) => return Err(format!("{} is not JSON ({error}), and `errors.tolerance` is none", place())),
+            Err(error) => {
+                return Err(format!(
+                    "{} is not JSON ({error}), and `errors.tolerance` is none",
+                    place()
+                ));
+            }
         };
-        let record_ms = message.timestamp().to_millis().unwrap_or_else(|| Utc::now().timestamp_millis());
+        let record_ms = message
+            .timestamp()
+            .to_millis()
+            .unwrap_or_else(|| Utc::now().timestamp_millis());
         let time_ms = self
             .properties
             .timestamp
             .of(&parsed, record_ms)
-            .ok_or_else(|| format!("{} has no time in the field that `timestamp.field` names", place()))?;
-        let folder = self.properties.partitioner.path(message.partition(), &parsed, time_ms, self.properties.timezone);
-        let folder = folder.ok_or_else(|| format!("{} lacks a field of `partition.field.name`", place()))?;
+            .ok_or_else(|| {
+                format!(
+                    "{} has no time in the field that `timestamp.field` names",
+                    place()
+                )
+            })?;
+        let folder = self.properties.partitioner.path(
+            message.partition(),
+            &parsed,
+            time_ms,
+            self.properties.timezone,
+        );
+        let folder =
+            folder.ok_or_else(|| format!("{} lacks a field of `partition.field.name`", place()))?;
         let one_line = one_line(value);
         let spans_too_long = match (self.properties.rotate_interval, writer.first_ms) {
-            (Some(interval), Some(first_ms)) => time_ms - first_ms >= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX),
+            (Some(interval), Some(first_ms)) => {
+                time_ms - first_ms >= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)
+            }
             _ => false,
         };
         if spans_too_long {
@@ -182,22 +244,45 @@ impl Task {
         }
         writer.first_ms.get_or_insert(time_ms);
         self.runtime
-            .block_on(writer.append(&self.store, &self.properties, folder, message.offset(), &one_line))
+            .block_on(writer.append(
+                &self.store,
+                &self.properties,
+                folder,
+                message.offset(),
+                &one_line,
+            ))
             .map_err(|error| format!("cannot write to the lake: {error}"))?;
         self.state.records.fetch_add(1, Ordering::Relaxed);
-        if writer.is_full(&self.properties) { self.close_one(&key, writer) } else { Ok(()) }
+        if writer.is_full(&self.properties) {
+            self.close_one(&key, writer)
+        } else {
+            Ok(())
+        }
     }
 
     fn close(&self, (key, writer): (&Partition, &mut PartitionWriter)) -> Result<(), String> {
-        if writer.is_open() { self.close_one(key, writer) } else { Ok(()) }
+        if writer.is_open() {
+            self.close_one(key, writer)
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes the objects of a partition, then commits what they hold.
-    fn close_one(&self, (topic, partition): &Partition, writer: &mut PartitionWriter) -> Result<(), String> {
-        let closed = self.runtime.block_on(writer.close()).map_err(|error| format!("cannot write to the lake: {error}"))?;
+    fn close_one(
+        &self,
+        (topic, partition): &Partition,
+        writer: &mut PartitionWriter,
+    ) -> Result<(), String> {
+        let closed = self
+            .runtime
+            .block_on(writer.close())
+            .map_err(|error| format!("cannot write to the lake: {error}"))?;
         self.state.objects.fetch_add(closed, Ordering::Relaxed);
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(topic, *partition, Offset::Offset(writer.next_offset)).map_err(|error| error.to_string())?;
+        offsets
+            .add_partition_offset(topic, *partition, Offset::Offset(writer.next_offset))
+            .map_err(|error| error.to_string())?;
         // A commit that fails only means reading again what lies in the lake already.
         if let Err(error) = self.consumer.commit(&offsets, CommitMode::Sync) {
             tracing::warn!(%error, topic, partition, "the sink cannot commit");
@@ -212,7 +297,17 @@ fn one_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
         return value.into();
     }
     // In JSON a line break only ever stands between tokens; inside a text it is escaped.
-    value.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect::<Vec<u8>>().into()
+    value
+        .iter()
+        .map(|byte| {
+            if matches!(byte, b'\n' | b'\r') {
+                b' '
+            } else {
+                *byte
+            }
+        })
+        .collect::<Vec<u8>>()
+        .into()
 }
 
 /// Errors that no waiting mends.
@@ -220,6 +315,11 @@ fn is_refused(error: &rdkafka::error::KafkaError) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),
-        Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed)
+        Some(
+            Code::Authentication
+                | Code::SaslAuthenticationFailed
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+        )
     )
 }

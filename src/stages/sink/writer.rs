@@ -46,7 +46,15 @@ pub struct PartitionWriter {
 
 impl PartitionWriter {
     pub fn new(topic: &str, partition: i32, root: Path) -> Self {
-        Self { topic: topic.into(), partition, root, objects: BTreeMap::new(), next_offset: 0, has_skipped: false, first_ms: None }
+        Self {
+            topic: topic.into(),
+            partition,
+            root,
+            objects: BTreeMap::new(),
+            next_offset: 0,
+            has_skipped: false,
+            first_ms: None,
+        }
     }
 
     /// Whether something waits for the next rotation: records, or the place after some left out.
@@ -62,7 +70,9 @@ impl PartitionWriter {
 
     /// Whether one of the objects has all the records it may hold.
     pub fn is_full(&self, properties: &SinkProperties) -> bool {
-        self.objects.values().any(|object| object.records >= properties.flush_size)
+        self.objects
+            .values()
+            .any(|object| object.records >= properties.flush_size)
     }
 
     /// Appends a record to the object of its folder, as one line.
@@ -89,13 +99,20 @@ impl PartitionWriter {
                 width = properties.offset_digits,
             );
             // Each part of the path is taken as it is; characters S3 minds are encoded.
-            let path = name.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), |path, part| path.join(part));
+            let path = name
+                .split('/')
+                .filter(|part| !part.is_empty())
+                .fold(self.root.clone(), |path, part| path.join(part));
             let chunk = if properties.gzip {
                 Chunk::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::default())))
             } else {
                 Chunk::Plain(Vec::new())
             };
-            OpenObject { writer: BufWriter::with_capacity(store.clone(), path, properties.part_bytes), chunk, records: 0 }
+            OpenObject {
+                writer: BufWriter::with_capacity(store.clone(), path, properties.part_bytes),
+                chunk,
+                records: 0,
+            }
         });
         match &mut object.chunk {
             Chunk::Plain(chunk) => {

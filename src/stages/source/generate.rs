@@ -11,7 +11,8 @@ use rand::{RngExt, SeedableRng};
 use crate::base::model::Kind;
 use crate::clients::database::{Cell, Rows};
 use crate::stages::source::words::{
-    ADJECTIVES, BRANDS, CATEGORIES, COUNTRIES, Category, DECORATIONS, FIRST_NAMES, LAST_NAMES, OFFERS, SENTENCES,
+    ADJECTIVES, BRANDS, CATEGORIES, COUNTRIES, Category, DECORATIONS, FIRST_NAMES, LAST_NAMES,
+    OFFERS, SENTENCES,
 };
 
 /// Posts of the real source.
@@ -36,14 +37,23 @@ struct User {
 pub fn generate(posts: u32, seed: u64) -> Vec<Rows> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let users = users(posts, &mut random);
-    let mut tables = Kind::ALL.map(|kind| Rows { kind, rows: Vec::with_capacity(posts as usize) });
+    let mut tables = Kind::ALL.map(|kind| Rows {
+        kind,
+        rows: Vec::with_capacity(posts as usize),
+    });
     let mut posters: Vec<(String, String)> = Vec::new();
-    let mut categories = CATEGORIES.iter().flat_map(|category| std::iter::repeat_n(category, share(category.posts, posts)));
+    let mut categories = CATEGORIES
+        .iter()
+        .flat_map(|category| std::iter::repeat_n(category, share(category.posts, posts)));
     for (number, user) in users.iter().enumerate() {
         let number = number as i64;
         // Rounding may leave the last block short.
-        let category = categories.next().unwrap_or(&CATEGORIES[CATEGORIES.len() - 1]);
-        tables[0].rows.push(pin(number, category, &mut posters, &mut random));
+        let category = categories
+            .next()
+            .unwrap_or(&CATEGORIES[CATEGORIES.len() - 1]);
+        tables[0]
+            .rows
+            .push(pin(number, category, &mut posters, &mut random));
         let posted = at(2017, 10, 19) + Duration::seconds(random.random_range(0..POST_SECONDS));
         tables[1].rows.push(vec![
             Cell::Integer(number),
@@ -68,7 +78,9 @@ fn share(of_real: u32, posts: u32) -> usize {
 }
 
 fn at(year: i32, month: u32, day: u32) -> NaiveDateTime {
-    NaiveDate::from_ymd_opt(year, month, day).and_then(|date| date.and_hms_opt(0, 0, 0)).unwrap_or_default()
+    NaiveDate::from_ymd_opt(year, month, day)
+        .and_then(|date| date.and_hms_opt(0, 0, 0))
+        .unwrap_or_default()
 }
 
 /// One user for each post, in random order.
@@ -77,7 +89,8 @@ fn at(year: i32, month: u32, day: u32) -> NaiveDateTime {
 /// lower age and a name and country nearer to A: each is its range times a fraction
 /// that shrinks with the number of posts.
 fn users(posts: u32, random: &mut ChaCha8Rng) -> Vec<std::rc::Rc<User>> {
-    let count = ((f64::from(posts) * REAL_USERS / f64::from(DEFAULT_POSTS)).round() as usize).clamp(1, posts as usize);
+    let count = ((f64::from(posts) * REAL_USERS / f64::from(DEFAULT_POSTS)).round() as usize)
+        .clamp(1, posts as usize);
     // Everyone posts once; the rest goes by weights with a heavy tail.
     let mut sums = Vec::with_capacity(count);
     let mut sum = 0.0;
@@ -135,7 +148,9 @@ fn settle_empty_countries(users: &mut [User], own_posts: &[u32]) {
     for user in users.iter() {
         inhabitants[user.country] += 1;
     }
-    let mut empty: Vec<usize> = (0..COUNTRIES.len()).filter(|country| inhabitants[*country] == 0).collect();
+    let mut empty: Vec<usize> = (0..COUNTRIES.len())
+        .filter(|country| inhabitants[*country] == 0)
+        .collect();
     for (user, own) in users.iter_mut().zip(own_posts) {
         let Some(country) = empty.last() else { return };
         if *own == 1 && inhabitants[user.country] > 1 {
@@ -170,10 +185,23 @@ const DIRT: [(Dirt, u32); 8] = [
     (Dirt::StoryWithoutAnything, 16),
 ];
 
-fn pin(number: i64, category: &Category, posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> Vec<Cell> {
-    let dirt = DIRT.choose_weighted(random, |(_, weight)| *weight).map_or(Dirt::None, |(dirt, _)| *dirt);
-    let is_story = !matches!(dirt, Dirt::None | Dirt::NoDescription | Dirt::NoTags | Dirt::Untitled);
-    let has_image = !matches!(dirt, Dirt::StoryWithoutImage | Dirt::StoryWithoutTitle | Dirt::StoryWithoutAnything);
+fn pin(
+    number: i64,
+    category: &Category,
+    posters: &mut Vec<(String, String)>,
+    random: &mut ChaCha8Rng,
+) -> Vec<Cell> {
+    let dirt = DIRT
+        .choose_weighted(random, |(_, weight)| *weight)
+        .map_or(Dirt::None, |(dirt, _)| *dirt);
+    let is_story = !matches!(
+        dirt,
+        Dirt::None | Dirt::NoDescription | Dirt::NoTags | Dirt::Untitled
+    );
+    let has_image = !matches!(
+        dirt,
+        Dirt::StoryWithoutImage | Dirt::StoryWithoutTitle | Dirt::StoryWithoutAnything
+    );
     let has_nothing = dirt == Dirt::StoryWithoutAnything;
     let id = uuid::Builder::from_random_bytes(random.random()).into_uuid();
     let title = match dirt {
@@ -187,9 +215,16 @@ fn pin(number: i64, category: &Category, posters: &mut Vec<(String, String)>, ra
         _ if is_story => "No description available Story format".to_string(),
         _ => description(category, random),
     };
-    let (poster, followers) =
-        if has_nothing { ("User Info Error".to_string(), "User Info Error".to_string()) } else { poster(posters, random) };
-    let tags = if has_nothing || dirt == Dirt::NoTags { "N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e".to_string() } else { tags(category, random) };
+    let (poster, followers) = if has_nothing {
+        ("User Info Error".to_string(), "User Info Error".to_string())
+    } else {
+        poster(posters, random)
+    };
+    let tags = if has_nothing || dirt == Dirt::NoTags {
+        "N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e".to_string()
+    } else {
+        tags(category, random)
+    };
     let medium = if is_story {
         "multi-video(story page format)"
     } else if random.random_bool(76.0 / 2407.0) {
@@ -200,7 +235,12 @@ fn pin(number: i64, category: &Category, posters: &mut Vec<(String, String)>, ra
     let hash: u128 = random.random();
     let hash = format!("{hash:032x}");
     let image = if has_image {
-        format!("https://i.pinimg.example/originals/{}/{}/{}/{hash}.jpg", &hash[..2], &hash[2..4], &hash[4..6])
+        format!(
+            "https://i.pinimg.example/originals/{}/{}/{}/{hash}.jpg",
+            &hash[..2],
+            &hash[2..4],
+            &hash[4..6]
+        )
     } else {
         "Image src error.".to_string()
     };
@@ -226,7 +266,12 @@ fn one<'a>(words: &[&'a str], random: &mut ChaCha8Rng) -> &'a str {
 
 fn title(category: &Category, random: &mut ChaCha8Rng) -> String {
     let subject = one(&category.subjects, random);
-    let mut title = format!("{} {} {subject} {}", random.random_range(5..65), one(ADJECTIVES, random), one(OFFERS, random));
+    let mut title = format!(
+        "{} {} {subject} {}",
+        random.random_range(5..65),
+        one(ADJECTIVES, random),
+        one(OFFERS, random)
+    );
     if random.random_bool(0.1) {
         title = format!("{title} {}", one(DECORATIONS, random));
     }
@@ -254,7 +299,11 @@ fn description(category: &Category, random: &mut ChaCha8Rng) -> String {
 }
 
 fn tags(category: &Category, random: &mut ChaCha8Rng) -> String {
-    let mut tags: Vec<String> = category.subjects.iter().map(|subject| format!("{} {subject}", one(ADJECTIVES, random))).collect();
+    let mut tags: Vec<String> = category
+        .subjects
+        .iter()
+        .map(|subject| format!("{} {subject}", one(ADJECTIVES, random)))
+        .collect();
     tags.shuffle(random);
     tags.truncate(9);
     tags.join(",")
@@ -267,8 +316,17 @@ fn poster(posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> (Stri
     {
         return known.clone();
     }
-    let name = format!("{} {} {}", one(FIRST_NAMES, random), one(LAST_NAMES, random), one(BRANDS, random));
-    let name = if random.random_bool(0.017) { format!("{name} ") } else { name };
+    let name = format!(
+        "{} {} {}",
+        one(FIRST_NAMES, random),
+        one(LAST_NAMES, random),
+        one(BRANDS, random)
+    );
+    let name = if random.random_bool(0.017) {
+        format!("{name} ")
+    } else {
+        name
+    };
     let scale = random.random_range(0..1000);
     let followers = if scale < 161 {
         format!("{}", random.random_range(0..973))
@@ -276,7 +334,13 @@ fn poster(posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> (Stri
         // Few have many: the logarithm is even.
         format!("{}k", 10f64.powf(random.random_range(0.0..2.9945)) as u32)
     } else {
-        format!("{}M", [1, 1, 2, 2, 2, 2, 3, 4, 5, 5, 6, 8, 15].choose(random).copied().unwrap_or(1))
+        format!(
+            "{}M",
+            [1, 1, 2, 2, 2, 2, 3, 4, 5, 5, 6, 8, 15]
+                .choose(random)
+                .copied()
+                .unwrap_or(1)
+        )
     };
     posters.push((name.clone(), followers.clone()));
     (name, followers)
@@ -287,12 +351,19 @@ mod tests {
     use super::*;
 
     fn texts(rows: &Rows, column: usize) -> Vec<String> {
-        rows.rows.iter().map(|row| format!("{:?}", row[column])).collect()
+        rows.rows
+            .iter()
+            .map(|row| format!("{:?}", row[column]))
+            .collect()
     }
 
     fn share_of(rows: &Rows, column: usize, text: &str) -> f64 {
         let wanted = format!("{:?}", Cell::Text(text.into()));
-        texts(rows, column).iter().filter(|value| **value == wanted).count() as f64 / rows.rows.len() as f64
+        texts(rows, column)
+            .iter()
+            .filter(|value| **value == wanted)
+            .count() as f64
+            / rows.rows.len() as f64
     }
 
     #[test]
@@ -301,7 +372,11 @@ mod tests {
         assert!(tables.iter().all(|table| table.rows.len() == 11_154));
         let countries: HashSet<String> = texts(&tables[1], 4).into_iter().collect();
         assert_eq!(countries.len(), 243);
-        let users: HashSet<String> = tables[2].rows.iter().map(|row| format!("{:?}", &row[1..])).collect();
+        let users: HashSet<String> = tables[2]
+            .rows
+            .iter()
+            .map(|row| format!("{:?}", &row[1..]))
+            .collect();
         assert_eq!(users.len(), 5_307);
         let categories: HashSet<String> = texts(&tables[0], 11).into_iter().collect();
         assert_eq!(categories.len(), 13);
@@ -312,7 +387,10 @@ mod tests {
             (6, "N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e", 0.0101),
         ] {
             let share = share_of(&tables[0], column, marker);
-            assert!((share - real).abs() < real * 0.4, "`{marker}` makes {share}, really {real}");
+            assert!(
+                (share - real).abs() < real * 0.4,
+                "`{marker}` makes {share}, really {real}"
+            );
         }
     }
 
@@ -328,7 +406,11 @@ mod tests {
     #[test]
     fn tiny_sources_are_whole_too() {
         for posts in [1, 2, 13, 100] {
-            assert!(generate(posts, 5).iter().all(|table| table.rows.len() == posts as usize));
+            assert!(
+                generate(posts, 5)
+                    .iter()
+                    .all(|table| table.rows.len() == posts as usize)
+            );
         }
     }
 }

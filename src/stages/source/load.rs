@@ -42,12 +42,19 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
 }
 
 fn unreadable(path: &Path, line: u64, reason: impl std::fmt::Display) -> Error {
-    Error::failed(format!("cannot read `{}`, line {line}: {reason}", path.display())).hint("correct that line; nothing was loaded")
+    Error::failed(format!(
+        "cannot read `{}`, line {line}: {reason}",
+        path.display()
+    ))
+    .hint("correct that line; nothing was loaded")
 }
 
 fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
     let mut reader = csv::Reader::from_path(path).map_err(|error| unreadable(path, 1, error))?;
-    let headers = reader.headers().map_err(|error| unreadable(path, 1, error))?.clone();
+    let headers = reader
+        .headers()
+        .map_err(|error| unreadable(path, 1, error))?
+        .clone();
     let mut positions = Vec::new();
     for (name, _) in kind.columns() {
         let position = headers
@@ -58,14 +65,28 @@ fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
     }
     let mut rows = Vec::new();
     for record in reader.records() {
-        let record = record.map_err(|error| unreadable(path, error.position().map_or(0, csv::Position::line), error))?;
+        let record = record.map_err(|error| {
+            unreadable(path, error.position().map_or(0, csv::Position::line), error)
+        })?;
         let line = record.position().map_or(0, csv::Position::line);
-        let cells = positions.iter().zip(kind.columns()).map(|(position, column)| {
-            let text = record.get(*position).unwrap_or_default();
-            // In CSV an empty number or time is a null, an empty text is a text.
-            if text.is_empty() && column.1 != ColumnType::Text { Ok(Cell::Null) } else { from_text(text, column) }
-        });
-        rows.push(cells.collect::<Result<Vec<_>, String>>().and_then(with_number).map_err(|reason| unreadable(path, line, reason))?);
+        let cells = positions
+            .iter()
+            .zip(kind.columns())
+            .map(|(position, column)| {
+                let text = record.get(*position).unwrap_or_default();
+                // In CSV an empty number or time is a null, an empty text is a text.
+                if text.is_empty() && column.1 != ColumnType::Text {
+                    Ok(Cell::Null)
+                } else {
+                    from_text(text, column)
+                }
+            });
+        rows.push(
+            cells
+                .collect::<Result<Vec<_>, String>>()
+                .and_then(with_number)
+                .map_err(|reason| unreadable(path, line, reason))?,
+        );
     }
     Ok(rows)
 }
@@ -79,40 +100,65 @@ fn load_jsonl(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
             continue;
         }
         let number = number as u64 + 1;
-        let object: Value = serde_json::from_str(&line).map_err(|error| unreadable(path, number, error))?;
-        let cells = kind.columns().iter().map(|column| match (object.get(column.0), column.1) {
-            (None, _) => Err(format!("there is no key `{}`", column.0)),
-            (Some(Value::Null), _) => Ok(Cell::Null),
-            (Some(Value::String(text)), _) => from_text(text, column),
-            (Some(Value::Number(number)), ColumnType::Integer) => {
-                number.as_i64().map(Cell::Integer).ok_or_else(|| format!("`{}` is {number}, not an integer", column.0))
-            }
-            (Some(Value::Number(number)), ColumnType::Float) => {
-                number.as_f64().map(Cell::Float).ok_or_else(|| format!("`{}` is {number}, not a number", column.0))
-            }
-            (Some(other), ColumnType::Text) => Ok(Cell::Text(other.to_string())),
-            (Some(other), _) => Err(format!("`{}` is {other}", column.0)),
-        });
-        rows.push(cells.collect::<Result<Vec<_>, String>>().and_then(with_number).map_err(|reason| unreadable(path, number, reason))?);
+        let object: Value =
+            serde_json::from_str(&line).map_err(|error| unreadable(path, number, error))?;
+        let cells = kind
+            .columns()
+            .iter()
+            .map(|column| match (object.get(column.0), column.1) {
+                (None, _) => Err(format!("there is no key `{}`", column.0)),
+                (Some(Value::Null), _) => Ok(Cell::Null),
+                (Some(Value::String(text)), _) => from_text(text, column),
+                (Some(Value::Number(number)), ColumnType::Integer) => number
+                    .as_i64()
+                    .map(Cell::Integer)
+                    .ok_or_else(|| format!("`{}` is {number}, not an integer", column.0)),
+                (Some(Value::Number(number)), ColumnType::Float) => number
+                    .as_f64()
+                    .map(Cell::Float)
+                    .ok_or_else(|| format!("`{}` is {number}, not a number", column.0)),
+                (Some(other), ColumnType::Text) => Ok(Cell::Text(other.to_string())),
+                (Some(other), _) => Err(format!("`{}` is {other}", column.0)),
+            });
+        rows.push(
+            cells
+                .collect::<Result<Vec<_>, String>>()
+                .and_then(with_number)
+                .map_err(|reason| unreadable(path, number, reason))?,
+        );
     }
     Ok(rows)
 }
 
 fn with_number(cells: Vec<Cell>) -> Result<Vec<Cell>, String> {
-    if matches!(cells.first(), Some(Cell::Integer(_))) { Ok(cells) } else { Err("the row number is missing".into()) }
+    if matches!(cells.first(), Some(Cell::Integer(_))) {
+        Ok(cells)
+    } else {
+        Err("the row number is missing".into())
+    }
 }
 
 fn from_text(text: &str, column: &Column) -> Result<Cell, String> {
     let (name, column_type) = column;
     match column_type {
         ColumnType::Text => Ok(Cell::Text(text.to_string())),
-        ColumnType::Integer => text.trim().parse().map(Cell::Integer).map_err(|_| format!("`{name}` is `{text}`, not an integer")),
-        ColumnType::Float => text.trim().parse().map(Cell::Float).map_err(|_| format!("`{name}` is `{text}`, not a number")),
+        ColumnType::Integer => text
+            .trim()
+            .parse()
+            .map(Cell::Integer)
+            .map_err(|_| format!("`{name}` is `{text}`, not an integer")),
+        ColumnType::Float => text
+            .trim()
+            .parse()
+            .map(Cell::Float)
+            .map_err(|_| format!("`{name}` is `{text}`, not a number")),
         ColumnType::DateTime => {
             let parsed = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
                 .iter()
                 .find_map(|format| NaiveDateTime::parse_from_str(text.trim(), format).ok());
-            parsed.map(Cell::DateTime).ok_or_else(|| format!("`{name}` is `{text}`, not a time like 2022-05-27 11:30:59"))
+            parsed
+                .map(Cell::DateTime)
+                .ok_or_else(|| format!("`{name}` is `{text}`, not a time like 2022-05-27 11:30:59"))
         }
     }
 }

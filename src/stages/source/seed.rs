@@ -52,7 +52,10 @@ impl Report for SeedReport {
         if self.filled {
             format!("filled {}: {rows}", self.database)
         } else {
-            format!("{} is full already: {rows} (`--replace` starts over)", self.database)
+            format!(
+                "{} is full already: {rows} (`--replace` starts over)",
+                self.database
+            )
         }
     }
 }
@@ -67,8 +70,10 @@ pub async fn has_posts(config: &Config) -> Result<bool> {
         return Ok(false);
     }
     if database.row_numbers().await?.is_empty() {
-        return Err(Error::failed("the database holds rows, but no row number that all three tables have")
-            .hint("`pinpipe seed --replace` drops the tables and fills them anew"));
+        return Err(Error::failed(
+            "the database holds rows, but no row number that all three tables have",
+        )
+        .hint("`pinpipe seed --replace` drops the tables and fills them anew"));
     }
     Ok(true)
 }
@@ -88,22 +93,33 @@ async fn total_rows(database: &Database) -> Result<i64> {
 pub async fn seed(config: &Config, options: &SeedOptions, printer: &Printer) -> Result<SeedReport> {
     // Files are read whole before anything is dropped.
     let loaded = match &options.from {
-        Some(folder) => Some(Kind::ALL.into_iter().map(|kind| load::load(folder, kind)).collect::<Result<Vec<_>>>()?),
+        Some(folder) => Some(
+            Kind::ALL
+                .into_iter()
+                .map(|kind| load::load(folder, kind))
+                .collect::<Result<Vec<_>>>()?,
+        ),
         None => None,
     };
     let database = Database::connect(config, true).await?;
     let rows = total_rows(&database).await?;
     if rows > 0 && !options.replace {
         if options.from.is_some() || options.posts.is_some() {
-            return Err(Error::failed(format!("the database already holds {} rows", thousands(rows as u64)))
-                .hint("`--replace` drops them and fills the tables anew"));
+            return Err(Error::failed(format!(
+                "the database already holds {} rows",
+                thousands(rows as u64)
+            ))
+            .hint("`--replace` drops them and fills the tables anew"));
         }
         // What cannot be read as posts is said here, not first by `emulate`.
         return report(config, &database, false).await;
     }
     let tables = match loaded {
         Some(tables) => tables,
-        None => generate::generate(options.posts.unwrap_or(generate::DEFAULT_POSTS), options.seed),
+        None => generate::generate(
+            options.posts.unwrap_or(generate::DEFAULT_POSTS),
+            options.seed,
+        ),
     };
     let total = tables.iter().map(|table| table.rows.len() as u64).sum();
     let progress = printer.progress("filling the database", Some(total));
@@ -121,5 +137,12 @@ async fn report(config: &Config, database: &Database, filled: bool) -> Result<Se
     let [pinterest_data, geolocation_data, user_data] = counts;
     let posts = database.row_numbers().await?.len() as u64;
     let url = config.endpoints().database_url()?;
-    Ok(SeedReport { database: redacted(url.expose_secret()), filled, pinterest_data, geolocation_data, user_data, posts })
+    Ok(SeedReport {
+        database: redacted(url.expose_secret()),
+        filled,
+        pinterest_data,
+        geolocation_data,
+        user_data,
+        posts,
+    })
 }

@@ -88,12 +88,34 @@ pub const CATEGORIES: [Category; 13] = [
     Category {
         name: "art",
         posts: 893,
-        subjects: ["sketch", "watercolor", "canvas", "portrait", "mural", "charcoal", "palette", "sculpture", "gallery", "perspective"],
+        subjects: [
+            "sketch",
+            "watercolor",
+            "canvas",
+            "portrait",
+            "mural",
+            "charcoal",
+            "palette",
+            "sculpture",
+            "gallery",
+            "perspective",
+        ],
     },
     Category {
         name: "beauty",
         posts: 744,
-        subjects: ["skincare", "lipstick", "hairstyle", "nail polish", "eyeshadow", "serum", "moisturizer", "braids", "contour", "blush"],
+        subjects: [
+            "skincare",
+            "lipstick",
+            "hairstyle",
+            "nail polish",
+            "eyeshadow",
+            "serum",
+            "moisturizer",
+            "braids",
+            "contour",
+            "blush",
+        ],
     },
     Category {
         name: "christmas",
@@ -114,7 +136,18 @@ pub const CATEGORIES: [Category; 13] = [
     Category {
         name: "diy-and-crafts",
         posts: 830,
-        subjects: ["crochet", "macrame", "origami", "candle", "felt", "resin", "clay", "yarn", "paper flowers", "mason jar"],
+        subjects: [
+            "crochet",
+            "macrame",
+            "origami",
+            "candle",
+            "felt",
+            "resin",
+            "clay",
+            "yarn",
+            "paper flowers",
+            "mason jar",
+        ],
     },
     Category {
         name: "education",
@@ -183,7 +216,18 @@ pub const CATEGORIES: [Category; 13] = [
     Category {
         name: "mens-fashion",
         posts: 845,
-        subjects: ["blazer", "sneakers", "denim", "suit", "watch", "beard", "loafers", "streetwear", "overcoat", "knitwear"],
+        subjects: [
+            "blazer",
+            "sneakers",
+            "denim",
+            "suit",
+            "watch",
+            "beard",
+            "loafers",
+            "streetwear",
+            "overcoat",
+            "knitwear",
+        ],
     },
     Category {
         name: "quotes",
@@ -204,7 +248,18 @@ pub const CATEGORIES: [Category; 13] = [
     Category {
         name: "tattoos",
         posts: 974,
-        subjects: ["sleeve", "linework", "mandala", "dragon", "minimalist", "rose", "geometric", "lettering", "wolf", "compass"],
+        subjects: [
+            "sleeve",
+            "linework",
+            "mandala",
+            "dragon",
+            "minimalist",
+            "rose",
+            "geometric",
+            "lettering",
+            "wolf",
+            "compass",
+        ],
     },
     Category {
         name: "travel",
@@ -288,4 +343,15 @@ pub const SENTENCES: &[&str] = &[
 pub const DECORATIONS: &[&str] = &["✨", "🎄", "💕", "🔥", "Ιδέες", "Идеи", "🌿", "«»"];
 
 /// Endings of posters' names.
-pub const BRANDS: &[&str] = &["Studio", "Blog", "& Co", "Daily", "Collective", "Magazine", "Home", "Shop", "Journal", "Diaries"];
+pub const BRANDS: &[&str] = &[
+    "Studio",
+    "Blog",
+    "& Co",
+    "Daily",
+    "Collective",
+    "Magazine",
+    "Home",
+    "Shop",
+    "Journal",
+    "Diaries",
+];

@@ -35,9 +35,13 @@ impl Checkpoints {
         let folder = data_dir.join("checkpoints").join(source).join(table);
         std::fs::create_dir_all(&folder).map_err(|error| on_path("create", &folder, error))?;
         let lock = FileLock::take(&folder.join("lock"))?.ok_or_else(|| {
-            Error::failed(format!("another `pinpipe stream` is writing `{table}`")).hint("stop it first, or wait until it has ended")
+            Error::failed(format!("another `pinpipe stream` is writing `{table}`"))
+                .hint("stop it first, or wait until it has ended")
         })?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self {
+            folder,
+            _lock: lock,
+        })
     }
 
     fn path(&self, number: i64) -> PathBuf {
@@ -51,18 +55,36 @@ impl Checkpoints {
     /// The table has a commit whose checkpoint is missing or damaged.
     pub fn resume(&self, committed: Option<i64>, identity: &str) -> Result<Checkpoint> {
         let Some(number) = committed else {
-            return Ok(Checkpoint { number: -1, identity: identity.to_string(), positions: Positions::new() });
+            return Ok(Checkpoint {
+                number: -1,
+                identity: identity.to_string(),
+                positions: Positions::new(),
+            });
         };
         let path = self.path(number);
         let hint = "put the folder `checkpoints` back, or remove the table together with its checkpoints to start over";
-        let checkpoint = kept_json::<Checkpoint>(&path).map_err(|error| error.hint(hint))?.ok_or_else(|| {
-            Error::failed(format!("the checkpoint `{}` of the table's last commit is missing", path.display())).hint(hint)
-        })?;
+        let checkpoint = kept_json::<Checkpoint>(&path)
+            .map_err(|error| error.hint(hint))?
+            .ok_or_else(|| {
+                Error::failed(format!(
+                    "the checkpoint `{}` of the table's last commit is missing",
+                    path.display()
+                ))
+                .hint(hint)
+            })?;
         if checkpoint.identity == identity {
             return Ok(checkpoint);
         }
-        tracing::info!(was = checkpoint.identity, now = identity, "the stream was made anew: reading it from its start");
-        Ok(Checkpoint { number, identity: identity.to_string(), positions: Positions::new() })
+        tracing::info!(
+            was = checkpoint.identity,
+            now = identity,
+            "the stream was made anew: reading it from its start"
+        );
+        Ok(Checkpoint {
+            number,
+            identity: identity.to_string(),
+            positions: Positions::new(),
+        })
     }
 
     /// Writes a checkpoint; older ones than the one before it go.
@@ -82,9 +104,17 @@ mod tests {
     #[test]
     fn the_tables_last_commit_decides_where_to_go_on() {
         let folder = tempfile::tempdir().expect("a folder");
-        let checkpoints = Checkpoints::open(folder.path(), "kinesis", "a_pin_table").expect("opens");
-        assert!(Checkpoints::open(folder.path(), "kinesis", "a_pin_table").is_err(), "a second run is refused");
-        let at = |number: i64| Checkpoint { number, identity: "s:1".into(), positions: [("shard".to_string(), number.to_string())].into() };
+        let checkpoints =
+            Checkpoints::open(folder.path(), "kinesis", "a_pin_table").expect("opens");
+        assert!(
+            Checkpoints::open(folder.path(), "kinesis", "a_pin_table").is_err(),
+            "a second run is refused"
+        );
+        let at = |number: i64| Checkpoint {
+            number,
+            identity: "s:1".into(),
+            positions: [("shard".to_string(), number.to_string())].into(),
+        };
         assert_eq!(checkpoints.resume(None, "s:1").expect("starts").number, -1);
         for number in 0..3 {
             checkpoints.write(&at(number)).expect("writes");
@@ -92,7 +122,10 @@ mod tests {
         // Killed after checkpoint 2 was written and before the table's commit 2.
         assert_eq!(checkpoints.resume(Some(1), "s:1").expect("resumes"), at(1));
         assert_eq!(checkpoints.resume(Some(2), "s:1").expect("resumes"), at(2));
-        assert!(checkpoints.resume(Some(0), "s:1").is_err(), "what is long past is gone");
+        assert!(
+            checkpoints.resume(Some(0), "s:1").is_err(),
+            "what is long past is gone"
+        );
         let anew = checkpoints.resume(Some(2), "s:2").expect("starts anew");
         assert_eq!((anew.number, anew.positions.len()), (2, 0));
     }

@@ -17,8 +17,10 @@ use crate::stages::stream::source;
 use crate::stages::stream::table::{StreamTable, TableCounts};
 
 /// How long a source may be away: 1 s to 30 s between tries, a quarter of an hour in all.
-const OUTAGE: ExponentialBuilder =
-    ExponentialBuilder::new().with_min_delay(Duration::from_secs(1)).with_max_delay(Duration::from_secs(30)).with_max_times(34);
+const OUTAGE: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(1))
+    .with_max_delay(Duration::from_secs(30))
+    .with_max_times(34);
 
 /// Settings of one run; those that are `None` come from `[stream]` in the configuration.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +52,15 @@ pub struct StreamReport {
 
 impl Report for StreamReport {
     fn text(&self) -> String {
-        let mut table = Table::new(["source", "records", "rejects", "duplicates", "rows", "commits", "table"]);
+        let mut table = Table::new([
+            "source",
+            "records",
+            "rejects",
+            "duplicates",
+            "rows",
+            "commits",
+            "table",
+        ]);
         for counts in &self.tables {
             table.row([
                 counts.source.clone(),
@@ -67,7 +77,11 @@ impl Report for StreamReport {
 }
 
 /// `pinpipe stream`: until Ctrl-C, or what is available now.
-pub async fn run(config: &Config, options: &StreamOptions, printer: &Printer) -> Result<StreamReport> {
+pub async fn run(
+    config: &Config,
+    options: &StreamOptions,
+    printer: &Printer,
+) -> Result<StreamReport> {
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     let waiting = tokio::spawn(async move {
@@ -77,17 +91,34 @@ pub async fn run(config: &Config, options: &StreamOptions, printer: &Printer) ->
     if !options.available_now {
         printer.note("following the streams; Ctrl-C stops");
     }
-    let report = run_until(config, options, Bounds { available_now: options.available_now, stop }, printer).await;
+    let report = run_until(
+        config,
+        options,
+        Bounds {
+            available_now: options.available_now,
+            stop,
+        },
+        printer,
+    )
+    .await;
     waiting.abort();
     let report = report?;
     for reject in report.rejects.iter().take(10) {
-        printer.warn(format!("left out a record of {}: {}", reject.origin, reject.reason));
+        printer.warn(format!(
+            "left out a record of {}: {}",
+            reject.origin, reject.reason
+        ));
     }
     Ok(report)
 }
 
 /// Runs until the bounds say so. A table that fails stops the others after their commit.
-pub async fn run_until(config: &Config, options: &StreamOptions, bounds: Bounds, printer: &Printer) -> Result<StreamReport> {
+pub async fn run_until(
+    config: &Config,
+    options: &StreamOptions,
+    bounds: Bounds,
+    printer: &Printer,
+) -> Result<StreamReport> {
     let started = Instant::now();
     let source = options.source.unwrap_or(config.stream.source);
     let interval = Duration::from_millis(options.interval_ms.unwrap_or(config.stream.interval_ms));
@@ -110,7 +141,11 @@ pub async fn run_until(config: &Config, options: &StreamOptions, bounds: Bounds,
             outcome.map(|()| table)
         });
     }
-    let mut report = StreamReport { seconds: 0.0, tables: Vec::new(), rejects: Vec::new() };
+    let mut report = StreamReport {
+        seconds: 0.0,
+        tables: Vec::new(),
+        rejects: Vec::new(),
+    };
     let mut failure = None;
     while let Some(done) = running.join_next().await {
         match done.or_fail(|| "a stream stopped unexpectedly")? {
@@ -156,7 +191,9 @@ async fn follow(
             // Who follows wants to go on where the other side comes back; who drains wants to know.
             Err(error) if error.is_transient() && !bounds.available_now => {
                 let is_first = delays.is_none();
-                let Some(delay) = delays.get_or_insert_with(|| OUTAGE.build()).next() else { return Err(error) };
+                let Some(delay) = delays.get_or_insert_with(|| OUTAGE.build()).next() else {
+                    return Err(error);
+                };
                 if is_first {
                     printer.warn(format!("{error}; trying again"));
                 }

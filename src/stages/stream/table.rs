@@ -43,7 +43,11 @@ pub struct StreamTable {
 impl StreamTable {
     /// Finds where the last run stopped.
     pub async fn open(config: &Config, kind: Kind, source: OpenSource) -> Result<Self> {
-        let OpenSource { service, name: stream, records: source } = source;
+        let OpenSource {
+            service,
+            name: stream,
+            records: source,
+        } = source;
         let table = kind.clean_table(&config.id);
         let location = DeltaLocation::open(config, TableNamespace::Stream, &table).await?;
         location.reach().await?;
@@ -52,10 +56,28 @@ impl StreamTable {
         // Positions belong to this stream in this table: with another of either they mean nothing.
         let identity = format!("{} into {}", source.identity(), location.name);
         let last = checkpoints.resume(location.last_transaction(&application).await?, &identity)?;
-        let counts =
-            TableCounts { kind, source: stream, records: 0, rejects: 0, duplicates: 0, rows: 0, commits: 0, table: location.name.clone() };
+        let counts = TableCounts {
+            kind,
+            source: stream,
+            records: 0,
+            rejects: 0,
+            duplicates: 0,
+            rows: 0,
+            commits: 0,
+            table: location.name.clone(),
+        };
         let cleaner = Cleaner::new(kind).await?;
-        Ok(Self { kind, source, location, checkpoints, last, application, cleaner, counts, rejects: Vec::new() })
+        Ok(Self {
+            kind,
+            source,
+            location,
+            checkpoints,
+            last,
+            application,
+            cleaner,
+            counts,
+            rejects: Vec::new(),
+        })
     }
 
     /// Reads once and commits what came. `true`: nothing more is there for now.
@@ -78,11 +100,26 @@ impl StreamTable {
         }
         let fresh = self.leave_out_known(cleaned, &keys).await?;
         let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
-        let next = Checkpoint { number: self.last.number + 1, identity: self.last.identity.clone(), positions: read.positions };
+        let next = Checkpoint {
+            number: self.last.number + 1,
+            identity: self.last.identity.clone(),
+            positions: read.positions,
+        };
         self.checkpoints.write(&next)?;
-        let append = Append { batches: fresh, transaction: Some((self.application.clone(), next.number)) };
-        self.location.append(&self.kind.clean_schema(), append).await?;
-        tracing::info!(table = self.location.name, commit = next.number, records = decoder.records, rows, "wrote a commit");
+        let append = Append {
+            batches: fresh,
+            transaction: Some((self.application.clone(), next.number)),
+        };
+        self.location
+            .append(&self.kind.clean_schema(), append)
+            .await?;
+        tracing::info!(
+            table = self.location.name,
+            commit = next.number,
+            records = decoder.records,
+            rows,
+            "wrote a commit"
+        );
         self.last = next;
         let rejected = decoder.rejects.len() as u64;
         self.counts.records += decoder.records;
@@ -96,8 +133,14 @@ impl StreamTable {
     }
 
     /// A record that came in an earlier commit does not come again.
-    async fn leave_out_known(&self, cleaned: Vec<RecordBatch>, keys: &KeyMaker) -> Result<Vec<RecordBatch>> {
-        let Some(provider) = self.location.provider().await? else { return Ok(cleaned) };
+    async fn leave_out_known(
+        &self,
+        cleaned: Vec<RecordBatch>,
+        keys: &KeyMaker,
+    ) -> Result<Vec<RecordBatch>> {
+        let Some(provider) = self.location.provider().await? else {
+            return Ok(cleaned);
+        };
         not_in_table(&self.kind.clean_schema(), cleaned, provider, keys).await
     }
 }

@@ -29,9 +29,20 @@ impl AirflowConnection {
         let status = match self.account.mwaa.get_environment().name(&name).send().await {
             Ok(found) => found.environment.and_then(|environment| environment.status),
             Err(error) if code(&error) == "ResourceNotFoundException" => None,
-            Err(error) => return Err(failed(Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")), &error)),
+            Err(error) => {
+                return Err(failed(
+                    Call(
+                        "airflow:GetEnvironment",
+                        &format!("Airflow environment `{name}`"),
+                    ),
+                    &error,
+                ));
+            }
         };
-        Ok(matches!(status, Some(EnvironmentStatus::Available | EnvironmentStatus::Updating)))
+        Ok(matches!(
+            status,
+            Some(EnvironmentStatus::Available | EnvironmentStatus::Updating)
+        ))
     }
 }
 
@@ -70,9 +81,14 @@ impl Resource for AirflowConnection {
             return Ok(Reading::missing());
         }
         let connection = self.connection();
-        let Some(found) = connection.find().await? else { return Ok(Reading::missing()) };
+        let Some(found) = connection.find().await? else {
+            return Ok(Reading::missing());
+        };
         if Connection::is_example(&found) {
-            return Ok(Reading::compared(vec!["it is Airflow's own example, which leads nowhere".into()], ""));
+            return Ok(Reading::compared(
+                vec!["it is Airflow's own example, which leads nowhere".into()],
+                "",
+            ));
         }
         let host = found["host"].as_str().unwrap_or("nowhere").to_string();
         if !connection.is_ours(&found) {
@@ -80,7 +96,10 @@ impl Resource for AirflowConnection {
             return Ok(Reading::found(format!("to {host}, made by somebody else")));
         }
         self.account.state.note(KEY, &self.name(), &[]).await?;
-        Ok(Reading::compared(connection.differences(&found)?, format!("to {host}")))
+        Ok(Reading::compared(
+            connection.differences(&found)?,
+            format!("to {host}"),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
@@ -94,7 +113,12 @@ impl Resource for AirflowConnection {
 
     async fn delete(&self) -> Result<bool> {
         let connection = self.connection();
-        if !self.has_environment().await? || connection.find().await?.is_none_or(|found| !connection.is_ours(&found)) {
+        if !self.has_environment().await?
+            || connection
+                .find()
+                .await?
+                .is_none_or(|found| !connection.is_ours(&found))
+        {
             return Ok(false);
         }
         connection.delete().await

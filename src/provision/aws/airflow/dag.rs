@@ -37,7 +37,10 @@ impl Dag {
 
     async fn content(&self) -> Result<String> {
         let client = Databricks::open(&self.account.config)?;
-        Ok(rendered_dag(&self.account.config, &scheduled_folder(&client, &self.account.config).await?))
+        Ok(rendered_dag(
+            &self.account.config,
+            &scheduled_folder(&client, &self.account.config).await?,
+        ))
     }
 }
 
@@ -56,7 +59,9 @@ impl Resource for Dag {
     }
 
     fn needs(&self) -> Vec<String> {
-        [BucketUse::Airflow.key(), keys::DATABRICKS_JOB].map(String::from).to_vec()
+        [BucketUse::Airflow.key(), keys::DATABRICKS_JOB]
+            .map(String::from)
+            .to_vec()
     }
 
     fn is_wanted(&self) -> bool {
@@ -68,28 +73,64 @@ impl Resource for Dag {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let found = match self.account.s3.get_object().bucket(self.bucket()).key(self.object()).send().await {
+        let found = match self
+            .account
+            .s3
+            .get_object()
+            .bucket(self.bucket())
+            .key(self.object())
+            .send()
+            .await
+        {
             Ok(found) => found,
-            Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => return Ok(Reading::missing()),
+            Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
+                return Ok(Reading::missing());
+            }
             Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
         };
-        let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
-        if !self.is_wanted() && self.account.is_forgotten(KEY).await && !text.starts_with(DAG_BEGINS.as_bytes()) {
+        let text = found
+            .body
+            .collect()
+            .await
+            .or_fail(|| format!("cannot read {}", self.what()))?
+            .into_bytes();
+        if !self.is_wanted()
+            && self.account.is_forgotten(KEY).await
+            && !text.starts_with(DAG_BEGINS.as_bytes())
+        {
             // Somebody else's of that name: an object has no tags to tell.
             return Ok(Reading::missing());
         }
         self.account.state.note(KEY, &self.name(), &[]).await?;
         // Who cannot log in to Databricks can still see that it is there, and remove it.
-        let Ok(content) = self.content().await else { return Ok(Reading::good("it is there")) };
+        let Ok(content) = self.content().await else {
+            return Ok(Reading::good("it is there"));
+        };
         let is_current = content.as_bytes() == text;
-        let differences = if is_current { Vec::new() } else { vec!["it is another version's, or was changed".into()] };
-        Ok(Reading::compared(differences, format!("{}, {}", self.account.config.schedule.cron, self.object())))
+        let differences = if is_current {
+            Vec::new()
+        } else {
+            vec!["it is another version's, or was changed".into()]
+        };
+        Ok(Reading::compared(
+            differences,
+            format!("{}, {}", self.account.config.schedule.cron, self.object()),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
         let content = self.content().await?;
-        let request = self.account.s3.put_object().bucket(self.bucket()).key(self.object()).content_type("text/x-python");
-        let put = request.body(ByteStream::from(content.into_bytes())).send().await;
+        let request = self
+            .account
+            .s3
+            .put_object()
+            .bucket(self.bucket())
+            .key(self.object())
+            .content_type("text/x-python");
+        let put = request
+            .body(ByteStream::from(content.into_bytes()))
+            .send()
+            .await;
         put.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
         self.account.state.note(KEY, &self.name(), &[]).await
     }
@@ -99,9 +140,19 @@ impl Resource for Dag {
     }
 
     async fn delete(&self) -> Result<bool> {
-        match self.account.s3.delete_object().bucket(self.bucket()).key(self.object()).send().await {
+        match self
+            .account
+            .s3
+            .delete_object()
+            .bucket(self.bucket())
+            .key(self.object())
+            .send()
+            .await
+        {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            removed => removed.map(|_| true).map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
+            removed => removed
+                .map(|_| true)
+                .map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
         }
     }
 }

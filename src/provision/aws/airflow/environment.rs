@@ -3,7 +3,10 @@
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_sdk_mwaa::types::{Environment, EnvironmentStatus, NetworkConfiguration, UpdateNetworkConfigurationInput, WebserverAccessMode};
+use aws_sdk_mwaa::types::{
+    Environment, EnvironmentStatus, NetworkConfiguration, UpdateNetworkConfigurationInput,
+    WebserverAccessMode,
+};
 
 use crate::base::error::{Error, Result};
 use crate::clients::aws::call::{Call, code, failed, is_refused};
@@ -31,27 +34,59 @@ impl Airflow {
     }
 
     fn bucket_arn(&self) -> String {
-        format!("arn:{}:s3:::{}", self.account.partition, BucketUse::Airflow.name(&self.account.config))
+        format!(
+            "arn:{}:s3:::{}",
+            self.account.partition,
+            BucketUse::Airflow.name(&self.account.config)
+        )
     }
 
     async fn find(&self) -> Result<Option<Environment>> {
-        let found = self.account.found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await }).await?;
+        let found = self
+            .account
+            .found_under(KEY, &self.name(), |name| async move {
+                self.find_named(&name).await
+            })
+            .await?;
         if found.is_some() || !self.account.is_forgotten(KEY).await {
             return Ok(found);
         }
-        let names: Result<Vec<_>, _> = self.account.mwaa.list_environments().into_paginator().items().send().collect().await;
+        let names: Result<Vec<_>, _> = self
+            .account
+            .mwaa
+            .list_environments()
+            .into_paginator()
+            .items()
+            .send()
+            .collect()
+            .await;
         let names = match names {
             // What may not be looked at is somebody else's.
             Err(error) if is_refused(&error) => return Ok(None),
-            names => names.map_err(|error| failed(Call("airflow:ListEnvironments", &self.what()), &error))?,
+            names => names
+                .map_err(|error| failed(Call("airflow:ListEnvironments", &self.what()), &error))?,
         };
         for name in names {
             let found = match self.account.mwaa.get_environment().name(&name).send().await {
                 Ok(found) => found.environment,
-                Err(error) if is_refused(&error) || code(&error) == "ResourceNotFoundException" => None,
-                Err(error) => return Err(failed(Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")), &error)),
+                Err(error) if is_refused(&error) || code(&error) == "ResourceNotFoundException" => {
+                    None
+                }
+                Err(error) => {
+                    return Err(failed(
+                        Call(
+                            "airflow:GetEnvironment",
+                            &format!("Airflow environment `{name}`"),
+                        ),
+                        &error,
+                    ));
+                }
             };
-            if found.as_ref().and_then(Environment::tags).is_some_and(|tags| self.account.is_tagged_as(KEY, pairs(tags))) {
+            if found
+                .as_ref()
+                .and_then(Environment::tags)
+                .is_some_and(|tags| self.account.is_tagged_as(KEY, pairs(tags)))
+            {
                 return Ok(found);
             }
         }
@@ -76,22 +111,39 @@ impl Airflow {
         let wanted = &self.account.config.airflow;
         let mut differences = Vec::new();
         if found.airflow_version() != Some(&wanted.version) {
-            differences.push(format!("it runs Airflow {}, not {}", found.airflow_version().unwrap_or("unknown"), wanted.version));
+            differences.push(format!(
+                "it runs Airflow {}, not {}",
+                found.airflow_version().unwrap_or("unknown"),
+                wanted.version
+            ));
         }
         if found.environment_class() != Some(&wanted.class) {
-            differences.push(format!("it is a {}, not a {}", found.environment_class().unwrap_or("unknown"), wanted.class));
+            differences.push(format!(
+                "it is a {}, not a {}",
+                found.environment_class().unwrap_or("unknown"),
+                wanted.class
+            ));
         }
         if found.execution_role_arn() != Some(&role_arn(&self.account, Holder::Airflow)) {
             differences.push("it has another role".into());
         }
-        if found.source_bucket_arn() != Some(&self.bucket_arn()) || found.dag_s3_path() != Some(DAG_FOLDER) {
+        if found.source_bucket_arn() != Some(&self.bucket_arn())
+            || found.dag_s3_path() != Some(DAG_FOLDER)
+        {
             differences.push("its DAGs lie somewhere else".into());
         }
-        let version = self.account.state.value(keys::AIRFLOW_REQUIREMENTS, "version").await;
+        let version = self
+            .account
+            .state
+            .value(keys::AIRFLOW_REQUIREMENTS, "version")
+            .await;
         if version.is_some() && found.requirements_s3_object_version() != version.as_deref() {
             differences.push("it has installed other requirements".into());
         }
-        let groups = found.network_configuration().map(|network| network.security_group_ids().to_vec()).unwrap_or_default();
+        let groups = found
+            .network_configuration()
+            .map(|network| network.security_group_ids().to_vec())
+            .unwrap_or_default();
         if let Some(group) = self.account.state.value(Member::Airflow.key(), "id").await
             && groups != [group]
         {
@@ -116,7 +168,14 @@ impl Resource for Airflow {
     }
 
     fn needs(&self) -> Vec<String> {
-        [BucketUse::Airflow.key(), Holder::Airflow.key(), Member::Airflow.key(), keys::AIRFLOW_REQUIREMENTS].map(String::from).to_vec()
+        [
+            BucketUse::Airflow.key(),
+            Holder::Airflow.key(),
+            Member::Airflow.key(),
+            keys::AIRFLOW_REQUIREMENTS,
+        ]
+        .map(String::from)
+        .to_vec()
     }
 
     fn falls_with(&self) -> Vec<String> {
@@ -136,57 +195,115 @@ impl Resource for Airflow {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(found) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
         let tags = found.tags().cloned().unwrap_or_default();
         let name = found.name().unwrap_or_default();
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // Who took a name that is not wanted any more is nobody's business.
-            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
+            return Ok(if is_renamed {
+                Reading::missing()
+            } else {
+                Reading::foreign()
+            });
         }
-        self.account.state.note(KEY, name, &[("arn", found.arn().unwrap_or_default())]).await?;
+        self.account
+            .state
+            .note(KEY, name, &[("arn", found.arn().unwrap_or_default())])
+            .await?;
         if is_renamed {
-            return Ok(Reading::renamed(name, self.find_named(&self.name()).await?.is_some()));
+            return Ok(Reading::renamed(
+                name,
+                self.find_named(&self.name()).await?.is_some(),
+            ));
         }
         use EnvironmentStatus as Status;
         match found.status() {
             Some(Status::Available | Status::UpdateFailed) => {}
             Some(Status::CreateFailed | Status::Unavailable) => {
-                let error = found.last_update().and_then(|update| update.error()).and_then(|error| error.error_message());
-                return Ok(Reading::recreate(vec![format!("it failed: {}", error.unwrap_or("AWS gives no reason"))]));
+                let error = found
+                    .last_update()
+                    .and_then(|update| update.error())
+                    .and_then(|error| error.error_message());
+                return Ok(Reading::recreate(vec![format!(
+                    "it failed: {}",
+                    error.unwrap_or("AWS gives no reason")
+                )]));
             }
             Some(Status::Deleted) => return Ok(Reading::missing()),
             status => return Ok(Reading::waiting(status.map_or("unknown", Status::as_str))),
         }
         let wanted = &self.account.config.airflow.subnets;
-        let subnets = found.network_configuration().map(|network| network.subnet_ids().to_vec()).unwrap_or_default();
+        let subnets = found
+            .network_configuration()
+            .map(|network| network.subnet_ids().to_vec())
+            .unwrap_or_default();
         if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
-            return Ok(Reading::recreate(vec![format!("it is in other subnets: {}", subnets.join(", "))]));
+            return Ok(Reading::recreate(vec![format!(
+                "it is in other subnets: {}",
+                subnets.join(", ")
+            )]));
         }
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         differences.extend(self.differences(&found).await?);
-        Ok(Reading::compared(differences, found.webserver_url().map(|url| format!("https://{url}")).unwrap_or_default()))
+        Ok(Reading::compared(
+            differences,
+            found
+                .webserver_url()
+                .map(|url| format!("https://{url}"))
+                .unwrap_or_default(),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
         let wanted = &self.account.config.airflow;
         let group = self.account.state.need(Member::Airflow.key(), "id").await?;
-        let network = NetworkConfiguration::builder().set_subnet_ids(Some(wanted.subnets.clone())).security_group_ids(group).build();
-        let version = self.account.state.value(keys::AIRFLOW_REQUIREMENTS, "version").await;
+        let network = NetworkConfiguration::builder()
+            .set_subnet_ids(Some(wanted.subnets.clone()))
+            .security_group_ids(group)
+            .build();
+        let version = self
+            .account
+            .state
+            .value(keys::AIRFLOW_REQUIREMENTS, "version")
+            .await;
         let call = || async {
-            let request = self.account.mwaa.create_environment().name(self.name()).airflow_version(&wanted.version);
-            let request = request.environment_class(&wanted.class).execution_role_arn(role_arn(&self.account, Holder::Airflow));
-            let request = request.source_bucket_arn(self.bucket_arn()).dag_s3_path(DAG_FOLDER).requirements_s3_path(REQUIREMENTS);
-            let request = request.set_requirements_s3_object_version(version.clone()).network_configuration(network.clone());
+            let request = self
+                .account
+                .mwaa
+                .create_environment()
+                .name(self.name())
+                .airflow_version(&wanted.version);
+            let request = request
+                .environment_class(&wanted.class)
+                .execution_role_arn(role_arn(&self.account, Holder::Airflow));
+            let request = request
+                .source_bucket_arn(self.bucket_arn())
+                .dag_s3_path(DAG_FOLDER)
+                .requirements_s3_path(REQUIREMENTS);
+            let request = request
+                .set_requirements_s3_object_version(version.clone())
+                .network_configuration(network.clone());
             let request = request.webserver_access_mode(WebserverAccessMode::PublicOnly);
-            match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await {
+            match request
+                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
+                .send()
+                .await
+            {
                 Ok(_) => Ok(()),
                 Err(error) => {
                     // An attempt whose answer got lost had its effect.
-                    if code(&error) == "ValidationException" && self.find_named(&self.name()).await?.is_some() {
+                    if code(&error) == "ValidationException"
+                        && self.find_named(&self.name()).await?.is_some()
+                    {
                         return Ok(());
                     }
-                    Err(failed(Call("airflow:CreateEnvironment", &self.what()), &error))
+                    Err(failed(
+                        Call("airflow:CreateEnvironment", &self.what()),
+                        &error,
+                    ))
                 }
             }
         };
@@ -196,29 +313,58 @@ impl Resource for Airflow {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else { return Ok(()) };
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
         let wanted = &self.account.config.airflow;
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
-            let put = self.account.mwaa.tag_resource().resource_arn(found.arn().unwrap_or_default());
-            let put = put.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
+            let put = self
+                .account
+                .mwaa
+                .tag_resource()
+                .resource_arn(found.arn().unwrap_or_default());
+            let put = put
+                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
+                .send()
+                .await;
             put.map_err(|error| failed(Call("airflow:TagResource", &self.what()), &error))?;
         }
         if self.differences(&found).await?.is_empty() {
             return Ok(());
         }
         let group = self.account.state.need(Member::Airflow.key(), "id").await?;
-        let request = self.account.mwaa.update_environment().name(self.name()).airflow_version(&wanted.version);
-        let request = request.environment_class(&wanted.class).execution_role_arn(role_arn(&self.account, Holder::Airflow));
-        let request = request.source_bucket_arn(self.bucket_arn()).dag_s3_path(DAG_FOLDER).requirements_s3_path(REQUIREMENTS);
-        let request = request.set_requirements_s3_object_version(self.account.state.value(keys::AIRFLOW_REQUIREMENTS, "version").await);
-        let network = UpdateNetworkConfigurationInput::builder().security_group_ids(group).build();
+        let request = self
+            .account
+            .mwaa
+            .update_environment()
+            .name(self.name())
+            .airflow_version(&wanted.version);
+        let request = request
+            .environment_class(&wanted.class)
+            .execution_role_arn(role_arn(&self.account, Holder::Airflow));
+        let request = request
+            .source_bucket_arn(self.bucket_arn())
+            .dag_s3_path(DAG_FOLDER)
+            .requirements_s3_path(REQUIREMENTS);
+        let request = request.set_requirements_s3_object_version(
+            self.account
+                .state
+                .value(keys::AIRFLOW_REQUIREMENTS, "version")
+                .await,
+        );
+        let network = UpdateNetworkConfigurationInput::builder()
+            .security_group_ids(group)
+            .build();
         let changed = request.set_network_configuration(network.ok()).send().await;
         if let Err(error) = changed {
             // A change whose answer got lost is under way already.
             let now = self.find().await?.and_then(|found| found.status);
             if now != Some(EnvironmentStatus::Updating) {
-                return Err(failed(Call("airflow:UpdateEnvironment", &self.what()), &error));
+                return Err(failed(
+                    Call("airflow:UpdateEnvironment", &self.what()),
+                    &error,
+                ));
             }
         }
         self.wait().await
@@ -227,11 +373,16 @@ impl Resource for Airflow {
     async fn wait(&self) -> Result<()> {
         use EnvironmentStatus as Status;
         let check = || async {
-            let Some(found) = self.find().await? else { return Ok(None) };
+            let Some(found) = self.find().await? else {
+                return Ok(None);
+            };
             Ok(match found.status() {
                 Some(Status::Available | Status::Deleted) => None,
                 Some(Status::CreateFailed | Status::UpdateFailed | Status::Unavailable) => {
-                    let error = found.last_update().and_then(|update| update.error()).and_then(|error| error.error_message());
+                    let error = found
+                        .last_update()
+                        .and_then(|update| update.error())
+                        .and_then(|error| error.error_message());
                     return Err(Error::failed(format!("{} failed", self.what()))
                         .because(error.unwrap_or("AWS gives no reason").to_string())
                         .hint("usual causes: subnets without a way out (NAT), or requirements that do not install"));
@@ -243,7 +394,9 @@ impl Resource for Airflow {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else { return Ok(false) };
+        let Some(found) = self.find().await? else {
+            return Ok(false);
+        };
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
@@ -257,18 +410,34 @@ impl Resource for Airflow {
             }
         }
         if found.status() != Some(&EnvironmentStatus::Deleting) {
-            match self.account.mwaa.delete_environment().set_name(found.name.clone()).send().await {
+            match self
+                .account
+                .mwaa
+                .delete_environment()
+                .set_name(found.name.clone())
+                .send()
+                .await
+            {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
                     // An attempt whose answer got lost had its effect.
                     let now = self.again(&found).await?.and_then(|found| found.status);
                     if now.is_some_and(|status| status != EnvironmentStatus::Deleting) {
-                        return Err(failed(Call("airflow:DeleteEnvironment", &self.what()), &error));
+                        return Err(failed(
+                            Call("airflow:DeleteEnvironment", &self.what()),
+                            &error,
+                        ));
                     }
                 }
                 _ => {}
             }
         }
-        let check = || async { Ok(self.again(&found).await?.and_then(|found| found.status).map(|status| status.as_str().to_string())) };
+        let check = || async {
+            Ok(self
+                .again(&found)
+                .await?
+                .and_then(|found| found.status)
+                .map(|status| status.as_str().to_string()))
+        };
         self.account.until_done(&self.what(), check).await?;
         Ok(true)
     }

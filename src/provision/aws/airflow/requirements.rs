@@ -28,7 +28,13 @@ impl Requirements {
     }
 
     fn content(&self) -> String {
-        self.account.config.airflow.requirements.iter().map(|line| format!("{line}\n")).collect()
+        self.account
+            .config
+            .airflow
+            .requirements
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     fn what(&self) -> String {
@@ -63,31 +69,74 @@ impl Resource for Requirements {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let found = match self.account.s3.get_object().bucket(self.bucket()).key(REQUIREMENTS).send().await {
+        let found = match self
+            .account
+            .s3
+            .get_object()
+            .bucket(self.bucket())
+            .key(REQUIREMENTS)
+            .send()
+            .await
+        {
             Ok(found) => found,
-            Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => return Ok(Reading::missing()),
+            Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
+                return Ok(Reading::missing());
+            }
             Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
         };
         let version = found.version_id().map(String::from);
-        let text = found.body.collect().await.or_fail(|| format!("cannot read {}", self.what()))?.into_bytes();
-        if !self.is_wanted() && self.account.is_forgotten(KEY).await && text != self.content().as_bytes() {
+        let text = found
+            .body
+            .collect()
+            .await
+            .or_fail(|| format!("cannot read {}", self.what()))?
+            .into_bytes();
+        if !self.is_wanted()
+            && self.account.is_forgotten(KEY).await
+            && text != self.content().as_bytes()
+        {
             // Somebody else's: an object has no tags to tell.
             return Ok(Reading::missing());
         }
         if let Some(version) = version {
-            self.account.state.note(KEY, &self.name(), &[("version", &version)]).await?;
+            self.account
+                .state
+                .note(KEY, &self.name(), &[("version", &version)])
+                .await?;
         }
         if text != self.content().as_bytes() {
-            return Ok(Reading::compared(vec!["it asks for other packages".into()], ""));
+            return Ok(Reading::compared(
+                vec!["it asks for other packages".into()],
+                "",
+            ));
         }
-        Ok(Reading::good(format!("{} packages", self.account.config.airflow.requirements.len())))
+        Ok(Reading::good(format!(
+            "{} packages",
+            self.account.config.airflow.requirements.len()
+        )))
     }
 
     async fn create(&self) -> Result<()> {
-        let request = self.account.s3.put_object().bucket(self.bucket()).key(REQUIREMENTS).content_type("text/plain");
-        let put = request.body(ByteStream::from(self.content().into_bytes())).send().await;
+        let request = self
+            .account
+            .s3
+            .put_object()
+            .bucket(self.bucket())
+            .key(REQUIREMENTS)
+            .content_type("text/plain");
+        let put = request
+            .body(ByteStream::from(self.content().into_bytes()))
+            .send()
+            .await;
         let put = put.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
-        self.account.state.note(KEY, &self.name(), &[("version", put.version_id().unwrap_or_default())]).await
+        self.account
+            .state
+            .note(
+                KEY,
+                &self.name(),
+                &[("version", put.version_id().unwrap_or_default())],
+            )
+            .await
     }
 
     async fn update(&self) -> Result<()> {
@@ -95,9 +144,19 @@ impl Resource for Requirements {
     }
 
     async fn delete(&self) -> Result<bool> {
-        match self.account.s3.delete_object().bucket(self.bucket()).key(REQUIREMENTS).send().await {
+        match self
+            .account
+            .s3
+            .delete_object()
+            .bucket(self.bucket())
+            .key(REQUIREMENTS)
+            .send()
+            .await
+        {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            removed => removed.map(|_| true).map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
+            removed => removed
+                .map(|_| true)
+                .map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
         }
     }
 }

@@ -26,10 +26,19 @@ impl ApiKey {
     }
 
     async fn find_all(&self) -> Result<Vec<GatewayKey>> {
-        let mut pages = self.account.api.get_api_keys().name_query(self.name()).limit(500).into_paginator().items().send();
+        let mut pages = self
+            .account
+            .api
+            .get_api_keys()
+            .name_query(self.name())
+            .limit(500)
+            .into_paginator()
+            .items()
+            .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found =
+                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
             let tags = found.tags().cloned().unwrap_or_default();
             if found.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
                 all.push(found);
@@ -42,7 +51,11 @@ impl ApiKey {
     async fn find(&self) -> Result<Option<GatewayKey>> {
         let all = self.find_all().await?;
         let known = self.account.state.value(KEY, "id").await;
-        Ok(all.iter().find(|key| key.id() == known.as_deref()).or(all.first()).cloned())
+        Ok(all
+            .iter()
+            .find(|key| key.id() == known.as_deref())
+            .or(all.first())
+            .cloned())
     }
 }
 
@@ -69,34 +82,68 @@ impl Resource for ApiKey {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
-        self.account.state.note(KEY, &self.name(), &[("id", found.id().unwrap_or_default())]).await?;
+        let Some(found) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("id", found.id().unwrap_or_default())])
+            .await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         if !found.enabled() {
             differences.push("it is switched off".into());
         }
-        Ok(Reading::compared(differences, "callers send it as x-api-key"))
+        Ok(Reading::compared(
+            differences,
+            "callers send it as x-api-key",
+        ))
     }
 
     async fn create(&self) -> Result<()> {
         let make = || async {
-            let request = self.account.api_once.create_api_key().name(self.name()).description("made by pinpipe").enabled(true);
-            let made = request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
-            let made = made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
+            let request = self
+                .account
+                .api_once
+                .create_api_key()
+                .name(self.name())
+                .description("made by pinpipe")
+                .enabled(true);
+            let made = request
+                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
+                .send()
+                .await;
+            let made =
+                made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
             Ok(GatewayKey::builder().set_id(made.id).build())
         };
         let made = self.account.make_once(|| self.find(), make).await?;
-        self.account.state.note(KEY, &self.name(), &[("id", made.id().unwrap_or_default())]).await
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
+            .await
     }
 
     async fn update(&self) -> Result<()> {
         use aws_sdk_apigateway::types::{Op, PatchOperation};
-        let Some(found) = self.find().await? else { return Ok(()) };
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
         let id = found.id().unwrap_or_default();
         if !found.enabled() {
-            let enable = PatchOperation::builder().op(Op::Replace).path("/enabled").value("true").build();
-            let put = self.account.api.update_api_key().api_key(id).patch_operations(enable).send().await;
+            let enable = PatchOperation::builder()
+                .op(Op::Replace)
+                .path("/enabled")
+                .value("true")
+                .build();
+            let put = self
+                .account
+                .api
+                .update_api_key()
+                .api_key(id)
+                .patch_operations(enable)
+                .send()
+                .await;
             put.map_err(|error| failed(Call("apigateway:PATCH", &self.what()), &error))?;
         }
         let tags = found.tags().cloned().unwrap_or_default();
@@ -109,8 +156,17 @@ impl Resource for ApiKey {
     async fn delete(&self) -> Result<bool> {
         let all = self.find_all().await?;
         for key in &all {
-            match self.account.api.delete_api_key().set_api_key(key.id.clone()).send().await {
-                Err(error) if code(&error) != "NotFoundException" => return Err(failed(Call("apigateway:DELETE", &self.what()), &error)),
+            match self
+                .account
+                .api
+                .delete_api_key()
+                .set_api_key(key.id.clone())
+                .send()
+                .await
+            {
+                Err(error) if code(&error) != "NotFoundException" => {
+                    return Err(failed(Call("apigateway:DELETE", &self.what()), &error));
+                }
                 _ => {}
             }
         }

@@ -40,12 +40,20 @@ pub struct Integration {
 }
 
 /// Kinesis' refusals stay refusals: without these patterns they would be answered with 200.
-const RESPONSES: [(&str, Option<&str>); 3] = [("200", None), ("400", Some("4\\d{2}")), ("500", Some("5\\d{2}"))];
+const RESPONSES: [(&str, Option<&str>); 3] = [
+    ("200", None),
+    ("400", Some("4\\d{2}")),
+    ("500", Some("5\\d{2}")),
+];
 
 /// All routes; each path stands after its parent.
 pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretString) -> Vec<Route> {
     let auth = account.config.api.auth;
-    let authorization = if auth == ApiAuth::Iam { "AWS_IAM" } else { "NONE" };
+    let authorization = if auth == ApiAuth::Iam {
+        "AWS_IAM"
+    } else {
+        "NONE"
+    };
     let needs_key = auth == ApiAuth::Key;
     let proxy = Route {
         path: "/{proxy+}",
@@ -59,8 +67,14 @@ pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretStr
             uri: format!("http://{proxy_ip}:{PROXY_PORT}/{{proxy}}"),
             credentials: None,
             parameters: BTreeMap::from([
-                ("integration.request.path.proxy".to_string(), "method.request.path.proxy".into()),
-                ("integration.request.header.Authorization".to_string(), format!("'{}'", proxy_authorization.expose_secret()).into()),
+                (
+                    "integration.request.path.proxy".to_string(),
+                    "method.request.path.proxy".into(),
+                ),
+                (
+                    "integration.request.header.Authorization".to_string(),
+                    format!("'{}'", proxy_authorization.expose_secret()).into(),
+                ),
             ]),
             templates: BTreeMap::new(),
             passthrough: "WHEN_NO_MATCH",
@@ -76,10 +90,19 @@ pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretStr
         integration: Integration {
             kind: IntegrationType::Aws,
             method: "POST",
-            uri: format!("arn:{}:apigateway:{}:kinesis:action/{action}", account.partition, account.config.aws.region),
+            uri: format!(
+                "arn:{}:apigateway:{}:kinesis:action/{action}",
+                account.partition, account.config.aws.region
+            ),
             credentials: Some(role_arn(account, Holder::Kinesis)),
-            parameters: BTreeMap::from([("integration.request.header.Content-Type".to_string(), "'application/x-amz-json-1.1'".into())]),
-            templates: BTreeMap::from([("application/json".to_string(), templates::render(template, &placeholders::values(account)))]),
+            parameters: BTreeMap::from([(
+                "integration.request.header.Content-Type".to_string(),
+                "'application/x-amz-json-1.1'".into(),
+            )]),
+            templates: BTreeMap::from([(
+                "application/json".to_string(),
+                templates::render(template, &placeholders::values(account)),
+            )]),
             passthrough: "NEVER",
             responses: RESPONSES.to_vec(),
         },
@@ -87,11 +110,36 @@ pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretStr
     vec![
         proxy,
         kinesis("/streams", "GET", "ListStreams", templates::LIST_STREAMS),
-        kinesis("/streams/{stream-name}", "GET", "DescribeStream", templates::DESCRIBE_STREAM),
-        kinesis("/streams/{stream-name}", "POST", "CreateStream", templates::CREATE_STREAM),
-        kinesis("/streams/{stream-name}", "DELETE", "DeleteStream", templates::DELETE_STREAM),
-        kinesis("/streams/{stream-name}/record", "PUT", "PutRecord", templates::PUT_RECORD),
-        kinesis("/streams/{stream-name}/records", "PUT", "PutRecords", templates::PUT_RECORDS),
+        kinesis(
+            "/streams/{stream-name}",
+            "GET",
+            "DescribeStream",
+            templates::DESCRIBE_STREAM,
+        ),
+        kinesis(
+            "/streams/{stream-name}",
+            "POST",
+            "CreateStream",
+            templates::CREATE_STREAM,
+        ),
+        kinesis(
+            "/streams/{stream-name}",
+            "DELETE",
+            "DeleteStream",
+            templates::DELETE_STREAM,
+        ),
+        kinesis(
+            "/streams/{stream-name}/record",
+            "PUT",
+            "PutRecord",
+            templates::PUT_RECORD,
+        ),
+        kinesis(
+            "/streams/{stream-name}/records",
+            "PUT",
+            "PutRecords",
+            templates::PUT_RECORDS,
+        ),
     ]
 }
 
@@ -107,44 +155,81 @@ pub fn split(path: &str) -> (&str, &str) {
 /// What differs between a method as it is and as it should be, without showing a secret.
 pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
     let named = |text: &str| format!("{} {} {text}", route.method, route.path);
-    let method = found.and_then(|resource| resource.resource_methods()).and_then(|methods| methods.get(route.method));
-    let Some(method) = method else { return vec![named("is missing")] };
+    let method = found
+        .and_then(|resource| resource.resource_methods())
+        .and_then(|methods| methods.get(route.method));
+    let Some(method) = method else {
+        return vec![named("is missing")];
+    };
     let mut differences = Vec::new();
-    if method.authorization_type() != Some(route.authorization) || method.api_key_required().unwrap_or(false) != route.needs_key {
+    if method.authorization_type() != Some(route.authorization)
+        || method.api_key_required().unwrap_or(false) != route.needs_key
+    {
         differences.push(named("lets others in than it should"));
     }
     let parameters = method.request_parameters().cloned().unwrap_or_default();
-    if route.request_parameters.iter().any(|(name, value)| parameters.get(name) != Some(value)) {
+    if route
+        .request_parameters
+        .iter()
+        .any(|(name, value)| parameters.get(name) != Some(value))
+    {
         differences.push(named("declares other parameters"));
     }
-    differences.extend(integration_differences(&route.integration, method).into_iter().map(|text| named(&text)));
+    differences.extend(
+        integration_differences(&route.integration, method)
+            .into_iter()
+            .map(|text| named(&text)),
+    );
     differences
 }
 
 fn integration_differences(wanted: &Integration, method: &Method) -> Vec<String> {
-    let Some(found) = method.method_integration() else { return vec!["has nothing behind it".into()] };
+    let Some(found) = method.method_integration() else {
+        return vec!["has nothing behind it".into()];
+    };
     let mut differences = Vec::new();
     if found.uri() != Some(wanted.uri.as_str()) {
-        differences.push(format!("leads to {}, not to {}", found.uri().unwrap_or("nowhere"), wanted.uri));
+        differences.push(format!(
+            "leads to {}, not to {}",
+            found.uri().unwrap_or("nowhere"),
+            wanted.uri
+        ));
     }
-    let is_same_kind = found.r#type() == Some(&wanted.kind) && found.http_method() == Some(wanted.method);
+    let is_same_kind =
+        found.r#type() == Some(&wanted.kind) && found.http_method() == Some(wanted.method);
     if !is_same_kind || found.credentials() != wanted.credentials.as_deref() {
         differences.push("is called in another way".into());
     }
     let parameters = found.request_parameters().cloned().unwrap_or_default();
     let is_same_parameters = parameters.len() == wanted.parameters.len()
-        && wanted.parameters.iter().all(|(name, value)| parameters.get(name).map(String::as_str) == Some(value.expose_secret()));
+        && wanted.parameters.iter().all(|(name, value)| {
+            parameters.get(name).map(String::as_str) == Some(value.expose_secret())
+        });
     if !is_same_parameters {
         differences.push("passes other headers on".into());
     }
-    let templates: BTreeMap<String, String> = found.request_templates().cloned().unwrap_or_default().into_iter().collect();
-    if templates != wanted.templates || found.passthrough_behavior().is_some_and(|found| found != wanted.passthrough) {
+    let templates: BTreeMap<String, String> = found
+        .request_templates()
+        .cloned()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    if templates != wanted.templates
+        || found
+            .passthrough_behavior()
+            .is_some_and(|found| found != wanted.passthrough)
+    {
         differences.push("maps requests in another way".into());
     }
     let responses = found.integration_responses().cloned().unwrap_or_default();
     let is_answered = wanted.responses.iter().all(|(status, pattern)| {
         let found = responses.get(*status);
-        found.is_some_and(|found| found.selection_pattern().filter(|pattern| !pattern.is_empty()) == *pattern)
+        found.is_some_and(|found| {
+            found
+                .selection_pattern()
+                .filter(|pattern| !pattern.is_empty())
+                == *pattern
+        })
     });
     if !is_answered {
         differences.push("answers in another way".into());
@@ -159,6 +244,9 @@ mod tests {
     #[test]
     fn paths_are_split_into_parent_and_last_part() {
         assert_eq!(split("/{proxy+}"), ("/", "{proxy+}"));
-        assert_eq!(split("/streams/{stream-name}/record"), ("/streams/{stream-name}", "record"));
+        assert_eq!(
+            split("/streams/{stream-name}/record"),
+            ("/streams/{stream-name}", "record")
+        );
     }
 }

@@ -26,10 +26,18 @@ impl UsagePlan {
     }
 
     async fn find_all(&self) -> Result<Vec<GatewayPlan>> {
-        let mut pages = self.account.api.get_usage_plans().limit(500).into_paginator().items().send();
+        let mut pages = self
+            .account
+            .api
+            .get_usage_plans()
+            .limit(500)
+            .into_paginator()
+            .items()
+            .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found =
+                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
             let tags = found.tags().cloned().unwrap_or_default();
             if found.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
                 all.push(found);
@@ -42,15 +50,28 @@ impl UsagePlan {
     async fn find(&self) -> Result<Option<GatewayPlan>> {
         let all = self.find_all().await?;
         let known = self.account.state.value(KEY, "id").await;
-        Ok(all.iter().find(|plan| plan.id() == known.as_deref()).or(all.first()).cloned())
+        Ok(all
+            .iter()
+            .find(|plan| plan.id() == known.as_deref())
+            .or(all.first())
+            .cloned())
     }
 
     /// Ids of the keys in a plan.
     async fn keys(&self, plan: &str) -> Result<Vec<String>> {
-        let mut pages = self.account.api.get_usage_plan_keys().usage_plan_id(plan).limit(500).into_paginator().items().send();
+        let mut pages = self
+            .account
+            .api
+            .get_usage_plan_keys()
+            .usage_plan_id(plan)
+            .limit(500)
+            .into_paginator()
+            .items()
+            .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found =
+                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
             all.extend(found.id().map(String::from));
         }
         Ok(all)
@@ -63,8 +84,20 @@ impl UsagePlan {
     }
 
     async fn patch(&self, plan: &str, operation: Op, value: &str) -> Result<()> {
-        let patch = PatchOperation::builder().op(operation).path("/apiStages").value(value).build();
-        match self.account.api.update_usage_plan().usage_plan_id(plan).patch_operations(patch).send().await {
+        let patch = PatchOperation::builder()
+            .op(operation)
+            .path("/apiStages")
+            .value(value)
+            .build();
+        match self
+            .account
+            .api
+            .update_usage_plan()
+            .usage_plan_id(plan)
+            .patch_operations(patch)
+            .send()
+            .await
+        {
             Err(error) if !matches!(code(&error), "NotFoundException" | "ConflictException") => {
                 Err(failed(Call("apigateway:PATCH", &self.what()), &error))
             }
@@ -74,7 +107,16 @@ impl UsagePlan {
 }
 
 fn stages(plan: &GatewayPlan) -> Vec<String> {
-    plan.api_stages().iter().map(|stage| format!("{}:{}", stage.api_id().unwrap_or_default(), stage.stage().unwrap_or_default())).collect()
+    plan.api_stages()
+        .iter()
+        .map(|stage| {
+            format!(
+                "{}:{}",
+                stage.api_id().unwrap_or_default(),
+                stage.stage().unwrap_or_default()
+            )
+        })
+        .collect()
 }
 
 #[async_trait(?Send)]
@@ -104,13 +146,22 @@ impl Resource for UsagePlan {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(found) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
         let id = found.id().unwrap_or_default();
-        self.account.state.note(KEY, &self.name(), &[("id", id)]).await?;
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("id", id)])
+            .await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         let stages = stages(&found);
-        if self.stage().await.is_none_or(|stage| !stages.contains(&stage)) {
+        if self
+            .stage()
+            .await
+            .is_none_or(|stage| !stages.contains(&stage))
+        {
             differences.push("the API's stage is not in it".into());
         }
         let key = self.account.state.value(keys::API_KEY, "id").await;
@@ -123,20 +174,37 @@ impl Resource for UsagePlan {
 
     async fn create(&self) -> Result<()> {
         let api = self.account.state.need(keys::API, "id").await?;
-        let stage = ApiStage::builder().api_id(api).stage(&self.account.config.api.stage).build();
+        let stage = ApiStage::builder()
+            .api_id(api)
+            .stage(&self.account.config.api.stage)
+            .build();
         let make = || async {
-            let request =
-                self.account.api_once.create_usage_plan().name(self.name()).description("made by pinpipe").api_stages(stage.clone());
-            let made = request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
-            let made = made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
+            let request = self
+                .account
+                .api_once
+                .create_usage_plan()
+                .name(self.name())
+                .description("made by pinpipe")
+                .api_stages(stage.clone());
+            let made = request
+                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
+                .send()
+                .await;
+            let made =
+                made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
             Ok(GatewayPlan::builder().set_id(made.id).build())
         };
         let made = self.account.make_once(|| self.find(), make).await?;
-        self.account.state.note(KEY, &self.name(), &[("id", made.id().unwrap_or_default())]).await
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
+            .await
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else { return Ok(()) };
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
         let id = found.id().unwrap_or_default();
         if let Some(stage) = self.stage().await
             && !stages(&found).contains(&stage)
@@ -145,9 +213,17 @@ impl Resource for UsagePlan {
         }
         let key = self.account.state.need(keys::API_KEY, "id").await?;
         if !self.keys(id).await?.contains(&key) {
-            let request = self.account.api.create_usage_plan_key().usage_plan_id(id).key_id(key).key_type("API_KEY");
+            let request = self
+                .account
+                .api
+                .create_usage_plan_key()
+                .usage_plan_id(id)
+                .key_id(key)
+                .key_type("API_KEY");
             match request.send().await {
-                Err(error) if code(&error) != "ConflictException" => return Err(failed(Call("apigateway:POST", &self.what()), &error)),
+                Err(error) if code(&error) != "ConflictException" => {
+                    return Err(failed(Call("apigateway:POST", &self.what()), &error));
+                }
                 _ => {}
             }
         }
@@ -166,8 +242,17 @@ impl Resource for UsagePlan {
             for stage in stages(plan) {
                 self.patch(id, Op::Remove, &stage).await?;
             }
-            match self.account.api.delete_usage_plan().usage_plan_id(id).send().await {
-                Err(error) if code(&error) != "NotFoundException" => return Err(failed(Call("apigateway:DELETE", &self.what()), &error)),
+            match self
+                .account
+                .api
+                .delete_usage_plan()
+                .usage_plan_id(id)
+                .send()
+                .await
+            {
+                Err(error) if code(&error) != "NotFoundException" => {
+                    return Err(failed(Call("apigateway:DELETE", &self.what()), &error));
+                }
                 _ => {}
             }
         }

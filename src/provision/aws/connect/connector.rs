@@ -6,10 +6,11 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use aws_sdk_kafkaconnect::operation::describe_connector::DescribeConnectorOutput;
 use aws_sdk_kafkaconnect::types::{
-    ApacheKafkaCluster, Capacity, CapacityUpdate, ConnectorOperationState, ConnectorState, ConnectorSummary, CustomPlugin, KafkaCluster,
-    KafkaClusterClientAuthentication, KafkaClusterClientAuthenticationType, KafkaClusterEncryptionInTransit,
-    KafkaClusterEncryptionInTransitType, Plugin as ConnectPlugin, ProvisionedCapacity, ProvisionedCapacityUpdate, Vpc,
-    WorkerConfiguration as ConnectWorkerConfiguration,
+    ApacheKafkaCluster, Capacity, CapacityUpdate, ConnectorOperationState, ConnectorState,
+    ConnectorSummary, CustomPlugin, KafkaCluster, KafkaClusterClientAuthentication,
+    KafkaClusterClientAuthenticationType, KafkaClusterEncryptionInTransit,
+    KafkaClusterEncryptionInTransitType, Plugin as ConnectPlugin, ProvisionedCapacity,
+    ProvisionedCapacityUpdate, Vpc, WorkerConfiguration as ConnectWorkerConfiguration,
 };
 
 use crate::base::error::{Error, OrFail, Result};
@@ -46,7 +47,9 @@ enum Difference {
 impl std::fmt::Display for Difference {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tags(text) | Self::Fixed(text) | Self::Capacity(text) => formatter.write_str(text),
+            Self::Tags(text) | Self::Fixed(text) | Self::Capacity(text) => {
+                formatter.write_str(text)
+            }
             Self::Properties(keys) => write!(formatter, "other properties: {}", keys.join(", ")),
         }
     }
@@ -62,7 +65,10 @@ impl Listed for ConnectorSummary {
     }
 
     async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
-        let request = account.connect.list_connectors().set_connector_name_prefix(prefix.map(String::from));
+        let request = account
+            .connect
+            .list_connectors()
+            .set_connector_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
         all.map_err(|error| failed(Call("kafkaconnect:ListConnectors", "connectors"), &error))
     }
@@ -75,53 +81,97 @@ impl Connector {
 
     /// ARN of the connector.
     async fn find_arn(&self) -> Result<Option<String>> {
-        let found: Option<ConnectorSummary> = lookup::find(&self.account, KEY, &self.name()).await?;
+        let found: Option<ConnectorSummary> =
+            lookup::find(&self.account, KEY, &self.name()).await?;
         Ok(found.and_then(|found| found.connector_arn))
     }
 
     pub async fn find(&self) -> Result<Option<DescribeConnectorOutput>> {
-        let Some(arn) = self.find_arn().await? else { return Ok(None) };
-        match self.account.connect.describe_connector().connector_arn(arn).send().await {
+        let Some(arn) = self.find_arn().await? else {
+            return Ok(None);
+        };
+        match self
+            .account
+            .connect
+            .describe_connector()
+            .connector_arn(arn)
+            .send()
+            .await
+        {
             Ok(found) => Ok(Some(found)),
             Err(error) if code(&error) == "NotFoundException" => Ok(None),
-            Err(error) => Err(failed(Call("kafkaconnect:DescribeConnector", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("kafkaconnect:DescribeConnector", &self.what()),
+                &error,
+            )),
         }
     }
 
     async fn differences(&self, found: &DescribeConnectorOutput) -> Result<Vec<Difference>> {
         let (config, state) = (&self.account.config, &self.account.state);
-        let tags = tags(&self.account, found.connector_arn().unwrap_or_default()).await?.unwrap_or_default();
-        let mut differences: Vec<Difference> = self.account.tag_differences(KEY, pairs(&tags)).into_iter().map(Difference::Tags).collect();
-        let existing: BTreeMap<String, String> = found.connector_configuration().cloned().unwrap_or_default().into_iter().collect();
+        let tags = tags(&self.account, found.connector_arn().unwrap_or_default())
+            .await?
+            .unwrap_or_default();
+        let mut differences: Vec<Difference> = self
+            .account
+            .tag_differences(KEY, pairs(&tags))
+            .into_iter()
+            .map(Difference::Tags)
+            .collect();
+        let existing: BTreeMap<String, String> = found
+            .connector_configuration()
+            .cloned()
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         let changed = changed_keys(&existing, &config.connector_properties());
         if !changed.is_empty() {
             differences.push(Difference::Properties(changed));
         }
-        let capacity = found.capacity().and_then(|capacity| capacity.provisioned_capacity());
-        let (mcu, workers) = capacity.map_or((0, 0), |capacity| (capacity.mcu_count(), capacity.worker_count()));
+        let capacity = found
+            .capacity()
+            .and_then(|capacity| capacity.provisioned_capacity());
+        let (mcu, workers) = capacity.map_or((0, 0), |capacity| {
+            (capacity.mcu_count(), capacity.worker_count())
+        });
         let (wanted_mcu, wanted_workers) = (config.connector.mcu, config.connector.workers);
         if (mcu, workers) != (wanted_mcu, wanted_workers) {
-            differences
-                .push(Difference::Capacity(format!("it has {workers} workers of {mcu} units, not {wanted_workers} of {wanted_mcu}")));
+            differences.push(Difference::Capacity(format!(
+                "it has {workers} workers of {mcu} units, not {wanted_workers} of {wanted_mcu}"
+            )));
         }
-        let kafka = found.kafka_cluster().and_then(|kafka| kafka.apache_kafka_cluster());
+        let kafka = found
+            .kafka_cluster()
+            .and_then(|kafka| kafka.apache_kafka_cluster());
         let brokers = state.value(keys::CLUSTER, "bootstrap_servers").await;
-        let read_from = kafka.and_then(|kafka| kafka.bootstrap_servers()).unwrap_or_default();
+        let read_from = kafka
+            .and_then(|kafka| kafka.bootstrap_servers())
+            .unwrap_or_default();
         if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, read_from)) {
             differences.push(Difference::Fixed("it reads from other brokers".into()));
         }
-        if found.service_execution_role_arn() != Some(role_arn(&self.account, Holder::Connector).as_str()) {
+        if found.service_execution_role_arn()
+            != Some(role_arn(&self.account, Holder::Connector).as_str())
+        {
             differences.push(Difference::Fixed("it has another role".into()));
         }
-        let plugin = found.plugins().first().and_then(|plugin| plugin.custom_plugin()).and_then(|plugin| plugin.custom_plugin_arn());
+        let plugin = found
+            .plugins()
+            .first()
+            .and_then(|plugin| plugin.custom_plugin())
+            .and_then(|plugin| plugin.custom_plugin_arn());
         let wanted_plugin = state.value(keys::PLUGIN, "arn").await;
         if wanted_plugin.is_some() && plugin != wanted_plugin.as_deref() {
             differences.push(Difference::Fixed("it uses another plugin".into()));
         }
-        let worker = found.worker_configuration().and_then(|worker| worker.worker_configuration_arn());
+        let worker = found
+            .worker_configuration()
+            .and_then(|worker| worker.worker_configuration_arn());
         let wanted_worker = state.value(keys::WORKER_CONFIGURATION, "arn").await;
         if wanted_worker.is_some() && worker != wanted_worker.as_deref() {
-            differences.push(Difference::Fixed("it uses another worker configuration".into()));
+            differences.push(Difference::Fixed(
+                "it uses another worker configuration".into(),
+            ));
         }
         Ok(differences)
     }
@@ -129,9 +179,19 @@ impl Connector {
     /// Whether an object of the pipeline's topics lies in the bucket: only that proves that data flows.
     pub async fn has_delivered(&self) -> Result<bool> {
         let properties = self.account.config.connector_properties();
-        let folder = properties.get("topics.dir").map_or("topics", String::as_str);
-        let request = self.account.s3.list_objects_v2().bucket(BucketUse::Lake.name(&self.account.config));
-        let found = request.prefix(format!("{folder}/{}.", self.account.config.id)).max_keys(1).send().await;
+        let folder = properties
+            .get("topics.dir")
+            .map_or("topics", String::as_str);
+        let request = self
+            .account
+            .s3
+            .list_objects_v2()
+            .bucket(BucketUse::Lake.name(&self.account.config));
+        let found = request
+            .prefix(format!("{folder}/{}.", self.account.config.id))
+            .max_keys(1)
+            .send()
+            .await;
         match found {
             Ok(found) => Ok(!found.contents().is_empty()),
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
@@ -149,16 +209,35 @@ impl Connector {
 
     /// Notes an operation, polls it to its end, and forgets it.
     pub async fn follow(&self, operation: &str) -> Result<()> {
-        self.account.state.note(KEY, &self.name(), &[("operation", operation)]).await?;
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("operation", operation)])
+            .await?;
         let check = || async {
-            let found = self.account.connect.describe_connector_operation().connector_operation_arn(operation).send().await;
+            let found = self
+                .account
+                .connect
+                .describe_connector_operation()
+                .connector_operation_arn(operation)
+                .send()
+                .await;
             let found = match found {
                 Err(error) if code(&error) == "NotFoundException" => return Ok(None),
-                found => found.map_err(|error| failed(Call("kafkaconnect:DescribeConnectorOperation", &self.what()), &error))?,
+                found => found.map_err(|error| {
+                    failed(
+                        Call("kafkaconnect:DescribeConnectorOperation", &self.what()),
+                        &error,
+                    )
+                })?,
             };
             use ConnectorOperationState as State;
             match found.connector_operation_state() {
-                Some(State::UpdateComplete | State::RestartComplete | State::PauseComplete | State::ResumeComplete) => Ok(None),
+                Some(
+                    State::UpdateComplete
+                    | State::RestartComplete
+                    | State::PauseComplete
+                    | State::ResumeComplete,
+                ) => Ok(None),
                 Some(
                     State::UpdateFailed
                     | State::RollbackComplete
@@ -167,10 +246,17 @@ impl Connector {
                     | State::PauseFailed
                     | State::ResumeFailed,
                 ) => {
-                    let reason = found
-                        .error_info()
-                        .map(|info| format!("{}: {}", info.code().unwrap_or("no code"), info.message().unwrap_or("no reason was given")));
-                    self.account.state.note(KEY, &self.name(), &[("operation", "")]).await?;
+                    let reason = found.error_info().map(|info| {
+                        format!(
+                            "{}: {}",
+                            info.code().unwrap_or("no code"),
+                            info.message().unwrap_or("no reason was given")
+                        )
+                    });
+                    self.account
+                        .state
+                        .note(KEY, &self.name(), &[("operation", "")])
+                        .await?;
                     Err(Error::failed(format!("the change of {} failed", self.what()))
                         .because(reason.unwrap_or_else(|| "AWS gives no reason".into()))
                         .hint("it goes on as it was before; correct `[connector]` in the configuration and run again"))
@@ -179,13 +265,22 @@ impl Connector {
             }
         };
         self.account.until_done(&self.what(), check).await?;
-        self.account.state.note(KEY, &self.name(), &[("operation", "")]).await
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("operation", "")])
+            .await
     }
 }
 
 fn reason(found: &DescribeConnectorOutput) -> String {
     let description = found.state_description();
-    let text = description.map(|text| format!("{}: {}", text.code().unwrap_or("no code"), text.message().unwrap_or("no reason")));
+    let text = description.map(|text| {
+        format!(
+            "{}: {}",
+            text.code().unwrap_or("no code"),
+            text.message().unwrap_or("no reason")
+        )
+    });
     text.unwrap_or_else(|| "AWS gives no reason".into())
 }
 
@@ -214,40 +309,76 @@ impl Resource for Connector {
             keys::PLUGIN,
             keys::WORKER_CONFIGURATION,
         ];
-        own.map(String::from).into_iter().chain(Kind::ALL.map(keys::topic)).collect()
+        own.map(String::from)
+            .into_iter()
+            .chain(Kind::ALL.map(keys::topic))
+            .collect()
     }
 
     fn falls_with(&self) -> Vec<String> {
-        [keys::CLUSTER, keys::PLUGIN, keys::WORKER_CONFIGURATION].map(String::from).to_vec()
+        [keys::CLUSTER, keys::PLUGIN, keys::WORKER_CONFIGURATION]
+            .map(String::from)
+            .to_vec()
     }
 
     fn priced(&self) -> Vec<Priced> {
         let connector = &self.account.config.connector;
-        vec![Priced::new("msk-connect-mcu", connector.mcu * connector.workers)]
+        vec![Priced::new(
+            "msk-connect-mcu",
+            connector.mcu * connector.workers,
+        )]
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
-        let (arn, name) = (found.connector_arn().unwrap_or_default(), found.connector_name().unwrap_or_default());
-        let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
+        let Some(found) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
+        let (arn, name) = (
+            found.connector_arn().unwrap_or_default(),
+            found.connector_name().unwrap_or_default(),
+        );
+        let Some(tags) = tags(&self.account, arn).await? else {
+            return Ok(Reading::missing());
+        };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // Who took a name that is not wanted any more is nobody's business.
-            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
+            return Ok(if is_renamed {
+                Reading::missing()
+            } else {
+                Reading::foreign()
+            });
         }
         self.account.state.note(KEY, name, &[("arn", arn)]).await?;
         if is_renamed {
-            return Ok(Reading::renamed(name, lookup::find_named::<ConnectorSummary>(&self.account, &self.name()).await?.is_some()));
+            return Ok(Reading::renamed(
+                name,
+                lookup::find_named::<ConnectorSummary>(&self.account, &self.name())
+                    .await?
+                    .is_some(),
+            ));
         }
         match found.connector_state() {
-            Some(ConnectorState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", reason(&found))])),
+            Some(ConnectorState::Failed) => {
+                return Ok(Reading::recreate(vec![format!(
+                    "it failed: {}",
+                    reason(&found)
+                )]));
+            }
             Some(ConnectorState::Running) => {}
             Some(state) if state.as_str() == "PAUSED" => return Ok(Reading::good("paused")),
-            state => return Ok(Reading::waiting(state.map_or("unknown", ConnectorState::as_str))),
+            state => {
+                return Ok(Reading::waiting(
+                    state.map_or("unknown", ConnectorState::as_str),
+                ));
+            }
         }
         let differences = self.differences(&found).await?;
         let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
-        if differences.iter().any(|difference| matches!(difference, Difference::Fixed(_))) {
+        if differences
+            .iter()
+            .any(|difference| matches!(difference, Difference::Fixed(_)))
+        {
             return Ok(Reading::recreate(texts));
         }
         let detail = if self.has_delivered().await? {
@@ -262,9 +393,17 @@ impl Resource for Connector {
         let (config, state) = (&self.account.config, &self.account.state);
         let whole = || "the connector is not described wholly".to_string();
         let vpc = Vpc::builder().set_subnets(Some(outputs::subnets(&self.account).await?));
-        let vpc = vpc.security_groups(state.need(Member::Client.key(), "id").await?).build().or_fail(whole)?;
-        let kafka = ApacheKafkaCluster::builder().bootstrap_servers(state.need(keys::CLUSTER, "bootstrap_servers").await?).vpc(vpc);
-        let capacity = ProvisionedCapacity::builder().mcu_count(config.connector.mcu).worker_count(config.connector.workers).build();
+        let vpc = vpc
+            .security_groups(state.need(Member::Client.key(), "id").await?)
+            .build()
+            .or_fail(whole)?;
+        let kafka = ApacheKafkaCluster::builder()
+            .bootstrap_servers(state.need(keys::CLUSTER, "bootstrap_servers").await?)
+            .vpc(vpc);
+        let capacity = ProvisionedCapacity::builder()
+            .mcu_count(config.connector.mcu)
+            .worker_count(config.connector.workers)
+            .build();
         let revision = |text: String| text.parse::<i64>().unwrap_or(1);
         let plugin = CustomPlugin::builder()
             .custom_plugin_arn(state.need(keys::PLUGIN, "arn").await?)
@@ -273,58 +412,112 @@ impl Resource for Connector {
             .or_fail(whole)?;
         let worker = ConnectWorkerConfiguration::builder()
             .worker_configuration_arn(state.need(keys::WORKER_CONFIGURATION, "arn").await?)
-            .revision(revision(state.need(keys::WORKER_CONFIGURATION, "revision").await?))
+            .revision(revision(
+                state.need(keys::WORKER_CONFIGURATION, "revision").await?,
+            ))
             .build()
             .or_fail(whole)?;
         let kafka = kafka.build().or_fail(whole)?;
-        let authentication = KafkaClusterClientAuthentication::builder().authentication_type(KafkaClusterClientAuthenticationType::Iam);
-        let encryption = KafkaClusterEncryptionInTransit::builder().encryption_type(KafkaClusterEncryptionInTransitType::Tls);
-        let (authentication, encryption) = (authentication.build().or_fail(whole)?, encryption.build().or_fail(whole)?);
+        let authentication = KafkaClusterClientAuthentication::builder()
+            .authentication_type(KafkaClusterClientAuthenticationType::Iam);
+        let encryption = KafkaClusterEncryptionInTransit::builder()
+            .encryption_type(KafkaClusterEncryptionInTransitType::Tls);
+        let (authentication, encryption) = (
+            authentication.build().or_fail(whole)?,
+            encryption.build().or_fail(whole)?,
+        );
         let call = || async {
-            let request = self.account.connect.create_connector().connector_name(self.name()).connector_description("made by pinpipe");
+            let request = self
+                .account
+                .connect
+                .create_connector()
+                .connector_name(self.name())
+                .connector_description("made by pinpipe");
             let request = request
-                .capacity(Capacity::builder().provisioned_capacity(capacity.clone()).build())
-                .set_connector_configuration(Some(config.connector_properties().into_iter().collect()))
-                .kafka_cluster(KafkaCluster::builder().apache_kafka_cluster(kafka.clone()).build())
+                .capacity(
+                    Capacity::builder()
+                        .provisioned_capacity(capacity.clone())
+                        .build(),
+                )
+                .set_connector_configuration(Some(
+                    config.connector_properties().into_iter().collect(),
+                ))
+                .kafka_cluster(
+                    KafkaCluster::builder()
+                        .apache_kafka_cluster(kafka.clone())
+                        .build(),
+                )
                 .kafka_cluster_client_authentication(authentication.clone())
                 .kafka_cluster_encryption_in_transit(encryption.clone())
                 .kafka_connect_version(&config.connector.connect_version)
-                .plugins(ConnectPlugin::builder().custom_plugin(plugin.clone()).build())
+                .plugins(
+                    ConnectPlugin::builder()
+                        .custom_plugin(plugin.clone())
+                        .build(),
+                )
                 .service_execution_role_arn(role_arn(&self.account, Holder::Connector))
                 .worker_configuration(worker.clone())
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()));
             match request.send().await {
                 Ok(_) => Ok(()),
                 Err(error) if code(&error) == "ConflictException" => Ok(()),
-                Err(error) => Err(failed(Call("kafkaconnect:CreateConnector", &self.what()), &error)),
+                Err(error) => Err(failed(
+                    Call("kafkaconnect:CreateConnector", &self.what()),
+                    &error,
+                )),
             }
         };
         // A role is seen by MSK Connect some seconds after IAM has made it.
         let is_unseen = |error: &Error| {
             let text = error.to_string().to_lowercase();
-            text.contains("role") && (text.contains("badrequest") || text.contains("notfound") || text.contains("forbidden"))
+            text.contains("role")
+                && (text.contains("badrequest")
+                    || text.contains("notfound")
+                    || text.contains("forbidden"))
         };
         self.account.once_seen(is_unseen, call).await
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else { return Ok(()) };
-        let (arn, config) = (found.connector_arn().unwrap_or_default(), &self.account.config);
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
+        let (arn, config) = (
+            found.connector_arn().unwrap_or_default(),
+            &self.account.config,
+        );
         let differences = self.differences(&found).await?;
-        if differences.iter().any(|difference| matches!(difference, Difference::Tags(_))) {
+        if differences
+            .iter()
+            .any(|difference| matches!(difference, Difference::Tags(_)))
+        {
             put_tags(&self.account, KEY, arn).await?;
         }
-        let request =
-            self.account.connect.update_connector().connector_arn(arn).set_current_version(found.current_version().map(String::from));
+        let request = self
+            .account
+            .connect
+            .update_connector()
+            .connector_arn(arn)
+            .set_current_version(found.current_version().map(String::from));
         // Either of the two in one call; what is left is found by the next reading.
-        let request = match differences.iter().find(|difference| !matches!(difference, Difference::Tags(_) | Difference::Fixed(_))) {
-            Some(Difference::Properties(_)) => {
-                request.set_connector_configuration(Some(config.connector_properties().into_iter().collect()))
-            }
+        let request = match differences
+            .iter()
+            .find(|difference| !matches!(difference, Difference::Tags(_) | Difference::Fixed(_)))
+        {
+            Some(Difference::Properties(_)) => request.set_connector_configuration(Some(
+                config.connector_properties().into_iter().collect(),
+            )),
             Some(Difference::Capacity(_)) => {
                 let (mcu, workers) = (config.connector.mcu, config.connector.workers);
-                let wanted = ProvisionedCapacityUpdate::builder().mcu_count(mcu).worker_count(workers).build();
-                request.capacity(CapacityUpdate::builder().provisioned_capacity(wanted).build())
+                let wanted = ProvisionedCapacityUpdate::builder()
+                    .mcu_count(mcu)
+                    .worker_count(workers)
+                    .build();
+                request.capacity(
+                    CapacityUpdate::builder()
+                        .provisioned_capacity(wanted)
+                        .build(),
+                )
             }
             _ => return Ok(()),
         };
@@ -332,20 +525,29 @@ impl Resource for Connector {
             Ok(begun) => begun,
             Err(error) => {
                 // A change whose answer got lost is under way already.
-                let now = self.find().await?.and_then(|found| found.connector_state().cloned());
+                let now = self
+                    .find()
+                    .await?
+                    .and_then(|found| found.connector_state().cloned());
                 if now == Some(ConnectorState::Updating) {
                     return Ok(());
                 }
-                return Err(failed(Call("kafkaconnect:UpdateConnector", &self.what()), &error));
+                return Err(failed(
+                    Call("kafkaconnect:UpdateConnector", &self.what()),
+                    &error,
+                ));
             }
         };
-        self.follow(begun.connector_operation_arn().unwrap_or_default()).await
+        self.follow(begun.connector_operation_arn().unwrap_or_default())
+            .await
     }
 
     async fn wait(&self) -> Result<()> {
         self.finish_operation().await?;
         let check = || async {
-            let Some(found) = self.find().await? else { return Ok(None) };
+            let Some(found) = self.find().await? else {
+                return Ok(None);
+            };
             match found.connector_state() {
                 Some(ConnectorState::Running) => Ok(None),
                 Some(ConnectorState::Failed) => Err(Error::failed(format!("{} failed", self.what())).because(reason(&found)).hint(
@@ -359,13 +561,20 @@ impl Resource for Connector {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else { return Ok(false) };
+        let Some(found) = self.find().await? else {
+            return Ok(false);
+        };
         let arn = found.connector_arn().unwrap_or_default();
-        let Some(tags) = tags(&self.account, arn).await? else { return Ok(true) };
+        let Some(tags) = tags(&self.account, arn).await? else {
+            return Ok(true);
+        };
         if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
         }
-        if matches!(found.connector_state(), Some(ConnectorState::Creating | ConnectorState::Updating)) {
+        if matches!(
+            found.connector_state(),
+            Some(ConnectorState::Creating | ConnectorState::Updating)
+        ) {
             // It takes no other call meanwhile; that it fails in the end does not matter here.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
@@ -374,18 +583,39 @@ impl Resource for Connector {
             }
         }
         if found.connector_state() != Some(&ConnectorState::Deleting) {
-            match self.account.connect.delete_connector().connector_arn(arn).send().await {
+            match self
+                .account
+                .connect
+                .delete_connector()
+                .connector_arn(arn)
+                .send()
+                .await
+            {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose answer got lost had its effect.
-                    let now = self.find().await?.filter(|now| now.connector_arn() == Some(arn));
-                    if now.is_some_and(|now| now.connector_state() != Some(&ConnectorState::Deleting)) {
-                        return Err(failed(Call("kafkaconnect:DeleteConnector", &self.what()), &error));
+                    let now = self
+                        .find()
+                        .await?
+                        .filter(|now| now.connector_arn() == Some(arn));
+                    if now
+                        .is_some_and(|now| now.connector_state() != Some(&ConnectorState::Deleting))
+                    {
+                        return Err(failed(
+                            Call("kafkaconnect:DeleteConnector", &self.what()),
+                            &error,
+                        ));
                     }
                 }
                 _ => {}
             }
         }
-        let check = || async { Ok(self.find_arn().await?.filter(|now| now == arn).map(|_| "going".to_string())) };
+        let check = || async {
+            Ok(self
+                .find_arn()
+                .await?
+                .filter(|now| now == arn)
+                .map(|_| "going".to_string()))
+        };
         self.account.until_done(&self.what(), check).await?;
         Ok(true)
     }

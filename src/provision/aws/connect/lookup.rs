@@ -22,18 +22,41 @@ pub trait Listed: Sized {
 /// # Errors
 /// MSK Connect cannot be asked.
 pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result<Option<T>> {
-    let found = account.found_under(key, name, |name| async move { find_named(account, &name).await }).await?;
+    let found = account
+        .found_under(
+            key,
+            name,
+            |name| async move { find_named(account, &name).await },
+        )
+        .await?;
     if found.is_some() || !account.is_forgotten(key).await {
         return Ok(found);
     }
     for listed in T::all(account, None).await? {
         let Some(arn) = listed.arn() else { continue };
-        match account.connect.list_tags_for_resource().resource_arn(arn).send().await {
-            Ok(found) if found.tags().is_some_and(|tags| account.is_tagged_as(key, pairs(tags))) => return Ok(Some(listed)),
+        match account
+            .connect
+            .list_tags_for_resource()
+            .resource_arn(arn)
+            .send()
+            .await
+        {
+            Ok(found)
+                if found
+                    .tags()
+                    .is_some_and(|tags| account.is_tagged_as(key, pairs(tags))) =>
+            {
+                return Ok(Some(listed));
+            }
             Ok(_) => {}
             // What may not be looked at is somebody else's.
             Err(error) if is_refused(&error) || code(&error) == "NotFoundException" => {}
-            Err(error) => return Err(failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error)),
+            Err(error) => {
+                return Err(failed(
+                    Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")),
+                    &error,
+                ));
+            }
         }
     }
     Ok(None)
@@ -44,7 +67,10 @@ pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result
 /// # Errors
 /// MSK Connect cannot be asked.
 pub async fn find_named<T: Listed>(account: &Account, name: &str) -> Result<Option<T>> {
-    Ok(T::all(account, Some(name)).await?.into_iter().find(|found| found.name() == Some(name)))
+    Ok(T::all(account, Some(name))
+        .await?
+        .into_iter()
+        .find(|found| found.name() == Some(name)))
 }
 
 /// The tags of something; `None`: it went between being listed and being asked.
@@ -52,10 +78,19 @@ pub async fn find_named<T: Listed>(account: &Account, name: &str) -> Result<Opti
 /// # Errors
 /// MSK Connect cannot be asked.
 pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String, String>>> {
-    match account.connect.list_tags_for_resource().resource_arn(arn).send().await {
+    match account
+        .connect
+        .list_tags_for_resource()
+        .resource_arn(arn)
+        .send()
+        .await
+    {
         Ok(found) => Ok(Some(found.tags().cloned().unwrap_or_default())),
         Err(error) if code(&error) == "NotFoundException" => Ok(None),
-        Err(error) => Err(failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error)),
+        Err(error) => Err(failed(
+            Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")),
+            &error,
+        )),
     }
 }
 
@@ -64,6 +99,17 @@ pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String,
 /// # Errors
 /// MSK Connect refuses.
 pub async fn put_tags(account: &Account, key: &str, arn: &str) -> Result<()> {
-    let put = account.connect.tag_resource().resource_arn(arn).set_tags(Some(account.tags(key).into_iter().collect())).send().await;
-    put.map(|_| ()).map_err(|error| failed(Call("kafkaconnect:TagResource", &format!("`{arn}`")), &error))
+    let put = account
+        .connect
+        .tag_resource()
+        .resource_arn(arn)
+        .set_tags(Some(account.tags(key).into_iter().collect()))
+        .send()
+        .await;
+    put.map(|_| ()).map_err(|error| {
+        failed(
+            Call("kafkaconnect:TagResource", &format!("`{arn}`")),
+            &error,
+        )
+    })
 }

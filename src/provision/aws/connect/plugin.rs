@@ -3,7 +3,10 @@
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_sdk_kafkaconnect::types::{CustomPluginContentType, CustomPluginLocation, CustomPluginState, CustomPluginSummary, S3Location};
+use aws_sdk_kafkaconnect::types::{
+    CustomPluginContentType, CustomPluginLocation, CustomPluginState, CustomPluginSummary,
+    S3Location,
+};
 
 use crate::base::error::{Error, OrFail, Result};
 use crate::clients::aws::call::{Call, code, failed};
@@ -32,7 +35,10 @@ impl Listed for CustomPluginSummary {
     }
 
     async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
-        let request = account.connect.list_custom_plugins().set_name_prefix(prefix.map(String::from));
+        let request = account
+            .connect
+            .list_custom_plugins()
+            .set_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
         all.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", "plugins"), &error))
     }
@@ -49,21 +55,36 @@ impl Plugin {
 
     /// That plugin as it stands now; `None`: it is gone.
     async fn again(&self, arn: &str) -> Result<Option<CustomPluginSummary>> {
-        Ok(self.find().await?.filter(|now| now.custom_plugin_arn() == Some(arn)))
+        Ok(self
+            .find()
+            .await?
+            .filter(|now| now.custom_plugin_arn() == Some(arn)))
     }
 
     /// How the zip that it was made of differs from the one that is wanted: it keeps its copy.
     async fn other_zip(&self, found: &CustomPluginSummary) -> Option<&'static str> {
         let latest = found.latest_revision();
-        let location = latest.and_then(|latest| latest.location()).and_then(|location| location.s3_location());
+        let location = latest
+            .and_then(|latest| latest.location())
+            .and_then(|location| location.s3_location());
         let key = plugin_object::key(&self.account.config).unwrap_or_default();
-        if location.is_some_and(|location| location.bucket_arn() != Some(&self.bucket_arn()) || location.file_key() != Some(&key)) {
+        if location.is_some_and(|location| {
+            location.bucket_arn() != Some(&self.bucket_arn()) || location.file_key() != Some(&key)
+        }) {
             return Some("it was made of another object");
         }
-        let made_of = latest.and_then(|latest| latest.file_description()).and_then(|file| file.file_md5());
+        let made_of = latest
+            .and_then(|latest| latest.file_description())
+            .and_then(|file| file.file_md5());
         // What is no MD5 cannot be compared.
         let made_of = made_of.filter(|text| text.len() == 32)?;
-        match self.account.state.value(keys::PLUGIN_OBJECT, plugin_object::MD5).await?.as_str() {
+        match self
+            .account
+            .state
+            .value(keys::PLUGIN_OBJECT, plugin_object::MD5)
+            .await?
+            .as_str()
+        {
             wanted if made_of.eq_ignore_ascii_case(wanted) => None,
             "" => Some("its zip is to come from another address"),
             _ => Some("its zip had another content when it was made"),
@@ -71,7 +92,11 @@ impl Plugin {
     }
 
     fn bucket_arn(&self) -> String {
-        format!("arn:{}:s3:::{}", self.account.partition, BucketUse::Lake.name(&self.account.config))
+        format!(
+            "arn:{}:s3:::{}",
+            self.account.partition,
+            BucketUse::Lake.name(&self.account.config)
+        )
     }
 }
 
@@ -87,7 +112,11 @@ impl Resource for Plugin {
 
     fn name(&self) -> String {
         let configured = &self.account.config.connector.plugin_name;
-        if configured.is_empty() { self.account.named("plugin") } else { configured.clone() }
+        if configured.is_empty() {
+            self.account.named("plugin")
+        } else {
+            configured.clone()
+        }
     }
 
     fn needs(&self) -> Vec<String> {
@@ -95,68 +124,141 @@ impl Resource for Plugin {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(found) = self.find().await? else { return Ok(Reading::missing()) };
-        let (arn, name) = (found.custom_plugin_arn().unwrap_or_default(), found.name().unwrap_or_default());
-        let Some(tags) = tags(&self.account, arn).await? else { return Ok(Reading::missing()) };
+        let Some(found) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
+        let (arn, name) = (
+            found.custom_plugin_arn().unwrap_or_default(),
+            found.name().unwrap_or_default(),
+        );
+        let Some(tags) = tags(&self.account, arn).await? else {
+            return Ok(Reading::missing());
+        };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // Who took a name that is not wanted any more is nobody's business.
-            return Ok(if is_renamed { Reading::missing() } else { Reading::foreign() });
+            return Ok(if is_renamed {
+                Reading::missing()
+            } else {
+                Reading::foreign()
+            });
         }
-        let revision = found.latest_revision().map_or(1, |latest| latest.revision());
-        self.account.state.note(KEY, name, &[("arn", arn), ("revision", &revision.to_string())]).await?;
+        let revision = found
+            .latest_revision()
+            .map_or(1, |latest| latest.revision());
+        self.account
+            .state
+            .note(
+                KEY,
+                name,
+                &[("arn", arn), ("revision", &revision.to_string())],
+            )
+            .await?;
         if is_renamed {
-            return Ok(Reading::renamed(name, lookup::find_named::<CustomPluginSummary>(&self.account, &self.name()).await?.is_some()));
+            return Ok(Reading::renamed(
+                name,
+                lookup::find_named::<CustomPluginSummary>(&self.account, &self.name())
+                    .await?
+                    .is_some(),
+            ));
         }
         match found.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
-                return Ok(Reading::recreate(vec!["MSK Connect could not take the zip".into()]));
+                return Ok(Reading::recreate(vec![
+                    "MSK Connect could not take the zip".into(),
+                ]));
             }
-            state => return Ok(Reading::waiting(state.map_or("unknown", CustomPluginState::as_str))),
+            state => {
+                return Ok(Reading::waiting(
+                    state.map_or("unknown", CustomPluginState::as_str),
+                ));
+            }
         }
         if let Some(reason) = self.other_zip(&found).await {
             return Ok(Reading::recreate(vec![reason.into()]));
         }
-        Ok(Reading::compared(self.account.tag_differences(KEY, pairs(&tags)), format!("revision {revision}")))
+        Ok(Reading::compared(
+            self.account.tag_differences(KEY, pairs(&tags)),
+            format!("revision {revision}"),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
         let key = plugin_object::key(&self.account.config).unwrap_or_default();
-        let place = S3Location::builder().bucket_arn(self.bucket_arn()).file_key(key).build().or_fail(|| "a place is not whole")?;
-        let request = self.account.connect.create_custom_plugin().name(self.name()).content_type(CustomPluginContentType::Zip);
-        let request = request.description("made by pinpipe").location(CustomPluginLocation::builder().s3_location(place).build());
-        match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await {
+        let place = S3Location::builder()
+            .bucket_arn(self.bucket_arn())
+            .file_key(key)
+            .build()
+            .or_fail(|| "a place is not whole")?;
+        let request = self
+            .account
+            .connect
+            .create_custom_plugin()
+            .name(self.name())
+            .content_type(CustomPluginContentType::Zip);
+        let request = request
+            .description("made by pinpipe")
+            .location(CustomPluginLocation::builder().s3_location(place).build());
+        match request
+            .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
+            .send()
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ConflictException" => Ok(()),
-            Err(error) => Err(failed(Call("kafkaconnect:CreateCustomPlugin", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("kafkaconnect:CreateCustomPlugin", &self.what()),
+                &error,
+            )),
         }
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else { return Ok(()) };
-        put_tags(&self.account, KEY, found.custom_plugin_arn().unwrap_or_default()).await
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
+        put_tags(
+            &self.account,
+            KEY,
+            found.custom_plugin_arn().unwrap_or_default(),
+        )
+        .await
     }
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let Some(found) = self.find().await? else { return Ok(None) };
+            let Some(found) = self.find().await? else {
+                return Ok(None);
+            };
             Ok(match found.custom_plugin_state() {
                 Some(CustomPluginState::Active) => None,
                 Some(CustomPluginState::CreateFailed) => {
-                    return Err(Error::failed(format!("{} could not be made of `{}`", self.what(), self.account.config.connector.plugin))
-                        .hint("`connector.plugin` must be the whole zip as Confluent publishes it"));
+                    return Err(Error::failed(format!(
+                        "{} could not be made of `{}`",
+                        self.what(),
+                        self.account.config.connector.plugin
+                    ))
+                    .hint("`connector.plugin` must be the whole zip as Confluent publishes it"));
                 }
-                state => Some(state.map_or("unknown", CustomPluginState::as_str).to_string()),
+                state => Some(
+                    state
+                        .map_or("unknown", CustomPluginState::as_str)
+                        .to_string(),
+                ),
             })
         };
         self.account.until_done(&self.what(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else { return Ok(false) };
+        let Some(found) = self.find().await? else {
+            return Ok(false);
+        };
         let arn = found.custom_plugin_arn().unwrap_or_default();
-        let Some(tags) = tags(&self.account, arn).await? else { return Ok(true) };
+        let Some(tags) = tags(&self.account, arn).await? else {
+            return Ok(true);
+        };
         if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
         }
@@ -169,12 +271,25 @@ impl Resource for Plugin {
             }
         }
         if found.custom_plugin_state() != Some(&CustomPluginState::Deleting) {
-            match self.account.connect.delete_custom_plugin().custom_plugin_arn(arn).send().await {
+            match self
+                .account
+                .connect
+                .delete_custom_plugin()
+                .custom_plugin_arn(arn)
+                .send()
+                .await
+            {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose answer got lost had its effect.
-                    let now = self.again(arn).await?.and_then(|found| found.custom_plugin_state().cloned());
+                    let now = self
+                        .again(arn)
+                        .await?
+                        .and_then(|found| found.custom_plugin_state().cloned());
                     if now.is_some_and(|state| state != CustomPluginState::Deleting) {
-                        return Err(failed(Call("kafkaconnect:DeleteCustomPlugin", &self.what()), &error));
+                        return Err(failed(
+                            Call("kafkaconnect:DeleteCustomPlugin", &self.what()),
+                            &error,
+                        ));
                     }
                 }
                 _ => {}

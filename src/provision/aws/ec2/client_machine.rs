@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{
-    HttpTokensState, IamInstanceProfileSpecification, Instance, InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification,
-    InstanceStateName, InstanceType, ResourceType, Tag,
+    HttpTokensState, IamInstanceProfileSpecification, Instance, InstanceMetadataOptionsRequest,
+    InstanceNetworkInterfaceSpecification, InstanceStateName, InstanceType, ResourceType, Tag,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -48,18 +48,42 @@ impl Client {
     }
 
     async fn find(&self) -> Result<Option<Instance>> {
-        let request = self.account.ec2.describe_instances().set_filters(Some(tag_filters(&self.account, KEY)));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?;
-        let instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
-        let tagged = instances.filter(|instance| is_alive(instance)).min_by_key(|instance| instance.instance_id().map(String::from));
+        let request = self
+            .account
+            .ec2
+            .describe_instances()
+            .set_filters(Some(tag_filters(&self.account, KEY)));
+        let found = request
+            .send()
+            .await
+            .map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?;
+        let instances = found
+            .reservations()
+            .iter()
+            .flat_map(|reservation| reservation.instances());
+        let tagged = instances
+            .filter(|instance| is_alive(instance))
+            .min_by_key(|instance| instance.instance_id().map(String::from));
         if let Some(instance) = tagged {
             return Ok(Some(instance.clone()));
         }
         // One that lost its tags is still known by its id, and would be paid for twice.
-        let Some(id) = self.account.state.value(KEY, "id").await else { return Ok(None) };
-        match self.account.ec2.describe_instances().instance_ids(id).send().await {
+        let Some(id) = self.account.state.value(KEY, "id").await else {
+            return Ok(None);
+        };
+        match self
+            .account
+            .ec2
+            .describe_instances()
+            .instance_ids(id)
+            .send()
+            .await
+        {
             Ok(found) => {
-                let mut instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
+                let mut instances = found
+                    .reservations()
+                    .iter()
+                    .flat_map(|reservation| reservation.instances());
                 Ok(instances.find(|instance| is_alive(instance)).cloned())
             }
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => Ok(None),
@@ -69,12 +93,22 @@ impl Client {
 
     /// What the machine does when it first starts.
     async fn user_data(&self) -> Result<String> {
-        self.filled(&self.account.state.need(keys::CLUSTER, "bootstrap_servers").await?)
+        self.filled(
+            &self
+                .account
+                .state
+                .need(keys::CLUSTER, "bootstrap_servers")
+                .await?,
+        )
     }
 
     /// The checksum of what it does, whichever brokers of the cluster it is told of.
     async fn checksum(&self) -> Result<String> {
-        let brokers = self.account.state.need(keys::CLUSTER, "bootstrap_servers").await?;
+        let brokers = self
+            .account
+            .state
+            .need(keys::CLUSTER, "bootstrap_servers")
+            .await?;
         let text = self.filled(&cluster::domain(&brokers))?;
         Ok(checksum::short(&text))
     }
@@ -82,9 +116,15 @@ impl Client {
     fn filled(&self, brokers: &str) -> Result<String> {
         let client = &self.account.config.client;
         let mut names = placeholders::values(&self.account);
-        let (kafka, scala, iam) = (&client.kafka_version, &client.scala_version, &client.iam_auth_version);
+        let (kafka, scala, iam) = (
+            &client.kafka_version,
+            &client.scala_version,
+            &client.iam_auth_version,
+        );
         let confluent = &client.confluent_version;
-        let series = confluent.rsplit_once('.').map_or(confluent.as_str(), |(series, _)| series);
+        let series = confluent
+            .rsplit_once('.')
+            .map_or(confluent.as_str(), |(series, _)| series);
         names.extend([
             ("bootstrap-servers", brokers.to_string()),
             ("zookeeper", String::new()),
@@ -102,14 +142,33 @@ impl Client {
     /// The newest of Amazon's images with the configured name.
     async fn image(&self) -> Result<String> {
         let pattern = &self.account.config.client.image;
-        let request =
-            self.account.ec2.describe_images().owners("amazon").filters(filter("name", pattern)).filters(filter("state", "available"));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeImages", &self.what()), &error))?;
-        let newest = found.images().iter().max_by_key(|image| image.creation_date().map(String::from));
-        newest.and_then(|image| image.image_id()).map(String::from).ok_or_else(|| {
-            Error::failed(format!("Amazon has no image named `{pattern}` in {}", self.account.config.aws.region))
-                .hint("correct `client.image`; `aws ec2 describe-images --owners amazon` lists them")
-        })
+        let request = self
+            .account
+            .ec2
+            .describe_images()
+            .owners("amazon")
+            .filters(filter("name", pattern))
+            .filters(filter("state", "available"));
+        let found = request
+            .send()
+            .await
+            .map_err(|error| failed(Call("ec2:DescribeImages", &self.what()), &error))?;
+        let newest = found
+            .images()
+            .iter()
+            .max_by_key(|image| image.creation_date().map(String::from));
+        newest
+            .and_then(|image| image.image_id())
+            .map(String::from)
+            .ok_or_else(|| {
+                Error::failed(format!(
+                    "Amazon has no image named `{pattern}` in {}",
+                    self.account.config.aws.region
+                ))
+                .hint(
+                    "correct `client.image`; `aws ec2 describe-images --owners amazon` lists them",
+                )
+            })
     }
 
     /// What tells the proxy's password of now from earlier ones.
@@ -121,26 +180,54 @@ impl Client {
     /// Marks the machine as one whose proxy answers, with the password of now. A tag, so that
     /// it is known without the state too.
     async fn note_answer(&self, id: &str) -> Result<()> {
-        let tag = Tag::builder().key(READY_TAG).value(self.mark().await.unwrap_or_else(|| "yes".into())).build();
-        let put = self.account.ec2.create_tags().resources(id).tags(tag).send().await;
+        let tag = Tag::builder()
+            .key(READY_TAG)
+            .value(self.mark().await.unwrap_or_else(|| "yes".into()))
+            .build();
+        let put = self
+            .account
+            .ec2
+            .create_tags()
+            .resources(id)
+            .tags(tag)
+            .send()
+            .await;
         put.map_err(|error| failed(Call("ec2:CreateTags", &self.what()), &error))?;
-        self.account.state.note(KEY, &self.name(), &[("answered", id)]).await
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("answered", id)])
+            .await
     }
 
     /// Whether a machine that was just launched lives: one that AWS ended at once would be
     /// answered for its token again and again.
     async fn check_launch(&self, id: &str) -> Result<()> {
-        let found = self.account.ec2.describe_instances().instance_ids(id).send().await;
+        let found = self
+            .account
+            .ec2
+            .describe_instances()
+            .instance_ids(id)
+            .send()
+            .await;
         let found = match found {
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(()),
-            found => found.map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
+            found => found
+                .map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
         };
-        let Some(ended) = found.reservations().iter().flat_map(|reservation| reservation.instances()).find(|instance| !is_alive(instance))
+        let Some(ended) = found
+            .reservations()
+            .iter()
+            .flat_map(|reservation| reservation.instances())
+            .find(|instance| !is_alive(instance))
         else {
             return Ok(());
         };
         self.account.state.forget(KEY).await?;
-        let reason = ended.state_reason().and_then(|reason| reason.message()).unwrap_or("AWS gives no reason").to_string();
+        let reason = ended
+            .state_reason()
+            .and_then(|reason| reason.message())
+            .unwrap_or("AWS gives no reason")
+            .to_string();
         Err(Error::failed(format!("{} ended right after its launch", self.what()))
             .because(reason)
             .hint("usual causes: a quota of volumes, or no capacity in the zone; run the same command again to launch another one"))
@@ -149,26 +236,46 @@ impl Client {
     fn tags(&self, checksum: &str) -> Vec<Tag> {
         let name = Tag::builder().key("Name").value(self.name()).build();
         let checksum = Tag::builder().key(USER_DATA_TAG).value(checksum).build();
-        ec2_tags(&self.account, KEY).into_iter().chain([name, checksum]).collect()
+        ec2_tags(&self.account, KEY)
+            .into_iter()
+            .chain([name, checksum])
+            .collect()
     }
 
     async fn differences(&self, found: &Instance) -> Result<Vec<String>> {
         let wanted = &self.account.config.client;
         let mut fixed = Vec::new();
-        let instance_type = found.instance_type().map(InstanceType::as_str).unwrap_or_default();
+        let instance_type = found
+            .instance_type()
+            .map(InstanceType::as_str)
+            .unwrap_or_default();
         if instance_type != wanted.instance_type {
-            fixed.push(format!("it is a {instance_type}, not a {}", wanted.instance_type));
+            fixed.push(format!(
+                "it is a {instance_type}, not a {}",
+                wanted.instance_type
+            ));
         }
         let tags = pairs(found.tags());
-        let applied = tags.iter().find(|(key, _)| *key == USER_DATA_TAG).map(|(_, value)| *value);
-        if self.account.state.value(keys::CLUSTER, "bootstrap_servers").await.is_some()
+        let applied = tags
+            .iter()
+            .find(|(key, _)| *key == USER_DATA_TAG)
+            .map(|(_, value)| *value);
+        if self
+            .account
+            .state
+            .value(keys::CLUSTER, "bootstrap_servers")
+            .await
+            .is_some()
             && applied.is_some()
             && applied != Some(self.checksum().await?.as_str())
         {
             fixed.push("it was set up with other versions, brokers or settings".into());
         }
         let group = self.account.state.value(Member::Client.key(), "id").await;
-        let mut groups = found.network_interfaces().iter().flat_map(|interface| interface.groups());
+        let mut groups = found
+            .network_interfaces()
+            .iter()
+            .flat_map(|interface| interface.groups());
         if group.is_some_and(|group| groups.all(|own| own.group_id() != Some(group.as_str()))) {
             fixed.push("it is not in the client's security group".into());
         }
@@ -177,7 +284,10 @@ impl Client {
 }
 
 fn is_alive(instance: &Instance) -> bool {
-    !matches!(state(instance), Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown) | None)
+    !matches!(
+        state(instance),
+        Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown) | None
+    )
 }
 
 fn state(instance: &Instance) -> Option<&InstanceStateName> {
@@ -216,19 +326,35 @@ impl Resource for Client {
     }
 
     fn priced(&self) -> Vec<Priced> {
-        vec![Priced::new(&self.account.config.client.instance_type, 1), Priced::new("ebs-gp2-gib", DISK_GIB)]
+        vec![
+            Priced::new(&self.account.config.client.instance_type, 1),
+            Priced::new("ebs-gp2-gib", DISK_GIB),
+        ]
     }
 
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else {
             if self.account.state.entry(KEY).await.is_some() {
-                self.account.state.note(KEY, &self.name(), &[("running", "no")]).await?;
+                self.account
+                    .state
+                    .note(KEY, &self.name(), &[("running", "no")])
+                    .await?;
             }
             return Ok(Reading::missing());
         };
         let id = found.instance_id().unwrap_or_default();
         let is_running = state(&found) == Some(&InstanceStateName::Running);
-        self.account.state.note(KEY, &self.name(), &[("id", id), ("running", if is_running { "yes" } else { "no" })]).await?;
+        self.account
+            .state
+            .note(
+                KEY,
+                &self.name(),
+                &[
+                    ("id", id),
+                    ("running", if is_running { "yes" } else { "no" }),
+                ],
+            )
+            .await?;
         let fixed = self.differences(&found).await?;
         if !fixed.is_empty() {
             return Ok(Reading::recreate(fixed));
@@ -237,9 +363,15 @@ impl Resource for Client {
             return Ok(Reading::recreate(vec![reason]));
         }
         match state(&found) {
-            Some(InstanceStateName::Stopped) => return Ok(Reading::compared(vec!["it is stopped".into()], "")),
+            Some(InstanceStateName::Stopped) => {
+                return Ok(Reading::compared(vec!["it is stopped".into()], ""));
+            }
             Some(InstanceStateName::Running) => {}
-            state => return Ok(Reading::waiting(state.map_or("unknown", InstanceStateName::as_str))),
+            state => {
+                return Ok(Reading::waiting(
+                    state.map_or("unknown", InstanceStateName::as_str),
+                ));
+            }
         }
         let tags = self.account.tag_differences(KEY, pairs(found.tags()));
         if !tags.is_empty() {
@@ -249,9 +381,15 @@ impl Resource for Client {
         let Some((_, ready)) = tags.iter().find(|(key, _)| *key == READY_TAG) else {
             return Ok(Reading::waiting("running; its proxy has not answered yet"));
         };
-        self.account.state.note(KEY, &self.name(), &[("answered", id)]).await?;
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("answered", id)])
+            .await?;
         if self.mark().await.is_some_and(|mark| mark != *ready) {
-            return Ok(Reading::compared(vec!["its proxy has an old password".into()], ""));
+            return Ok(Reading::compared(
+                vec!["its proxy has an old password".into()],
+                "",
+            ));
         }
         Ok(Reading::good(format!("{id}, running")))
     }
@@ -277,40 +415,84 @@ impl Resource for Client {
             .build();
         let disk = tag_specification(&self.account, KEY, ResourceType::Volume);
         let make = || async {
-            let request = self.account.ec2_once.run_instances().client_token(&token).image_id(&image).min_count(1).max_count(1);
+            let request = self
+                .account
+                .ec2_once
+                .run_instances()
+                .client_token(&token)
+                .image_id(&image)
+                .min_count(1)
+                .max_count(1);
             let request = request
                 .instance_type(InstanceType::from(config.client.instance_type.as_str()))
                 .key_name(self.account.named("key"))
-                .iam_instance_profile(IamInstanceProfileSpecification::builder().name(&profile).build())
+                .iam_instance_profile(
+                    IamInstanceProfileSpecification::builder()
+                        .name(&profile)
+                        .build(),
+                )
                 .network_interfaces(interface.clone())
-                .metadata_options(InstanceMetadataOptionsRequest::builder().http_tokens(HttpTokensState::Required).build())
+                .metadata_options(
+                    InstanceMetadataOptionsRequest::builder()
+                        .http_tokens(HttpTokensState::Required)
+                        .build(),
+                )
                 .tag_specifications(tags.clone())
                 .tag_specifications(disk.clone())
                 .user_data(STANDARD.encode(&user_data));
-            let made = request.send().await.map_err(|error| Unmade::new(Call("ec2:RunInstances", &self.what()), &error))?;
-            Ok(made.instances().first().and_then(|instance| instance.instance_id()).map(String::from))
+            let made = request
+                .send()
+                .await
+                .map_err(|error| Unmade::new(Call("ec2:RunInstances", &self.what()), &error))?;
+            Ok(made
+                .instances()
+                .first()
+                .and_then(|instance| instance.instance_id())
+                .map(String::from))
         };
-        let find = || async { self.find().await.map(|found| found.map(|found| found.instance_id)) };
+        let find = || async {
+            self.find()
+                .await
+                .map(|found| found.map(|found| found.instance_id))
+        };
         // EC2 sees a new instance profile only some seconds after IAM has made it.
         let is_unseen = |error: &Error| error.to_string().contains("Invalid IAM Instance Profile");
-        let id = self.account.once_seen(is_unseen, || self.account.make_once(find, make)).await?;
+        let id = self
+            .account
+            .once_seen(is_unseen, || self.account.make_once(find, make))
+            .await?;
         let id = id.unwrap_or_default();
         state.note(KEY, &self.name(), &[("id", &id)]).await?;
         self.check_launch(&id).await
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else { return Ok(()) };
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
         let id = found.instance_id().unwrap_or_default();
         if state(&found) == Some(&InstanceStateName::Stopped) {
-            let started = self.account.ec2.start_instances().instance_ids(id).send().await;
+            let started = self
+                .account
+                .ec2
+                .start_instances()
+                .instance_ids(id)
+                .send()
+                .await;
             started.map_err(|error| failed(Call("ec2:StartInstances", &self.what()), &error))?;
         }
-        if !self.account.tag_differences(KEY, pairs(found.tags())).is_empty() {
+        if !self
+            .account
+            .tag_differences(KEY, pairs(found.tags()))
+            .is_empty()
+        {
             put_tags(&self.account, KEY, id).await?;
         }
         let tags = pairs(found.tags());
-        let ready = tags.iter().find(|(key, _)| *key == READY_TAG).map(|(_, mark)| (*mark).to_string());
+        let ready = tags
+            .iter()
+            .find(|(key, _)| *key == READY_TAG)
+            .map(|(_, mark)| (*mark).to_string());
         if ready.is_some() && self.mark().await.is_some_and(|mark| Some(mark) != ready) {
             // The service reads its password when it starts.
             run_command(&self.account, id, "systemctl restart kafka-rest").await?;
@@ -321,14 +503,25 @@ impl Resource for Client {
 
     /// Until the proxy answers on the machine itself: from outside only the API reaches it.
     async fn wait(&self) -> Result<()> {
-        let script = templates::render(templates::PROXY_ANSWERS, &placeholders::values(&self.account));
+        let script = templates::render(
+            templates::PROXY_ANSWERS,
+            &placeholders::values(&self.account),
+        );
         let check = || async {
-            let Some(found) = self.find().await? else { return Ok(None) };
+            let Some(found) = self.find().await? else {
+                return Ok(None);
+            };
             let id = found.instance_id().unwrap_or_default();
             match state(&found) {
                 Some(InstanceStateName::Running) => {}
                 Some(InstanceStateName::Stopped) => return Ok(None),
-                state => return Ok(Some(state.map_or("unknown", InstanceStateName::as_str).to_string())),
+                state => {
+                    return Ok(Some(
+                        state
+                            .map_or("unknown", InstanceStateName::as_str)
+                            .to_string(),
+                    ));
+                }
             }
             match run_command(&self.account, id, &script).await? {
                 Outcome::Done(_) => {
@@ -336,7 +529,10 @@ impl Resource for Client {
                     Ok(None)
                 }
                 Outcome::Failed(reason) if reason.starts_with("user data failed") => {
-                    self.account.state.note(KEY, &self.name(), &[(&format!("failed-{id}"), &reason)]).await?;
+                    self.account
+                        .state
+                        .note(KEY, &self.name(), &[(&format!("failed-{id}"), &reason)])
+                        .await?;
                     Err(Error::failed(format!("{} could not be set up: {reason}", self.what()))
                         .hint("`aws ssm start-session` and /var/log/pinpipe-user-data.log say more; `pinpipe provision` makes it anew"))
                 }
@@ -348,18 +544,40 @@ impl Resource for Client {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else { return Ok(false) };
+        let Some(found) = self.find().await? else {
+            return Ok(false);
+        };
         let id = found.instance_id().unwrap_or_default();
-        let removed = self.account.ec2.terminate_instances().instance_ids(id).send().await;
+        let removed = self
+            .account
+            .ec2
+            .terminate_instances()
+            .instance_ids(id)
+            .send()
+            .await;
         removed.map_err(|error| failed(Call("ec2:TerminateInstances", &self.what()), &error))?;
         let check = || async {
-            let found = self.account.ec2.describe_instances().instance_ids(id).send().await;
+            let found = self
+                .account
+                .ec2
+                .describe_instances()
+                .instance_ids(id)
+                .send()
+                .await;
             let found = match found {
                 Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(None),
-                found => found.map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
+                found => found
+                    .map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
             };
-            let instance = found.reservations().iter().flat_map(|reservation| reservation.instances()).next();
-            let now = instance.and_then(state).cloned().unwrap_or(InstanceStateName::Terminated);
+            let instance = found
+                .reservations()
+                .iter()
+                .flat_map(|reservation| reservation.instances())
+                .next();
+            let now = instance
+                .and_then(state)
+                .cloned()
+                .unwrap_or(InstanceStateName::Terminated);
             Ok((now != InstanceStateName::Terminated).then(|| now.as_str().to_string()))
         };
         self.account.until_done(&self.what(), check).await?;

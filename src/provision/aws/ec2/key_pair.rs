@@ -40,7 +40,10 @@ impl KeyPair {
         if !config.client.key_file.as_os_str().is_empty() {
             return config.client.key_file.clone();
         }
-        config.data_dir.join("aws").join(format!("{}.pem", self.name()))
+        config
+            .data_dir
+            .join("aws")
+            .join(format!("{}.pem", self.name()))
     }
 
     /// Where the private half is kept in Parameter Store.
@@ -49,7 +52,14 @@ impl KeyPair {
     }
 
     async fn find(&self) -> Result<Option<KeyPairInfo>> {
-        match self.account.ec2.describe_key_pairs().key_names(self.name()).send().await {
+        match self
+            .account
+            .ec2
+            .describe_key_pairs()
+            .key_names(self.name())
+            .send()
+            .await
+        {
             Ok(found) => Ok(found.key_pairs().first().cloned()),
             Err(error) if code(&error) == "InvalidKeyPair.NotFound" => Ok(None),
             Err(error) => Err(failed(Call("ec2:DescribeKeyPairs", &self.what()), &error)),
@@ -67,9 +77,17 @@ impl KeyPair {
         };
         let stored = parameter::get(&self.account, &self.parameter()).await?;
         let key = match (&on_disk, &stored) {
-            (Some(on_disk), Some(stored)) if on_disk.expose_secret().trim() != stored.expose_secret().trim() => {
-                return Err(Error::failed(format!("`{}` and the parameter `{}` hold different keys", path.display(), self.parameter()))
-                    .hint("move the file away to take the key of Parameter Store; neither was changed"));
+            (Some(on_disk), Some(stored))
+                if on_disk.expose_secret().trim() != stored.expose_secret().trim() =>
+            {
+                return Err(Error::failed(format!(
+                    "`{}` and the parameter `{}` hold different keys",
+                    path.display(),
+                    self.parameter()
+                ))
+                .hint(
+                    "move the file away to take the key of Parameter Store; neither was changed",
+                ));
             }
             (Some(key), _) | (None, Some(key)) => key.clone(),
             (None, None) => made()?,
@@ -93,14 +111,24 @@ impl KeyPair {
     /// Readable by nobody but its owner from the first moment on, and never written over.
     fn write(&self, key: &SecretString) -> Result<()> {
         let path = self.path();
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
             std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
         }
         // Whole or not at all: half a key would be taken for the key by the next run.
         let draft = path.with_extension("pem.new");
         let _ = std::fs::remove_file(&draft);
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&draft);
-        let written = file.and_then(|mut file| file.write_all(key.expose_secret().as_bytes()).and_then(|()| file.sync_all()));
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(&draft);
+        let written = file.and_then(|mut file| {
+            file.write_all(key.expose_secret().as_bytes())
+                .and_then(|()| file.sync_all())
+        });
         written.map_err(|error| on_path("write", &draft, error))?;
         // Unlike renaming, a link is refused where something is there already.
         std::fs::hard_link(&draft, &path).map_err(|error| on_path("write", &path, error))?;
@@ -124,11 +152,17 @@ fn made() -> Result<SecretString> {
 
 /// The public half in OpenSSH's format, as EC2 takes it.
 fn public(private: &SecretString) -> Result<String> {
-    let body: String = private.expose_secret().lines().filter(|line| !line.starts_with("-----")).collect();
+    let body: String = private
+        .expose_secret()
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
     let no_key = || "the private key is not one that pinpipe made".to_string();
     let der = STANDARD.decode(body).or_fail(no_key)?;
     let pair = RsaKeyPair::from_pkcs8(&der).or_fail(no_key)?;
-    let public = AsDer::<PublicKeyX509Der<'_>>::as_der(aws_lc_rs::signature::KeyPair::public_key(&pair)).or_fail(no_key)?;
+    let public =
+        AsDer::<PublicKeyX509Der<'_>>::as_der(aws_lc_rs::signature::KeyPair::public_key(&pair))
+            .or_fail(no_key)?;
     let (modulus, exponent) = numbers(public.as_ref()).ok_or_else(|| Error::failed(no_key()))?;
     let mut blob = Vec::new();
     for part in [b"ssh-rsa".as_slice(), exponent, modulus] {
@@ -159,7 +193,12 @@ fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
         long => {
             let bytes = usize::from(long & 0x7f);
             let digits = der.get(2..2 + bytes)?;
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), 2 + bytes)
+            (
+                digits
+                    .iter()
+                    .fold(0, |length, digit| length << 8 | usize::from(*digit)),
+                2 + bytes,
+            )
         }
     };
     Some((der.get(start..start + length)?, der.get(start + length..)?))
@@ -182,31 +221,62 @@ impl Resource for KeyPair {
     async fn read(&self) -> Result<Reading> {
         let Some(found) = self.find().await? else {
             // The private half may have been kept by a run that got no further.
-            let exists = parameter::description(&self.account, &self.parameter()).await?.is_some();
-            return Ok(Reading { exists, ..Reading::missing() });
+            let exists = parameter::description(&self.account, &self.parameter())
+                .await?
+                .is_some();
+            return Ok(Reading {
+                exists,
+                ..Reading::missing()
+            });
         };
         if !self.account.is_ours(pairs(found.tags())) {
             return Ok(Reading::foreign());
         }
         let mut differences = self.account.tag_differences(KEY, pairs(found.tags()));
-        let (is_on_disk, is_stored) = (self.path().exists(), parameter::description(&self.account, &self.parameter()).await?.is_some());
+        let (is_on_disk, is_stored) = (
+            self.path().exists(),
+            parameter::description(&self.account, &self.parameter())
+                .await?
+                .is_some(),
+        );
         match (is_on_disk, is_stored) {
             (true, true) => {
-                let lacking = parameter::tag_differences(&self.account, KEY, &self.parameter()).await?;
-                differences.extend(lacking.into_iter().map(|text| format!("{text} on its parameter")));
+                let lacking =
+                    parameter::tag_differences(&self.account, KEY, &self.parameter()).await?;
+                differences.extend(
+                    lacking
+                        .into_iter()
+                        .map(|text| format!("{text} on its parameter")),
+                );
             }
-            (false, true) => differences.push(format!("`{}` is missing: it comes back from Parameter Store", self.path().display())),
-            (true, false) => differences.push(format!("the parameter `{}` is missing", self.parameter())),
-            (false, false) => return Ok(Reading::recreate(vec!["its private half is lost".into()])),
+            (false, true) => differences.push(format!(
+                "`{}` is missing: it comes back from Parameter Store",
+                self.path().display()
+            )),
+            (true, false) => {
+                differences.push(format!("the parameter `{}` is missing", self.parameter()))
+            }
+            (false, false) => {
+                return Ok(Reading::recreate(vec!["its private half is lost".into()]));
+            }
         }
-        Ok(Reading::compared(differences, self.path().display().to_string()))
+        Ok(Reading::compared(
+            differences,
+            self.path().display().to_string(),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
         let public = public(&self.private().await?)?;
         let tags = tag_specification(&self.account, KEY, ResourceType::KeyPair);
         let material = aws_sdk_ec2::primitives::Blob::new(public.into_bytes());
-        let request = self.account.ec2.import_key_pair().key_name(self.name()).public_key_material(material).tag_specifications(tags);
+        let request = self
+            .account
+            .ec2
+            .import_key_pair()
+            .key_name(self.name())
+            .public_key_material(material)
+            .tag_specifications(tags);
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "InvalidKeyPair.Duplicate" => Ok(()),
@@ -216,11 +286,20 @@ impl Resource for KeyPair {
 
     async fn update(&self) -> Result<()> {
         self.private().await?;
-        if !parameter::tag_differences(&self.account, KEY, &self.parameter()).await?.is_empty() {
+        if !parameter::tag_differences(&self.account, KEY, &self.parameter())
+            .await?
+            .is_empty()
+        {
             parameter::put_tags(&self.account, KEY, &self.parameter()).await?;
         }
-        let Some(found) = self.find().await? else { return Ok(()) };
-        if !self.account.tag_differences(KEY, pairs(found.tags())).is_empty() {
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
+        if !self
+            .account
+            .tag_differences(KEY, pairs(found.tags()))
+            .is_empty()
+        {
             put_tags(&self.account, KEY, found.key_pair_id().unwrap_or_default()).await?;
         }
         Ok(())
@@ -228,7 +307,10 @@ impl Resource for KeyPair {
 
     async fn delete(&self) -> Result<bool> {
         let found = self.find().await?;
-        if found.as_ref().is_some_and(|found| !self.account.is_ours(pairs(found.tags()))) {
+        if found
+            .as_ref()
+            .is_some_and(|found| !self.account.is_ours(pairs(found.tags())))
+        {
             return Ok(false);
         }
         let was_kept = parameter::delete(&self.account, &self.parameter()).await?;
@@ -238,11 +320,21 @@ impl Resource for KeyPair {
         // What a run that was killed in the middle of writing left.
         let _ = std::fs::remove_file(self.path().with_extension("pem.new"));
         match std::fs::remove_file(self.path()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(on_path("remove", &self.path(), error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(on_path("remove", &self.path(), error));
+            }
             _ => {}
         }
-        let removed = self.account.ec2.delete_key_pair().key_name(self.name()).send().await;
-        removed.map(|_| true).map_err(|error| failed(Call("ec2:DeleteKeyPair", &self.what()), &error))
+        let removed = self
+            .account
+            .ec2
+            .delete_key_pair()
+            .key_name(self.name())
+            .send()
+            .await;
+        removed
+            .map(|_| true)
+            .map_err(|error| failed(Call("ec2:DeleteKeyPair", &self.what()), &error))
     }
 }
 
@@ -253,12 +345,21 @@ mod tests {
     #[test]
     fn a_new_key_has_a_public_half() {
         let private = made().expect("a key is made");
-        assert!(private.expose_secret().starts_with("-----BEGIN PRIVATE KEY-----\n"));
+        assert!(
+            private
+                .expose_secret()
+                .starts_with("-----BEGIN PRIVATE KEY-----\n")
+        );
         assert!(private.expose_secret().lines().all(|line| line.len() <= 64));
         let public = public(&private).expect("it is read back");
-        let blob = STANDARD.decode(public.split(' ').nth(1).expect("a key")).expect("base64");
+        let blob = STANDARD
+            .decode(public.split(' ').nth(1).expect("a key"))
+            .expect("base64");
         // Name, exponent 65537, and a modulus of 2048 bits with a zero before its highest one.
-        assert!(blob.starts_with(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01\0\0\x01\x01\0"), "{blob:?}");
+        assert!(
+            blob.starts_with(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01\0\0\x01\x01\0"),
+            "{blob:?}"
+        );
         assert!(super::public(&SecretString::from("not a key")).is_err());
     }
 }

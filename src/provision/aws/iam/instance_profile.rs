@@ -26,7 +26,14 @@ impl InstanceProfile {
     }
 
     async fn find(&self) -> Result<Option<IamProfile>> {
-        match self.account.iam.get_instance_profile().instance_profile_name(self.name()).send().await {
+        match self
+            .account
+            .iam
+            .get_instance_profile()
+            .instance_profile_name(self.name())
+            .send()
+            .await
+        {
             Ok(found) => Ok(found.instance_profile().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
             Err(error) => Err(failed(Call("iam:GetInstanceProfile", &self.what()), &error)),
@@ -53,31 +60,50 @@ impl Resource for InstanceProfile {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(profile) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(profile) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
         if !self.account.is_ours(iam_pairs(profile.tags())) {
             return Ok(Reading::foreign());
         }
         let mut differences = self.account.tag_differences(KEY, iam_pairs(profile.tags()));
         let role = role_name(&self.account, Holder::Client);
-        if !profile.roles().iter().any(|found| found.role_name() == role) {
+        if !profile
+            .roles()
+            .iter()
+            .any(|found| found.role_name() == role)
+        {
             differences.push(format!("the role `{role}` is not in it"));
         }
         Ok(Reading::compared(differences, role))
     }
 
     async fn create(&self) -> Result<()> {
-        let request =
-            self.account.iam.create_instance_profile().instance_profile_name(self.name()).set_tags(Some(iam_tags(&self.account, KEY)?));
+        let request = self
+            .account
+            .iam
+            .create_instance_profile()
+            .instance_profile_name(self.name())
+            .set_tags(Some(iam_tags(&self.account, KEY)?));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
-            Err(error) => Err(failed(Call("iam:CreateInstanceProfile", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("iam:CreateInstanceProfile", &self.what()),
+                &error,
+            )),
         }
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(profile) = self.find().await? else { return Ok(()) };
-        if !self.account.tag_differences(KEY, iam_pairs(profile.tags())).is_empty() {
+        let Some(profile) = self.find().await? else {
+            return Ok(());
+        };
+        if !self
+            .account
+            .tag_differences(KEY, iam_pairs(profile.tags()))
+            .is_empty()
+        {
             let put = self
                 .account
                 .iam
@@ -90,40 +116,86 @@ impl Resource for InstanceProfile {
         }
         let role = role_name(&self.account, Holder::Client);
         // A profile holds one role: another one that somebody put there goes.
-        for other in profile.roles().iter().filter(|found| found.role_name() != role) {
-            let request =
-                self.account.iam.remove_role_from_instance_profile().instance_profile_name(self.name()).role_name(other.role_name());
-            request.send().await.map_err(|error| failed(Call("iam:RemoveRoleFromInstanceProfile", &self.what()), &error))?;
+        for other in profile
+            .roles()
+            .iter()
+            .filter(|found| found.role_name() != role)
+        {
+            let request = self
+                .account
+                .iam
+                .remove_role_from_instance_profile()
+                .instance_profile_name(self.name())
+                .role_name(other.role_name());
+            request.send().await.map_err(|error| {
+                failed(
+                    Call("iam:RemoveRoleFromInstanceProfile", &self.what()),
+                    &error,
+                )
+            })?;
         }
-        if profile.roles().iter().all(|found| found.role_name() != role) {
-            let request = self.account.iam.add_role_to_instance_profile().instance_profile_name(self.name()).role_name(&role);
+        if profile
+            .roles()
+            .iter()
+            .all(|found| found.role_name() != role)
+        {
+            let request = self
+                .account
+                .iam
+                .add_role_to_instance_profile()
+                .instance_profile_name(self.name())
+                .role_name(&role);
             match request.send().await {
                 Ok(_) => {}
                 // The profile is full: an earlier attempt had its effect.
                 Err(error) if code(&error) == "LimitExceeded" => {}
-                Err(error) => return Err(failed(Call("iam:AddRoleToInstanceProfile", &self.what()), &error)),
+                Err(error) => {
+                    return Err(failed(
+                        Call("iam:AddRoleToInstanceProfile", &self.what()),
+                        &error,
+                    ));
+                }
             }
         }
         Ok(())
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(profile) = self.find().await? else { return Ok(false) };
+        let Some(profile) = self.find().await? else {
+            return Ok(false);
+        };
         if !self.account.is_ours(iam_pairs(profile.tags())) {
             return Ok(false);
         }
         for role in profile.roles() {
-            let request =
-                self.account.iam.remove_role_from_instance_profile().instance_profile_name(self.name()).role_name(role.role_name());
+            let request = self
+                .account
+                .iam
+                .remove_role_from_instance_profile()
+                .instance_profile_name(self.name())
+                .role_name(role.role_name());
             match request.send().await {
                 Err(error) if code(&error) != "NoSuchEntity" => {
-                    return Err(failed(Call("iam:RemoveRoleFromInstanceProfile", &self.what()), &error));
+                    return Err(failed(
+                        Call("iam:RemoveRoleFromInstanceProfile", &self.what()),
+                        &error,
+                    ));
                 }
                 _ => {}
             }
         }
-        match self.account.iam.delete_instance_profile().instance_profile_name(self.name()).send().await {
-            Err(error) if code(&error) != "NoSuchEntity" => Err(failed(Call("iam:DeleteInstanceProfile", &self.what()), &error)),
+        match self
+            .account
+            .iam
+            .delete_instance_profile()
+            .instance_profile_name(self.name())
+            .send()
+            .await
+        {
+            Err(error) if code(&error) != "NoSuchEntity" => Err(failed(
+                Call("iam:DeleteInstanceProfile", &self.what()),
+                &error,
+            )),
             _ => Ok(true),
         }
     }

@@ -50,12 +50,20 @@ impl Role {
     fn document(&self, template: &str) -> Result<String> {
         let text = templates::render(template, &placeholders::values(&self.account));
         // Without the spaces of the template: IAM counts characters.
-        let value: Value = serde_json::from_str(&text).or_fail(|| format!("the policy of {} is no JSON", self.what()))?;
+        let value: Value = serde_json::from_str(&text)
+            .or_fail(|| format!("the policy of {} is no JSON", self.what()))?;
         Ok(value.to_string())
     }
 
     async fn find(&self) -> Result<Option<IamRole>> {
-        match self.account.iam.get_role().role_name(self.name()).send().await {
+        match self
+            .account
+            .iam
+            .get_role()
+            .role_name(self.name())
+            .send()
+            .await
+        {
             Ok(found) => Ok(found.role().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
             Err(error) => Err(failed(Call("iam:GetRole", &self.what()), &error)),
@@ -63,7 +71,15 @@ impl Role {
     }
 
     async fn policy(&self) -> Result<Option<String>> {
-        match self.account.iam.get_role_policy().role_name(self.name()).policy_name(POLICY_NAME).send().await {
+        match self
+            .account
+            .iam
+            .get_role_policy()
+            .role_name(self.name())
+            .policy_name(POLICY_NAME)
+            .send()
+            .await
+        {
             Ok(found) => Ok(Some(found.policy_document().to_string())),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
             Err(error) => Err(failed(Call("iam:GetRolePolicy", &self.what()), &error)),
@@ -74,7 +90,14 @@ impl Role {
 /// The tags of a resource as IAM takes them.
 pub fn iam_tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
     let tags = account.tags(key).into_iter();
-    tags.map(|(key, value)| Tag::builder().key(key).value(value).build().or_fail(|| "a tag is not whole")).collect()
+    tags.map(|(key, value)| {
+        Tag::builder()
+            .key(key)
+            .value(value)
+            .build()
+            .or_fail(|| "a tag is not whole")
+    })
+    .collect()
 }
 
 /// Keys and values of tags that IAM answered.
@@ -95,7 +118,9 @@ fn percent_decoded(text: &str) -> String {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        let hex = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten();
         match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
                 plain.push(byte);
@@ -133,13 +158,23 @@ impl Resource for Role {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(role) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(role) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
         if !self.account.is_ours(iam_pairs(role.tags())) {
             return Ok(Reading::foreign());
         }
-        self.account.state.note(&self.key(), &self.name(), &[("arn", role.arn())]).await?;
-        let mut differences = self.account.tag_differences(&self.key(), iam_pairs(role.tags()));
-        if !is_same(role.assume_role_policy_document().unwrap_or_default(), &self.document(trust_policy(self.holder))?) {
+        self.account
+            .state
+            .note(&self.key(), &self.name(), &[("arn", role.arn())])
+            .await?;
+        let mut differences = self
+            .account
+            .tag_differences(&self.key(), iam_pairs(role.tags()));
+        if !is_same(
+            role.assume_role_policy_document().unwrap_or_default(),
+            &self.document(trust_policy(self.holder))?,
+        ) {
             differences.push("it may be assumed by others than it should".into());
         }
         match self.policy().await? {
@@ -153,7 +188,12 @@ impl Resource for Role {
     }
 
     async fn create(&self) -> Result<()> {
-        let request = self.account.iam.create_role().role_name(self.name()).description("made by pinpipe");
+        let request = self
+            .account
+            .iam
+            .create_role()
+            .role_name(self.name())
+            .description("made by pinpipe");
         let request = request
             .assume_role_policy_document(self.document(trust_policy(self.holder))?)
             .set_tags(Some(iam_tags(&self.account, &self.key())?));
@@ -165,36 +205,86 @@ impl Resource for Role {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(role) = self.find().await? else { return Ok(()) };
+        let Some(role) = self.find().await? else {
+            return Ok(());
+        };
         let iam = &self.account.iam;
-        if !self.account.tag_differences(&self.key(), iam_pairs(role.tags())).is_empty() {
-            let put = iam.tag_role().role_name(self.name()).set_tags(Some(iam_tags(&self.account, &self.key())?)).send().await;
+        if !self
+            .account
+            .tag_differences(&self.key(), iam_pairs(role.tags()))
+            .is_empty()
+        {
+            let put = iam
+                .tag_role()
+                .role_name(self.name())
+                .set_tags(Some(iam_tags(&self.account, &self.key())?))
+                .send()
+                .await;
             put.map_err(|error| failed(Call("iam:TagRole", &self.what()), &error))?;
         }
         let trust = self.document(trust_policy(self.holder))?;
-        if !is_same(role.assume_role_policy_document().unwrap_or_default(), &trust) {
-            let put = iam.update_assume_role_policy().role_name(self.name()).policy_document(trust).send().await;
+        if !is_same(
+            role.assume_role_policy_document().unwrap_or_default(),
+            &trust,
+        ) {
+            let put = iam
+                .update_assume_role_policy()
+                .role_name(self.name())
+                .policy_document(trust)
+                .send()
+                .await;
             put.map_err(|error| failed(Call("iam:UpdateAssumeRolePolicy", &self.what()), &error))?;
         }
         let policy = self.document(permission_policy(self.holder))?;
-        if !self.policy().await?.is_some_and(|found| is_same(&found, &policy)) {
-            let put = iam.put_role_policy().role_name(self.name()).policy_name(POLICY_NAME).policy_document(policy).send().await;
+        if !self
+            .policy()
+            .await?
+            .is_some_and(|found| is_same(&found, &policy))
+        {
+            let put = iam
+                .put_role_policy()
+                .role_name(self.name())
+                .policy_name(POLICY_NAME)
+                .policy_document(policy)
+                .send()
+                .await;
             put.map_err(|error| failed(Call("iam:PutRolePolicy", &self.what()), &error))?;
         }
         Ok(())
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(role) = self.find().await? else { return Ok(false) };
+        let Some(role) = self.find().await? else {
+            return Ok(false);
+        };
         if !self.account.is_ours(iam_pairs(role.tags())) {
             return Ok(false);
         }
-        match self.account.iam.delete_role_policy().role_name(self.name()).policy_name(POLICY_NAME).send().await {
-            Err(error) if code(&error) != "NoSuchEntity" => return Err(failed(Call("iam:DeleteRolePolicy", &self.what()), &error)),
+        match self
+            .account
+            .iam
+            .delete_role_policy()
+            .role_name(self.name())
+            .policy_name(POLICY_NAME)
+            .send()
+            .await
+        {
+            Err(error) if code(&error) != "NoSuchEntity" => {
+                return Err(failed(Call("iam:DeleteRolePolicy", &self.what()), &error));
+            }
             _ => {}
         }
-        match self.account.iam.delete_role().role_name(self.name()).send().await {
-            Err(error) if code(&error) != "NoSuchEntity" => Err(failed(Call("iam:DeleteRole", &self.what()), &error)),
+        match self
+            .account
+            .iam
+            .delete_role()
+            .role_name(self.name())
+            .send()
+            .await
+        {
+            Err(error) if code(&error) != "NoSuchEntity" => {
+                Err(failed(Call("iam:DeleteRole", &self.what()), &error))
+            }
             _ => Ok(true),
         }
     }
@@ -206,7 +296,10 @@ mod tests {
 
     #[test]
     fn documents_are_compared_by_what_they_say() {
-        assert!(is_same("%7B%22a%22%3A%20%5B1%2C%202%5D%7D", r#"{"a":[1,2]}"#));
+        assert!(is_same(
+            "%7B%22a%22%3A%20%5B1%2C%202%5D%7D",
+            r#"{"a":[1,2]}"#
+        ));
         assert!(is_same(r#"{ "b": 1, "a": "50%" }"#, r#"{"a":"50%","b":1}"#));
         assert!(!is_same("%7B%22a%22%3A1%7D", r#"{"a":2}"#));
         assert!(!is_same("no json", "no json"));

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use aws_sdk_kafka::types::{
-    BrokerEbsVolumeInfo, BrokerNodeGroupInfo, ClientAuthentication, ClientBroker, Cluster as MskCluster, ClusterState, EbsStorageInfo,
-    EncryptionInTransit, EncryptionInfo, Iam, Provisioned, ProvisionedRequest, Sasl, StorageInfo, Unauthenticated,
+    BrokerEbsVolumeInfo, BrokerNodeGroupInfo, ClientAuthentication, ClientBroker,
+    Cluster as MskCluster, ClusterState, EbsStorageInfo, EncryptionInTransit, EncryptionInfo, Iam,
+    Provisioned, ProvisionedRequest, Sasl, StorageInfo, Unauthenticated,
 };
 
 use crate::base::error::{Error, Result};
@@ -54,10 +55,19 @@ impl Cluster {
         let wanted = &self.account.config.cluster;
         match difference {
             Difference::Tags(text) | Difference::Fixed(text) => text.clone(),
-            Difference::Storage { from } => format!("its brokers have {from} GiB of disk, not {}", wanted.volume_gib),
-            Difference::Brokers { from } => format!("it has {from} brokers, not {}", wanted.brokers),
-            Difference::InstanceType { from } => format!("its brokers are {from}, not {}", wanted.instance_type),
-            Difference::KafkaVersion { from } => format!("it runs Kafka {from}, not {}", wanted.kafka_version),
+            Difference::Storage { from } => format!(
+                "its brokers have {from} GiB of disk, not {}",
+                wanted.volume_gib
+            ),
+            Difference::Brokers { from } => {
+                format!("it has {from} brokers, not {}", wanted.brokers)
+            }
+            Difference::InstanceType { from } => {
+                format!("its brokers are {from}, not {}", wanted.instance_type)
+            }
+            Difference::KafkaVersion { from } => {
+                format!("it runs Kafka {from}, not {}", wanted.kafka_version)
+            }
         }
     }
 
@@ -72,15 +82,30 @@ impl Cluster {
     /// Ours, and whichever has its name: ours first, and of these the one of this name. All clusters
     /// are listed, since one that an earlier configuration named is known by its tags alone.
     async fn find_all(&self) -> Result<Vec<MskCluster>> {
-        let mut pages = self.account.msk.list_clusters_v2().into_paginator().items().send();
+        let mut pages = self
+            .account
+            .msk
+            .list_clusters_v2()
+            .into_paginator()
+            .items()
+            .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("kafka:ListClustersV2", &self.what()), &error))?;
-            if self.is_named(&found) || self.is_ours(&found) && pairs(&found).any(|tag| tag == (TAG_RESOURCE, KEY)) {
+            let found = found
+                .map_err(|error| failed(Call("kafka:ListClustersV2", &self.what()), &error))?;
+            if self.is_named(&found)
+                || self.is_ours(&found) && pairs(&found).any(|tag| tag == (TAG_RESOURCE, KEY))
+            {
                 all.push(found);
             }
         }
-        all.sort_by_key(|found| (!self.is_ours(found), !self.is_named(found), found.cluster_arn().map(String::from)));
+        all.sort_by_key(|found| {
+            (
+                !self.is_ours(found),
+                !self.is_named(found),
+                found.cluster_arn().map(String::from),
+            )
+        });
         Ok(all)
     }
 
@@ -90,38 +115,63 @@ impl Cluster {
 
     /// That cluster as it stands now; `None`: it is gone.
     async fn again(&self, found: &MskCluster) -> Result<Option<MskCluster>> {
-        Ok(self.find_all().await?.into_iter().find(|now| now.cluster_arn() == found.cluster_arn()))
+        Ok(self
+            .find_all()
+            .await?
+            .into_iter()
+            .find(|now| now.cluster_arn() == found.cluster_arn()))
     }
 
     async fn differences(&self, found: &MskCluster) -> Result<Vec<Difference>> {
         let wanted = &self.account.config.cluster;
-        let mut differences: Vec<Difference> = self.account.tag_differences(KEY, pairs(found)).into_iter().map(Difference::Tags).collect();
+        let mut differences: Vec<Difference> = self
+            .account
+            .tag_differences(KEY, pairs(found))
+            .into_iter()
+            .map(Difference::Tags)
+            .collect();
         let Some(provisioned) = found.provisioned() else {
             return Ok(vec![Difference::Fixed("it is a serverless cluster".into())]);
         };
         let nodes = provisioned.broker_node_group_info();
         let volume = volume_gib(provisioned);
         if volume > wanted.volume_gib {
-            differences.push(Difference::Fixed(format!("its disks have {volume} GiB and cannot shrink to {}", wanted.volume_gib)));
+            differences.push(Difference::Fixed(format!(
+                "its disks have {volume} GiB and cannot shrink to {}",
+                wanted.volume_gib
+            )));
         } else if volume < wanted.volume_gib {
             differences.push(Difference::Storage { from: volume });
         }
         let brokers = provisioned.number_of_broker_nodes().unwrap_or_default();
         if brokers > wanted.brokers {
-            differences.push(Difference::Fixed(format!("it has {brokers} brokers and cannot lose any")));
+            differences.push(Difference::Fixed(format!(
+                "it has {brokers} brokers and cannot lose any"
+            )));
         } else if brokers < wanted.brokers {
             differences.push(Difference::Brokers { from: brokers });
         }
-        let instance_type = nodes.and_then(|nodes| nodes.instance_type()).unwrap_or_default();
+        let instance_type = nodes
+            .and_then(|nodes| nodes.instance_type())
+            .unwrap_or_default();
         if instance_type != wanted.instance_type {
-            differences.push(Difference::InstanceType { from: instance_type.into() });
+            differences.push(Difference::InstanceType {
+                from: instance_type.into(),
+            });
         }
-        let version = provisioned.current_broker_software_info().and_then(|software| software.kafka_version()).unwrap_or_default();
+        let version = provisioned
+            .current_broker_software_info()
+            .and_then(|software| software.kafka_version())
+            .unwrap_or_default();
         // A cluster that is being made does not say it yet.
         if !version.is_empty() && version != wanted.kafka_version {
-            differences.push(Difference::KafkaVersion { from: version.into() });
+            differences.push(Difference::KafkaVersion {
+                from: version.into(),
+            });
         }
-        let mut subnets = nodes.map(|nodes| nodes.client_subnets().to_vec()).unwrap_or_default();
+        let mut subnets = nodes
+            .map(|nodes| nodes.client_subnets().to_vec())
+            .unwrap_or_default();
         let mut wanted_subnets = outputs::subnets(&self.account).await?;
         subnets.sort_unstable();
         wanted_subnets.sort_unstable();
@@ -129,51 +179,105 @@ impl Cluster {
             // Where no subnets are named, a cluster stays in the zones it is in as long as they share the
             // brokers: a new one might be spread over more, but none can be moved.
             let is_named = !self.account.config.network.subnets.is_empty();
-            let is_even = !subnets.is_empty() && (wanted.brokers as usize).is_multiple_of(subnets.len());
+            let is_even =
+                !subnets.is_empty() && (wanted.brokers as usize).is_multiple_of(subnets.len());
             if !is_named && !is_even {
-                differences.push(Difference::Fixed(format!("its {} zones cannot share {} brokers evenly", subnets.len(), wanted.brokers)));
-            } else if is_named || subnets.iter().any(|subnet| !wanted_subnets.contains(subnet)) {
-                differences.push(Difference::Fixed(format!("it is in other subnets: {}", subnets.join(", "))));
+                differences.push(Difference::Fixed(format!(
+                    "its {} zones cannot share {} brokers evenly",
+                    subnets.len(),
+                    wanted.brokers
+                )));
+            } else if is_named
+                || subnets
+                    .iter()
+                    .any(|subnet| !wanted_subnets.contains(subnet))
+            {
+                differences.push(Difference::Fixed(format!(
+                    "it is in other subnets: {}",
+                    subnets.join(", ")
+                )));
             }
         }
-        let groups = nodes.map(|nodes| nodes.security_groups().to_vec()).unwrap_or_default();
+        let groups = nodes
+            .map(|nodes| nodes.security_groups().to_vec())
+            .unwrap_or_default();
         if let Some(group) = self.account.state.value(Member::Cluster.key(), "id").await
             && !groups.contains(&group)
         {
-            differences.push(Difference::Fixed(format!("it is not in the security group `{group}`")));
+            differences.push(Difference::Fixed(format!(
+                "it is not in the security group `{group}`"
+            )));
         }
         Ok(differences)
     }
 
     async fn mend(&self, difference: &Difference, found: &MskCluster) -> Result<Option<String>> {
-        let (msk, wanted, arn) = (&self.account.msk, &self.account.config.cluster, found.cluster_arn().unwrap_or_default());
+        let (msk, wanted, arn) = (
+            &self.account.msk,
+            &self.account.config.cluster,
+            found.cluster_arn().unwrap_or_default(),
+        );
         let version = found.current_version().unwrap_or_default();
         match difference {
             Difference::Tags(_) => {
-                let put = msk.tag_resource().resource_arn(arn).set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
+                let put = msk
+                    .tag_resource()
+                    .resource_arn(arn)
+                    .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
+                    .send()
+                    .await;
                 put.map_err(|error| failed(Call("kafka:TagResource", &self.what()), &error))?;
                 Ok(None)
             }
             Difference::Storage { .. } => {
-                let volume = BrokerEbsVolumeInfo::builder().kafka_broker_node_id("ALL").volume_size_gb(wanted.volume_gib).build();
-                let put = msk.update_broker_storage().cluster_arn(arn).current_version(version).target_broker_ebs_volume_info(volume);
-                let begun = put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerStorage", &self.what()), &error))?;
+                let volume = BrokerEbsVolumeInfo::builder()
+                    .kafka_broker_node_id("ALL")
+                    .volume_size_gb(wanted.volume_gib)
+                    .build();
+                let put = msk
+                    .update_broker_storage()
+                    .cluster_arn(arn)
+                    .current_version(version)
+                    .target_broker_ebs_volume_info(volume);
+                let begun = put.send().await.map_err(|error| {
+                    failed(Call("kafka:UpdateBrokerStorage", &self.what()), &error)
+                })?;
                 Ok(begun.cluster_operation_arn)
             }
             Difference::Brokers { .. } => {
-                let put = msk.update_broker_count().cluster_arn(arn).current_version(version).target_number_of_broker_nodes(wanted.brokers);
-                let begun = put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerCount", &self.what()), &error))?;
+                let put = msk
+                    .update_broker_count()
+                    .cluster_arn(arn)
+                    .current_version(version)
+                    .target_number_of_broker_nodes(wanted.brokers);
+                let begun = put.send().await.map_err(|error| {
+                    failed(Call("kafka:UpdateBrokerCount", &self.what()), &error)
+                })?;
                 Ok(begun.cluster_operation_arn)
             }
             Difference::InstanceType { .. } => {
-                let put = msk.update_broker_type().cluster_arn(arn).current_version(version).target_instance_type(&wanted.instance_type);
-                let begun = put.send().await.map_err(|error| failed(Call("kafka:UpdateBrokerType", &self.what()), &error))?;
+                let put = msk
+                    .update_broker_type()
+                    .cluster_arn(arn)
+                    .current_version(version)
+                    .target_instance_type(&wanted.instance_type);
+                let begun = put.send().await.map_err(|error| {
+                    failed(Call("kafka:UpdateBrokerType", &self.what()), &error)
+                })?;
                 Ok(begun.cluster_operation_arn)
             }
             Difference::KafkaVersion { .. } => {
-                let put = msk.update_cluster_kafka_version().cluster_arn(arn).current_version(version);
+                let put = msk
+                    .update_cluster_kafka_version()
+                    .cluster_arn(arn)
+                    .current_version(version);
                 let put = put.target_kafka_version(&wanted.kafka_version).send().await;
-                let begun = put.map_err(|error| failed(Call("kafka:UpdateClusterKafkaVersion", &self.what()), &error))?;
+                let begun = put.map_err(|error| {
+                    failed(
+                        Call("kafka:UpdateClusterKafkaVersion", &self.what()),
+                        &error,
+                    )
+                })?;
                 Ok(begun.cluster_operation_arn)
             }
             Difference::Fixed(_) => Ok(None),
@@ -182,14 +286,43 @@ impl Cluster {
 
     /// Why the last change failed, if it did: the cluster itself goes on as it was and does not say.
     async fn check_operation(&self) -> Result<()> {
-        let Some(operation) = self.account.state.value(KEY, "operation").await.filter(|arn| !arn.is_empty()) else { return Ok(()) };
-        self.account.state.note(KEY, &self.name(), &[("operation", "")]).await?;
-        let found = self.account.msk.describe_cluster_operation_v2().cluster_operation_arn(operation).send().await;
-        let found = found.map_err(|error| failed(Call("kafka:DescribeClusterOperationV2", &self.what()), &error))?;
-        let Some(info) = found.cluster_operation_info().filter(|info| info.operation_state() == Some("UPDATE_FAILED")) else {
+        let Some(operation) = self
+            .account
+            .state
+            .value(KEY, "operation")
+            .await
+            .filter(|arn| !arn.is_empty())
+        else {
             return Ok(());
         };
-        let reason = info.error_info().and_then(|error| error.error_string()).unwrap_or("AWS gives no reason").to_string();
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("operation", "")])
+            .await?;
+        let found = self
+            .account
+            .msk
+            .describe_cluster_operation_v2()
+            .cluster_operation_arn(operation)
+            .send()
+            .await;
+        let found = found.map_err(|error| {
+            failed(
+                Call("kafka:DescribeClusterOperationV2", &self.what()),
+                &error,
+            )
+        })?;
+        let Some(info) = found
+            .cluster_operation_info()
+            .filter(|info| info.operation_state() == Some("UPDATE_FAILED"))
+        else {
+            return Ok(());
+        };
+        let reason = info
+            .error_info()
+            .and_then(|error| error.error_string())
+            .unwrap_or("AWS gives no reason")
+            .to_string();
         Err(Error::failed(format!("the change of {} failed", self.what()))
             .because(reason)
             .hint("it goes on as it was before; correct `[cluster]` in the configuration and run again"))
@@ -198,26 +331,53 @@ impl Cluster {
     /// Keeps the addresses and the version that everything else needs.
     async fn note_addresses(&self, found: &MskCluster) -> Result<()> {
         let arn = found.cluster_arn().unwrap_or_default();
-        let software = found.provisioned().and_then(|provisioned| provisioned.current_broker_software_info());
-        let version = software.and_then(|software| software.kafka_version()).unwrap_or_default();
-        self.account.state.note(KEY, &self.name(), &[("kafka_version", version)]).await?;
-        let found = self.account.msk.get_bootstrap_brokers().cluster_arn(arn).send().await;
-        let found = found.map_err(|error| failed(Call("kafka:GetBootstrapBrokers", &self.what()), &error))?;
+        let software = found
+            .provisioned()
+            .and_then(|provisioned| provisioned.current_broker_software_info());
+        let version = software
+            .and_then(|software| software.kafka_version())
+            .unwrap_or_default();
+        self.account
+            .state
+            .note(KEY, &self.name(), &[("kafka_version", version)])
+            .await?;
+        let found = self
+            .account
+            .msk
+            .get_bootstrap_brokers()
+            .cluster_arn(arn)
+            .send()
+            .await;
+        let found = found
+            .map_err(|error| failed(Call("kafka:GetBootstrapBrokers", &self.what()), &error))?;
         let Some(brokers) = found.bootstrap_broker_string_sasl_iam() else {
-            return Err(Error::failed(format!("{} has no brokers for IAM authentication", self.what()))
-                .hint("it was not made by pinpipe, or was changed: IAM must be among its ways to log in"));
+            return Err(Error::failed(format!(
+                "{} has no brokers for IAM authentication",
+                self.what()
+            ))
+            .hint(
+                "it was not made by pinpipe, or was changed: IAM must be among its ways to log in",
+            ));
         };
         // AWS names them in any order, and of more than three any three: the first answer stays.
         match self.account.state.value(KEY, "bootstrap_servers").await {
             Some(known) if is_same_cluster(&known, brokers) => Ok(()),
-            _ => self.account.state.note(KEY, &self.name(), &[("bootstrap_servers", brokers)]).await,
+            _ => {
+                self.account
+                    .state
+                    .note(KEY, &self.name(), &[("bootstrap_servers", brokers)])
+                    .await
+            }
         }
     }
 }
 
 /// What the names of a cluster's brokers share, whichever are named: all but their first part.
 pub fn domain(brokers: &str) -> String {
-    let domains: BTreeSet<&str> = brokers.split(',').map(|broker| broker.split_once('.').map_or(broker, |(_, domain)| domain)).collect();
+    let domains: BTreeSet<&str> = brokers
+        .split(',')
+        .map(|broker| broker.split_once('.').map_or(broker, |(_, domain)| domain))
+        .collect();
     domains.into_iter().collect::<Vec<_>>().join(",")
 }
 
@@ -228,12 +388,21 @@ pub fn is_same_cluster(one: &str, other: &str) -> bool {
 
 /// Keys and values of its tags, to be compared.
 fn pairs(found: &MskCluster) -> impl Iterator<Item = (&str, &str)> {
-    found.tags().into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()))
+    found
+        .tags()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
 }
 
 fn volume_gib(provisioned: &Provisioned) -> i32 {
-    let storage = provisioned.broker_node_group_info().and_then(|nodes| nodes.storage_info());
-    storage.and_then(|storage| storage.ebs_storage_info()).and_then(|ebs| ebs.volume_size()).unwrap_or_default()
+    let storage = provisioned
+        .broker_node_group_info()
+        .and_then(|nodes| nodes.storage_info());
+    storage
+        .and_then(|storage| storage.ebs_storage_info())
+        .and_then(|ebs| ebs.volume_size())
+        .unwrap_or_default()
 }
 
 #[async_trait(?Send)]
@@ -264,37 +433,68 @@ impl Resource for Cluster {
 
     fn priced(&self) -> Vec<Priced> {
         let wanted = &self.account.config.cluster;
-        vec![Priced::new(&wanted.instance_type, wanted.brokers), Priced::new("msk-storage-gib", wanted.brokers * wanted.volume_gib)]
+        vec![
+            Priced::new(&wanted.instance_type, wanted.brokers),
+            Priced::new("msk-storage-gib", wanted.brokers * wanted.volume_gib),
+        ]
     }
 
     async fn read(&self) -> Result<Reading> {
         let all = self.find_all().await?;
-        let Some(found) = all.first() else { return Ok(Reading::missing()) };
-        let (arn, name) = (found.cluster_arn().unwrap_or_default(), found.cluster_name().unwrap_or_default());
+        let Some(found) = all.first() else {
+            return Ok(Reading::missing());
+        };
+        let (arn, name) = (
+            found.cluster_arn().unwrap_or_default(),
+            found.cluster_name().unwrap_or_default(),
+        );
         self.account.state.note(KEY, name, &[("arn", arn)]).await?;
         // One that is going already, under whatever name, is only waited for.
-        if !self.is_ours(found) || !self.is_named(found) && found.state() != Some(&ClusterState::Deleting) {
+        if !self.is_ours(found)
+            || !self.is_named(found) && found.state() != Some(&ClusterState::Deleting)
+        {
             // Noted all the same: who leaves it out uses it as it is.
             if found.state() == Some(&ClusterState::Active) {
                 self.note_addresses(found).await?;
             }
             let is_taken = all.iter().any(|other| self.is_named(other));
-            return Ok(if self.is_ours(found) { Reading::renamed(name, is_taken) } else { Reading::foreign() });
+            return Ok(if self.is_ours(found) {
+                Reading::renamed(name, is_taken)
+            } else {
+                Reading::foreign()
+            });
         }
         match found.state() {
             Some(ClusterState::Active) => {}
-            Some(ClusterState::Failed) => return Ok(Reading::recreate(vec![format!("it failed: {}", failure(found))])),
-            state => return Ok(Reading::waiting(state.map_or("unknown", ClusterState::as_str))),
+            Some(ClusterState::Failed) => {
+                return Ok(Reading::recreate(vec![format!(
+                    "it failed: {}",
+                    failure(found)
+                )]));
+            }
+            state => {
+                return Ok(Reading::waiting(
+                    state.map_or("unknown", ClusterState::as_str),
+                ));
+            }
         }
         self.note_addresses(found).await?;
         let differences = self.differences(found).await?;
-        let texts: Vec<String> = differences.iter().map(|difference| self.describe(difference)).collect();
-        if differences.iter().any(|difference| matches!(difference, Difference::Fixed(_))) {
+        let texts: Vec<String> = differences
+            .iter()
+            .map(|difference| self.describe(difference))
+            .collect();
+        if differences
+            .iter()
+            .any(|difference| matches!(difference, Difference::Fixed(_)))
+        {
             return Ok(Reading::recreate(texts));
         }
         let cluster = &self.account.config.cluster;
-        let detail =
-            format!("Kafka {}, {} × {}, {} GiB each", cluster.kafka_version, cluster.brokers, cluster.instance_type, cluster.volume_gib);
+        let detail = format!(
+            "Kafka {}, {} × {}, {} GiB each",
+            cluster.kafka_version, cluster.brokers, cluster.instance_type, cluster.volume_gib
+        );
         Ok(Reading::compared(texts, detail))
     }
 
@@ -305,21 +505,36 @@ impl Resource for Cluster {
         }
         let wanted = &self.account.config.cluster.kafka_version;
         let mut offered = Vec::new();
-        let mut pages = self.account.msk.list_kafka_versions().into_paginator().items().send();
+        let mut pages = self
+            .account
+            .msk
+            .list_kafka_versions()
+            .into_paginator()
+            .items()
+            .send();
         while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| failed(Call("kafka:ListKafkaVersions", &self.what()), &error))?;
+            let found = found
+                .map_err(|error| failed(Call("kafka:ListKafkaVersions", &self.what()), &error))?;
             offered.extend(found.version);
         }
         if offered.contains(wanted) {
             return Ok(());
         }
-        Err(Error::failed(format!("MSK does not offer Kafka {wanted} in {}", self.account.config.aws.region))
-            .hint(format!("`cluster.kafka_version` can be {}", offered.join(", "))))
+        Err(Error::failed(format!(
+            "MSK does not offer Kafka {wanted} in {}",
+            self.account.config.aws.region
+        ))
+        .hint(format!(
+            "`cluster.kafka_version` can be {}",
+            offered.join(", ")
+        )))
     }
 
     async fn create(&self) -> Result<()> {
         let wanted = &self.account.config.cluster;
-        let volume = EbsStorageInfo::builder().volume_size(wanted.volume_gib).build();
+        let volume = EbsStorageInfo::builder()
+            .volume_size(wanted.volume_gib)
+            .build();
         let nodes = BrokerNodeGroupInfo::builder()
             .instance_type(&wanted.instance_type)
             .set_client_subnets(Some(outputs::subnets(&self.account).await?))
@@ -327,21 +542,47 @@ impl Resource for Cluster {
             .storage_info(StorageInfo::builder().ebs_storage_info(volume).build())
             .build();
         let authentication = ClientAuthentication::builder()
-            .sasl(Sasl::builder().iam(Iam::builder().enabled(true).build()).build())
+            .sasl(
+                Sasl::builder()
+                    .iam(Iam::builder().enabled(true).build())
+                    .build(),
+            )
             .unauthenticated(Unauthenticated::builder().enabled(false).build())
             .build();
-        let in_transit = EncryptionInTransit::builder().client_broker(ClientBroker::Tls).in_cluster(true).build();
+        let in_transit = EncryptionInTransit::builder()
+            .client_broker(ClientBroker::Tls)
+            .in_cluster(true)
+            .build();
         let provisioned = ProvisionedRequest::builder()
             .broker_node_group_info(nodes)
             .client_authentication(authentication)
-            .encryption_info(EncryptionInfo::builder().encryption_in_transit(in_transit).build())
+            .encryption_info(
+                EncryptionInfo::builder()
+                    .encryption_in_transit(in_transit)
+                    .build(),
+            )
             .kafka_version(&wanted.kafka_version)
             .number_of_broker_nodes(wanted.brokers)
             .build();
         let tags: HashMap<String, String> = self.account.tags(KEY).into_iter().collect();
-        let request = self.account.msk.create_cluster_v2().cluster_name(self.name()).set_tags(Some(tags)).provisioned(provisioned);
+        let request = self
+            .account
+            .msk
+            .create_cluster_v2()
+            .cluster_name(self.name())
+            .set_tags(Some(tags))
+            .provisioned(provisioned);
         match request.send().await {
-            Ok(made) => self.account.state.note(KEY, &self.name(), &[("arn", made.cluster_arn().unwrap_or_default())]).await,
+            Ok(made) => {
+                self.account
+                    .state
+                    .note(
+                        KEY,
+                        &self.name(),
+                        &[("arn", made.cluster_arn().unwrap_or_default())],
+                    )
+                    .await
+            }
             // An earlier attempt had its effect: there is one cluster of a name.
             Err(error) if code(&error) == "ConflictException" => Ok(()),
             Err(error) => Err(failed(Call("kafka:CreateClusterV2", &self.what()), &error)),
@@ -349,22 +590,35 @@ impl Resource for Cluster {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else { return Ok(()) };
+        let Some(found) = self.find().await? else {
+            return Ok(());
+        };
         self.check_operation().await?;
         let differences = self.differences(&found).await?;
-        if differences.iter().any(|difference| matches!(difference, Difference::Tags(_))) {
+        if differences
+            .iter()
+            .any(|difference| matches!(difference, Difference::Tags(_)))
+        {
             self.mend(&Difference::Tags(String::new()), &found).await?;
         }
         // One change at a time: the cluster takes no second one while it works on the first,
         // and has another version afterwards. What is left is found by the next reading.
-        match differences.iter().find(|difference| !matches!(difference, Difference::Tags(_))) {
+        match differences
+            .iter()
+            .find(|difference| !matches!(difference, Difference::Tags(_)))
+        {
             Some(difference) => {
                 let mended = self.mend(difference, &found).await;
                 // A change whose answer got lost is under way already.
                 let now = self.find().await?.and_then(|found| found.state);
                 match mended {
                     Err(_) if now.is_some_and(|state| state != ClusterState::Active) => Ok(()),
-                    Ok(Some(operation)) => self.account.state.note(KEY, &self.name(), &[("operation", &operation)]).await,
+                    Ok(Some(operation)) => {
+                        self.account
+                            .state
+                            .note(KEY, &self.name(), &[("operation", &operation)])
+                            .await
+                    }
                     mended => mended.map(|_| ()),
                 }
             }
@@ -374,12 +628,18 @@ impl Resource for Cluster {
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let Some(found) = self.find().await? else { return Ok(None) };
+            let Some(found) = self.find().await? else {
+                return Ok(None);
+            };
             Ok(match found.state() {
                 Some(ClusterState::Active) => None,
                 Some(ClusterState::Failed) => {
-                    return Err(Error::failed(format!("{} failed: {}", self.what(), failure(&found)))
-                        .hint("`pinpipe provision --allow-recreate` removes it and makes it anew"));
+                    return Err(Error::failed(format!(
+                        "{} failed: {}",
+                        self.what(),
+                        failure(&found)
+                    ))
+                    .hint("`pinpipe provision --allow-recreate` removes it and makes it anew"));
                 }
                 state => Some(state.map_or("unknown", ClusterState::as_str).to_string()),
             })
@@ -388,11 +648,16 @@ impl Resource for Cluster {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else { return Ok(false) };
+        let Some(found) = self.find().await? else {
+            return Ok(false);
+        };
         if !self.is_ours(&found) {
             return Ok(false);
         }
-        if !matches!(found.state(), Some(ClusterState::Active | ClusterState::Failed | ClusterState::Deleting)) {
+        if !matches!(
+            found.state(),
+            Some(ClusterState::Active | ClusterState::Failed | ClusterState::Deleting)
+        ) {
             // It takes no other call while it is being made or changed; that this fails in the end
             // does not matter here.
             if let Err(error) = self.wait().await
@@ -402,7 +667,13 @@ impl Resource for Cluster {
             }
         }
         if found.state() != Some(&ClusterState::Deleting) {
-            let removed = self.account.msk.delete_cluster().set_cluster_arn(found.cluster_arn.clone()).send().await;
+            let removed = self
+                .account
+                .msk
+                .delete_cluster()
+                .set_cluster_arn(found.cluster_arn.clone())
+                .send()
+                .await;
             match removed {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose answer got lost had its effect.
@@ -421,7 +692,11 @@ impl Resource for Cluster {
 }
 
 fn failure(found: &MskCluster) -> String {
-    found.state_info().and_then(|info| info.message()).unwrap_or("AWS gives no reason").to_string()
+    found
+        .state_info()
+        .and_then(|info| info.message())
+        .unwrap_or("AWS gives no reason")
+        .to_string()
 }
 
 #[cfg(test)]
@@ -430,8 +705,17 @@ mod tests {
 
     #[test]
     fn brokers_are_of_one_cluster_whichever_are_named() {
-        assert!(is_same_cluster("b-1.me.x.kafka:9098,b-2.me.x.kafka:9098", "b-3.me.x.kafka:9098,b-1.me.x.kafka:9098"));
-        assert!(!is_same_cluster("b-1.me.x.kafka:9098", "b-1.me.y.kafka:9098"));
-        assert!(!is_same_cluster("b-1.me.x.kafka:9098", "b-1.me.x.kafka:9094"));
+        assert!(is_same_cluster(
+            "b-1.me.x.kafka:9098,b-2.me.x.kafka:9098",
+            "b-3.me.x.kafka:9098,b-1.me.x.kafka:9098"
+        ));
+        assert!(!is_same_cluster(
+            "b-1.me.x.kafka:9098",
+            "b-1.me.y.kafka:9098"
+        ));
+        assert!(!is_same_cluster(
+            "b-1.me.x.kafka:9098",
+            "b-1.me.x.kafka:9094"
+        ));
     }
 }

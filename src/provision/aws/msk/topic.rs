@@ -50,31 +50,68 @@ impl Resource for Topic {
     }
 
     async fn read(&self) -> Result<Reading> {
-        if self.account.state.value(keys::CLUSTER, "bootstrap_servers").await.is_none() {
+        if self
+            .account
+            .state
+            .value(keys::CLUSTER, "bootstrap_servers")
+            .await
+            .is_none()
+        {
             return Ok(Reading::missing());
         }
         let Some(way) = Way::choose(&self.account).await? else {
             // Where the machine that could tell does not run, what was made is not known to be gone.
-            let is_known = self.account.state.entry(&self.key()).await.is_some_and(|entry| entry.phase == Phase::Ready);
-            return Ok(if is_known { Reading::waiting("the client machine, which could tell, does not run") } else { Reading::missing() });
+            let is_known = self
+                .account
+                .state
+                .entry(&self.key())
+                .await
+                .is_some_and(|entry| entry.phase == Phase::Ready);
+            return Ok(if is_known {
+                Reading::waiting("the client machine, which could tell, does not run")
+            } else {
+                Reading::missing()
+            });
         };
         let partitions = match topic_backend::look(&self.account, way, &self.name()).await? {
             Seen::There(partitions) => partitions,
             Seen::Missing => return Ok(Reading::missing()),
             // Not known to be gone: it is looked for again once the machine can be asked.
-            Seen::Unknown => return Ok(Reading::waiting("the client machine, which could tell, cannot be asked")),
+            Seen::Unknown => {
+                return Ok(Reading::waiting(
+                    "the client machine, which could tell, cannot be asked",
+                ));
+            }
         };
         let wanted = self.account.config.topics.partitions;
         // Partitions cannot be taken away, and more would move keys: that is left to the owner.
-        let remark = if partitions == wanted { String::new() } else { format!(" (the configuration says {wanted})") };
-        Ok(Reading::good(format!("{partitions} partitions{remark}, seen through {way}")))
+        let remark = if partitions == wanted {
+            String::new()
+        } else {
+            format!(" (the configuration says {wanted})")
+        };
+        Ok(Reading::good(format!(
+            "{partitions} partitions{remark}, seen through {way}"
+        )))
     }
 
     async fn create(&self) -> Result<()> {
-        let Some(way) = Way::choose(&self.account).await? else { return Ok(()) };
-        topic_backend::create(&self.account, way, &self.name(), self.account.config.topics.partitions).await?;
+        let Some(way) = Way::choose(&self.account).await? else {
+            return Ok(());
+        };
+        topic_backend::create(
+            &self.account,
+            way,
+            &self.name(),
+            self.account.config.topics.partitions,
+        )
+        .await?;
         // MSK's answers are behind by some seconds.
-        self.account.pause(Duration::from_millis(self.account.config.provision.poll_ms / 16)).await;
+        self.account
+            .pause(Duration::from_millis(
+                self.account.config.provision.poll_ms / 16,
+            ))
+            .await;
         Ok(())
     }
 
@@ -85,18 +122,30 @@ impl Resource for Topic {
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let Some(way) = Way::choose(&self.account).await? else { return Ok(None) };
+            let Some(way) = Way::choose(&self.account).await? else {
+                return Ok(None);
+            };
             let seen = topic_backend::look(&self.account, way, &self.name()).await?;
             Ok((seen == Seen::Unknown).then(|| "out of sight".to_string()))
         };
-        self.account.until_done(&format!("topic `{}`", self.name()), check).await
+        self.account
+            .until_done(&format!("topic `{}`", self.name()), check)
+            .await
     }
 
     async fn delete(&self) -> Result<bool> {
-        if self.account.state.value(keys::CLUSTER, "bootstrap_servers").await.is_none() {
+        if self
+            .account
+            .state
+            .value(keys::CLUSTER, "bootstrap_servers")
+            .await
+            .is_none()
+        {
             return Ok(false);
         }
-        let Some(way) = Way::choose(&self.account).await? else { return Ok(false) };
+        let Some(way) = Way::choose(&self.account).await? else {
+            return Ok(false);
+        };
         topic_backend::delete(&self.account, way, &self.name()).await
     }
 }

@@ -41,12 +41,27 @@ impl Way {
             TopicsVia::Msk => Self::Msk,
             TopicsVia::Direct => Self::Direct,
             TopicsVia::Ssm => Self::Ssm,
-            TopicsVia::Auto if has_topic_operations(&account.state.value(keys::CLUSTER, "kafka_version").await.unwrap_or_default()) => {
+            TopicsVia::Auto
+                if has_topic_operations(
+                    &account
+                        .state
+                        .value(keys::CLUSTER, "kafka_version")
+                        .await
+                        .unwrap_or_default(),
+                ) =>
+            {
                 Self::Msk
             }
             TopicsVia::Auto => {
-                let brokers = account.state.value(keys::CLUSTER, "bootstrap_servers").await.unwrap_or_default();
-                let is_reached = account.brokers_reached.get_or_init(|| reached(&brokers)).await;
+                let brokers = account
+                    .state
+                    .value(keys::CLUSTER, "bootstrap_servers")
+                    .await
+                    .unwrap_or_default();
+                let is_reached = account
+                    .brokers_reached
+                    .get_or_init(|| reached(&brokers))
+                    .await;
                 if *is_reached { Self::Direct } else { Self::Ssm }
             }
         };
@@ -63,12 +78,18 @@ async fn is_machine_up(account: &Account) -> bool {
 /// Whether the first broker takes a connection from here.
 async fn reached(brokers: &str) -> bool {
     let first = brokers.split(',').next().unwrap_or_default().to_string();
-    matches!(tokio::time::timeout(REACH, tokio::net::TcpStream::connect(first)).await, Ok(Ok(_)))
+    matches!(
+        tokio::time::timeout(REACH, tokio::net::TcpStream::connect(first)).await,
+        Ok(Ok(_))
+    )
 }
 
 async fn direct(account: &Account) -> Result<Admin> {
     let mut config: Config = account.config.clone();
-    config.kafka.bootstrap_servers = account.state.need(keys::CLUSTER, "bootstrap_servers").await?;
+    config.kafka.bootstrap_servers = account
+        .state
+        .need(keys::CLUSTER, "bootstrap_servers")
+        .await?;
     config.kafka.auth = KafkaAuth::Iam;
     Admin::new(&config)
 }
@@ -76,7 +97,10 @@ async fn direct(account: &Account) -> Result<Admin> {
 /// Runs Kafka's tool on the client machine. `None`: the machine cannot be asked now.
 async fn tool(account: &Account, arguments: &str) -> Result<Option<String>> {
     let instance = account.state.need(keys::CLIENT, "id").await?;
-    let brokers = account.state.need(keys::CLUSTER, "bootstrap_servers").await?;
+    let brokers = account
+        .state
+        .need(keys::CLUSTER, "bootstrap_servers")
+        .await?;
     let script = format!(
         ". /etc/profile.d/pinpipe.sh\n/opt/pinpipe/kafka/bin/kafka-topics.sh --bootstrap-server {brokers} --command-config /opt/pinpipe/kafka/bin/client.properties {arguments}\n"
     );
@@ -101,7 +125,14 @@ fn described(text: &str) -> BTreeMap<String, i32> {
         rest.split_whitespace().next().map(String::from)
     };
     let topics = text.lines().filter(|line| line.starts_with("Topic:"));
-    topics.filter_map(|line| Some((field(line, "Topic:")?, field(line, "PartitionCount:")?.parse().ok()?))).collect()
+    topics
+        .filter_map(|line| {
+            Some((
+                field(line, "Topic:")?,
+                field(line, "PartitionCount:")?.parse().ok()?,
+            ))
+        })
+        .collect()
 }
 
 /// What Kafka's tool says of all topics. One command describes all, and starting the tool
@@ -109,7 +140,9 @@ fn described(text: &str) -> BTreeMap<String, i32> {
 async fn seen_by_tool(account: &Account) -> Result<Option<BTreeMap<String, i32>>> {
     let mut seen = account.described_topics.lock().await;
     if seen.is_none() {
-        *seen = tool(account, "--describe").await?.map(|text| described(&text));
+        *seen = tool(account, "--describe")
+            .await?
+            .map(|text| described(&text));
     }
     Ok(seen.clone())
 }
@@ -120,7 +153,10 @@ pub async fn list(account: &Account, way: Way) -> Result<BTreeMap<String, i32>> 
         Way::Direct => {
             let (admin, mut all) = (direct(account).await?, BTreeMap::new());
             for topic in admin.list().await? {
-                let partitions = admin.describe(&topic).await?.map_or(0, |found| found.partitions.len() as i32);
+                let partitions = admin
+                    .describe(&topic)
+                    .await?
+                    .map_or(0, |found| found.partitions.len() as i32);
                 all.insert(topic, partitions);
             }
             Ok(all)
@@ -128,10 +164,20 @@ pub async fn list(account: &Account, way: Way) -> Result<BTreeMap<String, i32>> 
         Way::Msk => {
             let arn = account.state.need(keys::CLUSTER, "arn").await?;
             let mut all = BTreeMap::new();
-            let mut pages = account.msk.list_topics().cluster_arn(arn).into_paginator().items().send();
+            let mut pages = account
+                .msk
+                .list_topics()
+                .cluster_arn(arn)
+                .into_paginator()
+                .items()
+                .send();
             while let Some(found) = pages.next().await {
-                let found = found.map_err(|error| failed(Call("kafka:ListTopics", "the topics"), &error))?;
-                all.insert(found.topic_name().unwrap_or_default().to_string(), found.partition_count().unwrap_or_default());
+                let found = found
+                    .map_err(|error| failed(Call("kafka:ListTopics", "the topics"), &error))?;
+                all.insert(
+                    found.topic_name().unwrap_or_default().to_string(),
+                    found.partition_count().unwrap_or_default(),
+                );
             }
             Ok(all)
         }
@@ -158,16 +204,41 @@ impl Seen {
 /// How a topic stands.
 pub async fn look(account: &Account, way: Way, topic: &str) -> Result<Seen> {
     match way {
-        Way::Direct => Ok(Seen::of(direct(account).await?.describe(topic).await?.map(|found| found.partitions.len() as i32))),
+        Way::Direct => Ok(Seen::of(
+            direct(account)
+                .await?
+                .describe(topic)
+                .await?
+                .map(|found| found.partitions.len() as i32),
+        )),
         Way::Msk => {
             let arn = account.state.need(keys::CLUSTER, "arn").await?;
-            match account.msk.describe_topic().cluster_arn(arn).topic_name(topic).send().await {
+            match account
+                .msk
+                .describe_topic()
+                .cluster_arn(arn)
+                .topic_name(topic)
+                .send()
+                .await
+            {
                 Ok(found) => Ok(Seen::of(found.partition_count())),
-                Err(error) if matches!(code(&error), "NotFoundException" | "UnknownTopicOrPartitionException") => Ok(Seen::Missing),
-                Err(error) => Err(failed(Call("kafka:DescribeTopic", &format!("topic `{topic}`")), &error)),
+                Err(error)
+                    if matches!(
+                        code(&error),
+                        "NotFoundException" | "UnknownTopicOrPartitionException"
+                    ) =>
+                {
+                    Ok(Seen::Missing)
+                }
+                Err(error) => Err(failed(
+                    Call("kafka:DescribeTopic", &format!("topic `{topic}`")),
+                    &error,
+                )),
             }
         }
-        Way::Ssm => Ok(seen_by_tool(account).await?.map_or(Seen::Unknown, |topics| Seen::of(topics.get(topic).copied()))),
+        Way::Ssm => Ok(seen_by_tool(account)
+            .await?
+            .map_or(Seen::Unknown, |topics| Seen::of(topics.get(topic).copied()))),
     }
 }
 
@@ -175,18 +246,40 @@ pub async fn look(account: &Account, way: Way, topic: &str) -> Result<Seen> {
 pub async fn create(account: &Account, way: Way, topic: &str, partitions: i32) -> Result<()> {
     let replicas = account.config.topics.replication_factor;
     match way {
-        Way::Direct => direct(account).await?.create(topic, partitions, replicas).await.map(|_| ()),
+        Way::Direct => direct(account)
+            .await?
+            .create(topic, partitions, replicas)
+            .await
+            .map(|_| ()),
         Way::Msk => {
             let arn = account.state.need(keys::CLUSTER, "arn").await?;
-            let request = account.msk.create_topic().cluster_arn(arn).topic_name(topic);
-            match request.partition_count(partitions).replication_factor(replicas).send().await {
+            let request = account
+                .msk
+                .create_topic()
+                .cluster_arn(arn)
+                .topic_name(topic);
+            match request
+                .partition_count(partitions)
+                .replication_factor(replicas)
+                .send()
+                .await
+            {
                 Ok(_) => Ok(()),
-                Err(error) if matches!(code(&error), "TopicExistsException" | "ConflictException") => Ok(()),
-                Err(error) => Err(failed(Call("kafka:CreateTopic", &format!("topic `{topic}`")), &error)),
+                Err(error)
+                    if matches!(code(&error), "TopicExistsException" | "ConflictException") =>
+                {
+                    Ok(())
+                }
+                Err(error) => Err(failed(
+                    Call("kafka:CreateTopic", &format!("topic `{topic}`")),
+                    &error,
+                )),
             }
         }
         Way::Ssm => {
-            let arguments = format!("--create --if-not-exists --topic {topic} --partitions {partitions} --replication-factor {replicas}");
+            let arguments = format!(
+                "--create --if-not-exists --topic {topic} --partitions {partitions} --replication-factor {replicas}"
+            );
             tool(account, &arguments).await?.ok_or_else(unreachable)?;
             *account.described_topics.lock().await = None;
             Ok(())
@@ -205,14 +298,33 @@ pub async fn delete(account: &Account, way: Way, topic: &str) -> Result<bool> {
         Way::Direct => direct(account).await?.delete(topic).await,
         Way::Msk => {
             let arn = account.state.need(keys::CLUSTER, "arn").await?;
-            match account.msk.delete_topic().cluster_arn(arn).topic_name(topic).send().await {
+            match account
+                .msk
+                .delete_topic()
+                .cluster_arn(arn)
+                .topic_name(topic)
+                .send()
+                .await
+            {
                 Ok(_) => Ok(true),
-                Err(error) if matches!(code(&error), "NotFoundException" | "UnknownTopicOrPartitionException") => Ok(false),
-                Err(error) => Err(failed(Call("kafka:DeleteTopic", &format!("topic `{topic}`")), &error)),
+                Err(error)
+                    if matches!(
+                        code(&error),
+                        "NotFoundException" | "UnknownTopicOrPartitionException"
+                    ) =>
+                {
+                    Ok(false)
+                }
+                Err(error) => Err(failed(
+                    Call("kafka:DeleteTopic", &format!("topic `{topic}`")),
+                    &error,
+                )),
             }
         }
         Way::Ssm => {
-            tool(account, &format!("--delete --if-exists --topic {topic}")).await?.ok_or_else(unreachable)?;
+            tool(account, &format!("--delete --if-exists --topic {topic}"))
+                .await?
+                .ok_or_else(unreachable)?;
             *account.described_topics.lock().await = None;
             Ok(true)
         }
@@ -227,7 +339,10 @@ mod tests {
     fn what_kafkas_tool_says_is_read() {
         let text = "Topic: me.pin\tTopicId: abc\tPartitionCount: 3\tReplicationFactor: 3\tConfigs: \n\tTopic: me.pin\tPartition: 0\tLeader: 1\n\
                     Topic: me.geo\tPartitionCount: 12\tReplicationFactor: 3\tConfigs: min.insync.replicas=2\n";
-        assert_eq!(described(text), BTreeMap::from([("me.pin".to_string(), 3), ("me.geo".to_string(), 12)]));
+        assert_eq!(
+            described(text),
+            BTreeMap::from([("me.pin".to_string(), 3), ("me.geo".to_string(), 12)])
+        );
         assert_eq!(described(""), BTreeMap::new());
     }
 }

@@ -33,13 +33,23 @@ impl TopicService {
         let progress = printer.activity("topics");
         let stack = Stack::open(config, Purpose::Look, progress).await?;
         // Reading these two fills in their addresses where this machine has no state.
-        let only = Selection { only: vec![keys::CLUSTER.into(), keys::CLIENT.into()], skip: Vec::new() };
+        let only = Selection {
+            only: vec![keys::CLUSTER.into(), keys::CLIENT.into()],
+            skip: Vec::new(),
+        };
         let chosen = only.chosen(&stack.graph)?;
         stack.carry(stack.read(&chosen)).await?;
-        let Some(account) = stack.account.clone() else { return Ok(None) };
+        let Some(account) = stack.account.clone() else {
+            return Ok(None);
+        };
         stack.close().await;
-        let missing = || Error::failed("there is no cluster yet").hint("`pinpipe provision` makes it");
-        account.state.value(keys::CLUSTER, "bootstrap_servers").await.ok_or_else(missing)?;
+        let missing =
+            || Error::failed("there is no cluster yet").hint("`pinpipe provision` makes it");
+        account
+            .state
+            .value(keys::CLUSTER, "bootstrap_servers")
+            .await
+            .ok_or_else(missing)?;
         let way = Way::choose(&account).await?.ok_or_else(|| {
             Error::failed("the client machine, on which topics are made, is not ready")
                 .hint("`pinpipe provision` makes it, `pinpipe status` shows it")
@@ -49,13 +59,17 @@ impl TopicService {
 
     /// Every topic with the number of its partitions.
     pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
-        self.or_stopped(topic_backend::list(&self.account, self.way)).await
+        self.or_stopped(topic_backend::list(&self.account, self.way))
+            .await
     }
 
     /// Makes a topic. `false`: it was there already.
     pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
         let create = async {
-            if matches!(topic_backend::look(&self.account, self.way, topic).await?, Seen::There(_)) {
+            if matches!(
+                topic_backend::look(&self.account, self.way, topic).await?,
+                Seen::There(_)
+            ) {
                 return Ok(false);
             }
             topic_backend::create(&self.account, self.way, topic, partitions).await?;
@@ -66,7 +80,8 @@ impl TopicService {
 
     /// Removes a topic. `false`: it was not there.
     pub async fn delete(&self, topic: &str) -> Result<bool> {
-        self.or_stopped(topic_backend::delete(&self.account, self.way, topic)).await
+        self.or_stopped(topic_backend::delete(&self.account, self.way, topic))
+            .await
     }
 
     async fn or_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

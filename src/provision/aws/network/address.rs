@@ -24,17 +24,33 @@ impl Address {
     const WHAT: &'static str = "the Elastic IP";
 
     async fn find_all(&self) -> Result<Vec<ElasticIp>> {
-        let request = self.account.ec2.describe_addresses().set_filters(Some(tag_filters(&self.account, KEY)));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeAddresses", Self::WHAT), &error))?;
+        let request = self
+            .account
+            .ec2
+            .describe_addresses()
+            .set_filters(Some(tag_filters(&self.account, KEY)));
+        let found = request
+            .send()
+            .await
+            .map_err(|error| failed(Call("ec2:DescribeAddresses", Self::WHAT), &error))?;
         let mut all = found.addresses().to_vec();
         // One that lost its tags is still known by its id, and would be paid for twice.
         if all.is_empty()
             && let Some(id) = self.account.state.value(KEY, "id").await
         {
-            match self.account.ec2.describe_addresses().allocation_ids(id).send().await {
+            match self
+                .account
+                .ec2
+                .describe_addresses()
+                .allocation_ids(id)
+                .send()
+                .await
+            {
                 Ok(found) => all.extend(found.addresses().iter().cloned()),
                 Err(error) if code(&error) == "InvalidAllocationID.NotFound" => {}
-                Err(error) => return Err(failed(Call("ec2:DescribeAddresses", Self::WHAT), &error)),
+                Err(error) => {
+                    return Err(failed(Call("ec2:DescribeAddresses", Self::WHAT), &error));
+                }
             }
         }
         all.sort_by_key(|address| address.allocation_id().map(String::from));
@@ -44,11 +60,18 @@ impl Address {
     /// The one in use, or the first where several were left by interrupted runs.
     async fn find(&self) -> Result<Option<ElasticIp>> {
         let all = self.find_all().await?;
-        Ok(all.iter().find(|address| address.association_id().is_some()).or(all.first()).cloned())
+        Ok(all
+            .iter()
+            .find(|address| address.association_id().is_some())
+            .or(all.first())
+            .cloned())
     }
 
     async fn note(&self, address: &ElasticIp) -> Result<()> {
-        let values = [("id", address.allocation_id().unwrap_or_default()), ("ip", address.public_ip().unwrap_or_default())];
+        let values = [
+            ("id", address.allocation_id().unwrap_or_default()),
+            ("ip", address.public_ip().unwrap_or_default()),
+        ];
         self.account.state.note(KEY, &self.name(), &values).await
     }
 }
@@ -76,36 +99,67 @@ impl Resource for Address {
     }
 
     async fn read(&self) -> Result<Reading> {
-        let Some(address) = self.find().await? else { return Ok(Reading::missing()) };
+        let Some(address) = self.find().await? else {
+            return Ok(Reading::missing());
+        };
         self.note(&address).await?;
         let mut differences = self.account.tag_differences(KEY, pairs(address.tags()));
         let instance = self.account.state.value(keys::CLIENT, "id").await;
         if instance.is_none() || address.instance_id() != instance.as_deref() {
             differences.push("it does not lead to the client machine".into());
         }
-        Ok(Reading::compared(differences, address.public_ip().unwrap_or_default()))
+        Ok(Reading::compared(
+            differences,
+            address.public_ip().unwrap_or_default(),
+        ))
     }
 
     async fn create(&self) -> Result<()> {
         let make = || async {
             let tags = tag_specification(&self.account, KEY, ResourceType::ElasticIp);
-            let made = self.account.ec2_once.allocate_address().domain(DomainType::Vpc).tag_specifications(tags).send().await;
-            let made = made.map_err(|error| Unmade::new(Call("ec2:AllocateAddress", Self::WHAT), &error))?;
-            Ok(ElasticIp::builder().set_allocation_id(made.allocation_id).set_public_ip(made.public_ip).build())
+            let made = self
+                .account
+                .ec2_once
+                .allocate_address()
+                .domain(DomainType::Vpc)
+                .tag_specifications(tags)
+                .send()
+                .await;
+            let made =
+                made.map_err(|error| Unmade::new(Call("ec2:AllocateAddress", Self::WHAT), &error))?;
+            Ok(ElasticIp::builder()
+                .set_allocation_id(made.allocation_id)
+                .set_public_ip(made.public_ip)
+                .build())
         };
         let made = self.account.make_once(|| self.find(), make).await?;
         self.note(&made).await
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(address) = self.find().await? else { return Ok(()) };
+        let Some(address) = self.find().await? else {
+            return Ok(());
+        };
         let id = address.allocation_id().unwrap_or_default();
         let instance = self.account.state.need(keys::CLIENT, "id").await?;
         if address.instance_id() != Some(instance.as_str()) {
-            let request = self.account.ec2.associate_address().allocation_id(id).instance_id(instance).allow_reassociation(true);
-            request.send().await.map_err(|error| failed(Call("ec2:AssociateAddress", Self::WHAT), &error))?;
+            let request = self
+                .account
+                .ec2
+                .associate_address()
+                .allocation_id(id)
+                .instance_id(instance)
+                .allow_reassociation(true);
+            request
+                .send()
+                .await
+                .map_err(|error| failed(Call("ec2:AssociateAddress", Self::WHAT), &error))?;
         }
-        if !self.account.tag_differences(KEY, pairs(address.tags())).is_empty() {
+        if !self
+            .account
+            .tag_differences(KEY, pairs(address.tags()))
+            .is_empty()
+        {
             put_tags(&self.account, KEY, id).await?;
         }
         Ok(())
@@ -115,14 +169,28 @@ impl Resource for Address {
         let all = self.find_all().await?;
         for address in &all {
             if let Some(association) = address.association_id() {
-                match self.account.ec2.disassociate_address().association_id(association).send().await {
+                match self
+                    .account
+                    .ec2
+                    .disassociate_address()
+                    .association_id(association)
+                    .send()
+                    .await
+                {
                     Err(error) if code(&error) != "InvalidAssociationID.NotFound" => {
                         return Err(failed(Call("ec2:DisassociateAddress", Self::WHAT), &error));
                     }
                     _ => {}
                 }
             }
-            match self.account.ec2.release_address().set_allocation_id(address.allocation_id.clone()).send().await {
+            match self
+                .account
+                .ec2
+                .release_address()
+                .set_allocation_id(address.allocation_id.clone())
+                .send()
+                .await
+            {
                 Err(error) if !matches!(code(&error), "InvalidAllocationID.NotFound") => {
                     return Err(failed(Call("ec2:ReleaseAddress", Self::WHAT), &error));
                 }

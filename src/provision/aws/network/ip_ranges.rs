@@ -30,7 +30,14 @@ pub async fn resolved(account: &Account, configured: &[String]) -> Result<Vec<St
     let mut ranges = BTreeSet::new();
     for entry in configured {
         match entry.as_str() {
-            API_GATEWAY => ranges.extend(account.gateway_ranges.get_or_try_init(|| published(account)).await?.iter().cloned()),
+            API_GATEWAY => ranges.extend(
+                account
+                    .gateway_ranges
+                    .get_or_try_init(|| published(account))
+                    .await?
+                    .iter()
+                    .cloned(),
+            ),
             range => {
                 ranges.insert(range.to_string());
             }
@@ -40,18 +47,38 @@ pub async fn resolved(account: &Account, configured: &[String]) -> Result<Vec<St
 }
 
 async fn published(account: &Account) -> Result<Vec<String>> {
-    let (url, region) = (&account.config.network.ip_ranges_url, &account.config.aws.region);
+    let (url, region) = (
+        &account.config.network.ip_ranges_url,
+        &account.config.aws.region,
+    );
     let hint = "name address ranges yourself in `client.proxy_from`";
     let failure = |error: reqwest::Error| {
-        Error::failed(format!("cannot read API Gateway's addresses from `{url}`")).because(error.without_url()).hint(hint)
+        Error::failed(format!("cannot read API Gateway's addresses from `{url}`"))
+            .because(error.without_url())
+            .hint(hint)
     };
-    let text = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(failure)?.bytes().await.map_err(failure)?;
-    let published: Published = serde_json::from_slice(&text)
-        .map_err(|error| Error::failed(format!("`{url}` is not the list that AWS publishes")).because(error).hint(hint))?;
-    let ours = published.prefixes.into_iter().filter(|prefix| prefix.service == "API_GATEWAY" && prefix.region == *region);
+    let text = reqwest::get(url)
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(failure)?
+        .bytes()
+        .await
+        .map_err(failure)?;
+    let published: Published = serde_json::from_slice(&text).map_err(|error| {
+        Error::failed(format!("`{url}` is not the list that AWS publishes"))
+            .because(error)
+            .hint(hint)
+    })?;
+    let ours = published
+        .prefixes
+        .into_iter()
+        .filter(|prefix| prefix.service == "API_GATEWAY" && prefix.region == *region);
     let ranges: Vec<String> = ours.map(|prefix| prefix.ip_prefix).collect();
     if ranges.is_empty() {
-        return Err(Error::failed(format!("`{url}` knows no addresses of API Gateway in {region}")).hint(hint));
+        return Err(Error::failed(format!(
+            "`{url}` knows no addresses of API Gateway in {region}"
+        ))
+        .hint(hint));
     }
     Ok(ranges)
 }

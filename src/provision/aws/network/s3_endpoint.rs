@@ -28,37 +28,77 @@ impl S3Endpoint {
 
     /// The one of the VPC, whosever it is.
     async fn find(&self) -> Result<Option<VpcEndpoint>> {
-        let Some(vpc) = self.account.state.value(keys::NETWORK, "vpc").await else { return Ok(None) };
-        let found = self.described(vec![filter("vpc-id", vpc), filter("service-name", self.service())]).await?;
-        Ok(found.into_iter().min_by_key(|endpoint| endpoint.vpc_endpoint_id().map(String::from)))
+        let Some(vpc) = self.account.state.value(keys::NETWORK, "vpc").await else {
+            return Ok(None);
+        };
+        let found = self
+            .described(vec![
+                filter("vpc-id", vpc),
+                filter("service-name", self.service()),
+            ])
+            .await?;
+        Ok(found
+            .into_iter()
+            .min_by_key(|endpoint| endpoint.vpc_endpoint_id().map(String::from)))
     }
 
     /// Ours in other VPCs: the configuration may have named another one since.
     async fn elsewhere(&self) -> Result<Vec<VpcEndpoint>> {
         let vpc = self.account.state.value(keys::NETWORK, "vpc").await;
-        Ok(self.described(tag_filters(&self.account, KEY)).await?.into_iter().filter(|endpoint| endpoint.vpc_id != vpc).collect())
+        Ok(self
+            .described(tag_filters(&self.account, KEY))
+            .await?
+            .into_iter()
+            .filter(|endpoint| endpoint.vpc_id != vpc)
+            .collect())
     }
 
     async fn described(&self, filters: Vec<Filter>) -> Result<Vec<VpcEndpoint>> {
-        let found = self.account.ec2.describe_vpc_endpoints().set_filters(Some(filters)).send().await;
-        let found = found.map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
+        let found = self
+            .account
+            .ec2
+            .describe_vpc_endpoints()
+            .set_filters(Some(filters))
+            .send()
+            .await;
+        let found = found
+            .map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
         let usable = |endpoint: &VpcEndpoint| {
-            let state = endpoint.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default();
-            endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway) && !matches!(state.as_str(), "deleted" | "deleting")
+            let state = endpoint
+                .state()
+                .map(|state| state.as_str().to_lowercase())
+                .unwrap_or_default();
+            endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway)
+                && !matches!(state.as_str(), "deleted" | "deleting")
         };
-        Ok(found.vpc_endpoints.unwrap_or_default().into_iter().filter(usable).collect())
+        Ok(found
+            .vpc_endpoints
+            .unwrap_or_default()
+            .into_iter()
+            .filter(usable)
+            .collect())
     }
 
     async fn remove(&self, endpoints: Vec<VpcEndpoint>) -> Result<()> {
-        let ids: Vec<String> = endpoints.into_iter().filter_map(|endpoint| endpoint.vpc_endpoint_id).collect();
+        let ids: Vec<String> = endpoints
+            .into_iter()
+            .filter_map(|endpoint| endpoint.vpc_endpoint_id)
+            .collect();
         let what = format!("`{}`", ids.join("`, `"));
-        let removed = self.account.ec2.delete_vpc_endpoints().set_vpc_endpoint_ids(Some(ids)).send().await;
-        let removed = removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &what), &error))?;
+        let removed = self
+            .account
+            .ec2
+            .delete_vpc_endpoints()
+            .set_vpc_endpoint_ids(Some(ids))
+            .send()
+            .await;
+        let removed =
+            removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &what), &error))?;
         match removed.unsuccessful().iter().find_map(|item| item.error()) {
-            Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => {
-                Err(Error::failed(format!("the S3 endpoint {what} cannot be removed"))
-                    .because(error.message().unwrap_or_default().to_string()))
-            }
+            Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => Err(
+                Error::failed(format!("the S3 endpoint {what} cannot be removed"))
+                    .because(error.message().unwrap_or_default().to_string()),
+            ),
             _ => Ok(()),
         }
     }
@@ -66,12 +106,24 @@ impl S3Endpoint {
     /// Tables that the subnets' traffic goes by: their own, or the VPC's main one.
     async fn route_tables(&self) -> Result<Vec<String>> {
         let vpc = self.account.state.need(keys::NETWORK, "vpc").await?;
-        let request = self.account.ec2.describe_route_tables().filters(filter("vpc-id", vpc));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeRouteTables", "the network"), &error))?;
+        let request = self
+            .account
+            .ec2
+            .describe_route_tables()
+            .filters(filter("vpc-id", vpc));
+        let found = request
+            .send()
+            .await
+            .map_err(|error| failed(Call("ec2:DescribeRouteTables", "the network"), &error))?;
         let subnets = outputs::subnets(&self.account).await?;
         let of = |is: &dyn Fn(&aws_sdk_ec2::types::RouteTableAssociation) -> bool| {
-            let tables = found.route_tables().iter().filter(|table: &&RouteTable| table.associations().iter().any(is));
-            tables.filter_map(|table| table.route_table_id().map(String::from)).collect::<Vec<_>>()
+            let tables = found
+                .route_tables()
+                .iter()
+                .filter(|table: &&RouteTable| table.associations().iter().any(is));
+            tables
+                .filter_map(|table| table.route_table_id().map(String::from))
+                .collect::<Vec<_>>()
         };
         let explicit = |subnet: &String| of(&|association| association.subnet_id() == Some(subnet));
         let mut tables: Vec<String> = subnets.iter().flat_map(explicit).collect();
@@ -84,7 +136,12 @@ impl S3Endpoint {
     }
 
     async fn missing_tables(&self, endpoint: &VpcEndpoint) -> Result<Vec<String>> {
-        Ok(self.route_tables().await?.into_iter().filter(|table| !endpoint.route_table_ids().contains(table)).collect())
+        Ok(self
+            .route_tables()
+            .await?
+            .into_iter()
+            .filter(|table| !endpoint.route_table_ids().contains(table))
+            .collect())
     }
 }
 
@@ -108,22 +165,40 @@ impl Resource for S3Endpoint {
 
     async fn read(&self) -> Result<Reading> {
         let (found, elsewhere) = (self.find().await?, self.elsewhere().await?);
-        let is_here = found.as_ref().is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
+        let is_here = found
+            .as_ref()
+            .is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
         if let Some(endpoint) = elsewhere.first().filter(|_| !is_here) {
-            return Ok(Reading::recreate(vec![format!("it is in another VPC, {}", endpoint.vpc_id().unwrap_or_default())]));
+            return Ok(Reading::recreate(vec![format!(
+                "it is in another VPC, {}",
+                endpoint.vpc_id().unwrap_or_default()
+            )]));
         }
-        let Some(endpoint) = found else { return Ok(Reading::missing()) };
+        let Some(endpoint) = found else {
+            return Ok(Reading::missing());
+        };
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
         if !is_here && missing.is_empty() {
             return Ok(Reading::found(format!("{id}, which was there already")));
         }
-        let mut differences: Vec<String> = missing.iter().map(|table| format!("route table `{table}` does not use it")).collect();
+        let mut differences: Vec<String> = missing
+            .iter()
+            .map(|table| format!("route table `{table}` does not use it"))
+            .collect();
         if !is_here {
             // Somebody else's endpoint that does not serve our subnets: S3 allows only one a table, so it is extended.
-            return Ok(Reading { is_ours: false, ..Reading::compared(differences, id) });
+            return Ok(Reading {
+                is_ours: false,
+                ..Reading::compared(differences, id)
+            });
         }
-        differences.extend(elsewhere.iter().map(|endpoint| format!("another of ours is in {}", endpoint.vpc_id().unwrap_or_default())));
+        differences.extend(elsewhere.iter().map(|endpoint| {
+            format!(
+                "another of ours is in {}",
+                endpoint.vpc_id().unwrap_or_default()
+            )
+        }));
         differences.extend(self.account.tag_differences(KEY, pairs(endpoint.tags())));
         Ok(Reading::compared(differences, id))
     }
@@ -134,10 +209,20 @@ impl Resource for S3Endpoint {
         let token = self.account.state.begin(KEY, &self.name()).await?;
         let make = || async {
             let tags = tag_specification(&self.account, KEY, ResourceType::VpcEndpoint);
-            let request = self.account.ec2_once.create_vpc_endpoint().vpc_id(&vpc).service_name(self.service()).client_token(&token);
-            let request =
-                request.vpc_endpoint_type(VpcEndpointType::Gateway).set_route_table_ids(Some(tables.clone())).tag_specifications(tags);
-            let made = request.send().await.map_err(|error| Unmade::new(Call("ec2:CreateVpcEndpoint", "the S3 endpoint"), &error))?;
+            let request = self
+                .account
+                .ec2_once
+                .create_vpc_endpoint()
+                .vpc_id(&vpc)
+                .service_name(self.service())
+                .client_token(&token);
+            let request = request
+                .vpc_endpoint_type(VpcEndpointType::Gateway)
+                .set_route_table_ids(Some(tables.clone()))
+                .tag_specifications(tags);
+            let made = request.send().await.map_err(|error| {
+                Unmade::new(Call("ec2:CreateVpcEndpoint", "the S3 endpoint"), &error)
+            })?;
             Ok(made.vpc_endpoint().cloned())
         };
         let find = || async { self.find().await.map(|found| found.map(Some)) };
@@ -145,23 +230,45 @@ impl Resource for S3Endpoint {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(endpoint) = self.find().await? else { return Ok(()) };
+        let Some(endpoint) = self.find().await? else {
+            return Ok(());
+        };
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
         if !missing.is_empty() {
-            let request = self.account.ec2.modify_vpc_endpoint().vpc_endpoint_id(id).set_add_route_table_ids(Some(missing));
-            request.send().await.map_err(|error| failed(Call("ec2:ModifyVpcEndpoint", &format!("`{id}`")), &error))?;
+            let request = self
+                .account
+                .ec2
+                .modify_vpc_endpoint()
+                .vpc_endpoint_id(id)
+                .set_add_route_table_ids(Some(missing));
+            request.send().await.map_err(|error| {
+                failed(Call("ec2:ModifyVpcEndpoint", &format!("`{id}`")), &error)
+            })?;
         }
-        if self.account.is_ours(pairs(endpoint.tags())) && !self.account.tag_differences(KEY, pairs(endpoint.tags())).is_empty() {
+        if self.account.is_ours(pairs(endpoint.tags()))
+            && !self
+                .account
+                .tag_differences(KEY, pairs(endpoint.tags()))
+                .is_empty()
+        {
             put_tags(&self.account, KEY, id).await?;
         }
         let elsewhere = self.elsewhere().await?;
-        if elsewhere.is_empty() { Ok(()) } else { self.remove(elsewhere).await }
+        if elsewhere.is_empty() {
+            Ok(())
+        } else {
+            self.remove(elsewhere).await
+        }
     }
 
     async fn delete(&self) -> Result<bool> {
         let mut ours = self.elsewhere().await?;
-        ours.extend(self.find().await?.filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))));
+        ours.extend(
+            self.find()
+                .await?
+                .filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))),
+        );
         if ours.is_empty() {
             return Ok(false);
         }

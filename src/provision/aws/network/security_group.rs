@@ -6,7 +6,9 @@ use crate::provision::aws::names::PROXY_PORT;
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, ResourceType, SecurityGroup, SecurityGroupRule, UserIdGroupPair};
+use aws_sdk_ec2::types::{
+    Filter, IpPermission, IpRange, ResourceType, SecurityGroup, SecurityGroupRule, UserIdGroupPair,
+};
 
 use crate::base::error::Result;
 use crate::clients::aws::call::{Call, code, failed};
@@ -54,24 +56,35 @@ impl std::fmt::Display for Rule {
 
 impl Rule {
     fn of(found: &SecurityGroupRule) -> Option<Self> {
-        let group = found.referenced_group_info().and_then(|group| group.group_id());
+        let group = found
+            .referenced_group_info()
+            .and_then(|group| group.group_id());
         let from = match (found.cidr_ipv4(), group) {
             (Some(range), _) => From::Range(range.into()),
             (None, Some(group)) => From::Group(group.into()),
             (None, None) => return None,
         };
-        let port = if found.ip_protocol() == Some("-1") { None } else { found.from_port() };
+        let port = if found.ip_protocol() == Some("-1") {
+            None
+        } else {
+            found.from_port()
+        };
         Some(Self { port, from })
     }
 
     fn permission(&self) -> IpPermission {
         let permission = match self.port {
-            Some(port) => IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port),
+            Some(port) => IpPermission::builder()
+                .ip_protocol("tcp")
+                .from_port(port)
+                .to_port(port),
             None => IpPermission::builder().ip_protocol("-1"),
         };
         match &self.from {
             From::Range(range) => permission.ip_ranges(IpRange::builder().cidr_ip(range).build()),
-            From::Group(group) => permission.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build()),
+            From::Group(group) => {
+                permission.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build())
+            }
         }
         .build()
     }
@@ -80,7 +93,9 @@ impl Rule {
 impl Group {
     fn description(&self) -> &'static str {
         match self.member {
-            Member::Client => "pinpipe: the machine that runs the Kafka REST proxy, and the connector",
+            Member::Client => {
+                "pinpipe: the machine that runs the Kafka REST proxy, and the connector"
+            }
             Member::Cluster => "pinpipe: the brokers of the MSK cluster",
             Member::Airflow => "pinpipe: Managed Airflow",
         }
@@ -92,21 +107,46 @@ impl Group {
 
     /// The group of that name in the VPC, whosever it is.
     async fn find(&self) -> Result<Option<SecurityGroup>> {
-        let Some(vpc) = self.account.state.value(keys::NETWORK, "vpc").await else { return Ok(None) };
-        Ok(self.described(vec![filter("vpc-id", vpc), filter("group-name", self.name())]).await?.into_iter().next())
+        let Some(vpc) = self.account.state.value(keys::NETWORK, "vpc").await else {
+            return Ok(None);
+        };
+        Ok(self
+            .described(vec![
+                filter("vpc-id", vpc),
+                filter("group-name", self.name()),
+            ])
+            .await?
+            .into_iter()
+            .next())
     }
 
     /// Ours in other VPCs: the configuration may have named another one since.
     async fn elsewhere(&self) -> Result<Vec<SecurityGroup>> {
         let vpc = self.account.state.value(keys::NETWORK, "vpc").await;
-        Ok(self.described(tag_filters(&self.account, self.member.key())).await?.into_iter().filter(|group| group.vpc_id != vpc).collect())
+        Ok(self
+            .described(tag_filters(&self.account, self.member.key()))
+            .await?
+            .into_iter()
+            .filter(|group| group.vpc_id != vpc)
+            .collect())
     }
 
     /// Those of them that nobody is in, as far as is known.
     async fn strays(&self) -> Result<Vec<SecurityGroup>> {
-        let kept = self.account.state.value(self.member.key(), KEPT).await.unwrap_or_default();
-        let is_kept = |group: &SecurityGroup| kept.split(',').any(|id| Some(id) == group.group_id());
-        Ok(self.elsewhere().await?.into_iter().filter(|group| !is_kept(group)).collect())
+        let kept = self
+            .account
+            .state
+            .value(self.member.key(), KEPT)
+            .await
+            .unwrap_or_default();
+        let is_kept =
+            |group: &SecurityGroup| kept.split(',').any(|id| Some(id) == group.group_id());
+        Ok(self
+            .elsewhere()
+            .await?
+            .into_iter()
+            .filter(|group| !is_kept(group))
+            .collect())
     }
 
     /// Removes what an earlier run left in another VPC, unless somebody is in it.
@@ -114,9 +154,23 @@ impl Group {
         for group in self.strays().await? {
             let id = group.group_id().unwrap_or_default();
             if !self.is_removed(id).await? {
-                tracing::warn!("the security group `{id}` in another VPC is in use: it stays until `pinpipe destroy`");
-                let kept = self.account.state.value(self.member.key(), KEPT).await.unwrap_or_default();
-                self.account.state.note(&self.key(), &self.name(), &[(KEPT, &format!("{kept},{id}"))]).await?;
+                tracing::warn!(
+                    "the security group `{id}` in another VPC is in use: it stays until `pinpipe destroy`"
+                );
+                let kept = self
+                    .account
+                    .state
+                    .value(self.member.key(), KEPT)
+                    .await
+                    .unwrap_or_default();
+                self.account
+                    .state
+                    .note(
+                        &self.key(),
+                        &self.name(),
+                        &[(KEPT, &format!("{kept},{id}"))],
+                    )
+                    .await?;
             }
         }
         Ok(())
@@ -124,17 +178,34 @@ impl Group {
 
     /// Removes a group; `false`: something is in it.
     async fn is_removed(&self, id: &str) -> Result<bool> {
-        match self.account.ec2.delete_security_group().group_id(id).send().await {
+        match self
+            .account
+            .ec2
+            .delete_security_group()
+            .group_id(id)
+            .send()
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(true),
             Err(error) if code(&error) == "DependencyViolation" => Ok(false),
-            Err(error) => Err(failed(Call("ec2:DeleteSecurityGroup", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("ec2:DeleteSecurityGroup", &self.what()),
+                &error,
+            )),
         }
     }
 
     async fn described(&self, filters: Vec<Filter>) -> Result<Vec<SecurityGroup>> {
-        let request = self.account.ec2.describe_security_groups().set_filters(Some(filters));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSecurityGroups", &self.what()), &error))?;
+        let request = self
+            .account
+            .ec2
+            .describe_security_groups()
+            .set_filters(Some(filters));
+        let found = request
+            .send()
+            .await
+            .map_err(|error| failed(Call("ec2:DescribeSecurityGroups", &self.what()), &error))?;
         Ok(found.security_groups.unwrap_or_default())
     }
 
@@ -153,19 +224,33 @@ impl Group {
             Member::Cluster | Member::Airflow => Vec::new(),
         };
         let from = |port: i32, ranges: &[String]| {
-            let rule = move |range: &String| Rule { port: Some(port), from: From::Range(range.clone()) };
+            let rule = move |range: &String| Rule {
+                port: Some(port),
+                from: From::Range(range.clone()),
+            };
             ranges.iter().map(rule).collect::<Vec<_>>()
         };
         Ok(match self.member {
             Member::Client => [from(PROXY_PORT, &proxy_from), from(22, &client.ssh_from)].concat(),
             Member::Cluster => {
                 let group = self.account.state.value(Member::Client.key(), "id").await;
-                group.map(|group| Rule { port: None, from: From::Group(group) }).into_iter().collect()
+                group
+                    .map(|group| Rule {
+                        port: None,
+                        from: From::Group(group),
+                    })
+                    .into_iter()
+                    .collect()
             }
             Member::Airflow => {
                 // Its parts talk to each other.
                 let own = self.account.state.value(Member::Airflow.key(), "id").await;
-                own.map(|group| Rule { port: None, from: From::Group(group) }).into_iter().collect()
+                own.map(|group| Rule {
+                    port: None,
+                    from: From::Group(group),
+                })
+                .into_iter()
+                .collect()
             }
         })
     }
@@ -173,16 +258,37 @@ impl Group {
     /// Rules that are missing, and ids of rules of ours that are not wanted. Rules that
     /// somebody else added carry no tag of ours and stay.
     async fn rule_differences(&self, id: &str) -> Result<(Vec<Rule>, Vec<(String, Rule)>)> {
-        let request = self.account.ec2.describe_security_group_rules().filters(filter("group-id", id));
-        let found: Result<Vec<SecurityGroupRule>, _> = request.into_paginator().items().send().collect().await;
-        let found = found.map_err(|error| failed(Call("ec2:DescribeSecurityGroupRules", &self.what()), &error))?;
-        let incoming: Vec<&SecurityGroupRule> = found.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
+        let request = self
+            .account
+            .ec2
+            .describe_security_group_rules()
+            .filters(filter("group-id", id));
+        let found: Result<Vec<SecurityGroupRule>, _> =
+            request.into_paginator().items().send().collect().await;
+        let found = found.map_err(|error| {
+            failed(Call("ec2:DescribeSecurityGroupRules", &self.what()), &error)
+        })?;
+        let incoming: Vec<&SecurityGroupRule> = found
+            .iter()
+            .filter(|rule| rule.is_egress() == Some(false))
+            .collect();
         let there: Vec<Rule> = incoming.iter().filter_map(|rule| Rule::of(rule)).collect();
         let wanted = self.wanted_rules().await?;
-        let ours = incoming.iter().filter(|rule| self.account.is_ours(pairs(rule.tags())));
-        let unwanted = ours.filter_map(|rule| Some((rule.security_group_rule_id()?.to_string(), Rule::of(rule)?)));
-        let unwanted = unwanted.filter(|(_, rule)| !wanted.contains(rule)).collect();
-        Ok((wanted.into_iter().filter(|rule| !there.contains(rule)).collect(), unwanted))
+        let ours = incoming
+            .iter()
+            .filter(|rule| self.account.is_ours(pairs(rule.tags())));
+        let unwanted = ours
+            .filter_map(|rule| Some((rule.security_group_rule_id()?.to_string(), Rule::of(rule)?)));
+        let unwanted = unwanted
+            .filter(|(_, rule)| !wanted.contains(rule))
+            .collect();
+        Ok((
+            wanted
+                .into_iter()
+                .filter(|rule| !there.contains(rule))
+                .collect(),
+            unwanted,
+        ))
     }
 }
 
@@ -229,73 +335,152 @@ impl Resource for Group {
 
     async fn read(&self) -> Result<Reading> {
         let (found, strays) = (self.find().await?, self.strays().await?);
-        let is_here = found.as_ref().is_some_and(|group| self.account.is_ours(pairs(group.tags())));
+        let is_here = found
+            .as_ref()
+            .is_some_and(|group| self.account.is_ours(pairs(group.tags())));
         if let Some(group) = strays.first().filter(|_| !is_here) {
             if found.is_some() {
                 // The name is taken by somebody else there.
-                return Ok(Reading { is_ours: true, ..Reading::foreign() });
+                return Ok(Reading {
+                    is_ours: true,
+                    ..Reading::foreign()
+                });
             }
-            self.account.state.note(&self.key(), &self.name(), &[("id", group.group_id().unwrap_or_default())]).await?;
-            return Ok(Reading::recreate(vec![format!("it is in another VPC, {}", group.vpc_id().unwrap_or_default())]));
+            self.account
+                .state
+                .note(
+                    &self.key(),
+                    &self.name(),
+                    &[("id", group.group_id().unwrap_or_default())],
+                )
+                .await?;
+            return Ok(Reading::recreate(vec![format!(
+                "it is in another VPC, {}",
+                group.vpc_id().unwrap_or_default()
+            )]));
         }
-        let Some(group) = found else { return Ok(Reading::missing()) };
+        let Some(group) = found else {
+            return Ok(Reading::missing());
+        };
         let tags = pairs(group.tags());
         let id = group.group_id().unwrap_or_default();
         // Noted of somebody else's too: who leaves it out uses it as it is.
         if is_here || self.is_wanted() {
-            self.account.state.note(&self.key(), &self.name(), &[("id", id)]).await?;
+            self.account
+                .state
+                .note(&self.key(), &self.name(), &[("id", id)])
+                .await?;
         }
         if !is_here {
             return Ok(Reading::foreign());
         }
         let mut differences = self.account.tag_differences(&self.key(), tags);
-        differences.extend(strays.iter().map(|group| format!("another of ours is in {}", group.vpc_id().unwrap_or_default())));
+        differences.extend(strays.iter().map(|group| {
+            format!(
+                "another of ours is in {}",
+                group.vpc_id().unwrap_or_default()
+            )
+        }));
         let (missing, unwanted) = self.rule_differences(id).await?;
-        differences.extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing")));
-        differences.extend(unwanted.iter().map(|(_, rule)| format!("the rule `{rule}` is not wanted any more")));
+        differences.extend(
+            missing
+                .iter()
+                .map(|rule| format!("the rule `{rule}` is missing")),
+        );
+        differences.extend(
+            unwanted
+                .iter()
+                .map(|(_, rule)| format!("the rule `{rule}` is not wanted any more")),
+        );
         Ok(Reading::compared(differences, id))
     }
 
     async fn create(&self) -> Result<()> {
         let vpc = self.account.state.need(keys::NETWORK, "vpc").await?;
         let tags = tag_specification(&self.account, &self.key(), ResourceType::SecurityGroup);
-        let request = self.account.ec2.create_security_group().group_name(self.name()).description(self.description()).vpc_id(vpc);
+        let request = self
+            .account
+            .ec2
+            .create_security_group()
+            .group_name(self.name())
+            .description(self.description())
+            .vpc_id(vpc);
         match request.tag_specifications(tags).send().await {
-            Ok(made) => self.account.state.note(&self.key(), &self.name(), &[("id", made.group_id().unwrap_or_default())]).await,
+            Ok(made) => {
+                self.account
+                    .state
+                    .note(
+                        &self.key(),
+                        &self.name(),
+                        &[("id", made.group_id().unwrap_or_default())],
+                    )
+                    .await
+            }
             // An earlier attempt had its effect.
             Err(error) if code(&error) == "InvalidGroup.Duplicate" => Ok(()),
-            Err(error) => Err(failed(Call("ec2:CreateSecurityGroup", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("ec2:CreateSecurityGroup", &self.what()),
+                &error,
+            )),
         }
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(group) = self.find().await? else { return Ok(()) };
+        let Some(group) = self.find().await? else {
+            return Ok(());
+        };
         let id = group.group_id().unwrap_or_default();
-        if !self.account.tag_differences(&self.key(), pairs(group.tags())).is_empty() {
+        if !self
+            .account
+            .tag_differences(&self.key(), pairs(group.tags()))
+            .is_empty()
+        {
             put_tags(&self.account, &self.key(), id).await?;
         }
         let (missing, unwanted) = self.rule_differences(id).await?;
         for rule in missing {
-            let tags = tag_specification(&self.account, &self.key(), ResourceType::SecurityGroupRule);
-            let request = self.account.ec2.authorize_security_group_ingress().group_id(id).ip_permissions(rule.permission());
+            let tags =
+                tag_specification(&self.account, &self.key(), ResourceType::SecurityGroupRule);
+            let request = self
+                .account
+                .ec2
+                .authorize_security_group_ingress()
+                .group_id(id)
+                .ip_permissions(rule.permission());
             match request.tag_specifications(tags).send().await {
                 Ok(_) => {}
                 Err(error) if code(&error) == "InvalidPermission.Duplicate" => {}
-                Err(error) => return Err(failed(Call("ec2:AuthorizeSecurityGroupIngress", &self.what()), &error)),
+                Err(error) => {
+                    return Err(failed(
+                        Call("ec2:AuthorizeSecurityGroupIngress", &self.what()),
+                        &error,
+                    ));
+                }
             }
         }
         for (rule, _) in unwanted {
-            let request = self.account.ec2.revoke_security_group_ingress().group_id(id).security_group_rule_ids(rule);
+            let request = self
+                .account
+                .ec2
+                .revoke_security_group_ingress()
+                .group_id(id)
+                .security_group_rule_ids(rule);
             match request.send().await {
                 Err(error) if code(&error) != "InvalidSecurityGroupRuleId.NotFound" => {
-                    return Err(failed(Call("ec2:RevokeSecurityGroupIngress", &self.what()), &error));
+                    return Err(failed(
+                        Call("ec2:RevokeSecurityGroupIngress", &self.what()),
+                        &error,
+                    ));
                 }
                 _ => {}
             }
         }
         if self.member == Member::Client {
             // A rule of the cluster's names the client's, which cannot go before it.
-            let cluster = Self { member: Member::Cluster, account: self.account.clone() };
+            let cluster = Self {
+                member: Member::Cluster,
+                account: self.account.clone(),
+            };
             cluster.remove_strays().await?;
         }
         self.remove_strays().await
@@ -303,7 +488,11 @@ impl Resource for Group {
 
     async fn delete(&self) -> Result<bool> {
         let mut ours = self.elsewhere().await?;
-        ours.extend(self.find().await?.filter(|group| self.account.is_ours(pairs(group.tags()))));
+        ours.extend(
+            self.find()
+                .await?
+                .filter(|group| self.account.is_ours(pairs(group.tags()))),
+        );
         for group in &ours {
             self.remove(group).await?;
         }

@@ -28,8 +28,15 @@ impl Network {
             "" => request.filters(filter("is-default", "true")),
             vpc => request.filters(filter("vpc-id", vpc)),
         };
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeVpcs", "the network"), &error))?;
-        let vpc = found.vpcs().iter().find_map(|vpc| vpc.vpc_id()).map(String::from);
+        let found = request
+            .send()
+            .await
+            .map_err(|error| failed(Call("ec2:DescribeVpcs", "the network"), &error))?;
+        let vpc = found
+            .vpcs()
+            .iter()
+            .find_map(|vpc| vpc.vpc_id())
+            .map(String::from);
         vpc.ok_or_else(|| match configured.as_str() {
             "" => Error::failed(format!("there is no default VPC in {}", self.account.config.aws.region))
                 .hint("make one with `aws ec2 create-default-vpc`, or name a VPC and subnets in `[network]`"),
@@ -40,21 +47,44 @@ impl Network {
     /// One subnet of each zone, as many as the brokers can be spread over.
     async fn subnets(&self, vpc: &str) -> Result<Vec<String>> {
         let config = &self.account.config;
-        let request = self.account.ec2.describe_subnets().filters(filter("vpc-id", vpc));
-        let found = request.send().await.map_err(|error| failed(Call("ec2:DescribeSubnets", "the network"), &error))?;
-        let mut all: Vec<(&str, &str)> =
-            found.subnets().iter().filter_map(|subnet| Some((subnet.availability_zone()?, subnet.subnet_id()?))).collect();
+        let request = self
+            .account
+            .ec2
+            .describe_subnets()
+            .filters(filter("vpc-id", vpc));
+        let found = request
+            .send()
+            .await
+            .map_err(|error| failed(Call("ec2:DescribeSubnets", "the network"), &error))?;
+        let mut all: Vec<(&str, &str)> = found
+            .subnets()
+            .iter()
+            .filter_map(|subnet| Some((subnet.availability_zone()?, subnet.subnet_id()?)))
+            .collect();
         all.sort_unstable();
         let named = &config.network.subnets;
-        if let Some(missing) = named.iter().find(|name| !all.iter().any(|(_, subnet)| subnet == name)) {
-            return Err(Error::failed(format!("there is no subnet `{missing}` in `{vpc}`")).hint("correct `network.subnets`"));
+        if let Some(missing) = named
+            .iter()
+            .find(|name| !all.iter().any(|(_, subnet)| subnet == name))
+        {
+            return Err(
+                Error::failed(format!("there is no subnet `{missing}` in `{vpc}`"))
+                    .hint("correct `network.subnets`"),
+            );
         }
         let mut zones = BTreeSet::new();
-        let usable = all.iter().filter(|(_, subnet)| named.is_empty() || named.iter().any(|name| name == subnet));
-        let mut subnets: Vec<String> = usable.filter(|(zone, _)| zones.insert(*zone)).map(|(_, subnet)| subnet.to_string()).collect();
+        let usable = all
+            .iter()
+            .filter(|(_, subnet)| named.is_empty() || named.iter().any(|name| name == subnet));
+        let mut subnets: Vec<String> = usable
+            .filter(|(zone, _)| zones.insert(*zone))
+            .map(|(_, subnet)| subnet.to_string())
+            .collect();
         if !named.is_empty() && subnets.len() < named.len() {
-            return Err(Error::failed("two of `network.subnets` are in the same zone")
-                .hint("name subnets in distinct zones: the brokers are spread over them"));
+            return Err(
+                Error::failed("two of `network.subnets` are in the same zone")
+                    .hint("name subnets in distinct zones: the brokers are spread over them"),
+            );
         }
         let (brokers, found) = (config.cluster.brokers, subnets.len());
         let is_even = |zones: &usize| (brokers as usize).is_multiple_of(*zones);
@@ -84,7 +114,11 @@ impl Resource for Network {
     }
 
     fn name(&self) -> String {
-        if self.account.config.network.vpc.is_empty() { "default VPC".into() } else { self.account.config.network.vpc.clone() }
+        if self.account.config.network.vpc.is_empty() {
+            "default VPC".into()
+        } else {
+            self.account.config.network.vpc.clone()
+        }
     }
 
     fn is_removable(&self) -> bool {
@@ -94,9 +128,19 @@ impl Resource for Network {
     async fn read(&self) -> Result<Reading> {
         let vpc = self.vpc().await?;
         let subnets = self.subnets(&vpc).await?;
-        self.account.state.note(KEY, &self.name(), &[("vpc", &vpc), ("subnets", &subnets.join(","))]).await?;
+        self.account
+            .state
+            .note(
+                KEY,
+                &self.name(),
+                &[("vpc", &vpc), ("subnets", &subnets.join(","))],
+            )
+            .await?;
         // Found, not made: there is nothing to do about it.
-        Ok(Reading::found(format!("{vpc}, {} subnets in distinct zones", subnets.len())))
+        Ok(Reading::found(format!(
+            "{vpc}, {} subnets in distinct zones",
+            subnets.len()
+        )))
     }
 
     async fn create(&self) -> Result<()> {

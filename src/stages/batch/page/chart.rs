@@ -7,8 +7,8 @@ use crate::stages::batch::page::escape::escaped;
 
 /// Colours that people with any colour vision tell apart, over and over.
 const COLOURS: [&str; 13] = [
-    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0", "#1b9e77", "#d95f02",
-    "#7570b3",
+    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5",
+    "#9c6b4e", "#9498a0", "#1b9e77", "#d95f02", "#7570b3",
 ];
 /// Width of every chart, in its own units.
 const WIDTH: f64 = 960.0;
@@ -62,8 +62,14 @@ pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
     const HEIGHT: f64 = 320.0;
     const LEFT: f64 = 70.0;
     const RIGHT: f64 = 190.0;
-    let highest = lines.iter().flat_map(|line| line.values.iter().flatten()).copied().fold(1.0, f64::max);
-    let x = |place: usize| LEFT + (WIDTH - LEFT - RIGHT) * place as f64 / (x_labels.len().max(2) - 1) as f64;
+    let highest = lines
+        .iter()
+        .flat_map(|line| line.values.iter().flatten())
+        .copied()
+        .fold(1.0, f64::max);
+    let x = |place: usize| {
+        LEFT + (WIDTH - LEFT - RIGHT) * place as f64 / (x_labels.len().max(2) - 1) as f64
+    };
     let y = |value: f64| HEIGHT - 30.0 - (HEIGHT - 50.0) * value / highest;
     let mut body = String::new();
     for quarter in 0..=4 {
@@ -79,12 +85,27 @@ pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
         );
     }
     for (place, label) in x_labels.iter().enumerate() {
-        let _ = write!(body, r#"<text x="{:.1}" y="{:.0}" text-anchor="middle">{}</text>"#, x(place), HEIGHT - 8.0, escaped(label));
+        let _ = write!(
+            body,
+            r#"<text x="{:.1}" y="{:.0}" text-anchor="middle">{}</text>"#,
+            x(place),
+            HEIGHT - 8.0,
+            escaped(label)
+        );
     }
     for (number, line) in lines.iter().enumerate() {
-        let points: Vec<String> =
-            line.values.iter().enumerate().filter_map(|(place, value)| Some(format!("{:.1},{:.1}", x(place), y((*value)?)))).collect();
-        let _ = write!(body, r#"<polyline points="{}" fill="none" stroke="{}" stroke-width="2"/>"#, points.join(" "), colour(number));
+        let points: Vec<String> = line
+            .values
+            .iter()
+            .enumerate()
+            .filter_map(|(place, value)| Some(format!("{:.1},{:.1}", x(place), y((*value)?))))
+            .collect();
+        let _ = write!(
+            body,
+            r#"<polyline points="{}" fill="none" stroke="{}" stroke-width="2"/>"#,
+            points.join(" "),
+            colour(number)
+        );
         let row = 20.0 + number as f64 * 20.0;
         let _ = write!(
             body,
@@ -105,15 +126,29 @@ pub fn grid(title: &str, columns: &[String], rows: &[Line]) -> String {
     const ROW: f64 = 34.0;
     const LABEL: f64 = 90.0;
     let width = (WIDTH - LABEL) / columns.len().max(1) as f64;
-    let highest = rows.iter().flat_map(|row| row.values.iter().flatten()).copied().fold(1.0, f64::max);
+    let highest = rows
+        .iter()
+        .flat_map(|row| row.values.iter().flatten())
+        .copied()
+        .fold(1.0, f64::max);
     let mut body = String::new();
     for (place, column) in columns.iter().enumerate() {
         let x = LABEL + width * (place as f64 + 0.5);
-        let _ = write!(body, r#"<text x="{x:.1}" y="14" text-anchor="middle" class="soft">{}</text>"#, escaped(column));
+        let _ = write!(
+            body,
+            r#"<text x="{x:.1}" y="14" text-anchor="middle" class="soft">{}</text>"#,
+            escaped(column)
+        );
     }
     for (number, row) in rows.iter().enumerate() {
         let y = 22.0 + number as f64 * ROW;
-        let _ = write!(body, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, LABEL - 10.0, y + 21.0, escaped(&row.name));
+        let _ = write!(
+            body,
+            r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#,
+            LABEL - 10.0,
+            y + 21.0,
+            escaped(&row.name)
+        );
         for (place, value) in row.values.iter().enumerate() {
             let Some(value) = value else { continue };
             // Counts of followers span magnitudes: a linear shade would show one cell only.
@@ -135,5 +170,8 @@ pub fn grid(title: &str, columns: &[String], rows: &[Line]) -> String {
 }
 
 fn framed(title: &str, height: f64, body: &str) -> String {
-    format!(r#"<svg viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{0}"><title>{0}</title>{body}</svg>"#, escaped(title))
+    format!(
+        r#"<svg viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{0}"><title>{0}</title>{body}</svg>"#,
+        escaped(title)
+    )
 }

@@ -33,9 +33,17 @@ pub fn render(report: &BatchReport) -> String {
     body.push_str("<h2>Answers</h2>");
     for answer in &report.answers {
         let numeric: Vec<bool> = (0..answer.columns.len())
-            .map(|column| answer.rows.iter().all(|row| row[column].is_number() || row[column].is_null()))
+            .map(|column| {
+                answer
+                    .rows
+                    .iter()
+                    .all(|row| row[column].is_number() || row[column].is_null())
+            })
             .collect();
-        let rows = answer.rows.iter().map(|row| row.iter().map(shown).collect());
+        let rows = answer
+            .rows
+            .iter()
+            .map(|row| row.iter().map(shown).collect());
         let _ = write!(
             body,
             "<details><summary>{} ({} rows)</summary><div class=\"scroll\">{}</div></details>",
@@ -45,26 +53,66 @@ pub fn render(report: &BatchReport) -> String {
         );
     }
     body.push_str("<h2>Counts</h2>");
-    let columns = ["kind", "objects in the lake", "objects read", "records read", "rejects", "duplicates", "new rows", "rows"];
+    let columns = [
+        "kind",
+        "objects in the lake",
+        "objects read",
+        "records read",
+        "rejects",
+        "duplicates",
+        "new rows",
+        "rows",
+    ];
     let rows = report.inputs.iter().map(|input| {
-        let counts = [input.objects_in_lake, input.objects, input.records, input.rejects, input.duplicates, input.new_rows, input.rows];
-        std::iter::once(input.kind.name().to_string()).chain(counts.map(thousands)).collect()
+        let counts = [
+            input.objects_in_lake,
+            input.objects,
+            input.records,
+            input.rejects,
+            input.duplicates,
+            input.new_rows,
+            input.rows,
+        ];
+        std::iter::once(input.kind.name().to_string())
+            .chain(counts.map(thousands))
+            .collect()
     });
     body.push_str(&table(&columns, &[&[false][..], &[true; 7]].concat(), rows));
     body.push_str("<h2>Data quality of the records read</h2>");
-    let columns = ["kind", "column", "values", "null", "marked as unknown", "changed by cleaning"];
-    let rows = report.quality.iter().filter(|quality| quality.values > 0).map(|quality| {
-        let share = |count: u64| format!("{} ({:.1} %)", thousands(count), 100.0 * count as f64 / quality.values as f64);
-        vec![
-            quality.kind.name().to_string(),
-            quality.column.to_string(),
-            thousands(quality.values),
-            share(quality.nulls),
-            share(quality.marked),
-            share(quality.changed),
-        ]
-    });
-    body.push_str(&table(&columns, &[false, false, true, true, true, true], rows));
+    let columns = [
+        "kind",
+        "column",
+        "values",
+        "null",
+        "marked as unknown",
+        "changed by cleaning",
+    ];
+    let rows = report
+        .quality
+        .iter()
+        .filter(|quality| quality.values > 0)
+        .map(|quality| {
+            let share = |count: u64| {
+                format!(
+                    "{} ({:.1} %)",
+                    thousands(count),
+                    100.0 * count as f64 / quality.values as f64
+                )
+            };
+            vec![
+                quality.kind.name().to_string(),
+                quality.column.to_string(),
+                thousands(quality.values),
+                share(quality.nulls),
+                share(quality.marked),
+                share(quality.changed),
+            ]
+        });
+    body.push_str(&table(
+        &columns,
+        &[false, false, true, true, true, true],
+        rows,
+    ));
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>Pinterest posts</title><style>{}</style></head><body>{body}</body></html>\n",
         include_str!("style.css"),
@@ -80,21 +128,40 @@ type Draw = fn(&str, &BatchReport) -> Option<String>;
 const CHARTS: [(&str, Draw); 3] = [
     ("The most popular category in each country", countries),
     ("Posts of each category by year", years),
-    ("Median follower count by age group and year joined", followers),
+    (
+        "Median follower count by age group and year joined",
+        followers,
+    ),
 ];
 
 fn answer<'a>(report: &'a BatchReport, name: &str) -> Option<&'a Answer> {
-    report.answers.iter().find(|answer| answer.name == name && !answer.rows.is_empty())
+    report
+        .answers
+        .iter()
+        .find(|answer| answer.name == name && !answer.rows.is_empty())
 }
 
 fn countries(title: &str, report: &BatchReport) -> Option<String> {
     let answer = answer(report, "top_category_by_country")?;
-    let mut rows: Vec<(String, String, f64)> =
-        answer.rows.iter().map(|row| (shown(&row[0]), shown(&row[1]), row[2].as_f64().unwrap_or_default())).collect();
+    let mut rows: Vec<(String, String, f64)> = answer
+        .rows
+        .iter()
+        .map(|row| {
+            (
+                shown(&row[0]),
+                shown(&row[1]),
+                row[2].as_f64().unwrap_or_default(),
+            )
+        })
+        .collect();
     // The same colours as in the chart of years, which has all categories.
     let mut categories: Vec<String> = rows.iter().map(|row| row.1.clone()).collect();
     categories.extend(
-        report.answers.iter().filter(|answer| answer.name == YEARS).flat_map(|answer| answer.rows.iter().map(|row| shown(&row[1]))),
+        report
+            .answers
+            .iter()
+            .filter(|answer| answer.name == YEARS)
+            .flat_map(|answer| answer.rows.iter().map(|row| shown(&row[1]))),
     );
     categories.sort();
     categories.dedup();
@@ -106,7 +173,12 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
         .map(|(country, category, count)| Bar {
             label: country,
             value: count,
-            colour: chart::colour(categories.iter().position(|own| *own == category).unwrap_or_default()),
+            colour: chart::colour(
+                categories
+                    .iter()
+                    .position(|own| *own == category)
+                    .unwrap_or_default(),
+            ),
             note: format!("{category}, {}", thousands(count as u64)),
         })
         .collect();
@@ -115,13 +187,23 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
 
 fn years(title: &str, report: &BatchReport) -> Option<String> {
     let answer = answer(report, YEARS)?;
-    let (columns, lines) = pivoted(answer.rows.iter().map(|row| (shown(&row[1]), shown(&row[0]), row[2].as_f64())));
+    let (columns, lines) = pivoted(
+        answer
+            .rows
+            .iter()
+            .map(|row| (shown(&row[1]), shown(&row[0]), row[2].as_f64())),
+    );
     Some(chart::lines(title, &columns, &lines))
 }
 
 fn followers(title: &str, report: &BatchReport) -> Option<String> {
     let answer = answer(report, "median_followers_by_age_group_and_join_year")?;
-    let (columns, lines) = pivoted(answer.rows.iter().map(|row| (shown(&row[0]), shown(&row[1]), row[2].as_f64())));
+    let (columns, lines) = pivoted(
+        answer
+            .rows
+            .iter()
+            .map(|row| (shown(&row[0]), shown(&row[1]), row[2].as_f64())),
+    );
     Some(chart::grid(title, &columns, &lines))
 }
 
@@ -129,33 +211,67 @@ fn followers(title: &str, report: &BatchReport) -> Option<String> {
 fn pivoted(rows: impl Iterator<Item = (String, String, Option<f64>)>) -> (Vec<String>, Vec<Line>) {
     let mut cells: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
     for (name, column, value) in rows {
-        cells.entry(name).or_default().extend(value.map(|value| (column, value)));
+        cells
+            .entry(name)
+            .or_default()
+            .extend(value.map(|value| (column, value)));
     }
     let mut columns: Vec<String> = cells.values().flat_map(|row| row.keys().cloned()).collect();
     columns.sort();
     columns.dedup();
-    let lines = cells.into_iter().map(|(name, row)| Line { name, values: columns.iter().map(|column| row.get(column).copied()).collect() });
+    let lines = cells.into_iter().map(|(name, row)| Line {
+        name,
+        values: columns
+            .iter()
+            .map(|column| row.get(column).copied())
+            .collect(),
+    });
     let lines = lines.collect();
     (columns, lines)
 }
 
-fn table(columns: &[impl AsRef<str>], numeric: &[bool], rows: impl Iterator<Item = Vec<String>>) -> String {
+fn table(
+    columns: &[impl AsRef<str>],
+    numeric: &[bool],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
     let cell = |tag: &str, column: usize, text: &str| {
-        let class = if numeric[column] { " class=\"number\"" } else { "" };
+        let class = if numeric[column] {
+            " class=\"number\""
+        } else {
+            ""
+        };
         format!("<{tag}{class}>{}</{tag}>", escaped(text))
     };
-    let head: String = columns.iter().enumerate().map(|(column, name)| cell("th", column, name.as_ref())).collect();
+    let head: String = columns
+        .iter()
+        .enumerate()
+        .map(|(column, name)| cell("th", column, name.as_ref()))
+        .collect();
     let mut body = String::new();
     for row in rows {
         body.push_str("<tr>");
-        body.extend(row.iter().enumerate().map(|(column, text)| cell("td", column, text)));
+        body.extend(
+            row.iter()
+                .enumerate()
+                .map(|(column, text)| cell("td", column, text)),
+        );
         body.push_str("</tr>");
     }
     format!("<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 }
 
 fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, String::from)
+    value.as_str().map_or_else(
+        || {
+            if value.is_null() {
+                String::new()
+            } else {
+                value.to_string()
+            }
+        },
+        String::from,
+    )
 }
 
 #[cfg(test)]
@@ -171,8 +287,15 @@ mod tests {
 
     #[test]
     fn rows_become_lines_with_a_place_for_each_column() {
-        let rows = [("art", "2018", Some(1.0)), ("art", "2020", Some(3.0)), ("quotes", "2018", Some(2.0))];
-        let (columns, lines) = pivoted(rows.into_iter().map(|(name, column, value)| (name.to_string(), column.to_string(), value)));
+        let rows = [
+            ("art", "2018", Some(1.0)),
+            ("art", "2020", Some(3.0)),
+            ("quotes", "2018", Some(2.0)),
+        ];
+        let (columns, lines) = pivoted(
+            rows.into_iter()
+                .map(|(name, column, value)| (name.to_string(), column.to_string(), value)),
+        );
         assert_eq!(columns, ["2018", "2020"]);
         assert_eq!(lines[1].values, [Some(2.0), None]);
     }

@@ -12,7 +12,9 @@ use crate::base::config::schema::Config;
 use crate::base::error::{Error, OrFail, Result};
 use crate::clients::kafka::admin::Admin;
 use crate::clients::kafka::context::Context;
-use crate::stages::stream::source::record_source::{Positions, ReadBatch, RecordSource, SourceRecord};
+use crate::stages::stream::source::record_source::{
+    Positions, ReadBatch, RecordSource, SourceRecord,
+};
 
 /// How long a read waits for records that the brokers say are there.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,13 +34,18 @@ impl KafkaSource {
         let config = crate::clients::kafka::pinned(config)?;
         let admin = Admin::new(&config)?;
         if admin.describe(topic).await?.is_none() {
-            return Err(
-                Error::failed(format!("there is no topic `{topic}`")).hint("`pinpipe provision` or `pinpipe topics create` makes it")
-            );
+            return Err(Error::failed(format!("there is no topic `{topic}`"))
+                .hint("`pinpipe provision` or `pinpipe topics create` makes it"));
         }
         let consumer = Arc::new(crate::clients::kafka::consumer(&config, "pinpipe-stream")?);
         let identity = format!("kafka:{}/{topic}", config.kafka.bootstrap_servers);
-        Ok(Self { config, admin, consumer, topic: topic.to_string(), identity })
+        Ok(Self {
+            config,
+            admin,
+            consumer,
+            topic: topic.to_string(),
+            identity,
+        })
     }
 }
 
@@ -49,16 +56,23 @@ impl RecordSource for KafkaSource {
     }
 
     async fn read(&mut self, from: &Positions, max_records: usize) -> Result<ReadBatch> {
-        let description =
-            self.admin.describe(&self.topic).await?.ok_or_else(|| Error::failed(format!("topic `{}` is gone", self.topic)))?;
+        let description = self
+            .admin
+            .describe(&self.topic)
+            .await?
+            .ok_or_else(|| Error::failed(format!("topic `{}` is gone", self.topic)))?;
         let mut wanted = TopicPartitionList::new();
         let mut ends = Vec::new();
         let mut positions = from.clone();
         for partition in description.partitions {
             let name = partition.partition.to_string();
-            let next = from.get(&name).and_then(|offset| offset.parse::<i64>().ok()).unwrap_or(0);
+            let next = from
+                .get(&name)
+                .and_then(|offset| offset.parse::<i64>().ok())
+                .unwrap_or(0);
             // A position past the end belongs to an earlier topic of this name.
-            let next = if next > partition.end_offset { 0 } else { next }.max(partition.start_offset);
+            let next =
+                if next > partition.end_offset { 0 } else { next }.max(partition.start_offset);
             positions.insert(name, next.to_string());
             if next < partition.end_offset {
                 wanted
@@ -68,10 +82,28 @@ impl RecordSource for KafkaSource {
             }
         }
         if ends.is_empty() {
-            return Ok(ReadBatch { records: Vec::new(), positions, at_end: true });
+            return Ok(ReadBatch {
+                records: Vec::new(),
+                positions,
+                at_end: true,
+            });
         }
-        let (consumer, topic, config) = (self.consumer.clone(), self.topic.clone(), self.config.clone());
-        let polled = tokio::task::spawn_blocking(move || poll(&consumer, &config, &topic, &wanted, ends, positions, max_records));
+        let (consumer, topic, config) = (
+            self.consumer.clone(),
+            self.topic.clone(),
+            self.config.clone(),
+        );
+        let polled = tokio::task::spawn_blocking(move || {
+            poll(
+                &consumer,
+                &config,
+                &topic,
+                &wanted,
+                ends,
+                positions,
+                max_records,
+            )
+        });
         polled.await.or_fail(|| "reading Kafka was interrupted")?
     }
 }
@@ -86,18 +118,27 @@ fn poll(
     mut positions: Positions,
     max_records: usize,
 ) -> Result<ReadBatch> {
-    let failed =
-        |error: rdkafka::error::KafkaError| crate::clients::kafka::failure(&format!("cannot read topic `{topic}`"), config, &error);
+    let failed = |error: rdkafka::error::KafkaError| {
+        crate::clients::kafka::failure(&format!("cannot read topic `{topic}`"), config, &error)
+    };
     consumer.assign(wanted).map_err(failed)?;
     let mut records = Vec::new();
-    let mut left: HashMap<i32, i64> = ends.iter().map(|(partition, _, end)| (*partition, *end)).collect();
+    let mut left: HashMap<i32, i64> = ends
+        .iter()
+        .map(|(partition, _, end)| (*partition, *end))
+        .collect();
     let mut last_progress = Instant::now();
     while !left.is_empty() && records.len() < max_records {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 last_progress = Instant::now();
-                let Some(end) = left.get(&message.partition()).copied() else { continue };
-                positions.insert(message.partition().to_string(), (message.offset() + 1).to_string());
+                let Some(end) = left.get(&message.partition()).copied() else {
+                    continue;
+                };
+                positions.insert(
+                    message.partition().to_string(),
+                    (message.offset() + 1).to_string(),
+                );
                 records.push(SourceRecord {
                     origin: format!("{topic}/{}", message.partition()),
                     data: message.payload().unwrap_or_default().to_vec(),
@@ -108,28 +149,48 @@ fn poll(
             }
             Some(Err(error)) if last_progress.elapsed() > PATIENCE => return Err(failed(error)),
             // The last offsets may be no records: transaction markers, or compacted away.
-            None if pass_gaps(consumer, topic, &mut left, &mut positions) => last_progress = Instant::now(),
+            None if pass_gaps(consumer, topic, &mut left, &mut positions) => {
+                last_progress = Instant::now()
+            }
             None if last_progress.elapsed() > PATIENCE => {
-                return Err(Error::failed(format!("topic `{topic}` gives no records although it has some"))
-                    .hint("`pinpipe doctor` tests every connection"));
+                return Err(Error::failed(format!(
+                    "topic `{topic}` gives no records although it has some"
+                ))
+                .hint("`pinpipe doctor` tests every connection"));
             }
             _ => {}
         }
     }
     consumer.unassign().map_err(failed)?;
-    Ok(ReadBatch { records, positions, at_end: left.is_empty() })
+    Ok(ReadBatch {
+        records,
+        positions,
+        at_end: left.is_empty(),
+    })
 }
 
 /// Takes partitions that the consumer has passed the end of as read; whether there were any.
-fn pass_gaps(consumer: &BaseConsumer<Context>, topic: &str, left: &mut HashMap<i32, i64>, positions: &mut Positions) -> bool {
-    let Ok(reached) = consumer.position() else { return false };
+fn pass_gaps(
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    left: &mut HashMap<i32, i64>,
+    positions: &mut Positions,
+) -> bool {
+    let Ok(reached) = consumer.position() else {
+        return false;
+    };
     let before = left.len();
-    left.retain(|partition, end| match reached.find_partition(topic, *partition).map(|found| found.offset()) {
-        Some(Offset::Offset(offset)) if offset >= *end => {
-            positions.insert(partition.to_string(), offset.to_string());
-            false
+    left.retain(|partition, end| {
+        match reached
+            .find_partition(topic, *partition)
+            .map(|found| found.offset())
+        {
+            Some(Offset::Offset(offset)) if offset >= *end => {
+                positions.insert(partition.to_string(), offset.to_string());
+                false
+            }
+            _ => true,
         }
-        _ => true,
     });
     left.len() < before
 }

@@ -8,7 +8,9 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 
 use crate::base::error::Result;
 use crate::clients::aws::call::failure;
-use crate::stages::stream::source::record_source::{Positions, ReadBatch, RecordSource, SourceRecord};
+use crate::stages::stream::source::record_source::{
+    Positions, ReadBatch, RecordSource, SourceRecord,
+};
 
 /// Most records one GetRecords asks for.
 const READ_LIMIT: i32 = 10_000;
@@ -33,13 +35,28 @@ impl KinesisSource {
             .map_err(|error| failure(&format!("cannot read stream `{stream}`"), &error))?;
         let created = summary
             .stream_description_summary
-            .map(|summary| summary.stream_creation_timestamp.to_millis().unwrap_or_default())
+            .map(|summary| {
+                summary
+                    .stream_creation_timestamp
+                    .to_millis()
+                    .unwrap_or_default()
+            })
             .unwrap_or_default();
-        Ok(Self { client, stream: stream.to_string(), identity: format!("kinesis:{stream}:{created}"), iterators: HashMap::new() })
+        Ok(Self {
+            client,
+            stream: stream.to_string(),
+            identity: format!("kinesis:{stream}:{created}"),
+            iterators: HashMap::new(),
+        })
     }
 
     async fn shards(&self) -> Result<Vec<String>> {
-        let failed = |error| failure(&format!("cannot list the shards of stream `{}`", self.stream), &error);
+        let failed = |error| {
+            failure(
+                &format!("cannot list the shards of stream `{}`", self.stream),
+                &error,
+            )
+        };
         let mut shards = Vec::new();
         let mut token: Option<String> = None;
         loop {
@@ -49,7 +66,12 @@ impl KinesisSource {
                 None => self.client.list_shards().stream_name(&self.stream),
             };
             let page = request.send().await.map_err(failed)?;
-            shards.extend(page.shards.unwrap_or_default().into_iter().map(|shard| shard.shard_id));
+            shards.extend(
+                page.shards
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|shard| shard.shard_id),
+            );
             match page.next_token {
                 Some(next) => token = Some(next),
                 None => return Ok(shards),
@@ -58,13 +80,23 @@ impl KinesisSource {
     }
 
     async fn iterator(&self, shard: &str, after: Option<&String>) -> Result<String> {
-        let request = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard);
+        let request = self
+            .client
+            .get_shard_iterator()
+            .stream_name(&self.stream)
+            .shard_id(shard);
         let request = match after {
-            Some(number) => request.shard_iterator_type(ShardIteratorType::AfterSequenceNumber).starting_sequence_number(number),
+            Some(number) => request
+                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
+                .starting_sequence_number(number),
             None => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
         };
-        let output =
-            request.send().await.map_err(|error| failure(&format!("cannot read shard `{shard}` of stream `{}`", self.stream), &error))?;
+        let output = request.send().await.map_err(|error| {
+            failure(
+                &format!("cannot read shard `{shard}` of stream `{}`", self.stream),
+                &error,
+            )
+        })?;
         Ok(output.shard_iterator.unwrap_or_default())
     }
 }
@@ -76,7 +108,11 @@ impl RecordSource for KinesisSource {
     }
 
     async fn read(&mut self, from: &Positions, max_records: usize) -> Result<ReadBatch> {
-        let mut read = ReadBatch { records: Vec::new(), positions: from.clone(), at_end: true };
+        let mut read = ReadBatch {
+            records: Vec::new(),
+            positions: from.clone(),
+            at_end: true,
+        };
         for shard in self.shards().await? {
             loop {
                 let position = read.positions.get(&shard);
@@ -85,28 +121,43 @@ impl RecordSource for KinesisSource {
                     Some((at, iterator)) if at.as_ref() == position => iterator,
                     _ => self.iterator(&shard, position).await?,
                 };
-                let request = |iterator: String| self.client.get_records().shard_iterator(iterator).limit(READ_LIMIT).send();
+                let request = |iterator: String| {
+                    self.client
+                        .get_records()
+                        .shard_iterator(iterator)
+                        .limit(READ_LIMIT)
+                        .send()
+                };
                 let output = match request(iterator).await {
-                    Err(error) if error.as_service_error().is_some_and(|service| service.is_expired_iterator_exception()) => {
+                    Err(error)
+                        if error
+                            .as_service_error()
+                            .is_some_and(|service| service.is_expired_iterator_exception()) =>
+                    {
                         request(self.iterator(&shard, position).await?).await
                     }
                     other => other,
                 };
-                let output =
-                    output.map_err(|error| failure(&format!("cannot read shard `{shard}` of stream `{}`", self.stream), &error))?;
+                let output = output.map_err(|error| {
+                    failure(
+                        &format!("cannot read shard `{shard}` of stream `{}`", self.stream),
+                        &error,
+                    )
+                })?;
                 if let Some(last) = output.records.last() {
-                    read.positions.insert(shard.clone(), last.sequence_number.clone());
+                    read.positions
+                        .insert(shard.clone(), last.sequence_number.clone());
                 }
-                read.records.extend(
-                    output
-                        .records
-                        .into_iter()
-                        .map(|record| SourceRecord { origin: format!("{}/{shard}", self.stream), data: record.data.into_inner() }),
-                );
+                read.records
+                    .extend(output.records.into_iter().map(|record| SourceRecord {
+                        origin: format!("{}/{shard}", self.stream),
+                        data: record.data.into_inner(),
+                    }));
                 let behind = output.millis_behind_latest.unwrap_or(0) > 0;
                 match output.next_shard_iterator {
                     Some(next) => {
-                        self.iterators.insert(shard.clone(), (read.positions.get(&shard).cloned(), next));
+                        self.iterators
+                            .insert(shard.clone(), (read.positions.get(&shard).cloned(), next));
                     }
                     // The shard was closed by a resharding and has been read to its end.
                     None => break,

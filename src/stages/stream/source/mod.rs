@@ -28,13 +28,22 @@ pub async fn open(config: &Config, source: Source, kind: Kind) -> Result<OpenSou
     match source {
         Source::Kinesis => {
             let name = config.stream_name(kind);
-            let records = KinesisSource::open(crate::clients::aws::kinesis(config).await?, &name).await?;
-            Ok(OpenSource { service: "kinesis", name, records: Box::new(records) })
+            let records =
+                KinesisSource::open(crate::clients::aws::kinesis(config).await?, &name).await?;
+            Ok(OpenSource {
+                service: "kinesis",
+                name,
+                records: Box::new(records),
+            })
         }
         Source::Kafka => {
             let name = config.topic(kind);
             let records = KafkaSource::open(config, &name).await?;
-            Ok(OpenSource { service: "kafka", name, records: Box::new(records) })
+            Ok(OpenSource {
+                service: "kafka",
+                name,
+                records: Box::new(records),
+            })
         }
     }
 }
