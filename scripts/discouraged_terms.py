@@ -13,6 +13,7 @@ import collections
 import io
 import pathlib
 import re
+import signal
 import sys
 import tokenize
 
@@ -100,4 +101,6 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    # `… | head` ends the script without a traceback.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main(sys.argv[1:])
