@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Writes the list of layers and rooms into docs/architecture.md.
+
+    scripts/architecture.py            update the page
+    scripts/architecture.py --check    fail if the page differs from the code
+
+A layer is a folder of src/, a room is a folder or file directly inside a layer. The text of
+each is the first sentence of its `//!` comment. The order of the layers is that of the
+`LAYERS` list in tests/architecture.rs.
+"""
+
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+LAYER_TEST = ROOT / "tests" / "architecture.rs"
+BEGIN, END = "<!-- layers:begin -->", "<!-- layers:end -->"
+
+
+def layer_names():
+    """Returns the layers from the highest to the lowest; exits if src/ has others."""
+    declared = re.search(r"const LAYERS[^=]*=\s*\[([^\]]*)\]", LAYER_TEST.read_text(encoding="utf-8"))
+    if declared is None:
+        sys.exit(f"cannot read the layers: no LAYERS list in {LAYER_TEST.relative_to(ROOT)}")
+    names = re.findall(r'"(\w+)"', declared.group(1))
+    folders = {path.name for path in (ROOT / "src").iterdir() if path.is_dir()}
+    if set(names) != folders:
+        difference = ", ".join(sorted(set(names) ^ folders))
+        sys.exit(f"src/ and LAYERS in {LAYER_TEST.relative_to(ROOT)} differ: {difference}")
+    return names[::-1]
+
+
+def description(path):
+    """Returns the first sentence of the `//!` comment of a file; empty if there is none."""
+    paragraph = []
+    for line in path.read_text(encoding="utf-8").lstrip().splitlines():
+        if not line.startswith("//!"):
+            break
+        text = line[3:].strip()
+        if not text:
+            break
+        paragraph.append(text)
+    sentence = re.split(r"(?<=[\w`)\]])\.(?=\s|$)", " ".join(paragraph), maxsplit=1)[0]
+    return sentence.rstrip(".") + "." if sentence else ""
+
+
+def rooms(layer):
+    """Returns the name and the file of each room of a layer, in alphabetical order."""
+    for path in sorted(layer.iterdir(), key=lambda path: path.stem):
+        if (path / "mod.rs").is_file():
+            yield f"{path.name}/", path / "mod.rs"
+        elif path.suffix == ".rs" and path.name != "mod.rs":
+            yield path.name, path
+
+
+def generated():
+    """Returns the section and the files without a description."""
+    missing, lines = [], []
+
+    def described(path):
+        text = description(path)
+        if not text:
+            missing.append(str(path.relative_to(ROOT)))
+        return text.replace("|", "\\|")
+
+    for name in layer_names():
+        layer = ROOT / "src" / name
+        lines += [f"### `{name}/`", ""]
+        text = described(layer / "mod.rs")
+        if text:
+            lines += [text, ""]
+        lines += ["| room | |", "|---|---|"]
+        lines += [f"| `{room}` | {described(path)} |".replace("|  |", "| |") for room, path in rooms(layer)]
+        lines.append("")
+    return "\n".join(lines), missing
+
+
+def main(arguments):
+    if arguments not in ([], ["--check"]):
+        sys.exit(__doc__)
+    page = PAGE.read_text(encoding="utf-8")
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        sys.exit(f"expected one {BEGIN} and one {END} in {PAGE.relative_to(ROOT)}")
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    section, missing = generated()
+    updated = f"{before}{BEGIN}\n{section}\n{END}{after}"
+    for path in missing:
+        print(f"no `//!` comment: {path}", file=sys.stderr)
+    if updated == page:
+        return
+    if arguments:
+        sys.exit(f"{PAGE.relative_to(ROOT)} differs from the code\nhint: run `scripts/architecture.py` and commit the page")
+    PAGE.write_text(updated, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
