@@ -21,7 +21,7 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     kind: Kind,
-    is_transient: bool,
+    is_retryable: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -32,7 +32,7 @@ impl Error {
             message: message.into(),
             hint: None,
             kind: Kind::Failed,
-            is_transient: false,
+            is_retryable: false,
             source: None,
         }
     }
@@ -52,14 +52,14 @@ impl Error {
     }
 
     /// More that stands after the message and its causes, each on a line of its own.
-    pub fn also(mut self, more: impl AsRef<str>) -> Self {
+    pub fn with_note(mut self, more: impl AsRef<str>) -> Self {
         self.message = format!("{self}{}", more.as_ref());
         self.source = None;
         self
     }
 
     /// The same without a secret that the text may quote.
-    pub fn without(mut self, secret: &str) -> Self {
+    pub fn redact(mut self, secret: &str) -> Self {
         let text = self.to_string();
         if !secret.is_empty() && text.contains(secret) {
             self.message = text.replace(secret, "<secret>");
@@ -69,20 +69,20 @@ impl Error {
     }
 
     /// What caused it, shown after the message.
-    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
     /// The other side was not there, or too busy: the same call may do later.
-    pub fn transient(mut self, is_transient: bool) -> Self {
-        self.is_transient = is_transient;
+    pub fn retryable(mut self, is_retryable: bool) -> Self {
+        self.is_retryable = is_retryable;
         self
     }
 
     /// Whether trying the same again later may do.
-    pub fn is_transient(&self) -> bool {
-        self.is_transient
+    pub fn is_retryable(&self) -> bool {
+        self.is_retryable
     }
 
     /// The process exit code this error stands for.
@@ -123,19 +123,19 @@ impl fmt::Display for Error {
 impl StdError for Error {}
 
 /// Turns any error into an [`Error`] that says what was being done.
-pub trait OrFail<T> {
+pub trait ErrorContext<T> {
     /// The error becomes the cause of a failure (exit code 1) with this message.
-    fn or_fail<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
 }
 
-impl<T, E: Into<Box<dyn StdError + Send + Sync>>> OrFail<T> for std::result::Result<T, E> {
-    fn or_fail<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
-        self.map_err(|error| Error::failed(message()).because(error))
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> ErrorContext<T> for std::result::Result<T, E> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|error| Error::failed(message()).with_source(error))
     }
 }
 
 /// Explains an input or output error on a path: no space, no permission, not there.
-pub fn on_path(action: &str, path: &std::path::Path, error: std::io::Error) -> Error {
+pub fn io_error(action: &str, path: &std::path::Path, error: std::io::Error) -> Error {
     use std::io::ErrorKind;
     let hint = match error.kind() {
         ErrorKind::StorageFull => Some(
@@ -155,7 +155,7 @@ pub fn on_path(action: &str, path: &std::path::Path, error: std::io::Error) -> E
         }
         _ => None,
     };
-    let failure = Error::failed(format!("cannot {action} `{}`", path.display())).because(error);
+    let failure = Error::failed(format!("cannot {action} `{}`", path.display())).with_source(error);
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
@@ -169,9 +169,9 @@ mod tests {
     #[test]
     fn causes_follow_the_message_and_are_not_repeated() {
         let io = std::io::Error::other("disk on fire");
-        let inner = Error::failed("cannot write `x`").because(io);
+        let inner = Error::failed("cannot write `x`").with_source(io);
         let outer = Error::failed("seed failed")
-            .because(inner)
+            .with_source(inner)
             .hint("use water");
         assert_eq!(
             outer.to_string(),

@@ -3,18 +3,18 @@
 use crate::base::error::{Error, Result};
 
 /// Does some work, but not longer than until it is asked to stop, which ends it with this error.
-pub async fn or_stopped<T>(
+pub async fn run_until_shutdown<T>(
     work: impl Future<Output = Result<T>>,
     stopped: impl FnOnce() -> Error,
 ) -> Result<T> {
     tokio::select! {
         done = work => done,
-        () = stop_requested() => Err(stopped()),
+        () = shutdown_signal() => Err(stopped()),
     }
 }
 
 /// Returns when the user or the system asks the process to stop.
-pub async fn stop_requested() {
+pub async fn shutdown_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {

@@ -11,8 +11,8 @@ use crate::base::output::{Printer, Report};
 use crate::clients::control::ConnectorStatus;
 use crate::clients::control::ControlClient;
 use crate::clients::kafka::admin::Admin;
-use crate::provision::aws::connect::operations::{Steer, steer_connector};
-use crate::provision::aws::listing::{Listing, connectors};
+use crate::provision::aws::connect::operations::{ConnectorOperation, operate_connector};
+use crate::provision::aws::listing::{ListedResource, connectors};
 use crate::provision::engine::apply::{ProvisionOptions, provision};
 use crate::provision::engine::destroy::{DestroyOptions, destroy};
 use crate::provision::engine::selection::Selection;
@@ -75,7 +75,7 @@ impl Report for StatusReport {
 /// The report of `connector list`.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-struct Listed(Vec<Listing>);
+struct Listed(Vec<ListedResource>);
 
 impl Report for Listed {
     fn text(&self) -> String {
@@ -143,7 +143,7 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
                     .await?
                     .map(|status| status.state)
                     .unwrap_or_default();
-                listed.push(Listing { name, state });
+                listed.push(ListedResource { name, state });
             }
             printer.report(&Listed(listed));
             return Ok(());
@@ -199,7 +199,7 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
         only: vec!["connector".into()],
         skip: Vec::new(),
     };
-    let steer = match command {
+    let operation = match command {
         ConnectorCommand::Create => {
             let arguments = ProvisionOptions {
                 yes: true,
@@ -226,11 +226,11 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
             printer.report(&Listed(connectors(config).await?));
             return Ok(());
         }
-        ConnectorCommand::Pause => Steer::Pause,
-        ConnectorCommand::Resume => Steer::Resume,
-        ConnectorCommand::Restart => Steer::Restart,
+        ConnectorCommand::Pause => ConnectorOperation::Pause,
+        ConnectorCommand::Resume => ConnectorOperation::Resume,
+        ConnectorCommand::Restart => ConnectorOperation::Restart,
     };
-    let change = steer_connector(config, steer, printer).await?;
+    let change = operate_connector(config, operation, printer).await?;
     printer.report(&Done {
         connector: config.connector_name(),
         change,

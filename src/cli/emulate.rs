@@ -70,6 +70,6 @@ pub async fn run(config: &Config, arguments: EmulateArguments, printer: &Printer
         thousands(summary.errors)
     ));
     Err(failure
-        .because(format!("the first: {}", summary.first_reason.unwrap_or_default()))
+        .with_source(format!("the first: {}", summary.first_reason.unwrap_or_default()))
         .hint("failed records and reasons are in the dead-letter file; re-posting is safe because duplicates are dropped"))
 }

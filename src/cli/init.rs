@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::base::config::schema::Target;
 use crate::base::config::{AWS_TOML, LOCAL_TOML};
-use crate::base::error::{Error, Result, on_path};
+use crate::base::error::{Error, Result, io_error};
 use crate::base::output::{Printer, Report, write_out};
 
 /// The file that `init` writes and every command reads where none is named.
@@ -75,7 +75,7 @@ pub fn run(arguments: &InitArguments, printer: &Printer) -> Result<()> {
             Error::failed(format!("there is a `{FILE}` here already"))
                 .hint("`--force` replaces it, `--print` only shows the new one")
         }
-        _ => on_path("write", path, error),
+        _ => io_error("write", path, error),
     })?;
     printer.report(&InitReport {
         file: FILE,

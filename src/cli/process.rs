@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
             runtime.shutdown_timeout(std::time::Duration::from_millis(500));
             outcome
         }
-        Err(error) => Err(Error::failed("cannot start").because(error)),
+        Err(error) => Err(Error::failed("cannot start").with_source(error)),
     };
     match outcome {
         Ok(code) => code,
@@ -75,7 +75,7 @@ fn on_large_stack(work: impl FnOnce() -> Result<ExitCode> + Send) -> Result<Exit
         match thread.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(unexpected("a panic, described above")),
-            Err(error) => Err(Error::failed("cannot start").because(error)),
+            Err(error) => Err(Error::failed("cannot start").with_source(error)),
         }
     })
 }

@@ -134,12 +134,12 @@ impl Report for Counts {
 }
 
 /// Over the Kafka protocol, or by what AWS offers.
-enum Way {
+enum TopicClient {
     Brokers(Box<Admin>),
     Service(TopicService),
 }
 
-impl Way {
+impl TopicClient {
     async fn open(config: &Config, printer: &Printer) -> Result<Self> {
         match TopicService::open(config, printer).await? {
             Some(service) => Ok(Self::Service(service)),
@@ -214,7 +214,7 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
             );
         }
     }
-    let way = Way::open(config, printer).await?;
+    let client = TopicClient::open(config, printer).await?;
     let or_own = |names: Vec<String>| {
         if names.is_empty() {
             Kind::ALL.map(|kind| config.topic(kind)).to_vec()
@@ -226,7 +226,7 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
         TopicsCommand::Create { names, partitions } => {
             let mut changes = Vec::new();
             for topic in or_own(names) {
-                let made = way
+                let made = client
                     .create(
                         &topic,
                         partitions.unwrap_or(config.topics.partitions),
@@ -240,12 +240,12 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
             }
             printer.report(&Changes(changes));
         }
-        TopicsCommand::List => printer.report(&Names(way.list().await?)),
-        TopicsCommand::Describe { names } => way.describe(or_own(names), printer).await?,
+        TopicsCommand::List => printer.report(&Names(client.list().await?)),
+        TopicsCommand::Describe { names } => client.describe(or_own(names), printer).await?,
         TopicsCommand::Delete { names } => {
             let mut changes = Vec::new();
             for topic in names {
-                let deleted = way.delete(&topic).await?;
+                let deleted = client.delete(&topic).await?;
                 changes.push(Changed {
                     topic,
                     change: if deleted { "deleted" } else { NOT_THERE },

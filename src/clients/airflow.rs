@@ -166,7 +166,7 @@ impl AirflowApi {
         };
         let error = Error::failed(format!("Airflow refused {what} with {status}: {message}"))
             .hint(hint)
-            .transient(status >= 500);
+            .retryable(status >= 500);
         Err(Refusal { status, error })
     }
 }

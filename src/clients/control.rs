@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 
 /// State of a connector and its task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl ControlClient {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .build()
-            .or_fail(|| "cannot set up an HTTP client")?;
+            .context(|| "cannot set up an HTTP client")?;
         Ok(Self {
             http,
             url: config.endpoints().control_url()?,
@@ -66,11 +66,11 @@ impl ControlClient {
         let unreachable = || format!("cannot reach the local stack at {}", self.url);
         let response = request.send().await.map_err(|error| {
             Error::failed(unreachable())
-                .because(error.without_url())
+                .with_source(error.without_url())
                 .hint("start it with `pinpipe local` in another terminal")
         })?;
         let status = response.status();
-        let text = response.bytes().await.or_fail(unreachable)?;
+        let text = response.bytes().await.context(unreachable)?;
         let body = serde_json::from_slice(&text).unwrap_or(Value::Null);
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return Ok((status, body));
@@ -90,7 +90,7 @@ impl ControlClient {
     /// Names of all connectors.
     pub async fn connectors(&self) -> Result<Vec<String>> {
         let (_, body) = self.call(Method::GET, "/connectors", None).await?;
-        serde_json::from_value(body).or_fail(|| "the local stack answered strangely")
+        serde_json::from_value(body).context(|| "the local stack answered strangely")
     }
 
     /// Properties of a connector; `None`: there is none of this name.
@@ -103,7 +103,7 @@ impl ControlClient {
         }
         serde_json::from_value(body)
             .map(Some)
-            .or_fail(|| "the local stack answered strangely")
+            .context(|| "the local stack answered strangely")
     }
 
     /// Makes a connector or changes its properties.
@@ -170,13 +170,13 @@ impl ControlClient {
         }
         serde_json::from_value(body)
             .map(Some)
-            .or_fail(|| "the local stack answered strangely")
+            .context(|| "the local stack answered strangely")
     }
 
     /// Deploys the routes; those deployed already stay.
     pub async fn deploy_routes(&self) -> Result<Deployment> {
         let (_, body) = self.call(Method::PUT, "/api", None).await?;
-        serde_json::from_value(body).or_fail(|| "the local stack answered strangely")
+        serde_json::from_value(body).context(|| "the local stack answered strangely")
     }
 
     /// `false`: none were deployed.

@@ -9,7 +9,7 @@ use reqwest::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::base::config::schema::{ApiAuth, Config, Target};
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 
 /// What is sent with a request: its content type and its body.
 pub type Content<'a> = (&'a str, &'a str);
@@ -38,7 +38,7 @@ impl GatewayClient {
             .timeout(timeout)
             .pool_max_idle_per_host(idle)
             .tcp_nodelay(true);
-        let http = http.build().or_fail(|| "cannot set up an HTTP client")?;
+        let http = http.build().context(|| "cannot set up an HTTP client")?;
         let url = config.endpoints().gateway_url()?;
         let signer = if config.target == Target::Aws && config.api.auth == ApiAuth::Iam {
             let shared = crate::clients::aws::sdk_config(config).await;
@@ -95,9 +95,9 @@ impl GatewayClient {
         let unreachable = || format!("cannot reach the gateway at {}", self.url);
         request.body(body.to_string()).send().await.map_err(|error| {
             Error::failed(unreachable())
-                .because(error.without_url())
+                .with_source(error.without_url())
                 .hint("is it up? `pinpipe local` starts the local one; `pinpipe doctor` tests every connection")
-                .transient(true)
+                .retryable(true)
         })
     }
 }
@@ -113,7 +113,7 @@ impl Signer {
     ) -> Result<Vec<(String, String)>> {
         let found = self.credentials.provide_credentials().await;
         let identity = found
-            .or_fail(|| "no AWS credentials to sign requests with")?
+            .context(|| "no AWS credentials to sign requests with")?
             .into();
         let params = SigningParams::builder()
             .identity(&identity)
@@ -122,7 +122,7 @@ impl Signer {
             .time(SystemTime::now())
             .settings(SigningSettings::default())
             .build()
-            .or_fail(|| "cannot sign a request")?
+            .context(|| "cannot sign a request")?
             .into();
         let headers = headers
             .iter()
@@ -133,8 +133,8 @@ impl Signer {
             headers,
             SignableBody::Bytes(body.as_bytes()),
         );
-        let signed = sign(request.or_fail(|| "cannot sign a request")?, &params)
-            .or_fail(|| "cannot sign a request")?;
+        let signed = sign(request.context(|| "cannot sign a request")?, &params)
+            .context(|| "cannot sign a request")?;
         let (instructions, _) = signed.into_parts();
         Ok(instructions
             .headers()

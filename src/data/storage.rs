@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{CredentialProvider, ObjectStore};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::error::{Error, ErrorContext, Result, io_error};
 
 /// A place for objects.
 #[derive(Debug, Clone)]
@@ -68,15 +68,15 @@ impl Lake {
         }
         let folder = FilePath::new(url.strip_prefix("file://").unwrap_or(url));
         if create {
-            std::fs::create_dir_all(folder).map_err(|error| on_path("create", folder, error))?;
+            std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         }
         if !folder.is_dir() {
             return Err(Error::failed(format!("there is no lake at `{}`", folder.display())).hint("the sink makes it: start `pinpipe local`, then `pinpipe provision` and `pinpipe emulate`; or name a folder or s3:// address with `--lake`"));
         }
         let absolute =
-            std::fs::canonicalize(folder).map_err(|error| on_path("open", folder, error))?;
+            std::fs::canonicalize(folder).map_err(|error| io_error("open", folder, error))?;
         let root = Path::from_absolute_path(&absolute)
-            .or_fail(|| format!("cannot open the lake `{}`", folder.display()))?;
+            .context(|| format!("cannot open the lake `{}`", folder.display()))?;
         let files = Arc::new(LocalFileSystem::new());
         Ok(Self {
             store: files.clone(),
@@ -103,7 +103,7 @@ impl Lake {
         if let Some(provider) = shared.credentials_provider() {
             builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
         }
-        Ok(Arc::new(builder.build().or_fail(|| {
+        Ok(Arc::new(builder.build().context(|| {
             format!("cannot open the bucket `{bucket}`")
         })?))
     }
@@ -157,8 +157,8 @@ pub fn failure(action: String, error: object_store::Error) -> Error {
         _ => "`pinpipe doctor` tests every connection",
     };
     match answer {
-        Some(answer) => Error::failed(action).because(answer).hint(hint),
-        None => Error::failed(action).because(error).hint(hint),
+        Some(answer) => Error::failed(action).with_source(answer).hint(hint),
+        None => Error::failed(action).with_source(error).hint(hint),
     }
 }
 

@@ -40,15 +40,15 @@ pub fn router(connectors: Arc<Connectors>, routes: Arc<Routes>) -> Router {
 }
 
 /// An error as Kafka Connect gives it.
-struct Fault(StatusCode, String);
+struct ConnectError(StatusCode, String);
 
-impl Fault {
+impl ConnectError {
     fn not_found(name: &str) -> Self {
         Self(StatusCode::NOT_FOUND, format!("Connector {name} not found"))
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for ConnectError {
     fn from(error: Error) -> Self {
         let status = if error.exit_code() == 2 {
             StatusCode::BAD_REQUEST
@@ -59,7 +59,7 @@ impl From<Error> for Fault {
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for ConnectError {
     fn into_response(self) -> Response<Body> {
         answer(
             self.0,
@@ -68,7 +68,7 @@ impl IntoResponse for Fault {
     }
 }
 
-type Answer = Result<Response<Body>, Fault>;
+type ConnectResult = Result<Response<Body>, ConnectError>;
 
 fn answer(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     // Plain data always serialises.
@@ -90,9 +90,9 @@ fn empty(status: StatusCode) -> Response<Body> {
 /// Finishes a change even where the client does not wait for its answer.
 async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = crate::base::error::Result<T>> + Send + 'static,
-) -> Result<T, Fault> {
+) -> Result<T, ConnectError> {
     let done = tokio::spawn(change).await;
-    Ok(done.map_err(|error| Fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??)
+    Ok(done.map_err(|error| ConnectError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??)
 }
 
 async fn about() -> Response<Body> {
@@ -134,19 +134,19 @@ fn texts(config: BTreeMap<String, Value>) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ConnectError> {
     serde_json::from_slice(body).map_err(|error| {
-        Fault(
+        ConnectError(
             StatusCode::BAD_REQUEST,
             format!("the body does not fit: {error}"),
         )
     })
 }
 
-async fn create(State(control): State<Control>, body: Bytes) -> Answer {
+async fn create(State(control): State<Control>, body: Bytes) -> ConnectResult {
     let new: NewConnector = parse(&body)?;
     if control.connectors.config(&new.name).await.is_some() {
-        return Err(Fault(
+        return Err(ConnectError(
             StatusCode::CONFLICT,
             format!("Connector {} already exists", new.name),
         ));
@@ -160,28 +160,28 @@ async fn create(State(control): State<Control>, body: Bytes) -> Answer {
     described(&control, &new.name, StatusCode::CREATED).await
 }
 
-async fn described(control: &Control, name: &str, status: StatusCode) -> Answer {
+async fn described(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
     let config = control
         .connectors
         .config(name)
         .await
-        .ok_or_else(|| Fault::not_found(name))?;
+        .ok_or_else(|| ConnectError::not_found(name))?;
     Ok(answer(
         status,
         &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" }),
     ))
 }
 
-async fn describe(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+async fn describe(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     described(&control, &name, StatusCode::OK).await
 }
 
-async fn config(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+async fn config(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     let config = control
         .connectors
         .config(&name)
         .await
-        .ok_or_else(|| Fault::not_found(&name))?;
+        .ok_or_else(|| ConnectError::not_found(&name))?;
     Ok(answer(StatusCode::OK, &config))
 }
 
@@ -189,7 +189,7 @@ async fn put_config(
     State(control): State<Control>,
     Path(name): Path<String>,
     body: Bytes,
-) -> Answer {
+) -> ConnectResult {
     let (connectors, own, properties) = (
         control.connectors.clone(),
         name.clone(),
@@ -208,7 +208,7 @@ async fn put_config(
     .await
 }
 
-async fn status(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+async fn status(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     let ConnectorStatus {
         name,
         state,
@@ -219,7 +219,7 @@ async fn status(State(control): State<Control>, Path(name): Path<String>) -> Ans
         .connectors
         .status(&name)
         .await
-        .ok_or_else(|| Fault::not_found(&name))?;
+        .ok_or_else(|| ConnectError::not_found(&name))?;
     let connector_state = if state == "FAILED" { "RUNNING" } else { &state };
     let mut task = json!({ "id": 0, "state": state, "worker_id": "local", "records": records, "objects": objects });
     if let Some(trace) = trace {
@@ -231,52 +231,52 @@ async fn status(State(control): State<Control>, Path(name): Path<String>) -> Ans
     ))
 }
 
-async fn pause(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+async fn pause(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     set_paused(&control, &name, true).await
 }
 
-async fn resume(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+async fn resume(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     set_paused(&control, &name, false).await
 }
 
-async fn set_paused(control: &Control, name: &str, paused: bool) -> Answer {
+async fn set_paused(control: &Control, name: &str, paused: bool) -> ConnectResult {
     let (connectors, own) = (control.connectors.clone(), name.to_string());
     if to_the_end(async move { connectors.set_paused(&own, paused).await }).await? {
         Ok(empty(StatusCode::ACCEPTED))
     } else {
-        Err(Fault::not_found(name))
+        Err(ConnectError::not_found(name))
     }
 }
 
-async fn restart(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+async fn restart(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     let (connectors, own) = (control.connectors.clone(), name.clone());
     if to_the_end(async move { Ok(connectors.restart(&own).await) }).await? {
         Ok(empty(StatusCode::NO_CONTENT))
     } else {
-        Err(Fault::not_found(&name))
+        Err(ConnectError::not_found(&name))
     }
 }
 
-async fn delete(State(control): State<Control>, Path(name): Path<String>) -> Answer {
+async fn delete(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     let (connectors, own) = (control.connectors.clone(), name.clone());
     if to_the_end(async move { connectors.delete(&own).await }).await? {
         Ok(empty(StatusCode::NO_CONTENT))
     } else {
-        Err(Fault::not_found(&name))
+        Err(ConnectError::not_found(&name))
     }
 }
 
-async fn api_status(State(control): State<Control>) -> Answer {
+async fn api_status(State(control): State<Control>) -> ConnectResult {
     match control.routes.current() {
         Some(deployment) => Ok(answer(StatusCode::OK, &deployment)),
-        None => Err(Fault(
+        None => Err(ConnectError(
             StatusCode::NOT_FOUND,
             "no routes are deployed".into(),
         )),
     }
 }
 
-async fn api_deploy(State(control): State<Control>) -> Answer {
+async fn api_deploy(State(control): State<Control>) -> ConnectResult {
     let is_new = control.routes.current().is_none();
     let deployment = control.routes.deploy()?;
     Ok(answer(
@@ -289,11 +289,11 @@ async fn api_deploy(State(control): State<Control>) -> Answer {
     ))
 }
 
-async fn api_delete(State(control): State<Control>) -> Answer {
+async fn api_delete(State(control): State<Control>) -> ConnectResult {
     if control.routes.delete()? {
         Ok(empty(StatusCode::NO_CONTENT))
     } else {
-        Err(Fault(
+        Err(ConnectError(
             StatusCode::NOT_FOUND,
             "no routes are deployed".into(),
         ))

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::config::runtime::{Addresses, Runtime};
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
@@ -88,13 +88,13 @@ impl LocalStack {
     /// The data folder is in use or cannot be written, a port is taken.
     pub async fn start(config: &Config) -> Result<Self> {
         let data_dir = &config.data_dir;
-        std::fs::create_dir_all(data_dir).map_err(|error| on_path("create", data_dir, error))?;
+        std::fs::create_dir_all(data_dir).map_err(|error| io_error("create", data_dir, error))?;
         let lock = lock(data_dir)?;
         let host: IpAddr = match config.local.host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
             host => host
                 .parse()
-                .or_fail(|| format!("`local.host` must be an IP address, not `{host}`"))?,
+                .context(|| format!("`local.host` must be an IP address, not `{host}`"))?,
         };
         if host.is_unspecified() {
             return Err(Error::usage(format!(
@@ -109,7 +109,7 @@ impl LocalStack {
         let address = |listener: &TcpListener| {
             listener
                 .local_addr()
-                .or_fail(|| "cannot tell the address of a server")
+                .context(|| "cannot tell the address of a server")
         };
         let advertised = address(&kafka)?;
         let addresses = Addresses {
@@ -207,7 +207,7 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
 }
 
 fn lock(data_dir: &Path) -> Result<FileLock> {
-    FileLock::take(&Runtime::lock_path(data_dir))?.ok_or_else(|| {
+    FileLock::try_lock(&Runtime::lock_path(data_dir))?.ok_or_else(|| {
         let pid = Runtime::read(data_dir)
             .map(|runtime| format!(" (process {})", runtime.pid))
             .unwrap_or_default();
@@ -229,7 +229,7 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
             std::io::ErrorKind::AddrNotAvailable => "`local.host` must be an address of this machine".to_string(),
             _ => format!("set `local.{service}_port` to another port"),
         };
-        Error::failed(format!("cannot listen on {address} for {service}")).because(error).hint(hint)
+        Error::failed(format!("cannot listen on {address} for {service}")).with_source(error).hint(hint)
     })
 }
 
@@ -253,7 +253,7 @@ pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) 
         data_dir: config.data_dir.clone(),
         addresses: stack.addresses.clone(),
     });
-    crate::base::shutdown::stop_requested().await;
+    crate::base::shutdown::shutdown_signal().await;
     printer.note("stopping");
     stack.stop().await;
     Ok(())

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::base::error::Result;
-use crate::provision::cost::Priced;
+use crate::provision::cost::CostItem;
 
 /// What has to be done about a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -19,15 +19,15 @@ pub enum Action {
     /// The configuration does not ask for it any more.
     Delete,
     /// It is being made or changed already, by an earlier run or by AWS.
-    Wait,
-    Keep,
+    Pending,
+    NoOp,
     /// Something of that name is there that pinpipe did not make.
-    Foreign,
+    Unmanaged,
 }
 
 /// How a resource stands: what has to be done about it, and why.
 #[derive(Debug, Clone, Serialize)]
-pub struct Reading {
+pub struct Observation {
     pub exists: bool,
     /// False: it is used, but pinpipe did not make it and never removes it.
     pub is_ours: bool,
@@ -36,7 +36,7 @@ pub struct Reading {
     pub reasons: Vec<String>,
 }
 
-impl Reading {
+impl Observation {
     pub fn missing() -> Self {
         Self {
             exists: false,
@@ -47,28 +47,28 @@ impl Reading {
     }
 
     /// It is there as it should be; `detail` says how it is doing.
-    pub fn good(detail: impl Into<String>) -> Self {
+    pub fn in_sync(detail: impl Into<String>) -> Self {
         Self {
             exists: true,
             is_ours: true,
-            action: Action::Keep,
+            action: Action::NoOp,
             reasons: vec![detail.into()],
         }
     }
 
     /// It is there without pinpipe having made it, and is used as it is.
-    pub fn found(detail: impl Into<String>) -> Self {
+    pub fn unowned(detail: impl Into<String>) -> Self {
         Self {
             is_ours: false,
-            ..Self::good(detail)
+            ..Self::in_sync(detail)
         }
     }
 
-    pub fn waiting(state: impl Into<String>) -> Self {
+    pub fn pending(state: impl Into<String>) -> Self {
         Self {
             exists: true,
             is_ours: true,
-            action: Action::Wait,
+            action: Action::Pending,
             reasons: vec![state.into()],
         }
     }
@@ -82,11 +82,11 @@ impl Reading {
         }
     }
 
-    pub fn foreign() -> Self {
+    pub fn unmanaged() -> Self {
         Self {
             exists: true,
             is_ours: false,
-            action: Action::Foreign,
+            action: Action::Unmanaged,
             reasons: vec!["it is there, but pinpipe did not make it".into()],
         }
     }
@@ -97,16 +97,16 @@ impl Reading {
         if is_taken {
             return Self {
                 is_ours: true,
-                ..Self::foreign()
+                ..Self::unmanaged()
             };
         }
         Self::recreate(vec![format!("it was made under another name, `{former}`")])
     }
 
     /// What differs, or `detail` where nothing does.
-    pub fn compared(differences: Vec<String>, detail: impl Into<String>) -> Self {
+    pub fn from_drift(differences: Vec<String>, detail: impl Into<String>) -> Self {
         if differences.is_empty() {
-            return Self::good(detail);
+            return Self::in_sync(detail);
         }
         Self {
             exists: true,
@@ -117,7 +117,7 @@ impl Reading {
     }
 
     /// It is removed, for good or to be made anew.
-    pub fn goes(&self) -> bool {
+    pub fn is_removal(&self) -> bool {
         matches!(self.action, Action::Recreate | Action::Delete)
     }
 
@@ -141,12 +141,12 @@ pub trait Resource {
     fn name(&self) -> String;
 
     /// Keys of what must be there before it.
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         Vec::new()
     }
 
     /// Keys of what it cannot outlive: when one of those is made anew, so is this.
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -156,18 +156,18 @@ pub trait Resource {
     }
 
     /// Key of what it lies inside of: it goes when that goes, without a call of its own.
-    fn lies_in(&self) -> Option<String> {
+    fn contained_in(&self) -> Option<String> {
         None
     }
 
     /// Whether the configuration asks for it. What is not wanted and there is deleted.
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         true
     }
 
     /// Whether it is looked for although nobody asks for it and the state, which may be one
     /// that was begun anew after it had been lost, does not know of it.
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         false
     }
 
@@ -177,17 +177,17 @@ pub trait Resource {
     }
 
     /// What it holds that removing it would lose and that nobody can make again.
-    async fn held_back(&self) -> Result<Option<String>> {
+    async fn deletion_blocker(&self) -> Result<Option<String>> {
         Ok(None)
     }
 
     /// What it costs, by lines of the price table.
-    fn priced(&self) -> Vec<Priced> {
+    fn cost_items(&self) -> Vec<CostItem> {
         Vec::new()
     }
 
     /// Compares what is there with what is wanted. Changes nothing.
-    async fn read(&self) -> Result<Reading>;
+    async fn read(&self) -> Result<Observation>;
 
     /// What is known to fail when this is done: said with the plan, not in the middle of an apply.
     async fn check(&self, action: Action) -> Result<()> {

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::data::sql::Question;
 use crate::data::storage::Lake;
@@ -56,9 +56,9 @@ pub async fn discard(config: &Config, out: &str) -> Result<()> {
         .list(Some(&lake.root))
         .try_collect()
         .await
-        .or_fail(cannot)?;
+        .context(cannot)?;
     for object in objects {
-        lake.store.delete(&object.location).await.or_fail(cannot)?;
+        lake.store.delete(&object.location).await.context(cannot)?;
     }
     Ok(())
 }
@@ -76,7 +76,7 @@ async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)>
         .list(Some(&lake.path(table)))
         .try_collect()
         .await
-        .or_fail(cannot)?;
+        .context(cannot)?;
     let mut paths: Vec<_> = objects
         .into_iter()
         .map(|object| object.location)
@@ -93,16 +93,16 @@ async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)>
             .store
             .get(&path)
             .await
-            .or_fail(cannot)?
+            .context(cannot)?
             .bytes()
             .await
-            .or_fail(cannot)?;
+            .context(cannot)?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(content)
-            .or_fail(cannot)?
+            .context(cannot)?
             .build()
-            .or_fail(cannot)?;
+            .context(cannot)?;
         found.get_or_insert(arrow::array::RecordBatchReader::schema(&reader));
-        batches.extend(reader.collect::<Result<Vec<_>, _>>().or_fail(cannot)?);
+        batches.extend(reader.collect::<Result<Vec<_>, _>>().context(cannot)?);
     }
     let schema = found.ok_or_else(|| {
         Error::failed(cannot()).hint("it holds no files: `-vv` shows Spark's whole log")

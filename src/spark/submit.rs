@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result, on_path};
-use crate::base::fs::write_whole;
+use crate::base::error::{Error, ErrorContext, Result, io_error};
+use crate::base::fs::write_atomic;
 use crate::base::output::Printer;
 use crate::data::engine::session::cores;
 use crate::spark::SparkBatch;
@@ -33,17 +33,18 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let folder = config.data_dir.join("spark");
     // What an earlier run left must not be taken for this one's.
     if folder.exists() {
-        std::fs::remove_dir_all(&folder).map_err(|error| on_path("remove", &folder, error))?;
+        std::fs::remove_dir_all(&folder).map_err(|error| io_error("remove", &folder, error))?;
     }
-    std::fs::create_dir_all(&folder).map_err(|error| on_path("create", &folder, error))?;
-    let folder = std::fs::canonicalize(&folder).map_err(|error| on_path("open", &folder, error))?;
+    std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
+    let folder =
+        std::fs::canonicalize(&folder).map_err(|error| io_error("open", &folder, error))?;
     let lake = match lake_url.strip_prefix("s3://") {
         // Apache Spark's own name for it; Databricks takes both.
         Some(bucket) => format!("s3a://{}", bucket.trim_end_matches('/')),
         None => {
             let path = Path::new(lake_url.strip_prefix("file://").unwrap_or(lake_url));
             std::fs::canonicalize(path)
-                .map_err(|error| on_path("open the lake", path, error))?
+                .map_err(|error| io_error("open the lake", path, error))?
                 .to_string_lossy()
                 .into_owned()
         }
@@ -58,8 +59,8 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         out.to_string_lossy().into_owned(),
     );
     let (job, told) = (folder.join("job.py"), folder.join("parameters.json"));
-    write_whole(&job, JOB).map_err(|error| on_path("write", &job, error))?;
-    crate::base::fs::keep_json(&told, &parameters)?;
+    write_atomic(&job, JOB).map_err(|error| io_error("write", &job, error))?;
+    crate::base::fs::save_json(&told, &parameters)?;
     submit(config, &job, &told, printer).await?;
 
     fetch(config, &out.to_string_lossy(), lake_url, questions).await
@@ -95,7 +96,7 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
         .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| {
         Error::failed(format!("cannot start `{program}`"))
-            .because(error)
+            .with_source(error)
             .hint("install Spark (`pip install pyspark` brings it, and it needs Java), or name it with `spark.submit`")
     })?;
     let log = child.stderr.take();
@@ -117,8 +118,8 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
         last
     });
     let said = tokio::select! {
-        said = reading => said.or_fail(|| "reading Spark's log was interrupted")?,
-        () = crate::base::shutdown::stop_requested() => {
+        said = reading => said.context(|| "reading Spark's log was interrupted")?,
+        () = crate::base::shutdown::shutdown_signal() => {
             stop(&mut child);
             return Err(Error::failed("stopped; no answer was written").hint("run it again"));
         }
@@ -126,7 +127,7 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
     progress.finish();
     let status = child
         .wait()
-        .or_fail(|| format!("cannot wait for `{program}`"))?;
+        .context(|| format!("cannot wait for `{program}`"))?;
     if status.success() {
         return Ok(());
     }

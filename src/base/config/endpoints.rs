@@ -94,7 +94,7 @@ impl Endpoints<'_> {
             return Ok(text.into());
         }
         let mut url = url::Url::parse(text).map_err(|error| {
-            Error::usage("`database.url` is not a valid address").because(error)
+            Error::usage("`database.url` is not a valid address").with_source(error)
         })?;
         url.set_password(Some(password.expose_secret()))
             .map_err(|()| Error::usage("`database.url` cannot carry a password"))?;

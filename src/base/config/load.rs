@@ -125,7 +125,7 @@ fn read_dot_env() -> Result<()> {
             "cannot read `.env`: a line is not NAME=value (error at character {position} of it)"
         ))
         .hint("put values with spaces, `$` or `#` between single quotes")),
-        Err(error) => Err(Error::usage("cannot read `.env`").because(error)),
+        Err(error) => Err(Error::usage("cannot read `.env`").with_source(error)),
     }
 }
 
@@ -136,7 +136,7 @@ fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
             "cannot read the configuration `{}`",
             file.display()
         ))
-        .because(error)
+        .with_source(error)
         .hint("`pinpipe init` writes one; without `--config` the built-in default is used")
     })?;
     let table = text.parse::<Table>().map_err(|error| {

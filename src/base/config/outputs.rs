@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::Result;
-use crate::base::fs::{keep_json, kept_json};
+use crate::base::fs::{load_json, save_json};
 
 /// Addresses of a pipeline on AWS; each is absent until it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ impl Outputs {
     /// # Errors
     /// The file is damaged.
     pub fn read(data_dir: &Path) -> Result<Self> {
-        kept_json(&Self::path(data_dir)).map(Option::unwrap_or_default)
+        load_json(&Self::path(data_dir)).map(Option::unwrap_or_default)
     }
 
     /// Leaves them for other commands; nothing is left where nothing is known.
@@ -40,12 +40,12 @@ impl Outputs {
         }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
-                .map_err(|error| crate::base::error::on_path("make", folder, error))?;
+                .map_err(|error| crate::base::error::io_error("make", folder, error))?;
         }
         if *self == Self::default() {
             let _ = std::fs::remove_file(&path);
             return Ok(());
         }
-        keep_json(&path, self)
+        save_json(&path, self)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Error, Result};
-use crate::base::fs::{FileLock, keep_json};
+use crate::base::fs::{FileLock, save_json};
 
 /// Addresses of the local servers, `host:port` each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ impl Runtime {
 
     /// Leaves word for other commands; replaces what an earlier run left.
     pub fn write(&self, data_dir: &Path) -> Result<()> {
-        keep_json(&Self::path(data_dir), self)
+        save_json(&Self::path(data_dir), self)
     }
 
     /// What a running `local` left in this data folder.
@@ -52,7 +52,7 @@ impl Runtime {
             return Err(not_running());
         }
         let text = std::fs::read(Self::path(data_dir)).map_err(|_| not_running())?;
-        serde_json::from_slice(&text).map_err(|error| not_running().because(error))
+        serde_json::from_slice(&text).map_err(|error| not_running().with_source(error))
     }
 
     /// Takes the word back on a clean stop.

@@ -12,7 +12,7 @@ const UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 /// Less than this no run can do with.
-const LEAST_BYTES: u64 = 512_000_000;
+const MIN_BYTES: u64 = 512_000_000;
 
 /// Bytes of memory that a run may take. `None`: nothing is said.
 ///
@@ -32,7 +32,7 @@ pub fn memory_bytes(text: &str) -> Result<Option<u64>> {
         .ok_or_else(|| wrong("is no size: no unit stands at its end"))?;
     let number: f64 = number.trim().parse().map_err(|_| wrong("is no size"))?;
     let bytes = number * unit as f64;
-    if bytes < LEAST_BYTES as f64 || !bytes.is_finite() {
+    if bytes < MIN_BYTES as f64 || !bytes.is_finite() {
         return Err(wrong("is too little memory"));
     }
     Ok(Some(bytes as u64))

@@ -123,7 +123,7 @@ pub async fn confirm(yes: bool, what: &str) -> crate::base::error::Result<()> {
     let answered = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
     let answer = tokio::select! {
         answer = answered => answer.ok().flatten().and_then(Result::ok),
-        () = crate::base::shutdown::stop_requested() => {
+        () = crate::base::shutdown::shutdown_signal() => {
             let _ = writeln!(stderr);
             return Err(Error::failed("stopped: nothing was changed"));
         }
@@ -165,7 +165,7 @@ pub fn check_written() -> crate::base::error::Result<()> {
         .take()
     {
         Some(error) => Err(Error::failed("the result could not be written to stdout")
-            .because(error)
+            .with_source(error)
             .hint("the work itself is done; free some space or write elsewhere, and ask again")),
         None => Ok(()),
     }

@@ -7,7 +7,7 @@ use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::data::engine::session::{Engine, as_schema};
 use crate::data::tables::delta::{DeltaLocation, TableNamespace};
-use crate::data::transform::keys::distinct_from;
+use crate::data::transform::keys::anti_join;
 
 /// Rows of some posts in both halves.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub async fn compare(config: &Config, kind: Kind, numbers: &[i64]) -> Result<Agr
     let batch = rows(config, TableNamespace::Batch, kind, numbers).await?;
     let stream = rows(config, TableNamespace::Stream, kind, numbers).await?;
     let schema = kind.clean_schema();
-    let only_batch = distinct_from(&schema, batch.clone(), &stream)?;
-    let only_stream = distinct_from(&schema, stream.clone(), &batch)?;
+    let only_batch = anti_join(&schema, batch.clone(), &stream)?;
+    let only_stream = anti_join(&schema, stream.clone(), &batch)?;
     Ok(Agreement {
         batch_rows: count(&batch),
         stream_rows: count(&stream),

@@ -34,7 +34,7 @@ impl Claim {
 
 /// Where something lies.
 #[derive(Debug, Serialize)]
-pub struct Place {
+pub struct OutputLocation {
     pub what: &'static str,
     pub path: PathBuf,
 }
@@ -45,7 +45,7 @@ pub struct DemoReport {
     pub seconds: f64,
     pub stages: Vec<Stage>,
     pub claims: Vec<Claim>,
-    pub places: Vec<Place>,
+    pub places: Vec<OutputLocation>,
     pub answers: Vec<Answer>,
 }
 

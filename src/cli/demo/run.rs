@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Destination, Target};
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::Printer;
 use crate::base::output::table::thousands;
-use crate::cli::demo::report::{Claim, DemoReport, Place, Stage};
+use crate::cli::demo::report::{Claim, DemoReport, OutputLocation, Stage};
 use crate::cli::demo::{DemoArguments, agree};
 use crate::clients::database::connect::Database;
 use crate::clients::kafka::admin::Admin;
@@ -29,7 +29,7 @@ use crate::stages::emulate::run::EmulateOptions;
 use crate::stages::sink::connectors::group;
 use crate::stages::source::seed::{SeedOptions, has_posts, seed};
 use crate::stages::stream::run as stream;
-use crate::stages::stream::run::{Bounds, StreamOptions, StreamReport};
+use crate::stages::stream::run::{StopCondition, StreamOptions, StreamReport};
 use crate::stages::stream::table::TableCounts;
 
 /// How long the sink may take after the last post.
@@ -66,8 +66,11 @@ pub async fn run(
     let stopped = || {
         Error::failed("stopped before the end").hint("run it again: it goes on with what is there")
     };
-    crate::base::shutdown::or_stopped(whole(config, arguments, printer, stages, started), stopped)
-        .await
+    crate::base::shutdown::run_until_shutdown(
+        run_pipeline(config, arguments, printer, stages, started),
+        stopped,
+    )
+    .await
 }
 
 /// Collects the stages and tells each as it is done.
@@ -108,7 +111,7 @@ impl Stages<'_> {
     }
 }
 
-async fn whole(
+async fn run_pipeline(
     config: Config,
     arguments: &DemoArguments,
     printer: &Printer,
@@ -157,12 +160,12 @@ async fn whole(
         0,
         "broker, gateway, Kinesis endpoint and sink are up",
     );
-    let outcome = on_stack(&own, arguments, printer, stages, started).await;
+    let outcome = run_stages(&own, arguments, printer, stages, started).await;
     stack.stop().await;
     outcome
 }
 
-async fn on_stack(
+async fn run_stages(
     config: &Config,
     arguments: &DemoArguments,
     printer: &Printer,
@@ -189,7 +192,7 @@ async fn on_stack(
         available_now: true,
         ..StreamOptions::default()
     };
-    let drained = |stop| Bounds {
+    let drained = |stop| StopCondition {
         available_now: true,
         stop,
     };
@@ -219,7 +222,7 @@ async fn on_stack(
         interval_ms: Some(250),
         ..StreamOptions::default()
     };
-    let bounds = Bounds {
+    let bounds = StopCondition {
         available_now: false,
         stop: stop.clone(),
     };
@@ -265,7 +268,7 @@ async fn on_stack(
     stop.cancel();
     let first = streaming
         .await
-        .or_fail(|| "the stream stage stopped unexpectedly")??;
+        .context(|| "the stream stage stopped unexpectedly")??;
     let second = stream::run_until(
         config,
         &available,
@@ -354,19 +357,19 @@ async fn on_stack(
         });
     }
     let places = vec![
-        Place {
+        OutputLocation {
             what: "lake",
             path: lake_bucket(config).into(),
         },
-        Place {
+        OutputLocation {
             what: "batch tables",
             path: std::path::PathBuf::from(config.endpoints().tables_url()).join("batch"),
         },
-        Place {
+        OutputLocation {
             what: "stream tables",
             path: std::path::PathBuf::from(config.endpoints().tables_url()).join("stream"),
         },
-        Place {
+        OutputLocation {
             what: "answers as CSV",
             path: out,
         },

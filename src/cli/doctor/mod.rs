@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Target};
-use crate::base::error::{Error, Result, on_path};
+use crate::base::error::{Error, Result, io_error};
 use crate::base::output::table::thousands;
 use crate::base::output::{Printer, Report};
 use crate::clients::control::ControlClient;
@@ -129,7 +129,7 @@ async fn data_dir(config: &Config) -> Result<String> {
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&probe, b"x"))
         .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|error| on_path("write to", folder, error))?;
+        .map_err(|error| io_error("write to", folder, error))?;
     Ok(format!("{} can be written", folder.display()))
 }
 
@@ -207,7 +207,7 @@ async fn tables(config: &Config) -> Result<String> {
         &crate::base::model::Kind::Pin.clean_table(&config.id),
     )
     .await?;
-    table.reach().await?;
+    table.check_access().await?;
     let state = if table.load().await?.is_some() {
         "there"
     } else {

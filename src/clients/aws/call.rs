@@ -11,10 +11,10 @@ pub struct Call<'a>(pub &'a str, pub &'a str);
 
 /// A call that should have made something and failed.
 #[derive(Debug)]
-pub struct Unmade {
+pub struct CreateError {
     pub error: Error,
     /// The call may have had its effect all the same.
-    pub is_unsure: bool,
+    pub outcome_unknown: bool,
 }
 
 /// What can be done where nothing better is known.
@@ -120,9 +120,9 @@ where
 {
     let hint = hint(error).unwrap_or("`pinpipe doctor` tests every connection");
     Error::failed(action)
-        .because(describe(error))
+        .with_source(describe(error))
         .hint(hint)
-        .transient(is_transient(error))
+        .retryable(is_retryable(error))
 }
 
 /// A failed call that needs a permission, with advice that names it.
@@ -132,8 +132,8 @@ where
     SdkError<E>: RequestId,
 {
     let failure = Error::failed(format!("`{action}` for {on} failed"))
-        .because(describe(error))
-        .transient(is_transient(error));
+        .with_source(describe(error))
+        .retryable(is_retryable(error));
     let code = code(error);
     if is_denied(code) {
         return failure
@@ -146,7 +146,7 @@ where
     failure.hint(hint(error).unwrap_or(GO_ON))
 }
 
-impl Unmade {
+impl CreateError {
     /// A failed call that was to make something.
     pub fn new<E>(call: Call<'_>, error: &SdkError<E>) -> Self
     where
@@ -155,13 +155,13 @@ impl Unmade {
     {
         Self {
             error: failed(call, error),
-            is_unsure: is_transient(error) && !BUSY_CODES.contains(&code(error)),
+            outcome_unknown: is_retryable(error) && !BUSY_CODES.contains(&code(error)),
         }
     }
 }
 
 /// Whether a call was refused for want of a permission.
-pub fn is_refused<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+pub fn is_access_denied<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     is_denied(code(error))
 }
 
@@ -183,7 +183,7 @@ fn is_denied(code: &str) -> bool {
     )
 }
 
-fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+fn is_retryable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let code = code(error);
     matches!(
         error,

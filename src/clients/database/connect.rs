@@ -60,7 +60,7 @@ impl Database {
             }
             if create && let Some(folder) = file.parent() {
                 std::fs::create_dir_all(folder)
-                    .map_err(|error| crate::base::error::on_path("create", folder, error))?;
+                    .map_err(|error| crate::base::error::io_error("create", folder, error))?;
             }
         }
         let connected = async {
@@ -242,5 +242,5 @@ pub fn explain(action: &str, error: &sqlx::Error) -> Error {
         }
         _ => "`pinpipe doctor` tests every connection",
     };
-    Error::failed(action).because(text).hint(hint)
+    Error::failed(action).with_source(text).hint(hint)
 }

@@ -6,11 +6,11 @@ use secrecy::SecretString;
 use url::{Host, Url};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, Result, on_path};
+use crate::base::error::{Error, Result, io_error};
 
 /// A workspace and a token for it.
 #[derive(Debug, Clone)]
-pub struct Login {
+pub struct Credentials {
     /// `https://….cloud.databricks.com`, without a final slash.
     pub host: String,
     pub token: SecretString,
@@ -23,7 +23,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-impl Login {
+impl Credentials {
     /// The configuration's host, DATABRICKS_HOST and DATABRICKS_TOKEN, else the profile's.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Profile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && name.is_none() => {
                 return Ok(Self::default());
             }
-            Err(error) => return Err(on_path("read", &path, error)),
+            Err(error) => return Err(io_error("read", &path, error)),
         };
         match (Self::parse(&text, name.unwrap_or("DEFAULT")), name) {
             (Some(profile), _) => Ok(profile),

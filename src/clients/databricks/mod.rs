@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result};
-use crate::clients::databricks::auth::Login;
+use crate::base::error::{Error, ErrorContext, Result};
+use crate::clients::databricks::auth::Credentials;
 
 /// How often a call is tried while the workspace is busy or away.
 const ATTEMPTS: usize = 7;
@@ -25,12 +25,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Databricks {
     http: reqwest::Client,
-    login: Login,
+    login: Credentials,
 }
 
 /// A call that was answered with an error, or not at all.
 #[derive(Debug)]
-pub struct Refused {
+pub struct ApiError {
     /// Databricks' own word, such as `RESOURCE_DOES_NOT_EXIST`; empty where nobody answered.
     pub code: String,
     pub error: Error,
@@ -38,8 +38,8 @@ pub struct Refused {
     retry_after: Option<Duration>,
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
+impl From<ApiError> for Error {
+    fn from(refused: ApiError) -> Self {
         refused.error
     }
 }
@@ -51,10 +51,10 @@ impl Databricks {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .build()
-            .or_fail(|| "cannot set up an HTTP client")?;
+            .context(|| "cannot set up an HTTP client")?;
         Ok(Self {
             http,
-            login: Login::find(config)?,
+            login: Credentials::find(config)?,
         })
     }
 
@@ -71,7 +71,7 @@ impl Databricks {
         &self,
         path: &str,
         query: &[(&str, &str)],
-    ) -> Result<T, Refused> {
+    ) -> Result<T, ApiError> {
         let text: String = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(query)
             .finish();
@@ -87,7 +87,7 @@ impl Databricks {
     ///
     /// # Errors
     /// Refused, or no answer after several attempts.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Refused> {
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, ApiError> {
         self.call(Method::POST, path, path, body.to_string()).await
     }
 
@@ -97,7 +97,7 @@ impl Databricks {
         path: &str,
         target: &str,
         body: String,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, ApiError> {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(300))
             .with_max_delay(LONGEST_PAUSE)
@@ -107,19 +107,19 @@ impl Databricks {
             let refused = match self.once(&method, path, target, body.clone()).await {
                 Ok(text) => {
                     let text = if text.is_empty() { "{}" } else { &text };
-                    return serde_json::from_str(text).map_err(|error| Refused {
+                    return serde_json::from_str(text).map_err(|error| ApiError {
                         code: String::new(),
                         error: Error::failed(format!(
                             "Databricks answered `{path}` with something unexpected"
                         ))
-                        .because(error)
+                        .with_source(error)
                         .hint("does the address name a Databricks workspace?"),
                         retry_after: None,
                     });
                 }
                 Err(refused) => refused,
             };
-            let pause = pauses.next().filter(|_| refused.error.is_transient());
+            let pause = pauses.next().filter(|_| refused.error.is_retryable());
             let Some(pause) = pause else {
                 return Err(refused);
             };
@@ -139,7 +139,7 @@ impl Databricks {
         path: &str,
         target: &str,
         body: String,
-    ) -> Result<String, Refused> {
+    ) -> Result<String, ApiError> {
         let request = self
             .http
             .request(method.clone(), format!("{}{target}", self.login.host));
@@ -153,12 +153,12 @@ impl Databricks {
                 .header("content-type", "application/json")
                 .body(body)
         };
-        let unanswered = |error: reqwest::Error| Refused {
+        let unanswered = |error: reqwest::Error| ApiError {
             code: String::new(),
             error: Error::failed(format!("cannot reach Databricks at {}", self.login.host))
-                .because(error.without_url())
+                .with_source(error.without_url())
                 .hint("check the address (DATABRICKS_HOST or `databricks.host`) and the network")
-                .transient(true),
+                .retryable(true),
             retry_after: None,
         };
         let answer = request.send().await.map_err(unanswered)?;
@@ -171,7 +171,7 @@ impl Databricks {
         if status.is_success() {
             return Ok(text);
         }
-        Err(Refused {
+        Err(ApiError {
             retry_after: seconds.map(Duration::from_secs),
             ..refused(path, status, &text)
         })
@@ -179,7 +179,7 @@ impl Databricks {
 }
 
 /// What an answer that is none says to people.
-fn refused(path: &str, status: StatusCode, text: &str) -> Refused {
+fn refused(path: &str, status: StatusCode, text: &str) -> ApiError {
     let said: Value = serde_json::from_str(text).unwrap_or_default();
     // Some refusals give a number there, which says no more than the status.
     let code = said["error_code"].as_str().unwrap_or_default().to_string();
@@ -218,8 +218,8 @@ fn refused(path: &str, status: StatusCode, text: &str) -> Refused {
         "Databricks refused `{path}`: {what}: {message}{request}"
     ))
     .hint(hint)
-    .transient(is_transient);
-    Refused {
+    .retryable(is_transient);
+    ApiError {
         code,
         error,
         retry_after: None,
@@ -247,7 +247,7 @@ mod tests {
             ),
             "{said}"
         );
-        assert!(!refused.error.is_transient() && refused.code == "INVALID_PARAMETER_VALUE");
+        assert!(!refused.error.is_retryable() && refused.code == "INVALID_PARAMETER_VALUE");
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
                 .error
                 .to_string()
                 .ends_with("502 Bad Gateway: <html>")
-                && refused.error.is_transient()
+                && refused.error.is_retryable()
         );
     }
 }

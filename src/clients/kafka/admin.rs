@@ -10,8 +10,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result};
-use crate::clients::kafka::auth::{keep_logged_in, log_in};
+use crate::base::error::{Error, ErrorContext, Result};
+use crate::clients::kafka::auth::{authenticate, refresh_tokens_in_background};
 use crate::clients::kafka::context::Context;
 use crate::clients::kafka::{client_config, consumer, failure, pinned};
 
@@ -49,7 +49,7 @@ impl Admin {
                 failure("cannot set up a client", &config, &error)
             })?;
         let asker = Arc::new(consumer(&config, "pinpipe-admin")?);
-        keep_logged_in(&config, &asker);
+        refresh_tokens_in_background(&config, &asker);
         let timeout = Duration::from_millis(config.kafka.timeout_ms);
         Ok(Self {
             config,
@@ -76,7 +76,7 @@ impl Admin {
             .operation_timeout(Some(self.timeout));
         let action = format!("cannot create topic `{name}`");
         // Nobody polls an admin client: its token is renewed with each thing it is to do.
-        log_in(&self.config, self.admin.inner())?;
+        authenticate(&self.config, self.admin.inner())?;
         let results = self
             .admin
             .create_topics([&topic], &options)
@@ -85,7 +85,7 @@ impl Admin {
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(Error::failed(action)
-                .because(code.to_string())
+                .with_source(code.to_string())
                 .hint("`topics.partitions` and `topics.replication_factor` must suit the cluster: no more replicas than brokers")),
             _ => Ok(true),
         }
@@ -97,7 +97,7 @@ impl Admin {
             .request_timeout(Some(self.timeout))
             .operation_timeout(Some(self.timeout));
         let action = format!("cannot delete topic `{name}`");
-        log_in(&self.config, self.admin.inner())?;
+        authenticate(&self.config, self.admin.inner())?;
         let results = self
             .admin
             .delete_topics(&[name], &options)
@@ -108,7 +108,7 @@ impl Admin {
                 _,
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
             ))) => Ok(false),
-            Some(Err((_, code))) => Err(Error::failed(action).because(code.to_string())),
+            Some(Err((_, code))) => Err(Error::failed(action).with_source(code.to_string())),
             _ => Ok(true),
         }
     }
@@ -157,7 +157,7 @@ impl Admin {
                 )
             })
         });
-        asked.await.or_fail(|| "asking Kafka was interrupted")?
+        asked.await.context(|| "asking Kafka was interrupted")?
     }
 
     async fn ask<T: Send + 'static>(
@@ -170,7 +170,7 @@ impl Admin {
         let (asker, timeout) = (self.asker.clone(), self.timeout);
         let asked = tokio::task::spawn_blocking(move || question(&asker, timeout))
             .await
-            .or_fail(|| "asking Kafka was interrupted")?;
+            .context(|| "asking Kafka was interrupted")?;
         asked.map_err(|error| failure(action, &self.config, &error))
     }
 }

@@ -16,7 +16,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::base::config::schema::{Config, KafkaAuth};
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::kafka::context::Context;
 
 /// How often a client that is only asked is polled.
@@ -26,7 +26,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// There are no usable AWS credentials.
-pub fn log_in(config: &Config, client: &Client<Context>) -> Result<()> {
+pub fn authenticate(config: &Config, client: &Client<Context>) -> Result<()> {
     if config.kafka.auth != KafkaAuth::Iam {
         return Ok(());
     }
@@ -35,12 +35,12 @@ pub fn log_in(config: &Config, client: &Client<Context>) -> Result<()> {
     let made = client.context().generate_oauth_token(None);
     let made = made.map_err(|error| {
         Error::failed(action())
-            .because(error.to_string())
+            .with_source(error.to_string())
             .hint(hint)
     })?;
     let (token, principal) = (
-        CString::new(made.token).or_fail(action)?,
-        CString::new(made.principal_name).or_fail(action)?,
+        CString::new(made.token).context(action)?,
+        CString::new(made.principal_name).context(action)?,
     );
     let mut reason = [0u8; 512];
     // SAFETY: the client outlives the call, the texts are NUL-terminated and copied by it, no
@@ -64,11 +64,11 @@ pub fn log_in(config: &Config, client: &Client<Context>) -> Result<()> {
     let reason = String::from_utf8_lossy(&reason)
         .trim_end_matches('\0')
         .to_string();
-    Err(Error::failed("the token for Amazon MSK was not taken").because(reason))
+    Err(Error::failed("the token for Amazon MSK was not taken").with_source(reason))
 }
 
 /// Keeps a consumer logged in that is only asked and never reads, for as long as it lives.
-pub fn keep_logged_in(config: &Config, consumer: &Arc<BaseConsumer<Context>>) {
+pub fn refresh_tokens_in_background(config: &Config, consumer: &Arc<BaseConsumer<Context>>) {
     if config.kafka.auth != KafkaAuth::Iam {
         return;
     }

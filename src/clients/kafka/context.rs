@@ -40,7 +40,7 @@ impl ClientContext for Context {
         tracing::debug!(target: "kafka", %error, reason);
     }
 
-    /// Called while a client is polled, before the last token expires, and by `log_in`.
+    /// Called while a client is polled, before the last token expires, and by `authenticate`.
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
         let region = aws_config::Region::new(self.region.clone());
         let profile = self.profile.clone();

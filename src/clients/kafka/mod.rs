@@ -4,7 +4,7 @@ pub mod admin;
 pub mod auth;
 pub mod context;
 
-use crate::clients::kafka::auth::log_in;
+use crate::clients::kafka::auth::authenticate;
 use crate::clients::kafka::context::Context;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -109,7 +109,7 @@ pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::new(config))
         .map_err(|error| unusable(config, &error))?;
-    log_in(config, consumer.client())?;
+    authenticate(config, consumer.client())?;
     Ok(consumer)
 }
 
@@ -129,7 +129,7 @@ fn unusable(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
         "cannot set up a Kafka client for `{}`",
         config.kafka.bootstrap_servers
     ))
-    .because(error.to_string())
+    .with_source(error.to_string())
 }
 
 /// A failed call to Kafka, with what to check.
@@ -166,7 +166,7 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
         _ => "`pinpipe doctor` tests every connection",
     };
     Error::failed(format!("{action} on Kafka at `{servers}`"))
-        .because(error.to_string())
+        .with_source(error.to_string())
         .hint(hint)
-        .transient(is_transient)
+        .retryable(is_transient)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::config::schema::Config;
 use crate::base::config::size::memory_bytes;
 use crate::base::error::Result;
-use crate::data::lake::scan::PortionSize;
+use crate::data::lake::scan::ChunkSize;
 use crate::data::tables::writer::RowGroupSize;
 
 const MIB: u64 = 1024 * 1024;
@@ -20,14 +20,14 @@ const NUMBER_BYTES: usize = 64;
 
 /// The shares of a run's memory.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct MemoryBudget {
     /// What is left for the work.
     bytes: u64,
     /// Where that goes to which there is no room for in memory.
     pub spill_folder: PathBuf,
 }
 
-impl Limits {
+impl MemoryBudget {
     /// As `batch.memory` says.
     ///
     /// # Errors
@@ -50,43 +50,43 @@ impl Limits {
     }
 
     /// Whether questions over so many rows of each kind can be answered without leaving memory.
-    pub fn fits(&self, rows: u64) -> bool {
-        rows <= self.kept_rows()
+    pub fn fits_in_memory(&self, rows: u64) -> bool {
+        rows <= self.cached_rows()
     }
 
     /// So little that the kinds are taken one after another, in small pieces.
-    pub fn is_tight(&self) -> bool {
+    pub fn is_low_memory(&self) -> bool {
         self.bytes < 2048 * MIB
     }
 
     /// How many read and decode one kind at a time: each holds a portion, or an object of some
     /// portions, as text and as rows.
     pub fn workers(&self) -> usize {
-        let kinds = if self.is_tight() { 1 } else { 3 };
+        let kinds = if self.is_low_memory() { 1 } else { 3 };
         crate::data::engine::session::cores()
             .min(as_usize(self.bytes / (kinds * 96 * MIB)))
             .max(1)
     }
 
     /// What is read and decoded together: many small objects, or a part of a large one.
-    pub fn portion_size(&self) -> PortionSize {
-        if self.is_tight() {
+    pub fn chunk_size(&self) -> ChunkSize {
+        if self.is_low_memory() {
             let bytes = (self.bytes / 256).clamp(MIB, 8 * MIB);
-            PortionSize {
+            ChunkSize {
                 bytes,
-                most_whole_bytes: bytes,
+                max_whole_bytes: bytes,
             }
         } else {
-            PortionSize {
+            ChunkSize {
                 bytes: 8 * MIB,
-                most_whole_bytes: 32 * MIB,
+                max_whole_bytes: 32 * MIB,
             }
         }
     }
 
     /// What a writer of tables holds before it goes to its file.
     pub fn row_group_size(&self) -> RowGroupSize {
-        let (rows, bytes) = if self.is_tight() {
+        let (rows, bytes) = if self.is_low_memory() {
             (16 * 1024, 8 * MIB)
         } else {
             (128 * 1024, 128 * MIB)
@@ -98,7 +98,7 @@ impl Limits {
     }
 
     /// Places of rejects that are looked for in a table in one go: they are held.
-    pub fn places_at_once(&self) -> usize {
+    pub fn reject_lookup_batch(&self) -> usize {
         self.keys_bytes() / PLACE_BYTES
     }
 
@@ -108,17 +108,17 @@ impl Limits {
     }
 
     /// Row numbers that are looked for in a table in one go: those rows' keys are held.
-    pub fn numbers_at_once(&self) -> usize {
+    pub fn key_lookup_batch(&self) -> usize {
         (self.keys_bytes() / NUMBER_BYTES).clamp(1000, 2_000_000)
     }
 
     /// Rows of a kind that stay in memory for the questions; more of them are read back from the tables.
-    pub fn kept_rows(&self) -> u64 {
+    pub fn cached_rows(&self) -> u64 {
         self.bytes / 2 / POST_BYTES
     }
 
     /// Bytes of a kind's rows that do, where those are wide.
-    pub fn kept_bytes(&self) -> u64 {
+    pub fn cached_bytes(&self) -> u64 {
         self.bytes / 8
     }
 
@@ -154,8 +154,8 @@ fn available_bytes() -> u64 {
 mod tests {
     use super::*;
 
-    fn limits(mib: u64) -> Limits {
-        Limits {
+    fn budget(mib: u64) -> MemoryBudget {
+        MemoryBudget {
             bytes: mib * MIB - OWN_BYTES,
             spill_folder: PathBuf::new(),
         }
@@ -164,15 +164,15 @@ mod tests {
     #[test]
     fn the_shares_never_make_more_than_the_whole() {
         for mib in [256, 512, 1024, 4096, 65_536] {
-            let limits = limits(mib);
+            let budget = budget(mib);
             // While reading: the keys of three kinds or of one; while answering: the rows that are kept, or the queries.
-            let keys = limits.keys_bytes() as u64 * if limits.is_tight() { 1 } else { 3 };
-            assert!(keys < limits.bytes / 2, "{mib} MiB");
+            let keys = budget.keys_bytes() as u64 * if budget.is_low_memory() { 1 } else { 3 };
+            assert!(keys < budget.bytes / 2, "{mib} MiB");
             // Wide rows of three kinds, and where they are grouped and sorted.
-            assert!(limits.kept_bytes() * 3 <= limits.bytes / 2, "{mib} MiB");
+            assert!(budget.cached_bytes() * 3 <= budget.bytes / 2, "{mib} MiB");
             assert!(
-                limits.kept_rows() * POST_BYTES <= limits.bytes / 2
-                    && limits.query_bytes() as u64 <= limits.bytes / 2,
+                budget.cached_rows() * POST_BYTES <= budget.bytes / 2
+                    && budget.query_bytes() as u64 <= budget.bytes / 2,
                 "{mib} MiB"
             );
         }

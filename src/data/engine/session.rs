@@ -20,7 +20,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 
 /// Cores of this machine.
 pub fn cores() -> usize {
@@ -57,7 +57,7 @@ impl Engine {
             .with_disk_manager_builder(disk);
         let runtime = runtime
             .build_arc()
-            .or_fail(|| format!("cannot set rows aside in `{}`", folder.display()))?;
+            .context(|| format!("cannot set rows aside in `{}`", folder.display()))?;
         let config = SessionConfig::new()
             // Of the joins only the one that sorts can go without memory.
             .set_bool("datafusion.optimizer.prefer_hash_join", false)
@@ -91,7 +91,7 @@ impl Engine {
     /// Makes batches a table; one of the same name is replaced.
     pub fn register(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
         let table = MemTable::try_new(schema, vec![batches])
-            .or_fail(|| format!("cannot register table `{name}`"))?;
+            .context(|| format!("cannot register table `{name}`"))?;
         self.register_provider(name, Arc::new(table))
     }
 
@@ -99,11 +99,11 @@ impl Engine {
     pub fn register_provider(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
         self.context
             .deregister_table(name)
-            .or_fail(|| format!("cannot replace table `{name}`"))?;
+            .context(|| format!("cannot replace table `{name}`"))?;
         self.context
             .register_table(name, provider)
             .map(|_| ())
-            .or_fail(|| format!("cannot register table `{name}`"))
+            .context(|| format!("cannot register table `{name}`"))
     }
 
     /// A table of this session, made known to another as well.
@@ -112,16 +112,16 @@ impl Engine {
             .context
             .table_provider(name)
             .await
-            .or_fail(|| format!("cannot find table `{name}`"))?;
+            .context(|| format!("cannot find table `{name}`"))?;
         other.register_provider(name, provider)
     }
 
     /// Runs a query; the schema stands also where there is no row.
     pub async fn query(&self, what: &str, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         let failed = || format!("cannot run the query for {what}");
-        let frame = self.context.sql(sql).await.or_fail(failed)?;
+        let frame = self.context.sql(sql).await.context(failed)?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await.or_fail(failed)?;
+        let batches = frame.collect().await.context(failed)?;
         Ok((schema, batches))
     }
 
@@ -131,10 +131,10 @@ impl Engine {
         self.context
             .sql(sql)
             .await
-            .or_fail(failed)?
+            .context(failed)?
             .execute_stream()
             .await
-            .or_fail(failed)
+            .context(failed)
     }
 
     /// Which columns of which tables a query reads.
@@ -148,9 +148,9 @@ impl Engine {
             .context
             .sql(sql)
             .await
-            .or_fail(failed)?
+            .context(failed)?
             .into_optimized_plan()
-            .or_fail(failed)?;
+            .context(failed)?;
         let mut read: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let visited = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
@@ -170,7 +170,7 @@ impl Engine {
             }
             Ok(TreeNodeRecursion::Continue)
         });
-        visited.or_fail(failed)?;
+        visited.context(failed)?;
         Ok(read)
     }
 
@@ -182,7 +182,7 @@ impl Engine {
                 path.display()
             )
         };
-        let frame = self.context.sql(sql).await.or_fail(failed)?;
+        let frame = self.context.sql(sql).await.context(failed)?;
         let path = path.to_string_lossy();
         frame
             .write_parquet(
@@ -191,11 +191,11 @@ impl Engine {
                 None,
             )
             .await
-            .or_fail(failed)?;
+            .context(failed)?;
         self.context
             .register_parquet(name, path.as_ref(), ParquetReadOptions::default())
             .await
-            .or_fail(failed)
+            .context(failed)
     }
 
     /// Rows of a table.
@@ -218,10 +218,10 @@ impl Engine {
         self.context
             .sql(sql)
             .await
-            .or_fail(failed)?
+            .context(failed)?
             .create_physical_plan()
             .await
-            .or_fail(failed)
+            .context(failed)
     }
 }
 
@@ -239,5 +239,5 @@ pub fn as_schema(batches: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<Re
         .iter()
         .map(convert)
         .collect::<Result<Vec<_>, arrow::error::ArrowError>>()
-        .or_fail(|| "cannot convert the result of a query")
+        .context(|| "cannot convert the result of a query")
 }

@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
-use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::data::transform::keys::RowKeys;
 
@@ -34,8 +34,8 @@ impl SpillFolder {
             }
         }
         let path = all.join(uuid::Uuid::new_v4().simple().to_string());
-        std::fs::create_dir_all(&path).map_err(|error| on_path("make", &path, error))?;
-        let lock = FileLock::take(&path.join(LOCK))?;
+        std::fs::create_dir_all(&path).map_err(|error| io_error("make", &path, error))?;
+        let lock = FileLock::try_lock(&path.join(LOCK))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -72,11 +72,11 @@ impl Spill {
     /// # Errors
     /// The folder cannot be written to.
     pub fn create(folder: &Path, schema: &SchemaRef) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
+        std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
         let file =
-            tempfile::tempfile_in(folder).map_err(|error| on_path("write to", folder, error))?;
+            tempfile::tempfile_in(folder).map_err(|error| io_error("write to", folder, error))?;
         let writer = StreamWriter::try_new(BufWriter::new(file), schema)
-            .or_fail(|| "cannot set rows aside on disk")?;
+            .context(|| "cannot set rows aside on disk")?;
         Ok(Self { writer, rows: 0 })
     }
 
@@ -98,16 +98,16 @@ impl Spill {
             .into_inner()
             .map_err(|error| cannot_write(error.into_error()))?;
         file.rewind()
-            .or_fail(|| "cannot read rows back from disk")?;
+            .context(|| "cannot read rows back from disk")?;
         let reader = StreamReader::try_new(BufReader::new(file), None)
-            .or_fail(|| "cannot read rows back from disk")?;
-        Ok(reader.map(|batch| batch.or_fail(|| "cannot read rows back from disk")))
+            .context(|| "cannot read rows back from disk")?;
+        Ok(reader.map(|batch| batch.context(|| "cannot read rows back from disk")))
     }
 }
 
 fn cannot_write(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::failed("cannot set rows aside on disk")
-        .because(error)
+        .with_source(error)
         .hint("is the disk full? give the run more memory with `--memory`, or another disk with `--data-dir`")
 }
 
@@ -143,7 +143,7 @@ impl PartedSpill {
         {
             part.push(
                 &take_record_batch(batch, &UInt32Array::from(rows))
-                    .or_fail(|| "cannot set rows aside on disk")?,
+                    .context(|| "cannot set rows aside on disk")?,
             )?;
         }
         Ok(())

@@ -17,11 +17,11 @@ use crate::data::storage::Lake;
 /// An object that came late, was written again or went away changes the bytes below the
 /// position; its lane is then read anew, which does no harm, since repeated records count once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken(BTreeMap<String, (i64, u64)>);
+pub struct HighWaterMarks(BTreeMap<String, (i64, u64)>);
 
 /// A lane as it is listed.
 #[derive(Debug, Clone, Copy, Default)]
-struct Lane {
+struct PartitionProgress {
     last_position: i64,
     bytes: u64,
     /// Of objects up to where it had been taken.
@@ -31,29 +31,29 @@ struct Lane {
 /// What a listing tells about a kind's objects; clones share it. Holds the lanes, however
 /// many objects are in them.
 #[derive(Debug, Clone)]
-pub struct Listing {
-    before: Arc<Taken>,
-    seen: Arc<Mutex<Seen>>,
+pub struct LakeListing {
+    before: Arc<HighWaterMarks>,
+    seen: Arc<Mutex<ListingProgress>>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
-    lanes: BTreeMap<String, Lane>,
+struct ListingProgress {
+    partitions: BTreeMap<String, PartitionProgress>,
     objects: u64,
     fresh_objects: u64,
     fresh_bytes: u64,
 }
 
-impl Listing {
+impl LakeListing {
     /// Goes on from what has been taken before.
-    pub fn after(before: Taken) -> Self {
+    pub fn after(before: HighWaterMarks) -> Self {
         Self {
             before: Arc::new(before),
             seen: Arc::default(),
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, ListingProgress> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -77,12 +77,12 @@ impl Listing {
                 return Ok::<Objects, Error>(stream::empty().boxed());
             }
             tracing::info!(
-                lanes = changed.len(),
+                partitions = changed.len(),
                 "objects came late or were written again: reading their lanes anew"
             );
             Ok(list()
                 .try_filter(move |object| {
-                    ready(changed.contains(&object.lane) && again.notes_again(object))
+                    ready(changed.contains(&object.partition) && again.notes_again(object))
                 })
                 .boxed())
         });
@@ -93,23 +93,27 @@ impl Listing {
     fn notes_as_new(&self, object: &RawObject) -> bool {
         let mut seen = self.seen();
         seen.objects += 1;
-        let mut lane = seen.lanes.get(&object.lane).copied().unwrap_or(Lane {
-            last_position: i64::MIN,
-            ..Lane::default()
-        });
-        lane.last_position = lane.last_position.max(object.position);
-        lane.bytes += object.size_bytes;
+        let mut partition =
+            seen.partitions
+                .get(&object.partition)
+                .copied()
+                .unwrap_or(PartitionProgress {
+                    last_position: i64::MIN,
+                    ..PartitionProgress::default()
+                });
+        partition.last_position = partition.last_position.max(object.position);
+        partition.bytes += object.size_bytes;
         let is_new = self.is_beyond(object);
         if is_new {
             seen.fresh_objects += 1;
             seen.fresh_bytes += object.size_bytes;
         } else {
-            lane.bytes_below += object.size_bytes;
+            partition.bytes_below += object.size_bytes;
         }
-        match seen.lanes.get_mut(&object.lane) {
-            Some(known) => *known = lane,
+        match seen.partitions.get_mut(&object.partition) {
+            Some(known) => *known = partition,
             None => {
-                seen.lanes.insert(object.lane.clone(), lane);
+                seen.partitions.insert(object.partition.clone(), partition);
             }
         }
         is_new
@@ -129,18 +133,18 @@ impl Listing {
     fn is_beyond(&self, object: &RawObject) -> bool {
         self.before
             .0
-            .get(&object.lane)
+            .get(&object.partition)
             .is_none_or(|(position, _)| object.position > *position)
     }
 
     /// Lanes of which other bytes lie below than were taken.
     fn changed(&self) -> BTreeSet<String> {
         let seen = self.seen();
-        let changed = seen.lanes.iter().filter(|(name, lane)| {
+        let changed = seen.partitions.iter().filter(|(name, partition)| {
             self.before
                 .0
                 .get(*name)
-                .is_some_and(|(_, bytes)| lane.bytes_below != *bytes)
+                .is_some_and(|(_, bytes)| partition.bytes_below != *bytes)
         });
         changed.map(|(name, _)| name.clone()).collect()
     }
@@ -157,13 +161,12 @@ impl Listing {
     }
 
     /// What is taken once the new ones are.
-    pub fn taken(&self) -> Taken {
-        let mut taken = Taken::clone(&self.before);
+    pub fn taken(&self) -> HighWaterMarks {
+        let mut taken = HighWaterMarks::clone(&self.before);
         taken.0.extend(
-            self.seen()
-                .lanes
-                .iter()
-                .map(|(name, lane)| (name.clone(), (lane.last_position, lane.bytes))),
+            self.seen().partitions.iter().map(|(name, partition)| {
+                (name.clone(), (partition.last_position, partition.bytes))
+            }),
         );
         taken
     }
@@ -182,8 +185,11 @@ mod tests {
     }
 
     /// The names of what is new, and what is taken afterwards.
-    async fn fresh(before: &Taken, objects: &[RawObject]) -> (Vec<String>, Taken) {
-        let listing = Listing::after(before.clone());
+    async fn fresh(
+        before: &HighWaterMarks,
+        objects: &[RawObject],
+    ) -> (Vec<String>, HighWaterMarks) {
+        let listing = LakeListing::after(before.clone());
         let objects = objects.to_vec();
         let count = objects.len() as u64;
         let found =
@@ -210,7 +216,7 @@ mod tests {
             object("p=0/a.pin+0+5.json", 10),
             object("p=1/a.pin+1+0.json", 10),
         ];
-        let (new, taken) = fresh(&Taken::default(), &first).await;
+        let (new, taken) = fresh(&HighWaterMarks::default(), &first).await;
         assert_eq!(new.len(), 3);
         assert_eq!(
             fresh(&taken, &first).await,

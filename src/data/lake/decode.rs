@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::data::lake::row::{ColumnBuilder, append};
 
@@ -13,7 +13,7 @@ pub const KEPT_REJECTS: usize = 1_000;
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8_192;
 /// A record has this many bytes at most: sixteen times what Kafka takes unless it is told to take more.
-pub const MOST_RECORD_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
 /// Why one that has more is set aside.
 pub const TOO_LONG: &str = "longer than 16 MiB";
 /// Bytes of a record that does not fit which are kept.
@@ -98,7 +98,7 @@ impl Decoder {
     }
 
     fn text(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
-        let appended = if text.len() > MOST_RECORD_BYTES {
+        let appended = if text.len() > MAX_RECORD_BYTES {
             Err(TOO_LONG.into())
         } else {
             append(self.kind, text, &mut self.builders)
@@ -141,7 +141,7 @@ impl Decoder {
                 .collect();
             let batch = RecordBatch::try_new(self.schema.clone(), columns);
             self.batches
-                .push(batch.or_fail(|| format!("cannot decode {} records", self.kind.name()))?);
+                .push(batch.context(|| format!("cannot decode {} records", self.kind.name()))?);
             self.rows = 0;
         }
         Ok(())

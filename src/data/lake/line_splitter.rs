@@ -5,16 +5,16 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 
-use crate::data::lake::decode::{MOST_RECORD_BYTES, TOO_LONG};
+use crate::data::lake::decode::{MAX_RECORD_BYTES, TOO_LONG};
 
 /// Packed bytes that are unpacked at a time: they may become a thousand times as many.
-pub const PACKED_PIECE_BYTES: usize = 4 * 1024;
+pub const COMPRESSED_PIECE_BYTES: usize = 4 * 1024;
 /// Of a record that is too long, so much is shown.
 const SHOWN_BYTES: usize = 64 * 1024;
 
 /// What a text is cut into.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Slice {
+pub enum LineChunk {
     /// Whole lines, the first of which has this number.
     Lines { first_line: u64, text: Bytes },
     /// What cannot be taken.
@@ -27,7 +27,7 @@ pub enum Slice {
 
 /// Takes the text as it comes, and holds little more than a slice of it: of a packed text, what
 /// the last bytes that came unpacked to.
-pub struct Slicer {
+pub struct LineSplitter {
     unpacker: Option<MultiGzDecoder<Vec<u8>>>,
     slice_bytes: usize,
     /// What has not been handed out yet: the beginning of a line, after some whole ones.
@@ -39,10 +39,10 @@ pub struct Slicer {
     is_damaged: bool,
 }
 
-impl Slicer {
+impl LineSplitter {
     /// Slices have this many bytes or, where a line is longer, few more than that line.
-    pub fn new(is_packed: bool, slice_bytes: usize) -> Self {
-        let unpacker = is_packed.then(|| MultiGzDecoder::new(Vec::new()));
+    pub fn new(is_compressed: bool, slice_bytes: usize) -> Self {
+        let unpacker = is_compressed.then(|| MultiGzDecoder::new(Vec::new()));
         Self {
             unpacker,
             slice_bytes,
@@ -54,7 +54,7 @@ impl Slicer {
     }
 
     /// Takes more of the text; the slices that are whole by now. What comes after damage is left out.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Slice> {
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<LineChunk> {
         if self.is_damaged {
             return Vec::new();
         }
@@ -79,7 +79,7 @@ impl Slicer {
     }
 
     /// The text has ended: the rest of it.
-    pub fn finish(mut self) -> Vec<Slice> {
+    pub fn finish(mut self) -> Vec<LineChunk> {
         if self.is_damaged {
             return Vec::new();
         }
@@ -94,7 +94,7 @@ impl Slicer {
             }
         }
         if !self.open.is_empty() && !self.is_skipping {
-            slices.push(Slice::Lines {
+            slices.push(LineChunk::Lines {
                 first_line: self.line,
                 text: self.open.into(),
             });
@@ -103,14 +103,14 @@ impl Slicer {
     }
 
     /// The whole lines before the damage, and what is wrong after them.
-    fn damaged(&mut self, error: &std::io::Error) -> Vec<Slice> {
+    fn damaged(&mut self, error: &std::io::Error) -> Vec<LineChunk> {
         self.is_damaged = true;
         let mut slices = Vec::new();
         match memchr::memrchr(b'\n', &self.open) {
             Some(end) if !self.is_skipping => slices.push(self.lines(end + 1)),
             _ => {}
         }
-        slices.push(Slice::Refused {
+        slices.push(LineChunk::Refused {
             line: self.line,
             reason: format!("broken gzip: {error}"),
             raw: Bytes::new(),
@@ -118,7 +118,7 @@ impl Slicer {
         slices
     }
 
-    fn cut(&mut self) -> Vec<Slice> {
+    fn cut(&mut self) -> Vec<LineChunk> {
         let mut slices = Vec::new();
         loop {
             if self.is_skipping {
@@ -135,9 +135,9 @@ impl Slicer {
             }
             match memchr::memrchr(b'\n', &self.open) {
                 Some(end) => slices.push(self.lines(end + 1)),
-                None if self.open.len() > MOST_RECORD_BYTES => {
+                None if self.open.len() > MAX_RECORD_BYTES => {
                     let raw = Bytes::copy_from_slice(&self.open[..SHOWN_BYTES]);
-                    slices.push(Slice::Refused {
+                    slices.push(LineChunk::Refused {
                         line: self.line,
                         reason: TOO_LONG.into(),
                         raw,
@@ -151,14 +151,14 @@ impl Slicer {
     }
 
     /// Hands out the first bytes that are open, which end with a line.
-    fn lines(&mut self, bytes: usize) -> Slice {
+    fn lines(&mut self, bytes: usize) -> LineChunk {
         let mut rest = Vec::with_capacity(self.open.len());
         rest.extend_from_slice(&self.open[bytes..]);
         let mut text = std::mem::replace(&mut self.open, rest);
         text.truncate(bytes);
         let first_line = self.line;
         self.line += memchr::memchr_iter(b'\n', &text).count() as u64;
-        Slice::Lines {
+        LineChunk::Lines {
             first_line,
             text: text.into(),
         }
@@ -166,34 +166,35 @@ impl Slicer {
 }
 
 /// A small packed text, which may be a thousand times as long, slice by slice.
-pub fn unpack(packed: Bytes, slice_bytes: usize) -> impl Iterator<Item = Slice> {
-    let mut slicer = Some(Slicer::new(true, slice_bytes));
+pub fn decompress(packed: Bytes, slice_bytes: usize) -> impl Iterator<Item = LineChunk> {
+    let mut line_splitter = Some(LineSplitter::new(true, slice_bytes));
     let mut at = 0;
     let parts = std::iter::from_fn(move || {
         if at == packed.len() {
-            return slicer.take().map(Slicer::finish);
+            return line_splitter.take().map(LineSplitter::finish);
         }
-        let piece = packed.slice(at..packed.len().min(at + PACKED_PIECE_BYTES));
+        let piece = packed.slice(at..packed.len().min(at + COMPRESSED_PIECE_BYTES));
         at += piece.len();
-        slicer.as_mut().map(|slicer| slicer.push(&piece))
+        line_splitter
+            .as_mut()
+            .map(|line_splitter| line_splitter.push(&piece))
     });
     parts.flatten()
 }
 
 /// A packed text that is one record, of which no part can be taken.
-pub fn unpack_record(packed: Bytes) -> Slice {
-    let mut slices = unpack(packed, MOST_RECORD_BYTES + 1);
+pub fn decompress_record(packed: Bytes) -> LineChunk {
+    let mut slices = decompress(packed, MAX_RECORD_BYTES + 1);
     match (slices.next(), slices.next()) {
-        (Some(refused @ Slice::Refused { .. }), _) | (_, Some(refused @ Slice::Refused { .. })) => {
-            refused
-        }
-        (_, Some(Slice::Lines { .. })) => Slice::Refused {
+        (Some(refused @ LineChunk::Refused { .. }), _)
+        | (_, Some(refused @ LineChunk::Refused { .. })) => refused,
+        (_, Some(LineChunk::Lines { .. })) => LineChunk::Refused {
             line: 1,
             reason: TOO_LONG.into(),
             raw: Bytes::new(),
         },
         (Some(all), None) => all,
-        (None, None) => Slice::Lines {
+        (None, None) => LineChunk::Lines {
             first_line: 1,
             text: Bytes::new(),
         },
@@ -213,15 +214,18 @@ mod tests {
         packer.finish().expect("packs")
     }
 
-    fn sliced(is_packed: bool, slice_bytes: usize, chunks: &[&[u8]]) -> Vec<Slice> {
-        let mut slicer = Slicer::new(is_packed, slice_bytes);
-        let mut slices: Vec<Slice> = chunks.iter().flat_map(|chunk| slicer.push(chunk)).collect();
-        slices.extend(slicer.finish());
+    fn sliced(is_compressed: bool, slice_bytes: usize, chunks: &[&[u8]]) -> Vec<LineChunk> {
+        let mut line_splitter = LineSplitter::new(is_compressed, slice_bytes);
+        let mut slices: Vec<LineChunk> = chunks
+            .iter()
+            .flat_map(|chunk| line_splitter.push(chunk))
+            .collect();
+        slices.extend(line_splitter.finish());
         slices
     }
 
-    fn lines(first_line: u64, text: &str) -> Slice {
-        Slice::Lines {
+    fn lines(first_line: u64, text: &str) -> LineChunk {
+        LineChunk::Lines {
             first_line,
             text: text.to_string().into(),
         }
@@ -229,11 +233,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slices_make_up_the_text_and_know_their_lines(text in "([a-c]{0,12}\n){0,40}[a-c]{0,5}", slice_bytes in 1..64usize, chunk_bytes in 1..64usize, is_packed: bool) {
-            let bytes = if is_packed { packed(text.as_bytes()) } else { text.clone().into_bytes() };
+        fn slices_make_up_the_text_and_know_their_lines(text in "([a-c]{0,12}\n){0,40}[a-c]{0,5}", slice_bytes in 1..64usize, chunk_bytes in 1..64usize, is_compressed: bool) {
+            let bytes = if is_compressed { packed(text.as_bytes()) } else { text.clone().into_bytes() };
             let mut again = Vec::new();
-            for slice in sliced(is_packed, slice_bytes, &bytes.chunks(chunk_bytes).collect::<Vec<_>>()) {
-                let Slice::Lines { first_line, text } = slice else { panic!("refused: {slice:?}") };
+            for slice in sliced(is_compressed, slice_bytes, &bytes.chunks(chunk_bytes).collect::<Vec<_>>()) {
+                let LineChunk::Lines { first_line, text } = slice else { panic!("refused: {slice:?}") };
                 prop_assert_eq!(first_line, 1 + again.iter().filter(|byte| **byte == b'\n').count() as u64);
                 prop_assert!(again.is_empty() || again.ends_with(b"\n"));
                 again.extend_from_slice(&text);
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_is_refused_and_the_next_one_taken() {
-        let long = "x".repeat(MOST_RECORD_BYTES + 2);
+        let long = "x".repeat(MAX_RECORD_BYTES + 2);
         let text = format!("one\n{long}{long}\nthree\n");
         let chunks: Vec<&[u8]> = text.as_bytes().chunks(1 << 20).collect();
         let slices = sliced(false, 1000, &chunks);
@@ -255,7 +259,7 @@ mod tests {
             slices.len()
         );
         assert!(
-            matches!(&slices[1], Slice::Refused { line: 2, reason, raw } if reason == TOO_LONG && raw.len() == SHOWN_BYTES)
+            matches!(&slices[1], LineChunk::Refused { line: 2, reason, raw } if reason == TOO_LONG && raw.len() == SHOWN_BYTES)
         );
     }
 
@@ -263,7 +267,7 @@ mod tests {
     fn what_comes_before_damage_is_taken() {
         let whole = packed(&b"one\ntwo\nthree\n".repeat(1000));
         let slices = sliced(true, 1 << 20, &[&whole[..whole.len() - 20]]);
-        let Slice::Lines {
+        let LineChunk::Lines {
             first_line: 1,
             text,
         } = &slices[0]
@@ -273,7 +277,7 @@ mod tests {
         let taken = memchr::memchr_iter(b'\n', text).count() as u64;
         assert!(taken > 100 && text.ends_with(b"\n"), "{taken}");
         assert!(
-            matches!(&slices[1], Slice::Refused { line, reason, .. } if *line == taken + 1 && reason.starts_with("broken gzip")),
+            matches!(&slices[1], LineChunk::Refused { line, reason, .. } if *line == taken + 1 && reason.starts_with("broken gzip")),
             "{slices:?}"
         );
         // A byte in the middle: what was unpacked before it has not been handed out yet.
@@ -285,8 +289,8 @@ mod tests {
         );
         let at = broken.len() * 3 / 4;
         broken[at..at + 8].fill(0xff);
-        let slices: Vec<Slice> = unpack(broken.into(), 1 << 20).collect();
-        let Slice::Lines {
+        let slices: Vec<LineChunk> = decompress(broken.into(), 1 << 20).collect();
+        let LineChunk::Lines {
             first_line: 1,
             text,
         } = &slices[0]
@@ -299,7 +303,7 @@ mod tests {
         );
         let not_packed = sliced(true, 100, &[b"{}\n{}\n"]);
         assert!(
-            matches!(&not_packed[..], [Slice::Refused { line: 1, .. }]),
+            matches!(&not_packed[..], [LineChunk::Refused { line: 1, .. }]),
             "{not_packed:?}"
         );
     }

@@ -49,7 +49,7 @@ pub struct RawObject {
     /// It holds one record, however many lines that has.
     pub is_one_record: bool,
     /// Objects of one lane grow in one direction: those of one partition in one folder.
-    pub lane: String,
+    pub partition: String,
     /// Where in its lane it stands: its first offset, or when it was written, in milliseconds.
     pub position: i64,
 }
@@ -155,7 +155,7 @@ pub fn raw_object(
             offset.parse::<i64>().ok()?,
         ))
     });
-    let (lane, position) = match numbers {
+    let (partition, position) = match numbers {
         Some((partition, offset)) if !is_event => {
             (format!("{topic}/{}{partition}", folders.join("/")), offset)
         }
@@ -165,7 +165,7 @@ pub fn raw_object(
         path,
         size_bytes,
         is_one_record: is_event,
-        lane,
+        partition,
         position,
     })
 }
@@ -184,12 +184,12 @@ mod tests {
     fn names_tell_lane_and_offset() {
         let found = object("partition=0/a.pin+0+0000001000.json", 5);
         assert_eq!(
-            (found.lane.as_str(), found.position),
+            (found.partition.as_str(), found.position),
             ("a.pin/partition=0+0+", 1000)
         );
         let found = object("country=Peru/a.pin+2+0000000007.json.gz", 5);
         assert_eq!(
-            (found.lane.as_str(), found.position),
+            (found.partition.as_str(), found.position),
             ("a.pin/country=Peru+2+", 7)
         );
         assert_eq!(object("by-hand.json", 5).position, 77);

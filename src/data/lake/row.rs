@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use crate::base::model::{Column, ColumnType, Kind};
 
 /// Most columns a kind has.
-const MOST_COLUMNS: usize = 12;
+const MAX_COLUMNS: usize = 12;
 
 /// A value as it stands in the record.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,7 +28,7 @@ enum Value<'a> {
 
 /// The values of a record in the order of the kind's columns. Filled in where it stands:
 /// moving it about took a tenth of all decoding.
-type Values<'a> = [Value<'a>; MOST_COLUMNS];
+type Values<'a> = [Value<'a>; MAX_COLUMNS];
 
 /// Reads a record and puts each value into its column.
 ///

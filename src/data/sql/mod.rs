@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use crate::base::config::schema::{Config, Median};
-use crate::base::error::{Error, Result, on_path};
+use crate::base::error::{Error, Result, io_error};
 use crate::base::model::Kind;
 
 /// Joins the clean tables: one row for each post.
@@ -105,11 +105,11 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
         return Ok(questions);
     };
     let entries = std::fs::read_dir(folder)
-        .map_err(|error| on_path("read the questions in", folder, error))?;
+        .map_err(|error| io_error("read the questions in", folder, error))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry
-            .map_err(|error| on_path("read the questions in", folder, error))?
+            .map_err(|error| io_error("read the questions in", folder, error))?
             .path();
         if path.extension().is_some_and(|extension| extension == "sql") {
             files.push(path);
@@ -135,7 +135,7 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
             ))
             .hint("rename the file"));
         }
-        let sql = std::fs::read_to_string(&path).map_err(|error| on_path("read", &path, error))?;
+        let sql = std::fs::read_to_string(&path).map_err(|error| io_error("read", &path, error))?;
         let title = sql
             .lines()
             .next()

@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use url::Url;
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::data::storage::Lake;
 use crate::data::storage::failure;
 use crate::data::tables::as_of::AsOf;
@@ -100,10 +100,10 @@ impl DeltaLocation {
         let url = if name.starts_with("s3://") {
             register_s3();
             Url::parse(&format!("{name}/"))
-                .or_fail(|| format!("`{name}` is not a valid address"))?
+                .context(|| format!("`{name}` is not a valid address"))?
         } else {
             let folder = std::fs::canonicalize(&name).map_err(|error| {
-                crate::base::error::on_path("open", std::path::Path::new(&name), error)
+                crate::base::error::io_error("open", std::path::Path::new(&name), error)
             })?;
             // The Delta library makes a host name of the path, and panics where it cannot.
             if let Some(odd) = folder
@@ -127,14 +127,14 @@ impl DeltaLocation {
     ///
     /// # Errors
     /// There is no such bucket, or it cannot be asked.
-    pub async fn reach(&self) -> Result<()> {
+    pub async fn check_access(&self) -> Result<()> {
         if self.lake.files.is_some() {
             return Ok(());
         }
         let listed = self.lake.store.list(Some(&self.lake.root)).try_next().await;
         listed
             .map(|_| ())
-            .map_err(|error| failure(self.cannot("open"), error))
+            .map_err(|error| failure(self.error_context("open"), error))
     }
 
     /// The table's newest state; `None`: there is no table yet.
@@ -169,14 +169,14 @@ impl DeltaLocation {
                 "the table `{}` had no state as of {as_of}",
                 self.name
             ))
-            .because(error)
+            .with_source(error)
             .hint(hint)),
         }
     }
 
     fn builder(&self, action: &str) -> Result<DeltaTableBuilder> {
         let builder =
-            DeltaTableBuilder::from_url(self.url.clone()).or_fail(|| self.cannot(action))?;
+            DeltaTableBuilder::from_url(self.url.clone()).context(|| self.error_context(action))?;
         let is_on_s3 = self.url.scheme() == "s3";
         Ok(if is_on_s3 {
             builder.with_storage_backend(self.lake.store.clone(), self.url.clone())
@@ -189,19 +189,19 @@ impl DeltaLocation {
         match builder.load().await {
             Ok(table) => Ok(Some(table)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
-            Err(error) => Err(Error::failed(self.cannot("read")).because(error).hint(
+            Err(error) => Err(Error::failed(self.error_context("read")).with_source(error).hint(
                 "can its place be reached? `pinpipe doctor` tries; where its files are damaged, move it away: `pinpipe batch` makes its tables anew from the lake",
             )),
         }
     }
 
     /// The table, made empty with this schema where there is none.
-    pub async fn ensure(&self, schema: &SchemaRef) -> Result<DeltaTable> {
-        self.ensure_partitioned(schema, &[]).await
+    pub async fn create_if_missing(&self, schema: &SchemaRef) -> Result<DeltaTable> {
+        self.create_partitioned_if_missing(schema, &[]).await
     }
 
     /// The same, its files kept apart by the values of these columns.
-    pub async fn ensure_partitioned(
+    pub async fn create_partitioned_if_missing(
         &self,
         schema: &SchemaRef,
         partition_columns: &[&str],
@@ -212,12 +212,12 @@ impl DeltaLocation {
         let columns: StructType = schema
             .as_ref()
             .try_into_kernel()
-            .or_fail(|| self.cannot("create"))?;
+            .context(|| self.error_context("create"))?;
         // Made in a commit of its own: a first write that makes the table checks for no conflict.
         let created = self
             .builder("create")?
             .build()
-            .or_fail(|| self.cannot("create"))?
+            .context(|| self.error_context("create"))?
             .create()
             .with_columns(columns.fields().cloned())
             .with_partition_columns(partition_columns.to_vec())
@@ -228,7 +228,7 @@ impl DeltaLocation {
             Err(error) => self
                 .load()
                 .await?
-                .ok_or_else(|| Error::failed(self.cannot("create")).because(error)),
+                .ok_or_else(|| Error::failed(self.error_context("create")).with_source(error)),
         }
     }
 
@@ -237,7 +237,7 @@ impl DeltaLocation {
     /// # Errors
     /// The table cannot be written, or holds this transaction already.
     pub async fn append(&self, schema: &SchemaRef, append: Append) -> Result<()> {
-        let table = self.ensure(schema).await?;
+        let table = self.create_if_missing(schema).await?;
         let mut properties = CommitProperties::default();
         if let Some((application, number)) = &append.transaction {
             if self
@@ -260,15 +260,15 @@ impl DeltaLocation {
             .with_save_mode(SaveMode::Append)
             .with_commit_properties(properties)
             .await;
-        written.map(|_| ()).or_fail(|| self.cannot("write"))
+        written.map(|_| ()).context(|| self.error_context("write"))
     }
 
     async fn committed(&self, table: &DeltaTable, application: &str) -> Result<Option<i64>> {
-        let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
+        let snapshot = table.snapshot().context(|| self.error_context("read"))?;
         snapshot
             .transaction_version(table.log_store().as_ref(), application)
             .await
-            .or_fail(|| self.cannot("read"))
+            .context(|| self.error_context("read"))
     }
 
     /// Number of the last commit of this application; `None`: none yet.
@@ -285,11 +285,15 @@ impl DeltaLocation {
     /// # Errors
     /// The table cannot be read.
     pub async fn range(&self, table: &DeltaTable, column: &str) -> Result<Option<(i64, i64)>> {
-        let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
+        let snapshot = table.snapshot().context(|| self.error_context("read"))?;
         let log_store = table.log_store();
         let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
         let mut range: Option<(i64, i64)> = None;
-        while let Some(file) = files.try_next().await.or_fail(|| self.cannot("read"))? {
+        while let Some(file) = files
+            .try_next()
+            .await
+            .context(|| self.error_context("read"))?
+        {
             let statistics = file
                 .stats()
                 .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
@@ -312,10 +316,14 @@ impl DeltaLocation {
         table: &DeltaTable,
         (column, value): (&str, &str),
     ) -> Result<bool> {
-        let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
+        let snapshot = table.snapshot().context(|| self.error_context("read"))?;
         let log_store = table.log_store();
         let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
-        while let Some(file) = files.try_next().await.or_fail(|| self.cannot("read"))? {
+        while let Some(file) = files
+            .try_next()
+            .await
+            .context(|| self.error_context("read"))?
+        {
             if file
                 .partition_values_map()
                 .get(column)
@@ -350,10 +358,10 @@ impl DeltaLocation {
             .table_provider()
             .with_session(SESSION.clone())
             .await
-            .or_fail(|| self.cannot("read"))
+            .context(|| self.error_context("read"))
     }
 
-    pub fn cannot(&self, action: &str) -> String {
+    pub fn error_context(&self, action: &str) -> String {
         format!("cannot {action} the Delta table `{}`", self.name)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::data::tables::delta::DeltaLocation;
 
 /// What maintenance did to a table.
@@ -25,12 +25,15 @@ impl DeltaLocation {
         let Some(table) = self.load().await? else {
             return Ok(None);
         };
-        let (table, compacted) = table.optimize().await.or_fail(|| self.cannot("compact"))?;
+        let (table, compacted) = table
+            .optimize()
+            .await
+            .context(|| self.error_context("compact"))?;
         let vacuum = table
             .vacuum()
             .with_retention_period(chrono::Duration::hours(retention_hours.into()))
             .with_enforce_retention_duration(false);
-        let (_, vacuumed) = vacuum.await.or_fail(|| self.cannot("sweep"))?;
+        let (_, vacuumed) = vacuum.await.context(|| self.error_context("sweep"))?;
         Ok(Some(Maintained {
             table: self.name.clone(),
             files_compacted: compacted.num_files_removed,

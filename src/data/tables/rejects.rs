@@ -13,14 +13,14 @@ use futures::TryStreamExt;
 use tokio::sync::Mutex;
 
 use crate::base::config::schema::Config;
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::base::model::Kind;
-use crate::data::engine::memory_budget::Limits;
+use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::{Engine, as_schema};
 use crate::data::engine::spill::Spill;
 use crate::data::lake::decode::Reject;
 use crate::data::tables::delta::{DeltaLocation, TableNamespace};
-use crate::data::tables::writer::{Change, Replaces, TableWriter};
+use crate::data::tables::writer::{CommitRequest, OverwriteScope, TableWriter};
 use crate::data::transform::keys::kept;
 
 /// Each kind's rejects lie in a partition of their own, so that a kind can be started over.
@@ -40,25 +40,25 @@ pub struct KindRejects {
     /// None that were there stay.
     replaces: bool,
     rejects: Rejects,
-    limits: Limits,
+    budget: MemoryBudget,
     open: Mutex<Open>,
 }
 
 struct Open {
     writer: TableWriter,
     /// Rejects that the table may hold already. `None`: it holds none of the kind, and each object is read once.
-    unsure: Option<Spill>,
+    undecided: Option<Spill>,
 }
 
 /// An object and a line, 16 bytes however long the name is: two would have to share 128 bits.
-type Place = (u64, u64);
+type RejectKey = (u64, u64);
 
 /// What makes places, under seeds that each run draws anew.
-struct PlaceMaker([RandomState; 2]);
+struct RejectKeyMaker([RandomState; 2]);
 
-impl PlaceMaker {
+impl RejectKeyMaker {
     /// Where each reject of a batch stands.
-    fn places<'a>(&'a self, batch: &'a RecordBatch) -> impl Iterator<Item = Place> + 'a {
+    fn places<'a>(&'a self, batch: &'a RecordBatch) -> impl Iterator<Item = RejectKey> + 'a {
         let [first, second] = &self.0;
         let places = batch
             .column(1)
@@ -95,7 +95,7 @@ impl Rejects {
     /// `<id>_rejects_table` among the tables of batch.
     pub async fn open(config: &Config) -> Result<Self> {
         let location = DeltaLocation::open(config, TableNamespace::Batch, &table(config)).await?;
-        location.reach().await?;
+        location.check_access().await?;
         Ok(Self {
             location,
             committing: Arc::default(),
@@ -108,11 +108,16 @@ impl Rejects {
     }
 
     /// Makes ready for the rejects of a kind; `replaces`: none that are there stay.
-    pub async fn begin(&self, kind: Kind, replaces: bool, limits: &Limits) -> Result<KindRejects> {
+    pub async fn begin(
+        &self,
+        kind: Kind,
+        replaces: bool,
+        budget: &MemoryBudget,
+    ) -> Result<KindRejects> {
         let table = {
             let _one = self.committing.lock().await;
             self.location
-                .ensure_partitioned(&schema(), &[PARTITION])
+                .create_partitioned_if_missing(&schema(), &[PARTITION])
                 .await?
         };
         let may_know = !replaces
@@ -120,16 +125,16 @@ impl Rejects {
                 .location
                 .has_files_of(&table, (PARTITION, kind.name()))
                 .await?;
-        let unsure = may_know
-            .then(|| Spill::create(&limits.spill_folder, &schema()))
+        let undecided = may_know
+            .then(|| Spill::create(&budget.spill_folder, &schema()))
             .transpose()?;
-        let writer = TableWriter::new(&self.location, &table, limits.row_group_size())?;
-        let open = Mutex::new(Open { writer, unsure });
+        let writer = TableWriter::new(&self.location, &table, budget.row_group_size())?;
+        let open = Mutex::new(Open { writer, undecided });
         Ok(KindRejects {
             kind,
             replaces,
             rejects: self.clone(),
-            limits: limits.clone(),
+            budget: budget.clone(),
             open,
         })
     }
@@ -166,10 +171,10 @@ impl KindRejects {
             ),
         ];
         let batch =
-            RecordBatch::try_new(schema(), columns).or_fail(|| "cannot write down the rejects")?;
+            RecordBatch::try_new(schema(), columns).context(|| "cannot write down the rejects")?;
         let open = &mut *self.open.lock().await;
-        match &mut open.unsure {
-            Some(unsure) => unsure.push(&batch),
+        match &mut open.undecided {
+            Some(undecided) => undecided.push(&batch),
             None => open.writer.write(batch).await,
         }
     }
@@ -180,27 +185,32 @@ impl KindRejects {
             kind,
             replaces,
             rejects,
-            limits,
+            budget,
             open,
         } = self;
-        let Open { mut writer, unsure } = open.into_inner();
+        let Open {
+            mut writer,
+            undecided,
+        } = open.into_inner();
         let location = &rejects.location;
-        if let Some(unsure) = unsure.filter(|unsure| unsure.rows > 0) {
-            write_new(location, kind, &mut writer, unsure, &limits).await?;
+        if let Some(undecided) = undecided.filter(|undecided| undecided.rows > 0) {
+            write_new(location, kind, &mut writer, undecided, &budget).await?;
         }
         let adds = writer.finish().await?;
         let replaces = if replaces {
-            Replaces::Partition(PARTITION, kind.name())
+            OverwriteScope::Partition(PARTITION, kind.name())
         } else {
-            Replaces::Nothing
+            OverwriteScope::Nothing
         };
         let _one = rejects.committing.lock().await;
         // The newest state: another kind may have been committed meanwhile.
-        let table = location.ensure_partitioned(&schema(), &[PARTITION]).await?;
+        let table = location
+            .create_partitioned_if_missing(&schema(), &[PARTITION])
+            .await?;
         location
             .commit(
                 &table,
-                Change {
+                CommitRequest {
                     adds,
                     replaces,
                     property: None,
@@ -217,16 +227,16 @@ async fn write_new(
     location: &DeltaLocation,
     kind: Kind,
     writer: &mut TableWriter,
-    unsure: Spill,
-    limits: &Limits,
+    undecided: Spill,
+    budget: &MemoryBudget,
 ) -> Result<()> {
-    let maker = PlaceMaker([RandomState::new(), RandomState::new()]);
-    let mut unsure = unsure.read()?.peekable();
-    while unsure.peek().is_some() {
+    let maker = RejectKeyMaker([RandomState::new(), RandomState::new()]);
+    let mut undecided = undecided.read()?.peekable();
+    while undecided.peek().is_some() {
         let mut asked = HashSet::new();
-        let mut round = Spill::create(&limits.spill_folder, &schema())?;
-        while asked.len() < limits.places_at_once()
-            && let Some(batch) = unsure.next().transpose()?
+        let mut round = Spill::create(&budget.spill_folder, &schema())?;
+        while asked.len() < budget.reject_lookup_batch()
+            && let Some(batch) = undecided.next().transpose()?
         {
             asked.extend(maker.places(&batch));
             round.push(&batch)?;
@@ -253,9 +263,9 @@ async fn write_new(
 async fn known(
     location: &DeltaLocation,
     kind: Kind,
-    maker: &PlaceMaker,
-    asked: &HashSet<Place>,
-) -> Result<HashSet<Place>> {
+    maker: &RejectKeyMaker,
+    asked: &HashSet<RejectKey>,
+) -> Result<HashSet<RejectKey>> {
     let failed = || "cannot read the rejects there are";
     let Some(table) = location.load().await? else {
         return Ok(HashSet::new());
@@ -267,9 +277,9 @@ async fn known(
         kind.name()
     );
     let mut batches = engine.stream("the rejects there are", &query).await?;
-    let columns = Arc::new(schema().project(&[0, 1, 2]).or_fail(failed)?);
+    let columns = Arc::new(schema().project(&[0, 1, 2]).context(failed)?);
     let mut known = HashSet::new();
-    while let Some(batch) = batches.try_next().await.or_fail(failed)? {
+    while let Some(batch) = batches.try_next().await.context(failed)? {
         for batch in as_schema(vec![batch], &columns)? {
             known.extend(maker.places(&batch).filter(|place| asked.contains(place)));
         }

@@ -11,7 +11,7 @@ use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt;
 
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::data::tables::delta::DeltaLocation;
 
 /// A file is closed at this size, so that readers can share the work, in bytes.
@@ -55,7 +55,8 @@ impl TableWriter {
             properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), true);
         }
         let properties = properties.build();
-        let writer = RecordBatchWriter::for_table(table).or_fail(|| location.cannot("write"))?;
+        let writer =
+            RecordBatchWriter::for_table(table).context(|| location.error_context("write"))?;
         let writer = writer
             .with_writer_properties(properties)
             .with_target_file_size(FILE_BYTES);
@@ -83,7 +84,8 @@ impl TableWriter {
 
 /// Files that could not be written are in no table: no commit names them.
 fn cannot_write(name: &str, error: DeltaTableError) -> Error {
-    let failure = Error::failed(format!("cannot write the Delta table `{name}`")).because(error);
+    let failure =
+        Error::failed(format!("cannot write the Delta table `{name}`")).with_source(error);
     if failure.to_string().contains("No space left") {
         return failure.hint("the disk is full: free some space, or name another place with `--data-dir` or `tables.url`, then run it again; nothing was committed");
     }
@@ -94,14 +96,14 @@ fn cannot_write(name: &str, error: DeltaTableError) -> Error {
 
 /// Which files go when new ones come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replaces {
+pub enum OverwriteScope {
     Nothing,
     Everything,
     /// Those of this value of a partition column.
     Partition(&'static str, &'static str),
 }
 
-impl Replaces {
+impl OverwriteScope {
     fn applies_to(self, file: &Remove) -> bool {
         match self {
             Self::Nothing => false,
@@ -118,9 +120,9 @@ impl Replaces {
 }
 
 /// What a commit changes.
-pub struct Change {
+pub struct CommitRequest {
     pub adds: Vec<Add>,
-    pub replaces: Replaces,
+    pub replaces: OverwriteScope,
     /// A property of the table that is set in the same commit.
     pub property: Option<(&'static str, String)>,
 }
@@ -131,13 +133,17 @@ impl DeltaLocation {
     /// # Errors
     /// Another writer changed the table since: nothing was committed, and the error is
     /// transient. The table cannot be written.
-    pub async fn commit(&self, table: &DeltaTable, change: Change) -> Result<Version> {
-        let snapshot = table.snapshot().or_fail(|| self.cannot("read"))?;
+    pub async fn commit(&self, table: &DeltaTable, change: CommitRequest) -> Result<Version> {
+        let snapshot = table.snapshot().context(|| self.error_context("read"))?;
         let mut actions: Vec<Action> = Vec::with_capacity(change.adds.len() + 1);
-        if change.replaces != Replaces::Nothing {
+        if change.replaces != OverwriteScope::Nothing {
             let log_store = table.log_store();
             let mut views = snapshot.snapshot().file_views(log_store.as_ref(), None);
-            while let Some(view) = views.try_next().await.or_fail(|| self.cannot("read"))? {
+            while let Some(view) = views
+                .try_next()
+                .await
+                .context(|| self.error_context("read"))?
+            {
                 let remove = view.remove_action(true);
                 if change.replaces.applies_to(&remove) {
                     actions.push(Action::Remove(remove));
@@ -150,12 +156,14 @@ impl DeltaLocation {
                 .metadata()
                 .clone()
                 .add_config_key(key.to_string(), value);
-            actions.push(Action::Metadata(metadata.or_fail(|| self.cannot("write"))?));
+            actions.push(Action::Metadata(
+                metadata.context(|| self.error_context("write"))?,
+            ));
         }
         if actions.is_empty() {
             return Ok(snapshot.version());
         }
-        let mode = if change.replaces == Replaces::Nothing {
+        let mode = if change.replaces == OverwriteScope::Nothing {
             SaveMode::Append
         } else {
             SaveMode::Overwrite
@@ -180,10 +188,10 @@ impl DeltaLocation {
                 "another writer changed the Delta table `{}` at the same moment",
                 self.name
             ))
-            .because(source)
+            .with_source(source)
             .hint("run it again; only one `pinpipe batch` should write a table at a time")
-            .transient(true)),
-            Err(error) => Err(Error::failed(self.cannot("write")).because(error)),
+            .retryable(true)),
+            Err(error) => Err(Error::failed(self.error_context("write")).with_source(error)),
         }
     }
 

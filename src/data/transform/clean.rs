@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::projection::ProjectionExec;
 
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::data::engine::session::Engine;
 use crate::data::sql;
@@ -76,15 +76,15 @@ impl Cleaner {
             .iter()
             .map(|field| raw.schema_ref().index_of(field.name()));
         let mut batch = raw
-            .project(&columns.collect::<Result<Vec<_>, _>>().or_fail(failed)?)
-            .or_fail(failed)?;
+            .project(&columns.collect::<Result<Vec<_>, _>>().context(failed)?)
+            .context(failed)?;
         for step in &self.steps {
             let columns = step
                 .expressions
                 .iter()
                 .map(|expression| expression.evaluate(&batch)?.into_array(batch.num_rows()));
-            let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().or_fail(failed)?;
-            batch = RecordBatch::try_new(step.output.clone(), columns).or_fail(failed)?;
+            let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().context(failed)?;
+            batch = RecordBatch::try_new(step.output.clone(), columns).context(failed)?;
         }
         // An engine may choose other types: the tables decide.
         let columns = batch
@@ -92,8 +92,8 @@ impl Cleaner {
             .iter()
             .zip(self.schema.fields())
             .map(|(column, field)| as_type(column, field.data_type()));
-        let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().or_fail(failed)?;
-        RecordBatch::try_new(self.schema.clone(), columns).or_fail(failed)
+        let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().context(failed)?;
+        RecordBatch::try_new(self.schema.clone(), columns).context(failed)
     }
 }
 

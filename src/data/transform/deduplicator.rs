@@ -5,43 +5,43 @@ use arrow::compute::not;
 use arrow::datatypes::{Int32Type, SchemaRef};
 use roaring::RoaringBitmap;
 
-use crate::base::error::{OrFail, Result};
-use crate::data::engine::memory_budget::Limits;
+use crate::base::error::{ErrorContext, Result};
+use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::spill::{PartedSpill, Spill};
 use crate::data::tables::delta::DeltaLocation;
 use crate::data::tables::writer::TableWriter;
-use crate::data::transform::keys::{Distinct, KeyMaker, Known, RowKeys, kept, numbers};
+use crate::data::transform::keys::{ExistingKeys, KeyMaker, KeySet, RowKeys, kept, numbers};
 use deltalake::DeltaTable;
 
 /// What a run has seen so far.
-pub struct FreshRows {
+pub struct Deduplicator {
     schema: SchemaRef,
-    limits: Limits,
+    budget: MemoryBudget,
     key_maker: KeyMaker,
-    distinct: Distinct,
+    distinct: KeySet,
     /// Row numbers that the table had before, once they matter.
     known_numbers: RoaringBitmap,
     /// Rows that may be in the table already.
-    suspects: Option<Spill>,
-    suspected_numbers: RoaringBitmap,
+    maybe_existing: Option<Spill>,
+    maybe_existing_numbers: RoaringBitmap,
     /// Rows that came when the set of those seen was full.
-    unsure: Option<PartedSpill>,
+    undecided: Option<PartedSpill>,
     pub new_rows: u64,
     pub duplicates: u64,
 }
 
-impl FreshRows {
-    pub fn new(schema: SchemaRef, limits: Limits) -> Self {
-        let key_maker = Distinct::new().key_maker();
+impl Deduplicator {
+    pub fn new(schema: SchemaRef, budget: MemoryBudget) -> Self {
+        let key_maker = KeySet::new().key_maker();
         Self {
             schema,
-            distinct: Distinct::within(key_maker.clone(), limits.keys_bytes()),
-            limits,
+            distinct: KeySet::within(key_maker.clone(), budget.keys_bytes()),
+            budget,
             key_maker,
             known_numbers: RoaringBitmap::new(),
-            suspects: None,
-            suspected_numbers: RoaringBitmap::new(),
-            unsure: None,
+            maybe_existing: None,
+            maybe_existing_numbers: RoaringBitmap::new(),
+            undecided: None,
             new_rows: 0,
             duplicates: 0,
         }
@@ -62,29 +62,29 @@ impl FreshRows {
         self.distinct.expect(usize::try_from(rows).unwrap_or(0));
     }
 
-    /// The rows that are new for sure; others are set aside until [`Self::settle`].
+    /// The rows that are new for sure; others are set aside until [`Self::resolve_deferred`].
     ///
     /// # Errors
     /// There is no room to set rows aside.
     pub fn take(&mut self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
         let before = batch.num_rows() as u64;
         let fresh = self.distinct.take(keys);
-        let unsure = fresh.unsure.true_count() as u64;
-        if unsure > 0 {
-            let set_aside = match &mut self.unsure {
+        let undecided = fresh.undecided.true_count() as u64;
+        if undecided > 0 {
+            let set_aside = match &mut self.undecided {
                 Some(set_aside) => set_aside,
-                None => self.unsure.insert(PartedSpill::create(
-                    &self.limits.spill_folder,
+                None => self.undecided.insert(PartedSpill::create(
+                    &self.budget.spill_folder,
                     &self.schema,
                 )?),
             };
             set_aside.push(
-                &kept(batch.clone(), &fresh.unsure)?,
-                &keys.kept(&fresh.unsure),
+                &kept(batch.clone(), &fresh.undecided)?,
+                &keys.kept(&fresh.undecided),
             )?;
         }
         let new = kept(batch, &fresh.new)?;
-        self.duplicates += before - unsure - new.num_rows() as u64;
+        self.duplicates += before - undecided - new.num_rows() as u64;
         self.set_suspects_aside(new)
     }
 
@@ -102,37 +102,37 @@ impl FreshRows {
                         }))
                     })
                     .collect();
-            let suspects = kept(left.clone(), &is_known)?;
-            if suspects.num_rows() > 0 {
-                self.suspected_numbers |= numbers([&suspects]);
-                let set_aside = match &mut self.suspects {
+            let maybe_existing = kept(left.clone(), &is_known)?;
+            if maybe_existing.num_rows() > 0 {
+                self.maybe_existing_numbers |= numbers([&maybe_existing]);
+                let set_aside = match &mut self.maybe_existing {
                     Some(set_aside) => set_aside,
                     None => self
-                        .suspects
-                        .insert(Spill::create(&self.limits.spill_folder, &self.schema)?),
+                        .maybe_existing
+                        .insert(Spill::create(&self.budget.spill_folder, &self.schema)?),
                 };
-                set_aside.push(&suspects)?;
+                set_aside.push(&maybe_existing)?;
             }
-            left = kept(left, &not(&is_known).or_fail(|| "cannot tell rows apart")?)?;
+            left = kept(left, &not(&is_known).context(|| "cannot tell rows apart")?)?;
         }
         self.new_rows += left.num_rows() as u64;
         Ok(left)
     }
 
-    /// Finds out about the rows that were set aside, and hands those that are new to `give`.
+    /// Finds out about the rows that were set aside, and hands those that are new to `emit`.
     ///
     /// # Errors
-    /// The table or what was set aside cannot be read; `give` fails.
-    pub async fn settle(
+    /// The table or what was set aside cannot be read; `emit` fails.
+    pub async fn resolve_deferred(
         &mut self,
         location: Option<(&DeltaLocation, &DeltaTable)>,
-        give: &mut Giver<'_>,
+        give: &mut RowSink<'_>,
     ) -> Result<()> {
-        if let Some(unsure) = self.unsure.take() {
+        if let Some(undecided) = self.undecided.take() {
             // What it knows has been looked at; the parts need the room.
-            self.distinct = Distinct::within(self.key_maker.clone(), 0);
-            for part in unsure.into_parts() {
-                let mut distinct = Distinct::within(self.key_maker.clone(), usize::MAX);
+            self.distinct = KeySet::within(self.key_maker.clone(), 0);
+            for part in undecided.into_parts() {
+                let mut distinct = KeySet::within(self.key_maker.clone(), usize::MAX);
                 for batch in part.read()? {
                     let batch = batch?;
                     let before = batch.num_rows() as u64;
@@ -140,19 +140,21 @@ impl FreshRows {
                     let new = kept(batch, &distinct.take(&keys).new)?;
                     self.duplicates += before - new.num_rows() as u64;
                     let new = self.set_suspects_aside(new)?;
-                    give.give(new).await?;
+                    give.emit(new).await?;
                 }
             }
         }
-        let (Some(mut suspects), Some((location, table))) = (self.suspects.take(), location) else {
+        let (Some(mut maybe_existing), Some((location, table))) =
+            (self.maybe_existing.take(), location)
+        else {
             return Ok(());
         };
-        let all = std::mem::take(&mut self.suspected_numbers);
+        let all = std::mem::take(&mut self.maybe_existing_numbers);
         let mut open = all.iter().peekable();
         // Mostly one round: a lake that is read anew, over a large table, takes more.
         while open.peek().is_some() {
-            let round: RoaringBitmap = open.by_ref().take(self.limits.numbers_at_once()).collect();
-            let known = Known::read(
+            let round: RoaringBitmap = open.by_ref().take(self.budget.key_lookup_batch()).collect();
+            let known = ExistingKeys::read(
                 &self.schema,
                 &round,
                 location.provider_of(table).await?,
@@ -161,9 +163,9 @@ impl FreshRows {
             .await?;
             let mut later = open
                 .peek()
-                .map(|_| Spill::create(&self.limits.spill_folder, &self.schema))
+                .map(|_| Spill::create(&self.budget.spill_folder, &self.schema))
                 .transpose()?;
-            for batch in suspects.read()? {
+            for batch in maybe_existing.read()? {
                 let mut batch = batch?;
                 if let Some(later) = &mut later {
                     let found = batch.column(0).as_primitive::<Int32Type>();
@@ -173,19 +175,19 @@ impl FreshRows {
                         .collect();
                     later.push(&kept(
                         batch.clone(),
-                        &not(&is_now).or_fail(|| "cannot tell rows apart")?,
+                        &not(&is_now).context(|| "cannot tell rows apart")?,
                     )?)?;
                     batch = kept(batch, &is_now)?;
                 }
                 let before = batch.num_rows() as u64;
                 let keys = self.key_maker.keys(&batch)?;
-                let new = known.missing(batch, &keys)?;
+                let new = known.without_existing(batch, &keys)?;
                 self.new_rows += new.num_rows() as u64;
                 self.duplicates += before - new.num_rows() as u64;
-                give.give(new).await?;
+                give.emit(new).await?;
             }
             match later {
-                Some(later) => suspects = later,
+                Some(later) => maybe_existing = later,
                 None => break,
             }
         }
@@ -194,15 +196,15 @@ impl FreshRows {
 }
 
 /// Where new rows go: into the table, into memory for the questions, or both.
-pub struct Giver<'a> {
+pub struct RowSink<'a> {
     pub writer: Option<&'a mut TableWriter>,
     pub kept: &'a mut dyn FnMut(&RecordBatch) -> Result<()>,
 }
 
-impl Giver<'_> {
+impl RowSink<'_> {
     /// # Errors
     /// The table cannot be written.
-    pub async fn give(&mut self, batch: RecordBatch) -> Result<()> {
+    pub async fn emit(&mut self, batch: RecordBatch) -> Result<()> {
         // Whoever waits for Ctrl-C gets a turn, also where nothing is new.
         tokio::task::yield_now().await;
         if batch.num_rows() == 0 {
@@ -248,8 +250,8 @@ mod tests {
     #[tokio::test]
     async fn each_row_comes_once_also_when_most_of_them_had_to_be_set_aside() {
         let folder = tempfile::tempdir().expect("a folder");
-        let limits = Limits::least(folder.path());
-        let mut fresh = FreshRows::new(Kind::User.clean_schema(), limits);
+        let budget = MemoryBudget::least(folder.path());
+        let mut fresh = Deduplicator::new(Kind::User.clean_schema(), budget);
         let keys = fresh.key_maker();
         let mut given: BTreeMap<String, u32> = BTreeMap::new();
         let mut note = |batch: &RecordBatch| {
@@ -268,11 +270,11 @@ mod tests {
                 note(&new).expect("notes");
             }
         }
-        assert!(fresh.unsure.is_some(), "the set was full");
+        assert!(fresh.undecided.is_some(), "the set was full");
         fresh
-            .settle(
+            .resolve_deferred(
                 None,
-                &mut Giver {
+                &mut RowSink {
                     writer: None,
                     kept: &mut note,
                 },

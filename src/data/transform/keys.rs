@@ -14,7 +14,7 @@ use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
 use futures::TryStreamExt;
 use roaring::RoaringBitmap;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::data::engine::session::{Engine, as_schema};
 
 /// Stands for a row: its number, and 64 bits of all its columns. Two different rows would
@@ -33,9 +33,9 @@ impl Hash for Key {
 
 /// The keys are hashes already.
 #[derive(Default)]
-struct AsItIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -47,7 +47,7 @@ impl Hasher for AsItIs {
     }
 }
 
-type Keys = HashSet<Key, BuildHasherDefault<AsItIs>>;
+type Keys = HashSet<Key, BuildHasherDefault<IdentityHasher>>;
 
 /// Bytes of a place in the set.
 const PLACE_BYTES: usize = size_of::<Key>() + 1;
@@ -59,7 +59,7 @@ const LISTED_NUMBERS_PER_ROW: usize = 4;
 const LISTED_NUMBERS: usize = 64 * 1024;
 
 /// The rows seen so far, some tens of bytes each however wide they are.
-pub struct Distinct {
+pub struct KeySet {
     key_maker: KeyMaker,
     /// The first hash that was seen of each low row number; 0: none yet.
     first: Vec<u64>,
@@ -69,14 +69,14 @@ pub struct Distinct {
     seen: usize,
     expected: usize,
     /// What the set may take; where it would grow beyond, it takes no more.
-    most_bytes: usize,
+    max_bytes: usize,
     is_full: bool,
 }
 
 /// Which rows of a batch are new, and of which the set cannot say, since it was full.
-pub struct Fresh {
+pub struct DedupResult {
     pub new: BooleanArray,
-    pub unsure: BooleanArray,
+    pub undecided: BooleanArray,
 }
 
 /// The keys of a batch's rows; made without holding up who else looks for repeats.
@@ -90,7 +90,7 @@ impl KeyMaker {
     /// The keys of the rows of a clean batch.
     pub fn keys(&self, batch: &RecordBatch) -> Result<RowKeys> {
         let mut hashes = vec![0; batch.num_rows()];
-        create_hashes(batch.columns(), &self.0, &mut hashes).or_fail(|| "cannot compare rows")?;
+        create_hashes(batch.columns(), &self.0, &mut hashes).context(|| "cannot compare rows")?;
         // The hash passes over nulls: without this, a value would do in the place of its neighbour's.
         for (number, column) in batch
             .columns()
@@ -137,7 +137,7 @@ impl RowKeys {
     }
 }
 
-impl Distinct {
+impl KeySet {
     /// Takes as many rows as there are.
     pub fn new() -> Self {
         Self::within(
@@ -147,14 +147,14 @@ impl Distinct {
     }
 
     /// Of keys that this maker makes, within so many bytes.
-    pub fn within(key_maker: KeyMaker, most_bytes: usize) -> Self {
+    pub fn within(key_maker: KeyMaker, max_bytes: usize) -> Self {
         Self {
             key_maker,
             first: Vec::new(),
             keys: Keys::default(),
             seen: 0,
             expected: 0,
-            most_bytes,
+            max_bytes,
             is_full: false,
         }
     }
@@ -182,7 +182,7 @@ impl Distinct {
             // What the full set was not sure of must not be new later on.
             if self.is_full
                 || place >= most
-                || places.saturating_mul(2 * size_of::<u64>()) > self.most_bytes / 2
+                || places.saturating_mul(2 * size_of::<u64>()) > self.max_bytes / 2
             {
                 return None;
             }
@@ -224,21 +224,21 @@ impl Distinct {
     }
 
     /// Which rows are new; they are known from then on, unless the set is full.
-    pub fn take(&mut self, keys: &RowKeys) -> Fresh {
+    pub fn take(&mut self, keys: &RowKeys) -> DedupResult {
         let rows = keys.0.len();
-        let (mut new, mut unsure) = (
+        let (mut new, mut undecided) = (
             BooleanBufferBuilder::new(rows),
             BooleanBufferBuilder::new(rows),
         );
         for key in &keys.0 {
             let noted = self.note(*key);
             new.append(noted == Some(true));
-            unsure.append(noted.is_none());
+            undecided.append(noted.is_none());
         }
         self.seen += rows;
-        Fresh {
+        DedupResult {
             new: BooleanArray::new(new.finish(), None),
-            unsure: BooleanArray::new(unsure.finish(), None),
+            undecided: BooleanArray::new(undecided.finish(), None),
         }
     }
 
@@ -246,16 +246,16 @@ impl Distinct {
     fn would_be_too_large(&self) -> bool {
         let places = self.keys.capacity() / 7 * 8;
         places.saturating_mul(3 * PLACE_BYTES)
-            > self.most_bytes - (self.first.len() * size_of::<u64>()).min(self.most_bytes)
+            > self.max_bytes - (self.first.len() * size_of::<u64>()).min(self.max_bytes)
     }
 }
 
 /// Keys of the rows that a table holds under some numbers.
-pub struct Known {
+pub struct ExistingKeys {
     keys: Keys,
 }
 
-impl Known {
+impl ExistingKeys {
     /// Reads the rows of the table that have these numbers; only their keys stay in memory.
     ///
     /// # Errors
@@ -279,7 +279,7 @@ impl Known {
         while let Some(batch) = existing
             .try_next()
             .await
-            .or_fail(|| "cannot read rows that are there already")?
+            .context(|| "cannot read rows that are there already")?
         {
             let found = batch.column(0).as_primitive::<Int32Type>();
             let is_wanted: BooleanArray = found
@@ -296,7 +296,7 @@ impl Known {
     }
 
     /// Those rows of a batch that the table does not hold.
-    pub fn missing(&self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
+    pub fn without_existing(&self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
         let is_missing: BooleanArray = keys
             .0
             .iter()
@@ -319,24 +319,24 @@ pub fn kept(batch: RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
     if mask.true_count() == batch.num_rows() {
         return Ok(batch);
     }
-    filter_record_batch(&batch, mask).or_fail(|| "cannot leave out repeated rows")
+    filter_record_batch(&batch, mask).context(|| "cannot leave out repeated rows")
 }
 
 /// The rows of `fresh`, none of them twice, that a table does not hold.
 ///
 /// # Errors
 /// The table cannot be read.
-pub async fn not_in_table(
+pub async fn anti_join_table(
     schema: &SchemaRef,
     fresh: Vec<RecordBatch>,
     table: Arc<dyn TableProvider>,
     key_maker: &KeyMaker,
 ) -> Result<Vec<RecordBatch>> {
-    let known = Known::read(schema, &numbers(&fresh), table, key_maker).await?;
+    let known = ExistingKeys::read(schema, &numbers(&fresh), table, key_maker).await?;
     let mut left = Vec::with_capacity(fresh.len());
     for batch in fresh {
         let keys = key_maker.keys(&batch)?;
-        let batch = known.missing(batch, &keys)?;
+        let batch = known.without_existing(batch, &keys)?;
         if batch.num_rows() > 0 {
             left.push(batch);
         }
@@ -345,7 +345,7 @@ pub async fn not_in_table(
 }
 
 /// The rows of `fresh` that `existing` does not hold, compared in every column.
-pub fn distinct_from(
+pub fn anti_join(
     schema: &SchemaRef,
     fresh: Vec<RecordBatch>,
     existing: &[RecordBatch],
@@ -356,15 +356,15 @@ pub fn distinct_from(
         .iter()
         .map(|field| SortField::new(field.data_type().clone()))
         .collect();
-    let converter = RowConverter::new(fields).or_fail(failed)?;
+    let converter = RowConverter::new(fields).context(failed)?;
     let mut known = HashSet::new();
     for batch in existing {
-        let rows = converter.convert_columns(batch.columns()).or_fail(failed)?;
+        let rows = converter.convert_columns(batch.columns()).context(failed)?;
         known.extend(rows.iter().map(|row| row.as_ref().to_vec()));
     }
     let mut left = Vec::with_capacity(fresh.len());
     for batch in fresh {
-        let rows = converter.convert_columns(batch.columns()).or_fail(failed)?;
+        let rows = converter.convert_columns(batch.columns()).context(failed)?;
         let is_new: BooleanArray = rows
             .iter()
             .map(|row| Some(!known.contains(row.as_ref())))
@@ -399,7 +399,7 @@ mod tests {
         RecordBatch::try_new(Kind::User.clean_schema(), columns).expect("a batch")
     }
 
-    fn new_rows(distinct: &mut Distinct, batch: &RecordBatch) -> Vec<bool> {
+    fn new_rows(distinct: &mut KeySet, batch: &RecordBatch) -> Vec<bool> {
         let keys = distinct.key_maker().keys(batch).expect("keys");
         distinct
             .take(&keys)
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_repeated_row_counts_once_and_every_column_tells_rows_apart() {
-        let mut distinct = Distinct::new();
+        let mut distinct = KeySet::new();
         let rows = [
             (1, Some("A"), Some(20)),
             (1, Some("A"), Some(20)),
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn nothing_and_a_value_are_told_apart_wherever_they_stand() {
-        let mut distinct = Distinct::new();
+        let mut distinct = KeySet::new();
         let rows = [
             (1, None, None),
             (1, Some(""), None),
@@ -449,19 +449,19 @@ mod tests {
     #[test]
     fn a_full_set_says_of_which_rows_it_cannot_tell() {
         let rows: Vec<_> = (0..2_000).map(|ind| (ind, None, None)).collect();
-        let mut distinct = Distinct::within(Distinct::new().key_maker(), 20_000);
+        let mut distinct = KeySet::within(KeySet::new().key_maker(), 20_000);
         let keys = distinct.key_maker().keys(&users(&rows)).expect("keys");
         let fresh = distinct.take(&keys);
-        let (new, unsure) = (fresh.new.true_count(), fresh.unsure.true_count());
+        let (new, undecided) = (fresh.new.true_count(), fresh.undecided.true_count());
         assert!(
-            new > 200 && unsure > 200 && new + unsure == 2_000,
-            "{new} and {unsure}"
+            new > 200 && undecided > 200 && new + undecided == 2_000,
+            "{new} and {undecided}"
         );
         assert!(distinct.keys.capacity() * PLACE_BYTES < 20_000);
         let again = distinct.take(&keys);
         assert_eq!(
-            (again.new.true_count(), again.unsure.true_count()),
-            (0, unsure),
+            (again.new.true_count(), again.undecided.true_count()),
+            (0, undecided),
             "what it took it still knows"
         );
         assert_eq!(
@@ -480,13 +480,13 @@ mod tests {
         #[test]
         fn each_row_is_new_once_or_never_sure(
             rows in proptest::collection::vec((0..6usize, 0..40i32, 0..3u64), 1..400),
-            most_bytes in proptest::sample::select(vec![0, 3_000, 2_200_000, usize::MAX]),
+            max_bytes in proptest::sample::select(vec![0, 3_000, 2_200_000, usize::MAX]),
             batch_rows in 1..50usize,
         ) {
             // Low numbers, some around where the list grows, high ones, and negative ones.
             const BASES: [i32; 6] = [0, 65_520, 131_060, 262_130, 2_000_000_000, -20];
             let keys: Vec<Key> = rows.iter().map(|(base, ind, hash)| Key { ind: BASES[*base] + ind, hash: *hash }).collect();
-            let mut distinct = Distinct::within(Distinct::new().key_maker(), most_bytes);
+            let mut distinct = KeySet::within(KeySet::new().key_maker(), max_bytes);
             distinct.expect(50_000);
             let mut was_new = std::collections::HashMap::new();
             for batch in keys.chunks(batch_rows) {
@@ -496,11 +496,11 @@ mod tests {
                     let same = (key.ind, key.hash.max(1));
                     match was_new.get(&same) {
                         None => {
-                            proptest::prop_assert!(fresh.new.value(row) != fresh.unsure.value(row));
+                            proptest::prop_assert!(fresh.new.value(row) != fresh.undecided.value(row));
                             was_new.insert(same, fresh.new.value(row));
                         }
-                        Some(true) => proptest::prop_assert!(!fresh.new.value(row) && !fresh.unsure.value(row)),
-                        Some(false) => proptest::prop_assert!(!fresh.new.value(row) && fresh.unsure.value(row)),
+                        Some(true) => proptest::prop_assert!(!fresh.new.value(row) && !fresh.undecided.value(row)),
+                        Some(false) => proptest::prop_assert!(!fresh.new.value(row) && fresh.undecided.value(row)),
                     }
                 }
             }
@@ -510,7 +510,7 @@ mod tests {
     #[test]
     fn rows_known_already_are_left_out_also_with_nulls_in_them() {
         let all = users(&[(1, Some("A B"), None), (2, Some("A B"), None)]);
-        let left = distinct_from(
+        let left = anti_join(
             &Kind::User.clean_schema(),
             vec![all.clone()],
             &[all.slice(0, 1)],

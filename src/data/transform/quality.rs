@@ -6,7 +6,7 @@ use arrow::compute::kernels::cmp::neq;
 use arrow::datatypes::DataType;
 use serde::Serialize;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::base::model::{ColumnType, Kind};
 
 /// Counts of one raw column, repeated records included.
@@ -76,9 +76,9 @@ pub fn count(
                 let after = if after.data_type() == &DataType::Utf8 {
                     after.clone()
                 } else {
-                    cast(after, &DataType::Utf8).or_fail(failed)?
+                    cast(after, &DataType::Utf8).context(failed)?
                 };
-                neq(before, &after).or_fail(failed)?.true_count()
+                neq(before, &after).context(failed)?.true_count()
             }
         } as u64;
     }

@@ -19,7 +19,7 @@ use crate::local::broker::caller::Caller;
 
 /// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum GroupState {
     Empty,
     /// Waits for its members to join again.
     PreparingRebalance,
@@ -28,14 +28,14 @@ pub enum State {
     Stable,
 }
 
-impl State {
+impl GroupState {
     /// As DescribeGroups names it.
     pub fn name(self) -> &'static str {
         match self {
-            State::Empty => "Empty",
-            State::PreparingRebalance => "PreparingRebalance",
-            State::CompletingRebalance => "CompletingRebalance",
-            State::Stable => "Stable",
+            GroupState::Empty => "Empty",
+            GroupState::PreparingRebalance => "PreparingRebalance",
+            GroupState::CompletingRebalance => "CompletingRebalance",
+            GroupState::Stable => "Stable",
         }
     }
 }
@@ -67,7 +67,7 @@ impl Member {
 
 /// A group with members, or one that has had some.
 pub struct Group {
-    pub state: State,
+    pub state: GroupState,
     pub protocol_type: String,
     pub protocol: String,
     pub members: BTreeMap<String, Member>,
@@ -161,7 +161,7 @@ impl Groups {
                 request.generation_id,
             )?;
             match group.state {
-                State::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
+                GroupState::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
                 _ => Ok(()),
             }
         });
@@ -213,7 +213,7 @@ impl Groups {
         let now = Instant::now();
         self.with(|groups| {
             // Groups that only commit need no entry: their offsets are kept elsewhere.
-            groups.retain(|_, group| group.state != State::Empty || !group.members.is_empty());
+            groups.retain(|_, group| group.state != GroupState::Empty || !group.members.is_empty());
             for group in groups.values_mut() {
                 let before = group.members.len();
                 group.members.retain(|_, member| {
@@ -224,7 +224,7 @@ impl Groups {
                 if group.members.len() < before {
                     group.rebalance();
                 }
-                if group.state == State::PreparingRebalance
+                if group.state == GroupState::PreparingRebalance
                     && group.rebalance_ends.is_some_and(|end| now >= end)
                 {
                     group.members.retain(|_, member| member.joining.is_some());
@@ -251,7 +251,7 @@ fn milliseconds(number: i32) -> Duration {
 impl Group {
     fn new() -> Self {
         Self {
-            state: State::Empty,
+            state: GroupState::Empty,
             protocol_type: String::new(),
             protocol: String::new(),
             members: BTreeMap::new(),
@@ -354,8 +354,8 @@ impl Group {
         member.last_seen = Instant::now();
         member.joining = Some(answer);
         let answers_itself = unchanged
-            && (self.state == State::CompletingRebalance
-                || (self.state == State::Stable && is_follower));
+            && (self.state == GroupState::CompletingRebalance
+                || (self.state == GroupState::Stable && is_follower));
         if answers_itself {
             self.answer_join(&id);
         } else {
@@ -367,14 +367,14 @@ impl Group {
     /// Starts a rebalance, or goes on with one that all have joined by now.
     fn rebalance(&mut self) {
         if self.members.is_empty() {
-            self.state = State::Empty;
+            self.state = GroupState::Empty;
             self.generation += 1;
             self.leader.clear();
             self.rebalance_ends = None;
             return;
         }
-        if self.state != State::PreparingRebalance {
-            self.state = State::PreparingRebalance;
+        if self.state != GroupState::PreparingRebalance {
+            self.state = GroupState::PreparingRebalance;
             let longest = self
                 .members
                 .values()
@@ -400,7 +400,7 @@ impl Group {
             return;
         }
         self.generation += 1;
-        self.state = State::CompletingRebalance;
+        self.state = GroupState::CompletingRebalance;
         if !self.members.contains_key(&self.leader) {
             self.leader = self.members.keys().next().cloned().unwrap_or_default();
         }
@@ -463,14 +463,14 @@ impl Group {
             request.generation_id,
         )?;
         match self.state {
-            State::Empty => return Err(ResponseError::UnknownMemberId),
-            State::PreparingRebalance => return Err(ResponseError::RebalanceInProgress),
-            State::CompletingRebalance | State::Stable => {}
+            GroupState::Empty => return Err(ResponseError::UnknownMemberId),
+            GroupState::PreparingRebalance => return Err(ResponseError::RebalanceInProgress),
+            GroupState::CompletingRebalance | GroupState::Stable => {}
         }
         if let Some(member) = self.members.get_mut(request.member_id.as_str()) {
             member.syncing = Some(answer);
         }
-        if self.state == State::CompletingRebalance && self.leader == *request.member_id {
+        if self.state == GroupState::CompletingRebalance && self.leader == *request.member_id {
             for member in self.members.values_mut() {
                 member.assignment = Bytes::new();
             }
@@ -479,9 +479,9 @@ impl Group {
                     member.assignment = assignment.assignment.clone();
                 }
             }
-            self.state = State::Stable;
+            self.state = GroupState::Stable;
         }
-        if self.state == State::Stable {
+        if self.state == GroupState::Stable {
             let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
             for member in self.members.values_mut() {
                 if let Some(syncing) = member.syncing.take() {

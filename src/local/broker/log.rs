@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kafka_protocol::error::ResponseError;
 
-use crate::local::broker::record_batch::{BatchHeader, HEADER_BYTES, MOST_BYTES, is_intact, split};
+use crate::local::broker::record_batch::{BatchHeader, HEADER_BYTES, MAX_BYTES, is_intact, split};
 
 /// A segment is closed at this size.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -276,7 +276,7 @@ impl Log {
     ///
     /// # Errors
     /// `OFFSET_OUT_OF_RANGE` before the start and after the end of the log.
-    pub fn read(&self, offset: i64, most_bytes: usize) -> Result<Vec<u8>, ResponseError> {
+    pub fn read(&self, offset: i64, max_bytes: usize) -> Result<Vec<u8>, ResponseError> {
         if offset < self.start_offset || offset > self.end_offset {
             return Err(ResponseError::OffsetOutOfRange);
         }
@@ -286,7 +286,7 @@ impl Log {
         let mut bytes = Vec::new();
         for segment in &self.segments[after.saturating_sub(1)..] {
             bytes = segment
-                .read(offset, most_bytes.min(MOST_BYTES))
+                .read(offset, max_bytes.min(MAX_BYTES))
                 .map_err(|error| {
                     tracing::error!(path = %segment.path.display(), %error, "cannot read");
                     ResponseError::KafkaStorageError
@@ -372,7 +372,7 @@ impl Segment {
         Ok(BatchHeader::read(&bytes))
     }
 
-    fn read(&self, offset: i64, most_bytes: usize) -> io::Result<Vec<u8>> {
+    fn read(&self, offset: i64, max_bytes: usize) -> io::Result<Vec<u8>> {
         let after = self.index.partition_point(|entry| entry.offset <= offset);
         let mut position = after.checked_sub(1).map_or(0, |at| self.index[at].position);
         let first = loop {
@@ -383,7 +383,7 @@ impl Segment {
             }
         };
         let available = usize::try_from(self.size_bytes - position).unwrap_or(usize::MAX);
-        let mut bytes = vec![0u8; most_bytes.max(first.size_bytes).min(available)];
+        let mut bytes = vec![0u8; max_bytes.max(first.size_bytes).min(available)];
         self.file.read_exact_at(&mut bytes, position)?;
         // Only whole batches leave.
         let mut whole = 0;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::base::error::{Result, on_path};
+use crate::base::error::{Result, io_error};
 
 /// Id of the only node.
 const NODE_ID: i32 = 1;
@@ -48,7 +48,7 @@ pub struct Broker {
 impl Broker {
     /// Opens the folder, mends what a kill left half-written, and starts housekeeping.
     pub fn open(folder: &Path, advertised: SocketAddr) -> Result<Arc<Self>> {
-        std::fs::create_dir_all(folder).map_err(|error| on_path("create", folder, error))?;
+        std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         let broker = Arc::new(Self {
             topics: topics::Topics::open(&folder.join("topics"))?,
             groups: group::Groups::default(),

@@ -9,8 +9,8 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Result, on_path};
-use crate::base::fs::write_whole;
+use crate::base::error::{Result, io_error};
+use crate::base::fs::write_atomic;
 
 /// The file is rewritten short when it has grown beyond this.
 const LONGEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -59,9 +59,9 @@ impl Offsets {
                 .filter_map(|line| serde_json::from_slice(line).ok())
                 .for_each(|line| apply(&mut groups, line)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(on_path("read", path, error)),
+            Err(error) => return Err(io_error("read", path, error)),
         }
-        let file = rewrite(path, &groups).map_err(|error| on_path("write", path, error))?;
+        let file = rewrite(path, &groups).map_err(|error| io_error("write", path, error))?;
         Ok(Self {
             path: path.to_path_buf(),
             state: Mutex::new(State { file, groups }),
@@ -174,7 +174,7 @@ fn rewrite(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
             text.push(b'\n');
         }
     }
-    write_whole(path, text)?;
+    write_atomic(path, text)?;
     OpenOptions::new().append(true).open(path)
 }
 

@@ -9,7 +9,7 @@ pub const HEADER_BYTES: usize = 61;
 /// Bytes of the base offset and the length, which the length does not count.
 pub const PREFIX_BYTES: usize = 12;
 /// Largest batch that is taken.
-pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the header of a batch says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl BatchHeader {
         let size_bytes = usize::try_from(int(8)).ok()?.checked_add(PREFIX_BYTES)?;
         let last_offset_delta = int(23);
         if header[16] != 2
-            || !(HEADER_BYTES..=MOST_BYTES).contains(&size_bytes)
+            || !(HEADER_BYTES..=MAX_BYTES).contains(&size_bytes)
             || last_offset_delta < 0
         {
             return None;
@@ -88,7 +88,7 @@ pub fn split(records: &[u8]) -> Result<Vec<(BatchHeader, &[u8])>, ResponseError>
     let mut batches = Vec::new();
     let mut rest = records;
     while !rest.is_empty() {
-        if rest.len() > MOST_BYTES {
+        if rest.len() > MAX_BYTES {
             return Err(ResponseError::MessageTooLarge);
         }
         if rest.get(16).is_some_and(|magic| *magic < 2) {

@@ -25,7 +25,7 @@ pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
                 Ok((stream, peer)) => {
                     let broker = broker.clone();
                     connections.spawn(async move {
-                        if let Err(error) = converse(&broker, stream, peer.ip().to_string()).await {
+                        if let Err(error) = serve_connection(&broker, stream, peer.ip().to_string()).await {
                             tracing::debug!(%peer, %error, "Kafka connection ended");
                         }
                     });
@@ -41,7 +41,11 @@ pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
     }
 }
 
-async fn converse(broker: &Broker, mut stream: TcpStream, host: String) -> Outcome {
+async fn serve_connection(
+    broker: &Broker,
+    mut stream: TcpStream,
+    host: String,
+) -> ConnectionResult {
     stream.set_nodelay(true)?;
     loop {
         let mut length = [0u8; 4];
@@ -63,9 +67,9 @@ async fn converse(broker: &Broker, mut stream: TcpStream, host: String) -> Outco
 }
 
 /// What ends a connection: anything at all.
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+type ConnectionResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-async fn answer(broker: &Broker, mut frame: Bytes, host: &str) -> Outcome<Option<Bytes>> {
+async fn answer(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResult<Option<Bytes>> {
     let key = i16::from_be_bytes([frame[0], frame[1]]);
     let version = i16::from_be_bytes([frame[2], frame[3]]);
     let correlation_id = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
@@ -115,7 +119,7 @@ fn frame_of<E: std::fmt::Display>(
     correlation_id: i32,
     header_version: i16,
     body: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-) -> Outcome<Bytes> {
+) -> ConnectionResult<Bytes> {
     let mut bytes = BytesMut::zeroed(4);
     let mut header = ResponseHeader::default();
     header.correlation_id = correlation_id;

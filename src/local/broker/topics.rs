@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use kafka_protocol::error::ResponseError;
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Result, on_path};
-use crate::base::fs::{kept_json, write_whole};
+use crate::base::error::{Result, io_error};
+use crate::base::fs::{load_json, write_atomic};
 use crate::local::broker::log::Log;
 
 /// Records are kept for seven days, as Kafka does unless told otherwise, in milliseconds.
@@ -49,11 +49,11 @@ pub struct Topics {
 
 impl Topics {
     pub fn open(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| on_path("create", folder, error))?;
+        std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         let mut topics = BTreeMap::new();
-        for entry in std::fs::read_dir(folder).map_err(|error| on_path("read", folder, error))? {
+        for entry in std::fs::read_dir(folder).map_err(|error| io_error("read", folder, error))? {
             let path = entry
-                .map_err(|error| on_path("read", folder, error))?
+                .map_err(|error| io_error("read", folder, error))?
                 .path();
             let Some(name) = path
                 .file_name()
@@ -65,15 +65,15 @@ impl Topics {
             if !path.is_dir() {
                 continue; // A stray file is not ours.
             }
-            match kept_json::<Description>(&path.join(DESCRIPTION))? {
+            match load_json::<Description>(&path.join(DESCRIPTION))? {
                 Some(description) => {
                     let topic = open_topic(&name, &path, &description)
-                        .map_err(|error| on_path("open", &path, error))?;
+                        .map_err(|error| io_error("open", &path, error))?;
                     topics.insert(name, Arc::new(topic));
                 }
                 // A kill came between two steps of making or deleting it: it was never acknowledged.
                 None => std::fs::remove_dir_all(&path)
-                    .map_err(|error| on_path("remove", &path, error))?,
+                    .map_err(|error| io_error("remove", &path, error))?,
             }
         }
         Ok(Self {
@@ -123,7 +123,7 @@ impl Topics {
             first_offset,
         };
         let made = open_topic(name, &path, &description).and_then(|topic| {
-            write_whole(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
+            write_atomic(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
             Ok(topic)
         });
         let topic = Arc::new(made.map_err(|error| {
@@ -178,7 +178,7 @@ impl Topics {
     fn note_end(&self, name: &str, end: i64) -> std::io::Result<()> {
         let mut ended = self.ended();
         ended.insert(name.to_string(), end);
-        write_whole(&self.ended_path(), serde_json::to_vec(&ended)?)
+        write_atomic(&self.ended_path(), serde_json::to_vec(&ended)?)
     }
 
     /// Drops what is older than the retention time.

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::error::KinesisError;
 use crate::local::kinesis::parameters::{
     integer, missing, optional_text, required_text, stream_of,
 };
@@ -17,12 +17,12 @@ const RECORD_BYTES: usize = 1024 * 1024;
 /// Largest PutRecords request, in bytes.
 const REQUEST_BYTES: usize = 10 * 1024 * 1024;
 /// Most shards of one stream here.
-const MOST_SHARDS: i64 = 10_000;
+const MAX_SHARDS: i64 = 10_000;
 /// Shards of a stream in on-demand mode.
 const ON_DEMAND_SHARDS: i64 = 4;
 
 /// Runs one operation of the service.
-pub async fn perform(store: &Store, operation: &str, body: &Value) -> Result<Value, Fault> {
+pub async fn perform(store: &Store, operation: &str, body: &Value) -> Result<Value, KinesisError> {
     match operation {
         "CreateStream" => create_stream(store, body).await,
         "DeleteStream" => {
@@ -37,7 +37,7 @@ pub async fn perform(store: &Store, operation: &str, body: &Value) -> Result<Val
         "PutRecords" => put_records(store, body).await,
         "GetShardIterator" => reads::get_shard_iterator(store, body).await,
         "GetRecords" => reads::get_records(store, body).await,
-        other => Err(Fault::unknown_operation(other)),
+        other => Err(KinesisError::unknown_operation(other)),
     }
 }
 
@@ -52,14 +52,14 @@ fn mode(stream: &Stream) -> Value {
     json!({ "StreamMode": if stream.on_demand { "ON_DEMAND" } else { "PROVISIONED" } })
 }
 
-async fn create_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
+async fn create_stream(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let name = required_text(body, "StreamName")?;
     let fits = (1..=128).contains(&name.len())
         && name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if !fits {
-        return Err(Fault::validation(format!(
+        return Err(KinesisError::validation(format!(
             "1 validation error detected: Value '{name}' at 'streamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+ and have length between 1 and 128"
         )));
     }
@@ -68,7 +68,7 @@ async fn create_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
         .and_then(Value::as_str)
         == Some("ON_DEMAND");
     if on_demand && body.get("ShardCount").is_some_and(|count| !count.is_null()) {
-        return Err(Fault::validation(
+        return Err(KinesisError::validation(
             "ShardCount must not be given in ON_DEMAND mode.",
         ));
     }
@@ -77,7 +77,7 @@ async fn create_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
         "ShardCount",
         if on_demand { ON_DEMAND_SHARDS } else { 0 },
         1,
-        MOST_SHARDS,
+        MAX_SHARDS,
     )?;
     if shards == 0 {
         return Err(missing("ShardCount"));
@@ -88,7 +88,7 @@ async fn create_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
         .map(|()| Value::Null)
 }
 
-fn list_streams(store: &Store, body: &Value) -> Result<Value, Fault> {
+fn list_streams(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let limit = integer(body, "Limit", 100, 1, 10_000)? as usize;
     let after = optional_text(body, "ExclusiveStartStreamName")?
         .or(optional_text(body, "NextToken")?)
@@ -127,7 +127,7 @@ fn retention_hours(store: &Store) -> u64 {
     store.retention.as_secs() / 3600
 }
 
-fn describe_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
+fn describe_stream(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
     let limit = integer(body, "Limit", 100, 1, 10_000)? as usize;
     let start = first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?)?;
@@ -144,7 +144,7 @@ fn describe_stream(store: &Store, body: &Value) -> Result<Value, Fault> {
     Ok(json!({ "StreamDescription": description }))
 }
 
-fn describe_stream_summary(store: &Store, body: &Value) -> Result<Value, Fault> {
+fn describe_stream_summary(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
     let mut description = summary(store, &stream);
     description["OpenShardCount"] = json!(stream.shards);
@@ -155,12 +155,12 @@ fn describe_stream_summary(store: &Store, body: &Value) -> Result<Value, Fault> 
     Ok(json!({ "StreamDescriptionSummary": description }))
 }
 
-fn first_shard(stream: &Stream, after: Option<&str>) -> Result<u32, Fault> {
+fn first_shard(stream: &Stream, after: Option<&str>) -> Result<u32, KinesisError> {
     match after {
         None => Ok(0),
         Some(id) => shard::index(id, stream.shards)
             .map(|index| index + 1)
-            .ok_or_else(|| Fault::shard_not_found(id, &stream.name)),
+            .ok_or_else(|| KinesisError::shard_not_found(id, &stream.name)),
     }
 }
 
@@ -173,17 +173,17 @@ fn shard_description(stream: &Stream, index: u32) -> Value {
     })
 }
 
-fn list_shards(store: &Store, body: &Value) -> Result<Value, Fault> {
+fn list_shards(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let most = integer(body, "MaxResults", 1_000, 1, 10_000)? as usize;
     // The token names the stream and the shard that comes next.
     let (stream, start) = match optional_text(body, "NextToken")? {
         Some(token) => {
             let (index, name) = token
                 .split_once(':')
-                .ok_or_else(|| Fault::invalid("Invalid NextToken."))?;
+                .ok_or_else(|| KinesisError::invalid("Invalid NextToken."))?;
             let index = index
                 .parse()
-                .map_err(|_| Fault::invalid("Invalid NextToken."))?;
+                .map_err(|_| KinesisError::invalid("Invalid NextToken."))?;
             (store.stream(name)?, index)
         }
         None => {
@@ -209,24 +209,24 @@ fn list_shards(store: &Store, body: &Value) -> Result<Value, Fault> {
 }
 
 /// Checks one record and finds its shard.
-fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Fault> {
+fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), KinesisError> {
     let partition_key = required_text(body, "PartitionKey")?;
     if !(1..=256).contains(&partition_key.chars().count()) {
-        return Err(Fault::validation(
+        return Err(KinesisError::validation(
             "1 validation error detected: Value at 'partitionKey' failed to satisfy constraint: Member must have length between 1 and 256",
         ));
     }
     let data = STANDARD
         .decode(required_text(body, "Data")?)
-        .map_err(|_| Fault::serialization("Data is not base64."))?;
+        .map_err(|_| KinesisError::serialization("Data is not base64."))?;
     if data.len() + partition_key.len() > RECORD_BYTES {
-        return Err(Fault::validation(format!(
+        return Err(KinesisError::validation(format!(
             "1 validation error detected: Value at 'data' failed to satisfy constraint: Member must have length less than or equal to {RECORD_BYTES}"
         )));
     }
     let hash = match optional_text(body, "ExplicitHashKey")? {
         Some(text) => text.parse().map_err(|_| {
-            Fault::invalid(format!(
+            KinesisError::invalid(format!(
                 "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {text}"
             ))
         })?,
@@ -243,7 +243,7 @@ fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Fault> 
     ))
 }
 
-async fn put_record(store: &Store, body: &Value) -> Result<Value, Fault> {
+async fn put_record(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
     let (index, record) = new_record(&stream, body)?;
     let counters = store.append(vec![record]).await?;
@@ -255,14 +255,14 @@ async fn put_record(store: &Store, body: &Value) -> Result<Value, Fault> {
     }))
 }
 
-async fn put_records(store: &Store, body: &Value) -> Result<Value, Fault> {
+async fn put_records(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
     let entries = body
         .get("Records")
         .and_then(Value::as_array)
         .ok_or_else(|| missing("Records"))?;
     if !(1..=500).contains(&entries.len()) {
-        return Err(Fault::validation(
+        return Err(KinesisError::validation(
             "1 validation error detected: Value at 'records' failed to satisfy constraint: Member must have length between 1 and 500",
         ));
     }
@@ -278,7 +278,7 @@ async fn put_records(store: &Store, body: &Value) -> Result<Value, Fault> {
         .map(|record| record.data.len() + record.partition_key.len())
         .sum();
     if bytes > REQUEST_BYTES {
-        return Err(Fault::invalid(format!(
+        return Err(KinesisError::invalid(format!(
             "Records size exceeds {REQUEST_BYTES} bytes."
         )));
     }

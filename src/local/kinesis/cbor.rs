@@ -6,19 +6,19 @@ use base64::engine::general_purpose::STANDARD;
 use ciborium::Value as Cbor;
 use serde_json::{Map, Number, Value};
 
-use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::error::KinesisError;
 
 /// CBOR's tag for seconds since 1970.
 const EPOCH_TAG: u64 = 1;
 
 /// Reads a request.
-pub fn decode(bytes: &[u8]) -> Result<Value, Fault> {
-    let value: Cbor =
-        ciborium::from_reader(bytes).map_err(|error| Fault::serialization(error.to_string()))?;
+pub fn decode(bytes: &[u8]) -> Result<Value, KinesisError> {
+    let value: Cbor = ciborium::from_reader(bytes)
+        .map_err(|error| KinesisError::serialization(error.to_string()))?;
     from_cbor(value)
 }
 
-fn from_cbor(value: Cbor) -> Result<Value, Fault> {
+fn from_cbor(value: Cbor) -> Result<Value, KinesisError> {
     Ok(match value {
         Cbor::Null => Value::Null,
         Cbor::Bool(flag) => Value::Bool(flag),
@@ -27,12 +27,12 @@ fn from_cbor(value: Cbor) -> Result<Value, Fault> {
         Cbor::Float(number) => Number::from_f64(number).map_or(Value::Null, Value::Number),
         Cbor::Integer(number) => i64::try_from(number)
             .map(Value::from)
-            .map_err(|_| Fault::serialization("a number is too large"))?,
+            .map_err(|_| KinesisError::serialization("a number is too large"))?,
         // The Java SDK writes a timestamp as whole milliseconds, Smithy's protocol as seconds.
         Cbor::Tag(EPOCH_TAG, inner) => match *inner {
             Cbor::Integer(number) => {
                 let number = i64::try_from(number)
-                    .map_err(|_| Fault::serialization("a timestamp is too large"))?;
+                    .map_err(|_| KinesisError::serialization("a timestamp is too large"))?;
                 let is_milliseconds = number.abs() > 100_000_000_000;
                 Value::from(if is_milliseconds {
                     number as f64 / 1000.0
@@ -50,13 +50,13 @@ fn from_cbor(value: Cbor) -> Result<Value, Fault> {
             let mut map = Map::new();
             for (key, value) in entries {
                 let Cbor::Text(key) = key else {
-                    return Err(Fault::serialization("a key is not text"));
+                    return Err(KinesisError::serialization("a key is not text"));
                 };
                 map.insert(key, from_cbor(value)?);
             }
             Value::Object(map)
         }
-        _ => return Err(Fault::serialization("a value of an unknown type")),
+        _ => return Err(KinesisError::serialization("a value of an unknown type")),
     })
 }
 

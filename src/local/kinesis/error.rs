@@ -4,13 +4,13 @@ use axum::http::StatusCode;
 
 /// An error the client sees: the exception's name and its message.
 #[derive(Debug)]
-pub struct Fault {
+pub struct KinesisError {
     pub name: &'static str,
     pub message: String,
     pub status: StatusCode,
 }
 
-impl Fault {
+impl KinesisError {
     fn client(name: &'static str, message: impl Into<String>) -> Self {
         Self {
             name,
@@ -77,7 +77,7 @@ impl Fault {
     }
 }
 
-impl From<sqlx::Error> for Fault {
+impl From<sqlx::Error> for KinesisError {
     fn from(error: sqlx::Error) -> Self {
         Self::internal(error)
     }

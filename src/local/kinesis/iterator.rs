@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::error::KinesisError;
 
 /// How long the service honours an iterator, in milliseconds.
 const VALID_FOR_MS: i64 = 5 * 60 * 1000;
@@ -33,8 +33,8 @@ impl ShardIterator {
     ///
     /// # Errors
     /// `InvalidArgumentException` for a text that is none, `ExpiredIteratorException` after five minutes.
-    pub fn decode(text: &str, now_ms: i64) -> Result<Self, Fault> {
-        let invalid = || Fault::invalid("Invalid ShardIterator.");
+    pub fn decode(text: &str, now_ms: i64) -> Result<Self, KinesisError> {
+        let invalid = || KinesisError::invalid("Invalid ShardIterator.");
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
         let text = String::from_utf8(bytes).map_err(|_| invalid())?;
         let fields: Vec<&str> = text.splitn(6, ':').collect();
@@ -49,7 +49,7 @@ impl ShardIterator {
             issued_ms: issued_ms.parse().map_err(|_| invalid())?,
         };
         if now_ms - iterator.issued_ms > VALID_FOR_MS {
-            Err(Fault::expired_iterator())
+            Err(KinesisError::expired_iterator())
         } else {
             Ok(iterator)
         }

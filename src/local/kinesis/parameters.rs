@@ -2,60 +2,68 @@
 
 use serde_json::Value;
 
-use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::error::KinesisError;
 use crate::local::kinesis::store::{Store, Stream};
 
-pub fn optional_text<'a>(body: &'a Value, key: &str) -> Result<Option<&'a str>, Fault> {
+pub fn optional_text<'a>(body: &'a Value, key: &str) -> Result<Option<&'a str>, KinesisError> {
     match body.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Fault::serialization(format!("{key} must be a string."))),
+        Some(_) => Err(KinesisError::serialization(format!(
+            "{key} must be a string."
+        ))),
     }
 }
 
-pub fn required_text<'a>(body: &'a Value, key: &str) -> Result<&'a str, Fault> {
+pub fn required_text<'a>(body: &'a Value, key: &str) -> Result<&'a str, KinesisError> {
     optional_text(body, key)?.ok_or_else(|| missing(key))
 }
 
-pub fn missing(key: &str) -> Fault {
+pub fn missing(key: &str) -> KinesisError {
     let member: String = key
         .chars()
         .take(1)
         .flat_map(char::to_lowercase)
         .chain(key.chars().skip(1))
         .collect();
-    Fault::validation(format!(
+    KinesisError::validation(format!(
         "1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
     ))
 }
 
-pub fn integer(body: &Value, key: &str, default: i64, least: i64, most: i64) -> Result<i64, Fault> {
+pub fn integer(
+    body: &Value,
+    key: &str,
+    default: i64,
+    least: i64,
+    most: i64,
+) -> Result<i64, KinesisError> {
     let number = match body.get(key) {
         None | Some(Value::Null) => return Ok(default),
         Some(value) => value
             .as_i64()
-            .ok_or_else(|| Fault::serialization(format!("{key} must be an integer.")))?,
+            .ok_or_else(|| KinesisError::serialization(format!("{key} must be an integer.")))?,
     };
     if (least..=most).contains(&number) {
         Ok(number)
     } else {
-        Err(Fault::validation(format!(
+        Err(KinesisError::validation(format!(
             "1 validation error detected: Value '{number}' at '{key}' failed to satisfy constraint: Member must be between {least} and {most}"
         )))
     }
 }
 
 /// The stream a request names, by its name or its ARN.
-pub fn stream_of(store: &Store, body: &Value) -> Result<Stream, Fault> {
+pub fn stream_of(store: &Store, body: &Value) -> Result<Stream, KinesisError> {
     let name = match optional_text(body, "StreamName")? {
         Some(name) => name,
         None => match optional_text(body, "StreamARN")? {
             Some(arn) => arn
                 .rsplit_once(":stream/")
                 .map(|(_, name)| name)
-                .ok_or_else(|| Fault::validation("StreamARN is not the ARN of a stream."))?,
+                .ok_or_else(|| KinesisError::validation("StreamARN is not the ARN of a stream."))?,
             None => {
-                return Err(Fault::invalid(
+                return Err(KinesisError::invalid(
                     "Either StreamName or StreamARN must be provided.",
                 ));
             }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::error::KinesisError;
 use crate::local::kinesis::iterator::ShardIterator;
 use crate::local::kinesis::parameters::{integer, optional_text, required_text, stream_of};
 use crate::local::kinesis::shard;
@@ -13,11 +13,11 @@ use crate::local::kinesis::store::{Store, Stream, now_ms};
 /// Most data one GetRecords hands out, in bytes.
 const READ_BYTES: usize = 10 * 1024 * 1024;
 
-pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, Fault> {
+pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
     let shard_id = required_text(body, "ShardId")?;
     let shard = shard::index(shard_id, stream.shards)
-        .ok_or_else(|| Fault::shard_not_found(shard_id, &stream.name))?;
+        .ok_or_else(|| KinesisError::shard_not_found(shard_id, &stream.name))?;
     let next = match required_text(body, "ShardIteratorType")? {
         "TRIM_HORIZON" => 0,
         "LATEST" => latest(store, &stream, shard).await? + 1,
@@ -25,7 +25,7 @@ pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, Fa
         "AFTER_SEQUENCE_NUMBER" => starting_counter(body, &stream, shard)?.saturating_add(1),
         "AT_TIMESTAMP" => at_timestamp(store, &stream, shard, body).await?,
         other => {
-            return Err(Fault::validation(format!(
+            return Err(KinesisError::validation(format!(
                 "1 validation error detected: Value '{other}' at 'shardIteratorType' failed to satisfy constraint: Member must satisfy enum value set: [AFTER_SEQUENCE_NUMBER, LATEST, AT_TIMESTAMP, AT_SEQUENCE_NUMBER, TRIM_HORIZON]"
             )));
         }
@@ -40,14 +40,14 @@ pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, Fa
     Ok(json!({ "ShardIterator": iterator.encode() }))
 }
 
-fn starting_counter(body: &Value, stream: &Stream, shard: u32) -> Result<i64, Fault> {
+fn starting_counter(body: &Value, stream: &Stream, shard: u32) -> Result<i64, KinesisError> {
     let number = optional_text(body, "StartingSequenceNumber")?.ok_or_else(|| {
-        Fault::invalid(
+        KinesisError::invalid(
             "Must either specify timestamp or sequence number for this ShardIteratorType.",
         )
     })?;
     shard::counter(stream.created_ms, shard, number).ok_or_else(|| {
-        Fault::invalid(format!(
+        KinesisError::invalid(format!(
             "StartingSequenceNumber {number} used in GetShardIterator on shard {} in stream {} under account 000000000000 is invalid.",
             shard::id(shard),
             stream.name
@@ -55,7 +55,7 @@ fn starting_counter(body: &Value, stream: &Stream, shard: u32) -> Result<i64, Fa
     })
 }
 
-async fn latest(store: &Store, stream: &Stream, shard: u32) -> Result<i64, Fault> {
+async fn latest(store: &Store, stream: &Stream, shard: u32) -> Result<i64, KinesisError> {
     let (counter,): (i64,) =
         sqlx::query_as("SELECT COALESCE(MAX(counter), 0) FROM records WHERE shard_key = ?")
             .bind(stream.shard_key(shard))
@@ -69,14 +69,16 @@ async fn at_timestamp(
     stream: &Stream,
     shard: u32,
     body: &Value,
-) -> Result<i64, Fault> {
+) -> Result<i64, KinesisError> {
     let seconds = body
         .get("Timestamp")
         .and_then(Value::as_f64)
-        .ok_or_else(|| Fault::invalid("Must specify timestamp for AT_TIMESTAMP."))?;
+        .ok_or_else(|| KinesisError::invalid("Must specify timestamp for AT_TIMESTAMP."))?;
     let timestamp_ms = (seconds * 1000.0).round() as i64;
     if timestamp_ms > now_ms() {
-        return Err(Fault::invalid("The timestamp must not be in the future."));
+        return Err(KinesisError::invalid(
+            "The timestamp must not be in the future.",
+        ));
     }
     let (counter,): (Option<i64>,) =
         sqlx::query_as("SELECT MIN(counter) FROM records WHERE shard_key = ? AND arrived_ms >= ?")
@@ -90,12 +92,12 @@ async fn at_timestamp(
     }
 }
 
-pub async fn get_records(store: &Store, body: &Value) -> Result<Value, Fault> {
+pub async fn get_records(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let limit = integer(body, "Limit", 10_000, 1, 10_000)?;
     let mut iterator = ShardIterator::decode(required_text(body, "ShardIterator")?, now_ms())?;
     let stream = store.stream(&iterator.stream)?;
     if stream.id != iterator.stream_id {
-        return Err(Fault::stream_not_found(&iterator.stream));
+        return Err(KinesisError::stream_not_found(&iterator.stream));
     }
     let shard_key = stream.shard_key(iterator.shard);
     let oldest_ms = now_ms() - i64::try_from(store.retention.as_millis()).unwrap_or(i64::MAX);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::local::kinesis::actions;
 use crate::local::kinesis::cbor;
-use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::error::KinesisError;
 use crate::local::kinesis::store::Store;
 
 /// Largest request body: a full PutRecords in base64, with room for its frame.
@@ -68,9 +68,8 @@ async fn handle(
     };
     let parsed = match protocol {
         _ if body.is_empty() => Ok(json!({})),
-        Protocol::Json => {
-            serde_json::from_slice(&body).map_err(|error| Fault::serialization(error.to_string()))
-        }
+        Protocol::Json => serde_json::from_slice(&body)
+            .map_err(|error| KinesisError::serialization(error.to_string())),
         Protocol::Cbor | Protocol::RpcV2Cbor => cbor::decode(&body),
     };
     let outcome = match parsed {
@@ -78,7 +77,7 @@ async fn handle(
         Ok(parsed) => {
             tokio::spawn(async move { actions::perform(&store, &operation, &parsed).await })
                 .await
-                .unwrap_or_else(|error| Err(Fault::internal(error)))
+                .unwrap_or_else(|error| Err(KinesisError::internal(error)))
         }
         Err(fault) => Err(fault),
     };

@@ -13,7 +13,7 @@ use sqlx::{Connection, QueryBuilder, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::error::{Error, Result};
-use crate::local::kinesis::error::Fault;
+use crate::local::kinesis::error::KinesisError;
 
 /// Requests that wait for the writer; more wait at their connections.
 const QUEUE_LENGTH: usize = 256;
@@ -47,7 +47,7 @@ pub struct NewRecord {
 
 struct Append {
     records: Vec<NewRecord>,
-    done: oneshot::Sender<Result<Vec<i64>, Fault>>,
+    done: oneshot::Sender<Result<Vec<i64>, KinesisError>>,
 }
 
 /// The store; clones share it.
@@ -75,7 +75,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10));
         let failed = |error: sqlx::Error| {
-            Error::failed(format!("cannot open the Kinesis store `{}`", path.display())).because(error).hint(
+            Error::failed(format!("cannot open the Kinesis store `{}`", path.display())).with_source(error).hint(
                 "free some space where the disk is full, give yourself permission where it cannot be written; a damaged file: put back a copy, or move it away to start without its records",
             )
         };
@@ -139,7 +139,7 @@ impl Store {
     }
 
     /// The stream of this name.
-    pub fn stream(&self, name: &str) -> Result<Stream, Fault> {
+    pub fn stream(&self, name: &str) -> Result<Stream, KinesisError> {
         let streams = self
             .streams
             .read()
@@ -147,11 +147,16 @@ impl Store {
         streams
             .get(name)
             .cloned()
-            .ok_or_else(|| Fault::stream_not_found(name))
+            .ok_or_else(|| KinesisError::stream_not_found(name))
     }
 
     /// Makes a stream.
-    pub async fn create(&self, name: &str, shards: u32, on_demand: bool) -> Result<(), Fault> {
+    pub async fn create(
+        &self,
+        name: &str,
+        shards: u32,
+        on_demand: bool,
+    ) -> Result<(), KinesisError> {
         let created_ms = now_ms();
         let made: Result<(i64,), sqlx::Error> =
             sqlx::query_as("INSERT INTO streams (name, shards, on_demand, created_ms) VALUES (?, ?, ?, ?) RETURNING id")
@@ -164,7 +169,7 @@ impl Store {
         let id = match made {
             Ok((id,)) => id,
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                return Err(Fault::in_use(name));
+                return Err(KinesisError::in_use(name));
             }
             Err(error) => return Err(error.into()),
         };
@@ -183,7 +188,7 @@ impl Store {
     }
 
     /// Deletes a stream and its records.
-    pub async fn delete(&self, name: &str) -> Result<(), Fault> {
+    pub async fn delete(&self, name: &str) -> Result<(), KinesisError> {
         let stream = self.stream(name)?;
         let mut transaction = self.pool.begin().await?;
         sqlx::query("DELETE FROM streams WHERE id = ?")
@@ -204,15 +209,15 @@ impl Store {
     }
 
     /// Appends records; returns their counters after they are committed.
-    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<i64>, Fault> {
+    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<i64>, KinesisError> {
         let (done, answer) = oneshot::channel();
         self.writer
             .send(Append { records, done })
             .await
-            .map_err(|_| Fault::internal("the writer has stopped"))?;
+            .map_err(|_| KinesisError::internal("the writer has stopped"))?;
         answer
             .await
-            .map_err(|_| Fault::internal("the writer has stopped"))?
+            .map_err(|_| KinesisError::internal("the writer has stopped"))?
     }
 }
 
@@ -244,7 +249,7 @@ async fn write_records(
             Err(error) => {
                 let message = error.to_string();
                 for request in waiting {
-                    let _ = request.done.send(Err(Fault::internal(&message)));
+                    let _ = request.done.send(Err(KinesisError::internal(&message)));
                 }
             }
         }

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::output::progress::Progress;
-use crate::clients::aws::call::{Call, Unmade, failed};
+use crate::clients::aws::call::{Call, CreateError, failed};
 use crate::clients::aws::sdk_config;
 use crate::provision::state::State;
-use crate::provision::state::backend::{Place, file_path};
+use crate::provision::state::backend::{StateBackend, file_path};
 
 /// Tag that says which pipeline a resource belongs to.
 pub const TAG_ID: &str = "pinpipe:id";
@@ -66,7 +66,7 @@ impl Account {
     /// No usable credentials; a state that cannot be read or is another's.
     pub async fn open(
         config: &Config,
-        place: Place,
+        place: StateBackend,
         is_written: bool,
         progress: Progress,
         stop: CancellationToken,
@@ -118,11 +118,11 @@ impl Account {
     ///
     /// # Errors
     /// `provision.state` is no location.
-    pub async fn place(config: &Config) -> Result<Place> {
+    pub async fn place(config: &Config) -> Result<StateBackend> {
         if config.provision.state.is_empty() {
-            return Ok(Place::File(file_path(&config.data_dir)));
+            return Ok(StateBackend::File(file_path(&config.data_dir)));
         }
-        Place::object(
+        StateBackend::object(
             crate::clients::aws::s3(&sdk_config(config).await),
             &config.provision.state,
         )
@@ -235,14 +235,14 @@ impl Account {
     ///
     /// # Errors
     /// It cannot be made.
-    pub async fn make_once<T, Found, Made>(
+    pub async fn create_idempotently<T, Found, Made>(
         &self,
         find: impl Fn() -> Found,
         make: impl Fn() -> Made,
     ) -> Result<T>
     where
         Found: Future<Output = Result<Option<T>>>,
-        Made: Future<Output = Result<T, Unmade>>,
+        Made: Future<Output = Result<T, CreateError>>,
     {
         let mut attempt = 0;
         loop {
@@ -251,12 +251,12 @@ impl Account {
                 Err(unmade) => unmade,
             };
             attempt += 1;
-            if !unmade.error.is_transient() || attempt >= MAKE_ATTEMPTS || self.stop.is_cancelled()
+            if !unmade.error.is_retryable() || attempt >= MAKE_ATTEMPTS || self.stop.is_cancelled()
             {
                 return Err(unmade.error);
             }
             tracing::info!(error = %unmade.error, attempt, "trying again");
-            if unmade.is_unsure {
+            if unmade.outcome_unknown {
                 let began = Instant::now();
                 while began.elapsed() < self.patience() {
                     if let Some(found) = find().await? {
@@ -274,7 +274,7 @@ impl Account {
     ///
     /// # Errors
     /// Any other failure at once; the same failure after a minute.
-    pub async fn once_seen<T, Called>(
+    pub async fn retry_until_visible<T, Called>(
         &self,
         is_unseen: impl Fn(&Error) -> bool,
         call: impl Fn() -> Called,
@@ -302,7 +302,7 @@ impl Account {
     ///
     /// # Errors
     /// A check fails; Ctrl-C; it takes longer than `provision.wait_minutes`.
-    pub async fn until_done<Checked>(&self, what: &str, check: impl Fn() -> Checked) -> Result<()>
+    pub async fn wait_until<Checked>(&self, what: &str, check: impl Fn() -> Checked) -> Result<()>
     where
         Checked: Future<Output = Result<Option<String>>>,
     {

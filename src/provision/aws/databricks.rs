@@ -9,7 +9,7 @@ use crate::clients::databricks::Databricks;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 use crate::spark::databricks::job::{job_differences, remove_job, scheduled_folder, upload_job};
 use crate::spark::job::Parameters;
 
@@ -32,7 +32,7 @@ impl DatabricksJob {
 
     /// Where it lies as far as is known.
     async fn known_folder(&self) -> Option<String> {
-        self.account.state.value(KEY, "folder").await
+        self.account.state.output(KEY, "folder").await
     }
 }
 
@@ -50,27 +50,27 @@ impl Resource for DatabricksJob {
         format!("{}-batch", self.account.config.id)
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![BucketUse::Lake.key().into()]
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.account.config.has_schedule()
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let (client, folder) = match (self.place().await, self.known_folder().await) {
             (Ok(place), _) => place,
             // Enough for what is to be removed; making or changing it needs the workspace.
             (Err(error), Some(known)) => {
-                return Ok(Reading::good(format!(
+                return Ok(Observation::in_sync(format!(
                     "{known}, as far as is known: {error}"
                 )));
             }
             (Err(error), None) => return Err(error),
         };
         if let Some(known) = self.known_folder().await.filter(|known| *known != folder) {
-            return Ok(Reading::compared(
+            return Ok(Observation::from_drift(
                 vec![format!("it lies in {known}, not in {folder}")],
                 "",
             ));
@@ -82,13 +82,13 @@ impl Resource for DatabricksJob {
         )
         .await?
         else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         self.account
             .state
-            .note(KEY, &self.name(), &[("folder", &folder)])
+            .record_outputs(KEY, &self.name(), &[("folder", &folder)])
             .await?;
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences,
             format!("{folder} at {}", client.host()),
         ))
@@ -107,7 +107,7 @@ impl Resource for DatabricksJob {
         }
         self.account
             .state
-            .note(KEY, &self.name(), &[("folder", &folder)])
+            .record_outputs(KEY, &self.name(), &[("folder", &folder)])
             .await
     }
 

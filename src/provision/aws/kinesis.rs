@@ -8,12 +8,12 @@ use aws_sdk_kinesis::types::{
 };
 
 use crate::base::config::schema::StreamMode;
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
-use crate::provision::cost::Priced;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::cost::CostItem;
+use crate::provision::resource::{Observation, Resource};
 
 pub struct Stream {
     pub kind: Kind,
@@ -27,7 +27,7 @@ pub fn key(kind: Kind) -> String {
 
 /// How the stream should be and is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Difference {
+enum Drift {
     Tags(String),
     Mode,
     Shards { from: i32 },
@@ -35,7 +35,7 @@ enum Difference {
 }
 
 impl Stream {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("stream `{}`", self.name())
     }
 
@@ -50,16 +50,16 @@ impl Stream {
         StreamModeDetails::builder()
             .stream_mode(self.mode())
             .build()
-            .or_fail(|| "a mode is not whole")
+            .context(|| "a mode is not whole")
     }
 
-    fn describe(&self, difference: &Difference) -> String {
+    fn describe(&self, drift: &Drift) -> String {
         let wanted = &self.account.config.kinesis;
-        match difference {
-            Difference::Tags(text) => text.clone(),
-            Difference::Mode => format!("it is not {}", self.mode().as_str()),
-            Difference::Shards { from } => format!("it has {from} shards, not {}", wanted.shards),
-            Difference::RetentionHours { from } => format!(
+        match drift {
+            Drift::Tags(text) => text.clone(),
+            Drift::Mode => format!("it is not {}", self.mode().as_str()),
+            Drift::Shards { from } => format!("it has {from} shards, not {}", wanted.shards),
+            Drift::RetentionHours { from } => format!(
                 "it keeps records for {from} hours, not {}",
                 wanted.retention_hours
             ),
@@ -78,7 +78,7 @@ impl Stream {
             Ok(found) => Ok(found.stream_description_summary),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
             Err(error) => Err(failed(
-                Call("kinesis:DescribeStreamSummary", &self.what()),
+                Call("kinesis:DescribeStreamSummary", &self.display_name()),
                 &error,
             )),
         }
@@ -99,8 +99,12 @@ impl Stream {
             // It went between being described and being asked: whoever asks sees it go.
             return Ok(self.account.tags(&self.key()));
         }
-        let found = found
-            .map_err(|error| failed(Call("kinesis:ListTagsForStream", &self.what()), &error))?;
+        let found = found.map_err(|error| {
+            failed(
+                Call("kinesis:ListTagsForStream", &self.display_name()),
+                &error,
+            )
+        })?;
         Ok(found
             .tags()
             .iter()
@@ -117,44 +121,44 @@ impl Stream {
         &self,
         found: &StreamDescriptionSummary,
         tags: &[(String, String)],
-    ) -> Vec<Difference> {
+    ) -> Vec<Drift> {
         let wanted = &self.account.config.kinesis;
         let pairs = tags
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut differences: Vec<Difference> = self
+        let mut differences: Vec<Drift> = self
             .account
             .tag_differences(&self.key(), pairs)
             .into_iter()
-            .map(Difference::Tags)
+            .map(Drift::Tags)
             .collect();
         let mode = found
             .stream_mode_details()
             .map(|details| details.stream_mode().clone())
             .unwrap_or(Mode::Provisioned);
         if mode != self.mode() {
-            differences.push(Difference::Mode);
+            differences.push(Drift::Mode);
         } else if mode == Mode::Provisioned && found.open_shard_count() != wanted.shards {
-            differences.push(Difference::Shards {
+            differences.push(Drift::Shards {
                 from: found.open_shard_count(),
             });
         }
         if found.retention_period_hours() != wanted.retention_hours as i32 {
-            differences.push(Difference::RetentionHours {
+            differences.push(Drift::RetentionHours {
                 from: found.retention_period_hours(),
             });
         }
         differences
     }
 
-    async fn mend(&self, difference: &Difference, arn: &str) -> Result<()> {
+    async fn mend(&self, drift: &Drift, arn: &str) -> Result<()> {
         let (kinesis, wanted, name) = (
             &self.account.kinesis,
             &self.account.config.kinesis,
             self.name(),
         );
-        match difference {
-            Difference::Tags(_) => {
+        match drift {
+            Drift::Tags(_) => {
                 let tags = self.account.tags(&self.key()).into_iter().collect();
                 let put = kinesis
                     .add_tags_to_stream()
@@ -162,9 +166,14 @@ impl Stream {
                     .set_tags(Some(tags))
                     .send()
                     .await;
-                put.map_err(|error| failed(Call("kinesis:AddTagsToStream", &self.what()), &error))?;
+                put.map_err(|error| {
+                    failed(
+                        Call("kinesis:AddTagsToStream", &self.display_name()),
+                        &error,
+                    )
+                })?;
             }
-            Difference::Mode => {
+            Drift::Mode => {
                 let put = kinesis
                     .update_stream_mode()
                     .stream_arn(arn)
@@ -172,10 +181,13 @@ impl Stream {
                     .send()
                     .await;
                 put.map_err(|error| {
-                    failed(Call("kinesis:UpdateStreamMode", &self.what()), &error)
+                    failed(
+                        Call("kinesis:UpdateStreamMode", &self.display_name()),
+                        &error,
+                    )
                 })?;
             }
-            Difference::Shards { from } => {
+            Drift::Shards { from } => {
                 // A stream at most doubles or halves in one step; the next reading takes the next.
                 let step = wanted.shards.clamp((from + 1) / 2, from * 2);
                 let put = kinesis
@@ -184,29 +196,38 @@ impl Stream {
                     .target_shard_count(step)
                     .scaling_type(ScalingType::UniformScaling);
                 put.send().await.map_err(|error| {
-                    failed(Call("kinesis:UpdateShardCount", &self.what()), &error)
+                    failed(
+                        Call("kinesis:UpdateShardCount", &self.display_name()),
+                        &error,
+                    )
                 })?;
             }
-            Difference::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
+            Drift::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
                 let put = kinesis
                     .increase_stream_retention_period()
                     .stream_name(name)
                     .retention_period_hours(wanted.retention_hours as i32);
                 put.send().await.map_err(|error| {
                     failed(
-                        Call("kinesis:IncreaseStreamRetentionPeriod", &self.what()),
+                        Call(
+                            "kinesis:IncreaseStreamRetentionPeriod",
+                            &self.display_name(),
+                        ),
                         &error,
                     )
                 })?;
             }
-            Difference::RetentionHours { .. } => {
+            Drift::RetentionHours { .. } => {
                 let put = kinesis
                     .decrease_stream_retention_period()
                     .stream_name(name)
                     .retention_period_hours(wanted.retention_hours as i32);
                 put.send().await.map_err(|error| {
                     failed(
-                        Call("kinesis:DecreaseStreamRetentionPeriod", &self.what()),
+                        Call(
+                            "kinesis:DecreaseStreamRetentionPeriod",
+                            &self.display_name(),
+                        ),
                         &error,
                     )
                 })?;
@@ -234,33 +255,33 @@ impl Resource for Stream {
         true
     }
 
-    fn priced(&self) -> Vec<Priced> {
+    fn cost_items(&self) -> Vec<CostItem> {
         match self.account.config.kinesis.mode {
-            StreamMode::Provisioned => vec![Priced::new(
+            StreamMode::Provisioned => vec![CostItem::new(
                 "kinesis-shard",
                 self.account.config.kinesis.shards,
             )],
-            StreamMode::OnDemand => vec![Priced::new("kinesis-on-demand-stream", 1)],
+            StreamMode::OnDemand => vec![CostItem::new("kinesis-on-demand-stream", 1)],
         }
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         if *found.stream_status() != StreamStatus::Active {
-            return Ok(Reading::waiting(found.stream_status().as_str()));
+            return Ok(Observation::pending(found.stream_status().as_str()));
         }
         let tags = self.tags().await?;
         if !self.account.is_ours(
             tags.iter()
                 .map(|(key, value)| (key.as_str(), value.as_str())),
         ) {
-            return Ok(Reading::foreign());
+            return Ok(Observation::unmanaged());
         }
         self.account
             .state
-            .note(&self.key(), &self.name(), &[("arn", found.stream_arn())])
+            .record_outputs(&self.key(), &self.name(), &[("arn", found.stream_arn())])
             .await?;
         let differences = self.differences(&found, &tags);
         let detail = format!(
@@ -268,10 +289,10 @@ impl Resource for Stream {
             found.open_shard_count(),
             found.retention_period_hours()
         );
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences
                 .iter()
-                .map(|difference| self.describe(difference))
+                .map(|drift| self.describe(drift))
                 .collect(),
             detail,
         ))
@@ -293,7 +314,10 @@ impl Resource for Stream {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ResourceInUseException" => Ok(()),
-            Err(error) => Err(failed(Call("kinesis:CreateStream", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("kinesis:CreateStream", &self.display_name()),
+                &error,
+            )),
         }
     }
 
@@ -301,8 +325,8 @@ impl Resource for Stream {
         let Some(found) = self.find().await? else {
             return Ok(());
         };
-        for difference in self.differences(&found, &self.tags().await?) {
-            let mended = self.mend(&difference, found.stream_arn()).await;
+        for drift in self.differences(&found, &self.tags().await?) {
+            let mended = self.mend(&drift, found.stream_arn()).await;
             // A change whose answer got lost is under way: what is left is found by the next reading.
             let is_under_way = mended
                 .as_ref()
@@ -325,7 +349,7 @@ impl Resource for Stream {
                 .filter(|status| *status != StreamStatus::Active)
                 .map(|status| status.as_str().to_string()))
         };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
@@ -356,7 +380,10 @@ impl Resource for Stream {
                         .await?
                         .map(|found| found.stream_status().clone());
                     if now.is_some_and(|status| status != StreamStatus::Deleting) {
-                        return Err(failed(Call("kinesis:DeleteStream", &self.what()), &error));
+                        return Err(failed(
+                            Call("kinesis:DeleteStream", &self.display_name()),
+                            &error,
+                        ));
                     }
                 }
                 _ => {}
@@ -368,7 +395,7 @@ impl Resource for Stream {
                 .await?
                 .map(|found| found.stream_status().as_str().to_string()))
         };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }

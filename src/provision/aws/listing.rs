@@ -9,7 +9,7 @@ use crate::clients::aws::sdk_config;
 
 /// Something by its name, and how it is doing.
 #[derive(Debug, Serialize)]
-pub struct Listing {
+pub struct ListedResource {
     pub name: String,
     pub state: String,
 }
@@ -18,7 +18,7 @@ pub struct Listing {
 ///
 /// # Errors
 /// They cannot be listed.
-pub async fn connectors(config: &Config) -> Result<Vec<Listing>> {
+pub async fn connectors(config: &Config) -> Result<Vec<ListedResource>> {
     let client = aws_sdk_kafkaconnect::Client::new(&sdk_config(config).await);
     let found = client
         .list_connectors()
@@ -33,7 +33,7 @@ pub async fn connectors(config: &Config) -> Result<Vec<Listing>> {
             &error,
         )
     })?;
-    let listings = found.into_iter().map(|connector| Listing {
+    let listings = found.into_iter().map(|connector| ListedResource {
         state: connector
             .connector_state
             .map(|state| state.as_str().to_string())
@@ -47,7 +47,7 @@ pub async fn connectors(config: &Config) -> Result<Vec<Listing>> {
 ///
 /// # Errors
 /// They cannot be listed.
-pub async fn apis(config: &Config) -> Result<Vec<Listing>> {
+pub async fn apis(config: &Config) -> Result<Vec<ListedResource>> {
     let client = aws_sdk_apigateway::Client::new(&sdk_config(config).await);
     let found = client
         .get_rest_apis()
@@ -58,7 +58,7 @@ pub async fn apis(config: &Config) -> Result<Vec<Listing>> {
         .collect::<std::result::Result<Vec<_>, _>>()
         .await;
     let found = found.map_err(|error| failed(Call("apigateway:GET", "all APIs"), &error))?;
-    let listings = found.into_iter().map(|api| Listing {
+    let listings = found.into_iter().map(|api| ListedResource {
         name: api.name.unwrap_or_default(),
         state: api.id.unwrap_or_default(),
     });

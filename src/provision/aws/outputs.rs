@@ -31,7 +31,7 @@ pub async fn proxy_authorization(account: &Account) -> Result<Option<SecretStrin
 pub async fn subnets(account: &Account) -> Result<Vec<String>> {
     Ok(account
         .state
-        .need(keys::NETWORK, "subnets")
+        .require_output(keys::NETWORK, "subnets")
         .await?
         .split(',')
         .map(String::from)
@@ -42,7 +42,7 @@ pub async fn subnets(account: &Account) -> Result<Vec<String>> {
 pub async fn is_airflow_known(account: &Account) -> bool {
     account
         .state
-        .value(Member::Airflow.key(), "id")
+        .output(Member::Airflow.key(), "id")
         .await
         .is_some()
 }

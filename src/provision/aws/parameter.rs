@@ -5,7 +5,7 @@ use aws_sdk_ssm::types::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 
@@ -38,7 +38,7 @@ pub async fn description(account: &Account, name: &str) -> Result<Option<String>
         .option("Equals")
         .values(name)
         .build()
-        .or_fail(|| "a filter is not whole")?;
+        .context(|| "a filter is not whole")?;
     let found = account
         .ssm
         .describe_parameters()
@@ -121,7 +121,7 @@ fn tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
             .key(key)
             .value(value)
             .build()
-            .or_fail(|| "a tag is not whole")
+            .context(|| "a tag is not whole")
     })
     .collect()
 }

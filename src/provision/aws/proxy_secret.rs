@@ -10,7 +10,7 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names;
 use crate::provision::aws::parameter;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::PROXY_SECRET;
 
@@ -32,16 +32,16 @@ impl Resource for ProxySecret {
         names::proxy_secret_name(&self.account.config)
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(mark) = parameter::description(&self.account, &self.name()).await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         self.account
             .state
-            .note(KEY, &self.name(), &[("mark", &mark)])
+            .record_outputs(KEY, &self.name(), &[("mark", &mark)])
             .await?;
         let differences = parameter::tag_differences(&self.account, KEY, &self.name()).await?;
-        Ok(Reading::compared(differences, "in Parameter Store"))
+        Ok(Observation::from_drift(differences, "in Parameter Store"))
     }
 
     async fn create(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::provision::aws::context::Account;
 
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommandOutcome {
     /// It ended with 0 and said this.
     Done(String),
     /// It ended otherwise; the last line it said.
@@ -26,7 +26,11 @@ const TIMEOUT_SECONDS: &str = "120";
 ///
 /// # Errors
 /// It cannot be sent or asked for; Ctrl-C.
-pub async fn run_command(account: &Account, instance: &str, script: &str) -> Result<Outcome> {
+pub async fn run_command(
+    account: &Account,
+    instance: &str,
+    script: &str,
+) -> Result<CommandOutcome> {
     let what = format!("the machine `{instance}`");
     let lines: Vec<String> = script.lines().map(String::from).collect();
     let request = account
@@ -40,7 +44,7 @@ pub async fn run_command(account: &Account, instance: &str, script: &str) -> Res
         .comment("pinpipe");
     let sent = match request.send().await {
         Ok(sent) => sent,
-        Err(error) if code(&error) == "InvalidInstanceId" => return Ok(Outcome::NotThere),
+        Err(error) if code(&error) == "InvalidInstanceId" => return Ok(CommandOutcome::NotThere),
         Err(error) => return Err(failed(Call("ssm:SendCommand", &what), &error)),
     };
     let command = sent
@@ -48,7 +52,7 @@ pub async fn run_command(account: &Account, instance: &str, script: &str) -> Res
         .and_then(|command| command.command_id())
         .unwrap_or_default()
         .to_string();
-    let outcome = RefCell::new(Outcome::NotThere);
+    let outcome = RefCell::new(CommandOutcome::NotThere);
     let check = || async {
         let found = account
             .ssm
@@ -71,7 +75,9 @@ pub async fn run_command(account: &Account, instance: &str, script: &str) -> Res
             .trim()
             .to_string();
         match found.status() {
-            Some(CommandInvocationStatus::Success) => *outcome.borrow_mut() = Outcome::Done(text),
+            Some(CommandInvocationStatus::Success) => {
+                *outcome.borrow_mut() = CommandOutcome::Done(text)
+            }
             Some(
                 CommandInvocationStatus::Pending
                 | CommandInvocationStatus::InProgress
@@ -89,13 +95,13 @@ pub async fn run_command(account: &Account, instance: &str, script: &str) -> Res
                     !line.trim().is_empty() && !line.contains("failed to run commands")
                 });
                 let status = status.map_or("unknown", CommandInvocationStatus::as_str);
-                *outcome.borrow_mut() = Outcome::Failed(last.unwrap_or(status).to_string());
+                *outcome.borrow_mut() = CommandOutcome::Failed(last.unwrap_or(status).to_string());
             }
         }
         Ok(None)
     };
     account
-        .until_done(&format!("a command on {what}"), check)
+        .wait_until(&format!("a command on {what}"), check)
         .await?;
     Ok(outcome.into_inner())
 }

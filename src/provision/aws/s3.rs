@@ -12,12 +12,12 @@ use aws_sdk_s3::types::{
 };
 use futures::{StreamExt, stream};
 
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::object_keys::{REQUIREMENTS, is_zip};
 use crate::provision::aws::outputs::is_airflow_known;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::Phase;
 
 /// Buckets whose tags are asked for at a time.
@@ -30,14 +30,14 @@ pub struct Bucket {
 
 /// How a bucket should be and is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Difference {
+enum Drift {
     Tags(String),
     Public,
     Unencrypted,
     Unversioned,
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for Drift {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tags(text) => formatter.write_str(text),
@@ -51,7 +51,7 @@ impl std::fmt::Display for Difference {
 }
 
 impl Bucket {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("bucket `{}`", self.name())
     }
 
@@ -146,7 +146,7 @@ impl Bucket {
                 Some(404) => Ok(false),
                 Some(301 | 403) => {
                     Err(Error::failed(format!("bucket `{name}` is somebody else's, in another region, or not allowed to you"))
-                        .because(crate::clients::aws::call::describe(&error))
+                        .with_source(crate::clients::aws::call::describe(&error))
                         .hint("names of buckets are shared by everybody: choose another `id`, or allow `s3:ListBucket` on it"))
                 }
                 _ => Err(failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error)),
@@ -195,29 +195,29 @@ impl Bucket {
             )
     }
 
-    async fn differences(&self, tags: &[(String, String)]) -> Result<Vec<Difference>> {
+    async fn differences(&self, tags: &[(String, String)]) -> Result<Vec<Drift>> {
         let (s3, name) = (&self.account.s3, self.name());
         let found = tags
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut differences: Vec<Difference> = self
+        let mut differences: Vec<Drift> = self
             .account
             .tag_differences(self.purpose.key(), found)
             .into_iter()
-            .map(Difference::Tags)
+            .map(Drift::Tags)
             .collect();
         let block = match s3.get_public_access_block().bucket(&name).send().await {
             Ok(found) => found.public_access_block_configuration().cloned(),
             Err(error) if code(&error) == "NoSuchPublicAccessBlockConfiguration" => None,
             Err(error) => {
                 return Err(failed(
-                    Call("s3:GetBucketPublicAccessBlock", &self.what()),
+                    Call("s3:GetBucketPublicAccessBlock", &self.display_name()),
                     &error,
                 ));
             }
         };
         if block != Some(blocked()) {
-            differences.push(Difference::Public);
+            differences.push(Drift::Public);
         }
         let encryption = match s3.get_bucket_encryption().bucket(&name).send().await {
             Ok(found) => found
@@ -226,29 +226,30 @@ impl Bucket {
             Err(error) if code(&error) == "ServerSideEncryptionConfigurationNotFoundError" => None,
             Err(error) => {
                 return Err(failed(
-                    Call("s3:GetEncryptionConfiguration", &self.what()),
+                    Call("s3:GetEncryptionConfiguration", &self.display_name()),
                     &error,
                 ));
             }
         };
         if encryption != Some(true) {
-            differences.push(Difference::Unencrypted);
+            differences.push(Drift::Unencrypted);
         }
         if self.purpose == BucketUse::Airflow {
             let found = s3.get_bucket_versioning().bucket(&name).send().await;
-            let found = found
-                .map_err(|error| failed(Call("s3:GetBucketVersioning", &self.what()), &error))?;
+            let found = found.map_err(|error| {
+                failed(Call("s3:GetBucketVersioning", &self.display_name()), &error)
+            })?;
             if found.status() != Some(&BucketVersioningStatus::Enabled) {
-                differences.push(Difference::Unversioned);
+                differences.push(Drift::Unversioned);
             }
         }
         Ok(differences)
     }
 
-    async fn mend(&self, difference: &Difference) -> Result<()> {
+    async fn mend(&self, drift: &Drift) -> Result<()> {
         let (s3, name) = (&self.account.s3, self.name());
-        match difference {
-            Difference::Tags(_) => {
+        match drift {
+            Drift::Tags(_) => {
                 // Putting tags replaces all of them: those of others are put again.
                 let mut all: std::collections::BTreeMap<String, String> =
                     self.tags(&name).await?.into_iter().collect();
@@ -258,21 +259,23 @@ impl Bucket {
                         .key(key)
                         .value(value)
                         .build()
-                        .or_fail(|| "a tag is not whole")
+                        .context(|| "a tag is not whole")
                 });
                 let tagging = Tagging::builder()
                     .set_tag_set(Some(tags.collect::<Result<_>>()?))
                     .build()
-                    .or_fail(|| "tags are not whole")?;
+                    .context(|| "tags are not whole")?;
                 let put = s3
                     .put_bucket_tagging()
                     .bucket(name)
                     .tagging(tagging)
                     .send()
                     .await;
-                put.map_err(|error| failed(Call("s3:PutBucketTagging", &self.what()), &error))?;
+                put.map_err(|error| {
+                    failed(Call("s3:PutBucketTagging", &self.display_name()), &error)
+                })?;
             }
-            Difference::Public => {
+            Drift::Public => {
                 let put = s3
                     .put_public_access_block()
                     .bucket(name)
@@ -280,22 +283,25 @@ impl Bucket {
                     .send()
                     .await;
                 put.map_err(|error| {
-                    failed(Call("s3:PutBucketPublicAccessBlock", &self.what()), &error)
+                    failed(
+                        Call("s3:PutBucketPublicAccessBlock", &self.display_name()),
+                        &error,
+                    )
                 })?;
             }
-            Difference::Unencrypted => {
+            Drift::Unencrypted => {
                 let default = ServerSideEncryptionByDefault::builder()
                     .sse_algorithm(ServerSideEncryption::Aes256)
                     .build();
                 let rule = ServerSideEncryptionRule::builder()
                     .apply_server_side_encryption_by_default(
-                        default.or_fail(|| "an encryption is not whole")?,
+                        default.context(|| "an encryption is not whole")?,
                     )
                     .build();
                 let rules = ServerSideEncryptionConfiguration::builder()
                     .rules(rule)
                     .build()
-                    .or_fail(|| "an encryption is not whole")?;
+                    .context(|| "an encryption is not whole")?;
                 let put = s3
                     .put_bucket_encryption()
                     .bucket(name)
@@ -303,10 +309,13 @@ impl Bucket {
                     .send()
                     .await;
                 put.map_err(|error| {
-                    failed(Call("s3:PutEncryptionConfiguration", &self.what()), &error)
+                    failed(
+                        Call("s3:PutEncryptionConfiguration", &self.display_name()),
+                        &error,
+                    )
                 })?;
             }
-            Difference::Unversioned => {
+            Drift::Unversioned => {
                 let versioning = VersioningConfiguration::builder()
                     .status(BucketVersioningStatus::Enabled)
                     .build();
@@ -316,7 +325,9 @@ impl Bucket {
                     .versioning_configuration(versioning)
                     .send()
                     .await;
-                put.map_err(|error| failed(Call("s3:PutBucketVersioning", &self.what()), &error))?;
+                put.map_err(|error| {
+                    failed(Call("s3:PutBucketVersioning", &self.display_name()), &error)
+                })?;
             }
         }
         Ok(())
@@ -351,7 +362,7 @@ impl Bucket {
                         .key(key?)
                         .set_version_id(version)
                         .build()
-                        .or_fail(|| "an object has no key"),
+                        .context(|| "an object has no key"),
                 )
             });
             let objects: Vec<ObjectIdentifier> = objects.collect::<Result<_>>()?;
@@ -363,7 +374,7 @@ impl Bucket {
                 .set_objects(Some(objects))
                 .quiet(true)
                 .build()
-                .or_fail(|| "nothing to delete")?;
+                .context(|| "nothing to delete")?;
             let removed = s3.delete_objects().bucket(name).delete(delete).send().await;
             let removed =
                 removed.map_err(|error| failed(Call("s3:DeleteObjectVersion", &what), &error))?;
@@ -372,7 +383,7 @@ impl Bucket {
                     "`{}` of {what} cannot be removed",
                     error.key().unwrap_or_default()
                 ))
-                .because(format!(
+                .with_source(format!(
                     "{}: {}",
                     error.code().unwrap_or_default(),
                     error.message().unwrap_or_default()
@@ -408,11 +419,11 @@ impl Resource for Bucket {
         self.purpose.name(&self.account.config)
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.purpose != BucketUse::Airflow || self.account.config.airflow.enabled
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         self.purpose == BucketUse::Airflow && is_airflow_known(&self.account).await
     }
 
@@ -420,7 +431,7 @@ impl Resource for Bucket {
         true
     }
 
-    async fn held_back(&self) -> Result<Option<String>> {
+    async fn deletion_blocker(&self) -> Result<Option<String>> {
         let name = self.former().await?.unwrap_or_else(|| self.name());
         let page = self
             .account
@@ -448,33 +459,33 @@ impl Resource for Bucket {
         Ok((objects > 0).then(|| format!("{more}{objects} objects")))
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         if let Some(former) = self.former().await? {
             if self.account.is_forgotten(self.purpose.key()).await {
                 self.account
                     .state
-                    .note(self.purpose.key(), &former, &[])
+                    .record_outputs(self.purpose.key(), &former, &[])
                     .await?;
             }
             // A name that cannot be looked at is somebody else's.
-            return Ok(Reading::renamed(
+            return Ok(Observation::renamed(
                 &former,
                 self.exists(&self.name()).await.unwrap_or(true),
             ));
         }
         if !self.exists(&self.name()).await? {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         }
         let tags = self.tags(&self.name()).await?;
         if !self.is_ours(&self.name(), &tags).await {
-            return Ok(Reading::foreign());
+            return Ok(Observation::unmanaged());
         }
         self.account
             .state
-            .note(self.purpose.key(), &self.name(), &[])
+            .record_outputs(self.purpose.key(), &self.name(), &[])
             .await?;
         let differences = self.differences(&tags).await?;
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences.iter().map(ToString::to_string).collect(),
             "private, encrypted",
         ))
@@ -485,7 +496,7 @@ impl Resource for Bucket {
         // Noted first, so that the bucket is known as ours although it has no tags yet.
         self.account
             .state
-            .note(self.purpose.key(), &self.name(), &[("made", "here")])
+            .record_outputs(self.purpose.key(), &self.name(), &[("made", "here")])
             .await?;
         let request = self.account.s3.create_bucket().bucket(self.name());
         let place = BucketLocationConstraint::from(region.as_str());
@@ -501,16 +512,16 @@ impl Resource for Bucket {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "BucketAlreadyOwnedByYou" => Ok(()),
-            Err(error) if code(&error) == "BucketAlreadyExists" => Err(failed(Call("s3:CreateBucket", &self.what()), &error)
+            Err(error) if code(&error) == "BucketAlreadyExists" => Err(failed(Call("s3:CreateBucket", &self.display_name()), &error)
                 .hint("names of buckets are shared by everybody: choose another `id`, or another `s3.bucket.name`")),
-            Err(error) => Err(failed(Call("s3:CreateBucket", &self.what()), &error)),
+            Err(error) => Err(failed(Call("s3:CreateBucket", &self.display_name()), &error)),
         }
     }
 
     async fn update(&self) -> Result<()> {
         let tags = self.tags(&self.name()).await?;
-        for difference in self.differences(&tags).await? {
-            self.mend(&difference).await?;
+        for drift in self.differences(&tags).await? {
+            self.mend(&drift).await?;
         }
         Ok(())
     }
@@ -525,7 +536,7 @@ impl Resource for Bucket {
             .may_lose_data
             .borrow()
             .contains(self.purpose.key());
-        if !may_lose_data && let Some(held) = self.held_back().await? {
+        if !may_lose_data && let Some(held) = self.deletion_blocker().await? {
             return Err(
                 Error::failed(format!("bucket `{name}` holds {held} by now")).hint(
                     "`destroy --data`, or `provision --allow-recreate`, removes it with its data",

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 /// So much of one line of the table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Priced {
+pub struct CostItem {
     pub line: String,
     pub count: f64,
 }
 
-impl Priced {
+impl CostItem {
     pub fn new(line: impl Into<String>, count: impl Into<f64>) -> Self {
         Self {
             line: line.into(),
@@ -81,14 +81,14 @@ impl Prices {
     }
 
     /// The cost of several lines together.
-    pub fn cost(&self, priced: &[Priced]) -> Cost {
+    pub fn cost(&self, priced: &[CostItem]) -> Cost {
         priced
             .iter()
             .map(|priced| self.line(priced))
             .fold(Cost::NOTHING, Cost::plus)
     }
 
-    fn line(&self, priced: &Priced) -> Cost {
+    fn line(&self, priced: &CostItem) -> Cost {
         let hourly = self.hour.get(&priced.line).copied().or_else(|| {
             self.month
                 .get(&priced.line)
@@ -117,8 +117,8 @@ mod tests {
     fn hours_and_months_add_up_and_what_is_unknown_is_said() {
         let prices = Prices::built_in();
         let brokers = prices.cost(&[
-            Priced::new("kafka.m5.large", 3),
-            Priced::new("msk-storage-gib", 300),
+            CostItem::new("kafka.m5.large", 3),
+            CostItem::new("msk-storage-gib", 300),
         ]);
         assert!(
             brokers.is_whole
@@ -126,7 +126,7 @@ mod tests {
                     < 1e-9,
             "{brokers:?}"
         );
-        let odd = prices.cost(&[Priced::new("kafka.m99.huge", 3)]);
+        let odd = prices.cost(&[CostItem::new("kafka.m99.huge", 3)]);
         assert_eq!((odd.text(1.0).as_str(), odd.is_whole), ("unknown", false));
         assert_eq!(Cost::NOTHING.text(1.0), "");
         assert_eq!(

@@ -15,11 +15,11 @@ use crate::provision::cost::Prices;
 use crate::provision::engine::graph::Order;
 use crate::provision::engine::plan::{PlanReport, Step, action_text};
 use crate::provision::engine::reconcile::{
-    Converged, Permission, check_loss, converge, foreign, remove,
+    Converged, DataLossPolicy, converge, ensure_data_loss_allowed, foreign, remove,
 };
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{Purpose, Stack, read_one};
-use crate::provision::resource::{Action, Reading, Resource};
+use crate::provision::engine::session::{Purpose, Session, read_one};
+use crate::provision::resource::{Action, Observation, Resource};
 
 /// What `provision` changes, and what it may do without asking.
 #[derive(Debug, Clone, Default)]
@@ -65,12 +65,12 @@ pub async fn provision(
         Purpose::Change
     };
     let progress = printer.activity("provisioning");
-    let stack = Stack::open(config, purpose, progress.clone()).await?;
-    let outcome = stack
-        .carry(on_stack(config, &stack, options, printer))
+    let session = Session::open(config, purpose, progress.clone()).await?;
+    let outcome = session
+        .run_until_cancelled(plan_and_apply(config, &session, options, printer))
         .await;
     progress.finish();
-    stack.close().await;
+    session.close().await;
     if let Ok(report) = &outcome
         && config.target == Target::Aws
         && report.applied
@@ -95,65 +95,74 @@ pub async fn provision(
     outcome
 }
 
-async fn on_stack(
+async fn plan_and_apply(
     config: &Config,
-    stack: &Stack,
+    session: &Session,
     options: &ProvisionOptions,
     printer: &Printer,
 ) -> Result<PlanReport> {
     let prices = Prices::built_in();
-    let chosen = options.selection.chosen(&stack.graph)?;
-    let readings = stack.read(&chosen).await?;
-    for (position, reading) in readings
+    let chosen = options.selection.chosen(&session.graph)?;
+    let observations = session.read(&chosen).await?;
+    for (position, observation) in observations
         .iter()
         .enumerate()
         .filter(|(position, _)| chosen[*position])
     {
-        if let Some(reading) = reading
+        if let Some(observation) = observation
             .as_ref()
-            .filter(|reading| !matches!(reading.action, Action::Keep | Action::Foreign))
+            .filter(|observation| !matches!(observation.action, Action::NoOp | Action::Unmanaged))
         {
-            stack.graph.resources[position]
-                .check(reading.action)
+            session.graph.resources[position]
+                .check(observation.action)
                 .await?;
         }
     }
-    let plan = report(stack, &prices, false, &chosen, &readings);
+    let plan = report(session, &prices, false, &chosen, &observations);
     if plan.changes() == 0 {
-        stack.note_whole(&chosen).await?;
+        session.mark_complete_if_done(&chosen).await?;
     }
     if options.plan || plan.changes() == 0 {
         return Ok(plan);
     }
-    check_needs(stack, &chosen, &readings)?;
-    let permission = Permission {
+    check_dependencies(session, &chosen, &observations)?;
+    let data_loss = DataLossPolicy {
         may_lose_data: options.allow_recreate,
     };
-    for ((resource, reading), chosen) in stack.graph.resources.iter().zip(&readings).zip(&chosen) {
-        if let Some(reading) = reading.as_ref().filter(|_| *chosen) {
-            if reading.action == Action::Foreign {
+    for ((resource, observation), chosen) in session
+        .graph
+        .resources
+        .iter()
+        .zip(&observations)
+        .zip(&chosen)
+    {
+        if let Some(observation) = observation.as_ref().filter(|_| *chosen) {
+            if observation.action == Action::Unmanaged {
                 return Err(foreign(resource.as_ref()));
             }
-            check_loss(resource.as_ref(), reading, permission).await?;
+            ensure_data_loss_allowed(resource.as_ref(), observation, data_loss).await?;
         }
     }
     if config.target == Target::Aws {
         let question = format!(
             "change {} resources of account {}",
             plan.changes(),
-            account_of(stack)
+            account_of(session)
         );
-        stack.progress.hide();
+        session.progress.hide();
         if !options.yes {
             printer.note(plan.text());
         }
         confirm(options.yes, &question).await?;
-        stack.progress.show();
+        session.progress.show();
     }
-    if let Some(account) = &stack.account {
+    if let Some(account) = &session.account {
         // Of what goes, what holds records got this far only with `--allow-recreate`.
         let goes = |position: &usize| {
-            readings[*position].as_ref().is_some_and(Reading::goes) && permission.may_lose_data
+            observations[*position]
+                .as_ref()
+                .is_some_and(Observation::is_removal)
+                && data_loss.may_lose_data
         };
         let gone = (0..chosen.len())
             .filter(|position| chosen[*position])
@@ -161,15 +170,15 @@ async fn on_stack(
         account
             .may_lose_data
             .borrow_mut()
-            .extend(gone.map(|position| stack.graph.resources[position].key()));
+            .extend(gone.map(|position| session.graph.resources[position].key()));
     }
-    let done = carry_out(stack, printer, &chosen, &readings, permission).await?;
-    stack.note_whole(&chosen).await?;
-    Ok(report(stack, &prices, true, &chosen, &done))
+    let done = apply_plan(session, printer, &chosen, &observations, data_loss).await?;
+    session.mark_complete_if_done(&chosen).await?;
+    Ok(report(session, &prices, true, &chosen, &done))
 }
 
-fn account_of(stack: &Stack) -> String {
-    stack
+fn account_of(session: &Session) -> String {
+    session
         .account
         .as_ref()
         .map(|account| account.id.clone())
@@ -177,46 +186,51 @@ fn account_of(stack: &Stack) -> String {
 }
 
 fn report(
-    stack: &Stack,
+    session: &Session,
     prices: &Prices,
     applied: bool,
     chosen: &[bool],
-    readings: &[Option<Reading>],
+    observations: &[Option<Observation>],
 ) -> PlanReport {
-    let steps = stack.graph.resources.iter().zip(readings).zip(chosen);
+    let steps = session.graph.resources.iter().zip(observations).zip(chosen);
     let steps = steps
         .filter(|(_, chosen)| **chosen)
-        .filter_map(|((resource, reading), _)| {
-            reading
+        .filter_map(|((resource, observation), _)| {
+            observation
                 .clone()
-                .map(|reading| Step::new(resource.as_ref(), reading, prices))
+                .map(|observation| Step::new(resource.as_ref(), observation, prices))
         });
     // What nobody wants and is not there is nobody's business.
-    let shown = steps.filter(|step| step.reading.exists || step.reading.action != Action::Keep);
+    let shown =
+        steps.filter(|step| step.observation.exists || step.observation.action != Action::NoOp);
     PlanReport::new(applied, shown.collect(), prices)
 }
 
 /// Whether all that the chosen resources need is there or chosen too.
-fn check_needs(stack: &Stack, chosen: &[bool], readings: &[Option<Reading>]) -> Result<()> {
+fn check_dependencies(
+    session: &Session,
+    chosen: &[bool],
+    observations: &[Option<Observation>],
+) -> Result<()> {
     for position in (0..chosen.len()).filter(|position| chosen[*position]) {
-        let is_to_be_made = readings[position]
-            .as_ref()
-            .is_some_and(|reading| !matches!(reading.action, Action::Keep | Action::Delete));
-        for need in stack
+        let is_to_be_made = observations[position].as_ref().is_some_and(|observation| {
+            !matches!(observation.action, Action::NoOp | Action::Delete)
+        });
+        for need in session
             .graph
-            .needs(position)
+            .depends_on(position)
             .iter()
             .filter(|need| !chosen[**need])
         {
-            let missing = readings[*need]
+            let missing = observations[*need]
                 .as_ref()
-                .is_none_or(|reading| !reading.exists);
-            let needed = &stack.graph.resources[*need];
-            if is_to_be_made && missing && needed.is_wanted() {
+                .is_none_or(|observation| !observation.exists);
+            let needed = &session.graph.resources[*need];
+            if is_to_be_made && missing && needed.is_enabled() {
                 let key = needed.key();
                 return Err(Error::failed(format!(
                     "`{}` needs `{key}`, which is not there",
-                    stack.graph.resources[position].key()
+                    session.graph.resources[position].key()
                 ))
                 .hint(format!(
                     "choose `{key}` too: add `--only {key}`, or take it out of `--skip`"
@@ -227,22 +241,23 @@ fn check_needs(stack: &Stack, chosen: &[bool], readings: &[Option<Reading>]) -> 
     Ok(())
 }
 
-async fn carry_out(
-    stack: &Stack,
+async fn apply_plan(
+    session: &Session,
     printer: &Printer,
     chosen: &[bool],
-    readings: &[Option<Reading>],
-    permission: Permission,
-) -> Result<Vec<Option<Reading>>> {
+    observations: &[Option<Observation>],
+    data_loss: DataLossPolicy,
+) -> Result<Vec<Option<Observation>>> {
     // Whoever needs something that changed is read again: addresses and ids may be others now.
-    let changed = RefCell::new(remove_first(stack, printer, chosen, readings).await?);
+    let changed = RefCell::new(delete_first(session, printer, chosen, observations).await?);
     let changed = &changed;
-    let visits = stack
+    let visits = session
         .graph
-        .walk(Order::Needs, stack.at_once, |position, resource| {
+        .walk(Order::Needs, session.at_once, |position, resource| {
             async move {
-                let Some(planned) = readings[position].clone().filter(|_| chosen[position]) else {
-                    return Ok(readings[position].clone());
+                let Some(planned) = observations[position].clone().filter(|_| chosen[position])
+                else {
+                    return Ok(observations[position].clone());
                 };
                 if planned.action == Action::Delete {
                     // It went before all else.
@@ -253,7 +268,7 @@ async fn carry_out(
                     || changed
                         .borrow()
                         .iter()
-                        .any(|other| stack.graph.needs(position).contains(other));
+                        .any(|other| session.graph.depends_on(position).contains(other));
                 let (began, why) = (Instant::now(), planned.reasons.clone());
                 let planned = if is_stale {
                     read_one(resource).await?
@@ -262,74 +277,77 @@ async fn carry_out(
                 };
                 let Converged {
                     action,
-                    mut reading,
-                } = stack
-                    .or_stopped(converge(
-                        stack.account.as_deref(),
+                    mut observation,
+                } = session
+                    .run_until_shutdown(converge(
+                        session.account.as_deref(),
                         resource,
                         planned,
-                        permission,
+                        data_loss,
                     ))
                     .await?;
-                if action != Action::Keep {
+                if action != Action::NoOp {
                     let action = if is_fallen { Action::Recreate } else { action };
                     changed.borrow_mut().insert(position);
-                    say_done(printer, stack, resource, &resource.name(), action, began);
-                    reading.reasons = why;
-                    reading.action = action;
+                    say_done(printer, session, resource, &resource.name(), action, began);
+                    observation.reasons = why;
+                    observation.action = action;
                 }
-                Ok(Some(reading))
+                Ok(Some(observation))
             }
             .boxed_local()
         })
         .await;
-    stack.all_done(visits)
+    session.collect_results(visits)
 }
 
 /// Removes what is not wanted any more or is to be made anew, what needs it before it.
 /// Returns what went.
-async fn remove_first(
-    stack: &Stack,
+async fn delete_first(
+    session: &Session,
     printer: &Printer,
     chosen: &[bool],
-    readings: &[Option<Reading>],
+    observations: &[Option<Observation>],
 ) -> Result<BTreeSet<usize>> {
     let is_to_go = |position: usize| {
-        chosen[position] && readings[position].as_ref().is_some_and(Reading::goes)
+        chosen[position]
+            && observations[position]
+                .as_ref()
+                .is_some_and(Observation::is_removal)
     };
     let positions: BTreeSet<usize> = (0..chosen.len())
         .filter(|position| is_to_go(*position))
         .collect();
     let goes = &positions;
-    let visits = stack
+    let visits = session
         .graph
-        .walk(Order::Dependents, stack.at_once, |position, resource| {
+        .walk(Order::Dependents, session.at_once, |position, resource| {
             async move {
                 if goes.contains(&position) {
-                    let (began, name) = (Instant::now(), stack.made_under(resource).await);
-                    stack
-                        .or_stopped(remove(stack.account.as_deref(), resource))
+                    let (began, name) = (Instant::now(), session.recorded_name(resource).await);
+                    session
+                        .run_until_shutdown(remove(session.account.as_deref(), resource))
                         .await?;
-                    say_done(printer, stack, resource, &name, Action::Delete, began);
+                    say_done(printer, session, resource, &name, Action::Delete, began);
                 }
                 Ok(())
             }
             .boxed_local()
         })
         .await;
-    stack.all_done(visits)?;
+    session.collect_results(visits)?;
     Ok(positions)
 }
 
 fn say_done(
     printer: &Printer,
-    stack: &Stack,
+    session: &Session,
     resource: &dyn Resource,
     name: &str,
     action: Action,
     began: Instant,
 ) {
-    if stack.account.is_none() {
+    if session.account.is_none() {
         return;
     }
     let done = action_text(action, true);
@@ -338,5 +356,5 @@ fn say_done(
         resource.kind(),
         began.elapsed().as_secs_f64()
     );
-    stack.progress.aside(|| printer.note(text));
+    session.progress.aside(|| printer.note(text));
 }

@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use crate::base::config::runtime::Runtime;
 use crate::base::config::schema::{Config, Target};
-use crate::base::error::{Error, Result, on_path};
+use crate::base::error::{Error, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::base::output::{Printer, Report, confirm};
 use crate::provision::engine::graph::Order;
 use crate::provision::engine::reconcile::remove;
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{Purpose, Stack};
-use crate::provision::resource::Reading;
+use crate::provision::engine::session::{Purpose, Session};
+use crate::provision::resource::Observation;
 
 /// What `destroy` deletes, and what it may do without asking.
 #[derive(Debug, Clone, Default)]
@@ -126,7 +126,7 @@ pub async fn destroy(
     let lock_path = Runtime::lock_path(&config.data_dir);
     // Without the file nothing can be running, and none is left behind by looking.
     let lock = if lock_path.exists() {
-        FileLock::take(&lock_path)?
+        FileLock::try_lock(&lock_path)?
     } else {
         None
     };
@@ -158,49 +158,57 @@ async fn remove_resources(
     printer: &Printer,
 ) -> Result<DestroyReport> {
     let progress = printer.activity("removing");
-    let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
-    let outcome = stack.carry(on_stack(&stack, options, printer)).await;
+    let session = Session::open(config, Purpose::Change, progress.clone()).await?;
+    let outcome = session
+        .run_until_cancelled(delete_selected(&session, options, printer))
+        .await;
     progress.finish();
-    stack.close().await;
+    session.close().await;
     outcome
 }
 
-async fn on_stack(
-    stack: &Stack,
+async fn delete_selected(
+    session: &Session,
     options: &DestroyOptions,
     printer: &Printer,
 ) -> Result<DestroyReport> {
-    let chosen = options.selection.chosen(&stack.graph)?;
-    let readings = stack.read(&chosen).await?;
+    let chosen = options.selection.chosen(&session.graph)?;
+    let observations = session.read(&chosen).await?;
     let is_ours = |position: usize| {
-        chosen[position] && readings[position].as_ref().is_some_and(is_there_and_ours)
+        chosen[position]
+            && observations[position]
+                .as_ref()
+                .is_some_and(is_there_and_ours)
     };
-    if let Some(account) = &stack.account {
-        check_dependents(stack, &chosen, &readings, &account.state.keys().await)?;
+    if let Some(account) = &session.account {
+        check_dependents(session, &chosen, &observations, &account.state.keys().await)?;
         if options.data {
-            account
-                .may_lose_data
-                .borrow_mut()
-                .extend(stack.graph.resources.iter().map(|resource| resource.key()));
+            account.may_lose_data.borrow_mut().extend(
+                session
+                    .graph
+                    .resources
+                    .iter()
+                    .map(|resource| resource.key()),
+            );
         }
         let mut holding = Vec::new();
-        for (position, resource) in stack
+        for (position, resource) in session
             .graph
             .resources
             .iter()
             .enumerate()
             .filter(|(position, _)| is_ours(*position))
         {
-            let name = stack.made_under(resource.as_ref()).await;
+            let name = session.recorded_name(resource.as_ref()).await;
             if resource.holds_data() {
-                let detail = readings[position]
+                let detail = observations[position]
                     .as_ref()
-                    .map(Reading::reason)
+                    .map(Observation::reason)
                     .unwrap_or_default();
                 holding.push(format!("{} {name} ({detail})", resource.kind()));
             }
             if !options.data
-                && let Some(held) = resource.held_back().await?
+                && let Some(held) = resource.deletion_blocker().await?
             {
                 return Err(Error::failed(format!(
                     "{} `{name}` still holds {held}",
@@ -225,9 +233,9 @@ async fn on_stack(
                 "remove {count} resources from account {}{with_data}",
                 account.id
             );
-            stack.progress.hide();
+            session.progress.hide();
             if !options.yes {
-                for (_, resource) in stack
+                for (_, resource) in session
                     .graph
                     .resources
                     .iter()
@@ -237,50 +245,50 @@ async fn on_stack(
                     printer.note(format!(
                         "  {} {}",
                         resource.kind(),
-                        stack.made_under(resource.as_ref()).await
+                        session.recorded_name(resource.as_ref()).await
                     ));
                 }
             }
             confirm(options.yes, &question).await?;
-            stack.progress.show();
+            session.progress.show();
         }
     } else {
         let question =
             "delete the topics with their records, the streams, the connector and the routes";
-        stack.progress.hide();
+        session.progress.hide();
         confirm(options.yes, question).await?;
-        stack.progress.show();
+        session.progress.show();
     }
-    let visits = stack
+    let visits = session
         .graph
-        .walk(Order::Dependents, stack.at_once, |position, resource| {
+        .walk(Order::Dependents, session.at_once, |position, resource| {
             let (is_ours, chosen) = (&is_ours, &chosen);
             async move {
                 // Locally nothing is anybody else's, and deleting what is not there does no harm.
-                let is_found = is_ours(position) || stack.account.is_none() && chosen[position];
-                let name = stack.made_under(resource).await;
+                let is_found = is_ours(position) || session.account.is_none() && chosen[position];
+                let name = session.recorded_name(resource).await;
                 let container = resource
-                    .lies_in()
-                    .and_then(|key| stack.graph.position(&key));
+                    .contained_in()
+                    .and_then(|key| session.graph.position(&key));
                 let removed = match (
-                    &stack.account,
+                    &session.account,
                     container.filter(|container| is_ours(*container)),
                 ) {
                     _ if !is_found => false,
                     // It goes when that goes.
                     (Some(account), Some(_)) => {
-                        account.state.forget(&resource.key()).await?;
+                        account.state.remove_entry(&resource.key()).await?;
                         true
                     }
                     _ => {
-                        stack
-                            .or_stopped(remove(stack.account.as_deref(), resource))
+                        session
+                            .run_until_shutdown(remove(session.account.as_deref(), resource))
                             .await?
                     }
                 };
-                if removed && stack.account.is_some() {
+                if removed && session.account.is_some() {
                     let text = format!("deleted {} {name}", resource.kind());
-                    stack.progress.aside(|| printer.note(text));
+                    session.progress.aside(|| printer.note(text));
                 }
                 Ok(Removed {
                     type_name: resource.kind(),
@@ -291,15 +299,15 @@ async fn on_stack(
             .boxed_local()
         })
         .await;
-    let mut resources = stack.all_done(visits)?;
-    if let Some(account) = &stack.account {
+    let mut resources = session.collect_results(visits)?;
+    if let Some(account) = &session.account {
         for key in account.state.keys().await {
             // What was remembered and is not there any more.
-            if let Some(position) = stack.graph.position(&key)
+            if let Some(position) = session.graph.position(&key)
                 && chosen[position]
                 && !is_ours(position)
             {
-                account.state.forget(&key).await?;
+                account.state.remove_entry(&key).await?;
             }
         }
         account.state.remove_if_empty().await?;
@@ -310,32 +318,32 @@ async fn on_stack(
     Ok(DestroyReport {
         resources,
         data_dir: None,
-        is_told: stack.account.is_some(),
+        is_told: session.account.is_some(),
     })
 }
 
 /// Refuses to take away what something that stays needs.
 fn check_dependents(
-    stack: &Stack,
+    session: &Session,
     chosen: &[bool],
-    readings: &[Option<Reading>],
+    observations: &[Option<Observation>],
     remembered: &[String],
 ) -> Result<()> {
-    for (position, resource) in stack.graph.resources.iter().enumerate() {
+    for (position, resource) in session.graph.resources.iter().enumerate() {
         // Somebody else's does not stand on ours.
-        let is_there = readings[position]
+        let is_there = observations[position]
             .as_ref()
             .map_or_else(|| remembered.contains(&resource.key()), is_there_and_ours);
         if chosen[position] || !is_there {
             continue;
         }
-        if let Some(need) = stack
+        if let Some(need) = session
             .graph
-            .needs(position)
+            .depends_on(position)
             .iter()
-            .find(|need| chosen[**need] && stack.graph.resources[**need].is_removable())
+            .find(|need| chosen[**need] && session.graph.resources[**need].is_removable())
         {
-            let (need, key) = (stack.graph.resources[*need].key(), resource.key());
+            let (need, key) = (session.graph.resources[*need].key(), resource.key());
             return Err(Error::failed(format!("`{need}` is needed by `{key}`, which is to stay"))
                 .hint(format!("remove both (`--only {need},{key}`), or keep both (`--skip {need}`); nothing was removed")));
         }
@@ -343,8 +351,8 @@ fn check_dependents(
     Ok(())
 }
 
-fn is_there_and_ours(reading: &Reading) -> bool {
-    reading.exists && reading.is_ours
+fn is_there_and_ours(observation: &Observation) -> bool {
+    observation.exists && observation.is_ours
 }
 
 async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
@@ -382,7 +390,7 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
         };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(on_path("remove", &path, error));
+                return Err(io_error("remove", &path, error));
             }
             _ => {}
         }

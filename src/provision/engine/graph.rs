@@ -45,7 +45,7 @@ impl Graph {
         };
         let needs = resources
             .iter()
-            .map(|resource| resource.needs().iter().map(position).collect())
+            .map(|resource| resource.depends_on().iter().map(position).collect())
             .collect();
         Self { resources, needs }
     }
@@ -58,7 +58,7 @@ impl Graph {
     }
 
     /// Positions of what a resource needs.
-    pub fn needs(&self, position: usize) -> &BTreeSet<usize> {
+    pub fn depends_on(&self, position: usize) -> &BTreeSet<usize> {
         &self.needs[position]
     }
 

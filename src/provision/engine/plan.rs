@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::base::output::Report;
 use crate::base::output::table::Table;
 use crate::provision::cost::{Cost, MONTH_HOURS, Prices};
-use crate::provision::resource::{Action, Reading, Resource};
+use crate::provision::resource::{Action, Observation, Resource};
 
 /// One line of a plan.
 #[derive(Debug, Clone, Serialize)]
@@ -15,19 +15,19 @@ pub struct Step {
     pub type_name: &'static str,
     pub name: String,
     #[serde(flatten)]
-    pub reading: Reading,
+    pub observation: Observation,
     #[serde(flatten)]
     pub cost: Cost,
 }
 
 impl Step {
-    pub fn new(resource: &dyn Resource, reading: Reading, prices: &Prices) -> Self {
-        let cost = prices.cost(&resource.priced());
+    pub fn new(resource: &dyn Resource, observation: Observation, prices: &Prices) -> Self {
+        let cost = prices.cost(&resource.cost_items());
         Self {
             key: resource.key(),
             type_name: resource.kind(),
             name: resource.name(),
-            reading,
+            observation,
             cost,
         }
     }
@@ -49,7 +49,7 @@ impl PlanReport {
     pub fn new(applied: bool, steps: Vec<Step>, prices: &Prices) -> Self {
         let stays = steps
             .iter()
-            .filter(|step| applied || step.reading.action != Action::Delete);
+            .filter(|step| applied || step.observation.action != Action::Delete);
         let cost = stays.map(|step| step.cost).fold(Cost::NOTHING, Cost::plus);
         let prices = (cost != Cost::NOTHING).then(|| prices.note());
         Self {
@@ -64,7 +64,7 @@ impl PlanReport {
     pub fn changes(&self) -> usize {
         self.steps
             .iter()
-            .filter(|step| step.reading.action != Action::Keep)
+            .filter(|step| step.observation.action != Action::NoOp)
             .count()
     }
 }
@@ -80,10 +80,10 @@ pub fn action_text(action: Action, applied: bool) -> &'static str {
         (Action::Recreate, true) => "recreated",
         (Action::Delete, false) => "delete",
         (Action::Delete, true) => "deleted",
-        (Action::Wait, false) => "wait",
-        (Action::Wait, true) => "waited",
-        (Action::Keep, _) => "no change",
-        (Action::Foreign, _) => "not ours",
+        (Action::Pending, false) => "wait",
+        (Action::Pending, true) => "waited",
+        (Action::NoOp, _) => "no change",
+        (Action::Unmanaged, _) => "not ours",
     }
 }
 
@@ -97,10 +97,10 @@ impl Report for PlanReport {
         let mut table = Table::new(headers);
         for step in &self.steps {
             let mut row = vec![
-                action_text(step.reading.action, self.applied).to_string(),
+                action_text(step.observation.action, self.applied).to_string(),
                 step.type_name.into(),
                 step.name.clone(),
-                step.reading.reason(),
+                step.observation.reason(),
             ];
             if is_priced {
                 row.extend([step.cost.text(1.0), step.cost.text(MONTH_HOURS)]);

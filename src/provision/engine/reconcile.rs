@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::base::error::{Error, Result};
 use crate::provision::aws::context::Account;
 use crate::provision::engine::session::read_one;
-use crate::provision::resource::{Action, Reading, Resource};
+use crate::provision::resource::{Action, Observation, Resource};
 use crate::provision::state::Phase;
 
 /// Most changes until a resource must be as it should: made, waited for, mended, and once more.
@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_secs(600);
 
 /// What may be done.
 #[derive(Debug, Clone, Copy)]
-pub struct Permission {
+pub struct DataLossPolicy {
     /// Resources that hold records may be made anew, which loses them.
     pub may_lose_data: bool,
 }
@@ -28,7 +28,7 @@ pub struct Permission {
 #[derive(Debug)]
 pub struct Converged {
     pub action: Action,
-    pub reading: Reading,
+    pub observation: Observation,
 }
 
 /// Makes, mends, waits and reads again until nothing is left to do. Reading after each
@@ -39,11 +39,11 @@ pub struct Converged {
 pub async fn converge(
     account: Option<&Account>,
     resource: &dyn Resource,
-    planned: Reading,
-    permission: Permission,
+    planned: Observation,
+    data_loss: DataLossPolicy,
 ) -> Result<Converged> {
-    let mut done = Action::Keep;
-    let mut reading = planned;
+    let mut done = Action::NoOp;
+    let mut observation = planned;
     let key = resource.key();
     // What an update was last to mend, and how often: what it does not mend again and again stays.
     let (mut mended, mut repeats) = (Vec::new(), 0);
@@ -57,21 +57,21 @@ pub async fn converge(
                 resource.name()
             )));
         }
-        tracing::info!(resource = key, action = ?reading.action, reason = reading.reason());
-        match reading.action {
-            Action::Keep => {
+        tracing::info!(resource = key, action = ?observation.action, reason = observation.reason());
+        match observation.action {
+            Action::NoOp => {
                 if let Some(account) = account {
-                    account.state.ready(&key).await?;
+                    account.state.mark_ready(&key).await?;
                 }
                 return Ok(Converged {
                     action: done,
-                    reading,
+                    observation,
                 });
             }
-            Action::Foreign => return Err(foreign(resource)),
-            Action::Wait => resource.wait().await?,
+            Action::Unmanaged => return Err(foreign(resource)),
+            Action::Pending => resource.wait().await?,
             Action::Update => {
-                repeats = if mended == reading.reasons {
+                repeats = if mended == observation.reasons {
                     repeats + 1
                 } else {
                     0
@@ -85,19 +85,19 @@ pub async fn converge(
                     // Reads of AWS may be behind.
                     account.pause(account.patience() / 4).await;
                 }
-                mended.clone_from(&reading.reasons);
+                mended.clone_from(&observation.reasons);
                 resource.update().await?;
-                if done == Action::Keep {
+                if done == Action::NoOp {
                     done = Action::Update;
                 }
             }
             Action::Create => {
                 if let Some(account) = account {
-                    if let Some(seen) = seen_late(account, resource).await? {
-                        reading = seen;
+                    if let Some(seen) = reread_before_create(account, resource).await? {
+                        observation = seen;
                         continue;
                     }
-                    account.state.begin(&key, &resource.name()).await?;
+                    account.state.mark_creating(&key, &resource.name()).await?;
                 }
                 resource.create().await?;
                 if done != Action::Recreate {
@@ -107,7 +107,7 @@ pub async fn converge(
             // Making it again and again would help nobody and cost money.
             Action::Recreate if matches!(done, Action::Create | Action::Recreate) => break,
             Action::Recreate => {
-                check_loss(resource, &reading, permission).await?;
+                ensure_data_loss_allowed(resource, &observation, data_loss).await?;
                 remove(account, resource).await?;
                 done = Action::Recreate;
             }
@@ -115,13 +115,13 @@ pub async fn converge(
             Action::Delete => {
                 return Ok(Converged {
                     action: Action::Delete,
-                    reading,
+                    observation,
                 });
             }
         }
-        reading = read_one(resource).await?;
+        observation = read_one(resource).await?;
     }
-    Err(Error::failed(format!("{} `{}` still differs after it was changed: {}", resource.kind(), resource.name(), reading.reason()))
+    Err(Error::failed(format!("{} `{}` still differs after it was changed: {}", resource.kind(), resource.name(), observation.reason()))
         .hint("AWS took the change and it did not last: `pinpipe provision --plan` shows how it stands, the service's console why"))
 }
 
@@ -136,18 +136,21 @@ pub async fn remove(account: Option<&Account>, resource: &dyn Resource) -> Resul
                 resource.name()
             )));
         }
-        account.state.deleting(&key).await?;
+        account.state.mark_deleting(&key).await?;
     }
     let removed = resource.delete().await?;
     if let Some(account) = account {
-        account.state.forget(&key).await?;
+        account.state.remove_entry(&key).await?;
     }
     Ok(removed)
 }
 
 /// Looks again for something that may have been made a moment ago, by this run or by one
 /// that was killed, before it is made a second time: reads of AWS may be behind.
-async fn seen_late(account: &Account, resource: &dyn Resource) -> Result<Option<Reading>> {
+async fn reread_before_create(
+    account: &Account,
+    resource: &dyn Resource,
+) -> Result<Option<Observation>> {
     let Some(entry) = account.state.entry(&resource.key()).await else {
         return Ok(None);
     };
@@ -160,9 +163,9 @@ async fn seen_late(account: &Account, resource: &dyn Resource) -> Result<Option<
     let began = Instant::now();
     while began.elapsed() < account.patience() && !account.stop.is_cancelled() {
         account.pause(account.patience() / 8).await;
-        let reading = read_one(resource).await?;
-        if reading.action != Action::Create {
-            return Ok(Some(reading));
+        let observation = read_one(resource).await?;
+        if observation.action != Action::Create {
+            return Ok(Some(observation));
         }
     }
     Ok(None)
@@ -180,28 +183,28 @@ pub fn foreign(resource: &dyn Resource) -> Error {
 ///
 /// # Errors
 /// It was not; it cannot be asked what it holds.
-pub async fn check_loss(
+pub async fn ensure_data_loss_allowed(
     resource: &dyn Resource,
-    reading: &Reading,
-    permission: Permission,
+    observation: &Observation,
+    data_loss: DataLossPolicy,
 ) -> Result<()> {
-    if permission.may_lose_data {
+    if data_loss.may_lose_data {
         return Ok(());
     }
-    if reading.action == Action::Delete
-        && let Some(held) = resource.held_back().await?
+    if observation.action == Action::Delete
+        && let Some(held) = resource.deletion_blocker().await?
     {
         return Err(Error::failed(format!("{} `{}` is not asked for any more, but holds {held}", resource.kind(), resource.name()))
             .hint("set the configuration back, empty it, or say `--allow-recreate` to lose that; nothing was changed"));
     }
-    if reading.action != Action::Recreate || !resource.holds_data() {
+    if observation.action != Action::Recreate || !resource.holds_data() {
         return Ok(());
     }
     Err(Error::failed(format!(
         "{} `{}` would have to be made anew, which loses what it holds: {}",
         resource.kind(),
         resource.name(),
-        reading.reason()
+        observation.reason()
     ))
     .hint("set the configuration back, or say `--allow-recreate` to lose it"))
 }

@@ -45,7 +45,7 @@ impl Selection {
             .filter(|position| chosen[*position])
             .collect();
         while let Some(position) = open.pop() {
-            for need in graph.needs(position) {
+            for need in graph.depends_on(position) {
                 if !read[*need] {
                     read[*need] = true;
                     open.push(*need);

@@ -12,14 +12,14 @@ use crate::base::config::outputs::Outputs;
 use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result};
 use crate::base::output::progress::Progress;
-use crate::base::shutdown::stop_requested;
+use crate::base::shutdown::shutdown_signal;
 use crate::clients::aws::call::VAGUE_HINTS;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::engine::graph::{Graph, Order, Visit};
 use crate::provision::engine::selection::Selection;
 use crate::provision::local;
-use crate::provision::resource::{Action, Reading, Resource};
+use crate::provision::resource::{Action, Observation, Resource};
 use crate::provision::state::backend::Lock;
 
 /// How long a call may go on after Ctrl-C.
@@ -37,7 +37,7 @@ pub enum Purpose {
 }
 
 /// Resources, in order, and the account they are in.
-pub struct Stack {
+pub struct Session {
     pub graph: Graph,
     /// On target aws only.
     pub account: Option<Rc<Account>>,
@@ -47,10 +47,10 @@ pub struct Stack {
     pub at_once: usize,
     lock: Option<Lock>,
     /// Something that nobody asks for could not be looked for.
-    is_blind: Cell<bool>,
+    is_incomplete: Cell<bool>,
 }
 
-impl Stack {
+impl Session {
     /// # Errors
     /// No local stack is running; no credentials; the state is held by another run.
     pub async fn open(config: &Config, purpose: Purpose, progress: Progress) -> Result<Self> {
@@ -58,13 +58,13 @@ impl Stack {
         let asked = stop.clone();
         // It listens on when the stack is closed: who goes on with the account looks at it too.
         tokio::spawn(async move {
-            stop_requested().await;
+            shutdown_signal().await;
             asked.cancel();
         });
         let (resources, account, lock) = match config.target {
             Target::Local => (local::resources(config).await?, None, None),
             Target::Aws => {
-                let place = or_stopped(&stop, GRACE, Account::place(config)).await?;
+                let place = run_until_shutdown(&stop, GRACE, Account::place(config)).await?;
                 // Never given up half way: a lock that was put all the same would stay.
                 let lock = if purpose == Purpose::Change {
                     Some(place.lock().await?)
@@ -78,7 +78,7 @@ impl Stack {
                     progress.clone(),
                     stop.clone(),
                 );
-                match or_stopped(&stop, GRACE, opening).await {
+                match run_until_shutdown(&stop, GRACE, opening).await {
                     Ok(account) => {
                         let account = Rc::new(account);
                         (crate::provision::aws::all(&account), Some(account), lock)
@@ -99,7 +99,7 @@ impl Stack {
             progress,
             at_once: config.provision.parallel,
             lock,
-            is_blind: Cell::new(false),
+            is_incomplete: Cell::new(false),
         })
     }
 
@@ -109,10 +109,10 @@ impl Stack {
             let outputs = Outputs {
                 bootstrap_servers: account
                     .state
-                    .value(keys::CLUSTER, "bootstrap_servers")
+                    .output(keys::CLUSTER, "bootstrap_servers")
                     .await,
-                gateway_url: account.state.value(keys::API, "url").await,
-                api_key_id: account.state.value(keys::API_KEY, "id").await,
+                gateway_url: account.state.output(keys::API, "url").await,
+                api_key_id: account.state.output(keys::API_KEY, "id").await,
             };
             if let Err(error) = outputs.write(&account.config.data_dir) {
                 tracing::warn!(%error, "other commands will not find what was provisioned");
@@ -120,7 +120,7 @@ impl Stack {
         }
         if let Some(lock) = self.lock.take() {
             // The next run says how to remove one that could not be let go of in time.
-            let _ = or_stopped(&self.stop, GRACE, async {
+            let _ = run_until_shutdown(&self.stop, GRACE, async {
                 lock.release().await;
                 Ok(())
             })
@@ -133,7 +133,7 @@ impl Stack {
     ///
     /// # Errors
     /// One cannot be read.
-    pub async fn read(&self, chosen: &[bool]) -> Result<Vec<Option<Reading>>> {
+    pub async fn read(&self, chosen: &[bool]) -> Result<Vec<Option<Observation>>> {
         let which = Selection::read(chosen, &self.graph);
         let which = &which;
         let remembered = match &self.account {
@@ -142,13 +142,13 @@ impl Stack {
         };
         let remembered = &remembered;
         let may_be_lost = match &self.account {
-            Some(account) => !account.state.is_whole().await,
+            Some(account) => !account.state.is_complete().await,
             None => false,
         };
-        let mut readings: Vec<Option<Reading>> = vec![None; which.len()];
+        let mut observations: Vec<Option<Observation>> = vec![None; which.len()];
         // One thing that the state forgot is a sign of others.
         for _ in 0..if may_be_lost { 2 } else { 1 } {
-            let before = &readings;
+            let before = &observations;
             let visits = self
                 .graph
                 .walk(Order::Needs, self.at_once, |position, resource| {
@@ -156,8 +156,9 @@ impl Stack {
                         if !which[position] || before[position].is_some() {
                             return Ok(before[position].clone());
                         }
-                        let is_known = resource.is_wanted() || remembered.contains(&resource.key());
-                        if !(is_known || may_be_lost && resource.is_suspected().await) {
+                        let is_known =
+                            resource.is_enabled() || remembered.contains(&resource.key());
+                        if !(is_known || may_be_lost && resource.may_be_orphaned().await) {
                             return Ok(None);
                         }
                         if self.stop.is_cancelled() {
@@ -165,37 +166,37 @@ impl Stack {
                                 "stopped while reading: nothing was changed",
                             ));
                         }
-                        match self.or_stopped(read_one(resource)).await {
+                        match self.run_until_shutdown(read_one(resource)).await {
                             // Nobody asks for it: a missing permission must not matter.
                             Err(error)
                                 if !is_known
-                                    && !error.is_transient()
+                                    && !error.is_retryable()
                                     && !self.stop.is_cancelled() =>
                             {
                                 tracing::warn!(%error, "`{}` is not looked for", resource.key());
-                                self.is_blind.set(true);
+                                self.is_incomplete.set(true);
                                 Ok(None)
                             }
-                            reading => reading.map(Some),
+                            observation => observation.map(Some),
                         }
                     }
                     .boxed_local()
                 })
                 .await;
-            readings = self.all_done(visits)?;
+            observations = self.collect_results(visits)?;
         }
-        self.fell(&mut readings, chosen);
-        Ok(readings)
+        self.propagate_recreation(&mut observations, chosen);
+        Ok(observations)
     }
 
     /// Notes that the whole pipeline is as it should be, where all of it was looked at.
     ///
     /// # Errors
     /// The state cannot be written.
-    pub async fn note_whole(&self, chosen: &[bool]) -> Result<()> {
+    pub async fn mark_complete_if_done(&self, chosen: &[bool]) -> Result<()> {
         match &self.account {
-            Some(account) if chosen.iter().all(|chosen| *chosen) && !self.is_blind.get() => {
-                account.state.whole().await
+            Some(account) if chosen.iter().all(|chosen| *chosen) && !self.is_incomplete.get() => {
+                account.state.mark_complete().await
             }
             _ => Ok(()),
         }
@@ -203,32 +204,32 @@ impl Stack {
 
     /// What cannot outlive something that is made anew is made anew too. What is not chosen
     /// stays as it is.
-    fn fell(&self, readings: &mut [Option<Reading>], chosen: &[bool]) {
+    fn propagate_recreation(&self, observations: &mut [Option<Observation>], chosen: &[bool]) {
         // Needs stand before what needs them, so that one pass carries it all the way.
         for (position, resource) in self.graph.resources.iter().enumerate() {
-            let falls_with = resource.falls_with();
+            let falls_with = resource.recreated_with();
             let fallen = falls_with.iter().filter(|key| {
                 let other = self
                     .graph
                     .position(key)
                     .filter(|other| chosen[*other])
-                    .and_then(|other| readings[other].as_ref());
-                other.is_some_and(|reading| matches!(reading.action, Action::Recreate))
+                    .and_then(|other| observations[other].as_ref());
+                other.is_some_and(|observation| matches!(observation.action, Action::Recreate))
             });
             let because: Vec<String> = fallen.map(|key| format!("`{key}` is made anew")).collect();
-            if let Some(reading) = &mut readings[position]
-                && reading.exists
+            if let Some(observation) = &mut observations[position]
+                && observation.exists
                 && !because.is_empty()
-                && !matches!(reading.action, Action::Delete | Action::Foreign)
+                && !matches!(observation.action, Action::Delete | Action::Unmanaged)
             {
-                reading.action = Action::Recreate;
-                reading.reasons = because;
+                observation.action = Action::Recreate;
+                observation.reasons = because;
             }
         }
     }
 
     /// The name under which a resource was made: the configuration may give it another one now.
-    pub async fn made_under(&self, resource: &dyn Resource) -> String {
+    pub async fn recorded_name(&self, resource: &dyn Resource) -> String {
         let entry = match &self.account {
             Some(account) => account.state.entry(&resource.key()).await,
             None => None,
@@ -240,23 +241,23 @@ impl Stack {
     ///
     /// # Errors
     /// The work fails; Ctrl-C.
-    pub async fn or_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        or_stopped(&self.stop, GRACE, work).await
+    pub async fn run_until_shutdown<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        run_until_shutdown(&self.stop, GRACE, work).await
     }
 
     /// Does all the work of a command, but not much longer than Ctrl-C, wherever it is.
     ///
     /// # Errors
     /// The work fails; Ctrl-C.
-    pub async fn carry<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        or_stopped(&self.stop, LONGER_GRACE, work).await
+    pub async fn run_until_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        run_until_shutdown(&self.stop, LONGER_GRACE, work).await
     }
 
     /// What every visit brought.
     ///
     /// # Errors
     /// What the first that failed says, and how many others failed or had to wait for it.
-    pub fn all_done<T>(&self, visits: Vec<Visit<T>>) -> Result<Vec<T>> {
+    pub fn collect_results<T>(&self, visits: Vec<Visit<T>>) -> Result<Vec<T>> {
         let mut done = Vec::with_capacity(visits.len());
         let (mut failure, mut stopped): (Option<Error>, Option<Error>) = (None, None);
         let says_what_to_do = |error: &Error| {
@@ -283,7 +284,7 @@ impl Stack {
                     others.extend(failure.replace(error).map(|first| first.to_string()));
                 }
                 Visit::Failed(error) => others.push(error.to_string()),
-                Visit::Left if !self.graph.resources[position].is_wanted() => {}
+                Visit::Left if !self.graph.resources[position].is_enabled() => {}
                 Visit::Left => left.push(self.graph.resources[position].key()),
             }
         }
@@ -308,7 +309,7 @@ impl Stack {
         if note.is_empty() {
             Err(error)
         } else {
-            Err(error.also(note))
+            Err(error.with_note(note))
         }
     }
 }
@@ -318,7 +319,7 @@ impl Stack {
 ///
 /// # Errors
 /// The work fails; Ctrl-C.
-pub async fn or_stopped<T>(
+pub async fn run_until_shutdown<T>(
     stop: &CancellationToken,
     grace: Duration,
     work: impl Future<Output = Result<T>>,
@@ -336,14 +337,14 @@ pub async fn or_stopped<T>(
 }
 
 /// How a resource stands, a resource nobody wants being one to delete.
-pub async fn read_one(resource: &dyn Resource) -> Result<Reading> {
-    let mut reading = resource.read().await?;
-    if !resource.is_wanted() {
-        reading.action = match (reading.exists, reading.action) {
-            (_, Action::Foreign) | (false, _) => Action::Keep,
+pub async fn read_one(resource: &dyn Resource) -> Result<Observation> {
+    let mut observation = resource.read().await?;
+    if !resource.is_enabled() {
+        observation.action = match (observation.exists, observation.action) {
+            (_, Action::Unmanaged) | (false, _) => Action::NoOp,
             _ => Action::Delete,
         };
-        reading.reasons = vec!["the configuration does not ask for it any more".into()];
+        observation.reasons = vec!["the configuration does not ask for it any more".into()];
     }
-    Ok(reading)
+    Ok(observation)
 }

@@ -10,7 +10,7 @@ use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
 use crate::provision::cost::{Cost, Prices};
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{Purpose, Stack};
+use crate::provision::engine::session::{Purpose, Session};
 use crate::provision::resource::Action;
 
 #[derive(Debug, Serialize)]
@@ -53,7 +53,7 @@ impl Report for StatusReport {
         let mut table = Table::new(headers);
         for resource in &self.resources {
             let there = match (resource.exists, resource.action) {
-                (_, Action::Foreign) => "not ours",
+                (_, Action::Unmanaged) => "not ours",
                 (true, Action::Update | Action::Recreate) => "differs",
                 (true, _) => "yes",
                 (false, _) => "no",
@@ -103,27 +103,31 @@ pub async fn status(
     printer: &Printer,
 ) -> Result<StatusReport> {
     let progress = printer.activity("reading");
-    let stack = Stack::open(config, Purpose::Look, progress.clone()).await?;
-    let report = stack.carry(read(config, selection, &stack)).await;
+    let session = Session::open(config, Purpose::Look, progress.clone()).await?;
+    let report = session
+        .run_until_cancelled(read(config, selection, &session))
+        .await;
     progress.finish();
-    stack.close().await;
+    session.close().await;
     report
 }
 
-async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<StatusReport> {
+async fn read(config: &Config, selection: &Selection, session: &Session) -> Result<StatusReport> {
     let prices = Prices::built_in();
-    let chosen = selection.chosen(&stack.graph)?;
-    let readings = stack.read(&chosen).await?;
+    let chosen = selection.chosen(&session.graph)?;
+    let observations = session.read(&chosen).await?;
     let mut resources = Vec::new();
-    for ((resource, reading), is_chosen) in stack.graph.resources.iter().zip(readings).zip(chosen) {
+    for ((resource, observation), is_chosen) in
+        session.graph.resources.iter().zip(observations).zip(chosen)
+    {
         // What nobody asks for is shown where it is there.
-        let Some(reading) =
-            reading.filter(|reading| is_chosen && (reading.exists || resource.is_wanted()))
+        let Some(observation) = observation
+            .filter(|observation| is_chosen && (observation.exists || resource.is_enabled()))
         else {
             continue;
         };
-        let entry = match &stack.account {
-            Some(account) if reading.exists && reading.is_ours => {
+        let entry = match &session.account {
+            Some(account) if observation.exists && observation.is_ours => {
                 account.state.entry(&resource.key()).await
             }
             _ => None,
@@ -134,11 +138,11 @@ async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<S
             key: resource.key(),
             type_name: resource.kind(),
             name: resource.name(),
-            exists: reading.exists,
-            action: reading.action,
-            detail: reading.reason(),
+            exists: observation.exists,
+            action: observation.action,
+            detail: observation.reason(),
             age_hours,
-            cost: prices.cost(&resource.priced()),
+            cost: prices.cost(&resource.cost_items()),
         });
     }
     let addresses = if config.target == Target::Local {
@@ -148,7 +152,7 @@ async fn read(config: &Config, selection: &Selection, stack: &Stack) -> Result<S
     } else {
         None
     };
-    let is_priced = stack.account.is_some();
+    let is_priced = session.account.is_some();
     // Begun at 0: the sum of nothing would be -0.
     let so_far = resources
         .iter()

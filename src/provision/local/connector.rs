@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::base::error::Result;
 use crate::provision::local::Clients;
-use crate::provision::resource::{Reading, Resource, changed_keys};
+use crate::provision::resource::{Observation, Resource, changed_keys};
 use crate::stages::sink::properties::SinkProperties;
 
 pub struct Connector {
@@ -27,22 +27,22 @@ impl Resource for Connector {
         self.clients.config.connector_name()
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let wanted = self.clients.config.connector_properties();
         // Properties that are not honoured are found before anything is made.
         SinkProperties::parse(&wanted)?;
         let Some(existing) = self.clients.control.connector_config(&self.name()).await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let changed = changed_keys(&existing, &wanted);
         if !changed.is_empty() {
-            return Ok(Reading::compared(
+            return Ok(Observation::from_drift(
                 vec![format!("other properties: {}", changed.join(", "))],
                 "",
             ));
         }
         let status = self.clients.control.connector_status(&self.name()).await?;
-        Ok(Reading::good(
+        Ok(Observation::in_sync(
             status.map(|status| status.state).unwrap_or_default(),
         ))
     }

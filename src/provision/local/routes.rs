@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::base::error::Result;
 use crate::provision::local::Clients;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 pub struct Routes {
     pub clients: Rc<Clients>,
@@ -26,10 +26,10 @@ impl Resource for Routes {
         "gateway".into()
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         Ok(match self.clients.control.routes().await? {
-            Some(deployment) => Reading::good(format!("{} routes", deployment.routes.len())),
-            None => Reading::missing(),
+            Some(deployment) => Observation::in_sync(format!("{} routes", deployment.routes.len())),
+            None => Observation::missing(),
         })
     }
 

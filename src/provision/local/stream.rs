@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::clients::aws::call::failure;
 use crate::provision::local::Clients;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 /// How long a new stream may take until it is active.
 const CREATE_CHECKS: usize = 120;
@@ -40,7 +40,7 @@ impl Resource for Stream {
         true
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let (name, clients) = (self.name(), &self.clients);
         match clients
             .kinesis
@@ -60,14 +60,14 @@ impl Resource for Stream {
                 } else {
                     format!(" (the configuration says {wanted})")
                 };
-                Ok(Reading::good(format!("{shards} shards{remark}")))
+                Ok(Observation::in_sync(format!("{shards} shards{remark}")))
             }
             Err(error)
                 if error
                     .as_service_error()
                     .is_some_and(|service| service.is_resource_not_found_exception()) =>
             {
-                Ok(Reading::missing())
+                Ok(Observation::missing())
             }
             Err(error) => Err(failure(&format!("cannot read stream `{name}`"), &error)),
         }

@@ -8,7 +8,7 @@ use crate::base::error::Result;
 use crate::base::model::Kind;
 use crate::base::output::table::thousands;
 use crate::provision::local::Clients;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 pub struct Topic {
     pub kind: Kind,
@@ -33,9 +33,9 @@ impl Resource for Topic {
         true
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(topic) = self.clients.kafka.describe(&self.name()).await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let records: u64 = topic
             .partitions
@@ -50,7 +50,7 @@ impl Resource for Topic {
         } else {
             format!(" (the configuration says {wanted})")
         };
-        Ok(Reading::good(format!(
+        Ok(Observation::in_sync(format!(
             "{partitions} partitions{remark}, {} records",
             thousands(records)
         )))

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 
-use crate::base::error::{Error, OrFail, Result, on_path};
-use crate::base::fs::{FileLock, keep_json, kept_json};
+use crate::base::error::{Error, ErrorContext, Result, io_error};
+use crate::base::fs::{FileLock, load_json, save_json};
 use crate::clients::aws::call::{Call, code, failed};
-use crate::provision::state::Remembered;
+use crate::provision::state::StateDocument;
 
 /// A place for the state.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum StateBackend {
     File(PathBuf),
     Object {
         client: Client,
@@ -38,7 +38,7 @@ pub fn file_path(data_dir: &Path) -> PathBuf {
     data_dir.join("aws").join("state.json")
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for StateBackend {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(formatter, "the state `{}`", path.display()),
@@ -49,7 +49,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl Place {
+impl StateBackend {
     /// The object that `s3://BUCKET/KEY` names.
     ///
     /// # Errors
@@ -70,9 +70,9 @@ impl Place {
         }
     }
 
-    pub async fn read(&self) -> Result<Option<Remembered>> {
+    pub async fn read(&self) -> Result<Option<StateDocument>> {
         match self {
-            Self::File(path) => kept_json(path),
+            Self::File(path) => load_json(path),
             Self::Object {
                 client,
                 bucket,
@@ -93,27 +93,27 @@ impl Place {
                     .body
                     .collect()
                     .await
-                    .or_fail(|| format!("cannot read {self}"))?
+                    .context(|| format!("cannot read {self}"))?
                     .into_bytes();
                 serde_json::from_slice(&text).map(Some).map_err(|error| {
                     Error::failed(format!("{self} is damaged"))
-                        .because(error)
+                        .with_source(error)
                         .hint("put back an earlier version of the object")
                 })
             }
         }
     }
 
-    pub async fn write(&self, remembered: &Remembered) -> Result<()> {
+    pub async fn write(&self, document: &StateDocument) -> Result<()> {
         match self {
-            Self::File(path) => keep_json(path, remembered),
+            Self::File(path) => save_json(path, document),
             Self::Object {
                 client,
                 bucket,
                 key,
             } => {
-                let text = serde_json::to_vec_pretty(remembered)
-                    .or_fail(|| format!("cannot write {self}"))?;
+                let text = serde_json::to_vec_pretty(document)
+                    .context(|| format!("cannot write {self}"))?;
                 let put = client
                     .put_object()
                     .bucket(bucket)
@@ -132,7 +132,7 @@ impl Place {
         match self {
             Self::File(path) => match std::fs::remove_file(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(on_path("remove", path, error))
+                    Err(io_error("remove", path, error))
                 }
                 _ => Ok(()),
             },
@@ -157,8 +157,8 @@ impl Place {
         match self {
             Self::File(path) => {
                 let folder = path.parent().unwrap_or(Path::new("."));
-                std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
-                let lock = FileLock::take(&path.with_extension("lock"))?;
+                std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
+                let lock = FileLock::try_lock(&path.with_extension("lock"))?;
                 lock.map(Lock::File).ok_or_else(|| {
                     Error::failed(format!("another pinpipe is working with {self}"))
                         .hint("wait until it is done, or stop it with Ctrl-C")

@@ -5,7 +5,7 @@
 
 pub mod backend;
 
-use crate::provision::state::backend::Place;
+use crate::provision::state::backend::StateBackend;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -40,7 +40,7 @@ pub struct Entry {
 
 /// The whole of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
+pub struct StateDocument {
     /// Layout of this document.
     pub version: u32,
     pub id: String,
@@ -58,10 +58,10 @@ const VERSION: u32 = 1;
 /// The state while a command works with it.
 #[derive(Debug)]
 pub struct State {
-    place: Place,
+    backend: StateBackend,
     /// False: what is found is kept in memory only.
     is_written: bool,
-    remembered: Mutex<Remembered>,
+    document: Mutex<StateDocument>,
 }
 
 impl State {
@@ -70,48 +70,48 @@ impl State {
     /// # Errors
     /// It cannot be read, is damaged, or belongs to another pipeline, account or region.
     pub async fn open(
-        place: Place,
+        backend: StateBackend,
         is_written: bool,
         id: &str,
         account: &str,
         region: &str,
     ) -> Result<Self> {
-        let found: Option<Remembered> = place.read().await?;
-        let remembered = match found {
+        let found: Option<StateDocument> = backend.read().await?;
+        let document = match found {
             Some(found) => {
-                check(&found, &place, id, account, region)?;
+                check(&found, &backend, id, account, region)?;
                 found
             }
-            None => Remembered {
+            None => StateDocument {
                 version: VERSION,
                 id: id.into(),
                 account: account.into(),
                 region: region.into(),
-                ..Remembered::default()
+                ..StateDocument::default()
             },
         };
         Ok(Self {
-            place,
+            backend,
             is_written,
-            remembered: Mutex::new(remembered),
+            document: Mutex::new(document),
         })
     }
 
-    async fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> Result<T> {
-        let mut remembered = self.remembered.lock().await;
-        let before = remembered.clone();
-        let result = change(&mut remembered);
-        if self.is_written && *remembered != before {
-            self.place.write(&remembered).await?;
+    async fn change<T>(&self, change: impl FnOnce(&mut StateDocument) -> T) -> Result<T> {
+        let mut document = self.document.lock().await;
+        let before = document.clone();
+        let result = change(&mut document);
+        if self.is_written && *document != before {
+            self.backend.write(&document).await?;
         }
         Ok(result)
     }
 
     /// Notes that a resource is about to be made. Returns the token for the call: the same
     /// one as before where an earlier run got no further.
-    pub async fn begin(&self, key: &str, name: &str) -> Result<String> {
-        self.change(|remembered| {
-            let resumed = remembered
+    pub async fn mark_creating(&self, key: &str, name: &str) -> Result<String> {
+        self.change(|document| {
+            let resumed = document
                 .resources
                 .get(key)
                 .filter(|entry| entry.phase == Phase::Creating && entry.name == name);
@@ -120,16 +120,21 @@ impl State {
             }
             let entry = new_entry(name, Phase::Creating);
             let token = entry.token.clone();
-            remembered.resources.insert(key.into(), entry);
+            document.resources.insert(key.into(), entry);
             token
         })
         .await
     }
 
     /// Notes what is known of a resource: ARNs, ids, addresses. Makes an entry where there is none.
-    pub async fn note(&self, key: &str, name: &str, values: &[(&str, &str)]) -> Result<()> {
-        self.change(|remembered| {
-            let entry = remembered
+    pub async fn record_outputs(
+        &self,
+        key: &str,
+        name: &str,
+        values: &[(&str, &str)],
+    ) -> Result<()> {
+        self.change(|document| {
+            let entry = document
                 .resources
                 .entry(key.into())
                 .or_insert_with(|| new_entry(name, Phase::Ready));
@@ -142,8 +147,8 @@ impl State {
 
     /// Notes that a resource that could be renamed has another name now.
     pub async fn rename(&self, key: &str, name: &str) -> Result<()> {
-        self.change(|remembered| {
-            if let Some(entry) = remembered.resources.get_mut(key) {
+        self.change(|document| {
+            if let Some(entry) = document.resources.get_mut(key) {
                 entry.name = name.into();
             }
         })
@@ -151,18 +156,18 @@ impl State {
     }
 
     /// Notes that a resource can be used.
-    pub async fn ready(&self, key: &str) -> Result<()> {
+    pub async fn mark_ready(&self, key: &str) -> Result<()> {
         self.phase(key, Phase::Ready).await
     }
 
     /// Notes that a resource is about to go.
-    pub async fn deleting(&self, key: &str) -> Result<()> {
+    pub async fn mark_deleting(&self, key: &str) -> Result<()> {
         self.phase(key, Phase::Deleting).await
     }
 
     async fn phase(&self, key: &str, phase: Phase) -> Result<()> {
-        self.change(|remembered| {
-            if let Some(entry) = remembered.resources.get_mut(key) {
+        self.change(|document| {
+            if let Some(entry) = document.resources.get_mut(key) {
                 entry.phase = phase;
             }
         })
@@ -170,20 +175,20 @@ impl State {
     }
 
     /// Forgets a resource that is gone.
-    pub async fn forget(&self, key: &str) -> Result<()> {
-        self.change(|remembered| remembered.resources.remove(key))
+    pub async fn remove_entry(&self, key: &str) -> Result<()> {
+        self.change(|document| document.resources.remove(key))
             .await
             .map(|_| ())
     }
 
     /// What is remembered of a resource.
     pub async fn entry(&self, key: &str) -> Option<Entry> {
-        self.remembered.lock().await.resources.get(key).cloned()
+        self.document.lock().await.resources.get(key).cloned()
     }
 
     /// One remembered value of a resource.
-    pub async fn value(&self, key: &str, field: &str) -> Option<String> {
-        self.remembered
+    pub async fn output(&self, key: &str, field: &str) -> Option<String> {
+        self.document
             .lock()
             .await
             .resources
@@ -197,27 +202,27 @@ impl State {
     ///
     /// # Errors
     /// It is not: what it belongs to has not been made.
-    pub async fn need(&self, key: &str, field: &str) -> Result<String> {
-        self.value(key, field).await.ok_or_else(|| {
+    pub async fn require_output(&self, key: &str, field: &str) -> Result<String> {
+        self.output(key, field).await.ok_or_else(|| {
             Error::failed(format!("`{key}` is needed first"))
                 .hint(format!("`pinpipe provision --only {key}` makes it"))
         })
     }
 
     /// Notes that nothing is there that is not remembered.
-    pub async fn whole(&self) -> Result<()> {
-        self.change(|remembered| remembered.is_whole = true).await
+    pub async fn mark_complete(&self) -> Result<()> {
+        self.change(|document| document.is_whole = true).await
     }
 
     /// Whether nothing can be there that is not remembered: until then the state may be one
     /// that was begun anew after it had been lost.
-    pub async fn is_whole(&self) -> bool {
-        self.remembered.lock().await.is_whole
+    pub async fn is_complete(&self) -> bool {
+        self.document.lock().await.is_whole
     }
 
     /// Keys of everything remembered.
     pub async fn keys(&self) -> Vec<String> {
-        self.remembered
+        self.document
             .lock()
             .await
             .resources
@@ -228,8 +233,8 @@ impl State {
 
     /// Removes the state itself, once nothing is left in it.
     pub async fn remove_if_empty(&self) -> Result<()> {
-        if self.is_written && self.remembered.lock().await.resources.is_empty() {
-            self.place.remove().await
+        if self.is_written && self.document.lock().await.resources.is_empty() {
+            self.backend.remove().await
         } else {
             Ok(())
         }
@@ -246,10 +251,16 @@ fn new_entry(name: &str, phase: Phase) -> Entry {
     }
 }
 
-fn check(found: &Remembered, place: &Place, id: &str, account: &str, region: &str) -> Result<()> {
+fn check(
+    found: &StateDocument,
+    backend: &StateBackend,
+    id: &str,
+    account: &str,
+    region: &str,
+) -> Result<()> {
     if found.version != VERSION {
         return Err(Error::failed(format!(
-            "{place} was written by another version of pinpipe (layout {})",
+            "{backend} was written by another version of pinpipe (layout {})",
             found.version
         ))
         .hint("use the version that wrote it, or one newer than both"));
@@ -260,7 +271,7 @@ fn check(found: &Remembered, place: &Place, id: &str, account: &str, region: &st
         ("region", &found.region, region),
     ] {
         if theirs != ours {
-            return Err(Error::failed(format!("{place} belongs to {what} `{theirs}`, not to `{ours}`"))
+            return Err(Error::failed(format!("{backend} belongs to {what} `{theirs}`, not to `{ours}`"))
                 .hint("correct `id`, `aws.region` or the credentials, or choose another `--data-dir`: nothing was changed"));
         }
     }

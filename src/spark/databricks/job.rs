@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{OrFail, Result};
-use crate::clients::databricks::{Databricks, Refused};
+use crate::base::error::{ErrorContext, Result};
+use crate::clients::databricks::{ApiError, Databricks};
 use crate::spark::job::{JOB, Parameters};
 
 /// Where the job lies, as a run of it sees the workspace.
@@ -59,7 +59,7 @@ pub async fn scheduled_folder(client: &Databricks, config: &Config) -> Result<St
 /// What the folder is to hold: each file's name and content.
 fn files(parameters: &Parameters) -> Result<[(&'static str, Vec<u8>); 2]> {
     let told = serde_json::to_vec_pretty(parameters)
-        .or_fail(|| "cannot write down the job's parameters")?;
+        .context(|| "cannot write down the job's parameters")?;
     Ok([(JOB_FILE, JOB.as_bytes().to_vec()), (PARAMETERS_FILE, told)])
 }
 
@@ -140,6 +140,6 @@ pub async fn remove_job(client: &Databricks, folder: &str) -> Result<bool> {
     }
 }
 
-fn is_missing(refused: &Refused) -> bool {
+fn is_missing(refused: &ApiError) -> bool {
     refused.code == "RESOURCE_DOES_NOT_EXIST"
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
-use crate::base::fs::{FileLock, keep_json, kept_json};
+use crate::base::fs::{FileLock, load_json, save_json};
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
 use crate::clients::databricks::Databricks;
@@ -131,8 +131,8 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     );
     let records = config.data_dir.join("databricks");
     std::fs::create_dir_all(&records)
-        .map_err(|error| crate::base::error::on_path("make", &records, error))?;
-    let Some(_lock) = FileLock::take(&records.join("lock"))? else {
+        .map_err(|error| crate::base::error::io_error("make", &records, error))?;
+    let Some(_lock) = FileLock::try_lock(&records.join("lock"))? else {
         return Err(Error::failed(
             "another `pinpipe batch` runs on Databricks from this data folder",
         )
@@ -150,7 +150,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     loop {
         let outcome = tokio::select! {
             done = record.attempt(&mut begun, &parameters, &progress) => done,
-            () = crate::base::shutdown::stop_requested() => Err(record.cancel().await),
+            () = crate::base::shutdown::shutdown_signal() => Err(record.cancel().await),
         };
         match outcome {
             Ok(Outcome::Done) => break,
@@ -187,7 +187,7 @@ impl Record<'_> {
     /// The run to submit: that of a command that was killed, where it was the same, else a new one.
     async fn begin(&self, parameters: &Parameters, parent: &str, out: &str) -> Result<Begun> {
         let parameters = json!(parameters);
-        if let Some(before) = kept_json::<Begun>(&self.path)? {
+        if let Some(before) = load_json::<Begun>(&self.path)? {
             if before.host == self.client.host() && before.parameters == parameters {
                 return Ok(Begun {
                     is_resumed: true,
@@ -207,7 +207,7 @@ impl Record<'_> {
             run_id: None,
             is_resumed: false,
         };
-        keep_json(&self.path, &begun)?;
+        save_json(&self.path, &begun)?;
         Ok(begun)
     }
 
@@ -263,7 +263,7 @@ impl Record<'_> {
         body["idempotency_token"] = json!(begun.name);
         let submitted: Submitted = self.client.post("/api/2.2/jobs/runs/submit", &body).await?;
         begun.run_id = Some(submitted.run_id);
-        keep_json(&self.path, begun)?;
+        save_json(&self.path, begun)?;
         Ok(submitted.run_id)
     }
 
@@ -276,7 +276,7 @@ impl Record<'_> {
         // Of a run that an earlier command may have submitted nothing is known until it is asked for.
         let is_resumed = begun.is_resumed;
         let early = |error: Error| {
-            if is_resumed || error.is_transient() {
+            if is_resumed || error.is_retryable() {
                 Stop::Open(error)
             } else {
                 Stop::Over(error)
@@ -357,7 +357,7 @@ impl Record<'_> {
     async fn cancel(&self) -> Stop {
         let cancelling = async {
             // As it was kept last: it may or may not have been submitted. Under its name there is one at most.
-            let Some(mut begun) = kept_json::<Begun>(&self.path)? else {
+            let Some(mut begun) = load_json::<Begun>(&self.path)? else {
                 return Ok(None);
             };
             let run_id = self.submitted(&mut begun).await?;
@@ -378,7 +378,7 @@ impl Record<'_> {
                 )
             }
             Err(error) => Stop::Open(
-                Error::failed("stopped, but the run on Databricks may go on").because(error),
+                Error::failed("stopped, but the run on Databricks may go on").with_source(error),
             ),
         }
     }

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::base::config::schema::Config;
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::clients::airflow::AirflowApi;
-use crate::clients::databricks::auth::Login;
+use crate::clients::databricks::auth::Credentials;
 
 /// Its name, which is the one that Airflow's operators look for.
 pub const CONNECTION: &str = "databricks_default";
@@ -36,7 +36,7 @@ impl<'a> Connection<'a> {
     }
 
     fn body(&self) -> Result<Value> {
-        let login = Login::find(self.config)?;
+        let login = Credentials::find(self.config)?;
         let mut body = self.place(&login)?;
         body["connection_id"] = json!(CONNECTION);
         body["description"] = json!(self.description());
@@ -47,9 +47,9 @@ impl<'a> Connection<'a> {
 
     /// The workspace as the provider takes it: it reads only a name from `host`, and asks by
     /// https at the usual port unless it is told otherwise.
-    fn place(&self, login: &Login) -> Result<Value> {
+    fn place(&self, login: &Credentials) -> Result<Value> {
         let url = Url::parse(&login.host)
-            .or_fail(|| format!("`{}` is not a valid address", login.host))?;
+            .context(|| format!("`{}` is not a valid address", login.host))?;
         let scheme = Some(url.scheme())
             .filter(|scheme| *scheme != "https")
             .unwrap_or_default();
@@ -80,7 +80,7 @@ impl<'a> Connection<'a> {
     /// What differs from what is wanted; a token that is another cannot be seen.
     pub fn differences(&self, found: &Value) -> Result<Vec<String>> {
         // Who is not logged in can still see, and remove, what is there.
-        let Ok(login) = Login::find(self.config) else {
+        let Ok(login) = Credentials::find(self.config) else {
             return Ok(Vec::new());
         };
         let wanted = self.place(&login)?;

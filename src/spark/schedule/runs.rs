@@ -13,7 +13,7 @@ use crate::base::error::{Error, Result};
 use crate::base::output::progress::Progress;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
-use crate::base::shutdown::or_stopped;
+use crate::base::shutdown::run_until_shutdown;
 use crate::clients::airflow::AirflowApi;
 use crate::clients::aws::{mwaa, sdk_config};
 use crate::clients::databricks::Databricks;
@@ -152,7 +152,7 @@ impl<'a> Schedule<'a> {
                     .map(Activated::Scheduled),
             }
         };
-        let outcome = or_stopped(work, interrupted).await;
+        let outcome = run_until_shutdown(work, interrupted).await;
         progress.finish();
         outcome
     }
@@ -185,7 +185,7 @@ impl<'a> Schedule<'a> {
                 _ => Ok(()),
             }
         };
-        or_stopped(delete, interrupted).await
+        run_until_shutdown(delete, interrupted).await
     }
 
     fn path(&self) -> String {

@@ -8,7 +8,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::base::output::table::Table;
 use crate::data::engine::session::as_schema;
 use crate::data::sql::Question;
@@ -50,7 +50,7 @@ impl Answer {
                 .iter()
                 .map(|column| ArrayFormatter::try_new(column, &options))
                 .collect::<Result<Vec<_>, _>>()
-                .or_fail(failed)?;
+                .context(failed)?;
             for row in 0..batch.num_rows() {
                 let cells = columns
                     .iter()

@@ -6,10 +6,10 @@ use arrow::array::RecordBatch;
 use deltalake::parquet::arrow::ArrowWriter;
 
 use crate::base::config::schema::{AnswerFormat as Format, Config};
-use crate::base::error::{OrFail, Result, on_path};
-use crate::base::fs::write_whole;
+use crate::base::error::{ErrorContext, Result, io_error};
+use crate::base::fs::write_atomic;
 use crate::data::tables::delta::{DeltaLocation, TableNamespace};
-use crate::data::tables::writer::{Change, Replaces, RowGroupSize, TableWriter};
+use crate::data::tables::writer::{CommitRequest, OverwriteScope, RowGroupSize, TableWriter};
 use crate::stages::batch::answer::Answer;
 use crate::stages::batch::page;
 use crate::stages::batch::report::BatchReport;
@@ -63,7 +63,7 @@ pub async fn write(
                 for answer in &report.answers {
                     let path = folder.join(format!("{}.{ending}", answer.name));
                     let bytes = encode(answer, *format)
-                        .or_fail(|| format!("cannot write `{}`", path.display()))?;
+                        .context(|| format!("cannot write `{}`", path.display()))?;
                     files.push((path, bytes));
                 }
                 written.push(format!(
@@ -75,7 +75,7 @@ pub async fn write(
         }
     }
     for (path, bytes) in files {
-        write_whole(&path, bytes).map_err(|error| on_path("write", &path, error))?;
+        write_atomic(&path, bytes).map_err(|error| io_error("write", &path, error))?;
     }
     Ok(written)
 }
@@ -129,7 +129,7 @@ async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
         &format!("{}_{}", config.id, answer.name),
     )
     .await?;
-    let table = location.ensure(&answer.schema).await?;
+    let table = location.create_if_missing(&answer.schema).await?;
     let mut writer = TableWriter::new(&location, &table, ROW_GROUP_SIZE)?;
     for batch in &answer.batches {
         writer.write(batch.clone()).await?;
@@ -138,9 +138,9 @@ async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
     location
         .commit(
             &table,
-            Change {
+            CommitRequest {
                 adds,
-                replaces: Replaces::Everything,
+                replaces: OverwriteScope::Everything,
                 property: None,
             },
         )

@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::data::lake::decode::{Decoder, Reject};
-use crate::data::lake::line_splitter::{Slice, unpack, unpack_record};
+use crate::data::lake::line_splitter::{LineChunk, decompress, decompress_record};
 use crate::data::lake::objects::RawObject;
-use crate::data::lake::scan::{Portion, interrupted};
+use crate::data::lake::scan::{ScanChunk, interrupted};
 use crate::data::transform::clean::Cleaner;
 use crate::data::transform::keys::{KeyMaker, RowKeys};
 use crate::data::transform::quality;
@@ -17,13 +17,13 @@ use crate::data::transform::quality::ColumnQuality;
 /// Text that is decoded before it is looked at how much came of it.
 const PIECE_BYTES: usize = 64 * 1024;
 /// What a packed object is unpacked to at a time.
-const UNPACKED_BYTES: usize = 1024 * 1024;
+const DECOMPRESSED_BYTES: usize = 1024 * 1024;
 /// Rows and rejects that are handed over before a portion ends: short lines make many.
-const MOST_ROWS: usize = 128 * 1024;
-const MOST_REJECTS: usize = 1_000;
+const MAX_ROWS: usize = 128 * 1024;
+const MAX_REJECTS: usize = 1_000;
 
 /// A portion of the lake, cleaned; where much came of it, a part of that.
-pub struct Cleaned {
+pub struct TransformedChunk {
     /// Objects that are done with.
     pub objects: u64,
     /// Of whole objects as they are stored, of a part of one its text.
@@ -35,33 +35,33 @@ pub struct Cleaned {
 }
 
 /// What cleans portions of one kind.
-pub struct PortionCleaner {
+pub struct ChunkTransformer {
     pub kind: Kind,
     /// The lake is a folder: its objects are known by their paths.
     pub is_folder: bool,
     pub cleaner: Cleaner,
     pub keys: KeyMaker,
     /// Text of which the rows and rejects are handed over before a portion ends: packed objects may be long.
-    pub most_text_bytes: u64,
+    pub max_text_bytes: u64,
 }
 
 /// A portion that is being cleaned.
-struct Cleaning<'a> {
-    by: &'a PortionCleaner,
-    give: &'a mpsc::Sender<Cleaned>,
+struct ChunkTransformation<'a> {
+    by: &'a ChunkTransformer,
+    give: &'a mpsc::Sender<TransformedChunk>,
     decoder: Decoder,
     objects: u64,
     bytes: u64,
     text_bytes: u64,
 }
 
-impl PortionCleaner {
+impl ChunkTransformer {
     /// Hands over what comes of a portion, until nobody takes it. To be called where it may block.
     ///
     /// # Errors
     /// It cannot be decoded. Records that do not fit are rejects instead.
-    pub fn clean(&self, portion: Portion, give: &mpsc::Sender<Cleaned>) -> Result<()> {
-        let mut cleaning = Cleaning {
+    pub fn clean(&self, chunk: ScanChunk, give: &mpsc::Sender<TransformedChunk>) -> Result<()> {
+        let mut cleaning = ChunkTransformation {
             by: self,
             give,
             decoder: Decoder::new(self.kind),
@@ -69,37 +69,37 @@ impl PortionCleaner {
             bytes: 0,
             text_bytes: 0,
         };
-        match portion {
-            Portion::Objects(whole) => {
+        match chunk {
+            ScanChunk::Objects(whole) => {
                 for (object, contents) in whole {
                     cleaning.objects += 1;
                     cleaning.bytes += object.size_bytes;
-                    match (object.is_packed(), object.is_one_record) {
+                    match (object.is_compressed(), object.is_one_record) {
                         (false, _) => cleaning.slice(
                             &object,
-                            Slice::Lines {
+                            LineChunk::Lines {
                                 first_line: 1,
                                 text: contents,
                             },
                         )?,
-                        (true, true) => cleaning.slice(&object, unpack_record(contents))?,
+                        (true, true) => cleaning.slice(&object, decompress_record(contents))?,
                         (true, false) => {
-                            for slice in unpack(contents, UNPACKED_BYTES) {
+                            for slice in decompress(contents, DECOMPRESSED_BYTES) {
                                 cleaning.slice(&object, slice)?;
                             }
                         }
                     }
                 }
             }
-            Portion::Slice { object, slice } => {
-                if let Slice::Lines { text, .. } = &slice {
+            ScanChunk::LineChunk { object, slice } => {
+                if let LineChunk::Lines { text, .. } = &slice {
                     cleaning.bytes += text.len() as u64;
                 }
                 cleaning.slice(&object, slice)?;
             }
-            Portion::End => cleaning.objects += 1,
+            ScanChunk::End => cleaning.objects += 1,
         }
-        cleaning.hand_over()
+        cleaning.flush()
     }
 
     /// An object as people know it.
@@ -112,15 +112,15 @@ impl PortionCleaner {
     }
 }
 
-impl Cleaning<'_> {
-    fn slice(&mut self, object: &RawObject, slice: Slice) -> Result<()> {
+impl ChunkTransformation<'_> {
+    fn slice(&mut self, object: &RawObject, slice: LineChunk) -> Result<()> {
         let origin = self.by.origin(object);
         match slice {
-            Slice::Lines { first_line, text } if object.is_one_record => {
+            LineChunk::Lines { first_line, text } if object.is_one_record => {
                 self.text_bytes += text.len() as u64;
                 self.decoder.record(&origin, first_line, &text)?;
             }
-            Slice::Lines { first_line, text } => {
+            LineChunk::Lines { first_line, text } => {
                 let (mut line, mut rest) = (first_line, &text[..]);
                 while !rest.is_empty() {
                     let from = PIECE_BYTES.min(rest.len());
@@ -129,28 +129,28 @@ impl Cleaning<'_> {
                     line = self.decoder.lines(&origin, line, &rest[..end])?;
                     rest = &rest[end..];
                     self.text_bytes += end as u64;
-                    self.hand_over_much()?;
+                    self.flush_if_full()?;
                 }
             }
-            Slice::Refused { line, reason, raw } => {
+            LineChunk::Refused { line, reason, raw } => {
                 self.decoder.refuse(&origin, line, reason, &raw)
             }
         }
-        self.hand_over_much()
+        self.flush_if_full()
     }
 
-    fn hand_over_much(&mut self) -> Result<()> {
+    fn flush_if_full(&mut self) -> Result<()> {
         let is_much =
-            self.decoder.held_rows() >= MOST_ROWS || self.decoder.rejects.len() >= MOST_REJECTS;
-        if is_much || self.text_bytes >= self.by.most_text_bytes {
-            self.hand_over()
+            self.decoder.held_rows() >= MAX_ROWS || self.decoder.rejects.len() >= MAX_REJECTS;
+        if is_much || self.text_bytes >= self.by.max_text_bytes {
+            self.flush()
         } else {
             Ok(())
         }
     }
 
     /// Cleans what has been decoded, and gives it away.
-    fn hand_over(&mut self) -> Result<()> {
+    fn flush(&mut self) -> Result<()> {
         let by = self.by;
         let mut quality = quality::columns(by.kind);
         let mut batches = Vec::new();
@@ -168,7 +168,7 @@ impl Cleaning<'_> {
         );
         self.text_bytes = 0;
         // Whoever does not want it has failed, and says more.
-        let cleaned = Cleaned {
+        let cleaned = TransformedChunk {
             objects,
             bytes,
             records,

@@ -15,25 +15,25 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::progress::Progress;
-use crate::data::engine::memory_budget::Limits;
+use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::Engine;
-use crate::data::lake::checkpoint::{Listing, Taken};
+use crate::data::lake::checkpoint::{HighWaterMarks, LakeListing};
 use crate::data::lake::decode::{KEPT_REJECTS, Reject};
 use crate::data::lake::objects::{Layout, Objects, list_objects};
-use crate::data::lake::scan::{Portions, interrupted, read_objects};
+use crate::data::lake::scan::{ScanChunks, interrupted, read_objects};
 use crate::data::storage::Lake;
 use crate::data::tables::delta::DeltaLocation;
 use crate::data::tables::rejects::{KindRejects, Rejects};
-use crate::data::tables::writer::{Change, Replaces, RowGroupSize, TableWriter};
+use crate::data::tables::writer::{CommitRequest, OverwriteScope, RowGroupSize, TableWriter};
 use crate::data::transform::clean::Cleaner;
-use crate::data::transform::deduplicator::{FreshRows, Giver};
+use crate::data::transform::deduplicator::{Deduplicator, RowSink};
 use crate::data::transform::quality;
 use crate::data::transform::quality::ColumnQuality;
-use crate::stages::batch::chunk::{Cleaned, PortionCleaner};
-use crate::stages::batch::row_cache::{Keep, KeptRows};
+use crate::stages::batch::chunk::{ChunkTransformer, TransformedChunk};
+use crate::stages::batch::row_cache::{CachedRows, RowCache};
 
 /// Property of a table that says which objects it holds.
 const TAKEN: &str = "pinpipe.batch.taken";
@@ -55,7 +55,7 @@ pub struct Ingest<'a> {
     pub kind: Kind,
     /// `None`: into memory only.
     pub tables: Option<Tables<'a>>,
-    pub limits: &'a Limits,
+    pub budget: &'a MemoryBudget,
     pub progress: &'a Progress,
 }
 
@@ -74,7 +74,7 @@ pub struct Ingested {
     /// The first of the records that did not fit.
     pub rejects: Vec<Reject>,
     /// All rows of the kind, where all were read and there was room for them.
-    pub kept: Option<KeptRows>,
+    pub kept: Option<CachedRows>,
     /// The table's version afterwards.
     pub version: u64,
 }
@@ -98,13 +98,13 @@ impl Ingested {
 
 /// What the property says.
 #[derive(Serialize, Deserialize)]
-struct TakenFrom {
+struct LakeCheckpoint {
     lake: String,
-    objects: Taken,
+    objects: HighWaterMarks,
 }
 
 /// The table that is written.
-struct Open {
+struct OutputTable {
     location: DeltaLocation,
     table: DeltaTable,
     /// `None`: it has no rows, or none that stay.
@@ -140,23 +140,23 @@ impl TableNumbers {
 
 /// What the workers share.
 struct Shared {
-    cleaner: PortionCleaner,
-    listing: Listing,
-    portions: tokio::sync::Mutex<Portions>,
-    open: Option<Open>,
-    state: Mutex<State>,
+    cleaner: ChunkTransformer,
+    listing: LakeListing,
+    chunks: tokio::sync::Mutex<ScanChunks>,
+    open: Option<OutputTable>,
+    state: Mutex<IngestState>,
 }
 
 /// What they add up.
-struct State {
-    fresh: FreshRows,
-    keep: Option<Keep>,
+struct IngestState {
+    fresh: Deduplicator,
+    row_cache: Option<RowCache>,
     ingested: Ingested,
     kept_reject_bytes: usize,
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, IngestState> {
         self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -175,7 +175,7 @@ impl Shared {
 /// # Errors
 /// The lake cannot be read; the table cannot be written, or was changed by another writer
 /// meanwhile (a transient error). Records that do not fit are set aside instead.
-pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
+pub async fn ingest(what: &Ingest<'_>, row_cache: RowCache) -> Result<Ingested> {
     let kind = what.kind;
     let Some(Tables {
         location,
@@ -183,21 +183,21 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
         full,
     }) = &what.tables
     else {
-        let listing = Listing::after(Taken::default());
+        let listing = LakeListing::after(HighWaterMarks::default());
         let objects = listing.fresh(what.lake, what.layout, kind);
-        let (ingested, _, _) = read_all(what, listing, objects, None, Some(keep)).await?;
+        let (ingested, _, _) = read_all(what, listing, objects, None, Some(row_cache)).await?;
         return Ok(ingested);
     };
-    let table = location.ensure(&kind.clean_schema()).await?;
+    let table = location.create_if_missing(&kind.clean_schema()).await?;
     // A property of another form is another version's: all is read anew.
-    let taken: Option<TakenFrom> =
+    let taken: Option<LakeCheckpoint> =
         DeltaLocation::property(&table, TAKEN).and_then(|text| serde_json::from_str(&text).ok());
     let taken = taken
         .filter(|taken| taken.lake == what.lake.identity())
         .map(|taken| taken.objects);
     // A table that was written without noting what it took, or from another lake, is no start to go on from.
     let replaces = *full || taken.is_none();
-    let listing = Listing::after(taken.filter(|_| !full).unwrap_or_default());
+    let listing = LakeListing::after(taken.filter(|_| !full).unwrap_or_default());
     let mut objects = Box::pin(listing.fresh(what.lake, what.layout, kind).peekable());
     let is_nothing_new = objects.as_mut().peek().await.is_none();
     if is_nothing_new && replaces && holds_nothing(what.lake, what.layout).await? {
@@ -210,7 +210,7 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
         return Ok(ingested);
     }
     tracing::debug!(table = location.name, "opened");
-    let open = Open {
+    let open = OutputTable {
         location: (*location).clone(),
         numbers: if replaces {
             None
@@ -221,32 +221,38 @@ pub async fn ingest(what: &Ingest<'_>, keep: Keep) -> Result<Ingested> {
                 .map(TableNumbers::within)
         },
         table,
-        rejects: rejects.begin(kind, replaces, what.limits).await?,
-        row_group_size: what.limits.row_group_size(),
+        rejects: rejects.begin(kind, replaces, what.budget).await?,
+        row_group_size: what.budget.row_group_size(),
     };
-    let keep = Some(keep).filter(|_| replaces);
-    let (mut ingested, adds, open) =
-        read_all(what, listing.clone(), objects.boxed(), Some(open), keep).await?;
+    let row_cache = Some(row_cache).filter(|_| replaces);
+    let (mut ingested, adds, open) = read_all(
+        what,
+        listing.clone(),
+        objects.boxed(),
+        Some(open),
+        row_cache,
+    )
+    .await?;
     let open = open.ok_or_else(|| Error::failed(interrupted()))?;
     tracing::debug!(table = location.name, "read");
     // Before the rows: what is set aside twice is told apart, what is lost is not found again.
     open.rejects.commit().await?;
     tracing::debug!(table = location.name, "rejects are written");
-    let taken = TakenFrom {
+    let taken = LakeCheckpoint {
         lake: what.lake.identity(),
         objects: listing.taken(),
     };
     let property =
-        serde_json::to_string(&taken).or_fail(|| "cannot note which objects were taken")?;
+        serde_json::to_string(&taken).context(|| "cannot note which objects were taken")?;
     let replaces = if replaces {
-        Replaces::Everything
+        OverwriteScope::Everything
     } else {
-        Replaces::Nothing
+        OverwriteScope::Nothing
     };
     let version = location
         .commit(
             &open.table,
-            Change {
+            CommitRequest {
                 adds,
                 replaces,
                 property: Some((TAKEN, property)),
@@ -285,60 +291,60 @@ pub fn empty_lake(lake: &Lake, layout: &Layout) -> Error {
 /// Lets the workers at the objects; what came of them, and the files they wrote.
 async fn read_all(
     what: &Ingest<'_>,
-    listing: Listing,
+    listing: LakeListing,
     objects: Objects,
-    open: Option<Open>,
-    keep: Option<Keep>,
-) -> Result<(Ingested, Vec<Add>, Option<Open>)> {
-    let fresh = FreshRows::new(what.kind.clean_schema(), what.limits.clone());
+    open: Option<OutputTable>,
+    row_cache: Option<RowCache>,
+) -> Result<(Ingested, Vec<Add>, Option<OutputTable>)> {
+    let fresh = Deduplicator::new(what.kind.clean_schema(), what.budget.clone());
     let shared = Arc::new(Shared {
-        cleaner: PortionCleaner {
+        cleaner: ChunkTransformer {
             kind: what.kind,
             is_folder: what.lake.files.is_some(),
             cleaner: Cleaner::new(what.kind).await?,
             keys: fresh.key_maker(),
-            most_text_bytes: what.limits.portion_size().most_whole_bytes,
+            max_text_bytes: what.budget.chunk_size().max_whole_bytes,
         },
         listing,
-        portions: tokio::sync::Mutex::new(read_objects(
-            what.lake,
-            objects,
-            what.limits.portion_size(),
-        )),
+        chunks: tokio::sync::Mutex::new(read_objects(what.lake, objects, what.budget.chunk_size())),
         open,
-        state: Mutex::new(State {
+        state: Mutex::new(IngestState {
             fresh,
-            keep,
+            row_cache,
             ingested: Ingested::nothing(what.kind, 0),
             kept_reject_bytes: 0,
         }),
     });
     let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..what.limits.workers() {
+    for _ in 0..what.budget.workers() {
         workers.spawn(work(shared.clone(), what.progress.clone()));
     }
     let mut adds = Vec::new();
     while let Some(done) = workers.join_next().await {
-        adds.extend(done.or_fail(interrupted)??);
+        adds.extend(done.context(interrupted)??);
     }
     let shared = Arc::into_inner(shared).ok_or_else(|| Error::failed(interrupted()))?;
     let mut writer = shared.writer()?;
-    let State {
+    let IngestState {
         mut fresh,
-        mut keep,
+        mut row_cache,
         mut ingested,
         ..
     } = shared
         .state
         .into_inner()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut kept = |batch: &RecordBatch| keep.as_mut().map_or(Ok(()), |keep| keep.add(batch));
-    let mut give = Giver {
+    let mut kept = |batch: &RecordBatch| {
+        row_cache
+            .as_mut()
+            .map_or(Ok(()), |row_cache| row_cache.add(batch))
+    };
+    let mut give = RowSink {
         writer: writer.as_mut(),
         kept: &mut kept,
     };
     fresh
-        .settle(
+        .resolve_deferred(
             shared
                 .open
                 .as_ref()
@@ -353,7 +359,7 @@ async fn read_all(
     ingested.objects = shared.listing.fresh_objects().0;
     ingested.new_rows = fresh.new_rows;
     ingested.duplicates = fresh.duplicates;
-    ingested.kept = keep.and_then(Keep::rows);
+    ingested.kept = row_cache.and_then(RowCache::rows);
     Ok((ingested, adds, shared.open))
 }
 
@@ -361,11 +367,11 @@ async fn read_all(
 async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
     let mut writer = shared.writer()?;
     loop {
-        let next = shared.portions.lock().await.try_next().await?;
-        let Some(portion) = next else { break };
+        let next = shared.chunks.lock().await.try_next().await?;
+        let Some(chunk) = next else { break };
         let own = shared.clone();
         let (give, mut given) = mpsc::channel(1);
-        let cleaning = tokio::task::spawn_blocking(move || own.cleaner.clean(portion, &give));
+        let cleaning = tokio::task::spawn_blocking(move || own.cleaner.clean(chunk, &give));
         while let Some(cleaned) = given.recv().await {
             let objects = cleaned.objects;
             for batch in take(&shared, cleaned).await? {
@@ -375,7 +381,7 @@ async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
             }
             progress.add(objects);
         }
-        cleaning.await.or_fail(interrupted)??;
+        cleaning.await.context(interrupted)??;
     }
     match writer {
         Some(writer) => writer.finish().await,
@@ -384,7 +390,7 @@ async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
 }
 
 /// Notes what came of a portion and tells new rows, which it returns, from repeated ones.
-async fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
+async fn take(shared: &Shared, cleaned: TransformedChunk) -> Result<Vec<RecordBatch>> {
     if let Some(open) = &shared.open {
         open.rejects.add(&cleaned.rejects).await?;
         if let Some(numbers) = &open.numbers
@@ -427,8 +433,8 @@ async fn take(shared: &Shared, cleaned: Cleaned) -> Result<Vec<RecordBatch>> {
     for (batch, keys) in cleaned.batches {
         let batch = state.fresh.take(batch, &keys)?;
         if batch.num_rows() > 0 {
-            if let Some(keep) = &mut state.keep {
-                keep.add(&batch)?;
+            if let Some(row_cache) = &mut state.row_cache {
+                row_cache.add(&batch)?;
             }
             new.push(batch);
         }
@@ -447,7 +453,7 @@ async fn read_numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<Ro
     while let Some(batch) = batches
         .try_next()
         .await
-        .or_fail(|| "cannot read the row numbers there are")?
+        .context(|| "cannot read the row numbers there are")?
     {
         found.extend(
             batch

@@ -8,41 +8,46 @@ use arrow::datatypes::{Schema, SchemaRef};
 use tokio::task::JoinHandle;
 
 use crate::base::config::schema::Median;
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
-use crate::data::engine::memory_budget::Limits;
+use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::Engine;
 use crate::data::sql;
 use crate::data::sql::Question;
 
 /// The rows of one kind.
-pub struct Keep {
+pub struct RowCache {
     columns: Vec<usize>,
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
     rows: u64,
     bytes: u64,
-    most_rows: u64,
-    most_bytes: u64,
+    max_rows: u64,
+    max_bytes: u64,
     /// Nowhere else will they be.
     is_needed: bool,
     /// There were too many: none are kept.
     is_given_up: bool,
 }
 
-impl Keep {
+impl RowCache {
     /// `is_needed`: there is no table that has the rows.
-    pub fn new(kind: Kind, columns: &BTreeSet<String>, limits: &Limits, is_needed: bool) -> Self {
+    pub fn new(
+        kind: Kind,
+        columns: &BTreeSet<String>,
+        budget: &MemoryBudget,
+        is_needed: bool,
+    ) -> Self {
         let (columns, schema) = part_of(kind, columns);
-        let (most_rows, most_bytes) = (limits.kept_rows(), limits.kept_bytes());
+        let (max_rows, max_bytes) = (budget.cached_rows(), budget.cached_bytes());
         Self {
             columns,
             schema,
             batches: Vec::new(),
             rows: 0,
             bytes: 0,
-            most_rows,
-            most_bytes,
+            max_rows,
+            max_bytes,
             is_needed,
             is_given_up: false,
         }
@@ -58,10 +63,10 @@ impl Keep {
         }
         let asked = batch
             .project(&self.columns)
-            .or_fail(|| "cannot keep rows for the questions")?;
+            .context(|| "cannot keep rows for the questions")?;
         self.rows += batch.num_rows() as u64;
         self.bytes += asked.get_array_memory_size() as u64;
-        if self.rows > self.most_rows || self.bytes > self.most_bytes {
+        if self.rows > self.max_rows || self.bytes > self.max_bytes {
             if self.is_needed {
                 return Err(Error::failed("the lake is too large to be answered from memory alone")
                     .hint("leave out `--no-tables`: with tables any lake will do; or allow more with `--memory`"));
@@ -75,8 +80,8 @@ impl Keep {
     }
 
     /// What was kept; `None`: there was too much.
-    pub fn rows(self) -> Option<KeptRows> {
-        (!self.is_given_up).then_some(KeptRows {
+    pub fn rows(self) -> Option<CachedRows> {
+        (!self.is_given_up).then_some(CachedRows {
             schema: self.schema,
             batches: self.batches,
         })
@@ -99,25 +104,25 @@ fn part_of(kind: Kind, columns: &BTreeSet<String>) -> (Vec<usize>, SchemaRef) {
 }
 
 /// All rows of a kind, in the columns that are asked for.
-pub struct KeptRows {
+pub struct CachedRows {
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
 }
 
 /// Columns of each kind.
-pub type AskedColumns = BTreeMap<Kind, BTreeSet<String>>;
+pub type RequiredColumns = BTreeMap<Kind, BTreeSet<String>>;
 
 /// What is being planned on another core, while the lake is opened and listed.
-pub struct Asked(tokio::sync::Mutex<Planning>);
+pub struct PendingColumns(tokio::sync::Mutex<Planning>);
 
 enum Planning {
-    Begun(JoinHandle<Result<AskedColumns>>),
-    Done(Arc<AskedColumns>),
+    Begun(JoinHandle<Result<RequiredColumns>>),
+    Done(Arc<RequiredColumns>),
     Failed,
 }
 
-impl Asked {
-    pub fn begun(planning: JoinHandle<Result<AskedColumns>>) -> Self {
+impl PendingColumns {
+    pub fn begun(planning: JoinHandle<Result<RequiredColumns>>) -> Self {
         Self(tokio::sync::Mutex::new(Planning::Begun(planning)))
     }
 
@@ -125,12 +130,12 @@ impl Asked {
     ///
     /// # Errors
     /// A question cannot be planned.
-    pub async fn columns(&self) -> Result<Arc<AskedColumns>> {
+    pub async fn columns(&self) -> Result<Arc<RequiredColumns>> {
         let mut planning = self.0.lock().await;
         let failed = || "planning the questions was interrupted";
         let columns = match std::mem::replace(&mut *planning, Planning::Failed) {
             Planning::Done(columns) => columns,
-            Planning::Begun(begun) => Arc::new(begun.await.or_fail(failed)??),
+            Planning::Begun(begun) => Arc::new(begun.await.context(failed)??),
             Planning::Failed => return Err(Error::failed(failed())),
         };
         *planning = Planning::Done(columns.clone());
@@ -142,7 +147,7 @@ impl Asked {
 ///
 /// # Errors
 /// A question cannot be planned.
-pub async fn asked_columns(questions: &[Question], median: Median) -> Result<AskedColumns> {
+pub async fn required_columns(questions: &[Question], median: Median) -> Result<RequiredColumns> {
     let engine = Engine::single();
     for kind in Kind::ALL {
         engine.register(&clean_name(kind), kind.clean_schema(), Vec::new())?;
@@ -215,7 +220,7 @@ mod tests {
     async fn only_what_the_questions_read_is_kept() {
         let own = Question::of("mine", "Mine", "SELECT title FROM clean_pin");
         let mut questions = sql::questions(None).expect("the eight");
-        let columns = asked_columns(&questions, Median::Lower)
+        let columns = required_columns(&questions, Median::Lower)
             .await
             .expect("plans");
         let names = |kind: Kind| {
@@ -235,14 +240,14 @@ mod tests {
         );
         questions.push(own);
         assert!(
-            asked_columns(&questions, Median::Lower)
+            required_columns(&questions, Median::Lower)
                 .await
                 .expect("plans")[&Kind::Pin]
                 .contains("title")
         );
         // No answer depends on the description, yet its name must stand.
         let named = "WITH p AS (SELECT ind, category, description FROM clean_pin) SELECT category, count(*) AS n FROM p GROUP BY category";
-        let columns = asked_columns(&[Question::of("named", "Named", named)], Median::Lower)
+        let columns = required_columns(&[Question::of("named", "Named", named)], Median::Lower)
             .await
             .expect("plans");
         assert!(

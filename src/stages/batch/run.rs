@@ -8,11 +8,11 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{AnswerFormat, Config, Median};
-use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::model::Kind;
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
-use crate::data::engine::memory_budget::Limits;
+use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::{Engine, cores};
 use crate::data::engine::spill::SpillFolder;
 use crate::data::lake::objects::Layout;
@@ -26,7 +26,9 @@ use crate::data::tables::rejects::Rejects;
 use crate::stages::batch::answer::Answer;
 use crate::stages::batch::ingest::{Ingest, Ingested, Tables, empty_lake, ingest};
 use crate::stages::batch::report::{BatchReport, KindCounts};
-use crate::stages::batch::row_cache::{Asked, AskedColumns, Keep, asked_columns, clean_name};
+use crate::stages::batch::row_cache::{
+    PendingColumns, RequiredColumns, RowCache, clean_name, required_columns,
+};
 
 /// Settings of one run; those that are `None` or empty come from `[batch]` in the configuration.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +67,11 @@ pub async fn run(
         Error::failed("interrupted before all questions were answered")
             .hint("committed rows are kept; re-run to continue")
     };
-    crate::base::shutdown::or_stopped(answer_and_write(config, options, printer), interrupted).await
+    crate::base::shutdown::run_until_shutdown(
+        answer_and_write(config, options, printer),
+        interrupted,
+    )
+    .await
 }
 
 async fn answer_and_write(
@@ -95,7 +101,7 @@ pub fn prepare(config: &Config, options: &BatchOptions) -> Result<Vec<Question>>
     }
     let questions = sql::questions_of(config)?;
     if let Some(out) = &options.out {
-        std::fs::create_dir_all(out).map_err(|error| on_path("create", out, error))?;
+        std::fs::create_dir_all(out).map_err(|error| io_error("create", out, error))?;
     }
     Ok(questions)
 }
@@ -140,15 +146,15 @@ async fn embedded(
     printer: &Printer,
 ) -> Result<BatchReport> {
     let folder = SpillFolder::new(&config.data_dir)?;
-    let limits = Limits::of(config, folder.path())?;
+    let budget = MemoryBudget::of(config, folder.path())?;
     let engine = Engine::new();
     let mut report = match options.as_of {
         Some(as_of) => state_as_of(config, as_of, &engine).await?,
         None => {
             // Planned on another core while the lake is being opened and listed.
             let own = questions.to_vec();
-            let asked = tokio::spawn(async move { asked_columns(&own, median).await });
-            read_lake(config, options, &engine, asked, &limits, printer).await?
+            let asked = tokio::spawn(async move { required_columns(&own, median).await });
+            read_lake(config, options, &engine, asked, &budget, printer).await?
         }
     };
     let most = report
@@ -158,10 +164,10 @@ async fn embedded(
         .max()
         .unwrap_or_default();
     let answering = printer.activity("answering");
-    let answered = if limits.fits(most) {
+    let answered = if budget.fits_in_memory(most) {
         answers(&engine, questions, median).await
     } else {
-        answers_within(&engine, questions, median, &limits).await
+        answers_within(&engine, questions, median, &budget).await
     };
     answering.finish();
     tracing::debug!("answered");
@@ -187,7 +193,7 @@ async fn answers(engine: &Engine, questions: &[Question], median: Median) -> Res
                 .await?;
             Answer::new(&question, schema, batches)
         });
-        async move { answering.await.or_fail(|| "answering was interrupted")? }
+        async move { answering.await.context(|| "answering was interrupted")? }
     });
     answered.buffered(cores()).try_collect().await
 }
@@ -197,11 +203,11 @@ async fn answers_within(
     engine: &Engine,
     questions: &[Question],
     median: Median,
-    limits: &Limits,
+    budget: &MemoryBudget,
 ) -> Result<Vec<Answer>> {
-    let folder = &limits.spill_folder;
-    std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
-    let asked = Engine::within(limits.query_bytes(), folder)?;
+    let folder = &budget.spill_folder;
+    std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
+    let asked = Engine::within(budget.query_bytes(), folder)?;
     for kind in Kind::ALL {
         engine.share(&clean_name(kind), &asked).await?;
     }
@@ -235,7 +241,7 @@ async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<Ba
         let location =
             DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id))
                 .await?;
-        location.reach().await?;
+        location.check_access().await?;
         let newest = location.load().await?.and_then(|table| table.version());
         locations.push((kind, location, newest));
     }
@@ -274,7 +280,7 @@ async fn register(
 }
 
 /// What reading needs of the tables, where there are any.
-struct Places {
+struct OutputTables {
     locations: BTreeMap<Kind, DeltaLocation>,
     rejects: Rejects,
 }
@@ -284,8 +290,8 @@ async fn read_lake(
     config: &Config,
     options: &BatchOptions,
     engine: &Engine,
-    asked: tokio::task::JoinHandle<Result<AskedColumns>>,
-    limits: &Limits,
+    asked: tokio::task::JoinHandle<Result<RequiredColumns>>,
+    budget: &MemoryBudget,
     printer: &Printer,
 ) -> Result<BatchReport> {
     let (lake, layout) = open_lake(config, options).await?;
@@ -302,21 +308,21 @@ async fn read_lake(
                     .await?,
             );
         }
-        places = Some(Places { locations, rejects });
+        places = Some(OutputTables { locations, rejects });
     }
-    let asked = Asked::begun(asked);
+    let asked = PendingColumns::begun(asked);
     let progress = printer.progress("objects of the lake", None);
-    let reading = Reading {
+    let scan = ScanContext {
         lake: &lake,
         layout: &layout,
         places: places.as_ref(),
         full: options.full,
         asked: &asked,
-        limits,
+        budget,
         progress: &progress,
     };
-    let one = |kind| reading.kind(kind);
-    let taken = if limits.is_tight() {
+    let one = |kind| scan.kind(kind);
+    let taken = if budget.is_low_memory() {
         [
             one(Kind::Pin).await?,
             one(Kind::Geo).await?,
@@ -390,17 +396,17 @@ async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
 }
 
 /// What all kinds are read with.
-struct Reading<'a> {
+struct ScanContext<'a> {
     lake: &'a Lake,
     layout: &'a Layout,
-    places: Option<&'a Places>,
+    places: Option<&'a OutputTables>,
     full: bool,
-    asked: &'a Asked,
-    limits: &'a Limits,
+    asked: &'a PendingColumns,
+    budget: &'a MemoryBudget,
     progress: &'a Progress,
 }
 
-impl Reading<'_> {
+impl ScanContext<'_> {
     /// Takes a kind's objects, again where another writer came between.
     async fn kind(&self, kind: Kind) -> Result<Ingested> {
         let asked = self.asked.columns().await?;
@@ -417,14 +423,14 @@ impl Reading<'_> {
             layout: self.layout,
             kind,
             tables: tables(),
-            limits: self.limits,
+            budget: self.budget,
             progress: self.progress,
         };
         let mut attempt = 1;
         loop {
-            let keep = Keep::new(kind, &asked[&kind], self.limits, self.places.is_none());
-            match ingest(&what, keep).await {
-                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+            let row_cache = RowCache::new(kind, &asked[&kind], self.budget, self.places.is_none());
+            match ingest(&what, row_cache).await {
+                Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
                     tracing::info!(%error, attempt, "taking the objects again");
                     attempt += 1;
                 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::base::error::{Result, on_path};
-use crate::stages::emulate::request::{Outgoing, Target};
+use crate::base::error::{Result, io_error};
+use crate::stages::emulate::request::{OutboundRecord, Target};
 
 /// The file is made with its first record.
 pub struct DeadLetters {
@@ -29,11 +29,11 @@ impl DeadLetters {
     }
 
     /// Keeps a record with the reason it was not delivered.
-    pub fn keep(&mut self, target: &Target, record: &Outgoing, reason: &str) -> Result<()> {
+    pub fn keep(&mut self, target: &Target, record: &OutboundRecord, reason: &str) -> Result<()> {
         let value: Value = serde_json::from_str(&record.json)
             .unwrap_or_else(|_| Value::String(record.json.clone()));
         let line = json!({ "service": target.service.name(), "name": target.name, "kind": target.kind, "row": record.row, "reason": reason, "record": value });
-        let failed = |error| on_path("write", &self.path, error);
+        let failed = |error| io_error("write", &self.path, error);
         let file = match &mut self.file {
             Some(file) => file,
             None => {

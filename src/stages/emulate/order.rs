@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 pub struct RowList(pub Vec<i64>);
 
 /// Most rows that one list may name.
-const MOST_ROWS: i64 = 1_000_000;
+const MAX_ROWS: i64 = 1_000_000;
 
 impl FromStr for RowList {
     type Err = String;
@@ -31,7 +31,7 @@ impl FromStr for RowList {
                     (number, number)
                 }
             };
-            if first > last || last - first >= MOST_ROWS {
+            if first > last || last - first >= MAX_ROWS {
                 return Err(wrong());
             }
             rows.extend(first..=last);

@@ -32,19 +32,19 @@ impl Service {
 
 /// A record on its way: the row it comes from and its JSON.
 #[derive(Debug, Clone)]
-pub struct Outgoing {
+pub struct OutboundRecord {
     pub row: i64,
     pub json: String,
 }
 
 /// What became of one record of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     Delivered,
     /// May succeed when it is sent again.
     Retry(String),
     /// Never will.
-    Refused(String),
+    Permanent(String),
 }
 
 /// The topics and streams of a destination, in the order of the kinds.
@@ -71,7 +71,7 @@ pub fn targets(config: &Config, to: Destination) -> Vec<Target> {
 
 impl Target {
     /// Method, path, content type and body that carry these records.
-    pub fn request(&self, records: &[Outgoing]) -> (Method, String, &'static str, String) {
+    pub fn request(&self, records: &[OutboundRecord]) -> (Method, String, &'static str, String) {
         match (self.service, records) {
             (Service::Kafka, _) => {
                 let values: Vec<String> = records
@@ -113,7 +113,7 @@ impl Target {
     }
 
     /// Reads an answer: one outcome for each of `count` records.
-    pub fn outcomes(&self, status: u16, body: &[u8], count: usize) -> Vec<Outcome> {
+    pub fn outcomes(&self, status: u16, body: &[u8], count: usize) -> Vec<DeliveryOutcome> {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |value: &Value, keys: [&str; 3]| {
             keys.iter()
@@ -135,9 +135,9 @@ impl Target {
                         || name.contains("LimitExceeded")
                 });
             let outcome = if matches!(status, 408 | 429 | 500..) || throttled {
-                Outcome::Retry(reason)
+                DeliveryOutcome::Retry(reason)
             } else {
-                Outcome::Refused(reason)
+                DeliveryOutcome::Permanent(reason)
             };
             return vec![outcome; count];
         }
@@ -146,9 +146,9 @@ impl Target {
             Service::Kinesis if count == 1 && body.get("Records").is_none() => {
                 let has_number = body.get("SequenceNumber").is_some();
                 return vec![if has_number {
-                    Outcome::Delivered
+                    DeliveryOutcome::Delivered
                 } else {
-                    Outcome::Retry("the answer has no sequence number".into())
+                    DeliveryOutcome::Retry("the answer has no sequence number".into())
                 }];
             }
             Service::Kinesis => ("Records", "ErrorCode", None),
@@ -160,18 +160,18 @@ impl Target {
             .unwrap_or_default();
         (0..count)
             .map(|position| match results.get(position) {
-                None => Outcome::Retry("the answer lacks this record".into()),
+                None => DeliveryOutcome::Retry("the answer lacks this record".into()),
                 Some(result) => match result.get(code_key) {
-                    None | Some(Value::Null) => Outcome::Delivered,
+                    None | Some(Value::Null) => DeliveryOutcome::Delivered,
                     Some(code) => {
                         let reason = format!(
                             "{code}: {}",
                             text(result, ["error", "ErrorMessage", "message"])
                         );
                         if final_code.is_some() && code.as_i64() == final_code {
-                            Outcome::Refused(reason)
+                            DeliveryOutcome::Permanent(reason)
                         } else {
-                            Outcome::Retry(reason)
+                            DeliveryOutcome::Retry(reason)
                         }
                     }
                 },
@@ -196,11 +196,13 @@ mod tests {
     fn partial_failures_are_told_apart() {
         let body = br#"{"offsets":[{"partition":0,"offset":1,"error_code":null},{"error_code":50003,"error":"later"},{"error_code":50002,"error":"never"}]}"#;
         let outcomes = target(Service::Kafka).outcomes(200, body, 4);
-        assert_eq!(outcomes[0], Outcome::Delivered);
-        assert!(matches!(&outcomes[1], Outcome::Retry(reason) if reason.contains("later")));
-        assert!(matches!(&outcomes[2], Outcome::Refused(reason) if reason.contains("never")));
+        assert_eq!(outcomes[0], DeliveryOutcome::Delivered);
+        assert!(matches!(&outcomes[1], DeliveryOutcome::Retry(reason) if reason.contains("later")));
         assert!(
-            matches!(outcomes[3], Outcome::Retry(_)),
+            matches!(&outcomes[2], DeliveryOutcome::Permanent(reason) if reason.contains("never"))
+        );
+        assert!(
+            matches!(outcomes[3], DeliveryOutcome::Retry(_)),
             "a record the answer does not mention was not acknowledged"
         );
     }
@@ -214,23 +216,23 @@ mod tests {
                 br#"{"__type":"ProvisionedThroughputExceededException"}"#,
                 1
             )[0],
-            Outcome::Retry(_)
+            DeliveryOutcome::Retry(_)
         ));
         assert!(matches!(
             kinesis.outcomes(400, br#"{"__type":"ResourceNotFoundException"}"#, 1)[0],
-            Outcome::Refused(_)
+            DeliveryOutcome::Permanent(_)
         ));
         assert!(matches!(
             kinesis.outcomes(503, b"", 1)[0],
-            Outcome::Retry(_)
+            DeliveryOutcome::Retry(_)
         ));
         assert_eq!(
             kinesis.outcomes(200, br#"{"SequenceNumber":"1"}"#, 1),
-            [Outcome::Delivered]
+            [DeliveryOutcome::Delivered]
         );
         assert!(matches!(
             kinesis.outcomes(200, br#"{"FailedRecordCount":1,"Records":[{"SequenceNumber":"1"},{"ErrorCode":"InternalFailure"}]}"#, 2)[..],
-            [Outcome::Delivered, Outcome::Retry(_)]
+            [DeliveryOutcome::Delivered, DeliveryOutcome::Retry(_)]
         ));
     }
 }

@@ -10,20 +10,20 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::base::config::schema::{Config, Destination};
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::{Kind, Post};
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
 use crate::clients::database::connect::Database;
 use crate::stages::emulate::order::{Order, RowList};
-use crate::stages::emulate::request::{Outgoing, Target, targets};
+use crate::stages::emulate::request::{OutboundRecord, Target, targets};
 use crate::stages::emulate::sender::Sender;
 use crate::stages::emulate::summary::Summary;
 
 /// Rows read from the database at a time.
 const READ_ROWS: usize = 200;
 /// Deliveries that fail in a row before the run gives up: the other side is gone.
-const MOST_FAILURES_IN_A_ROW: u64 = 60;
+const MAX_FAILURES_IN_A_ROW: u64 = 60;
 
 /// Settings of one run; those that are `None` come from `[emulate]` in the configuration.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +94,7 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     };
     tracing::info!(to = ?to, concurrency, batch, rate, "posting");
     let progress = Arc::new(printer.progress("posting", planned));
-    let pace = Pace {
+    let rate_limiter = RateLimiter {
         started,
         rate,
         jitter_ms: options.jitter_ms.unwrap_or(config.emulate.jitter_ms),
@@ -103,7 +103,7 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
 
     let (jobs, waiting) = mpsc::channel::<Vec<Post>>(concurrency);
     let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
-    let gave_up = Arc::new(AtomicBool::new(false));
+    let circuit_open = Arc::new(AtomicBool::new(false));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency {
         workers.spawn(work(
@@ -111,15 +111,15 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
             sender.clone(),
             targets.clone(),
             progress.clone(),
-            gave_up.clone(),
+            circuit_open.clone(),
         ));
     }
     let order = order.take(planned.map_or(usize::MAX, |posts| posts as usize));
     let mut ended = {
-        let feeding = feed(&database, order, batch, &pace, jobs, &gave_up);
+        let feeding = feed(&database, order, batch, &rate_limiter, jobs, &circuit_open);
         tokio::select! {
             fed = feeding => fed.map_err(Failure::Feeding),
-            () = crate::base::shutdown::stop_requested() => {
+            () = crate::base::shutdown::shutdown_signal() => {
                 printer.note("stopping: finishing what is under way");
                 Ok(())
             }
@@ -130,14 +130,14 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     loop {
         let done = tokio::select! {
             done = workers.join_next() => done,
-            () = crate::base::shutdown::stop_requested() => {
+            () = crate::base::shutdown::shutdown_signal() => {
                 workers.abort_all();
                 return Err(Error::failed("stopped at once: records under way may have arrived or not").hint("posting them again does no harm: repeated records count once"));
             }
         };
         let Some(done) = done else { break };
         ended = ended.and(
-            done.or_fail(|| "a sender stopped unexpectedly")
+            done.context(|| "a sender stopped unexpectedly")
                 .flatten()
                 .map_err(Failure::Keeping),
         );
@@ -163,9 +163,9 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
         .summary(seconds, dead_letters);
-    if gave_up.load(Ordering::Relaxed) {
+    if circuit_open.load(Ordering::Relaxed) {
         printer.warn(format!(
-            "gave up after {MOST_FAILURES_IN_A_ROW} failed deliveries in a row"
+            "gave up after {MAX_FAILURES_IN_A_ROW} failed deliveries in a row"
         ));
     }
     Ok(summary)
@@ -182,7 +182,7 @@ enum Failure {
 /// Waits for a worker that fails; workers that end well are no news.
 async fn first_failure(workers: &mut JoinSet<Result<()>>) -> Error {
     while let Some(done) = workers.join_next().await {
-        if let Err(error) = done.or_fail(|| "a sender stopped unexpectedly").flatten() {
+        if let Err(error) = done.context(|| "a sender stopped unexpectedly").flatten() {
             return error;
         }
     }
@@ -190,14 +190,14 @@ async fn first_failure(workers: &mut JoinSet<Result<()>>) -> Error {
 }
 
 /// When each post may go.
-struct Pace {
+struct RateLimiter {
     started: Instant,
     rate: f64,
     jitter_ms: u64,
     until: Option<Instant>,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Waits for the turn of post `number`; `false`: the time is up.
     async fn wait(&self, number: u64) -> bool {
         if self.rate > 0.0 {
@@ -220,23 +220,23 @@ async fn feed(
     database: &Database,
     order: impl Iterator<Item = i64>,
     batch: usize,
-    pace: &Pace,
+    rate_limiter: &RateLimiter,
     jobs: mpsc::Sender<Vec<Post>>,
-    gave_up: &AtomicBool,
+    circuit_open: &AtomicBool,
 ) -> Result<()> {
     let mut order = order.peekable();
     let mut number = 0;
     let mut job = Vec::with_capacity(batch);
     while order.peek().is_some() {
         // A slow pace wants few rows at a time, so that the first goes at once.
-        let ahead = if pace.rate > 0.0 {
-            (pace.rate.ceil() as usize).clamp(1, READ_ROWS)
+        let ahead = if rate_limiter.rate > 0.0 {
+            (rate_limiter.rate.ceil() as usize).clamp(1, READ_ROWS)
         } else {
             READ_ROWS
         };
         let numbers: Vec<i64> = order.by_ref().take(ahead).collect();
         for post in database.posts(&numbers).await? {
-            if !pace.wait(number).await || gave_up.load(Ordering::Relaxed) {
+            if !rate_limiter.wait(number).await || circuit_open.load(Ordering::Relaxed) {
                 break;
             }
             number += 1;
@@ -250,11 +250,15 @@ async fn feed(
                 return Ok(());
             }
         }
-        if pace.until.is_some_and(|until| Instant::now() >= until)
-            || gave_up.load(Ordering::Relaxed)
-            || (pace.rate > 0.0
-                && pace.until.is_some_and(|until| {
-                    pace.started + Duration::from_secs_f64(number as f64 / pace.rate) >= until
+        if rate_limiter
+            .until
+            .is_some_and(|until| Instant::now() >= until)
+            || circuit_open.load(Ordering::Relaxed)
+            || (rate_limiter.rate > 0.0
+                && rate_limiter.until.is_some_and(|until| {
+                    rate_limiter.started
+                        + Duration::from_secs_f64(number as f64 / rate_limiter.rate)
+                        >= until
                 }))
         {
             break;
@@ -275,7 +279,7 @@ async fn work(
     sender: Arc<Sender>,
     targets: Arc<[Target]>,
     progress: Arc<Progress>,
-    gave_up: Arc<AtomicBool>,
+    circuit_open: Arc<AtomicBool>,
 ) -> Result<()> {
     loop {
         let job = jobs.lock().await.recv().await;
@@ -287,7 +291,7 @@ async fn work(
                 .unwrap_or_default();
             let records = posts
                 .iter()
-                .map(|post| Outgoing {
+                .map(|post| OutboundRecord {
                     row: post.number,
                     json: post.records[position].clone(),
                 })
@@ -303,8 +307,8 @@ async fn work(
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         counts.posts += posts.len() as u64;
         progress.add(posts.len() as u64);
-        if counts.failures_in_a_row >= MOST_FAILURES_IN_A_ROW {
-            gave_up.store(true, Ordering::Relaxed);
+        if counts.failures_in_a_row >= MAX_FAILURES_IN_A_ROW {
+            circuit_open.store(true, Ordering::Relaxed);
         }
     }
 }

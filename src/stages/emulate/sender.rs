@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::gateway::GatewayClient;
 use crate::stages::emulate::dead_letters::DeadLetters;
-use crate::stages::emulate::request::{Outcome, Outgoing, Service, Target};
+use crate::stages::emulate::request::{DeliveryOutcome, OutboundRecord, Service, Target};
 use crate::stages::emulate::summary::Counts;
 
 /// Shared by everything that sends.
@@ -101,7 +101,7 @@ impl Sender {
     ///
     /// # Errors
     /// Only where a dead letter cannot be written.
-    pub async fn deliver(&self, target: &Target, records: Vec<Outgoing>) -> Result<()> {
+    pub async fn deliver(&self, target: &Target, records: Vec<OutboundRecord>) -> Result<()> {
         let mut waiting = records;
         let mut delays = self.backoff.build();
         loop {
@@ -111,12 +111,12 @@ impl Sender {
             let mut delivered = 0;
             for (record, outcome) in waiting.into_iter().zip(outcomes) {
                 match outcome {
-                    Outcome::Delivered => delivered += 1,
-                    Outcome::Retry(why) => {
+                    DeliveryOutcome::Delivered => delivered += 1,
+                    DeliveryOutcome::Retry(why) => {
                         reason = why;
                         again.push(record);
                     }
-                    Outcome::Refused(why) => self.give_up(target, &record, &why)?,
+                    DeliveryOutcome::Permanent(why) => self.give_up(target, &record, &why)?,
                 }
             }
             {
@@ -150,7 +150,7 @@ impl Sender {
         }
     }
 
-    fn give_up(&self, target: &Target, record: &Outgoing, reason: &str) -> Result<()> {
+    fn give_up(&self, target: &Target, record: &OutboundRecord, reason: &str) -> Result<()> {
         let mut counts = lock(&self.counts);
         counts.failed += 1;
         counts.failures_in_a_row += 1;
@@ -160,7 +160,7 @@ impl Sender {
         lock(&self.dead_letters).keep(target, record, reason)
     }
 
-    async fn send(&self, target: &Target, records: &[Outgoing]) -> Vec<Outcome> {
+    async fn send(&self, target: &Target, records: &[OutboundRecord]) -> Vec<DeliveryOutcome> {
         let (method, path, content_type, body) = target.request(records);
         let started = Instant::now();
         let answered = async {
@@ -173,7 +173,7 @@ impl Sender {
                 .bytes()
                 .await
                 .map_err(reqwest::Error::without_url)
-                .or_fail(|| "no answer")?;
+                .context(|| "no answer")?;
             Ok::<_, Error>((status, body))
         };
         match answered.await {
@@ -182,7 +182,7 @@ impl Sender {
                 target.outcomes(status, &body, records.len())
             }
             Err(error) => {
-                vec![Outcome::Retry(error.to_string()); records.len()]
+                vec![DeliveryOutcome::Retry(error.to_string()); records.len()]
             }
         }
     }

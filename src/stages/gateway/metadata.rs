@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
-use crate::stages::gateway::response::Fault;
+use crate::stages::gateway::response::RestError;
 
 /// How long the list of topics is believed when a topic is missing from it.
 const BELIEVED: Duration = Duration::from_millis(200);
@@ -33,7 +33,7 @@ pub struct TopicCache {
 type Topics = BTreeMap<String, Vec<Partition>>;
 
 impl Gateway {
-    async fn topics(&self) -> Result<Arc<Topics>, Fault> {
+    async fn topics(&self) -> Result<Arc<Topics>, RestError> {
         let (consumer, timeout) = (
             self.consumer.clone(),
             Duration::from_millis(self.config.kafka.timeout_ms),
@@ -60,8 +60,8 @@ impl Gateway {
         });
         let topics = asked
             .await
-            .map_err(|error| Fault::kafka(error.to_string()))?
-            .map_err(|error| Fault::kafka(error.to_string()))?;
+            .map_err(|error| RestError::kafka(error.to_string()))?
+            .map_err(|error| RestError::kafka(error.to_string()))?;
         let topics = Arc::new(topics);
         *self
             .topics
@@ -73,7 +73,7 @@ impl Gateway {
     }
 
     /// The partitions of a topic, from memory where it is known.
-    pub async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, Fault> {
+    pub async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, RestError> {
         let (asked, known) = self
             .topics
             .known
@@ -84,13 +84,13 @@ impl Gateway {
             return Ok(partitions.clone());
         }
         if asked.is_some_and(|asked| asked.elapsed() < BELIEVED) {
-            return Err(Fault::topic_not_found());
+            return Err(RestError::topic_not_found());
         }
         self.topics()
             .await?
             .get(topic)
             .cloned()
-            .ok_or_else(Fault::topic_not_found)
+            .ok_or_else(RestError::topic_not_found)
     }
 
     /// The topic turned out to be gone.
@@ -103,15 +103,15 @@ impl Gateway {
     }
 
     /// Checks that a partition exists.
-    pub async fn partition(&self, topic: &str, partition: &str) -> Result<Partition, Fault> {
+    pub async fn partition(&self, topic: &str, partition: &str) -> Result<Partition, RestError> {
         let partitions = self.partitions(topic).await?;
         let wanted: i32 = partition
             .parse()
-            .map_err(|_| Fault::partition_not_found())?;
+            .map_err(|_| RestError::partition_not_found())?;
         partitions
             .into_iter()
             .find(|partition| partition.id == wanted)
-            .ok_or_else(Fault::partition_not_found)
+            .ok_or_else(RestError::partition_not_found)
     }
 }
 
@@ -127,9 +127,9 @@ impl Partition {
     }
 }
 
-type Answer = Result<Response<Body>, Fault>;
+type RestResult = Result<Response<Body>, RestError>;
 
-pub async fn list_topics(State(gateway): State<Arc<Gateway>>) -> Answer {
+pub async fn list_topics(State(gateway): State<Arc<Gateway>>) -> RestResult {
     let topics = gateway.topics().await?;
     Ok(response::kafka(&json!(topics.keys().collect::<Vec<_>>())))
 }
@@ -137,11 +137,11 @@ pub async fn list_topics(State(gateway): State<Arc<Gateway>>) -> Answer {
 pub async fn describe_topic(
     State(gateway): State<Arc<Gateway>>,
     Path(topic): Path<String>,
-) -> Answer {
+) -> RestResult {
     let topics = gateway.topics().await?;
     let partitions: Vec<Value> = topics
         .get(&topic)
-        .ok_or_else(Fault::topic_not_found)?
+        .ok_or_else(RestError::topic_not_found)?
         .iter()
         .map(Partition::json)
         .collect();
@@ -153,11 +153,11 @@ pub async fn describe_topic(
 pub async fn list_partitions(
     State(gateway): State<Arc<Gateway>>,
     Path(topic): Path<String>,
-) -> Answer {
+) -> RestResult {
     let topics = gateway.topics().await?;
     let partitions: Vec<Value> = topics
         .get(&topic)
-        .ok_or_else(Fault::topic_not_found)?
+        .ok_or_else(RestError::topic_not_found)?
         .iter()
         .map(Partition::json)
         .collect();
@@ -167,7 +167,7 @@ pub async fn list_partitions(
 pub async fn describe_partition(
     State(gateway): State<Arc<Gateway>>,
     Path((topic, partition)): Path<(String, String)>,
-) -> Answer {
+) -> RestResult {
     gateway.topics().await?;
     Ok(response::kafka(
         &gateway.partition(&topic, &partition).await?.json(),
@@ -177,7 +177,7 @@ pub async fn describe_partition(
 pub async fn partition_offsets(
     State(gateway): State<Arc<Gateway>>,
     Path((topic, partition)): Path<(String, String)>,
-) -> Answer {
+) -> RestResult {
     gateway.topics().await?;
     let partition = gateway.partition(&topic, &partition).await?.id;
     let (consumer, timeout) = (
@@ -190,14 +190,14 @@ pub async fn partition_offsets(
     });
     let (beginning, end) = asked
         .await
-        .map_err(|error| Fault::kafka(error.to_string()))?
-        .map_err(|error| Fault::kafka(error.to_string()))?;
+        .map_err(|error| RestError::kafka(error.to_string()))?
+        .map_err(|error| RestError::kafka(error.to_string()))?;
     Ok(response::kafka(
         &json!({ "beginning_offset": beginning, "end_offset": end }),
     ))
 }
 
-pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> Answer {
+pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> RestResult {
     let (consumer, timeout) = (
         gateway.consumer.clone(),
         Duration::from_millis(gateway.config.kafka.timeout_ms),
@@ -214,7 +214,7 @@ pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> Answer {
     });
     let brokers = asked
         .await
-        .map_err(|error| Fault::kafka(error.to_string()))?
-        .map_err(|error| Fault::kafka(error.to_string()))?;
+        .map_err(|error| RestError::kafka(error.to_string()))?
+        .map_err(|error| RestError::kafka(error.to_string()))?;
     Ok(response::kafka(&json!({ "brokers": brokers })))
 }

@@ -43,7 +43,7 @@ impl Gateway {
     /// Sets up the clients; nothing is contacted yet.
     pub async fn new(config: &Config, routes: Arc<Routes>) -> Result<Arc<Self>> {
         let consumer = Arc::new(crate::clients::kafka::consumer(config, "pinpipe-gateway")?);
-        crate::clients::kafka::auth::keep_logged_in(config, &consumer);
+        crate::clients::kafka::auth::refresh_tokens_in_background(config, &consumer);
         Ok(Arc::new(Self {
             config: config.clone(),
             routes,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
-use crate::stages::gateway::response::Fault;
+use crate::stages::gateway::response::RestError;
 
 /// How the records of a request are embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub async fn to_topic(
     Path(topic): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response<Body>, Fault> {
+) -> Result<Response<Body>, RestError> {
     produce(&gateway, &topic, None, &headers, &body).await
 }
 
@@ -44,12 +44,12 @@ pub async fn to_partition(
     Path((topic, partition)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response<Body>, Fault> {
+) -> Result<Response<Body>, RestError> {
     let partition = gateway.partition(&topic, &partition).await?.id();
     produce(&gateway, &topic, Some(partition), &headers, &body).await
 }
 
-fn embedded(headers: &HeaderMap) -> Result<Embedded, Fault> {
+fn embedded(headers: &HeaderMap) -> Result<Embedded, RestError> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -67,7 +67,7 @@ fn embedded(headers: &HeaderMap) -> Result<Embedded, Fault> {
         "application/vnd.kafka.binary.v2+json" | "application/vnd.kafka.v2+json" => {
             Ok(Embedded::Binary)
         }
-        _ => Err(Fault::unsupported_media_type()),
+        _ => Err(RestError::unsupported_media_type()),
     }
 }
 
@@ -77,15 +77,15 @@ async fn produce(
     partition: Option<i32>,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<Response<Body>, Fault> {
+) -> Result<Response<Body>, RestError> {
     let embedded = embedded(headers)?;
     let request: Value = serde_json::from_slice(body)
-        .map_err(|error| Fault::bad_request(format!("the body is not JSON: {error}")))?;
+        .map_err(|error| RestError::bad_request(format!("the body is not JSON: {error}")))?;
     let records = request
         .get("records")
         .and_then(Value::as_array)
         .filter(|records| !records.is_empty())
-        .ok_or_else(|| Fault::unprocessable("records may not be empty"))?;
+        .ok_or_else(|| RestError::unprocessable("records may not be empty"))?;
     let partitions = gateway.partitions(topic).await?;
     let records = records
         .iter()
@@ -96,7 +96,7 @@ async fn produce(
             .partition
             .is_some_and(|wanted| !partitions.iter().any(|partition| partition.id() == wanted))
     }) {
-        return Err(Fault::partition_not_found());
+        return Err(RestError::partition_not_found());
     }
     let timeout = Duration::from_millis(gateway.config.kafka.timeout_ms);
     // Polled in order, so the records of one request stay in order.
@@ -140,15 +140,15 @@ fn read_record(
     record: &Value,
     embedded: Embedded,
     partition: Option<i32>,
-) -> Result<Record, Fault> {
-    let record = record
-        .as_object()
-        .ok_or_else(|| Fault::unprocessable("each of records must be an object with a value"))?;
+) -> Result<Record, RestError> {
+    let record = record.as_object().ok_or_else(|| {
+        RestError::unprocessable("each of records must be an object with a value")
+    })?;
     if let Some(unknown) = record
         .keys()
         .find(|key| !matches!(key.as_str(), "key" | "value" | "partition"))
     {
-        return Err(Fault::unprocessable(format!(
+        return Err(RestError::unprocessable(format!(
             "Unrecognized field: {unknown}"
         )));
     }
@@ -158,7 +158,7 @@ fn read_record(
             wanted
                 .as_i64()
                 .and_then(|wanted| i32::try_from(wanted).ok())
-                .ok_or_else(|| Fault::unprocessable("partition must be a whole number"))?,
+                .ok_or_else(|| RestError::unprocessable("partition must be a whole number"))?,
         ),
     };
     Ok(Record {
@@ -168,16 +168,16 @@ fn read_record(
     })
 }
 
-fn bytes(value: Option<&Value>, embedded: Embedded) -> Result<Option<Vec<u8>>, Fault> {
+fn bytes(value: Option<&Value>, embedded: Embedded) -> Result<Option<Vec<u8>>, RestError> {
     match (value, embedded) {
         (None | Some(Value::Null), _) => Ok(None),
         (Some(value), Embedded::Json) => Ok(Some(value.to_string().into_bytes())),
         (Some(Value::String(text)), Embedded::Binary) => STANDARD
             .decode(text)
             .map(Some)
-            .map_err(|_| Fault::conversion("a key or value is not base64")),
+            .map_err(|_| RestError::conversion("a key or value is not base64")),
         (Some(_), Embedded::Binary) => {
-            Err(Fault::conversion("a key or value is not a base64 text"))
+            Err(RestError::conversion("a key or value is not a base64 text"))
         }
     }
 }

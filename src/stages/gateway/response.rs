@@ -33,13 +33,13 @@ pub fn api_gateway(status: StatusCode, message: &str) -> Response<Body> {
 
 /// An error of the Kafka REST Proxy.
 #[derive(Debug)]
-pub struct Fault {
+pub struct RestError {
     status: StatusCode,
     code: u32,
     message: String,
 }
 
-impl Fault {
+impl RestError {
     pub fn topic_not_found() -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
@@ -99,7 +99,7 @@ impl Fault {
     }
 }
 
-impl axum::response::IntoResponse for Fault {
+impl axum::response::IntoResponse for RestError {
     fn into_response(self) -> Response<Body> {
         respond(
             self.status,

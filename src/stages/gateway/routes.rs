@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 
-use crate::base::error::{Result, on_path};
-use crate::base::fs::{keep_json, kept_json};
+use crate::base::error::{Result, io_error};
+use crate::base::fs::{load_json, save_json};
 use crate::clients::control::Deployment;
 
 /// The routes of the pipeline, as `api deploy` sets them up here and on AWS.
@@ -28,7 +28,7 @@ impl Routes {
     /// Finds what an earlier run deployed.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("api.json");
-        let current = kept_json(&path)?;
+        let current = load_json(&path)?;
         Ok(Self {
             path,
             current: RwLock::new(current),
@@ -55,7 +55,7 @@ impl Routes {
             deployed_at: chrono::Utc::now(),
             routes,
         };
-        keep_json(&self.path, &deployment)?;
+        save_json(&self.path, &deployment)?;
         *self
             .current
             .write()
@@ -73,7 +73,7 @@ impl Routes {
             .is_some();
         if had {
             std::fs::remove_file(&self.path)
-                .map_err(|error| on_path("remove", &self.path, error))?;
+                .map_err(|error| io_error("remove", &self.path, error))?;
         }
         Ok(had)
     }

@@ -14,31 +14,31 @@ use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
 
 /// An answer that is not the one wished for, ready to send. Boxed: it is large and rare.
-pub struct Fault(Box<Response<Body>>);
+pub struct StreamError(Box<Response<Body>>);
 
-impl Fault {
+impl StreamError {
     fn new(response: Response<Body>) -> Self {
         Self(Box::new(response))
     }
 }
 
-impl axum::response::IntoResponse for Fault {
+impl axum::response::IntoResponse for StreamError {
     fn into_response(self) -> Response<Body> {
         *self.0
     }
 }
 
-type Answer = Result<Response<Body>, Fault>;
+type StreamResult = Result<Response<Body>, StreamError>;
 
-fn refuse(message: &str) -> Fault {
-    Fault::new(response::kinesis(
+fn refuse(message: &str) -> StreamError {
+    StreamError::new(response::kinesis(
         StatusCode::BAD_REQUEST,
         &json!({ "__type": "SerializationException", "message": message }),
     ))
 }
 
 /// What Kinesis refused, or that it could not be reached.
-fn fault<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Fault {
+fn fault<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> StreamError {
     match error.as_service_error() {
         Some(service) => {
             let code = service.code().unwrap_or("UnknownError");
@@ -47,26 +47,26 @@ fn fault<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Fault {
                 "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_REQUEST,
             };
-            Fault::new(response::kinesis(
+            StreamError::new(response::kinesis(
                 status,
                 &json!({ "__type": code, "message": service.message().unwrap_or_default() }),
             ))
         }
-        None => Fault::new(response::api_gateway(
+        None => StreamError::new(response::api_gateway(
             StatusCode::GATEWAY_TIMEOUT,
             "Kinesis cannot be reached",
         )),
     }
 }
 
-fn body_of(bytes: &[u8]) -> Result<Value, Fault> {
+fn body_of(bytes: &[u8]) -> Result<Value, StreamError> {
     if bytes.is_empty() {
         return Ok(json!({}));
     }
     serde_json::from_slice(bytes).map_err(|error| refuse(&format!("the body is not JSON: {error}")))
 }
 
-pub async fn list(State(gateway): State<Arc<Gateway>>) -> Answer {
+pub async fn list(State(gateway): State<Arc<Gateway>>) -> StreamResult {
     let mut names = Vec::new();
     let mut pages = gateway.kinesis.list_streams().into_paginator().send();
     while let Some(page) = pages.next().await {
@@ -78,7 +78,10 @@ pub async fn list(State(gateway): State<Arc<Gateway>>) -> Answer {
     ))
 }
 
-pub async fn describe(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>) -> Answer {
+pub async fn describe(
+    State(gateway): State<Arc<Gateway>>,
+    Path(stream): Path<String>,
+) -> StreamResult {
     let output = gateway
         .kinesis
         .describe_stream()
@@ -119,7 +122,7 @@ pub async fn create(
     State(gateway): State<Arc<Gateway>>,
     Path(stream): Path<String>,
     body: Bytes,
-) -> Answer {
+) -> StreamResult {
     let body = body_of(&body)?;
     let shards = body
         .get("ShardCount")
@@ -137,7 +140,10 @@ pub async fn create(
     Ok(response::kinesis(StatusCode::OK, &json!({})))
 }
 
-pub async fn delete(State(gateway): State<Arc<Gateway>>, Path(stream): Path<String>) -> Answer {
+pub async fn delete(
+    State(gateway): State<Arc<Gateway>>,
+    Path(stream): Path<String>,
+) -> StreamResult {
     gateway
         .kinesis
         .delete_stream()
@@ -157,7 +163,7 @@ fn field<'a>(body: &'a Value, names: [&str; 2]) -> Option<&'a Value> {
 }
 
 /// Data and partition key of one record. An object becomes its JSON text; a text is taken as it is.
-fn entry(body: &Value) -> Result<(Blob, String), Fault> {
+fn entry(body: &Value) -> Result<(Blob, String), StreamError> {
     let data = match field(body, ["Data", "data"]) {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
@@ -175,7 +181,7 @@ pub async fn put_record(
     State(gateway): State<Arc<Gateway>>,
     Path(stream): Path<String>,
     body: Bytes,
-) -> Answer {
+) -> StreamResult {
     let (data, key) = entry(&body_of(&body)?)?;
     let output = gateway
         .kinesis
@@ -196,7 +202,7 @@ pub async fn put_records(
     State(gateway): State<Arc<Gateway>>,
     Path(stream): Path<String>,
     body: Bytes,
-) -> Answer {
+) -> StreamResult {
     let body = body_of(&body)?;
     let records = field(&body, ["Records", "records"])
         .and_then(Value::as_array)

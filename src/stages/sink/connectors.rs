@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
-use crate::base::fs::{keep_json, kept_json};
+use crate::base::fs::{load_json, save_json};
 use crate::clients::control::ConnectorStatus;
 use crate::data::storage::Lake;
 use crate::stages::sink::properties::SinkProperties;
@@ -49,7 +49,7 @@ impl Connectors {
     /// Starts what an earlier run left.
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
         let path = config.data_dir.join("connectors.json");
-        let definitions: BTreeMap<String, Definition> = kept_json(&path)?.unwrap_or_default();
+        let definitions: BTreeMap<String, Definition> = load_json(&path)?.unwrap_or_default();
         let manager = Self {
             config: config.clone(),
             path,
@@ -108,7 +108,7 @@ impl Connectors {
             .iter()
             .filter(|(own, _)| *own != name)
             .map(|(own, connector)| (own.as_str(), &connector.definition));
-        keep_json(&self.path, &left.collect::<BTreeMap<_, _>>())?;
+        save_json(&self.path, &left.collect::<BTreeMap<_, _>>())?;
         connectors.remove(name);
         Ok(true)
     }
@@ -191,7 +191,7 @@ impl Connectors {
             .map(|(name, connector)| (name.as_str(), &connector.definition))
             .collect();
         definitions.extend(with);
-        keep_json(&self.path, &definitions)
+        save_json(&self.path, &definitions)
     }
 
     async fn start(&self, name: &str, connector: &mut Connector) {

@@ -70,7 +70,7 @@ impl Task {
                 None => {}
                 Some(Ok(message)) => self.take(&mut writers, &message)?,
                 // Lost connections and deleted topics mend themselves or show at the next refresh.
-                Some(Err(error)) if is_refused(&error) => {
+                Some(Err(error)) if is_access_denied(&error) => {
                     return Err(format!("Kafka refuses: {error}"));
                 }
                 Some(Err(error)) => tracing::debug!(%error, "the sink cannot read"),
@@ -311,7 +311,7 @@ fn one_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
 }
 
 /// Errors that no waiting mends.
-fn is_refused(error: &rdkafka::error::KafkaError) -> bool {
+fn is_access_denied(error: &rdkafka::error::KafkaError) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::NaiveDateTime;
 use serde_json::Value;
 
-use crate::base::error::{Error, Result, on_path};
+use crate::base::error::{Error, Result, io_error};
 use crate::base::model::{Column, ColumnType, Kind};
 use crate::clients::database::{Cell, Rows};
 
@@ -92,10 +92,10 @@ fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
 }
 
 fn load_jsonl(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
-    let file = std::fs::File::open(path).map_err(|error| on_path("open", path, error))?;
+    let file = std::fs::File::open(path).map_err(|error| io_error("open", path, error))?;
     let mut rows = Vec::new();
     for (number, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|error| on_path("read", path, error))?;
+        let line = line.map_err(|error| io_error("read", path, error))?;
         if line.trim().is_empty() {
             continue;
         }

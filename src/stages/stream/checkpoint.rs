@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Error, Result, on_path};
-use crate::base::fs::{FileLock, keep_json, kept_json};
+use crate::base::error::{Error, Result, io_error};
+use crate::base::fs::{FileLock, load_json, save_json};
 use crate::stages::stream::source::record_source::Positions;
 
 /// One file: positions after commit `number`.
@@ -33,8 +33,8 @@ impl Checkpoints {
     /// The folder cannot be written, or another run holds it.
     pub fn open(data_dir: &Path, source: &str, table: &str) -> Result<Self> {
         let folder = data_dir.join("checkpoints").join(source).join(table);
-        std::fs::create_dir_all(&folder).map_err(|error| on_path("create", &folder, error))?;
-        let lock = FileLock::take(&folder.join("lock"))?.ok_or_else(|| {
+        std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
+        let lock = FileLock::try_lock(&folder.join("lock"))?.ok_or_else(|| {
             Error::failed(format!("another `pinpipe stream` is writing `{table}`"))
                 .hint("stop it first, or wait until it has ended")
         })?;
@@ -63,7 +63,7 @@ impl Checkpoints {
         };
         let path = self.path(number);
         let hint = "put the folder `checkpoints` back, or remove the table together with its checkpoints to start over";
-        let checkpoint = kept_json::<Checkpoint>(&path)
+        let checkpoint = load_json::<Checkpoint>(&path)
             .map_err(|error| error.hint(hint))?
             .ok_or_else(|| {
                 Error::failed(format!(
@@ -89,7 +89,7 @@ impl Checkpoints {
 
     /// Writes a checkpoint; older ones than the one before it go.
     pub fn write(&self, checkpoint: &Checkpoint) -> Result<()> {
-        keep_json(&self.path(checkpoint.number), checkpoint)?;
+        save_json(&self.path(checkpoint.number), checkpoint)?;
         if checkpoint.number >= 2 {
             let _ = std::fs::remove_file(self.path(checkpoint.number - 2));
         }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::config::schema::{Config, Source};
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::table::{Table, thousands};
 use crate::base::output::{Printer, Report};
@@ -17,7 +17,7 @@ use crate::stages::stream::source;
 use crate::stages::stream::table::{StreamTable, TableCounts};
 
 /// How long a source may be away: 1 s to 30 s between tries, a quarter of an hour in all.
-const OUTAGE: ExponentialBuilder = ExponentialBuilder::new()
+const SOURCE_RETRY_POLICY: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(1))
     .with_max_delay(Duration::from_secs(30))
     .with_max_times(34);
@@ -35,7 +35,7 @@ pub struct StreamOptions {
 
 /// When a run ends.
 #[derive(Debug, Clone)]
-pub struct Bounds {
+pub struct StopCondition {
     /// Stop at the end of what is there.
     pub available_now: bool,
     /// Stop after the commit under way when this is cancelled.
@@ -85,7 +85,7 @@ pub async fn run(
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     let waiting = tokio::spawn(async move {
-        crate::base::shutdown::stop_requested().await;
+        crate::base::shutdown::shutdown_signal().await;
         on_signal.cancel();
     });
     if !options.available_now {
@@ -94,7 +94,7 @@ pub async fn run(
     let report = run_until(
         config,
         options,
-        Bounds {
+        StopCondition {
             available_now: options.available_now,
             stop,
         },
@@ -116,7 +116,7 @@ pub async fn run(
 pub async fn run_until(
     config: &Config,
     options: &StreamOptions,
-    bounds: Bounds,
+    bounds: StopCondition,
     printer: &Printer,
 ) -> Result<StreamReport> {
     let started = Instant::now();
@@ -148,7 +148,7 @@ pub async fn run_until(
     };
     let mut failure = None;
     while let Some(done) = running.join_next().await {
-        match done.or_fail(|| "a stream stopped unexpectedly")? {
+        match done.context(|| "a stream stopped unexpectedly")? {
             Ok(table) => {
                 report.tables.push(table.counts);
                 report.rejects.extend(table.rejects);
@@ -167,18 +167,18 @@ pub async fn run_until(
 
 async fn follow(
     table: &mut StreamTable,
-    bounds: &Bounds,
+    bounds: &StopCondition,
     interval: Duration,
     most: usize,
     progress: &crate::base::output::progress::Progress,
     printer: &Printer,
 ) -> Result<()> {
-    let mut delays = None;
+    let mut backoff = None;
     loop {
         let before = table.counts.records;
-        let pause = match table.step(most).await {
+        let pause = match table.run_micro_batch(most).await {
             Ok(at_end) => {
-                delays = None;
+                backoff = None;
                 progress.add(table.counts.records - before);
                 if bounds.stop.is_cancelled() || (at_end && bounds.available_now) {
                     return Ok(());
@@ -189,9 +189,12 @@ async fn follow(
                 interval
             }
             // Who follows wants to go on where the other side comes back; who drains wants to know.
-            Err(error) if error.is_transient() && !bounds.available_now => {
-                let is_first = delays.is_none();
-                let Some(delay) = delays.get_or_insert_with(|| OUTAGE.build()).next() else {
+            Err(error) if error.is_retryable() && !bounds.available_now => {
+                let is_first = backoff.is_none();
+                let Some(delay) = backoff
+                    .get_or_insert_with(|| SOURCE_RETRY_POLICY.build())
+                    .next()
+                else {
                     return Err(error);
                 };
                 if is_first {

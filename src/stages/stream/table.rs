@@ -9,7 +9,7 @@ use crate::base::model::Kind;
 use crate::data::lake::decode::{Decoder, KEPT_REJECTS, Reject};
 use crate::data::tables::delta::{Append, DeltaLocation, TableNamespace};
 use crate::data::transform::clean::Cleaner;
-use crate::data::transform::keys::{Distinct, KeyMaker, kept, not_in_table};
+use crate::data::transform::keys::{KeyMaker, KeySet, anti_join_table, kept};
 use crate::stages::stream::checkpoint::{Checkpoint, Checkpoints};
 use crate::stages::stream::source::OpenSource;
 use crate::stages::stream::source::record_source::RecordSource;
@@ -50,7 +50,7 @@ impl StreamTable {
         } = source;
         let table = kind.clean_table(&config.id);
         let location = DeltaLocation::open(config, TableNamespace::Stream, &table).await?;
-        location.reach().await?;
+        location.check_access().await?;
         let checkpoints = Checkpoints::open(&config.data_dir, service, &table)?;
         let application = format!("pinpipe-stream-{service}-{table}");
         // Positions belong to this stream in this table: with another of either they mean nothing.
@@ -81,7 +81,7 @@ impl StreamTable {
     }
 
     /// Reads once and commits what came. `true`: nothing more is there for now.
-    pub async fn step(&mut self, max_records: usize) -> Result<bool> {
+    pub async fn run_micro_batch(&mut self, max_records: usize) -> Result<bool> {
         let read = self.source.read(&self.last.positions, max_records).await?;
         if read.records.is_empty() {
             return Ok(read.at_end);
@@ -90,7 +90,7 @@ impl StreamTable {
         for record in &read.records {
             decoder.record(&record.origin, 0, &record.data)?;
         }
-        let mut distinct = Distinct::new();
+        let mut distinct = KeySet::new();
         let keys = distinct.key_maker();
         let mut cleaned = Vec::new();
         for raw in decoder.finish()? {
@@ -98,7 +98,7 @@ impl StreamTable {
             let own = keys.keys(&clean)?;
             cleaned.push(kept(clean, &distinct.take(&own).new)?);
         }
-        let fresh = self.leave_out_known(cleaned, &keys).await?;
+        let fresh = self.drop_existing(cleaned, &keys).await?;
         let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
         let next = Checkpoint {
             number: self.last.number + 1,
@@ -133,7 +133,7 @@ impl StreamTable {
     }
 
     /// A record that came in an earlier commit does not come again.
-    async fn leave_out_known(
+    async fn drop_existing(
         &self,
         cleaned: Vec<RecordBatch>,
         keys: &KeyMaker,
@@ -141,6 +141,6 @@ impl StreamTable {
         let Some(provider) = self.location.provider().await? else {
             return Ok(cleaned);
         };
-        not_in_table(&self.kind.clean_schema(), cleaned, provider, keys).await
+        anti_join_table(&self.kind.clean_schema(), cleaned, provider, keys).await
     }
 }

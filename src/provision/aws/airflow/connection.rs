@@ -9,7 +9,7 @@ use crate::base::error::Result;
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 use crate::spark::schedule::connection::{CONNECTION, Connection};
 
 const KEY: &str = keys::AIRFLOW_CONNECTION;
@@ -60,32 +60,32 @@ impl Resource for AirflowConnection {
         CONNECTION.into()
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![keys::AIRFLOW.into()]
     }
 
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         vec![keys::AIRFLOW.into()]
     }
 
-    fn lies_in(&self) -> Option<String> {
+    fn contained_in(&self) -> Option<String> {
         Some(keys::AIRFLOW.into())
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.account.config.has_schedule()
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         if !self.has_environment().await? {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         }
         let connection = self.connection();
         let Some(found) = connection.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         if Connection::is_example(&found) {
-            return Ok(Reading::compared(
+            return Ok(Observation::from_drift(
                 vec!["it is Airflow's own example, which leads nowhere".into()],
                 "",
             ));
@@ -93,10 +93,15 @@ impl Resource for AirflowConnection {
         let host = found["host"].as_str().unwrap_or("nowhere").to_string();
         if !connection.is_ours(&found) {
             // Somebody's own does as well; it is theirs to keep right.
-            return Ok(Reading::found(format!("to {host}, made by somebody else")));
+            return Ok(Observation::unowned(format!(
+                "to {host}, made by somebody else"
+            )));
         }
-        self.account.state.note(KEY, &self.name(), &[]).await?;
-        Ok(Reading::compared(
+        self.account
+            .state
+            .record_outputs(KEY, &self.name(), &[])
+            .await?;
+        Ok(Observation::from_drift(
             connection.differences(&found)?,
             format!("to {host}"),
         ))
@@ -104,7 +109,10 @@ impl Resource for AirflowConnection {
 
     async fn create(&self) -> Result<()> {
         self.connection().create().await?;
-        self.account.state.note(KEY, &self.name(), &[]).await
+        self.account
+            .state
+            .record_outputs(KEY, &self.name(), &[])
+            .await
     }
 
     async fn update(&self) -> Result<()> {

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::clients::databricks::Databricks;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::outputs::is_airflow_known;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 use crate::spark::databricks::job::scheduled_folder;
 use crate::spark::schedule::dag::{DAG_BEGINS, dag_key, rendered_dag};
 
@@ -31,7 +31,7 @@ impl Dag {
         dag_key(&self.account.config)
     }
 
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("`{}`", self.name())
     }
 
@@ -58,21 +58,21 @@ impl Resource for Dag {
         format!("s3://{}/{}", self.bucket(), self.object())
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         [BucketUse::Airflow.key(), keys::DATABRICKS_JOB]
             .map(String::from)
             .to_vec()
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.account.config.has_schedule()
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         is_airflow_known(&self.account).await
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let found = match self
             .account
             .s3
@@ -84,27 +84,30 @@ impl Resource for Dag {
         {
             Ok(found) => found,
             Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
-                return Ok(Reading::missing());
+                return Ok(Observation::missing());
             }
-            Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
+            Err(error) => return Err(failed(Call("s3:GetObject", &self.display_name()), &error)),
         };
         let text = found
             .body
             .collect()
             .await
-            .or_fail(|| format!("cannot read {}", self.what()))?
+            .context(|| format!("cannot read {}", self.display_name()))?
             .into_bytes();
-        if !self.is_wanted()
+        if !self.is_enabled()
             && self.account.is_forgotten(KEY).await
             && !text.starts_with(DAG_BEGINS.as_bytes())
         {
             // Somebody else's of that name: an object has no tags to tell.
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         }
-        self.account.state.note(KEY, &self.name(), &[]).await?;
+        self.account
+            .state
+            .record_outputs(KEY, &self.name(), &[])
+            .await?;
         // Who cannot log in to Databricks can still see that it is there, and remove it.
         let Ok(content) = self.content().await else {
-            return Ok(Reading::good("it is there"));
+            return Ok(Observation::in_sync("it is there"));
         };
         let is_current = content.as_bytes() == text;
         let differences = if is_current {
@@ -112,7 +115,7 @@ impl Resource for Dag {
         } else {
             vec!["it is another version's, or was changed".into()]
         };
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences,
             format!("{}, {}", self.account.config.schedule.cron, self.object()),
         ))
@@ -131,8 +134,11 @@ impl Resource for Dag {
             .body(ByteStream::from(content.into_bytes()))
             .send()
             .await;
-        put.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
-        self.account.state.note(KEY, &self.name(), &[]).await
+        put.map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+        self.account
+            .state
+            .record_outputs(KEY, &self.name(), &[])
+            .await
     }
 
     async fn update(&self) -> Result<()> {
@@ -152,7 +158,7 @@ impl Resource for Dag {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
             removed => removed
                 .map(|_| true)
-                .map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
+                .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error)),
         }
     }
 }

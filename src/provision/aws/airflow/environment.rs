@@ -9,7 +9,7 @@ use aws_sdk_mwaa::types::{
 };
 
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, code, failed, is_refused};
+use crate::clients::aws::call::{Call, code, failed, is_access_denied};
 use crate::provision::aws::airflow::requirements::DAG_FOLDER;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
@@ -19,8 +19,8 @@ use crate::provision::aws::names::{Holder, role_arn};
 use crate::provision::aws::object_keys::REQUIREMENTS;
 use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::aws::tags::pairs;
-use crate::provision::cost::Priced;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::cost::CostItem;
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::AIRFLOW;
 
@@ -29,7 +29,7 @@ pub struct Airflow {
 }
 
 impl Airflow {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("Airflow environment `{}`", self.name())
     }
 
@@ -62,14 +62,20 @@ impl Airflow {
             .await;
         let names = match names {
             // What may not be looked at is somebody else's.
-            Err(error) if is_refused(&error) => return Ok(None),
-            names => names
-                .map_err(|error| failed(Call("airflow:ListEnvironments", &self.what()), &error))?,
+            Err(error) if is_access_denied(&error) => return Ok(None),
+            names => names.map_err(|error| {
+                failed(
+                    Call("airflow:ListEnvironments", &self.display_name()),
+                    &error,
+                )
+            })?,
         };
         for name in names {
             let found = match self.account.mwaa.get_environment().name(&name).send().await {
                 Ok(found) => found.environment,
-                Err(error) if is_refused(&error) || code(&error) == "ResourceNotFoundException" => {
+                Err(error)
+                    if is_access_denied(&error) || code(&error) == "ResourceNotFoundException" =>
+                {
                     None
                 }
                 Err(error) => {
@@ -102,7 +108,10 @@ impl Airflow {
         match self.account.mwaa.get_environment().name(name).send().await {
             Ok(found) => Ok(found.environment),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
-            Err(error) => Err(failed(Call("airflow:GetEnvironment", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("airflow:GetEnvironment", &self.display_name()),
+                &error,
+            )),
         }
     }
 
@@ -135,7 +144,7 @@ impl Airflow {
         let version = self
             .account
             .state
-            .value(keys::AIRFLOW_REQUIREMENTS, "version")
+            .output(keys::AIRFLOW_REQUIREMENTS, "version")
             .await;
         if version.is_some() && found.requirements_s3_object_version() != version.as_deref() {
             differences.push("it has installed other requirements".into());
@@ -144,7 +153,7 @@ impl Airflow {
             .network_configuration()
             .map(|network| network.security_group_ids().to_vec())
             .unwrap_or_default();
-        if let Some(group) = self.account.state.value(Member::Airflow.key(), "id").await
+        if let Some(group) = self.account.state.output(Member::Airflow.key(), "id").await
             && groups != [group]
         {
             differences.push("it is in another security group".into());
@@ -167,7 +176,7 @@ impl Resource for Airflow {
         self.account.config.airflow_name()
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         [
             BucketUse::Airflow.key(),
             Holder::Airflow.key(),
@@ -178,25 +187,25 @@ impl Resource for Airflow {
         .to_vec()
     }
 
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         vec![Member::Airflow.key().into()]
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.account.config.airflow.enabled
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         is_airflow_known(&self.account).await
     }
 
-    fn priced(&self) -> Vec<Priced> {
-        vec![Priced::new(&self.account.config.airflow.class, 1)]
+    fn cost_items(&self) -> Vec<CostItem> {
+        vec![CostItem::new(&self.account.config.airflow.class, 1)]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let tags = found.tags().cloned().unwrap_or_default();
         let name = found.name().unwrap_or_default();
@@ -204,17 +213,17 @@ impl Resource for Airflow {
         if !self.account.is_ours(pairs(&tags)) {
             // Who took a name that is not wanted any more is nobody's business.
             return Ok(if is_renamed {
-                Reading::missing()
+                Observation::missing()
             } else {
-                Reading::foreign()
+                Observation::unmanaged()
             });
         }
         self.account
             .state
-            .note(KEY, name, &[("arn", found.arn().unwrap_or_default())])
+            .record_outputs(KEY, name, &[("arn", found.arn().unwrap_or_default())])
             .await?;
         if is_renamed {
-            return Ok(Reading::renamed(
+            return Ok(Observation::renamed(
                 name,
                 self.find_named(&self.name()).await?.is_some(),
             ));
@@ -227,13 +236,17 @@ impl Resource for Airflow {
                     .last_update()
                     .and_then(|update| update.error())
                     .and_then(|error| error.error_message());
-                return Ok(Reading::recreate(vec![format!(
+                return Ok(Observation::recreate(vec![format!(
                     "it failed: {}",
                     error.unwrap_or("AWS gives no reason")
                 )]));
             }
-            Some(Status::Deleted) => return Ok(Reading::missing()),
-            status => return Ok(Reading::waiting(status.map_or("unknown", Status::as_str))),
+            Some(Status::Deleted) => return Ok(Observation::missing()),
+            status => {
+                return Ok(Observation::pending(
+                    status.map_or("unknown", Status::as_str),
+                ));
+            }
         }
         let wanted = &self.account.config.airflow.subnets;
         let subnets = found
@@ -241,14 +254,14 @@ impl Resource for Airflow {
             .map(|network| network.subnet_ids().to_vec())
             .unwrap_or_default();
         if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
-            return Ok(Reading::recreate(vec![format!(
+            return Ok(Observation::recreate(vec![format!(
                 "it is in other subnets: {}",
                 subnets.join(", ")
             )]));
         }
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         differences.extend(self.differences(&found).await?);
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences,
             found
                 .webserver_url()
@@ -259,7 +272,11 @@ impl Resource for Airflow {
 
     async fn create(&self) -> Result<()> {
         let wanted = &self.account.config.airflow;
-        let group = self.account.state.need(Member::Airflow.key(), "id").await?;
+        let group = self
+            .account
+            .state
+            .require_output(Member::Airflow.key(), "id")
+            .await?;
         let network = NetworkConfiguration::builder()
             .set_subnet_ids(Some(wanted.subnets.clone()))
             .security_group_ids(group)
@@ -267,7 +284,7 @@ impl Resource for Airflow {
         let version = self
             .account
             .state
-            .value(keys::AIRFLOW_REQUIREMENTS, "version")
+            .output(keys::AIRFLOW_REQUIREMENTS, "version")
             .await;
         let call = || async {
             let request = self
@@ -301,7 +318,7 @@ impl Resource for Airflow {
                         return Ok(());
                     }
                     Err(failed(
-                        Call("airflow:CreateEnvironment", &self.what()),
+                        Call("airflow:CreateEnvironment", &self.display_name()),
                         &error,
                     ))
                 }
@@ -309,7 +326,7 @@ impl Resource for Airflow {
         };
         // A role is seen by MWAA some seconds after IAM has made it.
         let is_unseen = |error: &Error| error.to_string().to_lowercase().contains("role");
-        self.account.once_seen(is_unseen, call).await
+        self.account.retry_until_visible(is_unseen, call).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -328,12 +345,16 @@ impl Resource for Airflow {
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("airflow:TagResource", &self.what()), &error))?;
+            put.map_err(|error| failed(Call("airflow:TagResource", &self.display_name()), &error))?;
         }
         if self.differences(&found).await?.is_empty() {
             return Ok(());
         }
-        let group = self.account.state.need(Member::Airflow.key(), "id").await?;
+        let group = self
+            .account
+            .state
+            .require_output(Member::Airflow.key(), "id")
+            .await?;
         let request = self
             .account
             .mwaa
@@ -350,7 +371,7 @@ impl Resource for Airflow {
         let request = request.set_requirements_s3_object_version(
             self.account
                 .state
-                .value(keys::AIRFLOW_REQUIREMENTS, "version")
+                .output(keys::AIRFLOW_REQUIREMENTS, "version")
                 .await,
         );
         let network = UpdateNetworkConfigurationInput::builder()
@@ -362,7 +383,7 @@ impl Resource for Airflow {
             let now = self.find().await?.and_then(|found| found.status);
             if now != Some(EnvironmentStatus::Updating) {
                 return Err(failed(
-                    Call("airflow:UpdateEnvironment", &self.what()),
+                    Call("airflow:UpdateEnvironment", &self.display_name()),
                     &error,
                 ));
             }
@@ -383,14 +404,14 @@ impl Resource for Airflow {
                         .last_update()
                         .and_then(|update| update.error())
                         .and_then(|error| error.error_message());
-                    return Err(Error::failed(format!("{} failed", self.what()))
-                        .because(error.unwrap_or("AWS gives no reason").to_string())
+                    return Err(Error::failed(format!("{} failed", self.display_name()))
+                        .with_source(error.unwrap_or("AWS gives no reason").to_string())
                         .hint("usual causes: subnets without a way out (NAT), or requirements that do not install"));
                 }
                 status => Some(status.map_or("unknown", Status::as_str).to_string()),
             })
         };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
@@ -423,7 +444,7 @@ impl Resource for Airflow {
                     let now = self.again(&found).await?.and_then(|found| found.status);
                     if now.is_some_and(|status| status != EnvironmentStatus::Deleting) {
                         return Err(failed(
-                            Call("airflow:DeleteEnvironment", &self.what()),
+                            Call("airflow:DeleteEnvironment", &self.display_name()),
                             &error,
                         ));
                     }
@@ -438,7 +459,7 @@ impl Resource for Airflow {
                 .and_then(|found| found.status)
                 .map(|status| status.as_str().to_string()))
         };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::object_keys::REQUIREMENTS;
 use crate::provision::aws::outputs::is_airflow_known;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::AIRFLOW_REQUIREMENTS;
 /// Folder of the DAGs in Airflow's bucket.
@@ -37,7 +37,7 @@ impl Requirements {
             .collect()
     }
 
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("`{}`", self.name())
     }
 }
@@ -56,19 +56,19 @@ impl Resource for Requirements {
         format!("s3://{}/{REQUIREMENTS}", self.bucket())
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![BucketUse::Airflow.key().into()]
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.account.config.airflow.enabled
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         is_airflow_known(&self.account).await
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let found = match self
             .account
             .s3
@@ -80,37 +80,37 @@ impl Resource for Requirements {
         {
             Ok(found) => found,
             Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
-                return Ok(Reading::missing());
+                return Ok(Observation::missing());
             }
-            Err(error) => return Err(failed(Call("s3:GetObject", &self.what()), &error)),
+            Err(error) => return Err(failed(Call("s3:GetObject", &self.display_name()), &error)),
         };
         let version = found.version_id().map(String::from);
         let text = found
             .body
             .collect()
             .await
-            .or_fail(|| format!("cannot read {}", self.what()))?
+            .context(|| format!("cannot read {}", self.display_name()))?
             .into_bytes();
-        if !self.is_wanted()
+        if !self.is_enabled()
             && self.account.is_forgotten(KEY).await
             && text != self.content().as_bytes()
         {
             // Somebody else's: an object has no tags to tell.
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         }
         if let Some(version) = version {
             self.account
                 .state
-                .note(KEY, &self.name(), &[("version", &version)])
+                .record_outputs(KEY, &self.name(), &[("version", &version)])
                 .await?;
         }
         if text != self.content().as_bytes() {
-            return Ok(Reading::compared(
+            return Ok(Observation::from_drift(
                 vec!["it asks for other packages".into()],
                 "",
             ));
         }
-        Ok(Reading::good(format!(
+        Ok(Observation::in_sync(format!(
             "{} packages",
             self.account.config.airflow.requirements.len()
         )))
@@ -128,10 +128,11 @@ impl Resource for Requirements {
             .body(ByteStream::from(self.content().into_bytes()))
             .send()
             .await;
-        let put = put.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+        let put =
+            put.map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
         self.account
             .state
-            .note(
+            .record_outputs(
                 KEY,
                 &self.name(),
                 &[("version", put.version_id().unwrap_or_default())],
@@ -156,7 +157,7 @@ impl Resource for Requirements {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
             removed => removed
                 .map(|_| true)
-                .map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error)),
+                .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error)),
         }
     }
 }

@@ -11,14 +11,14 @@ use secrecy::ExposeSecret;
 
 use crate::base::checksum;
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, Unmade, code, failed};
+use crate::clients::aws::call::{Call, CreateError, code, failed};
 use crate::provision::aws::apigateway::routes::{Route, differences, routes, split};
 use crate::provision::aws::apigateway::tags::{arn, put_tags};
 use crate::provision::aws::context::{Account, TAG_RESOURCE};
 use crate::provision::aws::keys;
 use crate::provision::aws::names::Holder;
 use crate::provision::aws::outputs;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::API;
 
@@ -36,7 +36,7 @@ pub fn name(account: &Account) -> String {
 }
 
 impl Api {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("API `{}`", self.name())
     }
 
@@ -55,8 +55,8 @@ impl Api {
             .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found =
-                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found = found
+                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
             let tags = found.tags().cloned().unwrap_or_default();
             // Names are not unique: somebody else's API of the same name is nobody's business. Ours
             // may have another name, from an earlier configuration.
@@ -76,7 +76,7 @@ impl Api {
 
     async fn find(&self) -> Result<Option<RestApi>> {
         let all = self.find_all().await?;
-        let known = self.account.state.value(KEY, "id").await;
+        let known = self.account.state.output(KEY, "id").await;
         Ok(all
             .iter()
             .find(|api| api.id() == known.as_deref())
@@ -97,8 +97,8 @@ impl Api {
             .send();
         let mut all = BTreeMap::new();
         while let Some(found) = pages.next().await {
-            let found =
-                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found = found
+                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
             all.insert(found.path().unwrap_or_default().to_string(), found);
         }
         Ok(all)
@@ -106,7 +106,7 @@ impl Api {
 
     /// `None`: what the routes lead to is not there yet.
     async fn routes(&self) -> Result<Option<Vec<Route>>> {
-        let Some(ip) = self.account.state.value(keys::ADDRESS, "ip").await else {
+        let Some(ip) = self.account.state.output(keys::ADDRESS, "ip").await else {
             return Ok(None);
         };
         let authorization = outputs::proxy_authorization(&self.account).await?;
@@ -149,7 +149,8 @@ impl Api {
             .await;
         let stage = match stage {
             Err(error) if code(&error) == "NotFoundException" => return Ok(None),
-            stage => stage.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?,
+            stage => stage
+                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?,
         };
         let tags = self
             .account
@@ -159,7 +160,7 @@ impl Api {
             .send()
             .await;
         let tags = tags
-            .map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?
+            .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?
             .tags
             .unwrap_or_default();
         let tag_problems = self
@@ -183,7 +184,7 @@ impl Api {
                 checksum: None,
                 tag_problems,
             })),
-            Err(error) => Err(failed(Call("apigateway:GET", &self.what()), &error)),
+            Err(error) => Err(failed(Call("apigateway:GET", &self.display_name()), &error)),
         }
     }
 
@@ -218,7 +219,7 @@ impl Api {
     async fn old_stage(&self) -> Option<String> {
         self.account
             .state
-            .value(KEY, "stage")
+            .output(KEY, "stage")
             .await
             .filter(|stage| *stage != self.account.config.api.stage)
     }
@@ -228,7 +229,7 @@ impl Api {
         if let Some(plan) = self
             .account
             .state
-            .value(crate::provision::aws::keys::USAGE_PLAN, "id")
+            .output(crate::provision::aws::keys::USAGE_PLAN, "id")
             .await
         {
             let patch = PatchOperation::builder()
@@ -248,7 +249,10 @@ impl Api {
                 Err(error)
                     if !matches!(code(&error), "NotFoundException" | "BadRequestException") =>
                 {
-                    return Err(failed(Call("apigateway:PATCH", &self.what()), &error));
+                    return Err(failed(
+                        Call("apigateway:PATCH", &self.display_name()),
+                        &error,
+                    ));
                 }
                 _ => {}
             }
@@ -262,9 +266,10 @@ impl Api {
             .send()
             .await
         {
-            Err(error) if code(&error) != "NotFoundException" => {
-                Err(failed(Call("apigateway:DELETE", &self.what()), &error))
-            }
+            Err(error) if code(&error) != "NotFoundException" => Err(failed(
+                Call("apigateway:DELETE", &self.display_name()),
+                &error,
+            )),
             _ => Ok(()),
         }
     }
@@ -272,7 +277,7 @@ impl Api {
     async fn note(&self, key: &str, value: &str) -> Result<()> {
         self.account
             .state
-            .note(KEY, &self.name(), &[(key, value)])
+            .record_outputs(KEY, &self.name(), &[(key, value)])
             .await
     }
 
@@ -311,7 +316,12 @@ impl Api {
                         .unwrap_or_default()
                         .to_string()
                 }
-                Err(error) => return Err(failed(Call("apigateway:POST", &self.what()), &error)),
+                Err(error) => {
+                    return Err(failed(
+                        Call("apigateway:POST", &self.display_name()),
+                        &error,
+                    ));
+                }
             };
             resources.insert(path.to_string(), id);
         }
@@ -320,7 +330,7 @@ impl Api {
 
     /// Puts a method and what is behind it, whatever was there before.
     async fn put(&self, api: &str, id: &str, route: &Route, is_there: bool) -> Result<()> {
-        let (client, what) = (&self.account.api, self.what());
+        let (client, what) = (&self.account.api, self.display_name());
         if is_there {
             // A method that is there cannot be put again.
             match client
@@ -394,7 +404,7 @@ impl Api {
             // An answer may quote what was sent.
             let failure = failed(Call("apigateway:PUT", &what), &error);
             wanted.parameters.values().fold(failure, |failure, value| {
-                failure.without(
+                failure.redact(
                     value
                         .expose_secret()
                         .trim_matches('\'')
@@ -441,7 +451,7 @@ impl Resource for Api {
         name(&self.account)
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![
             keys::ADDRESS.into(),
             keys::PROXY_SECRET.into(),
@@ -449,9 +459,9 @@ impl Resource for Api {
         ]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let api = found.id().unwrap_or_default();
         self.note("id", api).await?;
@@ -466,7 +476,7 @@ impl Resource for Api {
             ));
         }
         let Some(routes) = self.routes().await? else {
-            return Ok(Reading::compared(
+            return Ok(Observation::from_drift(
                 vec!["the proxy it leads to, or its password, is not there".into()],
                 "",
             ));
@@ -495,7 +505,7 @@ impl Resource for Api {
                 );
             }
         }
-        Ok(Reading::compared(problems, self.url(api)))
+        Ok(Observation::from_drift(problems, self.url(api)))
     }
 
     async fn create(&self) -> Result<()> {
@@ -514,11 +524,15 @@ impl Resource for Api {
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await;
-            let made =
-                made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
+            let made = made.map_err(|error| {
+                CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
+            })?;
             Ok(RestApi::builder().set_id(made.id).build())
         };
-        let made = self.account.make_once(|| self.find(), make).await?;
+        let made = self
+            .account
+            .create_idempotently(|| self.find(), make)
+            .await?;
         self.note("id", made.id().unwrap_or_default()).await
     }
 
@@ -549,7 +563,7 @@ impl Resource for Api {
                 .patch_operations(patch)
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("apigateway:PATCH", &self.what()), &error))?;
+            put.map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
             self.account.state.rename(KEY, &self.name()).await?;
         }
         let Some(routes) = self.routes().await? else {
@@ -591,7 +605,8 @@ impl Resource for Api {
                 .description(checksum)
                 .send()
                 .await;
-            deployed.map_err(|error| failed(Call("apigateway:POST", &self.what()), &error))?;
+            deployed
+                .map_err(|error| failed(Call("apigateway:POST", &self.display_name()), &error))?;
         }
         if served.is_none_or(|served| !served.tag_problems.is_empty()) {
             put_tags(&self.account, KEY, &self.stage_path(api)).await?;
@@ -601,7 +616,7 @@ impl Resource for Api {
         }
         self.account
             .state
-            .note(
+            .record_outputs(
                 KEY,
                 &self.name(),
                 &[("stage", &self.account.config.api.stage)],
@@ -621,7 +636,10 @@ impl Resource for Api {
                 .await
             {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &self.what()), &error));
+                    return Err(failed(
+                        Call("apigateway:DELETE", &self.display_name()),
+                        &error,
+                    ));
                 }
                 _ => {}
             }

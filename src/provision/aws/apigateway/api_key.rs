@@ -7,12 +7,12 @@ use aws_sdk_apigateway::types::ApiKey as GatewayKey;
 
 use crate::base::config::schema::ApiAuth;
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, Unmade, code, failed};
+use crate::clients::aws::call::{Call, CreateError, code, failed};
 use crate::provision::aws::apigateway::tags::put_tags;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::tags::pairs;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::API_KEY;
 
@@ -21,7 +21,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("API key `{}`", self.name())
     }
 
@@ -37,8 +37,8 @@ impl ApiKey {
             .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found =
-                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found = found
+                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
             let tags = found.tags().cloned().unwrap_or_default();
             if found.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
                 all.push(found);
@@ -50,7 +50,7 @@ impl ApiKey {
 
     async fn find(&self) -> Result<Option<GatewayKey>> {
         let all = self.find_all().await?;
-        let known = self.account.state.value(KEY, "id").await;
+        let known = self.account.state.output(KEY, "id").await;
         Ok(all
             .iter()
             .find(|key| key.id() == known.as_deref())
@@ -73,28 +73,28 @@ impl Resource for ApiKey {
         self.account.named("api-key")
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.account.config.api.auth == ApiAuth::Key
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         true
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         self.account
             .state
-            .note(KEY, &self.name(), &[("id", found.id().unwrap_or_default())])
+            .record_outputs(KEY, &self.name(), &[("id", found.id().unwrap_or_default())])
             .await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         if !found.enabled() {
             differences.push("it is switched off".into());
         }
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences,
             "callers send it as x-api-key",
         ))
@@ -113,14 +113,18 @@ impl Resource for ApiKey {
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await;
-            let made =
-                made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
+            let made = made.map_err(|error| {
+                CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
+            })?;
             Ok(GatewayKey::builder().set_id(made.id).build())
         };
-        let made = self.account.make_once(|| self.find(), make).await?;
+        let made = self
+            .account
+            .create_idempotently(|| self.find(), make)
+            .await?;
         self.account
             .state
-            .note(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
+            .record_outputs(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
             .await
     }
 
@@ -144,7 +148,7 @@ impl Resource for ApiKey {
                 .patch_operations(enable)
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("apigateway:PATCH", &self.what()), &error))?;
+            put.map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
         }
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
@@ -165,7 +169,10 @@ impl Resource for ApiKey {
                 .await
             {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &self.what()), &error));
+                    return Err(failed(
+                        Call("apigateway:DELETE", &self.display_name()),
+                        &error,
+                    ));
                 }
                 _ => {}
             }

@@ -7,12 +7,12 @@ use aws_sdk_apigateway::types::{ApiStage, Op, PatchOperation, UsagePlan as Gatew
 
 use crate::base::config::schema::ApiAuth;
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, Unmade, code, failed};
+use crate::clients::aws::call::{Call, CreateError, code, failed};
 use crate::provision::aws::apigateway::tags::put_tags;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::tags::pairs;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::USAGE_PLAN;
 
@@ -21,7 +21,7 @@ pub struct UsagePlan {
 }
 
 impl UsagePlan {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("usage plan `{}`", self.name())
     }
 
@@ -36,8 +36,8 @@ impl UsagePlan {
             .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found =
-                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found = found
+                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
             let tags = found.tags().cloned().unwrap_or_default();
             if found.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
                 all.push(found);
@@ -49,7 +49,7 @@ impl UsagePlan {
 
     async fn find(&self) -> Result<Option<GatewayPlan>> {
         let all = self.find_all().await?;
-        let known = self.account.state.value(KEY, "id").await;
+        let known = self.account.state.output(KEY, "id").await;
         Ok(all
             .iter()
             .find(|plan| plan.id() == known.as_deref())
@@ -70,8 +70,8 @@ impl UsagePlan {
             .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found =
-                found.map_err(|error| failed(Call("apigateway:GET", &self.what()), &error))?;
+            let found = found
+                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
             all.extend(found.id().map(String::from));
         }
         Ok(all)
@@ -79,7 +79,7 @@ impl UsagePlan {
 
     /// Stages are written as `<api>:<stage>`.
     async fn stage(&self) -> Option<String> {
-        let api = self.account.state.value(keys::API, "id").await?;
+        let api = self.account.state.output(keys::API, "id").await?;
         Some(format!("{api}:{}", self.account.config.api.stage))
     }
 
@@ -99,7 +99,10 @@ impl UsagePlan {
             .await
         {
             Err(error) if !matches!(code(&error), "NotFoundException" | "ConflictException") => {
-                Err(failed(Call("apigateway:PATCH", &self.what()), &error))
+                Err(failed(
+                    Call("apigateway:PATCH", &self.display_name()),
+                    &error,
+                ))
             }
             _ => Ok(()),
         }
@@ -133,26 +136,26 @@ impl Resource for UsagePlan {
         self.account.named("usage-plan")
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![keys::API.into(), keys::API_KEY.into()]
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.account.config.api.auth == ApiAuth::Key
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         true
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let id = found.id().unwrap_or_default();
         self.account
             .state
-            .note(KEY, &self.name(), &[("id", id)])
+            .record_outputs(KEY, &self.name(), &[("id", id)])
             .await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
@@ -164,16 +167,16 @@ impl Resource for UsagePlan {
         {
             differences.push("the API's stage is not in it".into());
         }
-        let key = self.account.state.value(keys::API_KEY, "id").await;
+        let key = self.account.state.output(keys::API_KEY, "id").await;
         let keys = self.keys(id).await?;
         if key.is_none_or(|key| !keys.contains(&key)) {
             differences.push("the API key is not in it".into());
         }
-        Ok(Reading::compared(differences, "lets the key in"))
+        Ok(Observation::from_drift(differences, "lets the key in"))
     }
 
     async fn create(&self) -> Result<()> {
-        let api = self.account.state.need(keys::API, "id").await?;
+        let api = self.account.state.require_output(keys::API, "id").await?;
         let stage = ApiStage::builder()
             .api_id(api)
             .stage(&self.account.config.api.stage)
@@ -190,14 +193,18 @@ impl Resource for UsagePlan {
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await;
-            let made =
-                made.map_err(|error| Unmade::new(Call("apigateway:POST", &self.what()), &error))?;
+            let made = made.map_err(|error| {
+                CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
+            })?;
             Ok(GatewayPlan::builder().set_id(made.id).build())
         };
-        let made = self.account.make_once(|| self.find(), make).await?;
+        let made = self
+            .account
+            .create_idempotently(|| self.find(), make)
+            .await?;
         self.account
             .state
-            .note(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
+            .record_outputs(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
             .await
     }
 
@@ -211,7 +218,11 @@ impl Resource for UsagePlan {
         {
             self.patch(id, Op::Add, &stage).await?;
         }
-        let key = self.account.state.need(keys::API_KEY, "id").await?;
+        let key = self
+            .account
+            .state
+            .require_output(keys::API_KEY, "id")
+            .await?;
         if !self.keys(id).await?.contains(&key) {
             let request = self
                 .account
@@ -222,7 +233,10 @@ impl Resource for UsagePlan {
                 .key_type("API_KEY");
             match request.send().await {
                 Err(error) if code(&error) != "ConflictException" => {
-                    return Err(failed(Call("apigateway:POST", &self.what()), &error));
+                    return Err(failed(
+                        Call("apigateway:POST", &self.display_name()),
+                        &error,
+                    ));
                 }
                 _ => {}
             }
@@ -251,7 +265,10 @@ impl Resource for UsagePlan {
                 .await
             {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &self.what()), &error));
+                    return Err(failed(
+                        Call("apigateway:DELETE", &self.display_name()),
+                        &error,
+                    ));
                 }
                 _ => {}
             }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
-use crate::base::shutdown::or_stopped;
+use crate::base::shutdown::run_until_shutdown;
 use crate::clients::gateway::GatewayClient;
 
 /// Longest time one answer may take: API Gateway itself gives up after 29 s.
@@ -22,7 +22,7 @@ pub async fn verify_api(config: &Config) -> Result<String> {
         Error::failed("stopped before the API had answered")
             .hint("`pinpipe api status` asks it again")
     };
-    or_stopped(ask(config), stopped).await
+    run_until_shutdown(ask(config), stopped).await
 }
 
 async fn ask(config: &Config) -> Result<String> {

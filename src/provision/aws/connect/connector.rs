@@ -13,7 +13,7 @@ use aws_sdk_kafkaconnect::types::{
     ProvisionedCapacityUpdate, Vpc, WorkerConfiguration as ConnectWorkerConfiguration,
 };
 
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::connect::lookup;
@@ -26,8 +26,8 @@ use crate::provision::aws::names::Member;
 use crate::provision::aws::names::{Holder, role_arn};
 use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
-use crate::provision::cost::Priced;
-use crate::provision::resource::{Reading, Resource, changed_keys};
+use crate::provision::cost::CostItem;
+use crate::provision::resource::{Observation, Resource, changed_keys};
 
 const KEY: &str = keys::CONNECTOR;
 
@@ -37,14 +37,14 @@ pub struct Connector {
 
 /// How the connector should be and is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Difference {
+enum Drift {
     Tags(String),
     Properties(Vec<String>),
     Capacity(String),
     Fixed(String),
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for Drift {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tags(text) | Self::Fixed(text) | Self::Capacity(text) => {
@@ -75,7 +75,7 @@ impl Listed for ConnectorSummary {
 }
 
 impl Connector {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("connector `{}`", self.name())
     }
 
@@ -101,22 +101,22 @@ impl Connector {
             Ok(found) => Ok(Some(found)),
             Err(error) if code(&error) == "NotFoundException" => Ok(None),
             Err(error) => Err(failed(
-                Call("kafkaconnect:DescribeConnector", &self.what()),
+                Call("kafkaconnect:DescribeConnector", &self.display_name()),
                 &error,
             )),
         }
     }
 
-    async fn differences(&self, found: &DescribeConnectorOutput) -> Result<Vec<Difference>> {
+    async fn differences(&self, found: &DescribeConnectorOutput) -> Result<Vec<Drift>> {
         let (config, state) = (&self.account.config, &self.account.state);
         let tags = tags(&self.account, found.connector_arn().unwrap_or_default())
             .await?
             .unwrap_or_default();
-        let mut differences: Vec<Difference> = self
+        let mut differences: Vec<Drift> = self
             .account
             .tag_differences(KEY, pairs(&tags))
             .into_iter()
-            .map(Difference::Tags)
+            .map(Drift::Tags)
             .collect();
         let existing: BTreeMap<String, String> = found
             .connector_configuration()
@@ -126,7 +126,7 @@ impl Connector {
             .collect();
         let changed = changed_keys(&existing, &config.connector_properties());
         if !changed.is_empty() {
-            differences.push(Difference::Properties(changed));
+            differences.push(Drift::Properties(changed));
         }
         let capacity = found
             .capacity()
@@ -136,42 +136,40 @@ impl Connector {
         });
         let (wanted_mcu, wanted_workers) = (config.connector.mcu, config.connector.workers);
         if (mcu, workers) != (wanted_mcu, wanted_workers) {
-            differences.push(Difference::Capacity(format!(
+            differences.push(Drift::Capacity(format!(
                 "it has {workers} workers of {mcu} units, not {wanted_workers} of {wanted_mcu}"
             )));
         }
         let kafka = found
             .kafka_cluster()
             .and_then(|kafka| kafka.apache_kafka_cluster());
-        let brokers = state.value(keys::CLUSTER, "bootstrap_servers").await;
+        let brokers = state.output(keys::CLUSTER, "bootstrap_servers").await;
         let read_from = kafka
             .and_then(|kafka| kafka.bootstrap_servers())
             .unwrap_or_default();
         if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, read_from)) {
-            differences.push(Difference::Fixed("it reads from other brokers".into()));
+            differences.push(Drift::Fixed("it reads from other brokers".into()));
         }
         if found.service_execution_role_arn()
             != Some(role_arn(&self.account, Holder::Connector).as_str())
         {
-            differences.push(Difference::Fixed("it has another role".into()));
+            differences.push(Drift::Fixed("it has another role".into()));
         }
         let plugin = found
             .plugins()
             .first()
             .and_then(|plugin| plugin.custom_plugin())
             .and_then(|plugin| plugin.custom_plugin_arn());
-        let wanted_plugin = state.value(keys::PLUGIN, "arn").await;
+        let wanted_plugin = state.output(keys::PLUGIN, "arn").await;
         if wanted_plugin.is_some() && plugin != wanted_plugin.as_deref() {
-            differences.push(Difference::Fixed("it uses another plugin".into()));
+            differences.push(Drift::Fixed("it uses another plugin".into()));
         }
         let worker = found
             .worker_configuration()
             .and_then(|worker| worker.worker_configuration_arn());
-        let wanted_worker = state.value(keys::WORKER_CONFIGURATION, "arn").await;
+        let wanted_worker = state.output(keys::WORKER_CONFIGURATION, "arn").await;
         if wanted_worker.is_some() && worker != wanted_worker.as_deref() {
-            differences.push(Difference::Fixed(
-                "it uses another worker configuration".into(),
-            ));
+            differences.push(Drift::Fixed("it uses another worker configuration".into()));
         }
         Ok(differences)
     }
@@ -195,13 +193,13 @@ impl Connector {
         match found {
             Ok(found) => Ok(!found.contents().is_empty()),
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            Err(error) => Err(failed(Call("s3:ListBucket", &self.what()), &error)),
+            Err(error) => Err(failed(Call("s3:ListBucket", &self.display_name()), &error)),
         }
     }
 
     /// Polls the operation that a change began: the connector's own state hides its failure.
     async fn finish_operation(&self) -> Result<()> {
-        match self.account.state.value(KEY, "operation").await {
+        match self.account.state.output(KEY, "operation").await {
             Some(operation) if !operation.is_empty() => self.follow(&operation).await,
             _ => Ok(()),
         }
@@ -211,7 +209,7 @@ impl Connector {
     pub async fn follow(&self, operation: &str) -> Result<()> {
         self.account
             .state
-            .note(KEY, &self.name(), &[("operation", operation)])
+            .record_outputs(KEY, &self.name(), &[("operation", operation)])
             .await?;
         let check = || async {
             let found = self
@@ -225,7 +223,10 @@ impl Connector {
                 Err(error) if code(&error) == "NotFoundException" => return Ok(None),
                 found => found.map_err(|error| {
                     failed(
-                        Call("kafkaconnect:DescribeConnectorOperation", &self.what()),
+                        Call(
+                            "kafkaconnect:DescribeConnectorOperation",
+                            &self.display_name(),
+                        ),
                         &error,
                     )
                 })?,
@@ -255,19 +256,19 @@ impl Connector {
                     });
                     self.account
                         .state
-                        .note(KEY, &self.name(), &[("operation", "")])
+                        .record_outputs(KEY, &self.name(), &[("operation", "")])
                         .await?;
-                    Err(Error::failed(format!("the change of {} failed", self.what()))
-                        .because(reason.unwrap_or_else(|| "AWS gives no reason".into()))
+                    Err(Error::failed(format!("the change of {} failed", self.display_name()))
+                        .with_source(reason.unwrap_or_else(|| "AWS gives no reason".into()))
                         .hint("it goes on as it was before; correct `[connector]` in the configuration and run again"))
                 }
                 state => Ok(Some(state.map_or("unknown", State::as_str).to_string())),
             }
         };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         self.account
             .state
-            .note(KEY, &self.name(), &[("operation", "")])
+            .record_outputs(KEY, &self.name(), &[("operation", "")])
             .await
     }
 }
@@ -298,7 +299,7 @@ impl Resource for Connector {
         self.account.config.connector_name()
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         let own = [
             keys::NETWORK,
             Member::Client.key(),
@@ -315,43 +316,46 @@ impl Resource for Connector {
             .collect()
     }
 
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         [keys::CLUSTER, keys::PLUGIN, keys::WORKER_CONFIGURATION]
             .map(String::from)
             .to_vec()
     }
 
-    fn priced(&self) -> Vec<Priced> {
+    fn cost_items(&self) -> Vec<CostItem> {
         let connector = &self.account.config.connector;
-        vec![Priced::new(
+        vec![CostItem::new(
             "msk-connect-mcu",
             connector.mcu * connector.workers,
         )]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let (arn, name) = (
             found.connector_arn().unwrap_or_default(),
             found.connector_name().unwrap_or_default(),
         );
         let Some(tags) = tags(&self.account, arn).await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // Who took a name that is not wanted any more is nobody's business.
             return Ok(if is_renamed {
-                Reading::missing()
+                Observation::missing()
             } else {
-                Reading::foreign()
+                Observation::unmanaged()
             });
         }
-        self.account.state.note(KEY, name, &[("arn", arn)]).await?;
+        self.account
+            .state
+            .record_outputs(KEY, name, &[("arn", arn)])
+            .await?;
         if is_renamed {
-            return Ok(Reading::renamed(
+            return Ok(Observation::renamed(
                 name,
                 lookup::find_named::<ConnectorSummary>(&self.account, &self.name())
                     .await?
@@ -360,15 +364,15 @@ impl Resource for Connector {
         }
         match found.connector_state() {
             Some(ConnectorState::Failed) => {
-                return Ok(Reading::recreate(vec![format!(
+                return Ok(Observation::recreate(vec![format!(
                     "it failed: {}",
                     reason(&found)
                 )]));
             }
             Some(ConnectorState::Running) => {}
-            Some(state) if state.as_str() == "PAUSED" => return Ok(Reading::good("paused")),
+            Some(state) if state.as_str() == "PAUSED" => return Ok(Observation::in_sync("paused")),
             state => {
-                return Ok(Reading::waiting(
+                return Ok(Observation::pending(
                     state.map_or("unknown", ConnectorState::as_str),
                 ));
             }
@@ -377,16 +381,16 @@ impl Resource for Connector {
         let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
         if differences
             .iter()
-            .any(|difference| matches!(difference, Difference::Fixed(_)))
+            .any(|drift| matches!(drift, Drift::Fixed(_)))
         {
-            return Ok(Reading::recreate(texts));
+            return Ok(Observation::recreate(texts));
         }
         let detail = if self.has_delivered().await? {
             "working: its objects arrive in the bucket"
         } else {
             "running; no object has arrived in the bucket yet"
         };
-        Ok(Reading::compared(texts, detail))
+        Ok(Observation::from_drift(texts, detail))
     }
 
     async fn create(&self) -> Result<()> {
@@ -394,11 +398,15 @@ impl Resource for Connector {
         let whole = || "the connector is not described wholly".to_string();
         let vpc = Vpc::builder().set_subnets(Some(outputs::subnets(&self.account).await?));
         let vpc = vpc
-            .security_groups(state.need(Member::Client.key(), "id").await?)
+            .security_groups(state.require_output(Member::Client.key(), "id").await?)
             .build()
-            .or_fail(whole)?;
+            .context(whole)?;
         let kafka = ApacheKafkaCluster::builder()
-            .bootstrap_servers(state.need(keys::CLUSTER, "bootstrap_servers").await?)
+            .bootstrap_servers(
+                state
+                    .require_output(keys::CLUSTER, "bootstrap_servers")
+                    .await?,
+            )
             .vpc(vpc);
         let capacity = ProvisionedCapacity::builder()
             .mcu_count(config.connector.mcu)
@@ -406,25 +414,33 @@ impl Resource for Connector {
             .build();
         let revision = |text: String| text.parse::<i64>().unwrap_or(1);
         let plugin = CustomPlugin::builder()
-            .custom_plugin_arn(state.need(keys::PLUGIN, "arn").await?)
-            .revision(revision(state.need(keys::PLUGIN, "revision").await?))
-            .build()
-            .or_fail(whole)?;
-        let worker = ConnectWorkerConfiguration::builder()
-            .worker_configuration_arn(state.need(keys::WORKER_CONFIGURATION, "arn").await?)
+            .custom_plugin_arn(state.require_output(keys::PLUGIN, "arn").await?)
             .revision(revision(
-                state.need(keys::WORKER_CONFIGURATION, "revision").await?,
+                state.require_output(keys::PLUGIN, "revision").await?,
             ))
             .build()
-            .or_fail(whole)?;
-        let kafka = kafka.build().or_fail(whole)?;
+            .context(whole)?;
+        let worker = ConnectWorkerConfiguration::builder()
+            .worker_configuration_arn(
+                state
+                    .require_output(keys::WORKER_CONFIGURATION, "arn")
+                    .await?,
+            )
+            .revision(revision(
+                state
+                    .require_output(keys::WORKER_CONFIGURATION, "revision")
+                    .await?,
+            ))
+            .build()
+            .context(whole)?;
+        let kafka = kafka.build().context(whole)?;
         let authentication = KafkaClusterClientAuthentication::builder()
             .authentication_type(KafkaClusterClientAuthenticationType::Iam);
         let encryption = KafkaClusterEncryptionInTransit::builder()
             .encryption_type(KafkaClusterEncryptionInTransitType::Tls);
         let (authentication, encryption) = (
-            authentication.build().or_fail(whole)?,
-            encryption.build().or_fail(whole)?,
+            authentication.build().context(whole)?,
+            encryption.build().context(whole)?,
         );
         let call = || async {
             let request = self
@@ -462,7 +478,7 @@ impl Resource for Connector {
                 Ok(_) => Ok(()),
                 Err(error) if code(&error) == "ConflictException" => Ok(()),
                 Err(error) => Err(failed(
-                    Call("kafkaconnect:CreateConnector", &self.what()),
+                    Call("kafkaconnect:CreateConnector", &self.display_name()),
                     &error,
                 )),
             }
@@ -475,7 +491,7 @@ impl Resource for Connector {
                     || text.contains("notfound")
                     || text.contains("forbidden"))
         };
-        self.account.once_seen(is_unseen, call).await
+        self.account.retry_until_visible(is_unseen, call).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -489,7 +505,7 @@ impl Resource for Connector {
         let differences = self.differences(&found).await?;
         if differences
             .iter()
-            .any(|difference| matches!(difference, Difference::Tags(_)))
+            .any(|drift| matches!(drift, Drift::Tags(_)))
         {
             put_tags(&self.account, KEY, arn).await?;
         }
@@ -502,12 +518,12 @@ impl Resource for Connector {
         // Either of the two in one call; what is left is found by the next reading.
         let request = match differences
             .iter()
-            .find(|difference| !matches!(difference, Difference::Tags(_) | Difference::Fixed(_)))
+            .find(|drift| !matches!(drift, Drift::Tags(_) | Drift::Fixed(_)))
         {
-            Some(Difference::Properties(_)) => request.set_connector_configuration(Some(
+            Some(Drift::Properties(_)) => request.set_connector_configuration(Some(
                 config.connector_properties().into_iter().collect(),
             )),
-            Some(Difference::Capacity(_)) => {
+            Some(Drift::Capacity(_)) => {
                 let (mcu, workers) = (config.connector.mcu, config.connector.workers);
                 let wanted = ProvisionedCapacityUpdate::builder()
                     .mcu_count(mcu)
@@ -533,7 +549,7 @@ impl Resource for Connector {
                     return Ok(());
                 }
                 return Err(failed(
-                    Call("kafkaconnect:UpdateConnector", &self.what()),
+                    Call("kafkaconnect:UpdateConnector", &self.display_name()),
                     &error,
                 ));
             }
@@ -550,14 +566,14 @@ impl Resource for Connector {
             };
             match found.connector_state() {
                 Some(ConnectorState::Running) => Ok(None),
-                Some(ConnectorState::Failed) => Err(Error::failed(format!("{} failed", self.what())).because(reason(&found)).hint(
+                Some(ConnectorState::Failed) => Err(Error::failed(format!("{} failed", self.display_name())).with_source(reason(&found)).hint(
                     "usual causes: a property the sink does not know, brokers or the bucket out of reach, a right the role lacks; `pinpipe provision` makes it anew",
                 )),
                 Some(state) if state.as_str() == "PAUSED" => Ok(None),
                 state => Ok(Some(state.map_or("unknown", ConnectorState::as_str).to_string())),
             }
         };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
@@ -601,7 +617,7 @@ impl Resource for Connector {
                         .is_some_and(|now| now.connector_state() != Some(&ConnectorState::Deleting))
                     {
                         return Err(failed(
-                            Call("kafkaconnect:DeleteConnector", &self.what()),
+                            Call("kafkaconnect:DeleteConnector", &self.display_name()),
                             &error,
                         ));
                     }
@@ -616,7 +632,7 @@ impl Resource for Connector {
                 .filter(|now| now == arn)
                 .map(|_| "going".to_string()))
         };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }

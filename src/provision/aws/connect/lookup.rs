@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, code, failed, is_refused};
+use crate::clients::aws::call::{Call, code, failed, is_access_denied};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::tags::pairs;
 
@@ -50,7 +50,7 @@ pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result
             }
             Ok(_) => {}
             // What may not be looked at is somebody else's.
-            Err(error) if is_refused(&error) || code(&error) == "NotFoundException" => {}
+            Err(error) if is_access_denied(&error) || code(&error) == "NotFoundException" => {}
             Err(error) => {
                 return Err(failed(
                     Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")),

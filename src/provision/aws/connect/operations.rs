@@ -5,11 +5,11 @@ use crate::base::error::{Error, Result};
 use crate::base::output::Printer;
 use crate::clients::aws::call::{Call, failed};
 use crate::provision::aws::connect::connector::Connector;
-use crate::provision::engine::session::{Purpose, Stack};
+use crate::provision::engine::session::{Purpose, Session};
 
 /// What to do with the connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Steer {
+pub enum ConnectorOperation {
     Pause,
     Resume,
     Restart,
@@ -19,21 +19,23 @@ pub enum Steer {
 ///
 /// # Errors
 /// There is no connector; it is in no state for it.
-pub async fn steer_connector(
+pub async fn operate_connector(
     config: &Config,
-    steer: Steer,
+    operation: ConnectorOperation,
     printer: &Printer,
 ) -> Result<&'static str> {
     let progress = printer.activity("connector");
-    let stack = Stack::open(config, Purpose::Change, progress.clone()).await?;
-    let outcome = stack.carry(on_stack(&stack, steer)).await;
+    let session = Session::open(config, Purpose::Change, progress.clone()).await?;
+    let outcome = session
+        .run_until_cancelled(operate(&session, operation))
+        .await;
     progress.finish();
-    stack.close().await;
+    session.close().await;
     outcome
 }
 
-async fn on_stack(stack: &Stack, steer: Steer) -> Result<&'static str> {
-    let Some(account) = &stack.account else {
+async fn operate(session: &Session, operation: ConnectorOperation) -> Result<&'static str> {
+    let Some(account) = &session.account else {
         return Ok("kept");
     };
     let connector = Connector {
@@ -49,20 +51,20 @@ async fn on_stack(stack: &Stack, steer: Steer) -> Result<&'static str> {
         format!("connector `{name}`"),
     );
     let client = &account.connect;
-    let (done, operation) = match steer {
-        Steer::Pause => {
+    let (done, operation) = match operation {
+        ConnectorOperation::Pause => {
             let begun = client.pause_connector().connector_arn(arn).send().await;
             let begun = begun
                 .map_err(|error| failed(Call("kafkaconnect:PauseConnector", &what), &error))?;
             ("paused", begun.connector_operation_arn)
         }
-        Steer::Resume => {
+        ConnectorOperation::Resume => {
             let begun = client.resume_connector().connector_arn(arn).send().await;
             let begun = begun
                 .map_err(|error| failed(Call("kafkaconnect:ResumeConnector", &what), &error))?;
             ("resumed", begun.connector_operation_arn)
         }
-        Steer::Restart => {
+        ConnectorOperation::Restart => {
             let begun = client.restart_connector().connector_arn(arn).send().await;
             let begun = begun
                 .map_err(|error| failed(Call("kafkaconnect:RestartConnector", &what), &error))?;

@@ -8,7 +8,7 @@ use aws_sdk_kafkaconnect::types::{
     S3Location,
 };
 
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::connect::lookup;
 use crate::provision::aws::connect::lookup::{Listed, put_tags, tags};
@@ -17,7 +17,7 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::tags::pairs;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::PLUGIN;
 
@@ -45,7 +45,7 @@ impl Listed for CustomPluginSummary {
 }
 
 impl Plugin {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("plugin `{}`", self.name())
     }
 
@@ -81,7 +81,7 @@ impl Plugin {
         match self
             .account
             .state
-            .value(keys::PLUGIN_OBJECT, plugin_object::MD5)
+            .output(keys::PLUGIN_OBJECT, plugin_object::MD5)
             .await?
             .as_str()
         {
@@ -119,28 +119,28 @@ impl Resource for Plugin {
         }
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![keys::PLUGIN_OBJECT.into()]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let (arn, name) = (
             found.custom_plugin_arn().unwrap_or_default(),
             found.name().unwrap_or_default(),
         );
         let Some(tags) = tags(&self.account, arn).await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // Who took a name that is not wanted any more is nobody's business.
             return Ok(if is_renamed {
-                Reading::missing()
+                Observation::missing()
             } else {
-                Reading::foreign()
+                Observation::unmanaged()
             });
         }
         let revision = found
@@ -148,14 +148,14 @@ impl Resource for Plugin {
             .map_or(1, |latest| latest.revision());
         self.account
             .state
-            .note(
+            .record_outputs(
                 KEY,
                 name,
                 &[("arn", arn), ("revision", &revision.to_string())],
             )
             .await?;
         if is_renamed {
-            return Ok(Reading::renamed(
+            return Ok(Observation::renamed(
                 name,
                 lookup::find_named::<CustomPluginSummary>(&self.account, &self.name())
                     .await?
@@ -165,20 +165,20 @@ impl Resource for Plugin {
         match found.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
-                return Ok(Reading::recreate(vec![
+                return Ok(Observation::recreate(vec![
                     "MSK Connect could not take the zip".into(),
                 ]));
             }
             state => {
-                return Ok(Reading::waiting(
+                return Ok(Observation::pending(
                     state.map_or("unknown", CustomPluginState::as_str),
                 ));
             }
         }
         if let Some(reason) = self.other_zip(&found).await {
-            return Ok(Reading::recreate(vec![reason.into()]));
+            return Ok(Observation::recreate(vec![reason.into()]));
         }
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             self.account.tag_differences(KEY, pairs(&tags)),
             format!("revision {revision}"),
         ))
@@ -190,7 +190,7 @@ impl Resource for Plugin {
             .bucket_arn(self.bucket_arn())
             .file_key(key)
             .build()
-            .or_fail(|| "a place is not whole")?;
+            .context(|| "a place is not whole")?;
         let request = self
             .account
             .connect
@@ -208,7 +208,7 @@ impl Resource for Plugin {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ConflictException" => Ok(()),
             Err(error) => Err(failed(
-                Call("kafkaconnect:CreateCustomPlugin", &self.what()),
+                Call("kafkaconnect:CreateCustomPlugin", &self.display_name()),
                 &error,
             )),
         }
@@ -236,7 +236,7 @@ impl Resource for Plugin {
                 Some(CustomPluginState::CreateFailed) => {
                     return Err(Error::failed(format!(
                         "{} could not be made of `{}`",
-                        self.what(),
+                        self.display_name(),
                         self.account.config.connector.plugin
                     ))
                     .hint("`connector.plugin` must be the whole zip as Confluent publishes it"));
@@ -248,7 +248,7 @@ impl Resource for Plugin {
                 ),
             })
         };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
@@ -287,7 +287,7 @@ impl Resource for Plugin {
                         .and_then(|found| found.custom_plugin_state().cloned());
                     if now.is_some_and(|state| state != CustomPluginState::Deleting) {
                         return Err(failed(
-                            Call("kafkaconnect:DeleteCustomPlugin", &self.what()),
+                            Call("kafkaconnect:DeleteCustomPlugin", &self.display_name()),
                             &error,
                         ));
                     }
@@ -296,7 +296,7 @@ impl Resource for Plugin {
             }
         }
         let check = || async { Ok(self.again(arn).await?.map(|_| "going".to_string())) };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }

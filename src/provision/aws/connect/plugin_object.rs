@@ -11,13 +11,13 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 
 use crate::base::checksum::{md5, sha256};
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, Result, on_path};
+use crate::base::error::{Error, Result, io_error};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::object_keys::PLUGIN_FOLDER;
-use crate::provision::resource::{Action, Reading, Resource};
+use crate::provision::resource::{Action, Observation, Resource};
 
 const KEY: &str = keys::PLUGIN_OBJECT;
 /// Size of a part; S3 takes none below 5 MiB but the last.
@@ -64,7 +64,7 @@ impl PluginObject {
         BucketUse::Lake.name(&self.account.config)
     }
 
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("`{}`", self.name())
     }
 
@@ -125,7 +125,7 @@ impl PluginObject {
     async fn note_md5(&self, md5: &str) -> Result<()> {
         self.account
             .state
-            .note(KEY, &self.name(), &[(MD5, md5)])
+            .record_outputs(KEY, &self.name(), &[(MD5, md5)])
             .await
     }
 
@@ -151,7 +151,7 @@ impl PluginObject {
 
     fn unreachable(&self, error: reqwest::Error) -> Error {
         Error::failed(format!("cannot download `{}`", self.source()))
-            .because(error.without_url())
+            .with_source(error.without_url())
             .hint("check the address, or download the zip yourself and name the file in `connector.plugin`")
     }
 
@@ -173,7 +173,7 @@ impl PluginObject {
         } else {
             let path = PathBuf::from(self.source());
             std::fs::read(&path)
-                .map_err(|error| on_path("read the connector's zip", &path, error))?
+                .map_err(|error| io_error("read the connector's zip", &path, error))?
         };
         // The mark of every zip: a page that says "not found" has none.
         if content.starts_with(b"PK") {
@@ -194,10 +194,12 @@ impl PluginObject {
             .list_multipart_uploads()
             .bucket(bucket)
             .prefix(key);
-        let found = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("s3:ListBucketMultipartUploads", &self.what()), &error))?;
+        let found = request.send().await.map_err(|error| {
+            failed(
+                Call("s3:ListBucketMultipartUploads", &self.display_name()),
+                &error,
+            )
+        })?;
         for upload in found.uploads() {
             let request = self
                 .account
@@ -212,7 +214,7 @@ impl PluginObject {
             match aborted {
                 Err(error) if code(&error) != "NoSuchUpload" => {
                     return Err(failed(
-                        Call("s3:AbortMultipartUpload", &self.what()),
+                        Call("s3:AbortMultipartUpload", &self.display_name()),
                         &error,
                     ));
                 }
@@ -237,13 +239,13 @@ impl Resource for PluginObject {
         format!("s3://{}/{}", self.bucket(), self.object_key())
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![BucketUse::Lake.key().into()]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         if let Some((bucket, key)) = self.former().await? {
-            return Ok(Reading::renamed(&format!("s3://{bucket}/{key}"), false));
+            return Ok(Observation::renamed(&format!("s3://{bucket}/{key}"), false));
         }
         let Some(head) = self.find(&self.bucket(), &self.object_key()).await? else {
             // The plugin may still be there. What was never made is not noted as if it were.
@@ -253,7 +255,7 @@ impl Resource for PluginObject {
             {
                 self.note_md5(&md5(&content)).await?;
             }
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let kept = |name: &str| {
             head.metadata()
@@ -291,7 +293,7 @@ impl Resource for PluginObject {
         if kept(CHECKSUM).is_empty() || self.is_url() && kept(MD5).is_empty() {
             differences.push("it has no checksum of ours".into());
         }
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences,
             format!("{} bytes", head.content_length().unwrap_or(0)),
         ))
@@ -327,7 +329,7 @@ impl Resource for PluginObject {
         let begun = begun
             .send()
             .await
-            .map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+            .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
         let upload = begun.upload_id().unwrap_or_default();
         let mut parts = Vec::new();
         for (number, part) in (1..).zip(content.chunks(PART_BYTES)) {
@@ -348,7 +350,7 @@ impl Resource for PluginObject {
             let done = request
                 .send()
                 .await
-                .map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+                .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
             let done = CompletedPart::builder()
                 .part_number(number)
                 .set_e_tag(done.e_tag)
@@ -373,7 +375,7 @@ impl Resource for PluginObject {
             // Completed by an attempt whose answer got lost: the reading that follows sees it.
             Err(error) if code(&error) == "NoSuchUpload" => {}
             done => {
-                done.map_err(|error| failed(Call("s3:PutObject", &self.what()), &error))?;
+                done.map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
             }
         }
         // An upload that was begun twice, since the first answer got lost.
@@ -399,9 +401,8 @@ impl Resource for PluginObject {
             .await;
         match removed {
             Err(error) if code(&error) == "NoSuchBucket" => return Ok(false),
-            removed => {
-                removed.map_err(|error| failed(Call("s3:DeleteObject", &self.what()), &error))?
-            }
+            removed => removed
+                .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error))?,
         };
         match self.abort_begun(&bucket, &key).await {
             Err(error) if !error.to_string().contains("NoSuchBucket") => Err(error),

@@ -15,7 +15,7 @@ use crate::provision::aws::connect::lookup::{Listed, put_tags, tags};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::tags::pairs;
-use crate::provision::resource::{Reading, Resource, changed_keys};
+use crate::provision::resource::{Observation, Resource, changed_keys};
 
 const KEY: &str = keys::WORKER_CONFIGURATION;
 
@@ -71,7 +71,7 @@ impl Listed for WorkerConfigurationSummary {
 }
 
 impl WorkerConfiguration {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("worker configuration `{}`", self.name())
     }
 
@@ -107,29 +107,32 @@ impl Resource for WorkerConfiguration {
         }
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let (arn, name) = (
             found.worker_configuration_arn().unwrap_or_default(),
             found.name().unwrap_or_default(),
         );
         let Some(tags) = tags(&self.account, arn).await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // Who took a name that is not wanted any more is nobody's business.
             return Ok(if is_renamed {
-                Reading::missing()
+                Observation::missing()
             } else {
-                Reading::foreign()
+                Observation::unmanaged()
             });
         }
         if is_renamed {
-            self.account.state.note(KEY, name, &[("arn", arn)]).await?;
-            return Ok(Reading::renamed(
+            self.account
+                .state
+                .record_outputs(KEY, name, &[("arn", arn)])
+                .await?;
+            return Ok(Observation::renamed(
                 name,
                 lookup::find_named::<WorkerConfigurationSummary>(&self.account, &self.name())
                     .await?
@@ -137,7 +140,7 @@ impl Resource for WorkerConfiguration {
             ));
         }
         if found.worker_configuration_state() == Some(&WorkerConfigurationState::Deleting) {
-            return Ok(Reading::waiting("DELETING"));
+            return Ok(Observation::pending("DELETING"));
         }
         let described = self
             .account
@@ -147,20 +150,23 @@ impl Resource for WorkerConfiguration {
             .send()
             .await;
         let described = match described {
-            Err(error) if code(&error) == "NotFoundException" => return Ok(Reading::missing()),
+            Err(error) if code(&error) == "NotFoundException" => return Ok(Observation::missing()),
             described => described.map_err(|error| {
                 failed(
-                    Call("kafkaconnect:DescribeWorkerConfiguration", &self.what()),
+                    Call(
+                        "kafkaconnect:DescribeWorkerConfiguration",
+                        &self.display_name(),
+                    ),
                     &error,
                 )
             })?,
         };
         let Some(latest) = described.latest_revision() else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         self.account
             .state
-            .note(
+            .record_outputs(
                 KEY,
                 &self.name(),
                 &[("arn", arn), ("revision", &latest.revision().to_string())],
@@ -174,12 +180,12 @@ impl Resource for WorkerConfiguration {
             &self.account.config.connector.worker_properties,
         );
         if !changed.is_empty() {
-            return Ok(Reading::recreate(vec![format!(
+            return Ok(Observation::recreate(vec![format!(
                 "other properties: {}",
                 changed.join(", ")
             )]));
         }
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             self.account.tag_differences(KEY, pairs(&tags)),
             format!("revision {}", latest.revision()),
         ))
@@ -200,7 +206,10 @@ impl Resource for WorkerConfiguration {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ConflictException" => Ok(()),
             Err(error) => Err(failed(
-                Call("kafkaconnect:CreateWorkerConfiguration", &self.what()),
+                Call(
+                    "kafkaconnect:CreateWorkerConfiguration",
+                    &self.display_name(),
+                ),
                 &error,
             )),
         }
@@ -228,7 +237,7 @@ impl Resource for WorkerConfiguration {
                 Ok((state == Some(&WorkerConfigurationState::Deleting))
                     .then(|| "DELETING".to_string()))
             };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
@@ -258,7 +267,10 @@ impl Resource for WorkerConfiguration {
                     .and_then(|found| found.worker_configuration_state().cloned());
                 if now.is_some_and(|state| state != WorkerConfigurationState::Deleting) {
                     return Err(failed(
-                        Call("kafkaconnect:DeleteWorkerConfiguration", &self.what()),
+                        Call(
+                            "kafkaconnect:DeleteWorkerConfiguration",
+                            &self.display_name(),
+                        ),
                         &error,
                     ));
                 }
@@ -266,7 +278,7 @@ impl Resource for WorkerConfiguration {
             _ => {}
         }
         let check = || async { Ok(self.again(arn).await?.map(|_| "going".to_string())) };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }

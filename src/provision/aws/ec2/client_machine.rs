@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::base::checksum;
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, Unmade, code, failed};
+use crate::clients::aws::call::{Call, CreateError, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::{ec2_tags, pairs, put_tags, tag_specification};
 use crate::provision::aws::ec2_tags::{filter, tag_filters};
@@ -23,10 +23,10 @@ use crate::provision::aws::names::Holder;
 use crate::provision::aws::names::Member;
 use crate::provision::aws::outputs;
 use crate::provision::aws::placeholders;
-use crate::provision::aws::run_command::{Outcome, run_command};
+use crate::provision::aws::run_command::{CommandOutcome, run_command};
 use crate::provision::aws::templates;
-use crate::provision::cost::Priced;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::cost::CostItem;
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::CLIENT;
 /// Tag with the checksum of the user data, which cannot be read back as it was sent.
@@ -43,7 +43,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("client machine `{}`", self.name())
     }
 
@@ -56,7 +56,7 @@ impl Client {
         let found = request
             .send()
             .await
-            .map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?;
+            .map_err(|error| failed(Call("ec2:DescribeInstances", &self.display_name()), &error))?;
         let instances = found
             .reservations()
             .iter()
@@ -68,7 +68,7 @@ impl Client {
             return Ok(Some(instance.clone()));
         }
         // One that lost its tags is still known by its id, and would be paid for twice.
-        let Some(id) = self.account.state.value(KEY, "id").await else {
+        let Some(id) = self.account.state.output(KEY, "id").await else {
             return Ok(None);
         };
         match self
@@ -87,7 +87,10 @@ impl Client {
                 Ok(instances.find(|instance| is_alive(instance)).cloned())
             }
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => Ok(None),
-            Err(error) => Err(failed(Call("ec2:DescribeInstances", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("ec2:DescribeInstances", &self.display_name()),
+                &error,
+            )),
         }
     }
 
@@ -97,7 +100,7 @@ impl Client {
             &self
                 .account
                 .state
-                .need(keys::CLUSTER, "bootstrap_servers")
+                .require_output(keys::CLUSTER, "bootstrap_servers")
                 .await?,
         )
     }
@@ -107,7 +110,7 @@ impl Client {
         let brokers = self
             .account
             .state
-            .need(keys::CLUSTER, "bootstrap_servers")
+            .require_output(keys::CLUSTER, "bootstrap_servers")
             .await?;
         let text = self.filled(&cluster::domain(&brokers))?;
         Ok(checksum::short(&text))
@@ -152,7 +155,7 @@ impl Client {
         let found = request
             .send()
             .await
-            .map_err(|error| failed(Call("ec2:DescribeImages", &self.what()), &error))?;
+            .map_err(|error| failed(Call("ec2:DescribeImages", &self.display_name()), &error))?;
         let newest = found
             .images()
             .iter()
@@ -173,7 +176,11 @@ impl Client {
 
     /// What tells the proxy's password of now from earlier ones.
     async fn mark(&self) -> Option<String> {
-        let mark = self.account.state.value(keys::PROXY_SECRET, "mark").await?;
+        let mark = self
+            .account
+            .state
+            .output(keys::PROXY_SECRET, "mark")
+            .await?;
         mark.rsplit(' ').next().map(String::from)
     }
 
@@ -192,10 +199,10 @@ impl Client {
             .tags(tag)
             .send()
             .await;
-        put.map_err(|error| failed(Call("ec2:CreateTags", &self.what()), &error))?;
+        put.map_err(|error| failed(Call("ec2:CreateTags", &self.display_name()), &error))?;
         self.account
             .state
-            .note(KEY, &self.name(), &[("answered", id)])
+            .record_outputs(KEY, &self.name(), &[("answered", id)])
             .await
     }
 
@@ -211,8 +218,9 @@ impl Client {
             .await;
         let found = match found {
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(()),
-            found => found
-                .map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
+            found => found.map_err(|error| {
+                failed(Call("ec2:DescribeInstances", &self.display_name()), &error)
+            })?,
         };
         let Some(ended) = found
             .reservations()
@@ -222,14 +230,14 @@ impl Client {
         else {
             return Ok(());
         };
-        self.account.state.forget(KEY).await?;
+        self.account.state.remove_entry(KEY).await?;
         let reason = ended
             .state_reason()
             .and_then(|reason| reason.message())
             .unwrap_or("AWS gives no reason")
             .to_string();
-        Err(Error::failed(format!("{} ended right after its launch", self.what()))
-            .because(reason)
+        Err(Error::failed(format!("{} ended right after its launch", self.display_name()))
+            .with_source(reason)
             .hint("usual causes: a quota of volumes, or no capacity in the zone; run the same command again to launch another one"))
     }
 
@@ -263,7 +271,7 @@ impl Client {
         if self
             .account
             .state
-            .value(keys::CLUSTER, "bootstrap_servers")
+            .output(keys::CLUSTER, "bootstrap_servers")
             .await
             .is_some()
             && applied.is_some()
@@ -271,7 +279,7 @@ impl Client {
         {
             fixed.push("it was set up with other versions, brokers or settings".into());
         }
-        let group = self.account.state.value(Member::Client.key(), "id").await;
+        let group = self.account.state.output(Member::Client.key(), "id").await;
         let mut groups = found
             .network_interfaces()
             .iter()
@@ -308,7 +316,7 @@ impl Resource for Client {
         self.account.named("client")
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         let needs = [
             keys::NETWORK,
             Member::Client.key(),
@@ -321,32 +329,32 @@ impl Resource for Client {
         needs.map(String::from).to_vec()
     }
 
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         vec![keys::KEY_PAIR.into(), Member::Client.key().into()]
     }
 
-    fn priced(&self) -> Vec<Priced> {
+    fn cost_items(&self) -> Vec<CostItem> {
         vec![
-            Priced::new(&self.account.config.client.instance_type, 1),
-            Priced::new("ebs-gp2-gib", DISK_GIB),
+            CostItem::new(&self.account.config.client.instance_type, 1),
+            CostItem::new("ebs-gp2-gib", DISK_GIB),
         ]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
             if self.account.state.entry(KEY).await.is_some() {
                 self.account
                     .state
-                    .note(KEY, &self.name(), &[("running", "no")])
+                    .record_outputs(KEY, &self.name(), &[("running", "no")])
                     .await?;
             }
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let id = found.instance_id().unwrap_or_default();
         let is_running = state(&found) == Some(&InstanceStateName::Running);
         self.account
             .state
-            .note(
+            .record_outputs(
                 KEY,
                 &self.name(),
                 &[
@@ -357,53 +365,60 @@ impl Resource for Client {
             .await?;
         let fixed = self.differences(&found).await?;
         if !fixed.is_empty() {
-            return Ok(Reading::recreate(fixed));
+            return Ok(Observation::recreate(fixed));
         }
-        if let Some(reason) = self.account.state.value(KEY, &format!("failed-{id}")).await {
-            return Ok(Reading::recreate(vec![reason]));
+        if let Some(reason) = self
+            .account
+            .state
+            .output(KEY, &format!("failed-{id}"))
+            .await
+        {
+            return Ok(Observation::recreate(vec![reason]));
         }
         match state(&found) {
             Some(InstanceStateName::Stopped) => {
-                return Ok(Reading::compared(vec!["it is stopped".into()], ""));
+                return Ok(Observation::from_drift(vec!["it is stopped".into()], ""));
             }
             Some(InstanceStateName::Running) => {}
             state => {
-                return Ok(Reading::waiting(
+                return Ok(Observation::pending(
                     state.map_or("unknown", InstanceStateName::as_str),
                 ));
             }
         }
         let tags = self.account.tag_differences(KEY, pairs(found.tags()));
         if !tags.is_empty() {
-            return Ok(Reading::compared(tags, ""));
+            return Ok(Observation::from_drift(tags, ""));
         }
         let tags = pairs(found.tags());
         let Some((_, ready)) = tags.iter().find(|(key, _)| *key == READY_TAG) else {
-            return Ok(Reading::waiting("running; its proxy has not answered yet"));
+            return Ok(Observation::pending(
+                "running; its proxy has not answered yet",
+            ));
         };
         self.account
             .state
-            .note(KEY, &self.name(), &[("answered", id)])
+            .record_outputs(KEY, &self.name(), &[("answered", id)])
             .await?;
         if self.mark().await.is_some_and(|mark| mark != *ready) {
-            return Ok(Reading::compared(
+            return Ok(Observation::from_drift(
                 vec!["its proxy has an old password".into()],
                 "",
             ));
         }
-        Ok(Reading::good(format!("{id}, running")))
+        Ok(Observation::in_sync(format!("{id}, running")))
     }
 
     async fn create(&self) -> Result<()> {
         let (state, config) = (&self.account.state, &self.account.config);
-        let token = state.begin(KEY, &self.name()).await?;
+        let token = state.mark_creating(KEY, &self.name()).await?;
         let user_data = self.user_data().await?;
         let subnet = outputs::subnets(&self.account).await?.swap_remove(0);
         let interface = InstanceNetworkInterfaceSpecification::builder()
             .device_index(0)
             .associate_public_ip_address(true)
             .subnet_id(subnet)
-            .groups(state.need(Member::Client.key(), "id").await?)
+            .groups(state.require_output(Member::Client.key(), "id").await?)
             .delete_on_termination(true)
             .build();
         let profile = names::profile_name(&self.account);
@@ -440,10 +455,9 @@ impl Resource for Client {
                 .tag_specifications(tags.clone())
                 .tag_specifications(disk.clone())
                 .user_data(STANDARD.encode(&user_data));
-            let made = request
-                .send()
-                .await
-                .map_err(|error| Unmade::new(Call("ec2:RunInstances", &self.what()), &error))?;
+            let made = request.send().await.map_err(|error| {
+                CreateError::new(Call("ec2:RunInstances", &self.display_name()), &error)
+            })?;
             Ok(made
                 .instances()
                 .first()
@@ -459,10 +473,12 @@ impl Resource for Client {
         let is_unseen = |error: &Error| error.to_string().contains("Invalid IAM Instance Profile");
         let id = self
             .account
-            .once_seen(is_unseen, || self.account.make_once(find, make))
+            .retry_until_visible(is_unseen, || self.account.create_idempotently(find, make))
             .await?;
         let id = id.unwrap_or_default();
-        state.note(KEY, &self.name(), &[("id", &id)]).await?;
+        state
+            .record_outputs(KEY, &self.name(), &[("id", &id)])
+            .await?;
         self.check_launch(&id).await
     }
 
@@ -479,7 +495,9 @@ impl Resource for Client {
                 .instance_ids(id)
                 .send()
                 .await;
-            started.map_err(|error| failed(Call("ec2:StartInstances", &self.what()), &error))?;
+            started.map_err(|error| {
+                failed(Call("ec2:StartInstances", &self.display_name()), &error)
+            })?;
         }
         if !self
             .account
@@ -524,23 +542,25 @@ impl Resource for Client {
                 }
             }
             match run_command(&self.account, id, &script).await? {
-                Outcome::Done(_) => {
+                CommandOutcome::Done(_) => {
                     self.note_answer(id).await?;
                     Ok(None)
                 }
-                Outcome::Failed(reason) if reason.starts_with("user data failed") => {
+                CommandOutcome::Failed(reason) if reason.starts_with("user data failed") => {
                     self.account
                         .state
-                        .note(KEY, &self.name(), &[(&format!("failed-{id}"), &reason)])
+                        .record_outputs(KEY, &self.name(), &[(&format!("failed-{id}"), &reason)])
                         .await?;
-                    Err(Error::failed(format!("{} could not be set up: {reason}", self.what()))
+                    Err(Error::failed(format!("{} could not be set up: {reason}", self.display_name()))
                         .hint("`aws ssm start-session` and /var/log/pinpipe-user-data.log say more; `pinpipe provision` makes it anew"))
                 }
-                Outcome::Failed(reason) => Ok(Some(format!("setting itself up ({reason})"))),
-                Outcome::NotThere => Ok(Some("not registered with Systems Manager yet".into())),
+                CommandOutcome::Failed(reason) => Ok(Some(format!("setting itself up ({reason})"))),
+                CommandOutcome::NotThere => {
+                    Ok(Some("not registered with Systems Manager yet".into()))
+                }
             }
         };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
@@ -555,7 +575,9 @@ impl Resource for Client {
             .instance_ids(id)
             .send()
             .await;
-        removed.map_err(|error| failed(Call("ec2:TerminateInstances", &self.what()), &error))?;
+        removed.map_err(|error| {
+            failed(Call("ec2:TerminateInstances", &self.display_name()), &error)
+        })?;
         let check = || async {
             let found = self
                 .account
@@ -566,8 +588,9 @@ impl Resource for Client {
                 .await;
             let found = match found {
                 Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(None),
-                found => found
-                    .map_err(|error| failed(Call("ec2:DescribeInstances", &self.what()), &error))?,
+                found => found.map_err(|error| {
+                    failed(Call("ec2:DescribeInstances", &self.display_name()), &error)
+                })?,
             };
             let instance = found
                 .reservations()
@@ -580,7 +603,7 @@ impl Resource for Client {
                 .unwrap_or(InstanceStateName::Terminated);
             Ok((now != InstanceStateName::Terminated).then(|| now.as_str().to_string()))
         };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }

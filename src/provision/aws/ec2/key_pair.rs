@@ -16,13 +16,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::base::error::{Error, OrFail, Result, on_path};
+use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
 use crate::provision::aws::parameter;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::KEY_PAIR;
 
@@ -31,7 +31,7 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("key pair `{}`", self.name())
     }
 
@@ -62,7 +62,10 @@ impl KeyPair {
         {
             Ok(found) => Ok(found.key_pairs().first().cloned()),
             Err(error) if code(&error) == "InvalidKeyPair.NotFound" => Ok(None),
-            Err(error) => Err(failed(Call("ec2:DescribeKeyPairs", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("ec2:DescribeKeyPairs", &self.display_name()),
+                &error,
+            )),
         }
     }
 
@@ -73,7 +76,7 @@ impl KeyPair {
         let on_disk = match std::fs::read_to_string(&path) {
             Ok(text) => Some(SecretString::from(text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(on_path("read", &path, error)),
+            Err(error) => return Err(io_error("read", &path, error)),
         };
         let stored = parameter::get(&self.account, &self.parameter()).await?;
         let key = match (&on_disk, &stored) {
@@ -95,7 +98,7 @@ impl KeyPair {
         // What is no key is not kept as if it were one.
         public(&key).map_err(|error| {
             Error::failed(format!("`{}` holds no key of pinpipe's", path.display()))
-                .because(error)
+                .with_source(error)
                 .hint("move the file away, or name another one in `client.key_file`; it was not touched")
         })?;
         if on_disk.is_none() {
@@ -115,7 +118,7 @@ impl KeyPair {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
         {
-            std::fs::create_dir_all(folder).map_err(|error| on_path("make", folder, error))?;
+            std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
         }
         // Whole or not at all: half a key would be taken for the key by the next run.
         let draft = path.with_extension("pem.new");
@@ -129,17 +132,17 @@ impl KeyPair {
             file.write_all(key.expose_secret().as_bytes())
                 .and_then(|()| file.sync_all())
         });
-        written.map_err(|error| on_path("write", &draft, error))?;
+        written.map_err(|error| io_error("write", &draft, error))?;
         // Unlike renaming, a link is refused where something is there already.
-        std::fs::hard_link(&draft, &path).map_err(|error| on_path("write", &path, error))?;
-        std::fs::remove_file(&draft).map_err(|error| on_path("remove", &draft, error))
+        std::fs::hard_link(&draft, &path).map_err(|error| io_error("write", &path, error))?;
+        std::fs::remove_file(&draft).map_err(|error| io_error("remove", &draft, error))
     }
 }
 
 /// A new RSA key, in the form that ssh and everything else reads.
 fn made() -> Result<SecretString> {
-    let pair = RsaKeyPair::generate(KeySize::Rsa2048).or_fail(|| "cannot make an RSA key")?;
-    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).or_fail(|| "cannot write an RSA key")?;
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).context(|| "cannot make an RSA key")?;
+    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).context(|| "cannot write an RSA key")?;
     let body = STANDARD.encode(der.as_ref());
     let mut text = String::from("-----BEGIN PRIVATE KEY-----\n");
     for line in body.as_bytes().chunks(64) {
@@ -158,11 +161,11 @@ fn public(private: &SecretString) -> Result<String> {
         .filter(|line| !line.starts_with("-----"))
         .collect();
     let no_key = || "the private key is not one that pinpipe made".to_string();
-    let der = STANDARD.decode(body).or_fail(no_key)?;
-    let pair = RsaKeyPair::from_pkcs8(&der).or_fail(no_key)?;
+    let der = STANDARD.decode(body).context(no_key)?;
+    let pair = RsaKeyPair::from_pkcs8(&der).context(no_key)?;
     let public =
         AsDer::<PublicKeyX509Der<'_>>::as_der(aws_lc_rs::signature::KeyPair::public_key(&pair))
-            .or_fail(no_key)?;
+            .context(no_key)?;
     let (modulus, exponent) = numbers(public.as_ref()).ok_or_else(|| Error::failed(no_key()))?;
     let mut blob = Vec::new();
     for part in [b"ssh-rsa".as_slice(), exponent, modulus] {
@@ -218,19 +221,19 @@ impl Resource for KeyPair {
         self.account.named("key")
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(found) = self.find().await? else {
             // The private half may have been kept by a run that got no further.
             let exists = parameter::description(&self.account, &self.parameter())
                 .await?
                 .is_some();
-            return Ok(Reading {
+            return Ok(Observation {
                 exists,
-                ..Reading::missing()
+                ..Observation::missing()
             });
         };
         if !self.account.is_ours(pairs(found.tags())) {
-            return Ok(Reading::foreign());
+            return Ok(Observation::unmanaged());
         }
         let mut differences = self.account.tag_differences(KEY, pairs(found.tags()));
         let (is_on_disk, is_stored) = (
@@ -257,10 +260,12 @@ impl Resource for KeyPair {
                 differences.push(format!("the parameter `{}` is missing", self.parameter()))
             }
             (false, false) => {
-                return Ok(Reading::recreate(vec!["its private half is lost".into()]));
+                return Ok(Observation::recreate(vec![
+                    "its private half is lost".into(),
+                ]));
             }
         }
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences,
             self.path().display().to_string(),
         ))
@@ -280,7 +285,10 @@ impl Resource for KeyPair {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "InvalidKeyPair.Duplicate" => Ok(()),
-            Err(error) => Err(failed(Call("ec2:ImportKeyPair", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("ec2:ImportKeyPair", &self.display_name()),
+                &error,
+            )),
         }
     }
 
@@ -321,7 +329,7 @@ impl Resource for KeyPair {
         let _ = std::fs::remove_file(self.path().with_extension("pem.new"));
         match std::fs::remove_file(self.path()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(on_path("remove", &self.path(), error));
+                return Err(io_error("remove", &self.path(), error));
             }
             _ => {}
         }
@@ -334,7 +342,7 @@ impl Resource for KeyPair {
             .await;
         removed
             .map(|_| true)
-            .map_err(|error| failed(Call("ec2:DeleteKeyPair", &self.what()), &error))
+            .map_err(|error| failed(Call("ec2:DeleteKeyPair", &self.display_name()), &error))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::iam::role::{iam_pairs, iam_tags};
 use crate::provision::aws::keys;
 use crate::provision::aws::names::{Holder, role_name};
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::INSTANCE_PROFILE;
 
@@ -21,7 +21,7 @@ pub struct InstanceProfile {
 }
 
 impl InstanceProfile {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("instance profile `{}`", self.name())
     }
 
@@ -36,7 +36,10 @@ impl InstanceProfile {
         {
             Ok(found) => Ok(found.instance_profile().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(Call("iam:GetInstanceProfile", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("iam:GetInstanceProfile", &self.display_name()),
+                &error,
+            )),
         }
     }
 }
@@ -55,16 +58,16 @@ impl Resource for InstanceProfile {
         profile_name(&self.account)
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![Holder::Client.key().into()]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(profile) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         if !self.account.is_ours(iam_pairs(profile.tags())) {
-            return Ok(Reading::foreign());
+            return Ok(Observation::unmanaged());
         }
         let mut differences = self.account.tag_differences(KEY, iam_pairs(profile.tags()));
         let role = role_name(&self.account, Holder::Client);
@@ -75,7 +78,7 @@ impl Resource for InstanceProfile {
         {
             differences.push(format!("the role `{role}` is not in it"));
         }
-        Ok(Reading::compared(differences, role))
+        Ok(Observation::from_drift(differences, role))
     }
 
     async fn create(&self) -> Result<()> {
@@ -89,7 +92,7 @@ impl Resource for InstanceProfile {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
             Err(error) => Err(failed(
-                Call("iam:CreateInstanceProfile", &self.what()),
+                Call("iam:CreateInstanceProfile", &self.display_name()),
                 &error,
             )),
         }
@@ -112,7 +115,9 @@ impl Resource for InstanceProfile {
                 .set_tags(Some(iam_tags(&self.account, KEY)?))
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("iam:TagInstanceProfile", &self.what()), &error))?;
+            put.map_err(|error| {
+                failed(Call("iam:TagInstanceProfile", &self.display_name()), &error)
+            })?;
         }
         let role = role_name(&self.account, Holder::Client);
         // A profile holds one role: another one that somebody put there goes.
@@ -129,7 +134,7 @@ impl Resource for InstanceProfile {
                 .role_name(other.role_name());
             request.send().await.map_err(|error| {
                 failed(
-                    Call("iam:RemoveRoleFromInstanceProfile", &self.what()),
+                    Call("iam:RemoveRoleFromInstanceProfile", &self.display_name()),
                     &error,
                 )
             })?;
@@ -151,7 +156,7 @@ impl Resource for InstanceProfile {
                 Err(error) if code(&error) == "LimitExceeded" => {}
                 Err(error) => {
                     return Err(failed(
-                        Call("iam:AddRoleToInstanceProfile", &self.what()),
+                        Call("iam:AddRoleToInstanceProfile", &self.display_name()),
                         &error,
                     ));
                 }
@@ -177,7 +182,7 @@ impl Resource for InstanceProfile {
             match request.send().await {
                 Err(error) if code(&error) != "NoSuchEntity" => {
                     return Err(failed(
-                        Call("iam:RemoveRoleFromInstanceProfile", &self.what()),
+                        Call("iam:RemoveRoleFromInstanceProfile", &self.display_name()),
                         &error,
                     ));
                 }
@@ -193,7 +198,7 @@ impl Resource for InstanceProfile {
             .await
         {
             Err(error) if code(&error) != "NoSuchEntity" => Err(failed(
-                Call("iam:DeleteInstanceProfile", &self.what()),
+                Call("iam:DeleteInstanceProfile", &self.display_name()),
                 &error,
             )),
             _ => Ok(true),

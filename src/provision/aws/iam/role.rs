@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use aws_sdk_iam::types::{Role as IamRole, Tag};
 use serde_json::Value;
 
-use crate::base::error::{OrFail, Result};
+use crate::base::error::{ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::names::{Holder, role_name};
 use crate::provision::aws::placeholders;
 use crate::provision::aws::templates;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 /// The trust policy of a role.
 fn trust_policy(holder: Holder) -> &'static str {
@@ -43,7 +43,7 @@ pub struct Role {
 const POLICY_NAME: &str = "pinpipe";
 
 impl Role {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("role `{}`", self.name())
     }
 
@@ -51,7 +51,7 @@ impl Role {
         let text = templates::render(template, &placeholders::values(&self.account));
         // Without the spaces of the template: IAM counts characters.
         let value: Value = serde_json::from_str(&text)
-            .or_fail(|| format!("the policy of {} is no JSON", self.what()))?;
+            .context(|| format!("the policy of {} is no JSON", self.display_name()))?;
         Ok(value.to_string())
     }
 
@@ -66,7 +66,7 @@ impl Role {
         {
             Ok(found) => Ok(found.role().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(Call("iam:GetRole", &self.what()), &error)),
+            Err(error) => Err(failed(Call("iam:GetRole", &self.display_name()), &error)),
         }
     }
 
@@ -82,7 +82,10 @@ impl Role {
         {
             Ok(found) => Ok(Some(found.policy_document().to_string())),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(Call("iam:GetRolePolicy", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("iam:GetRolePolicy", &self.display_name()),
+                &error,
+            )),
         }
     }
 }
@@ -95,7 +98,7 @@ pub fn iam_tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
             .key(key)
             .value(value)
             .build()
-            .or_fail(|| "a tag is not whole")
+            .context(|| "a tag is not whole")
     })
     .collect()
 }
@@ -149,24 +152,24 @@ impl Resource for Role {
         role_name(&self.account, self.holder)
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.holder != Holder::Airflow || self.account.config.airflow.enabled
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         true
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(role) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         if !self.account.is_ours(iam_pairs(role.tags())) {
-            return Ok(Reading::foreign());
+            return Ok(Observation::unmanaged());
         }
         self.account
             .state
-            .note(&self.key(), &self.name(), &[("arn", role.arn())])
+            .record_outputs(&self.key(), &self.name(), &[("arn", role.arn())])
             .await?;
         let mut differences = self
             .account
@@ -184,7 +187,7 @@ impl Resource for Role {
             }
             Some(_) => {}
         }
-        Ok(Reading::compared(differences, "least privilege"))
+        Ok(Observation::from_drift(differences, "least privilege"))
     }
 
     async fn create(&self) -> Result<()> {
@@ -200,7 +203,7 @@ impl Resource for Role {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
-            Err(error) => Err(failed(Call("iam:CreateRole", &self.what()), &error)),
+            Err(error) => Err(failed(Call("iam:CreateRole", &self.display_name()), &error)),
         }
     }
 
@@ -220,7 +223,7 @@ impl Resource for Role {
                 .set_tags(Some(iam_tags(&self.account, &self.key())?))
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("iam:TagRole", &self.what()), &error))?;
+            put.map_err(|error| failed(Call("iam:TagRole", &self.display_name()), &error))?;
         }
         let trust = self.document(trust_policy(self.holder))?;
         if !is_same(
@@ -233,7 +236,12 @@ impl Resource for Role {
                 .policy_document(trust)
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("iam:UpdateAssumeRolePolicy", &self.what()), &error))?;
+            put.map_err(|error| {
+                failed(
+                    Call("iam:UpdateAssumeRolePolicy", &self.display_name()),
+                    &error,
+                )
+            })?;
         }
         let policy = self.document(permission_policy(self.holder))?;
         if !self
@@ -248,7 +256,7 @@ impl Resource for Role {
                 .policy_document(policy)
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("iam:PutRolePolicy", &self.what()), &error))?;
+            put.map_err(|error| failed(Call("iam:PutRolePolicy", &self.display_name()), &error))?;
         }
         Ok(())
     }
@@ -270,7 +278,10 @@ impl Resource for Role {
             .await
         {
             Err(error) if code(&error) != "NoSuchEntity" => {
-                return Err(failed(Call("iam:DeleteRolePolicy", &self.what()), &error));
+                return Err(failed(
+                    Call("iam:DeleteRolePolicy", &self.display_name()),
+                    &error,
+                ));
             }
             _ => {}
         }
@@ -283,7 +294,7 @@ impl Resource for Role {
             .await
         {
             Err(error) if code(&error) != "NoSuchEntity" => {
-                Err(failed(Call("iam:DeleteRole", &self.what()), &error))
+                Err(failed(Call("iam:DeleteRole", &self.display_name()), &error))
             }
             _ => Ok(true),
         }

@@ -17,8 +17,8 @@ use crate::provision::aws::keys;
 use crate::provision::aws::names;
 use crate::provision::aws::names::Member;
 use crate::provision::aws::outputs;
-use crate::provision::cost::Priced;
-use crate::provision::resource::{Action, Reading, Resource};
+use crate::provision::cost::CostItem;
+use crate::provision::resource::{Action, Observation, Resource};
 
 const KEY: &str = keys::CLUSTER;
 
@@ -28,7 +28,7 @@ pub struct Cluster {
 
 /// How the cluster should be and is not, each mended by a call of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Difference {
+enum Drift {
     Tags(String),
     Storage {
         from: i32,
@@ -47,25 +47,25 @@ enum Difference {
 }
 
 impl Cluster {
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("cluster `{}`", self.name())
     }
 
-    fn describe(&self, difference: &Difference) -> String {
+    fn describe(&self, drift: &Drift) -> String {
         let wanted = &self.account.config.cluster;
-        match difference {
-            Difference::Tags(text) | Difference::Fixed(text) => text.clone(),
-            Difference::Storage { from } => format!(
+        match drift {
+            Drift::Tags(text) | Drift::Fixed(text) => text.clone(),
+            Drift::Storage { from } => format!(
                 "its brokers have {from} GiB of disk, not {}",
                 wanted.volume_gib
             ),
-            Difference::Brokers { from } => {
+            Drift::Brokers { from } => {
                 format!("it has {from} brokers, not {}", wanted.brokers)
             }
-            Difference::InstanceType { from } => {
+            Drift::InstanceType { from } => {
                 format!("its brokers are {from}, not {}", wanted.instance_type)
             }
-            Difference::KafkaVersion { from } => {
+            Drift::KafkaVersion { from } => {
                 format!("it runs Kafka {from}, not {}", wanted.kafka_version)
             }
         }
@@ -91,8 +91,9 @@ impl Cluster {
             .send();
         let mut all = Vec::new();
         while let Some(found) = pages.next().await {
-            let found = found
-                .map_err(|error| failed(Call("kafka:ListClustersV2", &self.what()), &error))?;
+            let found = found.map_err(|error| {
+                failed(Call("kafka:ListClustersV2", &self.display_name()), &error)
+            })?;
             if self.is_named(&found)
                 || self.is_ours(&found) && pairs(&found).any(|tag| tag == (TAG_RESOURCE, KEY))
             {
@@ -122,40 +123,40 @@ impl Cluster {
             .find(|now| now.cluster_arn() == found.cluster_arn()))
     }
 
-    async fn differences(&self, found: &MskCluster) -> Result<Vec<Difference>> {
+    async fn differences(&self, found: &MskCluster) -> Result<Vec<Drift>> {
         let wanted = &self.account.config.cluster;
-        let mut differences: Vec<Difference> = self
+        let mut differences: Vec<Drift> = self
             .account
             .tag_differences(KEY, pairs(found))
             .into_iter()
-            .map(Difference::Tags)
+            .map(Drift::Tags)
             .collect();
         let Some(provisioned) = found.provisioned() else {
-            return Ok(vec![Difference::Fixed("it is a serverless cluster".into())]);
+            return Ok(vec![Drift::Fixed("it is a serverless cluster".into())]);
         };
         let nodes = provisioned.broker_node_group_info();
         let volume = volume_gib(provisioned);
         if volume > wanted.volume_gib {
-            differences.push(Difference::Fixed(format!(
+            differences.push(Drift::Fixed(format!(
                 "its disks have {volume} GiB and cannot shrink to {}",
                 wanted.volume_gib
             )));
         } else if volume < wanted.volume_gib {
-            differences.push(Difference::Storage { from: volume });
+            differences.push(Drift::Storage { from: volume });
         }
         let brokers = provisioned.number_of_broker_nodes().unwrap_or_default();
         if brokers > wanted.brokers {
-            differences.push(Difference::Fixed(format!(
+            differences.push(Drift::Fixed(format!(
                 "it has {brokers} brokers and cannot lose any"
             )));
         } else if brokers < wanted.brokers {
-            differences.push(Difference::Brokers { from: brokers });
+            differences.push(Drift::Brokers { from: brokers });
         }
         let instance_type = nodes
             .and_then(|nodes| nodes.instance_type())
             .unwrap_or_default();
         if instance_type != wanted.instance_type {
-            differences.push(Difference::InstanceType {
+            differences.push(Drift::InstanceType {
                 from: instance_type.into(),
             });
         }
@@ -165,7 +166,7 @@ impl Cluster {
             .unwrap_or_default();
         // A cluster that is being made does not say it yet.
         if !version.is_empty() && version != wanted.kafka_version {
-            differences.push(Difference::KafkaVersion {
+            differences.push(Drift::KafkaVersion {
                 from: version.into(),
             });
         }
@@ -182,7 +183,7 @@ impl Cluster {
             let is_even =
                 !subnets.is_empty() && (wanted.brokers as usize).is_multiple_of(subnets.len());
             if !is_named && !is_even {
-                differences.push(Difference::Fixed(format!(
+                differences.push(Drift::Fixed(format!(
                     "its {} zones cannot share {} brokers evenly",
                     subnets.len(),
                     wanted.brokers
@@ -192,7 +193,7 @@ impl Cluster {
                     .iter()
                     .any(|subnet| !wanted_subnets.contains(subnet))
             {
-                differences.push(Difference::Fixed(format!(
+                differences.push(Drift::Fixed(format!(
                     "it is in other subnets: {}",
                     subnets.join(", ")
                 )));
@@ -201,35 +202,37 @@ impl Cluster {
         let groups = nodes
             .map(|nodes| nodes.security_groups().to_vec())
             .unwrap_or_default();
-        if let Some(group) = self.account.state.value(Member::Cluster.key(), "id").await
+        if let Some(group) = self.account.state.output(Member::Cluster.key(), "id").await
             && !groups.contains(&group)
         {
-            differences.push(Difference::Fixed(format!(
+            differences.push(Drift::Fixed(format!(
                 "it is not in the security group `{group}`"
             )));
         }
         Ok(differences)
     }
 
-    async fn mend(&self, difference: &Difference, found: &MskCluster) -> Result<Option<String>> {
+    async fn mend(&self, drift: &Drift, found: &MskCluster) -> Result<Option<String>> {
         let (msk, wanted, arn) = (
             &self.account.msk,
             &self.account.config.cluster,
             found.cluster_arn().unwrap_or_default(),
         );
         let version = found.current_version().unwrap_or_default();
-        match difference {
-            Difference::Tags(_) => {
+        match drift {
+            Drift::Tags(_) => {
                 let put = msk
                     .tag_resource()
                     .resource_arn(arn)
                     .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                     .send()
                     .await;
-                put.map_err(|error| failed(Call("kafka:TagResource", &self.what()), &error))?;
+                put.map_err(|error| {
+                    failed(Call("kafka:TagResource", &self.display_name()), &error)
+                })?;
                 Ok(None)
             }
-            Difference::Storage { .. } => {
+            Drift::Storage { .. } => {
                 let volume = BrokerEbsVolumeInfo::builder()
                     .kafka_broker_node_id("ALL")
                     .volume_size_gb(wanted.volume_gib)
@@ -240,33 +243,39 @@ impl Cluster {
                     .current_version(version)
                     .target_broker_ebs_volume_info(volume);
                 let begun = put.send().await.map_err(|error| {
-                    failed(Call("kafka:UpdateBrokerStorage", &self.what()), &error)
+                    failed(
+                        Call("kafka:UpdateBrokerStorage", &self.display_name()),
+                        &error,
+                    )
                 })?;
                 Ok(begun.cluster_operation_arn)
             }
-            Difference::Brokers { .. } => {
+            Drift::Brokers { .. } => {
                 let put = msk
                     .update_broker_count()
                     .cluster_arn(arn)
                     .current_version(version)
                     .target_number_of_broker_nodes(wanted.brokers);
                 let begun = put.send().await.map_err(|error| {
-                    failed(Call("kafka:UpdateBrokerCount", &self.what()), &error)
+                    failed(
+                        Call("kafka:UpdateBrokerCount", &self.display_name()),
+                        &error,
+                    )
                 })?;
                 Ok(begun.cluster_operation_arn)
             }
-            Difference::InstanceType { .. } => {
+            Drift::InstanceType { .. } => {
                 let put = msk
                     .update_broker_type()
                     .cluster_arn(arn)
                     .current_version(version)
                     .target_instance_type(&wanted.instance_type);
                 let begun = put.send().await.map_err(|error| {
-                    failed(Call("kafka:UpdateBrokerType", &self.what()), &error)
+                    failed(Call("kafka:UpdateBrokerType", &self.display_name()), &error)
                 })?;
                 Ok(begun.cluster_operation_arn)
             }
-            Difference::KafkaVersion { .. } => {
+            Drift::KafkaVersion { .. } => {
                 let put = msk
                     .update_cluster_kafka_version()
                     .cluster_arn(arn)
@@ -274,13 +283,13 @@ impl Cluster {
                 let put = put.target_kafka_version(&wanted.kafka_version).send().await;
                 let begun = put.map_err(|error| {
                     failed(
-                        Call("kafka:UpdateClusterKafkaVersion", &self.what()),
+                        Call("kafka:UpdateClusterKafkaVersion", &self.display_name()),
                         &error,
                     )
                 })?;
                 Ok(begun.cluster_operation_arn)
             }
-            Difference::Fixed(_) => Ok(None),
+            Drift::Fixed(_) => Ok(None),
         }
     }
 
@@ -289,7 +298,7 @@ impl Cluster {
         let Some(operation) = self
             .account
             .state
-            .value(KEY, "operation")
+            .output(KEY, "operation")
             .await
             .filter(|arn| !arn.is_empty())
         else {
@@ -297,7 +306,7 @@ impl Cluster {
         };
         self.account
             .state
-            .note(KEY, &self.name(), &[("operation", "")])
+            .record_outputs(KEY, &self.name(), &[("operation", "")])
             .await?;
         let found = self
             .account
@@ -308,7 +317,7 @@ impl Cluster {
             .await;
         let found = found.map_err(|error| {
             failed(
-                Call("kafka:DescribeClusterOperationV2", &self.what()),
+                Call("kafka:DescribeClusterOperationV2", &self.display_name()),
                 &error,
             )
         })?;
@@ -323,8 +332,8 @@ impl Cluster {
             .and_then(|error| error.error_string())
             .unwrap_or("AWS gives no reason")
             .to_string();
-        Err(Error::failed(format!("the change of {} failed", self.what()))
-            .because(reason)
+        Err(Error::failed(format!("the change of {} failed", self.display_name()))
+            .with_source(reason)
             .hint("it goes on as it was before; correct `[cluster]` in the configuration and run again"))
     }
 
@@ -339,7 +348,7 @@ impl Cluster {
             .unwrap_or_default();
         self.account
             .state
-            .note(KEY, &self.name(), &[("kafka_version", version)])
+            .record_outputs(KEY, &self.name(), &[("kafka_version", version)])
             .await?;
         let found = self
             .account
@@ -348,24 +357,28 @@ impl Cluster {
             .cluster_arn(arn)
             .send()
             .await;
-        let found = found
-            .map_err(|error| failed(Call("kafka:GetBootstrapBrokers", &self.what()), &error))?;
+        let found = found.map_err(|error| {
+            failed(
+                Call("kafka:GetBootstrapBrokers", &self.display_name()),
+                &error,
+            )
+        })?;
         let Some(brokers) = found.bootstrap_broker_string_sasl_iam() else {
             return Err(Error::failed(format!(
                 "{} has no brokers for IAM authentication",
-                self.what()
+                self.display_name()
             ))
             .hint(
                 "it was not made by pinpipe, or was changed: IAM must be among its ways to log in",
             ));
         };
         // AWS names them in any order, and of more than three any three: the first answer stays.
-        match self.account.state.value(KEY, "bootstrap_servers").await {
+        match self.account.state.output(KEY, "bootstrap_servers").await {
             Some(known) if is_same_cluster(&known, brokers) => Ok(()),
             _ => {
                 self.account
                     .state
-                    .note(KEY, &self.name(), &[("bootstrap_servers", brokers)])
+                    .record_outputs(KEY, &self.name(), &[("bootstrap_servers", brokers)])
                     .await
             }
         }
@@ -419,11 +432,11 @@ impl Resource for Cluster {
         names::cluster_name(&self.account.config)
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![keys::NETWORK.into(), Member::Cluster.key().into()]
     }
 
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         vec![Member::Cluster.key().into()]
     }
 
@@ -431,24 +444,27 @@ impl Resource for Cluster {
         true
     }
 
-    fn priced(&self) -> Vec<Priced> {
+    fn cost_items(&self) -> Vec<CostItem> {
         let wanted = &self.account.config.cluster;
         vec![
-            Priced::new(&wanted.instance_type, wanted.brokers),
-            Priced::new("msk-storage-gib", wanted.brokers * wanted.volume_gib),
+            CostItem::new(&wanted.instance_type, wanted.brokers),
+            CostItem::new("msk-storage-gib", wanted.brokers * wanted.volume_gib),
         ]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let all = self.find_all().await?;
         let Some(found) = all.first() else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let (arn, name) = (
             found.cluster_arn().unwrap_or_default(),
             found.cluster_name().unwrap_or_default(),
         );
-        self.account.state.note(KEY, name, &[("arn", arn)]).await?;
+        self.account
+            .state
+            .record_outputs(KEY, name, &[("arn", arn)])
+            .await?;
         // One that is going already, under whatever name, is only waited for.
         if !self.is_ours(found)
             || !self.is_named(found) && found.state() != Some(&ClusterState::Deleting)
@@ -459,21 +475,21 @@ impl Resource for Cluster {
             }
             let is_taken = all.iter().any(|other| self.is_named(other));
             return Ok(if self.is_ours(found) {
-                Reading::renamed(name, is_taken)
+                Observation::renamed(name, is_taken)
             } else {
-                Reading::foreign()
+                Observation::unmanaged()
             });
         }
         match found.state() {
             Some(ClusterState::Active) => {}
             Some(ClusterState::Failed) => {
-                return Ok(Reading::recreate(vec![format!(
+                return Ok(Observation::recreate(vec![format!(
                     "it failed: {}",
                     failure(found)
                 )]));
             }
             state => {
-                return Ok(Reading::waiting(
+                return Ok(Observation::pending(
                     state.map_or("unknown", ClusterState::as_str),
                 ));
             }
@@ -482,20 +498,20 @@ impl Resource for Cluster {
         let differences = self.differences(found).await?;
         let texts: Vec<String> = differences
             .iter()
-            .map(|difference| self.describe(difference))
+            .map(|drift| self.describe(drift))
             .collect();
         if differences
             .iter()
-            .any(|difference| matches!(difference, Difference::Fixed(_)))
+            .any(|drift| matches!(drift, Drift::Fixed(_)))
         {
-            return Ok(Reading::recreate(texts));
+            return Ok(Observation::recreate(texts));
         }
         let cluster = &self.account.config.cluster;
         let detail = format!(
             "Kafka {}, {} × {}, {} GiB each",
             cluster.kafka_version, cluster.brokers, cluster.instance_type, cluster.volume_gib
         );
-        Ok(Reading::compared(texts, detail))
+        Ok(Observation::from_drift(texts, detail))
     }
 
     /// Whether MSK still offers the version that is wanted.
@@ -513,8 +529,12 @@ impl Resource for Cluster {
             .items()
             .send();
         while let Some(found) = pages.next().await {
-            let found = found
-                .map_err(|error| failed(Call("kafka:ListKafkaVersions", &self.what()), &error))?;
+            let found = found.map_err(|error| {
+                failed(
+                    Call("kafka:ListKafkaVersions", &self.display_name()),
+                    &error,
+                )
+            })?;
             offered.extend(found.version);
         }
         if offered.contains(wanted) {
@@ -538,7 +558,12 @@ impl Resource for Cluster {
         let nodes = BrokerNodeGroupInfo::builder()
             .instance_type(&wanted.instance_type)
             .set_client_subnets(Some(outputs::subnets(&self.account).await?))
-            .security_groups(self.account.state.need(Member::Cluster.key(), "id").await?)
+            .security_groups(
+                self.account
+                    .state
+                    .require_output(Member::Cluster.key(), "id")
+                    .await?,
+            )
             .storage_info(StorageInfo::builder().ebs_storage_info(volume).build())
             .build();
         let authentication = ClientAuthentication::builder()
@@ -576,7 +601,7 @@ impl Resource for Cluster {
             Ok(made) => {
                 self.account
                     .state
-                    .note(
+                    .record_outputs(
                         KEY,
                         &self.name(),
                         &[("arn", made.cluster_arn().unwrap_or_default())],
@@ -585,7 +610,10 @@ impl Resource for Cluster {
             }
             // An earlier attempt had its effect: there is one cluster of a name.
             Err(error) if code(&error) == "ConflictException" => Ok(()),
-            Err(error) => Err(failed(Call("kafka:CreateClusterV2", &self.what()), &error)),
+            Err(error) => Err(failed(
+                Call("kafka:CreateClusterV2", &self.display_name()),
+                &error,
+            )),
         }
     }
 
@@ -597,18 +625,18 @@ impl Resource for Cluster {
         let differences = self.differences(&found).await?;
         if differences
             .iter()
-            .any(|difference| matches!(difference, Difference::Tags(_)))
+            .any(|drift| matches!(drift, Drift::Tags(_)))
         {
-            self.mend(&Difference::Tags(String::new()), &found).await?;
+            self.mend(&Drift::Tags(String::new()), &found).await?;
         }
         // One change at a time: the cluster takes no second one while it works on the first,
         // and has another version afterwards. What is left is found by the next reading.
         match differences
             .iter()
-            .find(|difference| !matches!(difference, Difference::Tags(_)))
+            .find(|drift| !matches!(drift, Drift::Tags(_)))
         {
-            Some(difference) => {
-                let mended = self.mend(difference, &found).await;
+            Some(drift) => {
+                let mended = self.mend(drift, &found).await;
                 // A change whose answer got lost is under way already.
                 let now = self.find().await?.and_then(|found| found.state);
                 match mended {
@@ -616,7 +644,7 @@ impl Resource for Cluster {
                     Ok(Some(operation)) => {
                         self.account
                             .state
-                            .note(KEY, &self.name(), &[("operation", &operation)])
+                            .record_outputs(KEY, &self.name(), &[("operation", &operation)])
                             .await
                     }
                     mended => mended.map(|_| ()),
@@ -636,7 +664,7 @@ impl Resource for Cluster {
                 Some(ClusterState::Failed) => {
                     return Err(Error::failed(format!(
                         "{} failed: {}",
-                        self.what(),
+                        self.display_name(),
                         failure(&found)
                     ))
                     .hint("`pinpipe provision --allow-recreate` removes it and makes it anew"));
@@ -644,7 +672,7 @@ impl Resource for Cluster {
                 state => Some(state.map_or("unknown", ClusterState::as_str).to_string()),
             })
         };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
@@ -679,14 +707,17 @@ impl Resource for Cluster {
                     // An attempt whose answer got lost had its effect.
                     let now = self.again(&found).await?.and_then(|found| found.state);
                     if now.is_some_and(|state| state != ClusterState::Deleting) {
-                        return Err(failed(Call("kafka:DeleteCluster", &self.what()), &error));
+                        return Err(failed(
+                            Call("kafka:DeleteCluster", &self.display_name()),
+                            &error,
+                        ));
                     }
                 }
                 _ => {}
             }
         }
         let check = || async { Ok(self.again(&found).await?.map(|_| "going".to_string())) };
-        self.account.until_done(&self.what(), check).await?;
+        self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }

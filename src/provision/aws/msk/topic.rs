@@ -10,8 +10,8 @@ use crate::base::model::Kind;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
-use crate::provision::aws::msk::topic_backend::{Seen, Way};
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::Phase;
 
 pub struct Topic {
@@ -33,15 +33,15 @@ impl Resource for Topic {
         self.account.config.topic(self.kind)
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![keys::CLUSTER.into(), keys::CLIENT.into()]
     }
 
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         vec![keys::CLUSTER.into()]
     }
 
-    fn lies_in(&self) -> Option<String> {
+    fn contained_in(&self) -> Option<String> {
         Some(keys::CLUSTER.into())
     }
 
@@ -49,17 +49,17 @@ impl Resource for Topic {
         true
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         if self
             .account
             .state
-            .value(keys::CLUSTER, "bootstrap_servers")
+            .output(keys::CLUSTER, "bootstrap_servers")
             .await
             .is_none()
         {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         }
-        let Some(way) = Way::choose(&self.account).await? else {
+        let Some(backend) = TopicBackend::choose(&self.account).await? else {
             // Where the machine that could tell does not run, what was made is not known to be gone.
             let is_known = self
                 .account
@@ -68,17 +68,18 @@ impl Resource for Topic {
                 .await
                 .is_some_and(|entry| entry.phase == Phase::Ready);
             return Ok(if is_known {
-                Reading::waiting("the client machine, which could tell, does not run")
+                Observation::pending("the client machine, which could tell, does not run")
             } else {
-                Reading::missing()
+                Observation::missing()
             });
         };
-        let partitions = match topic_backend::look(&self.account, way, &self.name()).await? {
-            Seen::There(partitions) => partitions,
-            Seen::Missing => return Ok(Reading::missing()),
+        let partitions = match topic_backend::describe(&self.account, backend, &self.name()).await?
+        {
+            TopicState::There(partitions) => partitions,
+            TopicState::Missing => return Ok(Observation::missing()),
             // Not known to be gone: it is looked for again once the machine can be asked.
-            Seen::Unknown => {
-                return Ok(Reading::waiting(
+            TopicState::Unknown => {
+                return Ok(Observation::pending(
                     "the client machine, which could tell, cannot be asked",
                 ));
             }
@@ -90,18 +91,18 @@ impl Resource for Topic {
         } else {
             format!(" (the configuration says {wanted})")
         };
-        Ok(Reading::good(format!(
-            "{partitions} partitions{remark}, seen through {way}"
+        Ok(Observation::in_sync(format!(
+            "{partitions} partitions{remark}, seen through {backend}"
         )))
     }
 
     async fn create(&self) -> Result<()> {
-        let Some(way) = Way::choose(&self.account).await? else {
+        let Some(backend) = TopicBackend::choose(&self.account).await? else {
             return Ok(());
         };
         topic_backend::create(
             &self.account,
-            way,
+            backend,
             &self.name(),
             self.account.config.topics.partitions,
         )
@@ -122,14 +123,14 @@ impl Resource for Topic {
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let Some(way) = Way::choose(&self.account).await? else {
+            let Some(backend) = TopicBackend::choose(&self.account).await? else {
                 return Ok(None);
             };
-            let seen = topic_backend::look(&self.account, way, &self.name()).await?;
-            Ok((seen == Seen::Unknown).then(|| "out of sight".to_string()))
+            let seen = topic_backend::describe(&self.account, backend, &self.name()).await?;
+            Ok((seen == TopicState::Unknown).then(|| "out of sight".to_string()))
         };
         self.account
-            .until_done(&format!("topic `{}`", self.name()), check)
+            .wait_until(&format!("topic `{}`", self.name()), check)
             .await
     }
 
@@ -137,15 +138,15 @@ impl Resource for Topic {
         if self
             .account
             .state
-            .value(keys::CLUSTER, "bootstrap_servers")
+            .output(keys::CLUSTER, "bootstrap_servers")
             .await
             .is_none()
         {
             return Ok(false);
         }
-        let Some(way) = Way::choose(&self.account).await? else {
+        let Some(backend) = TopicBackend::choose(&self.account).await? else {
             return Ok(false);
         };
-        topic_backend::delete(&self.account, way, &self.name()).await
+        topic_backend::delete(&self.account, backend, &self.name()).await
     }
 }

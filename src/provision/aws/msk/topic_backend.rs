@@ -11,17 +11,17 @@ use crate::clients::aws::call::{Call, code, failed};
 use crate::clients::kafka::admin::Admin;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
-use crate::provision::aws::run_command::{Outcome, run_command};
+use crate::provision::aws::run_command::{CommandOutcome, run_command};
 
 /// How topics are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum TopicBackend {
     Msk,
     Ssm,
     Direct,
 }
 
-impl std::fmt::Display for Way {
+impl std::fmt::Display for TopicBackend {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Msk => "MSK",
@@ -34,10 +34,10 @@ impl std::fmt::Display for Way {
 /// How long a broker may take to be reached.
 const REACH: Duration = Duration::from_millis(1500);
 
-impl Way {
+impl TopicBackend {
     /// `None`: there is no machine yet to ask on.
     pub async fn choose(account: &Account) -> Result<Option<Self>> {
-        let way = match account.config.topics.via {
+        let backend = match account.config.topics.via {
             TopicsVia::Msk => Self::Msk,
             TopicsVia::Direct => Self::Direct,
             TopicsVia::Ssm => Self::Ssm,
@@ -45,7 +45,7 @@ impl Way {
                 if has_topic_operations(
                     &account
                         .state
-                        .value(keys::CLUSTER, "kafka_version")
+                        .output(keys::CLUSTER, "kafka_version")
                         .await
                         .unwrap_or_default(),
                 ) =>
@@ -55,7 +55,7 @@ impl Way {
             TopicsVia::Auto => {
                 let brokers = account
                     .state
-                    .value(keys::CLUSTER, "bootstrap_servers")
+                    .output(keys::CLUSTER, "bootstrap_servers")
                     .await
                     .unwrap_or_default();
                 let is_reached = account
@@ -65,13 +65,13 @@ impl Way {
                 if *is_reached { Self::Direct } else { Self::Ssm }
             }
         };
-        Ok((way != Self::Ssm || is_machine_up(account).await).then_some(way))
+        Ok((backend != Self::Ssm || is_machine_up(account).await).then_some(backend))
     }
 }
 
 /// Whether the machine runs and has been set up.
 async fn is_machine_up(account: &Account) -> bool {
-    let value = |field: &'static str| account.state.value(keys::CLIENT, field);
+    let value = |field: &'static str| account.state.output(keys::CLIENT, field);
     value("running").await.as_deref() == Some("yes") && value("answered").await == value("id").await
 }
 
@@ -88,7 +88,7 @@ async fn direct(account: &Account) -> Result<Admin> {
     let mut config: Config = account.config.clone();
     config.kafka.bootstrap_servers = account
         .state
-        .need(keys::CLUSTER, "bootstrap_servers")
+        .require_output(keys::CLUSTER, "bootstrap_servers")
         .await?;
     config.kafka.auth = KafkaAuth::Iam;
     Admin::new(&config)
@@ -96,20 +96,20 @@ async fn direct(account: &Account) -> Result<Admin> {
 
 /// Runs Kafka's tool on the client machine. `None`: the machine cannot be asked now.
 async fn tool(account: &Account, arguments: &str) -> Result<Option<String>> {
-    let instance = account.state.need(keys::CLIENT, "id").await?;
+    let instance = account.state.require_output(keys::CLIENT, "id").await?;
     let brokers = account
         .state
-        .need(keys::CLUSTER, "bootstrap_servers")
+        .require_output(keys::CLUSTER, "bootstrap_servers")
         .await?;
     let script = format!(
         ". /etc/profile.d/pinpipe.sh\n/opt/pinpipe/kafka/bin/kafka-topics.sh --bootstrap-server {brokers} --command-config /opt/pinpipe/kafka/bin/client.properties {arguments}\n"
     );
     match run_command(account, &instance, &script).await? {
-        Outcome::Done(text) => Ok(Some(text)),
-        Outcome::Failed(reason) => Err(Error::failed(format!("`kafka-topics.sh {arguments}` failed on the client machine"))
-            .because(reason)
+        CommandOutcome::Done(text) => Ok(Some(text)),
+        CommandOutcome::Failed(reason) => Err(Error::failed(format!("`kafka-topics.sh {arguments}` failed on the client machine"))
+            .with_source(reason)
             .hint("log in with `aws ssm start-session` to see more; the proxy's log is /var/log/kafka-rest")),
-        Outcome::NotThere => Ok(None),
+        CommandOutcome::NotThere => Ok(None),
     }
 }
 
@@ -148,9 +148,9 @@ async fn seen_by_tool(account: &Account) -> Result<Option<BTreeMap<String, i32>>
 }
 
 /// Every topic with the number of its partitions.
-pub async fn list(account: &Account, way: Way) -> Result<BTreeMap<String, i32>> {
-    match way {
-        Way::Direct => {
+pub async fn list(account: &Account, backend: TopicBackend) -> Result<BTreeMap<String, i32>> {
+    match backend {
+        TopicBackend::Direct => {
             let (admin, mut all) = (direct(account).await?, BTreeMap::new());
             for topic in admin.list().await? {
                 let partitions = admin
@@ -161,8 +161,8 @@ pub async fn list(account: &Account, way: Way) -> Result<BTreeMap<String, i32>> 
             }
             Ok(all)
         }
-        Way::Msk => {
-            let arn = account.state.need(keys::CLUSTER, "arn").await?;
+        TopicBackend::Msk => {
+            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
             let mut all = BTreeMap::new();
             let mut pages = account
                 .msk
@@ -181,13 +181,13 @@ pub async fn list(account: &Account, way: Way) -> Result<BTreeMap<String, i32>> 
             }
             Ok(all)
         }
-        Way::Ssm => seen_by_tool(account).await?.ok_or_else(unreachable),
+        TopicBackend::Ssm => seen_by_tool(account).await?.ok_or_else(unreachable),
     }
 }
 
 /// How a topic stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum TopicState {
     /// It has so many partitions.
     There(i32),
     Missing,
@@ -195,24 +195,24 @@ pub enum Seen {
     Unknown,
 }
 
-impl Seen {
+impl TopicState {
     fn of(partitions: Option<i32>) -> Self {
         partitions.map_or(Self::Missing, Self::There)
     }
 }
 
 /// How a topic stands.
-pub async fn look(account: &Account, way: Way, topic: &str) -> Result<Seen> {
-    match way {
-        Way::Direct => Ok(Seen::of(
+pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> Result<TopicState> {
+    match backend {
+        TopicBackend::Direct => Ok(TopicState::of(
             direct(account)
                 .await?
                 .describe(topic)
                 .await?
                 .map(|found| found.partitions.len() as i32),
         )),
-        Way::Msk => {
-            let arn = account.state.need(keys::CLUSTER, "arn").await?;
+        TopicBackend::Msk => {
+            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
             match account
                 .msk
                 .describe_topic()
@@ -221,14 +221,14 @@ pub async fn look(account: &Account, way: Way, topic: &str) -> Result<Seen> {
                 .send()
                 .await
             {
-                Ok(found) => Ok(Seen::of(found.partition_count())),
+                Ok(found) => Ok(TopicState::of(found.partition_count())),
                 Err(error)
                     if matches!(
                         code(&error),
                         "NotFoundException" | "UnknownTopicOrPartitionException"
                     ) =>
                 {
-                    Ok(Seen::Missing)
+                    Ok(TopicState::Missing)
                 }
                 Err(error) => Err(failed(
                     Call("kafka:DescribeTopic", &format!("topic `{topic}`")),
@@ -236,23 +236,30 @@ pub async fn look(account: &Account, way: Way, topic: &str) -> Result<Seen> {
                 )),
             }
         }
-        Way::Ssm => Ok(seen_by_tool(account)
+        TopicBackend::Ssm => Ok(seen_by_tool(account)
             .await?
-            .map_or(Seen::Unknown, |topics| Seen::of(topics.get(topic).copied()))),
+            .map_or(TopicState::Unknown, |topics| {
+                TopicState::of(topics.get(topic).copied())
+            })),
     }
 }
 
 /// Makes a topic; one that is there stays as it is.
-pub async fn create(account: &Account, way: Way, topic: &str, partitions: i32) -> Result<()> {
+pub async fn create(
+    account: &Account,
+    backend: TopicBackend,
+    topic: &str,
+    partitions: i32,
+) -> Result<()> {
     let replicas = account.config.topics.replication_factor;
-    match way {
-        Way::Direct => direct(account)
+    match backend {
+        TopicBackend::Direct => direct(account)
             .await?
             .create(topic, partitions, replicas)
             .await
             .map(|_| ()),
-        Way::Msk => {
-            let arn = account.state.need(keys::CLUSTER, "arn").await?;
+        TopicBackend::Msk => {
+            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
             let request = account
                 .msk
                 .create_topic()
@@ -276,7 +283,7 @@ pub async fn create(account: &Account, way: Way, topic: &str, partitions: i32) -
                 )),
             }
         }
-        Way::Ssm => {
+        TopicBackend::Ssm => {
             let arguments = format!(
                 "--create --if-not-exists --topic {topic} --partitions {partitions} --replication-factor {replicas}"
             );
@@ -288,16 +295,16 @@ pub async fn create(account: &Account, way: Way, topic: &str, partitions: i32) -
 }
 
 /// Removes a topic; `false`: it was not there.
-pub async fn delete(account: &Account, way: Way, topic: &str) -> Result<bool> {
-    match look(account, way, topic).await? {
-        Seen::There(_) => {}
-        Seen::Missing => return Ok(false),
-        Seen::Unknown => return Err(unreachable()),
+pub async fn delete(account: &Account, backend: TopicBackend, topic: &str) -> Result<bool> {
+    match describe(account, backend, topic).await? {
+        TopicState::There(_) => {}
+        TopicState::Missing => return Ok(false),
+        TopicState::Unknown => return Err(unreachable()),
     }
-    match way {
-        Way::Direct => direct(account).await?.delete(topic).await,
-        Way::Msk => {
-            let arn = account.state.need(keys::CLUSTER, "arn").await?;
+    match backend {
+        TopicBackend::Direct => direct(account).await?.delete(topic).await,
+        TopicBackend::Msk => {
+            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
             match account
                 .msk
                 .delete_topic()
@@ -321,7 +328,7 @@ pub async fn delete(account: &Account, way: Way, topic: &str) -> Result<bool> {
                 )),
             }
         }
-        Way::Ssm => {
+        TopicBackend::Ssm => {
             tool(account, &format!("--delete --if-exists --topic {topic}"))
                 .await?
                 .ok_or_else(unreachable)?;

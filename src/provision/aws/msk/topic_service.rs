@@ -10,14 +10,14 @@ use crate::base::output::Printer;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
-use crate::provision::aws::msk::topic_backend::{Seen, Way};
+use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{LONGER_GRACE, Purpose, Stack, or_stopped};
+use crate::provision::engine::session::{LONGER_GRACE, Purpose, Session, run_until_shutdown};
 
 /// Topics, by whichever way the cluster allows.
 pub struct TopicService {
     account: Rc<Account>,
-    way: Way,
+    backend: TopicBackend,
 }
 
 impl TopicService {
@@ -31,35 +31,35 @@ impl TopicService {
             return Ok(None);
         }
         let progress = printer.activity("topics");
-        let stack = Stack::open(config, Purpose::Look, progress).await?;
+        let session = Session::open(config, Purpose::Look, progress).await?;
         // Reading these two fills in their addresses where this machine has no state.
         let only = Selection {
             only: vec![keys::CLUSTER.into(), keys::CLIENT.into()],
             skip: Vec::new(),
         };
-        let chosen = only.chosen(&stack.graph)?;
-        stack.carry(stack.read(&chosen)).await?;
-        let Some(account) = stack.account.clone() else {
+        let chosen = only.chosen(&session.graph)?;
+        session.run_until_cancelled(session.read(&chosen)).await?;
+        let Some(account) = session.account.clone() else {
             return Ok(None);
         };
-        stack.close().await;
+        session.close().await;
         let missing =
             || Error::failed("there is no cluster yet").hint("`pinpipe provision` makes it");
         account
             .state
-            .value(keys::CLUSTER, "bootstrap_servers")
+            .output(keys::CLUSTER, "bootstrap_servers")
             .await
             .ok_or_else(missing)?;
-        let way = Way::choose(&account).await?.ok_or_else(|| {
+        let backend = TopicBackend::choose(&account).await?.ok_or_else(|| {
             Error::failed("the client machine, on which topics are made, is not ready")
                 .hint("`pinpipe provision` makes it, `pinpipe status` shows it")
         })?;
-        Ok(Some(Self { account, way }))
+        Ok(Some(Self { account, backend }))
     }
 
     /// Every topic with the number of its partitions.
     pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
-        self.or_stopped(topic_backend::list(&self.account, self.way))
+        self.run_until_shutdown(topic_backend::list(&self.account, self.backend))
             .await
     }
 
@@ -67,24 +67,24 @@ impl TopicService {
     pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
         let create = async {
             if matches!(
-                topic_backend::look(&self.account, self.way, topic).await?,
-                Seen::There(_)
+                topic_backend::describe(&self.account, self.backend, topic).await?,
+                TopicState::There(_)
             ) {
                 return Ok(false);
             }
-            topic_backend::create(&self.account, self.way, topic, partitions).await?;
+            topic_backend::create(&self.account, self.backend, topic, partitions).await?;
             Ok(true)
         };
-        self.or_stopped(create).await
+        self.run_until_shutdown(create).await
     }
 
     /// Removes a topic. `false`: it was not there.
     pub async fn delete(&self, topic: &str) -> Result<bool> {
-        self.or_stopped(topic_backend::delete(&self.account, self.way, topic))
+        self.run_until_shutdown(topic_backend::delete(&self.account, self.backend, topic))
             .await
     }
 
-    async fn or_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        or_stopped(&self.account.stop, LONGER_GRACE, work).await
+    async fn run_until_shutdown<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        run_until_shutdown(&self.account.stop, LONGER_GRACE, work).await
     }
 }

@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Address as ElasticIp, DomainType, ResourceType};
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, Unmade, code, failed};
+use crate::clients::aws::call::{Call, CreateError, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::tag_filters;
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
-use crate::provision::cost::Priced;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::cost::CostItem;
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::ADDRESS;
 
@@ -36,7 +36,7 @@ impl Address {
         let mut all = found.addresses().to_vec();
         // One that lost its tags is still known by its id, and would be paid for twice.
         if all.is_empty()
-            && let Some(id) = self.account.state.value(KEY, "id").await
+            && let Some(id) = self.account.state.output(KEY, "id").await
         {
             match self
                 .account
@@ -72,7 +72,10 @@ impl Address {
             ("id", address.allocation_id().unwrap_or_default()),
             ("ip", address.public_ip().unwrap_or_default()),
         ];
-        self.account.state.note(KEY, &self.name(), &values).await
+        self.account
+            .state
+            .record_outputs(KEY, &self.name(), &values)
+            .await
     }
 }
 
@@ -90,25 +93,25 @@ impl Resource for Address {
         self.account.named("address")
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![keys::CLIENT.into()]
     }
 
-    fn priced(&self) -> Vec<Priced> {
-        vec![Priced::new("public-ipv4", 1)]
+    fn cost_items(&self) -> Vec<CostItem> {
+        vec![CostItem::new("public-ipv4", 1)]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let Some(address) = self.find().await? else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         self.note(&address).await?;
         let mut differences = self.account.tag_differences(KEY, pairs(address.tags()));
-        let instance = self.account.state.value(keys::CLIENT, "id").await;
+        let instance = self.account.state.output(keys::CLIENT, "id").await;
         if instance.is_none() || address.instance_id() != instance.as_deref() {
             differences.push("it does not lead to the client machine".into());
         }
-        Ok(Reading::compared(
+        Ok(Observation::from_drift(
             differences,
             address.public_ip().unwrap_or_default(),
         ))
@@ -125,14 +128,18 @@ impl Resource for Address {
                 .tag_specifications(tags)
                 .send()
                 .await;
-            let made =
-                made.map_err(|error| Unmade::new(Call("ec2:AllocateAddress", Self::WHAT), &error))?;
+            let made = made.map_err(|error| {
+                CreateError::new(Call("ec2:AllocateAddress", Self::WHAT), &error)
+            })?;
             Ok(ElasticIp::builder()
                 .set_allocation_id(made.allocation_id)
                 .set_public_ip(made.public_ip)
                 .build())
         };
-        let made = self.account.make_once(|| self.find(), make).await?;
+        let made = self
+            .account
+            .create_idempotently(|| self.find(), make)
+            .await?;
         self.note(&made).await
     }
 
@@ -141,7 +148,11 @@ impl Resource for Address {
             return Ok(());
         };
         let id = address.allocation_id().unwrap_or_default();
-        let instance = self.account.state.need(keys::CLIENT, "id").await?;
+        let instance = self
+            .account
+            .state
+            .require_output(keys::CLIENT, "id")
+            .await?;
         if address.instance_id() != Some(instance.as_str()) {
             let request = self
                 .account

@@ -54,7 +54,7 @@ async fn published(account: &Account) -> Result<Vec<String>> {
     let hint = "name address ranges yourself in `client.proxy_from`";
     let failure = |error: reqwest::Error| {
         Error::failed(format!("cannot read API Gateway's addresses from `{url}`"))
-            .because(error.without_url())
+            .with_source(error.without_url())
             .hint(hint)
     };
     let text = reqwest::get(url)
@@ -66,7 +66,7 @@ async fn published(account: &Account) -> Result<Vec<String>> {
         .map_err(failure)?;
     let published: Published = serde_json::from_slice(&text).map_err(|error| {
         Error::failed(format!("`{url}` is not the list that AWS publishes"))
-            .because(error)
+            .with_source(error)
             .hint(hint)
     })?;
     let ours = published

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, ResourceType, RouteTable, VpcEndpoint, VpcEndpointType};
 
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, Unmade, failed};
+use crate::clients::aws::call::{Call, CreateError, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
 use crate::provision::aws::outputs;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::S3_ENDPOINT;
 
@@ -28,7 +28,7 @@ impl S3Endpoint {
 
     /// The one of the VPC, whosever it is.
     async fn find(&self) -> Result<Option<VpcEndpoint>> {
-        let Some(vpc) = self.account.state.value(keys::NETWORK, "vpc").await else {
+        let Some(vpc) = self.account.state.output(keys::NETWORK, "vpc").await else {
             return Ok(None);
         };
         let found = self
@@ -44,7 +44,7 @@ impl S3Endpoint {
 
     /// Ours in other VPCs: the configuration may have named another one since.
     async fn elsewhere(&self) -> Result<Vec<VpcEndpoint>> {
-        let vpc = self.account.state.value(keys::NETWORK, "vpc").await;
+        let vpc = self.account.state.output(keys::NETWORK, "vpc").await;
         Ok(self
             .described(tag_filters(&self.account, KEY))
             .await?
@@ -97,7 +97,7 @@ impl S3Endpoint {
         match removed.unsuccessful().iter().find_map(|item| item.error()) {
             Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => Err(
                 Error::failed(format!("the S3 endpoint {what} cannot be removed"))
-                    .because(error.message().unwrap_or_default().to_string()),
+                    .with_source(error.message().unwrap_or_default().to_string()),
             ),
             _ => Ok(()),
         }
@@ -105,7 +105,11 @@ impl S3Endpoint {
 
     /// Tables that the subnets' traffic goes by: their own, or the VPC's main one.
     async fn route_tables(&self) -> Result<Vec<String>> {
-        let vpc = self.account.state.need(keys::NETWORK, "vpc").await?;
+        let vpc = self
+            .account
+            .state
+            .require_output(keys::NETWORK, "vpc")
+            .await?;
         let request = self
             .account
             .ec2
@@ -159,28 +163,30 @@ impl Resource for S3Endpoint {
         self.service()
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         vec![keys::NETWORK.into()]
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let (found, elsewhere) = (self.find().await?, self.elsewhere().await?);
         let is_here = found
             .as_ref()
             .is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
         if let Some(endpoint) = elsewhere.first().filter(|_| !is_here) {
-            return Ok(Reading::recreate(vec![format!(
+            return Ok(Observation::recreate(vec![format!(
                 "it is in another VPC, {}",
                 endpoint.vpc_id().unwrap_or_default()
             )]));
         }
         let Some(endpoint) = found else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
         if !is_here && missing.is_empty() {
-            return Ok(Reading::found(format!("{id}, which was there already")));
+            return Ok(Observation::unowned(format!(
+                "{id}, which was there already"
+            )));
         }
         let mut differences: Vec<String> = missing
             .iter()
@@ -188,9 +194,9 @@ impl Resource for S3Endpoint {
             .collect();
         if !is_here {
             // Somebody else's endpoint that does not serve our subnets: S3 allows only one a table, so it is extended.
-            return Ok(Reading {
+            return Ok(Observation {
                 is_ours: false,
-                ..Reading::compared(differences, id)
+                ..Observation::from_drift(differences, id)
             });
         }
         differences.extend(elsewhere.iter().map(|endpoint| {
@@ -200,13 +206,17 @@ impl Resource for S3Endpoint {
             )
         }));
         differences.extend(self.account.tag_differences(KEY, pairs(endpoint.tags())));
-        Ok(Reading::compared(differences, id))
+        Ok(Observation::from_drift(differences, id))
     }
 
     async fn create(&self) -> Result<()> {
-        let vpc = self.account.state.need(keys::NETWORK, "vpc").await?;
+        let vpc = self
+            .account
+            .state
+            .require_output(keys::NETWORK, "vpc")
+            .await?;
         let tables = self.route_tables().await?;
-        let token = self.account.state.begin(KEY, &self.name()).await?;
+        let token = self.account.state.mark_creating(KEY, &self.name()).await?;
         let make = || async {
             let tags = tag_specification(&self.account, KEY, ResourceType::VpcEndpoint);
             let request = self
@@ -221,12 +231,15 @@ impl Resource for S3Endpoint {
                 .set_route_table_ids(Some(tables.clone()))
                 .tag_specifications(tags);
             let made = request.send().await.map_err(|error| {
-                Unmade::new(Call("ec2:CreateVpcEndpoint", "the S3 endpoint"), &error)
+                CreateError::new(Call("ec2:CreateVpcEndpoint", "the S3 endpoint"), &error)
             })?;
             Ok(made.vpc_endpoint().cloned())
         };
         let find = || async { self.find().await.map(|found| found.map(Some)) };
-        self.account.make_once(find, make).await.map(|_| ())
+        self.account
+            .create_idempotently(find, make)
+            .await
+            .map(|_| ())
     }
 
     async fn update(&self) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags};
 use crate::provision::aws::keys;
 use crate::provision::aws::network::ip_ranges;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 /// What the state calls groups of ours in other VPCs that somebody is in.
 const KEPT: &str = "kept";
@@ -72,8 +72,8 @@ impl Rule {
         Some(Self { port, from })
     }
 
-    fn permission(&self) -> IpPermission {
-        let permission = match self.port {
+    fn data_loss(&self) -> IpPermission {
+        let data_loss = match self.port {
             Some(port) => IpPermission::builder()
                 .ip_protocol("tcp")
                 .from_port(port)
@@ -81,9 +81,9 @@ impl Rule {
             None => IpPermission::builder().ip_protocol("-1"),
         };
         match &self.from {
-            From::Range(range) => permission.ip_ranges(IpRange::builder().cidr_ip(range).build()),
+            From::Range(range) => data_loss.ip_ranges(IpRange::builder().cidr_ip(range).build()),
             From::Group(group) => {
-                permission.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build())
+                data_loss.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build())
             }
         }
         .build()
@@ -101,13 +101,13 @@ impl Group {
         }
     }
 
-    fn what(&self) -> String {
+    fn display_name(&self) -> String {
         format!("security group `{}`", self.name())
     }
 
     /// The group of that name in the VPC, whosever it is.
     async fn find(&self) -> Result<Option<SecurityGroup>> {
-        let Some(vpc) = self.account.state.value(keys::NETWORK, "vpc").await else {
+        let Some(vpc) = self.account.state.output(keys::NETWORK, "vpc").await else {
             return Ok(None);
         };
         Ok(self
@@ -122,7 +122,7 @@ impl Group {
 
     /// Ours in other VPCs: the configuration may have named another one since.
     async fn elsewhere(&self) -> Result<Vec<SecurityGroup>> {
-        let vpc = self.account.state.value(keys::NETWORK, "vpc").await;
+        let vpc = self.account.state.output(keys::NETWORK, "vpc").await;
         Ok(self
             .described(tag_filters(&self.account, self.member.key()))
             .await?
@@ -136,7 +136,7 @@ impl Group {
         let kept = self
             .account
             .state
-            .value(self.member.key(), KEPT)
+            .output(self.member.key(), KEPT)
             .await
             .unwrap_or_default();
         let is_kept =
@@ -160,12 +160,12 @@ impl Group {
                 let kept = self
                     .account
                     .state
-                    .value(self.member.key(), KEPT)
+                    .output(self.member.key(), KEPT)
                     .await
                     .unwrap_or_default();
                 self.account
                     .state
-                    .note(
+                    .record_outputs(
                         &self.key(),
                         &self.name(),
                         &[(KEPT, &format!("{kept},{id}"))],
@@ -190,7 +190,7 @@ impl Group {
             Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(true),
             Err(error) if code(&error) == "DependencyViolation" => Ok(false),
             Err(error) => Err(failed(
-                Call("ec2:DeleteSecurityGroup", &self.what()),
+                Call("ec2:DeleteSecurityGroup", &self.display_name()),
                 &error,
             )),
         }
@@ -202,10 +202,12 @@ impl Group {
             .ec2
             .describe_security_groups()
             .set_filters(Some(filters));
-        let found = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("ec2:DescribeSecurityGroups", &self.what()), &error))?;
+        let found = request.send().await.map_err(|error| {
+            failed(
+                Call("ec2:DescribeSecurityGroups", &self.display_name()),
+                &error,
+            )
+        })?;
         Ok(found.security_groups.unwrap_or_default())
     }
 
@@ -214,7 +216,7 @@ impl Group {
         let id = group.group_id().unwrap_or_default();
         // Network interfaces of what used it go some time after their owners.
         let check = || async { Ok((!self.is_removed(id).await?).then(|| "in use".to_string())) };
-        self.account.until_done(&self.what(), check).await
+        self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn wanted_rules(&self) -> Result<Vec<Rule>> {
@@ -233,7 +235,7 @@ impl Group {
         Ok(match self.member {
             Member::Client => [from(PROXY_PORT, &proxy_from), from(22, &client.ssh_from)].concat(),
             Member::Cluster => {
-                let group = self.account.state.value(Member::Client.key(), "id").await;
+                let group = self.account.state.output(Member::Client.key(), "id").await;
                 group
                     .map(|group| Rule {
                         port: None,
@@ -244,7 +246,7 @@ impl Group {
             }
             Member::Airflow => {
                 // Its parts talk to each other.
-                let own = self.account.state.value(Member::Airflow.key(), "id").await;
+                let own = self.account.state.output(Member::Airflow.key(), "id").await;
                 own.map(|group| Rule {
                     port: None,
                     from: From::Group(group),
@@ -266,7 +268,10 @@ impl Group {
         let found: Result<Vec<SecurityGroupRule>, _> =
             request.into_paginator().items().send().collect().await;
         let found = found.map_err(|error| {
-            failed(Call("ec2:DescribeSecurityGroupRules", &self.what()), &error)
+            failed(
+                Call("ec2:DescribeSecurityGroupRules", &self.display_name()),
+                &error,
+            )
         })?;
         let incoming: Vec<&SecurityGroupRule> = found
             .iter()
@@ -310,14 +315,14 @@ impl Resource for Group {
         }
     }
 
-    fn needs(&self) -> Vec<String> {
+    fn depends_on(&self) -> Vec<String> {
         match self.member {
             Member::Cluster => vec![keys::NETWORK.into(), Member::Client.key().into()],
             Member::Client | Member::Airflow => vec![keys::NETWORK.into()],
         }
     }
 
-    fn falls_with(&self) -> Vec<String> {
+    fn recreated_with(&self) -> Vec<String> {
         match self.member {
             // Its rule names the client's.
             Member::Cluster => vec![Member::Client.key().into()],
@@ -325,15 +330,15 @@ impl Resource for Group {
         }
     }
 
-    fn is_wanted(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.member != Member::Airflow || self.account.config.airflow.enabled
     }
 
-    async fn is_suspected(&self) -> bool {
+    async fn may_be_orphaned(&self) -> bool {
         true
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let (found, strays) = (self.find().await?, self.strays().await?);
         let is_here = found
             .as_ref()
@@ -341,38 +346,38 @@ impl Resource for Group {
         if let Some(group) = strays.first().filter(|_| !is_here) {
             if found.is_some() {
                 // The name is taken by somebody else there.
-                return Ok(Reading {
+                return Ok(Observation {
                     is_ours: true,
-                    ..Reading::foreign()
+                    ..Observation::unmanaged()
                 });
             }
             self.account
                 .state
-                .note(
+                .record_outputs(
                     &self.key(),
                     &self.name(),
                     &[("id", group.group_id().unwrap_or_default())],
                 )
                 .await?;
-            return Ok(Reading::recreate(vec![format!(
+            return Ok(Observation::recreate(vec![format!(
                 "it is in another VPC, {}",
                 group.vpc_id().unwrap_or_default()
             )]));
         }
         let Some(group) = found else {
-            return Ok(Reading::missing());
+            return Ok(Observation::missing());
         };
         let tags = pairs(group.tags());
         let id = group.group_id().unwrap_or_default();
         // Noted of somebody else's too: who leaves it out uses it as it is.
-        if is_here || self.is_wanted() {
+        if is_here || self.is_enabled() {
             self.account
                 .state
-                .note(&self.key(), &self.name(), &[("id", id)])
+                .record_outputs(&self.key(), &self.name(), &[("id", id)])
                 .await?;
         }
         if !is_here {
-            return Ok(Reading::foreign());
+            return Ok(Observation::unmanaged());
         }
         let mut differences = self.account.tag_differences(&self.key(), tags);
         differences.extend(strays.iter().map(|group| {
@@ -392,11 +397,15 @@ impl Resource for Group {
                 .iter()
                 .map(|(_, rule)| format!("the rule `{rule}` is not wanted any more")),
         );
-        Ok(Reading::compared(differences, id))
+        Ok(Observation::from_drift(differences, id))
     }
 
     async fn create(&self) -> Result<()> {
-        let vpc = self.account.state.need(keys::NETWORK, "vpc").await?;
+        let vpc = self
+            .account
+            .state
+            .require_output(keys::NETWORK, "vpc")
+            .await?;
         let tags = tag_specification(&self.account, &self.key(), ResourceType::SecurityGroup);
         let request = self
             .account
@@ -409,7 +418,7 @@ impl Resource for Group {
             Ok(made) => {
                 self.account
                     .state
-                    .note(
+                    .record_outputs(
                         &self.key(),
                         &self.name(),
                         &[("id", made.group_id().unwrap_or_default())],
@@ -419,7 +428,7 @@ impl Resource for Group {
             // An earlier attempt had its effect.
             Err(error) if code(&error) == "InvalidGroup.Duplicate" => Ok(()),
             Err(error) => Err(failed(
-                Call("ec2:CreateSecurityGroup", &self.what()),
+                Call("ec2:CreateSecurityGroup", &self.display_name()),
                 &error,
             )),
         }
@@ -446,13 +455,13 @@ impl Resource for Group {
                 .ec2
                 .authorize_security_group_ingress()
                 .group_id(id)
-                .ip_permissions(rule.permission());
+                .ip_permissions(rule.data_loss());
             match request.tag_specifications(tags).send().await {
                 Ok(_) => {}
                 Err(error) if code(&error) == "InvalidPermission.Duplicate" => {}
                 Err(error) => {
                     return Err(failed(
-                        Call("ec2:AuthorizeSecurityGroupIngress", &self.what()),
+                        Call("ec2:AuthorizeSecurityGroupIngress", &self.display_name()),
                         &error,
                     ));
                 }
@@ -468,7 +477,7 @@ impl Resource for Group {
             match request.send().await {
                 Err(error) if code(&error) != "InvalidSecurityGroupRuleId.NotFound" => {
                     return Err(failed(
-                        Call("ec2:RevokeSecurityGroupIngress", &self.what()),
+                        Call("ec2:RevokeSecurityGroupIngress", &self.display_name()),
                         &error,
                     ));
                 }

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::clients::aws::call::{Call, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
-use crate::provision::resource::{Reading, Resource};
+use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::NETWORK;
 /// How many zones MSK spreads a cluster over.
@@ -125,19 +125,19 @@ impl Resource for Network {
         false
     }
 
-    async fn read(&self) -> Result<Reading> {
+    async fn read(&self) -> Result<Observation> {
         let vpc = self.vpc().await?;
         let subnets = self.subnets(&vpc).await?;
         self.account
             .state
-            .note(
+            .record_outputs(
                 KEY,
                 &self.name(),
                 &[("vpc", &vpc), ("subnets", &subnets.join(","))],
             )
             .await?;
         // Found, not made: there is nothing to do about it.
-        Ok(Reading::found(format!(
+        Ok(Observation::unowned(format!(
             "{vpc}, {} subnets in distinct zones",
             subnets.len()
         )))

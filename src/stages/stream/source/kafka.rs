@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, OrFail, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::kafka::admin::Admin;
 use crate::clients::kafka::context::Context;
 use crate::stages::stream::source::record_source::{
@@ -77,7 +77,7 @@ impl RecordSource for KafkaSource {
             if next < partition.end_offset {
                 wanted
                     .add_partition_offset(&self.topic, partition.partition, Offset::Offset(next))
-                    .or_fail(|| "cannot name a partition")?;
+                    .context(|| "cannot name a partition")?;
                 ends.push((partition.partition, next, partition.end_offset));
             }
         }
@@ -104,7 +104,7 @@ impl RecordSource for KafkaSource {
                 max_records,
             )
         });
-        polled.await.or_fail(|| "reading Kafka was interrupted")?
+        polled.await.context(|| "reading Kafka was interrupted")?
     }
 }
 
