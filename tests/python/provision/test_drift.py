@@ -1,0 +1,103 @@
+"""What others change behind `provision`'s back: the plan names it, an apply mends it, and nothing is left to do."""
+
+import pytest
+
+from support.scenarios import drift
+
+SECTIONS = {"aws__tags": {"team": "data"}}
+
+
+@pytest.mark.parametrize("name", drift.DRIFT)
+def test_drift_is_reported_and_repaired(module, cloud, name):
+    drift.drift_is_reported_and_repaired(module, cloud, name)
+
+
+def test_machine_gets_its_role_back(module, cloud):
+    drift.machine_gets_its_role_back(module, cloud)
+
+
+def test_an_api_that_is_gone_comes_back_with_its_plan(module, cloud):
+    drift.api_gone(cloud)
+    drift.assert_repaired(module, cloud, {"api": ("create", drift.GONE)}, may={"usage-plan"})
+
+
+def test_a_worker_configuration_that_is_gone_comes_back_with_its_connector(module, cloud):
+    before = drift.connector(cloud)[1]["connectorArn"]
+    cloud.part("kafkaconnect").workers.clear()
+    drift.assert_repaired(module, cloud, {"worker-configuration": ("create", drift.GONE)}, may={"connector"})
+    assert drift.connector(cloud)[1]["connectorArn"] != before
+
+
+def test_a_released_address_is_replaced_and_the_api_leads_to_the_new_one(module, cloud):
+    drift.release_address(cloud)
+    done = drift.assert_repaired(module, cloud, {"address": ("create", drift.GONE)}, may={"api"})
+    assert done["api"] == "update" and len(cloud.boto("ec2").describe_addresses()["Addresses"]) == 1
+
+
+@pytest.mark.parametrize("broken", ["stopped", "terminated"])
+def test_a_machine_that_does_not_run_is_started_or_replaced(module, cloud, broken):
+    """What can be seen only from the machine cannot be seen then, and holds nothing up."""
+    if broken == "stopped":
+        drift.ec2("stop_instances", "InstanceIds", "client")(cloud)
+        expected = {"client": ("update", "it is stopped")}
+    else:
+        drift.ec2("terminate_instances", "InstanceIds", "client")(cloud)
+        expected = {"client": ("create", drift.GONE)}
+    cloud.boto("ec2").describe_instances()
+    assert "client" in cloud.run("status").stdout
+    drift.assert_repaired(module, cloud, expected, may={*drift.TOPICS, "address"})
+
+
+@pytest.mark.parametrize("broken", ["stopped", "terminated"])
+def test_a_pipeline_whose_machine_does_not_run_can_be_destroyed(module, cloud, broken):
+    drift.ec2("stop_instances" if broken == "stopped" else "terminate_instances", "InstanceIds", "client")(cloud)
+    cloud.boto("ec2").describe_instances()
+    cloud.run("destroy", "--yes")
+    left = {kind: things for kind, things in cloud.aws.snapshot().items() if things}
+    assert left == {}
+
+
+@pytest.mark.parametrize("change", ["changed", "removed"])
+def test_tags_are_restored(module, cloud, change):
+    drift.tags_are_restored(module, cloud, change)
+
+
+def test_what_lost_the_tag_it_is_found_by_is_not_made_a_second_time(module, cloud):
+    """The state still knows its id: an address or a machine would be paid for twice."""
+    ids = [cloud.known("client"), cloud.known("address")]
+    cloud.boto("ec2").delete_tags(Resources=ids, Tags=[{"Key": "pinpipe:resource"}])
+    drift.assert_repaired(module, cloud, {key: ("update", "tag `pinpipe:resource` is missing") for key in ("client", "address")})
+    assert [cloud.known("client"), cloud.known("address")] == ids
+
+
+def test_unmanaged_additions_are_kept(module, cloud):
+    drift.unmanaged_additions_are_kept(module, cloud)
+
+
+def test_the_order_in_which_aws_names_the_brokers_means_nothing(module, cloud):
+    """GetBootstrapBrokers answers in an order that changes from call to call."""
+    brokers = cloud.boto("kafka").get_bootstrap_brokers(ClusterArn=cloud.known("cluster", "arn"))["BootstrapBrokerStringSaslIam"]
+    cloud.aws.bootstrap = ",".join(reversed(brokers.split(",")))
+    assert cloud.plan() == {}
+    # Of more than three it names any three.
+    cloud.aws.bootstrap = ",".join(broker.replace("b-2.", "b-5.") for broker in brokers.split(","))
+    assert cloud.plan() == {}
+    cloud.aws.bootstrap = None
+    assert cloud.plan() == {}
+    module.mended()
+
+
+def test_lost_password_is_replaced_everywhere(module, cloud):
+    drift.lost_password_is_replaced_everywhere(module, cloud)
+
+
+def test_lost_key_file_is_restored_from_parameter_store(module, cloud):
+    drift.lost_key_file_is_restored_from_parameter_store(module, cloud)
+
+
+def test_lost_key_parameter_is_restored_from_the_file(module, cloud):
+    drift.lost_key_parameter_is_restored_from_the_file(module, cloud)
+
+
+def test_key_lost_everywhere_is_recreated_with_its_machine(module, cloud):
+    drift.key_lost_everywhere_is_recreated_with_its_machine(module, cloud)

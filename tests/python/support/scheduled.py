@@ -1,0 +1,140 @@
+"""Batch on a schedule as tests know it: AWS and Databricks by their stand-ins, Airflow itself, and the program that drives them."""
+
+import contextlib
+import datetime
+import io
+import json
+import threading
+
+import boto3
+import pyarrow.parquet
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from doubles.aws import AwsDouble
+from doubles.databricks import Databricks
+from support.cloud import ip_ranges
+from support.lakes import write_lake
+from support.provisioned import Provisioned, client
+
+LAKE, AIRFLOW = "user-me-bucket", "user-me-airflow"
+DAG, DAG_KEY = "me_dag", "dags/me_dag.py"
+JOB = "/Users/me@example.com/pinpipe/me/scheduled"
+RESOURCES = {"databricks-job", "airflow-dag", "airflow-connection"}
+# No run but those that tests ask for, and no waiting.
+CALM = {"schedule": {"cron": "0 0 29 2 *", "start_date": datetime.date.today().isoformat(), "retries": 0}, "databricks": {"poll_ms": 1000}}
+
+
+class Scheduled(Provisioned):
+    """A pipeline with Airflow and Databricks."""
+
+    def __init__(self, folder, aws, ranges_url, databricks, sections=None):
+        self.databricks = databricks
+        subnets = sorted(client(aws, "ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
+        airflow = {"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}
+        super().__init__(folder, aws, ranges_url, {"airflow": airflow, **(sections or {})})
+        self.s3 = self.boto("s3")
+
+    @property
+    def environment(self):
+        return {**super().environment, "DATABRICKS_HOST": self.databricks.url, "DATABRICKS_TOKEN": self.databricks.token, "HOME": str(self.folder)}
+
+    def fill(self, lake):
+        """Brings a lake of the id `local` into this pipeline's bucket."""
+        for path in lake.rglob("*.json"):
+            self.s3.upload_file(str(path), LAKE, str(path.relative_to(lake)).replace("local.", "me."))
+
+    def seed(self, posts, objects):
+        """Fills the bucket with generated posts."""
+        self.run("seed", "--posts", posts)
+        write_lake(self.data / "source.db", self.folder / "lake", objects)
+        self.fill(self.folder / "lake")
+
+    def keys(self, bucket, prefix=""):
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+    def object(self, bucket, key):
+        return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def parquet(self, folder):
+        """The rows that Spark left in a folder of the lake's bucket."""
+        (key,) = [key for key in self.keys(LAKE, f"{folder}/") if key.endswith(".parquet")]
+        return pyarrow.parquet.read_table(io.BytesIO(self.object(LAKE, key))).to_pylist()
+
+    def job(self, name="job.py"):
+        """A file of the job in the workspace."""
+        return self.databricks.workspace.local(f"{JOB}/{name}")
+
+    def failing(self, *arguments, code=1, **options):
+        """What the program says when it fails: one error, with a hint."""
+        said = self.run(*arguments, code=code, **options).stderr
+        error = said[said.index("error: ") :]
+        assert error.count("error: ") == 1 and "\nhint: " in error and "panicked" not in said, said
+        return error
+
+
+@contextlib.contextmanager
+def scheduled(folder, **sections):
+    """A pipeline on the stand-ins, of which nothing is made yet."""
+    with AwsDouble(settle_reads=0) as aws, ip_ranges() as url:
+        # Many threads of the stand-in fetch and give back objects.
+        s3 = boto3.client("s3", "us-east-1", endpoint_url=aws.url, aws_access_key_id="x", aws_secret_access_key="x", config=Config(max_pool_connections=20))
+        with Databricks(folder / "databricks", s3=s3) as databricks:
+            yield Scheduled(folder / "pipeline", aws, url, databricks, sections)
+            assert databricks.violations == [] and aws.problems == []
+
+
+def answers_of(report):
+    """The rows of each answer, by its name."""
+    return {answer["name"]: answer["rows"] for answer in report["answers"]}
+
+
+def counts_of(report):
+    """Records, rejects, repeats and rows of each kind."""
+    return {found["kind"]: tuple(found[name] for name in ("records", "rejects", "duplicates", "rows")) for found in report["inputs"]}
+
+
+def connection(databricks):
+    """What `AIRFLOW_CONN_DATABRICKS_DEFAULT` says of the stand-in."""
+    host, port = databricks.url.removeprefix("http://").split(":")
+    return json.dumps({"conn_type": "databricks", "host": host, "schema": "http", "port": int(port), "password": databricks.token})
+
+
+class Sync:
+    """Copies the DAGs of a bucket into Airflow's folder every now and then, as Managed Airflow does."""
+
+    def __init__(self, cloud, home):
+        self.cloud, self.home = cloud, home
+        self.is_on = True
+        # What happens to a file on its way.
+        self.change = lambda text: text
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.follow, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+
+    def follow(self):
+        while not self.stop.wait(0.2):
+            if self.is_on:
+                self.once()
+
+    def once(self):
+        try:
+            wanted = {key.removeprefix("dags/"): self.change(self.cloud.object(AIRFLOW, key)) for key in self.cloud.keys(AIRFLOW, "dags/")}
+        except ClientError:
+            # The bucket is not there yet, or not any more.
+            return
+        for name, text in wanted.items():
+            path = self.home.dags / name
+            if not path.exists() or path.read_bytes() != text:
+                path.write_bytes(text)
+        for path in self.home.dags.glob("*.py"):
+            if path.name not in wanted:
+                path.unlink()
