@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+pytest_plugins = ["support.plugin"]
 pytest.register_assert_rewrite("support")
 
 from support.local_stack import LocalStack  # noqa: E402

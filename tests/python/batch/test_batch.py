@@ -258,6 +258,7 @@ def test_an_empty_lake_empties_no_table(pinpipe, source):
     assert {kind: (counts[kind]["objects"], counts[kind]["rows"]) for kind in KINDS} == {kind: (0, 90) for kind in KINDS}, "nothing is read again"
 
 
+@pytest.mark.browser
 def test_the_report_is_one_page_with_charts_that_needs_no_network(pinpipe, source, tmp_path):
     write_lake(source, pinpipe.folder / "lake", 3)
     (pinpipe.folder / "lake/topics/local.pin/partition=0/local.pin+0+0000099999.json").write_text("broken\n")
@@ -266,7 +267,7 @@ def test_the_report_is_one_page_with_charts_that_needs_no_network(pinpipe, sourc
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=|@import|url\(|<script", text), "something outside the page"
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "tests/run installs Chromium"
+    assert chromium, "tests/setup installs Chromium"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/profile"]
     shot = pinpipe.folder / "shot.png"
     subprocess.run([chromium, *options, "--window-size=1100,1600", f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True, timeout=120)

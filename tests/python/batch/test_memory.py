@@ -12,6 +12,8 @@ import pytest
 from support.namespace import in_a_namespace
 from support.pinpipe import BINARY, Pinpipe, clean_environment
 
+pytestmark = pytest.mark.slow
+
 POSTS = 1_000_000
 MOST_KIB = 512_000_000 // 1024
 

@@ -4,7 +4,11 @@ import json
 import pathlib
 import sys
 
+import pytest
+
 from support.lakes import answers, put, records, write_lake
+
+pytestmark = pytest.mark.java
 
 SPARK_SUBMIT = pathlib.Path(sys.executable).with_name("spark-submit")
 

@@ -124,7 +124,7 @@ class AirflowHome:
         # Whoever asks is an administrator: on AWS, IAM has asked before.
         (self.folder / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = False\n')
         self.port = free_port()
-        serving = {"CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/", "API__PORT": self.port, "API__HOST": "127.0.0.1", "API__WORKERS": "1"}
+        serving = {"CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/", "API__PORT": self.port, "API__HOST": "127.0.0.1", "API__WORKERS": "1", "LOGGING__WORKER_LOG_SERVER_PORT": free_port()}
         self.environment = {**environment(self.folder, self.dags, version, **serving), **variables}
 
     @property

@@ -17,6 +17,8 @@ from doubles.aws import AwsDouble
 from doubles.databricks import Databricks
 from doubles.databricks.description import check_members, members_of_class
 
+pytestmark = pytest.mark.java
+
 FOLDER = "/Users/me@example.com/pinpipe/me"
 PROFILE = AwsAttributes(instance_profile_arn="arn:aws:iam::123456789012:instance-profile/me-lake")
 JOB = """

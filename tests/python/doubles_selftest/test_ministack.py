@@ -18,6 +18,8 @@ from support.provisioned import Shared
 from support.scenarios import create, drift, security, state, update
 from support.scenarios import s3 as s3_scenarios
 
+pytestmark = pytest.mark.slow
+
 # Not there: MSK and its topics (it has none of the operations since CreateClusterV2), MSK Connect (nothing
 # of it), EC2 with its machines: RunInstances drops NetworkInterfaces, so that a machine is in no group, launches
 # another one for the same ClientToken, and ImportKeyPair drops the tags. Groups and endpoints have a test of their own.

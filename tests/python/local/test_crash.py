@@ -11,6 +11,8 @@ from support.lakes import lake_lines, wait_for_lake
 from support.ports import free_port
 from support.wait import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_acknowledged_record_is_lost(provisioned):
     local = provisioned

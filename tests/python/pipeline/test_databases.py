@@ -14,6 +14,8 @@ from support.pinpipe import Pinpipe
 from support.ports import free_port
 from support.wait import wait_until
 
+pytestmark = pytest.mark.server
+
 PASSWORD = "s3cret-Pa55"
 
 

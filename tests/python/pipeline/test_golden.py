@@ -100,6 +100,7 @@ def test_other_engines_read_the_clean_tables(answers, local):
     assert [float(median)] == [float(r["median_follower_count"]) for r in answers["median_followers_by_age_group"] if r["age_group"] == "18-24"]
 
 
+@pytest.mark.java
 def test_spark_gives_the_published_answers_too(answers, local):
     env = {"PINPIPE__SPARK__SUBMIT": pathlib.Path(sys.executable).with_name("spark-submit"), "PYSPARK_PYTHON": sys.executable}
     report = local.pinpipe.json("batch", "--engine", "spark", "--median", "lower", "--out", "by-spark", env=env, timeout=600)

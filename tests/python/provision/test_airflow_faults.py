@@ -24,6 +24,8 @@ from support.faults import (
 )
 from support.scheduled import LAKE
 
+pytestmark = pytest.mark.slow
+
 PROVISION, DESTROY = ("provision", "--yes", *ONLY), ("destroy", "--yes", "--data")
 UPDATES = {
     "airflow": {"class": "mw1.medium", "requirements": ["apache-airflow-providers-databricks", "humanize"]}, "aws__tags": {"team": "data"},

@@ -13,6 +13,8 @@ from doubles.aws import AwsDouble
 from support.cloud import ip_ranges
 from support.faults import LARGE_ZIP, BrokenCloud, Nth, Once, changes, differences, points, same
 
+pytestmark = pytest.mark.slow
+
 ALL = os.environ.get("PINPIPE_FAULTS") == "all"
 # What a destroyed pipeline may leave in its folder.
 HARMLESS = {"sink.zip", "pinpipe.toml", "state.lock", "provisioned.json"}

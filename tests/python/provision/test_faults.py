@@ -22,6 +22,8 @@ from support.faults import (
     interrupted,
 )
 
+pytestmark = pytest.mark.slow
+
 UPDATES = '''[cluster]
 volume_gib = 200
 brokers = 6

@@ -26,6 +26,8 @@ from support.faults import (
 from support.pinpipe import BINARY, clean_environment
 from support.wait import wait_until
 
+pytestmark = pytest.mark.slow
+
 SOON = 6
 
 # Calls of an apply, from its first change to its last.

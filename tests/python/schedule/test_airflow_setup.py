@@ -16,6 +16,8 @@ from doubles.airflow import VERSIONS, AirflowHome, forward_to
 from doubles.aws import AwsDouble
 from doubles.databricks import Databricks
 
+pytestmark = pytest.mark.java
+
 FOLDER = "/Users/me@example.com/pinpipe/me"
 JOB = """
 import sys

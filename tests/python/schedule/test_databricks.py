@@ -13,6 +13,8 @@ from support.lakes import write_lake
 from support.pinpipe import Pinpipe
 from support.wait import wait_until
 
+pytestmark = pytest.mark.java
+
 BUCKET = "user-local-bucket"
 
 

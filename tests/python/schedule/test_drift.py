@@ -8,6 +8,8 @@ from doubles.airflow import AirflowHome, forward_to
 from doubles.aws import Drop
 from support.scheduled import AIRFLOW, CALM, DAG_KEY, JOB, RESOURCES, scheduled
 
+pytestmark = pytest.mark.java
+
 CONNECTION = "/connections/databricks_default"
 ONLY = ("--only", ",".join(RESOURCES))
 

@@ -27,6 +27,8 @@ from support.scheduled import (
 )
 from support.wait import wait_until
 
+pytestmark = pytest.mark.java
+
 # What Airflow makes of each DAG.
 PARSE = """
 import json, sys

@@ -1,6 +1,6 @@
 """The buckets of an S3 endpoint as folders, for as long as a job runs.
 
-Spark's own S3 client is not on PyPI, but its mount tables are: they serve `s3://` from folders.
+Spark's own S3 client is not part of the pyspark package, but its mount tables are: they serve `s3://` from folders.
 """
 
 import pathlib
