@@ -60,12 +60,12 @@ def run(command):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    said = process.stderr.read()
+    stderr = process.stderr.read()
     process.wait()
     # Before the watcher has noticed: it looks ten times a second.
     seconds = time.perf_counter() - started
     watcher.join()
-    assert process.returncode == 0, said.decode()
+    assert process.returncode == 0, stderr.decode()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime), peak[0]
 

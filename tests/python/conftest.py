@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests share."""
+"""Fixtures that several packages of tests share."""
 
 import json
 import subprocess
@@ -39,27 +39,27 @@ def provisioned(local):
 @pytest.fixture
 def real_data():
     if not SHARED_DATA.is_dir():
-        pytest.skip("LEFT OUT: the real records do not lie beside the checkout")
+        pytest.skip("LEFT OUT: the real records are not beside the checkout")
     return SHARED_DATA
 
 
 @pytest.fixture(scope="module")
 def module(request, tmp_path_factory):
-    """A pipeline on AWS's double for the tests of a file, which says its configuration in `SECTIONS`."""
+    """The double of AWS and the pipeline on it that the tests of a file share; its configuration is the file's `SECTIONS`."""
     with shared(tmp_path_factory, **request.module.SECTIONS) as made:
         yield made
 
 
 @pytest.fixture
 def cloud(module):
-    """That pipeline as it should be."""
-    yield module.whole()
+    """That pipeline, applied and without drift."""
+    yield module.applied()
     assert not module.double.problems, module.double.problems
 
 
 @pytest.fixture
 def empty(module):
-    """That pipeline, of which nothing is made yet."""
+    """That pipeline before its first apply, in an empty account."""
     yield module.empty()
     assert not module.double.problems, module.double.problems
 

@@ -1,4 +1,4 @@
-"""Batch over lakes of every shape: only what is new is read, each row counts once, what does not fit is kept aside."""
+"""Batch over lakes of every shape: only new objects are read, each row counts once, rejected records are stored."""
 
 import datetime
 import json
@@ -33,7 +33,7 @@ def rows(pinpipe, kind):
     return sorted(table(pinpipe, kind).to_pyarrow_table().column("ind").to_pylist())
 
 
-def test_only_new_objects_are_read_and_the_answers_are_those_of_a_full_run(pinpipe, source):
+def test_only_new_objects_are_read_and_answers_match_a_full_run(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 12, last=500)
     counts, _, _ = batch(pinpipe)
     assert {k: (c["objects"], c["records"], c["new_rows"], c["rows"]) for k, c in counts.items()} == {k: (12, 500, 500, 500) for k in KINDS}
@@ -48,30 +48,30 @@ def test_only_new_objects_are_read_and_the_answers_are_those_of_a_full_run(pinpi
     assert rows(pinpipe, "pin") == list(range(600))
 
 
-def test_late_repeated_and_rewritten_objects_change_nothing_but_bring_what_is_new(pinpipe, source):
+def test_late_duplicate_and_rewritten_objects_add_only_new_rows(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 6, last=500)
     pins = list(records(source, "pin"))
     batch(pinpipe)
     before = answers(pinpipe)
-    # Repeated under later offsets, with times of the other form, packed.
+    # Repeated under later offsets, with times of the other form, compressed.
     put(pinpipe, "pin", 0, 9000, pins[:200], ".json.gz")
     put(pinpipe, "geo", 1, 9000, [json.dumps({**(r := json.loads(line)), "timestamp": r["timestamp"].replace(" ", "T")}) for line in list(records(source, "geo"))[:200]])
     counts, after, _ = batch(pinpipe)
     assert (counts["pin"]["objects"], counts["pin"]["duplicates"], counts["pin"]["new_rows"]) == (1, 200, 0)
     assert (counts["geo"]["objects"], counts["geo"]["duplicates"], counts["geo"]["new_rows"]) == (1, 200, 0)
     assert after == before
-    # Late: below what was taken of its partition.
+    # Late: below the high-water mark of its partition.
     late = put(pinpipe, "pin", 0, 1, pins[500:520])
     counts, _, _ = batch(pinpipe)
     assert counts["pin"]["new_rows"] == 20 and counts["pin"]["rows"] == 520
-    # Written again with more in it, as a sink does that was killed before it committed.
+    # Written again with more records, as by a sink that was killed before its commit.
     late.write_text("".join(line + "\n" for line in pins[500:530]))
     counts, _, _ = batch(pinpipe)
     assert counts["pin"]["new_rows"] == 10 and counts["pin"]["rows"] == 530
     assert rows(pinpipe, "pin") == list(range(530))
 
 
-def test_the_same_row_number_with_other_values_is_another_row(pinpipe, source):
+def test_same_index_with_other_values_is_another_row(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=100)
     batch(pinpipe)
     user = json.loads(next(records(source, "user")))
@@ -80,7 +80,7 @@ def test_the_same_row_number_with_other_values_is_another_row(pinpipe, source):
     assert (counts["user"]["new_rows"], counts["user"]["duplicates"]) == (2, 1)
 
 
-def test_one_record_objects_of_the_older_layout_are_read_too(pinpipe, source):
+def test_older_layout_of_one_record_per_object_is_read(pinpipe, source):
     folder = pinpipe.folder / "lake/events"
     folder.mkdir(parents=True)
     for line in list(records(source, "pin"))[:50]:
@@ -96,7 +96,7 @@ def test_one_record_objects_of_the_older_layout_are_read_too(pinpipe, source):
     assert (counts["pin"]["objects"], counts["pin"]["new_rows"], counts["pin"]["rejects"]) == (2, 1, 1)
 
 
-def test_partitioners_other_than_the_default_are_followed_lane_by_lane(pinpipe, source):
+def test_other_partitioners_are_tracked_per_partition(pinpipe, source):
     lines = list(records(source, "geo"))
     for number, line in enumerate(lines[:300]):
         country = json.loads(line)["country"]
@@ -112,7 +112,7 @@ def test_partitioners_other_than_the_default_are_followed_lane_by_lane(pinpipe, 
     assert (counts["geo"]["objects"], counts["geo"]["new_rows"], counts["geo"]["rows"]) == (1, 10, 310)
 
 
-def test_what_does_not_fit_goes_to_a_table_with_its_place_reason_and_text(pinpipe, source):
+def test_rejected_records_are_stored_with_origin_reason_and_text(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=30)
     bad = ['{"index": 1, "title": "cut o', '{"title": "no number"}', "[1]", '{"index": "many"}']
     path = put(pinpipe, "pin", 0, 7000, [*bad[:2], "", *bad[2:]])
@@ -127,7 +127,7 @@ def test_what_does_not_fit_goes_to_a_table_with_its_place_reason_and_text(pinpip
     first = found()
     assert [(r[0], r[2], r[4]) for r in first] == [("pin", 1, bad[0]), ("pin", 2, bad[1]), ("pin", 4, bad[2]), ("pin", 5, bad[3]), ("user", 1, '{"ind": 3, "date_joined": "yesterday"}')]
     assert [r[3].split(":")[0] for r in first] == ["broken JSON", "no row number `index`", "not a JSON object", "`index` does not fit its column", "`date_joined` does not fit its column"]
-    # Reading the lane anew, since an object came late, finds them again and keeps them once.
+    # A late object makes batch read its partition again, which finds the same rejects and stores them once.
     put(pinpipe, "pin", 0, 3, ["nonsense"])
     batch(pinpipe)
     assert len(found()) == 6
@@ -138,7 +138,7 @@ def test_what_does_not_fit_goes_to_a_table_with_its_place_reason_and_text(pinpip
     assert [(r[0], r[4]) for r in found()] == [("pin", "nonsense"), ("user", '{"ind": 3, "date_joined": "yesterday"}')]
 
 
-def test_another_lake_starts_the_tables_over(pinpipe, source):
+def test_another_lake_restarts_the_tables(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=100)
     batch(pinpipe)
     write_lake(source, pinpipe.folder / "other", 3, first=100, last=150)
@@ -147,7 +147,7 @@ def test_another_lake_starts_the_tables_over(pinpipe, source):
     assert rows(pinpipe, "pin") == list(range(100, 150))
 
 
-def test_quality_is_counted_column_by_column(pinpipe, source):
+def test_quality_is_counted_per_column(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3)
     _, _, report = batch(pinpipe)
     found = {(q["kind"], q["column"]): q for q in report["quality"]}
@@ -161,17 +161,17 @@ def test_quality_is_counted_column_by_column(pinpipe, source):
     assert found["geo", "country"] == {"kind": "geo", "column": "country", "values": 600, "nulls": 0, "marked": 0, "changed": 0}
 
 
-def test_two_runs_at_once_leave_whole_tables(pinpipe, source):
+def test_concurrent_runs_leave_consistent_tables(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 30)
     runs = [subprocess.Popen([BINARY, "batch", "--lake", "lake", "--full", "-q"], cwd=pinpipe.folder, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [run.communicate(timeout=120)[1] for run in runs]
-    for run, text in zip(runs, said):
+    stderr = [run.communicate(timeout=120)[1] for run in runs]
+    for run, text in zip(runs, stderr):
         assert run.returncode == 0 or ("at the same moment" in text and "hint:" in text), text
-    assert any(run.returncode == 0 for run in runs), said
+    assert any(run.returncode == 0 for run in runs), stderr
     assert {kind: rows(pinpipe, kind) for kind in KINDS} == {kind: list(range(600)) for kind in KINDS}
 
 
-def test_answers_are_written_in_every_format_and_say_the_same(pinpipe, source):
+def test_answers_agree_in_every_format(pinpipe, source):
     import duckdb
 
     write_lake(source, pinpipe.folder / "lake", 3)
@@ -187,7 +187,7 @@ def test_answers_are_written_in_every_format_and_say_the_same(pinpipe, source):
     pinpipe.run("batch", "--lake", "lake", "--format", "delta")
 
 
-def test_a_users_own_question_is_answered_beside_the_eight(pinpipe, source):
+def test_questions_of_the_user_are_answered(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3)
     (pinpipe.folder / "mine").mkdir()
     (pinpipe.folder / "mine/busiest_country.sql").write_text("-- where most posts come from\nSELECT country, count(*) AS posts FROM post GROUP BY country ORDER BY posts DESC, country LIMIT 1;\n")
@@ -203,7 +203,7 @@ def test_a_users_own_question_is_answered_beside_the_eight(pinpipe, source):
     assert "hint:" in pinpipe.run("batch", "--lake", "lake", code=1).stderr
 
 
-def test_an_earlier_state_is_answered_and_maintenance_keeps_the_rows(pinpipe, source):
+def test_as_of_answers_earlier_versions_and_maintenance_keeps_rows(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=100)
     before_all = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=1)
     first = batch(pinpipe)[1]
@@ -242,11 +242,11 @@ def test_an_earlier_state_is_answered_and_maintenance_keeps_the_rows(pinpipe, so
     counts, again, _ = batch(pinpipe)
     assert {k: (c["objects"], c["rows"]) for k, c in counts.items()} == {k: (0, 600) for k in KINDS} and again == last
     assert rows(pinpipe, "pin") == list(range(600))
-    # What was swept up is said to be gone, not answered wrongly.
+    # A vacuumed version is an error, not a wrong answer.
     pinpipe.run("batch", "--as-of", "1", code=1)
 
 
-def test_an_empty_lake_empties_no_table(pinpipe, source):
+def test_empty_lake_keeps_the_tables(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=90)
     batch(pinpipe)
     (pinpipe.folder / "wrong").mkdir()
@@ -259,7 +259,7 @@ def test_an_empty_lake_empties_no_table(pinpipe, source):
 
 
 @pytest.mark.browser
-def test_the_report_is_one_page_with_charts_that_needs_no_network(pinpipe, source, tmp_path):
+def test_report_is_one_offline_page_with_charts(pinpipe, source, tmp_path):
     write_lake(source, pinpipe.folder / "lake", 3)
     (pinpipe.folder / "lake/topics/local.pin/partition=0/local.pin+0+0000099999.json").write_text("broken\n")
     _, found, _ = batch(pinpipe)

@@ -11,7 +11,7 @@ import pytest
 from support.cache import CACHE, installing
 from support.lakes import write_lake
 
-# The newest that has the extension as a package; the newest DuckDB downloads it from a place of its own.
+# The newest whose extension is a package; the newest DuckDB downloads it from its own server.
 DUCKDB = "1.5.5"
 
 PROGRAM = """
@@ -28,7 +28,7 @@ print(json.dumps(sorted(found, key=str)))
 
 @pytest.fixture(scope="module")
 def packages():
-    """A folder with that DuckDB and its extension."""
+    """Returns a folder with that DuckDB and its extension."""
     folder = CACHE / f"duckdb-{DUCKDB}-delta"
     with installing(folder.name):
         if not folder.exists():
@@ -46,7 +46,7 @@ def found_by_duckdb(packages, table, columns):
     return [tuple(row) for row in json.loads(done.stdout)]
 
 
-def test_duckdb_finds_what_delta_rs_finds_also_after_more_came_and_files_were_compacted(pinpipe, packages):
+def test_duckdb_matches_delta_rs_after_append_and_compaction(pinpipe, packages):
     pinpipe.run("seed", "--posts", 400)
     write_lake(pinpipe.data / "source.db", pinpipe.folder / "lake", 5)
     broken = pinpipe.folder / "lake/topics/local.geo/partition=0/local.geo+0+0000999999.json"

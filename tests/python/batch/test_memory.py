@@ -1,4 +1,4 @@
-"""`batch --memory`: a lake that does not fit is answered the same, and nothing is left on the disk."""
+"""`batch --memory`: a lake larger than memory gives the same answers, and no spill files are left."""
 
 import gzip
 import json
@@ -15,11 +15,11 @@ from support.pinpipe import BINARY, Pinpipe, clean_environment
 pytestmark = pytest.mark.slow
 
 POSTS = 1_000_000
-MOST_KIB = 512_000_000 // 1024
+MAX_KIB = 512_000_000 // 1024
 
 
 def write(folder, first, last, objects=8):
-    """Posts with short texts: many rows in few bytes. Every hundredth comes twice; users are packed."""
+    """Writes posts with short texts: many rows in few bytes. Every hundredth comes twice; users are compressed."""
     step = (last - first) // objects
     for number in range(objects):
         rows = range(first + number * step, first + (number + 1) * step)
@@ -38,12 +38,12 @@ def write(folder, first, last, objects=8):
                 (where / name).write_text(text)
 
 
-# A process begins with the peak of the one that started it, and pytest is large: a small one stands between.
+# A process starts with the peak memory of its parent, and pytest is large: a small process starts it instead.
 MEASURED = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(done.returncode)"
 
 
 def batch(folder, *arguments):
-    """The report, and the most memory the process had, in KiB."""
+    """Returns the report, and the peak memory of the process in KiB."""
     command = [sys.executable, "-c", MEASURED, BINARY, "batch", "--lake", "../lake", "--output", "json", "--quiet", *arguments]
     done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -62,20 +62,20 @@ def lake(tmp_path_factory):
     return folder
 
 
-def place(lake, name):
+def new_folder(lake, name):
     (lake / name).mkdir()
     return lake / name
 
 
-def test_a_lake_that_does_not_fit_is_answered_the_same_within_its_memory(lake):
-    roomy, roomy_kib = batch(place(lake, "roomy"), "--memory", "16GB")
-    tight, peak_kib = batch(place(lake, "tight"), "--memory", "512MB")
+def test_lake_larger_than_memory_gives_the_same_answers(lake):
+    roomy, roomy_kib = batch(new_folder(lake, "roomy"), "--memory", "16GB")
+    tight, peak_kib = batch(new_folder(lake, "tight"), "--memory", "512MB")
     assert counts(roomy) == [(POSTS + POSTS // 100, POSTS // 100, POSTS, POSTS)] * 3
     assert counts(tight) == counts(roomy) and tight["answers"] == roomy["answers"]
     assert len(tight["answers"]) == 10 and all(answer["rows"] for answer in tight["answers"])
-    assert peak_kib < min(MOST_KIB, roomy_kib), f"{peak_kib} KiB, and {roomy_kib} KiB without a bound"
-    assert not list((lake / "tight/.pinpipe").rglob("*spill*/*/*")), "nothing stays on the disk"
-    # More than fits comes again, and some that is new: what the table has is told from it.
+    assert peak_kib < min(MAX_KIB, roomy_kib), f"{peak_kib} KiB, and {roomy_kib} KiB without a bound"
+    assert not list((lake / "tight/.pinpipe").rglob("*spill*/*/*")), "no spill files are left"
+    # More records than fit in memory come again with some new ones: duplicates are found in the table.
     (lake / "more").mkdir()
     more = lake / "lake/topics"
     for path in sorted(more.rglob("*.json*")):
@@ -83,10 +83,10 @@ def test_a_lake_that_does_not_fit_is_answered_the_same_within_its_memory(lake):
     write(lake / "lake", POSTS, POSTS + 8_000)
     again, peak_kib = batch(lake / "tight", "--memory", "512MB")
     assert [i["new_rows"] for i in again["inputs"]] == [8_000] * 3 and [i["rows"] for i in again["inputs"]] == [POSTS + 8_000] * 3
-    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+    assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
 
 
-def test_lines_of_an_object_that_is_read_in_parts_are_counted_on(pinpipe):
+def test_line_numbers_continue_across_chunks(pinpipe):
     lines = [f'{{"ind": {i}, "country": "{"x" * 900}"}}' for i in range(1, 30_001)]
     lines[22_221] = '{"ind": "none"}'
     lines[28_887] = "x" * 17_000_000
@@ -94,15 +94,15 @@ def test_lines_of_an_object_that_is_read_in_parts_are_counted_on(pinpipe):
     where.mkdir(parents=True)
     text = "\n".join(lines).encode()
     (where / "local.geo+0+0000000000.json").write_bytes(text)
-    packed = gzip.compress(text, 1)
-    (where / "local.geo+0+0000030000.json.gz").write_bytes(packed)
-    (where / "local.geo+0+0000060000.json.gz").write_bytes(packed[:len(packed) // 2])
+    compressed = gzip.compress(text, 1)
+    (where / "local.geo+0+0000030000.json.gz").write_bytes(compressed)
+    (where / "local.geo+0+0000060000.json.gz").write_bytes(compressed[:len(compressed) // 2])
     report = pinpipe.json("batch", "--lake", "lake")
     geo = next(i for i in report["inputs"] if i["kind"] == "geo")
     found = sorted((reject["origin"].rpartition("+")[2], reject["line"], reject["reason"]) for reject in report["rejects"])
     whole = [(22_222, "`ind` does not fit its column"), (28_888, "longer than 16 MiB")]
     assert found[:4] == [(name, line, reason) for name in ("0000000000.json", "0000030000.json.gz") for line, reason in whole]
-    # Half of the packed bytes: what comes before the damage is taken.
+    # Half of the compressed bytes: records before the damage are read.
     *before, (name, line, reason) = found[4:]
     assert name == "0000060000.json.gz" and line > 10_000 and reason.startswith("broken gzip"), found[4:]
     assert before == [(name, at, reason) for at, reason in whole if at < line]
@@ -110,8 +110,8 @@ def test_lines_of_an_object_that_is_read_in_parts_are_counted_on(pinpipe):
     assert report["quality"], "counted over all parts"
 
 
-def test_lines_that_are_no_records_take_no_memory_and_are_written_down_once(pinpipe):
-    """Rejects are larger than what they stand for: each has its object, line, reason and text."""
+def test_rejects_take_no_memory_and_are_written_once(pinpipe):
+    """Rejects are larger than their records: each has its object, line, reason and text."""
     def garbage(name, lines):
         where = pinpipe.folder / "lake/topics/local.geo" / f"partition={name[0]}"
         where.mkdir(parents=True, exist_ok=True)
@@ -129,38 +129,38 @@ def test_lines_that_are_no_records_take_no_memory_and_are_written_down_once(pinp
     report, peak_kib = batch(pinpipe.folder / "at", *command)
     assert [i["rejects"] for i in report["inputs"] if i["kind"] == "geo"] == [10_900_000] and len(report["rejects"]) == 1_000
     assert written() == (10_900_000, 10_900_000)
-    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
-    # One that comes late: its partition is read anew, and more of it is known than is looked up in one go.
+    assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
+    # A late object: its partition is read again, with more stored rejects than one lookup batch.
     garbage("1+0000000005.json", 27)
     report, peak_kib = batch(pinpipe.folder / "at", *command)
     assert [i["rejects"] for i in report["inputs"] if i["kind"] == "geo"] == [700_027]
     assert written() == (10_900_027, 10_900_027)
-    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+    assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
 
 
-def test_a_small_packed_object_may_hold_any_number_of_rows(pinpipe):
+def test_small_compressed_object_may_hold_many_rows(pinpipe):
     where = pinpipe.folder / "lake/topics/local.geo/partition=0"
     where.mkdir(parents=True)
-    # A thousandth of their size, packed.
+    # Compressed, a thousandth of their size.
     for number in range(2):
-        packed = gzip.compress(b'{"ind":%d}\n' % number * 8_000_000, 9)
-        assert len(packed) < 160_000
-        (where / f"local.geo+0+{number:010d}.json.gz").write_bytes(packed)
-    # Long lines: few of them are much.
+        compressed = gzip.compress(b'{"ind":%d}\n' % number * 8_000_000, 9)
+        assert len(compressed) < 160_000
+        (where / f"local.geo+0+{number:010d}.json.gz").write_bytes(compressed)
+    # Long lines: few of them take much memory.
     texts = {"records": b'{"ind":%d,"country":"%s"}\n' % (7, b"x" * 60_000), "junk": b"x" * 60_000 + b"\n"}
     for number, text in enumerate(texts.values()):
         for again in range(3):
-            packed = gzip.compress(text * 2_000, 9)
-            assert len(packed) < 160_000
-            (where / f"local.geo+0+{100 + 10 * number + again:010d}.json.gz").write_bytes(packed)
+            compressed = gzip.compress(text * 2_000, 9)
+            assert len(compressed) < 160_000
+            (where / f"local.geo+0+{100 + 10 * number + again:010d}.json.gz").write_bytes(compressed)
     (pinpipe.folder / "at").mkdir()
     report, peak_kib = batch(pinpipe.folder / "at", "--memory", "512MB")
     assert counts(report)[1] == (16_012_000, 16_005_997, 3, 3)
-    assert peak_kib < MOST_KIB, f"{peak_kib} KiB"
+    assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
 
 
-def test_the_list_of_objects_takes_no_memory(pinpipe):
-    """The same few records in many objects: each is a further name of a file that is there."""
+def test_list_of_objects_takes_no_memory(pinpipe):
+    """The same few records in many objects: each is a hard link to the same file."""
     def grow(first, last):
         for number in range(first, last):
             where = pinpipe.folder / f"lake/topics/local.geo/country=of a long name that tells little {number // 30_000:04d}"
@@ -178,11 +178,11 @@ def test_the_list_of_objects_takes_no_memory(pinpipe):
     many, many_kib = batch(pinpipe.folder / "again", "--memory", "512MB")
     geo = [next(i for i in report["inputs"] if i["kind"] == "geo") for report in (few, many)]
     assert [(i["objects"], i["rows"]) for i in geo] == [(60_002, 2), (300_010, 10)]
-    # A list of them takes 600 bytes each: 240,000 more would take 140 MiB.
+    # A list takes 600 bytes an object: 240,000 more objects would take 140 MiB.
     assert many_kib - few_kib < 30_000, f"{few_kib} KiB, then {many_kib} KiB"
 
 
-def test_without_tables_the_answers_are_the_same_and_nothing_is_written(pinpipe):
+def test_no_tables_gives_the_same_answers_and_writes_nothing(pinpipe):
     write(pinpipe.folder / "lake", 0, 4_000)
     (pinpipe.folder / "lake/topics/local.pin/partition=0/local.pin+0+0000999999.json").write_text('{"index": "no"}\n')
     whole = pinpipe.json("batch", "--lake", "lake")
@@ -194,12 +194,12 @@ def test_without_tables_the_answers_are_the_same_and_nothing_is_written(pinpipe)
     assert "left out 1 records in all; without `--no-tables`" in done.stderr
     assert not other.data.exists() or not list(other.data.rglob("*.parquet"))
     assert "cannot be used with" in other.run("batch", "--no-tables", "--full", code=2).stderr
-    said = other.run("batch", "--lake", "../lake", "--memory", "12", code=2).stderr
-    assert "`12` is no size" in said and "hint: write 512MB" in said
+    stderr = other.run("batch", "--lake", "../lake", "--memory", "12", code=2).stderr
+    assert "`12` is no size" in stderr and "hint: write 512MB" in stderr
     assert "too little memory" in other.run("batch", "--lake", "../lake", env={"PINPIPE__BATCH__MEMORY": "1MB"}, code=2).stderr
 
 
-def test_what_a_killed_run_set_aside_goes_with_the_next(pinpipe):
+def test_spill_files_of_a_killed_run_are_deleted(pinpipe):
     write(pinpipe.folder / "lake", 0, 800)
     left = pinpipe.data / "spill" / "999999999"
     left.mkdir(parents=True)
@@ -208,12 +208,12 @@ def test_what_a_killed_run_set_aside_goes_with_the_next(pinpipe):
     assert not left.exists()
 
 
-def test_more_than_memory_holds_is_refused_where_no_table_takes_it(lake):
+def test_lake_larger_than_memory_is_rejected_without_tables(lake):
     done = subprocess.run([BINARY, "batch", "--lake", "lake", "--no-tables", "--memory", "512MB"], cwd=lake, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "too large to be answered from memory" in done.stderr and "hint: leave out `--no-tables`" in done.stderr, done.stderr
 
 
-def test_a_full_disk_is_said_and_the_next_run_starts_where_none_had_been(pinpipe):
+def test_full_disk_is_reported_and_the_next_run_succeeds(pinpipe):
     write(pinpipe.folder / "lake", 0, 80_000)
     script = """
 mkdir -p small && mount -t tmpfs -o size=2m tmpfs small

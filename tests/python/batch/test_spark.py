@@ -1,4 +1,4 @@
-"""The second engine: real Apache Spark runs the same definitions, and answers the same, row for row."""
+"""The second engine: real Apache Spark runs the same SQL and gives the same answers, row for row."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ SPARK_SUBMIT = pathlib.Path(sys.executable).with_name("spark-submit")
 
 
 def both(pinpipe, *arguments):
-    """The answers and counts of either engine over the same lake."""
+    """Returns answers and counts of both engines over the same lake."""
     found = {}
     for engine in ("embedded", "spark"):
         report = pinpipe.json("batch", "--lake", "lake", "--out", "answers", "--engine", engine, *arguments, env={"PINPIPE__SPARK__SUBMIT": SPARK_SUBMIT, "PYSPARK_PYTHON": sys.executable}, timeout=600)
@@ -23,12 +23,12 @@ def both(pinpipe, *arguments):
     return found["embedded"], found["spark"]
 
 
-def test_both_engines_answer_the_same_row_for_row_over_a_dirty_lake(pinpipe):
+def test_both_engines_give_the_same_rows_over_a_dirty_lake(pinpipe):
     pinpipe.run("seed", "--posts", 3000)
     source = pinpipe.data / "source.db"
     write_lake(source, pinpipe.folder / "lake", 6)
     pins, geos = list(records(source, "pin")), list(records(source, "geo"))
-    # Repeated, of the other form of time, packed, broken in every way, in the older layout, and with odd values.
+    # Duplicates, the other form of time, compressed, broken in every way, the older layout, and odd values.
     put(pinpipe, "pin", 0, 90_000, pins[:300], ".json.gz")
     put(pinpipe, "geo", 0, 90_000, [json.dumps({**(r := json.loads(line)), "timestamp": r["timestamp"].replace(" ", "T")}) for line in geos[:300]])
     odd = [{**json.loads(line), **change} for line, change in zip(pins[300:], [{"title": None}, {"follower_count": "1.5M"}, {"follower_count": 12}, {"title": ""}, {"description": 'a "quote", a\nline and ünïcode \U0001f600'}])]
@@ -50,7 +50,7 @@ def test_both_engines_answer_the_same_row_for_row_over_a_dirty_lake(pinpipe):
             assert embedded[0]["pin"][2:4] == (5, 300) and embedded[0]["geo"][3] == 300 and embedded[0]["user"][2] == 2
 
 
-def test_a_spark_that_is_not_there_or_fails_is_one_clear_error(pinpipe):
+def test_missing_or_failing_spark_is_one_error(pinpipe):
     pinpipe.run("seed", "--posts", 30)
     write_lake(pinpipe.data / "source.db", pinpipe.folder / "lake", 3)
     done = pinpipe.run("batch", "--lake", "lake", "--engine", "spark", code=1, env={"PINPIPE__SPARK__SUBMIT": "no-such-program"})

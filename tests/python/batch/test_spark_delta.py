@@ -69,7 +69,7 @@ def rows_by_spark(folder, *reads):
     return found
 
 
-def test_spark_reads_every_state_of_the_tables(pinpipe, spark_with_delta):
+def test_spark_reads_every_version_of_the_tables(pinpipe, spark_with_delta):
     pinpipe.run("seed", "--posts", 300)
     source, lake = pinpipe.data / "source.db", pinpipe.folder / "lake"
     write_lake(source, lake, 3, last=200)

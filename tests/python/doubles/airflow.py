@@ -1,9 +1,9 @@
-"""Real Apache Airflow, as Managed Airflow runs it: its commands, its REST API and its scheduler.
+"""Real Apache Airflow as Managed Airflow runs it: its commands, its REST API and its scheduler.
 
-It has virtual environments of its own, since what it depends on clashes with what the tests do.
-The versions are two that Managed Airflow offers: `pinpipe`'s default, and the newest. Their lists
-of requirements are whole: what `uv pip compile --exclude-newer` found on the days after either
-was released, so no file of constraints is needed.
+Each version has a virtual environment of its own, since its dependencies conflict with those of the
+tests. The versions are two of Managed Airflow: the default of `pinpipe`, and the newest. Their lists
+of requirements are complete, resolved by `uv pip compile --exclude-newer` for the days after each
+release, so no constraints file is needed.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from support.wait import wait_until
 
 REQUIREMENTS = {"2.10.3": TESTS / "airflow-requirements.txt", "3.0.6": TESTS / "airflow-3-requirements.txt"}
 VERSIONS = tuple(REQUIREMENTS)
-# What either version reads; it ignores what is only the other's.
+# Settings of both versions; each ignores those of the other.
 SETTINGS = {
     "CORE__LOAD_EXAMPLES": "False",
-    # The API server asks for this on every start otherwise, which takes seconds.
+    # Otherwise the API server does this at every start, which takes seconds.
     "FAB__UPDATE_FAB_PERMS": "False",
     "API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
     "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -36,7 +36,7 @@ SETTINGS = {
     "WEBSERVER__SECRET_KEY": "another one",
     "API__SECRET_KEY": "another one",
     "CORE__FERNET_KEY": "d2hhdCBldmVyeSBwcm9jZXNzIGhlcmUga25vd3MgISE=",
-    # No news of this machine to anybody.
+    # No telemetry.
     "USAGE_DATA_COLLECTION__ENABLED": "False",
     "SCHEDULER__DAG_DIR_LIST_INTERVAL": "1",
     "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "1",
@@ -53,12 +53,12 @@ warned = [str(warning) for file, found in getattr(bag, "captured_warnings", {}).
 dags = {name: {"tasks": {task.task_id: type(task).__name__ for task in dag.tasks}, "catchup": dag.catchup, "timetable": dag.timetable.summary} for name, dag in bag.dags.items()}
 print("PARSED " + json.dumps({"errors": bag.import_errors, "warnings": warned, "dags": dags}))
 """
-# Without gunicorn, whose workers take their time, and without `--debug`, which starts anew when a DAG changes.
+# Without gunicorn, whose workers start slowly, and without `--debug`, which restarts when a DAG changes.
 SERVE = "import sys; from airflow.www.app import create_app; create_app().run(host='127.0.0.1', port=int(sys.argv[1]), threaded=True)"
 
 
 def environment(home, dags, version, **settings):
-    """What an Airflow with this home sees, and nothing that would change its configuration."""
+    """Returns the environment of an Airflow with this home, without variables that would change its configuration."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PINPIPE", "AWS_", "PYTHON"))}
     own = {"CORE__DAGS_FOLDER": dags, "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db", "CORE__EXECUTOR": "SequentialExecutor" if version.startswith("2") else "LocalExecutor"}
     given = {f"AIRFLOW__{name}": str(value) for name, value in {**SETTINGS, **own, **settings}.items()}
@@ -68,14 +68,14 @@ def environment(home, dags, version, **settings):
 
 
 def installed(version):
-    """The virtual environment of a version, made when it is first asked for, with an empty database to copy."""
+    """Returns the virtual environment of a version, installed at first use, with an empty database to copy."""
     venv, wanted = CACHE / f"airflow-{version}-venv", REQUIREMENTS[version].read_text()
     with installing(f"airflow-{version}"):
         marker = venv / "installed.txt"
         if not marker.exists() or marker.read_text() != wanted:
             shutil.rmtree(venv, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            # Everything is listed, so there is nothing to resolve; pip alone needs ten times as long.
+            # The list is complete, so there is nothing to resolve; pip alone takes ten times as long.
             subprocess.run([venv / "bin" / "pip", "install", "-q", "--disable-pip-version-check", "uv==0.13.9"], check=True)
             subprocess.run([venv / "bin" / "uv", "pip", "install", "-q", "--no-deps", "--python", venv / "bin" / "python", "-r", REQUIREMENTS[version]], check=True)
             home = venv / "home"
@@ -95,8 +95,8 @@ class Api:
         self.headers = headers
 
     def request(self, method, path, query=None, body=None):
-        """Status and answer; paths are those of Airflow's documentation, without version."""
-        # A body that is announced and empty is refused.
+        """Returns status and body; paths are those of Airflow's documentation, without version."""
+        # Airflow rejects an announced but empty body.
         given = {"json": body or {}} if method in ("POST", "PATCH", "PUT") else {}
         answer = requests.request(method, self.url + path, params=query or None, headers=self.headers, timeout=60, **given)
         try:
@@ -106,7 +106,7 @@ class Api:
 
 
 def forward_to(api):
-    """For `AwsDouble.airflow`: InvokeRestApi is answered by real Airflow."""
+    """Returns a value for `AwsDouble.airflow`, with which real Airflow answers InvokeRestApi."""
     return lambda name, method, path, query, body: api.request(method, path, query, body)
 
 
@@ -114,14 +114,14 @@ class AirflowHome:
     """An Airflow with a database and a folder of DAGs of its own."""
 
     def __init__(self, folder, version=VERSIONS[0], **variables):
-        """`variables` go into the environment of everything that runs, such as AIRFLOW_CONN_DATABRICKS_DEFAULT."""
+        """`variables` are added to the environment of every process, such as AIRFLOW_CONN_DATABRICKS_DEFAULT."""
         self.version = version
         self.venv = installed(version)
         self.folder = pathlib.Path(folder).resolve()
         self.dags = self.folder / "dags"
         self.dags.mkdir(parents=True)
         shutil.copy(self.venv / "home" / "airflow.db", self.folder)
-        # Whoever asks is an administrator: on AWS, IAM has asked before.
+        # Every caller is an administrator: on AWS, IAM has authorized the call before.
         (self.folder / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = False\n')
         self.port = free_port()
         serving = {"CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/", "API__PORT": self.port, "API__HOST": "127.0.0.1", "API__WORKERS": "1", "LOGGING__WORKER_LOG_SERVER_PORT": free_port()}
@@ -132,14 +132,14 @@ class AirflowHome:
         return self.version.startswith("2")
 
     def run(self, *arguments, code=0, timeout=300, env=None):
-        """An `airflow` command; what it said."""
+        """Runs an `airflow` command, returns the completed process."""
         command = [self.venv / "bin" / "airflow", *map(str, arguments)]
         done = subprocess.run(command, cwd=self.folder, env={**self.environment, **(env or {})}, capture_output=True, text=True, timeout=timeout)
         assert code is None or done.returncode == code, f"airflow {arguments} ended with {done.returncode}\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
         return done
 
     def parsed(self):
-        """What Airflow makes of the folder of DAGs: errors by file, warnings, and DAGs with their tasks."""
+        """Parses the folder of DAGs with Airflow: errors by file, warnings, and DAGs with their tasks."""
         done = subprocess.run([self.venv / "bin" / "python", "-W", "default", "-c", PARSE, self.dags], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120)
         found = [line for line in done.stdout.splitlines() if line.startswith("PARSED ")]
         assert found, f"{done.stdout}\n{done.stderr}"
@@ -149,7 +149,7 @@ class AirflowHome:
         return self.parsed()["errors"]
 
     def load(self):
-        """Brings the DAGs into the database, as the scheduler does every now and then."""
+        """Loads the DAGs into the database, as the scheduler does at intervals."""
         self.run("dags", "reserialize")
 
     def test(self, dag, **options):
@@ -158,7 +158,7 @@ class AirflowHome:
 
     @contextlib.contextmanager
     def process(self, name, *command):
-        """A command that goes on, such as `airflow scheduler`, and is ended with everything it started."""
+        """A long-running command, such as `airflow scheduler`; it is stopped with all of its children."""
         log = self.folder / f"{name}.log"
         command = command or (self.venv / "bin" / "airflow", name)
         with open(log, "wb") as out:
@@ -197,7 +197,7 @@ class AirflowHome:
 
     @contextlib.contextmanager
     def scheduler(self):
-        """What really runs DAGs; since Airflow 3 it needs `api` as well, which tasks talk to."""
+        """The scheduler, which runs DAGs; since Airflow 3 it requires `api` too, which tasks call."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.process("scheduler"))
             if not self.is_2:
@@ -205,7 +205,7 @@ class AirflowHome:
             yield
 
     def wait_for_run(self, api, dag, run, seconds=180):
-        """The run of a DAG once it has ended."""
+        """Waits for a run of a DAG to end, and returns it."""
         end = time.time() + seconds
         while time.time() < end:
             status, found = api.request("GET", f"/dags/{dag}/dagRuns/{run}")

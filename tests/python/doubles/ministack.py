@@ -1,4 +1,4 @@
-"""Runs ministack, a double of AWS that others wrote, in an environment of its own."""
+"""Runs ministack, a double of AWS by other authors, in a virtual environment of its own."""
 
 import pathlib
 import shutil
@@ -13,13 +13,13 @@ from support.pinpipe import clean_environment
 from support.ports import free_port
 from support.wait import wait_until
 
-# It pins another botocore than the clients here need: one environment cannot hold both.
+# It pins another botocore than the clients of the tests: one environment cannot hold both.
 VERSION = "1.5.33"
 ACCOUNT = "123456789012"
 
 
 def installed():
-    """The program, installed where it is not yet."""
+    """Returns the path of the program, installed at first use."""
     folder = CACHE / f"ministack-{VERSION}"
     done = folder / "installed.txt"
     with installing(folder.name):
@@ -32,7 +32,7 @@ def installed():
 
 
 class Ministack:
-    """A running ministack on loopback, with nothing kept on disk."""
+    """A running ministack on loopback, without persistence."""
 
     def __init__(self, folder):
         program, self.port = installed(), free_port()
@@ -55,7 +55,7 @@ class Ministack:
             return False
 
     def reset(self):
-        """An empty account."""
+        """Empties the account."""
         requests.post(f"{self.url}/_ministack/reset", timeout=30).raise_for_status()
 
     def stop(self):

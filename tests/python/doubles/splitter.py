@@ -1,7 +1,7 @@
-"""One endpoint in front of two doubles of AWS: each service is answered by ministack or by the one here.
+"""One endpoint in front of two doubles of AWS: ministack answers some services, this double the others.
 
-Which service a request is for stands in its signature. All requests are still checked by AWS's own
-models and kept as calls, so that tests written for the one double run on both.
+The signature of a request names its service. Every request is still validated by the models of AWS
+and recorded as a call, so that tests of the one double run on both.
 """
 
 import http.client
@@ -15,12 +15,12 @@ from doubles.aws import AwsDouble
 from doubles.aws.invoke import INVOKE, Answer, Invocation
 from doubles.aws.wire import Reply
 
-# What is between two hops and not between the ends.
+# Hop-by-hop headers.
 HOP = ("connection", "content-length", "keep-alive", "transfer-encoding", "date", "server")
 READS = ("Describe", "Get", "List", "Head")
-# Commands run on a machine of EC2, which is here.
+# Commands run on an EC2 instance, and instances are in this double.
 HERE = {"ssm.SendCommand", "ssm.GetCommandInvocation", "ssm.ListCommandInvocations", "ssm.DescribeInstanceInformation"}
-# What can be listed, how, and by which name.
+# How to list each kind of resource: service, operation, member and name.
 LISTS = {
     "buckets": ("s3", "list_buckets", "Buckets", "Name"),
     "roles": ("iam", "list_roles", "Roles", "RoleName"),
@@ -33,13 +33,13 @@ LISTS = {
     "keys": ("apigateway", "get_api_keys", "items", "name"),
     "plans": ("apigateway", "get_usage_plans", "items", "name"),
 }
-# Stands for a proxy in good health where no gateway runs.
+# Stands for a healthy proxy where no gateway runs.
 NOWHERE = "/proxy-of-the-client"
 PROXY = re.compile(rb"http://([\d.]+):8082/")
 
 
 class Objects:
-    """The objects of a bucket elsewhere, as MSK Connect here looks for them."""
+    """The objects of a bucket at ministack, as the double of MSK Connect reads them."""
 
     def __init__(self, s3, bucket):
         self.s3, self.bucket = s3, bucket
@@ -53,7 +53,7 @@ class Objects:
 
 
 class Buckets:
-    """The buckets elsewhere."""
+    """The buckets at ministack."""
 
     def __init__(self, s3):
         self.s3 = s3
@@ -79,12 +79,12 @@ class Split(AwsDouble):
         self.bridge.store = lambda service, region="us-east-1": self.views.get(service) or store(service, region)
 
     def client(self, service):
-        """Somebody who asks ministack itself."""
+        """Returns a client of ministack itself."""
         return boto3.client(service, "us-east-1", endpoint_url=self.ministack.url, aws_access_key_id="other", aws_secret_access_key="other")
 
     def defaults(self):
         super().defaults()
-        # Where the API leads instead of to the client machine, which is not there; and where pinpipe thinks it does.
+        # Where the API leads instead of to the client machine, which does not exist; and where pinpipe thinks it leads.
         self.gateway = self.proxy = None
 
     def reset(self):
@@ -92,11 +92,11 @@ class Split(AwsDouble):
         self.ministack.reset()
 
     def snapshot(self):
-        """What is here, and by names what is at ministack."""
+        """Returns the snapshot of this double, and the names of the resources at ministack."""
         return {**super().snapshot(), **{f"{kind} at ministack": names for kind, names in self.names_elsewhere().items()}}
 
     def names_elsewhere(self):
-        """What ministack has, by its own account."""
+        """Returns the names of the resources that ministack lists."""
         found = {}
         for kind, (service, verb, member, name) in LISTS.items():
             if service in self.elsewhere:
@@ -108,7 +108,7 @@ class Split(AwsDouble):
         return call.service in self.elsewhere and call.name not in HERE
 
     def send(self, method, path, headers, body):
-        """Ministack's answer, byte by byte."""
+        """Forwards a request to ministack, returns its unchanged response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ministack.port, timeout=60)
         try:
             kept = {name: value for name, value in headers if name.lower() not in HOP}
@@ -120,7 +120,7 @@ class Split(AwsDouble):
             connection.close()
 
     def decide(self, call, problems):
-        # Ministack's own numbers of records begin with zeros, which no number of AWS's does.
+        # Sequence numbers of ministack begin with zeros, unlike those of AWS.
         return super().decide(call, [text for text in problems if not (self.is_elsewhere(call) and text.startswith("StartingSequenceNumber: "))])
 
     def perform(self, call):
@@ -137,24 +137,24 @@ class Split(AwsDouble):
         return reply
 
     def complete(self, call):
-        """What else a call must do, here or there."""
+        """Repeats the effect of a call where the other double needs it."""
         if call.service == "iam" and not call.operation.startswith(READS):
-            # Machines, connectors and the API here are given roles by their names.
+            # Instances, connectors and the API of this double refer to roles by their names.
             here = super().perform(call)
             if here.status >= 400:
                 self.problems.append(f"{call.name}: ministack took it, the double here says {here.status} {call.error}: {here.body[:300]}")
         if call.name == "kinesis.CreateStream" and call.parameters.get("Tags"):
-            # Ministack takes the tags of a new stream and forgets them.
+            # Ministack ignores the tags of a new stream.
             self.client("kinesis").add_tags_to_stream(StreamName=call.parameters["StreamName"], Tags=call.parameters["Tags"])
 
-    # The API's definition: what leads to the client machine leads to a gateway on loopback.
+    # The definition of the API: integrations of the client machine lead to a gateway on loopback.
 
     @property
     def forwarded(self):
         return f"http://{self.gateway or f'127.0.0.1:{self.server.port}{NOWHERE}'}/".encode()
 
     def rewritten(self, body):
-        """A definition as ministack gets it."""
+        """Returns a definition with the address that ministack gets."""
         found = PROXY.search(body)
         if not found:
             return body
@@ -162,7 +162,7 @@ class Split(AwsDouble):
         return body.replace(found[0], self.forwarded)
 
     def restored(self, body):
-        """A definition as pinpipe wrote it."""
+        """Returns a definition with the address that pinpipe wrote."""
         return body.replace(self.forwarded, self.proxy) if self.proxy else body
 
     def answer(self, environ):

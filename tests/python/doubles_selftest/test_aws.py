@@ -1,4 +1,4 @@
-"""The double of AWS itself: that it checks, waits, refuses and fails the way the tests on top of it count on."""
+"""The double of AWS itself: it validates, waits, rejects and fails as the tests on top of it rely on."""
 
 import concurrent.futures
 import json
@@ -87,7 +87,7 @@ def running_connector(aws):
     return connect, connector, plugin
 
 
-@pytest.mark.parametrize("service, operation, parameters, said", [
+@pytest.mark.parametrize("service, operation, parameters, message", [
     ("mwaa", "get_environment", {"Name": "1st"}, "does not match"),
     ("kafka", "create_cluster_v2", {"ClusterName": "x" * 65}, "length 65 is over the maximum 64"),
     ("kafka", "create_cluster_v2", {"ClusterName": "x", "Provisioned": {"StorageMode": "HUGE"}}, "'HUGE' is none of"),
@@ -103,28 +103,28 @@ def running_connector(aws):
     ("s3", "put_bucket_versioning", {"Bucket": "abc", "VersioningConfiguration": {"Status": "On"}}, "'On' is none of"),
     ("apigateway", "create_rest_api", {"name": "x", "endpointConfiguration": {"types": ["LOCAL"]}}, "'LOCAL' is none of"),
 ])
-def test_a_request_the_model_does_not_allow_is_refused_and_kept(aws, service, operation, parameters, said):
+def test_request_outside_the_model_is_rejected_and_recorded(aws, service, operation, parameters, message):
     bad = client(aws, service, validation=False)
     assert code_of(getattr(bad, operation), **parameters) in ("ValidationException", "ValidationError")
-    assert len(aws.problems) >= 1 and any(said in problem for problem in aws.problems), aws.problems
+    assert len(aws.problems) >= 1 and any(message in problem for problem in aws.problems), aws.problems
     assert aws.calls[-1].status == 400
 
 
-@pytest.mark.parametrize("service, path, body, headers, said", [
+@pytest.mark.parametrize("service, path, body, headers, message", [
     ("kafka", "/api/v2/clusters", b'{"clusterName": "x", "Tags": {}}', {}, "Tags: unknown member"),
     ("kafka", "/v9/clusters", b"", {}, "no operation"),
     ("kinesis", "/", b'{"StreamName": "x", "Shards": 1}', {"X-Amz-Target": "Kinesis_20131202.CreateStream", "Content-Type": "application/x-amz-json-1.1"}, "Shards: unknown"),
     ("ec2", "/", b"Action=DescribeVpcs&Version=2016-11-15&VpcIds.1=x", {"Content-Type": "application/x-www-form-urlencoded"}, "VpcIds.1: unknown"),
     ("s3", "/abc?versioning", b"<VersioningConfiguration><Stat>x</Stat></VersioningConfiguration>", {"method": "PUT"}, "Stat: unknown element"),
 ])
-def test_unknown_members_on_the_wire_are_found(aws, service, path, body, headers, said):
+def test_unknown_members_on_the_wire_are_found(aws, service, path, body, headers, message):
     signature = f"AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
     sent = {"Authorization": signature, **{name: value for name, value in headers.items() if name != "method"}}
     answer = requests.request(headers.get("method", "POST"), aws.url + path, data=body, headers=sent, timeout=10)
-    assert answer.status_code == 400 and any(said in problem for problem in aws.problems), aws.problems
+    assert answer.status_code == 400 and any(message in problem for problem in aws.problems), aws.problems
 
 
-def test_a_cluster_takes_its_time_and_refuses_meanwhile(aws):
+def test_cluster_rejects_calls_until_it_is_active(aws):
     arn, states, subnets, group = active_cluster(aws)
     kafka = client(aws, "kafka")
     assert states == ["CREATING", "CREATING", "ACTIVE"]
@@ -147,7 +147,7 @@ def test_connector_operations_succeed_and_fail(aws):
     connect, connector, plugin = running_connector(aws)
     assert code_of(connect.delete_custom_plugin, customPluginArn=plugin) == "BadRequestException"
     for failure, ends in ((None, "UPDATE_COMPLETE"), ("a task is broken", "UPDATE_FAILED")):
-        aws.outcome = lambda kind, name, said=failure: said if kind == "connector-update" else None
+        aws.outcome = lambda kind, name, reason=failure: reason if kind == "connector-update" else None
         version = connect.describe_connector(connectorArn=connector)["currentVersion"]
         capacity = {"provisionedCapacity": {"mcuCount": 2 if failure is None else 4, "workerCount": 1}}
         operation = connect.update_connector(connectorArn=connector, currentVersion=version, capacity=capacity)["connectorOperationArn"]
@@ -180,7 +180,7 @@ def test_faults_before_and_after_a_call_takes_effect(aws):
 @pytest.mark.parametrize("service, operation", [
     ("ec2", "describe_vpcs"), ("s3", "list_buckets"), ("iam", "list_roles"), ("ssm", "describe_parameters"), ("kinesis", "list_streams"),
     ("kafka", "list_clusters_v2"), ("kafkaconnect", "list_connectors"), ("apigateway", "get_rest_apis"), ("mwaa", "list_environments")])
-def test_throttling_and_refusals_have_each_protocols_form(aws, service, operation):
+def test_throttling_and_denials_have_the_form_of_each_protocol(aws, service, operation):
     aws.throttle(1)
     answer = getattr(client(aws, service, attempts=2), operation)()
     assert answer["ResponseMetadata"]["RetryAttempts"] == 1
@@ -193,7 +193,7 @@ def test_throttling_and_refusals_have_each_protocols_form(aws, service, operatio
     assert code_of(once) in ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 
 
-def test_what_was_just_created_is_not_seen_at_once(aws):
+def test_created_resources_are_visible_only_later(aws):
     ec2, vpc, _ = network(aws)
     iam, s3, gateway = client(aws, "iam"), client(aws, "s3"), client(aws, "apigateway")
     aws.stale_reads(1)
@@ -233,7 +233,7 @@ def make_profile(aws):
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-1"])
-def test_an_instance_is_launched_once_per_token_and_runs_commands(aws, region):
+def test_instance_is_launched_once_per_token_and_runs_commands(aws, region):
     ec2, request = launch(aws, region)
     assert code_of(ec2.run_instances, **request) == "InvalidParameterValue"
     make_profile(aws)
@@ -260,7 +260,7 @@ def test_an_instance_is_launched_once_per_token_and_runs_commands(aws, region):
     assert not aws.problems
 
 
-def test_the_topic_tool_speaks_as_kafka_does(aws):
+def test_topic_tool_prints_as_kafka_does(aws):
     arn, *_ = active_cluster(aws)
     servers = client(aws, "kafka").get_bootstrap_brokers(ClusterArn=arn)["BootstrapBrokerStringSaslIam"]
     tool = f"kafka/bin/kafka-topics.sh --bootstrap-server {servers} --command-config client.properties"
@@ -272,7 +272,7 @@ def test_the_topic_tool_speaks_as_kafka_does(aws):
     assert aws.snapshot()["topics"] == [{"cluster": "pipe", "name": "a.pin", "partitions": 3, "replication": 2}]
 
 
-def test_a_snapshot_depends_on_nothing_random(aws):
+def test_snapshot_is_deterministic(aws):
     def build():
         aws.reset()
         running_connector(aws)
@@ -299,7 +299,7 @@ def test_a_snapshot_depends_on_nothing_random(aws):
     assert not any(aws.snapshot().values())
 
 
-def test_eight_at_once(aws):
+def test_eight_concurrent_clients(aws):
     kinesis, seen = client(aws, "kinesis"), []
     aws.on_call(seen.append)
     aws.settle_reads = 0

@@ -1,4 +1,4 @@
-"""The stand-in for Databricks itself, by means of Databricks' own client, and with real Spark."""
+"""The double of Databricks itself, through the client of Databricks, and with real Spark."""
 
 import base64
 import time
@@ -66,7 +66,7 @@ def task(*parameters, **cluster):
 
 
 def ended(client, waiting, seen=None):
-    """The run once it has ended, however it did; the client's own waiting pauses for seconds."""
+    """Waits for a run to end, whatever its result; the client's own wait pauses for seconds."""
     until = time.time() + 90
     while time.time() < until:
         run = client.jobs.get_run(waiting.run_id)
@@ -78,13 +78,13 @@ def ended(client, waiting, seen=None):
     raise AssertionError(f"{run.state} after 90 s")
 
 
-def test_a_job_reads_the_lake_and_writes_to_it_with_real_spark(databricks, client, s3):
+def test_job_reads_and_writes_the_lake_with_real_spark(databricks, client, s3):
     s3.put_object(Bucket="user-me-bucket", Key="topics/me.pin/partition=0/me.pin+0+0000000000.json", Body=b'{"word": "a"}\n{"word": "b"}\n{"word": "a"}\n')
     upload(client, "job.py", JOB)
     upload(client, "parameters.json", '{"lake": "s3://user-me-bucket"}')
     assert {item.path for item in client.workspace.list(FOLDER)} == {f"{FOLDER}/job.py", f"{FOLDER}/parameters.json"}
     databricks.secrets["pinpipe", "word"] = "swordfish"
-    databricks.clusters.wants_credentials = True
+    databricks.clusters.requires_credentials = True
     submitted = task(f"/Workspace{FOLDER}/parameters.json", "run-{{job.run_id}}", spark_conf={"spark.pinpipe.secret": "{{secrets/pinpipe/word}}"}, aws_attributes=PROFILE)
     seen = []
     waiting = client.jobs.submit(run_name="batch", idempotency_token="once", tasks=[submitted])
@@ -101,13 +101,13 @@ def test_a_job_reads_the_lake_and_writes_to_it_with_real_spark(databricks, clien
     with pytest.raises(ResourceDoesNotExist):
         client.workspace.get_status(FOLDER)
     assert databricks.violations == []
-    # What it answered is what Databricks' description says, too.
+    # Its responses match the description of Databricks too.
     told = requests.get(f"{databricks.url}/api/2.2/jobs/runs/get?run_id={run.run_id}", headers={"Authorization": f"Bearer {databricks.token}"}).json()
     output = requests.get(f"{databricks.url}/api/2.2/jobs/runs/get-output?run_id={run.tasks[0].run_id}", headers={"Authorization": f"Bearer {databricks.token}"}).json()
     assert not [*check_members(members_of_class(Run), told, ""), *check_members(members_of_class(RunTask), told["tasks"][0], ""), *check_members(members_of_class(RunOutput), output, "")]
 
 
-def test_a_job_that_fails_says_what_its_error_was(databricks, client):
+def test_failed_job_reports_its_error(databricks, client):
     upload(client, "job.py", "import sys\ndef main():\n    raise ValueError('no such ' + sys.argv[1])\nmain()\n")
     run = ended(client, client.jobs.submit(tasks=[task("lake")]))
     # The run is an internal error, though only its task failed.
@@ -120,13 +120,13 @@ def test_a_job_that_fails_says_what_its_error_was(databricks, client):
         client.jobs.get_run_output(run.run_id)
 
 
-def test_a_job_that_stops_the_clusters_session_is_told(databricks, client):
+def test_job_that_stops_the_shared_session_is_reported(databricks, client):
     upload(client, "job.py", "from pyspark.sql import SparkSession\nSparkSession.builder.getOrCreate().stop()\n")
     assert ended(client, client.jobs.submit(tasks=[task()])).state.result_state.value == "SUCCESS"
     assert "stopped the Spark session" in databricks.violations[0]
 
 
-def test_clusters_fail_and_never_start_and_runs_are_cancelled(databricks, client):
+def test_clusters_fail_or_never_start_and_runs_are_cancelled(databricks, client):
     upload(client, "job.py", "import time\ntime.sleep(600)\n")
     run = ended(client, client.jobs.submit(tasks=[task(spark_conf={"spark.x": "{{secrets/none/such}}"})]))
     assert run.state.life_cycle_state.value == "INTERNAL_ERROR" and "SECRET_RESOLUTION_ERROR" in run.state.state_message
@@ -143,7 +143,7 @@ def test_clusters_fail_and_never_start_and_runs_are_cancelled(databricks, client
     run = ended(client, waiting)
     assert (run.state.life_cycle_state.value, run.state.result_state.value, run.state.user_cancelled_or_timedout) == ("TERMINATED", "CANCELED", True)
     assert databricks.runs.by_id[waiting.run_id].job.process.poll() is not None
-    # Before it starts, which it never does.
+    # Before its cluster starts, which never happens.
     databricks.clusters.seconds_to_start = None
     waiting = client.jobs.submit(tasks=[task()], timeout_seconds=1)
     assert client.jobs.get_run(waiting.run_id).state.life_cycle_state.value == "PENDING"
@@ -151,7 +151,7 @@ def test_clusters_fail_and_never_start_and_runs_are_cancelled(databricks, client
     assert databricks.violations == []
 
 
-def test_a_wrong_token_is_refused(databricks):
+def test_wrong_token_is_rejected(databricks):
     with pytest.raises(PermissionDenied, match="Invalid access token"):
         client_of(databricks, "dapi-wrong").current_user.me()
     assert client_of(databricks).current_user.me().user_name == "me@example.com"
@@ -159,7 +159,7 @@ def test_a_wrong_token_is_refused(databricks):
     assert requests.get(f"{databricks.url}/api/2.0/preview/scim/v2/Me", headers={"Authorization": "Bearer x"}).json() == {"error_code": 403, "message": "Invalid access token."}
 
 
-def test_what_the_description_does_not_allow_is_refused_and_remembered(databricks):
+def test_request_outside_the_description_is_rejected_and_recorded(databricks):
     script = {"python_file": "/Workspace/job.py"}
     cluster = {"spark_version": "16.4.x-scala2.12", "node_type_id": "m5.large", "num_workers": 1}
 
@@ -186,7 +186,7 @@ def test_what_the_description_does_not_allow_is_refused_and_remembered(databrick
     assert "not in version 2.0" in problem({"tasks": []}, "2.0/jobs/runs/submit")
 
 
-def test_the_workspace_refuses_as_databricks_does(client):
+def test_workspace_errors_match_databricks(client):
     with pytest.raises(ResourceDoesNotExist, match="parent folder"):
         client.workspace.import_("/Users/me@example.com/none/job.py", content="", format=ImportFormat.RAW)
     upload(client, "job.py", "1")
@@ -199,13 +199,13 @@ def test_the_workspace_refuses_as_databricks_does(client):
         client.jobs.get_run(5)
 
 
-def test_calls_fail_where_a_test_wants_it(databricks, client):
+def test_calls_fail_where_configured(databricks, client):
     upload(client, "job.py", "1")
     databricks.clusters.failure = ("X", "not today")
     databricks.fail("jobs/runs/submit", "drop", after=True)
     databricks.fail("jobs/runs/get", 429, times=1, headers={"Retry-After": "0"})
     databricks.fail("jobs/runs/get", 503, first=1, times=1)
-    # Who asks again with the same token finds the run that is there.
+    # A second request with the same token returns the existing run.
     body = {"idempotency_token": "again", "tasks": [task().as_dict()]}
     with pytest.raises(requests.exceptions.ConnectionError):
         requests.post(f"{databricks.url}/api/2.2/jobs/runs/submit", json=body, headers={"Authorization": f"Bearer {databricks.token}"})

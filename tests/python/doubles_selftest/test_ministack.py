@@ -1,4 +1,4 @@
-"""`provision` on AWS once more, with each service that ministack has played by ministack, and posts through its API."""
+"""`provision` on AWS, with ministack as the double of every service that it has, and posts through its API."""
 
 import json
 import re
@@ -20,15 +20,15 @@ from support.scenarios import s3 as s3_scenarios
 
 pytestmark = pytest.mark.slow
 
-# Not there: MSK and its topics (it has none of the operations since CreateClusterV2), MSK Connect (nothing
-# of it), EC2 with its machines: RunInstances drops NetworkInterfaces, so that a machine is in no group, launches
-# another one for the same ClientToken, and ImportKeyPair drops the tags. Groups and endpoints have a test of their own.
-# Its API forwards HTTP_PROXY integrations without the headers they add, and so without the proxy's password; what
-# leads to Kinesis it keeps and does not run.
+# Ministack lacks MSK and its topics (no operation since CreateClusterV2), MSK Connect, and EC2 instances:
+# RunInstances drops NetworkInterfaces, so that an instance has no group, and launches a second one for the
+# same ClientToken; ImportKeyPair drops the tags. Groups and endpoints have a test of their own.
+# Its API Gateway forwards HTTP_PROXY integrations without the headers that they add, and so without the
+# proxy's password; it stores integrations of Kinesis but does not run them.
 WHOLE = ("s3", "iam", "sts", "ssm", "kinesis", "apigateway")
 NETWORK = ("group-client", "group-cluster", "s3-endpoint")
 
-# Of what others change, that which is at ministack and behaves there as on AWS. Left out:
+# Drift of resources at ministack that behaves as on AWS. Left out:
 DIFFERS = {
     "encryption gone": "a bucket without rules is encrypted with SSE-S3, as on S3 since 2023, where the double here says it is not",
     "stream on demand": "UpdateStreamMode is unknown",
@@ -41,12 +41,12 @@ DIFFERS = {
 }
 PLAYED = {
     "role-connector", "role-kinesis", "instance-profile", "bucket", "plugin-object", "stream-geo", "api", "api-key", "usage-plan"}
-called = lambda scenario: scenario.__name__
+scenario_name = lambda scenario: scenario.__name__
 DRIFT = [name for name, (expected, _) in drift.DRIFT.items() if set(expected) <= PLAYED and name not in DIFFERS]
 
 
 def played_by(services, settings=None):
-    """A pipeline on both doubles, with these services at ministack."""
+    """Returns a fixture: a pipeline on both doubles, with these services at ministack."""
 
     @pytest.fixture(scope="module")
     def made(tmp_path_factory):
@@ -61,7 +61,7 @@ module, network = played_by(WHOLE, {"aws__tags": {"team": "data"}}), played_by((
 
 @pytest.fixture
 def cloud(module):
-    yield module.whole()
+    yield module.applied()
     assert not module.double.problems, module.double.problems
 
 
@@ -73,7 +73,7 @@ def empty(module):
 
 @pytest.fixture
 def broken(module, tmp_path):
-    module.is_whole, module.double.settle_reads = False, 1
+    module.is_clean, module.double.settle_reads = False, 1
     cloud = BrokenCloud(tmp_path, module.double, module.url)
     yield cloud
     cloud.aws.settle_reads = 0
@@ -82,7 +82,7 @@ def broken(module, tmp_path):
 
 @pytest.fixture
 def gateway(tmp_path):
-    """The servers of a local pipeline of the same id, with topics and routes."""
+    """The servers of a local pipeline with the same id, with topics and routes."""
     (tmp_path / "pinpipe.toml").write_text('id = "me"\n')
     stack = LocalStack(Pinpipe(tmp_path))
     stack.pinpipe.run("provision")
@@ -109,12 +109,12 @@ def read(local, topic, count):
     return sorted(json.dumps(json.loads(message.value()), sort_keys=True) for message in consume(local.kafka, topic, count))
 
 
-def test_posts_go_through_the_api_into_kafka(empty, gateway):
-    """From the rows of the database through API key, stage and forwarding of the API to a Kafka consumer."""
+def test_posts_reach_kafka_through_the_api(empty, gateway):
+    """From the rows of the database through key, stage and integration of the API to a Kafka consumer."""
     empty.aws.gateway = gateway.gateway
-    said = empty.run("provision", "--yes").stderr
+    stderr = empty.run("provision", "--yes").stderr
     url = empty.run("api", "url").stdout.strip()
-    assert url.startswith(f"{empty.aws.url}/restapis/") and f"the API answers: {url}" in said
+    assert url.startswith(f"{empty.aws.url}/restapis/") and f"the API answers: {url}" in stderr
     assert empty.plan() == {}
     empty.run("seed", "--posts", 60)
     before = len(empty.aws.invocations)
@@ -124,13 +124,13 @@ def test_posts_go_through_the_api_into_kafka(empty, gateway):
     for kind in KINDS:
         rows = [json.dumps(json.loads(row), sort_keys=True) for row in records(empty.data / "source.db", kind)][:50]
         assert read(gateway, f"me.{kind}", 50) == sorted(rows)
-    # Nobody else gets in.
+    # Other callers are rejected.
     post = {"json": {"records": [{"value": {}}]}, "timeout": 20}
     content = {"content-type": "application/vnd.kafka.json.v2+json"}
     assert requests.post(f"{url}/topics/me.pin", headers=content, **post).status_code == 403
     assert requests.post(f"{url}/topics/me.pin", headers={**content, "x-api-key": "a" * 40}, **post).status_code == 403
-    # What the proxy says comes back as it is.
-    key = empty.boto("apigateway").get_api_key(apiKey=empty.known("api-key"), includeValue=True)["value"]
+    # The response of the proxy is unchanged.
+    key = empty.boto("apigateway").get_api_key(apiKey=empty.state_value("api-key"), includeValue=True)["value"]
     answer = requests.post(f"{url}/topics/nope", headers={**content, "x-api-key": key}, **post)
     assert (answer.status_code, answer.json()["error_code"]) == (404, 40401)
 
@@ -142,21 +142,21 @@ def test_drift_is_reported_and_repaired(module, cloud, name):
 
 @pytest.mark.parametrize("change", ["changed", "removed"])
 def test_tags_are_restored(module, cloud, change):
-    """TagResource of its API Gateway keeps tags that GetApiKey and GetUsagePlan do not show; those of the stage GetTags does."""
+    """Tags of TagResource are not in GetApiKey and GetUsagePlan of ministack; GetTags returns those of the stage."""
     drift.tags_are_restored(module, cloud, change, [key for key in drift.TAGGED if key not in ("api-key", "usage-plan")])
 
 
 @pytest.mark.parametrize("scenario", [
     drift.machine_gets_its_role_back, drift.unmanaged_additions_are_kept, drift.lost_password_is_replaced_everywhere,
     drift.lost_key_file_is_restored_from_parameter_store, drift.lost_key_parameter_is_restored_from_the_file,
-    drift.key_lost_everywhere_is_recreated_with_its_machine, update.resharding_at_most_doubles_in_each_step], ids=called)
+    drift.key_lost_everywhere_is_recreated_with_its_machine, update.resharding_at_most_doubles_in_each_step], ids=scenario_name)
 def test_changes_behave_as_on_the_double(module, cloud, scenario):
     scenario(module, cloud)
 
 
 @pytest.mark.parametrize("key", ["bucket", "role-client", "stream-pin"])
 @pytest.mark.parametrize("scenario", [
-    update.unmanaged_resource_is_left_alone, update.unmanaged_resource_can_be_skipped_as_the_hint_says], ids=called)
+    update.unmanaged_resource_is_left_alone, update.unmanaged_resource_can_be_skipped_as_the_hint_says], ids=scenario_name)
 def test_unmanaged_resources(empty, scenario, key):
     scenario(empty, key)
 
@@ -175,15 +175,15 @@ def test_everything_is_found_again_without_the_state(broken, lost):
     lambda cloud: state.lock_is_held_although_the_response_got_lost(cloud, True)],
     ids=["state", "lock of a killed run", "lost response"])
 def test_state_and_its_lock_on_s3(broken, scenario):
-    """The lock is an object that S3 takes only once (If-None-Match)."""
+    """The lock is an object that S3 creates only once (If-None-Match)."""
     broken.s3 = broken.boto("s3")
     broken.s3.create_bucket(Bucket="team")
     broken.configure(provision=state.STATE_ON_S3)
     scenario(broken)
 
 
-def test_groups_and_endpoints(network):
-    """The part of EC2 that can stand alone."""
+def test_security_groups_and_endpoints(network):
+    """The part of EC2 that works without instances."""
     cloud, only = network.empty(), ("--only", ",".join(NETWORK))
     before = cloud.aws.snapshot()
     assert {key: action for key, (action, _) in cloud.plan(*only).items()} == dict.fromkeys(NETWORK, "create")
@@ -203,7 +203,7 @@ def test_groups_and_endpoints(network):
 
 
 def test_streams_and_lake_of_a_pipeline(empty):
-    """What arrived in its streams and its bucket is read from there, and the tables lie in the bucket."""
+    """Records of its streams and its bucket are read, and the tables are stored in the bucket."""
     empty.apply("--only", "bucket,stream")
     empty.run("seed", "--posts", 40)
     kinesis, s3 = empty.boto("kinesis"), empty.boto("s3")
@@ -216,8 +216,8 @@ def test_streams_and_lake_of_a_pipeline(empty):
     assert [table["rows"] for table in empty.json("stream", "--available-now")["tables"]] == [0] * 3
     assert [each["rows"] for each in empty.json("batch")["inputs"]] == [40] * 3
     assert [each["objects"] for each in empty.json("batch")["inputs"]] == [0] * 3
-    said = empty.run("destroy", "--yes", code=1).stderr
-    assert "user-me-bucket" in said and empty.aws.names_elsewhere()["buckets"] == ["user-me-bucket"]
+    stderr = empty.run("destroy", "--yes", code=1).stderr
+    assert "user-me-bucket" in stderr and empty.aws.names_elsewhere()["buckets"] == ["user-me-bucket"]
     empty.run("destroy", "--yes", "--data")
     assert not any(empty.aws.snapshot().values())
 

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a load: every acknowledged record is there afterwards."""
+"""kill -9 under load: every acknowledged record is kept."""
 
 import json
 import threading
@@ -88,11 +88,11 @@ def test_no_acknowledged_record_is_lost(provisioned):
     assert acknowledged["kinesis"] <= set(found), "Kinesis lost acknowledged records"
 
 
-def test_the_sink_brings_everything_to_the_lake_over_kills(provisioned):
+def test_sink_delivers_everything_across_kills(provisioned):
     local, pinpipe = provisioned, provisioned.pinpipe
     pinpipe.run("seed", "--posts", 2000)
     for i in range(4):
-        # The kill comes at another moment of the sink's work each time.
+        # Each kill comes at another moment of the sink's work.
         pinpipe.run("emulate", "--to", "kafka", "--batch", 50, "--rows", f"{i * 500}-{i * 500 + 499}")
         time.sleep(0.2 * i)
         local.kill()
@@ -102,7 +102,7 @@ def test_the_sink_brings_everything_to_the_lake_over_kills(provisioned):
 
 
 @pytest.mark.parametrize("source", ["kinesis", "kafka"])
-def test_who_follows_or_posts_goes_on_when_the_stack_comes_back(pinpipe, source):
+def test_stream_and_emulate_survive_a_restart_of_the_stack(pinpipe, source):
     ports = {f"PINPIPE__LOCAL__{name}_PORT": free_port() for name in ("KAFKA", "GATEWAY", "KINESIS", "CONTROL")}
 
     def start():
@@ -118,20 +118,20 @@ def test_who_follows_or_posts_goes_on_when_the_stack_comes_back(pinpipe, source)
     time.sleep(2)
     stack.kill()
     stack.wait()
-    time.sleep(5)  # longer than the SDK itself tries again
+    time.sleep(5)  # longer than the SDK itself retries
     stack = start()
     try:
-        said, complaints = posting.communicate(timeout=60)
-        summary = json.loads(said)
-        assert (summary["posts"], summary["errors"]) == (1500, 0), complaints
+        stdout, stderr = posting.communicate(timeout=60)
+        summary = json.loads(stdout)
+        assert (summary["posts"], summary["errors"]) == (1500, 0), stderr
         time.sleep(4)
         assert follower.poll() is None, follower.stderr.read()
         follower.terminate()
-        said, complaints = follower.communicate(timeout=30)
-        assert follower.returncode == 0, complaints
-        # librdkafka waits by itself, long enough for this.
-        assert source == "kafka" or "trying again" in complaints, complaints
-        # Each record once, although deliveries were repeated and the sources were away.
+        stdout, stderr = follower.communicate(timeout=30)
+        assert follower.returncode == 0, stderr
+        # librdkafka itself waits long enough for this.
+        assert source == "kafka" or "trying again" in stderr, stderr
+        # Each record once, although deliveries were repeated and the sources were unavailable.
         drained = pinpipe.json("stream", "--available-now", "--source", source)["tables"]
         assert all(table["rejects"] == 0 for table in drained)
         import deltalake
@@ -144,15 +144,15 @@ def test_who_follows_or_posts_goes_on_when_the_stack_comes_back(pinpipe, source)
         stack.wait()
 
 
-def test_a_duration_holds_also_when_nothing_is_delivered(provisioned):
+def test_duration_holds_when_nothing_is_delivered(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 500)
     posting = pinpipe.start("emulate", "--duration", "4s", "--rate", "50", "--output", "json")
     time.sleep(2)
     started = time.monotonic()
     provisioned.kill()
-    said, complaints = posting.communicate(timeout=30)
-    assert time.monotonic() - started < 6, "the time was up long ago"
-    summary = json.loads(said)
-    assert posting.returncode == 1 and summary["errors"] > 0, complaints
+    stdout, stderr = posting.communicate(timeout=30)
+    assert time.monotonic() - started < 6, "the duration was over long ago"
+    summary = json.loads(stdout)
+    assert posting.returncode == 1 and summary["errors"] > 0, stderr
     assert summary["delivered"] + summary["errors"] == summary["posts"] * 6

@@ -1,4 +1,4 @@
-"""The gateway, a request at a time."""
+"""The gateway, request by request."""
 
 import base64
 
@@ -29,7 +29,7 @@ def test_records_are_acknowledged_with_their_offsets(call):
     assert [(o["partition"], o["offset"]) for o in first] == [(1, i) for i in range(5)]
 
 
-def test_binary_records_arrive_as_they_are(call, provisioned):
+def test_binary_records_are_unchanged(call, provisioned):
     from confluent_kafka import Consumer, TopicPartition
 
     raw = bytes(range(256))
@@ -55,19 +55,19 @@ def test_binary_records_arrive_as_they_are(call, provisioned):
         ("/topics/local.pin", {"records": [{"value": "not base64!"}]}, BINARY, 422, 42203),
     ],
 )
-def test_wrong_requests_get_the_proxys_errors(call, path, body, content_type, status, code):
+def test_invalid_requests_get_the_errors_of_the_rest_proxy(call, path, body, content_type, status, code):
     answer = call("POST", path, body, content_type)
     assert (answer.status_code, answer.json()["error_code"]) == (status, code), answer.text
     assert answer.json()["message"]
 
 
-def test_a_body_too_large_or_broken_is_refused(call, provisioned):
+def test_oversized_or_broken_body_is_rejected(call, provisioned):
     url = f"http://{provisioned.gateway}/topics/local.pin"
     assert requests.post(url, data="{", headers={"content-type": JSON}, timeout=20).status_code == 400
     assert requests.post(url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20).status_code == 413
 
 
-def test_metadata_is_shown(call):
+def test_metadata_is_returned(call):
     assert call("GET", "/topics").json() == ["local.geo", "local.pin", "local.user"]
     topic = call("GET", "/topics/local.pin").json()
     assert topic["name"] == "local.pin" and len(topic["partitions"]) == 3
@@ -81,7 +81,7 @@ def test_metadata_is_shown(call):
     assert call("PATCH", "/topics").status_code == 405
 
 
-def test_streams_are_reached_through_their_five_routes(call, provisioned):
+def test_five_routes_reach_the_streams(call, provisioned):
     assert "streaming-local-pin" in call("GET", "/streams").json()["StreamNames"]
     assert call("POST", "/streams/mine", {"ShardCount": 2}).status_code == 200
     assert len(call("GET", "/streams/mine").json()["StreamDescription"]["Shards"]) == 2
@@ -99,7 +99,7 @@ def test_streams_are_reached_through_their_five_routes(call, provisioned):
     assert call("PUT", "/streams/streaming-local-pin/record", {"PartitionKey": "k"}).status_code == 400
 
 
-def test_routes_are_served_only_while_they_are_deployed(local):
+def test_routes_are_served_only_while_deployed(local):
     url = f"http://{local.gateway}/topics"
     refused = requests.get(url, timeout=10)
     assert refused.status_code == 403 and "pinpipe api deploy" in refused.json()["message"]

@@ -1,4 +1,4 @@
-"""Other people's Kafka clients against the local broker."""
+"""Third-party Kafka clients against the local broker."""
 
 import threading
 
@@ -11,7 +11,7 @@ from support.wait import wait_until
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
-def test_confluent_kafka_gets_back_what_it_sent(local, codec):
+def test_confluent_kafka_round_trip(local, codec):
     make_topic(local.kafka, "t")
     producer = Producer({"bootstrap.servers": local.kafka, "compression.type": codec, "enable.idempotence": True})
     sent = {f"value {i}".encode() * 5 for i in range(2000)}
@@ -24,7 +24,7 @@ def test_confluent_kafka_gets_back_what_it_sent(local, codec):
     assert got[0].headers() == [("h", b"1")]
 
 
-def test_kafka_python_gets_back_what_it_sent(local):
+def test_kafka_python_round_trip(local):
     from kafka.admin import NewTopic as New
 
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -49,7 +49,7 @@ def test_kafka_python_gets_back_what_it_sent(local):
     assert "g" in str(listed)
 
 
-def test_a_consumer_that_resumes_inside_a_batch_misses_nothing(local):
+def test_consumer_resumes_inside_a_batch(local):
     make_topic(local.kafka, "t", 1)
     producer = Producer({"bootstrap.servers": local.kafka, "linger.ms": 500})
     for i in range(100):
@@ -62,7 +62,7 @@ def test_a_consumer_that_resumes_inside_a_batch_misses_nothing(local):
     assert [int(m.value()) for m in got] == list(range(37, 100))
 
 
-def test_an_offset_past_the_end_is_out_of_range_and_is_reset(local):
+def test_offset_past_the_end_is_reset(local):
     make_topic(local.kafka, "t", 1)
     producer = Producer({"bootstrap.servers": local.kafka})
     producer.produce("t", b"only", partition=0)
@@ -74,7 +74,7 @@ def test_an_offset_past_the_end_is_out_of_range_and_is_reset(local):
     assert message.value() == b"only"
 
 
-def test_two_consumers_share_a_topic_and_one_takes_over(local):
+def test_consumers_share_a_topic_and_rebalance(local):
     make_topic(local.kafka, "t", 4)
     producer = Producer({"bootstrap.servers": local.kafka})
     config = {"bootstrap.servers": local.kafka, "group.id": "g", "auto.offset.reset": "earliest", "session.timeout.ms": 6000}
@@ -111,7 +111,7 @@ def test_two_consumers_share_a_topic_and_one_takes_over(local):
     assert len(seen) == 40
 
 
-def test_offsets_are_found_by_time(local):
+def test_offsets_are_found_by_timestamp(local):
     make_topic(local.kafka, "t", 1)
     producer = Producer({"bootstrap.servers": local.kafka})
     for i, timestamp in enumerate([1_000_000, 2_000_000, 3_000_000]):
@@ -146,7 +146,7 @@ def test_topics_and_groups_are_administered(local):
     consumer.close()
 
 
-def test_what_is_no_kafka_request_does_not_harm_the_broker(local):
+def test_garbage_requests_do_not_harm_the_broker(local):
     import socket
 
     host, port = local.kafka.split(":")

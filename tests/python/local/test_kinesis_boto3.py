@@ -1,4 +1,4 @@
-"""boto3 against the local Kinesis endpoint, and the CBOR that the Java SDK speaks."""
+"""boto3 against the local Kinesis endpoint, and the CBOR protocols of the Java SDK."""
 
 import datetime
 import hashlib
@@ -32,7 +32,7 @@ def client(local):
     return local.boto()
 
 
-def test_streams_are_made_described_listed_and_deleted(client):
+def test_streams_are_created_described_listed_and_deleted(client):
     client.create_stream(StreamName="a", ShardCount=3)
     client.get_waiter("stream_exists").wait(StreamName="a")
     described = client.describe_stream(StreamName="a")["StreamDescription"]
@@ -57,7 +57,7 @@ def test_streams_are_made_described_listed_and_deleted(client):
     assert client.list_streams()["StreamNames"] == ["b"]
 
 
-def test_errors_are_those_of_the_service(client):
+def test_errors_match_the_service(client):
     client.create_stream(StreamName="a", ShardCount=1)
     assert error_of(lambda: client.create_stream(StreamName="a", ShardCount=1)) == "ResourceInUseException"
     assert error_of(lambda: client.create_stream(StreamName="no spaces", ShardCount=1)) == "ValidationException"
@@ -72,7 +72,7 @@ def test_errors_are_those_of_the_service(client):
     assert error_of(lambda: client.merge_shards(StreamName="a", ShardToMerge="x", AdjacentShardToMerge="y")) == "UnknownOperationException"
 
 
-def test_records_go_to_the_shard_of_their_hash_and_come_back_in_order(client):
+def test_records_go_to_the_shard_of_their_hash_in_order(client):
     client.create_stream(StreamName="a", ShardCount=4)
     sent = {}
     for i in range(200):
@@ -90,7 +90,7 @@ def test_records_go_to_the_shard_of_their_hash_and_come_back_in_order(client):
     assert explicit["ShardId"] == "shardId-000000000003"
 
 
-def test_all_five_iterator_types_start_where_they_should(client):
+def test_five_iterator_types_start_at_their_position(client):
     client.create_stream(StreamName="a", ShardCount=1)
     shard = "shardId-000000000000"
     numbers = [client.put_record(StreamName="a", Data=b"%d" % i, PartitionKey="k")["SequenceNumber"] for i in range(3)]
@@ -111,7 +111,7 @@ def test_all_five_iterator_types_start_where_they_should(client):
     assert page["Records"][0]["PartitionKey"] == "k"
 
 
-def test_large_records_come_in_pages(client):
+def test_large_records_are_paged(client):
     client.create_stream(StreamName="a", ShardCount=1)
     for _ in range(3):
         client.put_records(StreamName="a", Records=[{"Data": b"x" * 1_000_000, "PartitionKey": "k"}] * 5)
@@ -122,7 +122,7 @@ def test_large_records_come_in_pages(client):
 
 
 @pytest.mark.parametrize("protocol", ["cbor", "rpc-v2-cbor"])
-def test_cbor_is_spoken_too(local, client, protocol):
+def test_cbor_protocols_are_supported(local, client, protocol):
     client.create_stream(StreamName="a", ShardCount=1)
 
     def call(operation, body):
@@ -131,7 +131,7 @@ def test_cbor_is_spoken_too(local, client, protocol):
         else:
             url, headers = f"http://{local.kinesis}/service/Kinesis_20131202/operation/{operation}", {"smithy-protocol": "rpc-v2-cbor", "content-type": "application/cbor"}
         answer = requests.post(url, data=cbor2.dumps(body), headers=headers, timeout=10)
-        # The older protocol tags milliseconds as a time, which cbor2 takes for seconds: the tag is left out.
+        # The older protocol tags milliseconds as a time, which cbor2 reads as seconds: the tag is removed.
         content = answer.content.replace(b"\xc1\x1b", b"\x1b") if protocol == "cbor" else answer.content
         return answer.status_code, cbor2.loads(content)
 

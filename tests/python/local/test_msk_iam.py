@@ -1,4 +1,4 @@
-"""Logging in to Amazon MSK with IAM: the tokens are those of AWS's own signer, and the log-in serves the command."""
+"""IAM authentication to Amazon MSK: tokens match the signer of AWS, and commands use them."""
 
 import base64
 import datetime
@@ -13,7 +13,7 @@ from support.msk_broker import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, TOPIC
 
 
 class FixedCredentials(CredentialProvider):
-    """Hands the signer the credentials that the program has in its environment."""
+    """Gives the signer the credentials that the program has in its environment."""
 
     def __init__(self, session_token):
         super().__init__()
@@ -24,7 +24,7 @@ class FixedCredentials(CredentialProvider):
 
 
 def parts(token):
-    """The presigned URL in a token: where it points to and its parameters, each as often as it stands there."""
+    """Returns the address and all parameters of the presigned URL in a token."""
     url = urllib.parse.urlsplit(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode())
     return f"{url.scheme}://{url.netloc}{url.path}", sorted(urllib.parse.parse_qsl(url.query, keep_blank_values=True, strict_parsing=True))
 
@@ -34,7 +34,7 @@ def without_user_agent(parameters):
 
 
 @pytest.mark.parametrize(("region", "session_token"), [("us-east-1", None), ("eu-west-2", SESSION_TOKEN)], ids=["without a session token", "with a session token"])
-def test_the_token_is_that_of_awss_own_signer(pinpipe, broker, monkeypatch, region, session_token):
+def test_token_matches_the_signer_of_aws(pinpipe, broker, monkeypatch, region, session_token):
     pinpipe.run("topics", "list", env=broker.environment(region, session_token))
     address, parameters = parts(broker.token())
 
@@ -53,6 +53,6 @@ def test_the_token_is_that_of_awss_own_signer(pinpipe, broker, monkeypatch, regi
     assert named["User-Agent"].startswith("aws-msk-iam-sasl-signer")
 
 
-def test_topics_are_listed_after_an_iam_log_in(pinpipe, broker):
+def test_topics_are_listed_with_iam_authentication(pinpipe, broker):
     assert pinpipe.json("topics", "list", env=broker.environment("us-east-1", SESSION_TOKEN)) == [TOPIC]
     assert broker.token()

@@ -1,4 +1,4 @@
-"""What goes wrong for a person: one clear error with a hint, exit code 1 or 2, nothing lost."""
+"""Mistakes of users and machines: one clear error with a hint, exit code 1 or 2, nothing lost."""
 
 import shutil
 import signal
@@ -12,12 +12,12 @@ from support.namespace import in_a_namespace
 from support.pinpipe import Pinpipe
 
 
-def test_a_second_local_on_the_same_folder_is_refused(local):
+def test_second_local_on_the_same_folder_is_rejected(local):
     done = local.pinpipe.run("local", "--any-port", code=1)
     assert "already runs" in done.stderr and f"process {local.process.pid}" in done.stderr and "hint:" in done.stderr
 
 
-def test_a_taken_port_is_named(local, tmp_path):
+def test_port_in_use_is_named(local, tmp_path):
     port = local.gateway.split(":")[1]
     other = Pinpipe(tmp_path / "other")
     other.folder.mkdir()
@@ -25,7 +25,7 @@ def test_a_taken_port_is_named(local, tmp_path):
     assert f"127.0.0.1:{port}" in done.stderr and "gateway_port" in done.stderr
 
 
-def test_only_loopback_is_listened_on(local):
+def test_servers_listen_on_loopback_only(local):
     listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True)
     own = [line.split()[3] for line in listening.stdout.splitlines() if f"pid={local.process.pid}," in line]
     assert len(own) == 4 and all(address.startswith("127.0.0.1:") for address in own), own
@@ -33,7 +33,7 @@ def test_only_loopback_is_listened_on(local):
 
 
 @pytest.mark.parametrize("command", [["emulate", "--posts", "1"], ["stream", "--available-now"], ["stream", "--available-now", "--source", "kafka"], ["topics", "list"], ["connector", "status"], ["api", "status"], ["provision"], ["status"]])
-def test_without_a_stack_every_stage_says_how_to_start_one(pinpipe, command):
+def test_every_stage_without_a_stack_hints_at_starting_one(pinpipe, command):
     pinpipe.run("seed", "--posts", 5)
     done = pinpipe.run(*command, code=1)
     assert "pinpipe local" in done.stderr and "hint:" in done.stderr
@@ -52,7 +52,7 @@ def test_without_a_stack_every_stage_says_how_to_start_one(pinpipe, command):
         (["seed"], {"PINPIPE__DATABASE__URL": "mysql://x@127.0.0.1:1/x"}),
     ],
 )
-def test_an_unreachable_endpoint_is_one_error_with_a_hint(pinpipe, command, env):
+def test_unreachable_endpoint_is_one_error_with_a_hint(pinpipe, command, env):
     if command[0] == "emulate":
         pinpipe.run("seed", "--posts", 5)
     done = pinpipe.run(*command, code=1, env={"PINPIPE__KAFKA__TIMEOUT_MS": 3000, **env})
@@ -61,7 +61,7 @@ def test_an_unreachable_endpoint_is_one_error_with_a_hint(pinpipe, command, env)
     assert len(lines[0]) < 500, "an error is a sentence, not a dump"
 
 
-def test_doctor_lists_what_is_wrong_and_what_to_do(provisioned):
+def test_doctor_lists_failures_with_remedies(provisioned):
     pinpipe = provisioned.pinpipe
     done = pinpipe.run("doctor", code=1)
     assert "✖ database" in done.stdout and "pinpipe seed" in done.stdout
@@ -73,14 +73,14 @@ def test_doctor_lists_what_is_wrong_and_what_to_do(provisioned):
     assert done.stdout.count("✖") == 4, done.stdout
 
 
-def test_an_empty_lake_and_a_missing_one(pinpipe):
+def test_empty_and_missing_lakes_are_reported(pinpipe):
     assert "hint:" in pinpipe.run("batch", code=1).stderr
     (pinpipe.folder / "empty").mkdir()
     done = pinpipe.run("batch", "--lake", "empty", code=1)
     assert "holds no records of `local`" in done.stderr and "--user-id" in done.stderr
 
 
-def test_missing_and_broken_tables(pinpipe):
+def test_missing_and_broken_tables_are_reported(pinpipe):
     assert "pinpipe seed" in pinpipe.run("emulate", "--posts", "1", code=1, env={"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"}).stderr
     import sqlite3
 
@@ -93,7 +93,7 @@ def test_missing_and_broken_tables(pinpipe):
     assert "hint:" in pinpipe.run("emulate", "--posts", "1", code=1).stderr
 
 
-def test_tables_to_load_that_do_not_fit_name_file_and_line(pinpipe):
+def test_invalid_table_to_load_is_reported_with_file_and_line(pinpipe):
     folder = pinpipe.folder / "tables"
     folder.mkdir()
     assert "pinterest_data.csv" in pinpipe.run("seed", "--from", "tables", code=1).stderr
@@ -109,7 +109,7 @@ def test_tables_to_load_that_do_not_fit_name_file_and_line(pinpipe):
     assert pinpipe.json("seed", "--from", "tables")["posts"] == 1
 
 
-def test_a_read_only_data_folder_is_one_clear_error(tmp_path):
+def test_read_only_data_folder_is_one_error(tmp_path):
     (tmp_path / "ro").mkdir()
     script = 'set -e; mount -t tmpfs tmpfs ro; mount -o remount,ro ro; set +e; for command in "seed --posts 5" "local --any-port"; do $PINPIPE $command --data-dir ro/data; echo "code $?"; done'
     done = in_a_namespace(script, tmp_path)
@@ -118,7 +118,7 @@ def test_a_read_only_data_folder_is_one_clear_error(tmp_path):
     assert "ead-only" in done.stderr
 
 
-def test_a_full_disk_is_said_and_what_was_acknowledged_stays(tmp_path):
+def test_full_disk_is_reported_and_acknowledged_records_are_kept(tmp_path):
     (tmp_path / "small").mkdir()
     script = """
 set -e
@@ -153,14 +153,14 @@ kill $pid; wait $pid
 
 
 @pytest.mark.parametrize("kept", ["connectors.json", "api.json", "kafka/topics/local.pin/topic.json"])
-def test_a_damaged_file_of_the_stack_is_named_with_what_to_do(provisioned, kept):
+def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, kept):
     provisioned.stop()
     path = provisioned.pinpipe.data / kept
     path.write_bytes(path.read_bytes()[:-5])
     if kept == "api.json":
         store = provisioned.pinpipe.data / "kinesis.db"
         whole = store.read_bytes()
-        # What SQLite has set down beside it could stand in for it.
+        # SQLite could restore the store from the files beside it.
         for beside in store.parent.glob("kinesis.db-*"):
             beside.unlink()
         store.write_bytes(b"no database" * 1000)
@@ -173,7 +173,7 @@ def test_a_damaged_file_of_the_stack_is_named_with_what_to_do(provisioned, kept)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('[lake]\nurl = "gs://bucket"\n', "`lake.url` must be a folder or s3://BUCKET"),
         ('[local]\nhost = "somewhere"\n', "`local.host` must be an IP address"),
@@ -181,18 +181,18 @@ def test_a_damaged_file_of_the_stack_is_named_with_what_to_do(provisioned, kept)
         ('id = "x"\n\n[emulate]\nrate = "fast"\n', "`pinpipe.toml` line 4"),
     ],
 )
-def test_a_configuration_that_cannot_be_meant_is_refused_where_it_stands(pinpipe, text, said):
+def test_invalid_configuration_is_rejected_with_its_place(pinpipe, text, message):
     (pinpipe.folder / "pinpipe.toml").write_text(text)
     done = pinpipe.run("status", code=2)
-    assert said in done.stderr and "hint:" in done.stderr, done.stderr
+    assert message in done.stderr and "hint:" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("lake", ["", "gs://bucket", "ftp://x/y"])
-def test_a_lake_that_is_none_is_wrong_usage(pinpipe, lake):
+def test_invalid_lake_is_a_usage_error(pinpipe, lake):
     assert "names no lake" in pinpipe.run("batch", "--lake", lake, code=2).stderr
 
 
-def test_the_demo_refuses_a_folder_it_cannot_keep_tables_in_before_it_posts(tmp_path):
+def test_demo_rejects_an_unsuitable_folder_before_it_posts(tmp_path):
     pinpipe = Pinpipe(tmp_path / "odd[folder]")
     pinpipe.folder.mkdir()
     done = pinpipe.run("demo", "--posts", 5, code=1)
@@ -200,7 +200,7 @@ def test_the_demo_refuses_a_folder_it_cannot_keep_tables_in_before_it_posts(tmp_
     assert not (pinpipe.data / "source.db").exists()
 
 
-def test_ctrl_c_ends_batch_at_once_wherever_it_waits(pinpipe):
+def test_ctrl_c_stops_a_waiting_batch_at_once(pinpipe):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         env = {"PINPIPE__LAKE__ENDPOINT_URL": f"http://127.0.0.1:{nobody.getsockname()[1]}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
         running = pinpipe.start("batch", "--lake", "s3://bucket", env=env)
@@ -208,40 +208,40 @@ def test_ctrl_c_ends_batch_at_once_wherever_it_waits(pinpipe):
         asked.recv(1)
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=20)[1]
+        stderr = running.communicate(timeout=20)[1]
         took = time.monotonic() - began
-    assert running.returncode == 1 and "error: stopped before all was answered" in said and "hint: what is in the tables by now stays" in said, said
+    assert running.returncode == 1 and "error: stopped before all was answered" in stderr and "hint: what is in the tables by now stays" in stderr, stderr
     assert took < 5 and not list(pinpipe.data.rglob("spill/*/*")), took
 
 
-def test_what_a_batch_that_failed_at_once_left_can_be_removed(pinpipe):
+def test_data_folder_of_a_failed_batch_can_be_destroyed(pinpipe):
     pinpipe.run("batch", "--lake", "nowhere", code=1)
     assert pinpipe.data.is_dir()
     pinpipe.run("destroy", "--data", "--yes")
     assert not pinpipe.data.exists()
     pinpipe.data.mkdir()
     (pinpipe.data / "mine.txt").write_text("not pinpipe's")
-    said = pinpipe.run("destroy", "--data", "--yes", code=1).stderr
-    assert "does not look like a data folder of pinpipe" in said and (pinpipe.data / "mine.txt").exists()
+    stderr = pinpipe.run("destroy", "--data", "--yes", code=1).stderr
+    assert "does not look like a data folder of pinpipe" in stderr and (pinpipe.data / "mine.txt").exists()
 
 
-def test_a_table_whose_log_is_damaged_is_named_with_what_to_do(pinpipe):
+def test_table_with_a_damaged_log_is_named_with_a_hint(pinpipe):
     write_lake_of_one(pinpipe)
     pinpipe.run("batch", "--lake", "lake")
     log = sorted((pinpipe.data / "tables/batch/local_geo_table/_delta_log").glob("*.json"))[-1]
     log.write_text("garbage")
-    said = pinpipe.run("batch", "--lake", "lake", code=1, env={"RUST_BACKTRACE": "0"}).stderr
-    assert "cannot read the Delta table" in said and "local_geo_table" in said and "hint: " in said and "move it away" in said, said
+    stderr = pinpipe.run("batch", "--lake", "lake", code=1, env={"RUST_BACKTRACE": "0"}).stderr
+    assert "cannot read the Delta table" in stderr and "local_geo_table" in stderr and "hint: " in stderr and "move it away" in stderr, stderr
     shutil.move(log.parent.parent, pinpipe.folder / "away")
     assert [i["rows"] for i in pinpipe.json("batch", "--lake", "lake")["inputs"]] == [0, 1, 0]
 
 
-def test_a_question_that_is_no_sql_is_named(pinpipe):
+def test_invalid_sql_of_a_question_is_named(pinpipe):
     write_lake_of_one(pinpipe)
     (pinpipe.folder / "questions").mkdir()
     (pinpipe.folder / "questions/bad.sql").write_text("SELEC 1")
-    said = pinpipe.run("batch", "--lake", "lake", code=1, env={"PINPIPE__BATCH__QUESTIONS": "questions"}).stderr
-    assert "bad" in said and "SELEC" in said and "hint: correct the question's file" in said, said
+    stderr = pinpipe.run("batch", "--lake", "lake", code=1, env={"PINPIPE__BATCH__QUESTIONS": "questions"}).stderr
+    assert "bad" in stderr and "SELEC" in stderr and "hint: correct the question's file" in stderr, stderr
 
 
 def write_lake_of_one(pinpipe):

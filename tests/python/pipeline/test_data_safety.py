@@ -1,4 +1,4 @@
-"""What must never happen: somebody's tables dropped, foreign files removed, records skipped, secrets shown."""
+"""What must never happen: tables or files of the user deleted, records skipped, secrets shown."""
 
 import sqlite3
 import subprocess
@@ -13,7 +13,7 @@ from support.pinpipe import BINARY, Pinpipe, clean_environment
 from support.wait import wait_until
 
 
-def test_demo_and_seed_leave_tables_alone_that_they_did_not_fill(pinpipe):
+def test_demo_and_seed_keep_tables_they_did_not_fill(pinpipe):
     pinpipe.run("seed", "--posts", 30)
     with sqlite3.connect(pinpipe.data / "source.db") as database:
         database.execute("drop table geolocation_data")
@@ -24,7 +24,7 @@ def test_demo_and_seed_leave_tables_alone_that_they_did_not_fill(pinpipe):
         assert database.execute("select distinct title, count(*) from pinterest_data").fetchall() == [("mine", 30)]
 
 
-def test_a_column_of_another_name_is_an_error_and_no_text(pinpipe):
+def test_renamed_column_is_an_error(pinpipe):
     pinpipe.run("seed", "--posts", 5)
     with sqlite3.connect(pinpipe.data / "source.db") as database:
         database.execute("alter table geolocation_data rename column country to nation")
@@ -32,7 +32,7 @@ def test_a_column_of_another_name_is_an_error_and_no_text(pinpipe):
     assert "country" in done.stderr and "geolocation_data" in done.stderr
 
 
-def test_destroy_removes_what_is_pinpipes_and_nothing_else(pinpipe):
+def test_destroy_deletes_only_files_of_pinpipe(pinpipe):
     pinpipe.run("seed", "--posts", 5)
     (pinpipe.data / "thesis.txt").write_text("mine")
     pinpipe.run("destroy", "--data", "--yes")
@@ -43,7 +43,7 @@ def test_destroy_removes_what_is_pinpipes_and_nothing_else(pinpipe):
 
 
 @pytest.mark.parametrize("name", ["a~b {c} 100%", "Ünïcode #1"])
-def test_any_name_of_a_folder_will_do(tmp_path, name):
+def test_folder_names_may_hold_special_characters(tmp_path, name):
     (tmp_path / name).mkdir()
     pinpipe = Pinpipe(tmp_path / name)
     report = pinpipe.json("demo", "--posts", 20)
@@ -51,17 +51,17 @@ def test_any_name_of_a_folder_will_do(tmp_path, name):
     assert lake_objects(pinpipe) and [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_a_name_that_delta_cannot_take_is_told(tmp_path):
+def test_folder_name_that_delta_rejects_is_reported(tmp_path):
     (tmp_path / "[x]").mkdir()
     done = Pinpipe(tmp_path / "[x]").run("demo", "--posts", 20, code=1)
     assert "`[`" in done.stderr and "hint:" in done.stderr and "panicked" not in done.stderr
 
 
-def test_two_streams_never_write_one_table(provisioned):
+def test_second_stream_on_the_same_tables_is_rejected(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 20)
     first = pinpipe.start("stream", "--interval", "50")
-    # Long enough to hold the tables; asking for the lock here could itself keep it from them.
+    # Long enough to lock the tables; trying the lock here could itself keep it from them.
     time.sleep(2)
     refused = pinpipe.run("stream", "--available-now", code=1)
     assert "another `pinpipe stream`" in refused.stderr and "hint:" in refused.stderr
@@ -71,7 +71,7 @@ def test_two_streams_never_write_one_table(provisioned):
 
 
 @pytest.mark.parametrize("record", ['{"index": 3000000000}', '{"index": "x"}', "[1]", "nonsense", '{"index": null}'])
-def test_a_record_that_fits_no_column_stops_neither_half(provisioned, record):
+def test_invalid_record_stops_neither_batch_nor_stream(provisioned, record):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 20)
     pinpipe.run("emulate", "--to", "both", "--rows", "0-19")
@@ -88,7 +88,7 @@ def test_a_record_that_fits_no_column_stops_neither_half(provisioned, record):
 
 
 @pytest.mark.parametrize("url", ["mysql://me:hunt/er2@127.0.0.1:1/x", "mysql://me:hunt#er2@127.0.0.1:1/x", "postgres://me@127.0.0.1:1/x?password=hunter2&x=hunter2", "mysql://me:p@ss:hunter2@127.0.0.1:1/x"])
-def test_passwords_are_not_shown_however_the_url_is_written(pinpipe, url):
+def test_passwords_in_urls_are_never_shown(pinpipe, url):
     for command in (["seed"], ["emulate", "-vvv"], ["doctor", "--output", "json"]):
         done = pinpipe.run(*command, code=1, env={"PINPIPE__DATABASE__URL": url})
         assert "er2" not in done.stdout + done.stderr, done.stdout + done.stderr
@@ -97,7 +97,7 @@ def test_passwords_are_not_shown_however_the_url_is_written(pinpipe, url):
     assert "PINPIPE_DATABASE_PASSWORD" in done.stderr and "er2" not in done.stderr
 
 
-def test_strange_surroundings_do_not_panic(pinpipe):
+def test_unusual_environment_does_not_panic(pinpipe):
     env = {**clean_environment(), "STRANGE": "x"}
     done = subprocess.run(["env", b"STRANGE=\xff\xfe", str(BINARY), "doctor"], cwd=pinpipe.folder, env=env, capture_output=True)
     assert b"panicked" not in done.stderr and done.returncode == 1
@@ -105,7 +105,7 @@ def test_strange_surroundings_do_not_panic(pinpipe):
         assert "--rate" in pinpipe.run("emulate", f"--rate={rate}", code=2).stderr
 
 
-def test_a_topic_made_anew_is_read_from_its_start(provisioned):
+def test_recreated_topic_is_read_from_its_start(provisioned):
     pinpipe = provisioned.pinpipe
     producer = Producer({"bootstrap.servers": provisioned.kafka})
     for i in range(5):
@@ -119,11 +119,11 @@ def test_a_topic_made_anew_is_read_from_its_start(provisioned):
         producer.produce("local.pin", b'{"index": %d}' % (100 + i), partition=0)
         producer.flush(10)
     wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
-    # Its offsets go on after the old one's, so that no object of the lake is written over.
+    # Its offsets continue after those of the deleted topic, so that no object of the lake is overwritten.
     assert [r["index"] for r in lake_lines(pinpipe)] == [0, 1, 2, 3, 4, 100, 101]
 
 
-def test_a_stack_that_was_killed_sends_nobody_to_another_one(local, tmp_path):
+def test_killed_stack_does_not_redirect_to_another_one(local, tmp_path):
     env = {f"PINPIPE__LOCAL__{k}_PORT": address.split(":")[1] for k, address in [("KAFKA", local.kafka), ("GATEWAY", local.gateway), ("KINESIS", local.kinesis), ("CONTROL", local.control)]}
     local.kill()
     other = Pinpipe(tmp_path / "other")
@@ -140,7 +140,7 @@ def test_a_stack_that_was_killed_sends_nobody_to_another_one(local, tmp_path):
         process.wait()
 
 
-def test_a_result_that_cannot_be_written_is_no_success(pinpipe):
+def test_unwritable_stdout_is_a_failure(pinpipe):
     pinpipe.run("seed", "--posts", 5)
     with open("/dev/full", "w") as full:
         done = subprocess.run([BINARY, "seed"], cwd=pinpipe.folder, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True)

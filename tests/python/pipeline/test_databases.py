@@ -20,7 +20,7 @@ PASSWORD = "s3cret-Pa55"
 
 
 def as_user(name):
-    """Servers refuse to run as root; elsewhere they run as whoever runs the tests."""
+    """Servers refuse to run as root; otherwise they run as the user of the tests."""
     return {"user": name} if os.getuid() == 0 else {}
 
 
@@ -81,7 +81,7 @@ def server(request):
     return request.getfixturevalue(request.param)
 
 
-def test_a_server_is_seeded_and_its_rows_are_posted(local, server):
+def test_server_is_seeded_and_its_rows_are_posted(local, server):
     pinpipe = local.pinpipe
     env = {"PINPIPE__DATABASE__URL": server, "PINPIPE_DATABASE_PASSWORD": PASSWORD}
     report = pinpipe.json("seed", "--posts", 600, "--replace", env=env)
@@ -92,7 +92,7 @@ def test_a_server_is_seeded_and_its_rows_are_posted(local, server):
     assert pinpipe.json("emulate", "--to", "kafka", "--posts", 600, "--batch", 20, env=env)["errors"] == 0
     wait_for_lake(pinpipe, 1800)
     own = sorted(lake_lines(pinpipe), key=str)
-    # The same rows out of SQLite are the same records, emoji and all.
+    # The same rows from SQLite are the same records, emoji included.
     other = Pinpipe(pinpipe.folder)
     other.run("seed", "--posts", 600)
     other.run("destroy", "--yes")
@@ -105,7 +105,7 @@ def test_a_server_is_seeded_and_its_rows_are_posted(local, server):
     assert any("✨" in str(r) for r in own)
 
 
-def test_a_wrong_password_is_said_and_never_shown(pinpipe, server):
+def test_wrong_password_is_reported_but_never_shown(pinpipe, server):
     wrong = "hunter2-wrong"
     for command in (["seed"], ["emulate", "--posts", "1"], ["doctor"]):
         done = pinpipe.run(*command, "-vv", code=1, env={"PINPIPE__DATABASE__URL": server, "PINPIPE_DATABASE_PASSWORD": wrong})
@@ -116,7 +116,7 @@ def test_a_wrong_password_is_said_and_never_shown(pinpipe, server):
     assert wrong not in done.stdout + done.stderr
 
 
-def test_a_server_without_the_tables_says_how_to_make_them(pinpipe, postgres):
+def test_missing_tables_on_a_server_hint_at_seed(pinpipe, postgres):
     env = {"PINPIPE__DATABASE__URL": postgres.replace("/postgres", "/template1"), "PINPIPE_DATABASE_PASSWORD": PASSWORD}
     assert "pinpipe seed" in pinpipe.run("emulate", "--posts", "1", code=1, env=env).stderr
     gone = pinpipe.run("seed", code=1, env={"PINPIPE__DATABASE__URL": postgres.replace("/postgres", "/nowhere"), "PINPIPE_DATABASE_PASSWORD": PASSWORD}).stderr

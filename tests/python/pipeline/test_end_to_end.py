@@ -1,4 +1,4 @@
-"""The stages together: demo, sink, batch, stream, and what happens when they are interrupted."""
+"""The stages together: demo, sink, batch, stream, and their interruption."""
 
 import json
 import signal
@@ -28,7 +28,7 @@ def delta_rows(pinpipe, half, table):
     return deltalake.DeltaTable(pinpipe.data / "tables" / half / table).to_pyarrow_table().to_pylist()
 
 
-def test_demo_runs_and_runs_again_in_the_same_folder(pinpipe):
+def test_demo_runs_twice_in_the_same_folder(pinpipe):
     first = pinpipe.json("demo", "--posts", 300, "--seed", 1)
     assert all(c["expected"] == c["found"] for c in first["claims"]), first["claims"]
     assert [s["name"] for s in first["stages"]] == ["seed", "local", "provision", "emulate", "sink", "stream", "batch"]
@@ -41,7 +41,7 @@ def test_demo_runs_and_runs_again_in_the_same_folder(pinpipe):
     assert posts == {r["ind"] for r in delta_rows(pinpipe, "batch", "local_pin_table")}
 
 
-def test_provision_is_a_plan_that_is_applied_once(local):
+def test_provision_plans_applies_and_is_idempotent(local):
     pinpipe = local.pinpipe
     planned = pinpipe.json("provision", "--plan")
     assert not planned["applied"] and [s["action"] for s in planned["steps"]] == ["create"] * 8
@@ -65,7 +65,7 @@ def test_provision_is_a_plan_that_is_applied_once(local):
     pinpipe.run("destroy", "--data", "--yes")
 
 
-def test_objects_are_named_as_the_confluent_sink_names_them(local):
+def test_object_names_match_the_confluent_sink(local):
     pinpipe = local.pinpipe
     pinpipe.run("topics", "create", "--partitions", "1")
     requests.put(f"http://{local.control}/connectors/c/config", json=PROPERTIES | {"flush.size": "3"}, timeout=10)
@@ -75,7 +75,7 @@ def test_objects_are_named_as_the_confluent_sink_names_them(local):
     wait_for_lake(pinpipe, 6, "b")
     assert lake_objects(pinpipe, "b") == [f"topics/local.pin/partition=0/local.pin+0+000000000{o}.json" for o in (0, 3)]
     assert [r["index"] for r in lake_lines(pinpipe, "b")] == list(range(6))
-    # The seventh waits for two more, through a pause and a restart.
+    # The seventh record waits for two more, across a pause and a restart.
     for action, state in [("pause", "PAUSED"), ("resume", "RUNNING")]:
         assert requests.put(f"http://{local.control}/connectors/c/{action}", timeout=10).status_code == 202
         assert requests.get(f"http://{local.control}/connectors/c/status", timeout=10).json()["tasks"][0]["state"] == state
@@ -105,7 +105,7 @@ def test_objects_are_named_as_the_confluent_sink_names_them(local):
         ),
     ],
 )
-def test_other_partitioners_and_gzip_are_read_back_by_batch(local, more, folder):
+def test_batch_reads_other_partitioners_and_gzip(local, more, folder):
     pinpipe = local.pinpipe
     pinpipe.run("topics", "create", "--partitions", "1")
     requests.put(f"http://{local.control}/connectors/c/config", json=PROPERTIES | {"flush.size": "2", "topics.regex": "local\\.geo"} | more, timeout=10)
@@ -118,14 +118,14 @@ def test_other_partitioners_and_gzip_are_read_back_by_batch(local, more, folder)
     assert [i["rows"] for i in inputs] == [0, 4, 0]
 
 
-def test_a_property_that_is_not_honoured_is_refused(local):
+def test_unsupported_connector_property_is_rejected(local):
     answer = requests.put(f"http://{local.control}/connectors/c/config", json=PROPERTIES | {"flush.size": "2", "s3.acl.canned": "private"}, timeout=10)
     assert answer.status_code == 400 and "s3.acl.canned" in answer.json()["message"]
     (local.pinpipe.folder / "pinpipe.toml").write_text('[connector.properties]\n"s3.acl.canned" = "private"\n')
     assert "s3.acl.canned" in local.pinpipe.run("connector", "create", code=2).stderr
 
 
-def test_a_value_that_is_no_json_fails_the_task_and_says_where(provisioned):
+def test_invalid_json_fails_the_task_with_its_offset(provisioned):
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": provisioned.kafka})
@@ -138,7 +138,7 @@ def test_a_value_that_is_no_json_fails_the_task_and_says_where(provisioned):
     assert "✖ control" in provisioned.pinpipe.run("doctor", code=1).stdout
 
 
-def test_a_broken_object_is_named_counted_and_the_rest_processed(provisioned):
+def test_broken_object_is_reported_and_the_rest_processed(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 50)
     pinpipe.run("emulate", "--to", "kafka", "--rows", "0-49")
@@ -155,7 +155,7 @@ def test_a_broken_object_is_named_counted_and_the_rest_processed(provisioned):
 
 
 @pytest.mark.parametrize("source", ["kinesis", "kafka"])
-def test_stream_goes_on_where_it_stopped_also_after_kills(provisioned, source):
+def test_stream_resumes_after_kills(provisioned, source):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 3000)
     total = 0
@@ -173,7 +173,7 @@ def test_stream_goes_on_where_it_stopped_also_after_kills(provisioned, source):
         assert sorted(r["ind"] for r in rows) == list(range(total)), f"{kind}: lost or repeated"
     again = pinpipe.json("stream", "--source", source, "--available-now")
     assert all(t["records"] == 0 for t in again["tables"])
-    # What users post a second time is read, and counts once.
+    # A post that is sent a second time is read, and counts once.
     pinpipe.run("emulate", "--to", source, "--rows", "0-99")
     repeated = pinpipe.json("stream", "--source", source, "--available-now")
     assert [(t["records"], t["duplicates"], t["rows"]) for t in repeated["tables"]] == [(100, 100, 0)] * 3
@@ -198,7 +198,7 @@ def test_stream_follows_until_ctrl_c(provisioned):
     assert [t["rows"] for t in json.loads(out)["tables"]] == [100] * 3
 
 
-def test_emulate_keeps_what_cannot_be_delivered(provisioned):
+def test_emulate_writes_undelivered_records_to_dead_letters(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 100)
     (pinpipe.folder / "pinpipe.toml").write_text("[emulate]\nretries = 1\ntimeout_ms = 2000\n")
@@ -215,7 +215,7 @@ def test_emulate_keeps_what_cannot_be_delivered(provisioned):
     assert summary["delivered"] + summary["errors"] == summary["posts"] * 3
 
 
-def test_emulate_paces_orders_and_stops(provisioned):
+def test_emulate_respects_rate_order_and_stop(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 50)
     summary = pinpipe.json("emulate", "--to", "kafka", "--posts", 20, "--rate", 20)

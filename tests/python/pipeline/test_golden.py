@@ -1,4 +1,4 @@
-"""The run that others published, reproduced from the real records (only where they lie beside the checkout)."""
+"""The published run, reproduced from the real records (only where they are beside the checkout)."""
 
 import csv
 import pathlib
@@ -17,7 +17,7 @@ def answers(local, real_data, golden):
     assert (seeded["pinterest_data"], seeded["geolocation_data"], seeded["user_data"], seeded["posts"]) == (2562, 11154, 11154, 2562)
     pinpipe.run("provision")
     rows = ",".join(map(str, golden["posts"]))
-    # Twice, as after a restart: what is repeated must not count.
+    # Twice, as after a restart: duplicates must not count.
     for _ in range(2):
         summary = pinpipe.json("emulate", "--to", "both", "--rows", rows)
         assert (summary["posts"], summary["errors"]) == (224, 0)
@@ -39,7 +39,7 @@ def of_golden(golden, number, convert=str):
     return sorted(tuple(AGE.get(cell, convert(cell)) for cell in row) for row in golden["results"][number]["rows"])
 
 
-def test_the_published_answers_come_out(answers, golden):
+def test_answers_match_the_published_run(answers, golden):
     assert len(answers) == 10
     # 1: the published table lists all counts of each country; the question asks for the highest.
     top = {}
@@ -70,7 +70,7 @@ def test_the_published_answers_come_out(answers, golden):
     assert floats(answers["median_followers_by_age_group_and_join_year"], ["age_group", "join_year"]) == golden_floats(golden, 8)
 
 
-def test_users_are_counted_once_where_the_published_run_counted_rows(answers, golden, real_data):
+def test_users_are_counted_once_unlike_in_the_published_run(answers, golden, real_data):
     with (real_data / "user_data.csv").open(newline="", encoding="utf-8") as file:
         users = {int(row["ind"]): row for row in csv.DictReader(file)}
     posts = [users[n] for n in golden["posts"]]
@@ -101,7 +101,7 @@ def test_other_engines_read_the_clean_tables(answers, local):
 
 
 @pytest.mark.java
-def test_spark_gives_the_published_answers_too(answers, local):
+def test_spark_answers_match_the_published_run(answers, local):
     env = {"PINPIPE__SPARK__SUBMIT": pathlib.Path(sys.executable).with_name("spark-submit"), "PYSPARK_PYTHON": sys.executable}
     report = local.pinpipe.json("batch", "--engine", "spark", "--median", "lower", "--out", "by-spark", env=env, timeout=600)
     assert all((i["records"], i["rows"], i["duplicates"], i["rejects"]) == (448, 224, 224, 0) for i in report["inputs"])

@@ -30,11 +30,11 @@ def s3():
     server.wait()
 
 
-def test_a_bucket_that_is_not_there_is_said_with_what_to_do(pinpipe, s3):
+def test_missing_bucket_is_reported_by_every_mode_of_batch(pinpipe, s3):
     (pinpipe.folder / "pinpipe.toml").write_text(f'[lake]\nurl = "s3://nobodys-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://nobodys-bucket/tables"\n')
     for arguments in (["batch"], ["batch", "--no-tables"], ["batch", "--as-of", "1"]):
-        said = pinpipe.run(*arguments, env=KEYS, code=1).stderr
-        assert "NoSuchBucket: " in said and "`pinpipe provision` makes" in said and "panicked" not in said and "<?xml" not in said, said
+        stderr = pinpipe.run(*arguments, env=KEYS, code=1).stderr
+        assert "NoSuchBucket: " in stderr and "`pinpipe provision` makes" in stderr and "panicked" not in stderr and "<?xml" not in stderr, stderr
     assert "<?xml" not in pinpipe.run("doctor", env=KEYS, code=1).stdout
 
 

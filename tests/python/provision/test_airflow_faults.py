@@ -1,6 +1,6 @@
-"""`provision` and `destroy` with Airflow and a schedule, where AWS, Airflow or Databricks fail or the program is killed.
+"""`provision` and `destroy` with Airflow and a schedule, when AWS, Airflow or Databricks fail or the program is killed.
 
-Only at what Airflow adds: the rest is what test_provision_faults.py and test_provision_kill.py break.
+Only faults of the resources that Airflow adds; test_faults.py and test_crash.py cover the others.
 """
 
 import pytest
@@ -30,7 +30,7 @@ PROVISION, DESTROY = ("provision", "--yes", *ONLY), ("destroy", "--yes", "--data
 UPDATES = {
     "airflow": {"class": "mw1.medium", "requirements": ["apache-airflow-providers-databricks", "humanize"]}, "aws__tags": {"team": "data"},
     "schedule": {"cron": "0 6 * * *"}, "databricks": {"node_type": "i3.xlarge"}}
-# Who makes what at Databricks: a folder and two files.
+# Resources created at Databricks: a folder and two files.
 MADE_AT_DATABRICKS = 3
 
 
@@ -42,7 +42,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wanted(shared, tmp_path_factory):
-    """What an apply makes that nothing disturbs."""
+    """The snapshot after an undisturbed apply."""
     cloud = BrokenSchedule(tmp_path_factory.mktemp("wanted"), *shared)
     cloud.run(*PROVISION)
     made = cloud.everything()
@@ -64,7 +64,7 @@ def empty(cloud):
 
 
 class OnceOfAirflow(Once):
-    """Fits each changing call that Airflow adds the first time."""
+    """Matches each changing call that Airflow adds once."""
 
     def __call__(self, call):
         return call.parameters.get("Bucket") != LAKE and super().__call__(call)
@@ -78,8 +78,8 @@ MAKES = {"CreateSecurityGroup", "CreateRole", "PutRolePolicy", "CreateBucket", "
 TAKES = {"DeleteSecurityGroup", "DeleteRole", "DeleteRolePolicy", "DeleteBucket", "DeleteObject", "DeleteEnvironment", "InvokeRestApi"}
 
 
-def disturb(cloud, when, kind):
-    """Each change fails once, at AWS and at Databricks; returns what has failed at AWS."""
+def inject_faults(cloud, when, kind):
+    """Fails each changing call once, at AWS and at Databricks; returns the matcher of the calls to AWS."""
     fits = OnceOfAirflow()
     setattr(cloud.aws, f"{when}_call", failing(fits, FAULTS[kind]))
     cloud.databricks.faults.clear()
@@ -89,29 +89,29 @@ def disturb(cloud, when, kind):
     return fits
 
 
-def calm(cloud):
+def stop_faults(cloud):
     cloud.aws.before_call = cloud.aws.after_call = None
     cloud.databricks.faults.clear()
 
 
 @pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_every_change_that_airflow_adds_fails_once_and_the_same_run_still_makes_everything(cloud, empty, wanted, when, kind):
-    fits = disturb(cloud, when, kind)
-    code, said = cloud.ends(*PROVISION)
-    assert code == 0, said
+def test_airflow_calls_failing_once_are_retried_in_the_same_run(cloud, empty, wanted, when, kind):
+    fits = inject_faults(cloud, when, kind)
+    code, stderr = cloud.run_to_end(*PROVISION)
+    assert code == 0, stderr
     assert MAKES <= fits.operations and not differences(cloud.everything(), wanted)
     assert all(fault.seen >= fault.first for fault in cloud.databricks.faults[:MADE_AT_DATABRICKS])
-    calm(cloud)
+    stop_faults(cloud)
     assert cloud.plan(*ONLY) == {}
-    fits = disturb(cloud, when, kind)
-    code, said = cloud.ends(*DESTROY)
-    assert code == 0, said
+    fits = inject_faults(cloud, when, kind)
+    code, stderr = cloud.run_to_end(*DESTROY)
+    assert code == 0, stderr
     assert TAKES <= fits.operations and not differences(cloud.everything(), empty)
     assert cloud.databricks.faults[-1].seen >= 1
 
 
-def test_every_answer_to_a_change_of_airflow_gets_lost_once_and_the_same_run_still_changes_everything(cloud):
+def test_airflow_updates_survive_lost_responses(cloud):
     cloud.run(*PROVISION)
     cloud.change(**UPDATES)
     cloud.run(*PROVISION)
@@ -120,41 +120,41 @@ def test_every_answer_to_a_change_of_airflow_gets_lost_once_and_the_same_run_sti
     cloud.clear()
     cloud.run(*PROVISION)
     cloud.change(**UPDATES)
-    fits = disturb(cloud, "after", "drop")
-    code, said = cloud.ends(*PROVISION)
-    assert code == 0, said
+    fits = inject_faults(cloud, "after", "drop")
+    code, stderr = cloud.run_to_end(*PROVISION)
+    assert code == 0, stderr
     assert {"PutObject", "UpdateEnvironment", "TagResource"} <= fits.operations and not differences(cloud.everything(), wanted)
-    calm(cloud)
+    stop_faults(cloud)
     assert cloud.plan(*ONLY) == {}
 
 
-def test_what_provision_itself_put_into_the_bucket_does_not_stop_destroy(cloud, empty):
+def test_objects_of_provision_do_not_stop_destroy(cloud, empty):
     cloud.run(*PROVISION)
     cloud.run("destroy", "--yes")
     assert not differences(cloud.everything(), empty)
 
 
 @pytest.mark.parametrize("when", ["after", "before"])
-def test_a_run_killed_at_every_change_that_airflow_adds_ends_as_one_undisturbed(cloud, empty, wanted, when):
+def test_run_killed_at_every_airflow_call_converges(cloud, empty, wanted, when):
     fits, kills = OnceOfAirflow(), 0
-    while cloud.killed(*PROVISION, fits=fits, when=when, late=False):
+    while cloud.run_killed(*PROVISION, fits=fits, when=when, late=False):
         kills += 1
         assert kills < 60, f"no run makes progress: {fits.met}"
     # What was under way beside a call before which it is killed is made without being killed at.
     assert (MAKES if when == "after" else {"CreateEnvironment", "InvokeRestApi"}) <= fits.operations and kills == len(fits.met) > 10
     assert not differences(cloud.everything(), wanted) and cloud.plan(*ONLY) == {}
     fits = OnceOfAirflow()
-    while cloud.killed(*DESTROY, fits=fits, when=when, late=False):
+    while cloud.run_killed(*DESTROY, fits=fits, when=when, late=False):
         assert len(fits.met) < 60, f"no run makes progress: {fits.met}"
     assert (TAKES if when == "after" else {"DeleteEnvironment", "DeleteBucket"}) <= fits.operations and not differences(cloud.everything(), empty)
 
 
 @pytest.mark.parametrize("when", ["after", "before"])
-def test_a_change_killed_at_every_call_is_made_whole(cloud, when):
+def test_update_killed_at_every_call_converges(cloud, when):
     cloud.run(*PROVISION)
     cloud.change(**UPDATES)
     fits = OnceOfAirflow()
-    while cloud.killed(*PROVISION, fits=fits, when=when, late=False):
+    while cloud.run_killed(*PROVISION, fits=fits, when=when, late=False):
         assert len(fits.met) < 60, f"no run makes progress: {fits.met}"
     assert {"PutObject", "UpdateEnvironment", "TagResource"} <= fits.operations and cloud.plan(*ONLY) == {}
     (environment,) = cloud.everything()["environments"]
@@ -162,7 +162,7 @@ def test_a_change_killed_at_every_call_is_made_whole(cloud, when):
 
 
 class OnceAtDatabricks:
-    """Fits each changing request to the workspace the first time."""
+    """Matches each changing request to the workspace once."""
 
     def __init__(self):
         self.met = set()
@@ -176,7 +176,7 @@ class OnceAtDatabricks:
 
 
 def killed_at_databricks(cloud, arguments, fits, when):
-    """Runs until a request to the workspace fits, and is killed before or after its effect. Whether it was."""
+    """Runs and is killed before or after the effect of the first request that matches; returns whether it was killed."""
     kill, answer = Kill(fits), cloud.databricks.answer
 
     def answered(request):
@@ -194,15 +194,15 @@ def killed_at_databricks(cloud, arguments, fits, when):
     try:
         kill.process = cloud.start(*arguments)
         kill.is_started.set()
-        _, said = kill.process.communicate(timeout=60)
+        _, stderr = kill.process.communicate(timeout=60)
     finally:
         del cloud.databricks.answer
-    assert kill.process.returncode == (-9 if kill.call else 0), said
+    assert kill.process.returncode == (-9 if kill.call else 0), stderr
     return bool(kill.call)
 
 
 @pytest.mark.parametrize("when", ["after", "before"])
-def test_a_run_killed_at_every_request_to_databricks_ends_as_one_undisturbed(cloud, empty, wanted, when):
+def test_run_killed_at_every_databricks_request_converges(cloud, empty, wanted, when):
     fits = OnceAtDatabricks()
     while killed_at_databricks(cloud, PROVISION, fits, when):
         pass
@@ -212,7 +212,7 @@ def test_a_run_killed_at_every_request_to_databricks_ends_as_one_undisturbed(clo
     assert len(fits.met) == MADE_AT_DATABRICKS + 1 and not differences(cloud.everything(), empty)
 
 
-def test_every_change_that_airflow_adds_is_refused_once_and_each_refusal_says_what_to_allow(cloud, wanted):
+def test_denied_airflow_calls_name_the_action_to_allow(cloud, wanted):
     fits, refused, code, runs = OnceOfAirflow(), [], 1, 0
 
     def refuse(call):
@@ -223,26 +223,26 @@ def test_every_change_that_airflow_adds_is_refused_once_and_each_refusal_says_wh
     cloud.aws.before_call = refuse
     while code:
         refused.clear()
-        code, said = cloud.ends(*PROVISION)
+        code, stderr = cloud.run_to_end(*PROVISION)
         runs += 1
-        assert runs < 60 and bool(code) == bool(refused) and code in (0, 1), f"{fits.met}\n{said}"
-        told = {found["request"]: found["action"] for found in REFUSAL.finditer(said)}
-        assert {call.request_id: action_of(call) for call in refused} == told, said
-        assert not code or "\nhint: allow the action `" in said, said
+        assert runs < 60 and bool(code) == bool(refused) and code in (0, 1), f"{fits.met}\n{stderr}"
+        told = {found["request"]: found["action"] for found in REFUSAL.finditer(stderr)}
+        assert {call.request_id: action_of(call) for call in refused} == told, stderr
+        assert not code or "\nhint: allow the action `" in stderr, stderr
     assert MAKES <= fits.operations and not differences(cloud.everything(), wanted)
 
 
 @pytest.mark.parametrize("endpoint", ["workspace/mkdirs", "workspace/import", "workspace/export"])
-def test_a_workspace_that_refuses_is_said_and_gone_on_from(cloud, wanted, endpoint):
+def test_denied_workspace_call_is_reported_and_resumed(cloud, wanted, endpoint):
     cloud.databricks.fail(endpoint, (403, {"error_code": "PERMISSION_DENIED", "message": "me@example.com does not have Manage permissions"}), times=10**6)
-    said = cloud.failing(*PROVISION)
-    assert "does not have Manage permissions" in said
+    stderr = cloud.failing(*PROVISION)
+    assert "does not have Manage permissions" in stderr
     cloud.databricks.faults.clear()
     cloud.run(*PROVISION)
     assert not differences(cloud.everything(), wanted)
 
 
-def test_what_is_seen_late_is_not_made_twice(cloud, wanted):
+def test_eventually_consistent_reads_create_nothing_twice(cloud, wanted):
     cloud.aws.stale_reads(4)
     cloud.run(*PROVISION, env=PATIENT)
     cloud.aws.stale_reads(0)
@@ -250,18 +250,18 @@ def test_what_is_seen_late_is_not_made_twice(cloud, wanted):
 
 
 @pytest.mark.parametrize("settle_reads", [0, 4])
-def test_an_environment_that_fails_to_come_up_says_why_and_is_made_anew_by_the_next_run(cloud, wanted, settle_reads):
+def test_failed_environment_reports_its_reason_and_is_recreated(cloud, wanted, settle_reads):
     cloud.aws.settle_reads = settle_reads
     cloud.aws.outcome = breaks("environment")
-    said = cloud.failing(*PROVISION)
-    assert "`me-airflow`" in said and "the reason of it" in said and cloud.aws.count("CreateEnvironment") == 1, said
+    stderr = cloud.failing(*PROVISION)
+    assert "`me-airflow`" in stderr and "the reason of it" in stderr and cloud.aws.count("CreateEnvironment") == 1, stderr
     assert cloud.plan(*ONLY)["airflow"][0] == "recreate"
     cloud.aws.outcome = lambda *_: None
     cloud.run(*PROVISION)
     assert not differences(cloud.everything(), wanted) and cloud.aws.count("CreateEnvironment") == 2
 
 
-def test_a_role_that_airflow_hears_of_late_is_waited_for(cloud, wanted):
+def test_role_that_airflow_sees_late_is_waited_for(cloud, wanted):
     iam = cloud.aws.services["iam"]
 
     def delay(call):
@@ -273,7 +273,7 @@ def test_a_role_that_airflow_hears_of_late_is_waited_for(cloud, wanted):
     assert cloud.aws.count("CreateEnvironment") > 1 and not differences(cloud.everything(), wanted)
 
 
-def test_throttled_calls_of_airflow_only_slow_an_apply_down(cloud, wanted):
+def test_throttled_airflow_calls_are_retried(cloud, wanted):
     begun = set()
 
     def burst(call):

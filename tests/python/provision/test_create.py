@@ -1,4 +1,4 @@
-"""`provision` on AWS, against a double that checks each request by AWS's own models."""
+"""`provision` on AWS, against a double that validates each request by the service models of AWS."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What others change behind `provision`'s back: the plan names it, an apply mends it, and nothing is left to do."""
+"""Drift: changes made outside pinpipe are in the plan, and an apply repairs them."""
 
 import pytest
 
@@ -16,27 +16,27 @@ def test_machine_gets_its_role_back(module, cloud):
     drift.machine_gets_its_role_back(module, cloud)
 
 
-def test_an_api_that_is_gone_comes_back_with_its_plan(module, cloud):
+def test_deleted_api_is_recreated_with_its_usage_plan(module, cloud):
     drift.api_gone(cloud)
     drift.assert_repaired(module, cloud, {"api": ("create", drift.GONE)}, may={"usage-plan"})
 
 
-def test_a_worker_configuration_that_is_gone_comes_back_with_its_connector(module, cloud):
+def test_deleted_worker_configuration_is_recreated_with_its_connector(module, cloud):
     before = drift.connector(cloud)[1]["connectorArn"]
-    cloud.part("kafkaconnect").workers.clear()
+    cloud.aws_service("kafkaconnect").workers.clear()
     drift.assert_repaired(module, cloud, {"worker-configuration": ("create", drift.GONE)}, may={"connector"})
     assert drift.connector(cloud)[1]["connectorArn"] != before
 
 
-def test_a_released_address_is_replaced_and_the_api_leads_to_the_new_one(module, cloud):
+def test_released_address_is_replaced_and_the_api_updated(module, cloud):
     drift.release_address(cloud)
     done = drift.assert_repaired(module, cloud, {"address": ("create", drift.GONE)}, may={"api"})
     assert done["api"] == "update" and len(cloud.boto("ec2").describe_addresses()["Addresses"]) == 1
 
 
 @pytest.mark.parametrize("broken", ["stopped", "terminated"])
-def test_a_machine_that_does_not_run_is_started_or_replaced(module, cloud, broken):
-    """What can be seen only from the machine cannot be seen then, and holds nothing up."""
+def test_stopped_machine_is_started_and_terminated_one_replaced(module, cloud, broken):
+    """Topics, which only the machine can read, do not stop the plan."""
     if broken == "stopped":
         drift.ec2("stop_instances", "InstanceIds", "client")(cloud)
         expected = {"client": ("update", "it is stopped")}
@@ -49,7 +49,7 @@ def test_a_machine_that_does_not_run_is_started_or_replaced(module, cloud, broke
 
 
 @pytest.mark.parametrize("broken", ["stopped", "terminated"])
-def test_a_pipeline_whose_machine_does_not_run_can_be_destroyed(module, cloud, broken):
+def test_pipeline_without_a_running_machine_can_be_destroyed(module, cloud, broken):
     drift.ec2("stop_instances" if broken == "stopped" else "terminate_instances", "InstanceIds", "client")(cloud)
     cloud.boto("ec2").describe_instances()
     cloud.run("destroy", "--yes")
@@ -62,29 +62,29 @@ def test_tags_are_restored(module, cloud, change):
     drift.tags_are_restored(module, cloud, change)
 
 
-def test_what_lost_the_tag_it_is_found_by_is_not_made_a_second_time(module, cloud):
-    """The state still knows its id: an address or a machine would be paid for twice."""
-    ids = [cloud.known("client"), cloud.known("address")]
+def test_resource_that_lost_its_tag_is_not_created_twice(module, cloud):
+    """The state still holds its id; a second address or machine would cost money."""
+    ids = [cloud.state_value("client"), cloud.state_value("address")]
     cloud.boto("ec2").delete_tags(Resources=ids, Tags=[{"Key": "pinpipe:resource"}])
     drift.assert_repaired(module, cloud, {key: ("update", "tag `pinpipe:resource` is missing") for key in ("client", "address")})
-    assert [cloud.known("client"), cloud.known("address")] == ids
+    assert [cloud.state_value("client"), cloud.state_value("address")] == ids
 
 
 def test_unmanaged_additions_are_kept(module, cloud):
     drift.unmanaged_additions_are_kept(module, cloud)
 
 
-def test_the_order_in_which_aws_names_the_brokers_means_nothing(module, cloud):
-    """GetBootstrapBrokers answers in an order that changes from call to call."""
-    brokers = cloud.boto("kafka").get_bootstrap_brokers(ClusterArn=cloud.known("cluster", "arn"))["BootstrapBrokerStringSaslIam"]
+def test_order_of_bootstrap_brokers_is_no_drift(module, cloud):
+    """GetBootstrapBrokers returns the brokers in an order that changes from call to call."""
+    brokers = cloud.boto("kafka").get_bootstrap_brokers(ClusterArn=cloud.state_value("cluster", "arn"))["BootstrapBrokerStringSaslIam"]
     cloud.aws.bootstrap = ",".join(reversed(brokers.split(",")))
     assert cloud.plan() == {}
-    # Of more than three it names any three.
+    # Of more than three brokers it returns any three.
     cloud.aws.bootstrap = ",".join(broker.replace("b-2.", "b-5.") for broker in brokers.split(","))
     assert cloud.plan() == {}
     cloud.aws.bootstrap = None
     assert cloud.plan() == {}
-    module.mended()
+    module.mark_clean()
 
 
 def test_lost_password_is_replaced_everywhere(module, cloud):

@@ -1,4 +1,4 @@
-"""`provision` and `destroy` where AWS fails: errors, lost answers, refusals, throttling, late sight, failed resources, Ctrl-C."""
+"""`provision` and `destroy` when AWS fails: errors, lost responses, denials, throttling, stale reads, failed resources, Ctrl-C."""
 
 import re
 import time
@@ -18,8 +18,8 @@ from support.faults import (
     changes,
     differences,
     failing,
-    hanging,
-    interrupted,
+    wait_for_call,
+    interrupt,
 )
 
 pytestmark = pytest.mark.slow
@@ -46,31 +46,31 @@ def cloud(broken_cloud):
 
 @pytest.fixture
 def wanted(account, tmp_path_factory):
-    """What an apply makes that nothing disturbs."""
+    """The snapshot after an undisturbed apply."""
     cloud = BrokenCloud(tmp_path_factory.mktemp("wanted"), *account)
     cloud.run("provision", "--yes")
     return cloud.aws.snapshot()
 
 
-# Of calls that differ in nothing but the route they are for, two of each kind: there are fifty.
+# At most three calls of an operation: the routes of the API alone take fifty.
 @pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_every_change_fails_once_and_the_same_run_still_makes_everything(cloud, wanted, when, kind):
+def test_calls_failing_once_are_retried_in_the_same_run(cloud, wanted, when, kind):
     empty = (cloud.clear(), cloud.aws.snapshot())[1]
     fits = Once(at_most=3)
     setattr(cloud.aws, f"{when}_call", failing(fits, FAULTS[kind]))
-    code, said = cloud.ends("provision", "--yes")
-    assert code == 0, said
+    code, stderr = cloud.run_to_end("provision", "--yes")
+    assert code == 0, stderr
     assert len(fits.met) > 50 and not differences(cloud.aws.snapshot(), wanted)
     fits = Once(at_most=3)
     setattr(cloud.aws, f"{when}_call", failing(fits, FAULTS[kind]))
-    code, said = cloud.ends("destroy", "--yes")
-    assert code == 0, said
+    code, stderr = cloud.run_to_end("destroy", "--yes")
+    assert code == 0, stderr
     assert len(fits.met) > 25 and not differences(cloud.aws.snapshot(), empty)
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_every_answer_to_a_change_of_settings_gets_lost_once_and_the_same_run_still_changes_everything(cloud, kind):
+def test_updates_survive_lost_responses(cloud, kind):
     cloud.run("provision", "--yes")
     cloud.configure(UPDATES, connector="mcu = 2")
     cloud.run("provision", "--yes")
@@ -81,19 +81,19 @@ def test_every_answer_to_a_change_of_settings_gets_lost_once_and_the_same_run_st
     cloud.configure(UPDATES, connector="mcu = 2")
     fits = Once(at_most=3)
     cloud.aws.after_call = failing(fits, FAULTS[kind])
-    code, said = cloud.ends("provision", "--yes")
-    assert code == 0, said
+    code, stderr = cloud.run_to_end("provision", "--yes")
+    assert code == 0, stderr
     assert len(fits.met) > 30 and not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
 
 
-def test_four_changes_of_the_cluster_are_made_in_one_run(cloud):
+def test_four_cluster_updates_are_applied_in_one_run(cloud):
     cloud.run("provision", "--yes")
     cloud.configure(UPDATES.replace("brokers = 6", 'brokers = 6\ninstance_type = "kafka.m5.xlarge"'))
     cloud.run("provision", "--yes")
     assert cloud.plan() == {}
 
 
-def test_every_change_is_refused_once_and_each_refusal_says_what_to_allow(cloud, wanted):
+def test_denied_calls_name_the_action_to_allow(cloud, wanted):
     cloud.clear()
     fits, refused, runs = Once(), [], 0
 
@@ -106,28 +106,28 @@ def test_every_change_is_refused_once_and_each_refusal_says_what_to_allow(cloud,
     code = 1
     while code:
         refused.clear()
-        code, said = cloud.ends("provision", "--yes")
+        code, stderr = cloud.run_to_end("provision", "--yes")
         runs += 1
         assert runs < 100, f"no run makes progress: {fits.met}"
-        assert bool(code) == bool(refused) and code in (0, 1), said
-        told = {found["request"]: found for found in REFUSAL.finditer(said)}
+        assert bool(code) == bool(refused) and code in (0, 1), stderr
+        told = {found["request"]: found for found in REFUSAL.finditer(stderr)}
         for call in refused:
-            assert call.request_id in told, f"{call.name} is not told of: {said}"
-            assert told[call.request_id]["action"] == action_of(call) and told[call.request_id]["what"], said
-            assert told[call.request_id]["code"] in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"), said
-        assert not code or "\nhint: allow the action `" in said, said
+            assert call.request_id in told, f"{call.name} is not told of: {stderr}"
+            assert told[call.request_id]["action"] == action_of(call) and told[call.request_id]["what"], stderr
+            assert told[call.request_id]["code"] in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"), stderr
+        assert not code or "\nhint: allow the action `" in stderr, stderr
     assert runs > 20 and len(fits.met) > 90 and not differences(cloud.aws.snapshot(), wanted)
 
 
 @pytest.mark.parametrize("reads", [2, 5])
-def test_what_is_seen_late_is_not_made_twice(cloud, wanted, reads):
+def test_eventually_consistent_reads_create_nothing_twice(cloud, wanted, reads):
     cloud.clear()
     cloud.aws.stale_reads(reads)
     cloud.run("provision", "--yes", env=PATIENT)
     assert not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
 
 
-def test_what_is_seen_late_is_not_made_twice_when_answers_get_lost(cloud, wanted):
+def test_eventually_consistent_reads_and_lost_responses_create_nothing_twice(cloud, wanted):
     cloud.clear()
     cloud.aws.stale_reads(3)
     fits = Once()
@@ -136,16 +136,16 @@ def test_what_is_seen_late_is_not_made_twice_when_answers_get_lost(cloud, wanted
     assert {name for name, _ in fits.met} == MAKES and not differences(cloud.aws.snapshot(), wanted)
 
 
-def test_what_is_seen_late_is_not_made_twice_by_the_runs_after_kills(cloud, wanted):
+def test_eventually_consistent_reads_and_kills_create_nothing_twice(cloud, wanted):
     cloud.clear()
     cloud.aws.stale_reads(3)
     fits = Once()
-    while cloud.killed("provision", "--yes", fits=lambda call: call.name in MAKES and fits(call), late=False, env=PATIENT):
+    while cloud.run_killed("provision", "--yes", fits=lambda call: call.name in MAKES and fits(call), late=False, env=PATIENT):
         pass
     assert {name for name, _ in fits.met} == MAKES and not differences(cloud.aws.snapshot(), wanted)
 
 
-def test_throttled_services_only_slow_an_apply_down(cloud, wanted):
+def test_throttled_calls_are_retried(cloud, wanted):
     cloud.clear()
     begun = set()
 
@@ -162,7 +162,7 @@ def test_throttled_services_only_slow_an_apply_down(cloud, wanted):
     assert not differences(cloud.aws.snapshot(), wanted)
 
 
-def test_credentials_that_expire_are_told_of_and_new_ones_go_on(cloud, wanted):
+def test_expired_credentials_are_reported_and_new_ones_resume(cloud, wanted):
     cloud.clear()
 
     def expire(call):
@@ -170,16 +170,16 @@ def test_credentials_that_expire_are_told_of_and_new_ones_go_on(cloud, wanted):
             cloud.aws.expired_credentials()
 
     cloud.aws.after_call = expire
-    code, said = cloud.ends("provision", "--yes")
-    assert code == 1 and "hint: the credentials have expired or are wrong" in said, said
-    code, said = cloud.ends("provision", "--plan")
-    assert code == 1 and "hint: the credentials have expired or are wrong" in said, said
+    code, stderr = cloud.run_to_end("provision", "--yes")
+    assert code == 1 and "hint: the credentials have expired or are wrong" in stderr, stderr
+    code, stderr = cloud.run_to_end("provision", "--plan")
+    assert code == 1 and "hint: the credentials have expired or are wrong" in stderr, stderr
     cloud.aws.expired_credentials(False)
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted)
 
 
-# The codes that the services' own references give.
+# Error codes from the references of the services.
 QUOTAS = [
     ("AllocateAddress", "AddressLimitExceeded"), ("RunInstances", "VcpuLimitExceeded"), ("CreateSecurityGroup", "SecurityGroupLimitExceeded"),
     ("CreateRole", "LimitExceeded"), ("CreateBucket", "TooManyBuckets"), ("CreateStream", "LimitExceededException"),
@@ -188,18 +188,18 @@ QUOTAS = [
 
 
 @pytest.mark.parametrize("operation, quota", QUOTAS)
-def test_a_quota_that_is_used_up_is_told_of_and_the_run_goes_on_once_there_is_more(cloud, wanted, operation, quota):
+def test_exceeded_quota_is_reported_and_resumed(cloud, wanted, operation, quota):
     cloud.clear()
     cloud.aws.before_call = failing(lambda call: call.operation == operation, lambda call: Fault(400, quota, "you have reached your limit"))
-    code, said = cloud.ends("provision", "--yes")
-    assert code == 1 and re.search(rf"{quota}: you have reached your limit \(request [\w-]+\)", said), said
-    assert "hint: a quota of the account is used up" in said, said
+    code, stderr = cloud.run_to_end("provision", "--yes")
+    assert code == 1 and re.search(rf"{quota}: you have reached your limit \(request [\w-]+\)", stderr), stderr
+    assert "hint: a quota of the account is used up" in stderr, stderr
     cloud.aws.before_call = None
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted)
 
 
-def test_profiles_and_roles_that_other_services_hear_of_late_are_waited_for(cloud, wanted):
+def test_profiles_and_roles_seen_late_are_waited_for(cloud, wanted):
     cloud.clear()
     iam = cloud.aws.services["iam"]
 
@@ -215,41 +215,41 @@ def test_profiles_and_roles_that_other_services_hear_of_late_are_waited_for(clou
     assert not differences(cloud.aws.snapshot(), wanted)
 
 
-def test_ctrl_c_ends_a_wait_and_the_next_run_goes_on(cloud, wanted):
+def test_interrupted_wait_is_resumed(cloud, wanted):
     cloud.clear()
     cloud.aws.settle_reads = 60
     process = cloud.start("provision", "--yes")
-    hanging(cloud.aws, "CreateClusterV2", process)
+    wait_for_call(cloud.aws, "CreateClusterV2", process)
     time.sleep(0.2)
-    assert "cluster `me-cluster` is still CREATING" in interrupted(cloud, process)
+    assert "cluster `me-cluster` is still CREATING" in interrupt(cloud, process)
     cloud.aws.settle_reads = 1
     cloud.run("provision", "--yes")
     assert cloud.aws.count("CreateClusterV2") == 1 and not differences(cloud.aws.snapshot(), wanted)
 
 
 @pytest.mark.parametrize("operation", ["DescribeVpcs", "CreateSecurityGroup", "CreateClusterV2"])
-def test_ctrl_c_ends_a_run_that_is_throttled(cloud, wanted, operation):
+def test_interrupt_ends_a_throttled_run(cloud, wanted, operation):
     cloud.clear()
     cloud.aws.fail_operation(operation, times=10**6, status=503, code="ServiceUnavailable")
     process = cloud.start("provision", "--yes")
-    hanging(cloud.aws, operation, process)
+    wait_for_call(cloud.aws, operation, process)
     time.sleep(4)
-    interrupted(cloud, process)
+    interrupt(cloud, process)
     cloud.clear()
 
 
-# How soon it fails: before anybody looks, or while it is waited for.
+# It fails before the first read, or while it is waited for.
 @pytest.mark.parametrize("settle_reads", [0, 4])
 @pytest.mark.parametrize("kind, makes, flags", [
     ("cluster", "CreateClusterV2", ("--allow-recreate",)), ("connector", "CreateConnector", ()), ("plugin", "CreateCustomPlugin", ())])
-def test_what_fails_to_come_up_says_why_and_is_made_anew_by_the_next_run(cloud, wanted, kind, makes, flags, settle_reads):
+def test_failed_resource_reports_its_reason_and_is_recreated(cloud, wanted, kind, makes, flags, settle_reads):
     cloud.clear()
     cloud.aws.settle_reads = settle_reads
     cloud.aws.outcome = breaks(kind)
-    code, said = cloud.ends("provision", "--yes")
-    assert code == 1 and f"error: {kind} `me-{kind}`" in said and "\nhint: " in said, said
-    # MSK Connect gives no reason in the list of plugins; the hint says what it can be.
-    assert "the reason of it" in said or kind == "plugin", said
+    code, stderr = cloud.run_to_end("provision", "--yes")
+    assert code == 1 and f"error: {kind} `me-{kind}`" in stderr and "\nhint: " in stderr, stderr
+    # MSK Connect returns no reason for a failed plugin; the hint names the possible ones.
+    assert "the reason of it" in stderr or kind == "plugin", stderr
     assert cloud.aws.count(makes) == 1, "what has failed is made again only by another run"
     assert cloud.plan()[kind][0] == "recreate"
     cloud.aws.outcome = lambda *_: None
@@ -259,12 +259,12 @@ def test_what_fails_to_come_up_says_why_and_is_made_anew_by_the_next_run(cloud, 
 
 @pytest.mark.parametrize("kind, settings, calls", [
     ("cluster", {"settings": "[cluster]\nvolume_gib = 200\n"}, "UpdateBrokerStorage"), ("connector", {"connector": "mcu = 2"}, "UpdateConnector")])
-def test_a_change_that_fails_says_why_although_the_resource_works_again(cloud, kind, settings, calls):
+def test_failed_update_reports_its_reason(cloud, kind, settings, calls):
     cloud.run("provision", "--yes")
     cloud.configure(**settings)
     cloud.aws.outcome = breaks(f"{kind}-update")
-    code, said = cloud.ends("provision", "--yes")
-    assert code == 1 and "the reason of it" in said and "\nhint: " in said, said
+    code, stderr = cloud.run_to_end("provision", "--yes")
+    assert code == 1 and "the reason of it" in stderr and "\nhint: " in stderr, stderr
     assert cloud.aws.count(calls) == 1
     assert cloud.plan()[kind][0] == "update"
     cloud.aws.outcome = lambda *_: None
@@ -272,19 +272,19 @@ def test_a_change_that_fails_says_why_although_the_resource_works_again(cloud, k
     assert cloud.plan() == {}
 
 
-def test_a_cluster_that_fails_while_it_is_waited_for_does_not_stop_destroy(cloud):
+def test_failing_cluster_does_not_stop_destroy(cloud):
     empty = cloud.aws.snapshot()
     cloud.aws.settle_reads = 100
     process = cloud.start("provision", "--yes")
-    hanging(cloud.aws, "CreateClusterV2", process)
-    interrupted(cloud, process)
+    wait_for_call(cloud.aws, "CreateClusterV2", process)
+    interrupt(cloud, process)
     cloud.aws.settle_reads = 1
     cloud.aws.outcome = breaks("cluster")
     cloud.run("destroy", "--yes")
     assert not differences(cloud.aws.snapshot(), empty)
 
 
-def test_a_machine_that_ends_right_after_its_launch_is_launched_again_by_the_next_run(cloud, wanted):
+def test_machine_that_terminates_after_launch_is_replaced(cloud, wanted):
     cloud.clear()
     ec2 = cloud.aws.services["ec2"]
 
@@ -295,13 +295,13 @@ def test_a_machine_that_ends_right_after_its_launch_is_launched_again_by_the_nex
                 ec2.set_state(instance, "terminated")
 
     cloud.aws.after_call = end
-    cloud.ends("provision", "--yes")
+    cloud.run_to_end("provision", "--yes")
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted)
 
 
 @pytest.mark.parametrize("how", ["stop_instances", "terminate_instances"])
-def test_a_machine_that_is_down_is_seen_brought_back_and_removed(cloud, wanted, how):
+def test_stopped_machine_is_observed_restored_and_deleted(cloud, wanted, how):
     cloud.clear()
     empty = cloud.aws.snapshot()
     ec2 = cloud.boto("ec2")

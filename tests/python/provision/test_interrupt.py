@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of `provision` and `destroy`: they end soon and say so, nothing is orphaned, and the next run goes on."""
+"""Ctrl-C during `provision` and `destroy`: they exit soon with an error, leave no orphans, and the next run resumes."""
 
 import os
 import pty
@@ -20,8 +20,8 @@ from support.faults import (
     Point,
     changes,
     differences,
-    hanging,
-    interrupted,
+    wait_for_call,
+    interrupt,
 )
 from support.pinpipe import BINARY, clean_environment
 from support.wait import wait_until
@@ -43,14 +43,14 @@ def cloud(broken_cloud):
 
 @pytest.fixture(scope="module")
 def wanted(account, tmp_path_factory):
-    """What an apply makes that nothing disturbs."""
+    """The snapshot after an undisturbed apply."""
     cloud = BrokenCloud(tmp_path_factory.mktemp("wanted"), *account)
     cloud.run("provision", "--yes")
     return cloud.aws.snapshot()
 
 
 class Interrupt(Kill):
-    """A hook that sends a process Ctrl-C at the first call that fits; the call goes on."""
+    """A hook that sends a process SIGINT at the first call that matches; the call continues."""
 
     def __call__(self, call):
         with self.lock:
@@ -63,34 +63,34 @@ class Interrupt(Kill):
 
 
 def interrupted_at(cloud, fits, *arguments, when="after"):
-    """Runs until a call fits, and is interrupted there. Returns what it says; nothing: it came to its end."""
+    """Runs and is interrupted at the first call that matches; returns stderr, or None if the run finished."""
     hook = Interrupt(fits)
     setattr(cloud.aws, f"{when}_call", hook)
     hook.process = cloud.start(*arguments)
     hook.is_started.set()
-    _, said = hook.process.communicate(timeout=60)
+    _, stderr = hook.process.communicate(timeout=60)
     cloud.aws.before_call = cloud.aws.after_call = None
     if hook.call is None:
-        assert hook.process.returncode == 0, said
+        assert hook.process.returncode == 0, stderr
         return None
-    assert time.time() - hook.began < SOON, said
-    assert hook.process.returncode == 1 and said.count("error: ") == 1 and "panicked" not in said, said
-    assert "error: stopped" in said and "hint: " in said and "the same command goes on from here" in said, said
-    return said
+    assert time.time() - hook.began < SOON, stderr
+    assert hook.process.returncode == 1 and stderr.count("error: ") == 1 and "panicked" not in stderr, stderr
+    assert "error: stopped" in stderr and "hint: " in stderr and "the same command goes on from here" in stderr, stderr
+    return stderr
 
 
 @pytest.mark.parametrize("operation", CALLS)
-def test_ctrl_c_at_a_call_of_an_apply_ends_it_and_the_next_one_goes_on(cloud, wanted, operation):
+def test_interrupted_apply_is_resumed(cloud, wanted, operation):
     cloud.clear()
-    said = interrupted_at(cloud, Point(operation, 1), "provision", "--yes")
-    assert said, f"nobody calls {operation}"
+    stderr = interrupted_at(cloud, Point(operation, 1), "provision", "--yes")
+    assert stderr, f"nobody calls {operation}"
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
     assert {name: cloud.aws.count(name) for name in MAKES} == {**dict.fromkeys(MAKES, 1), "ec2.CreateSecurityGroup": 2}
 
 
 @pytest.mark.parametrize("operation", CALLS[::3])
-def test_ctrl_c_at_a_call_of_an_apply_leaves_nothing_that_destroy_does_not_find(cloud, operation):
+def test_destroy_after_an_interrupted_apply_leaves_nothing(cloud, operation):
     cloud.clear()
     empty = cloud.aws.snapshot()
     assert interrupted_at(cloud, Point(operation, 1), "provision", "--yes", when="before")
@@ -98,7 +98,7 @@ def test_ctrl_c_at_a_call_of_an_apply_leaves_nothing_that_destroy_does_not_find(
     assert not differences(cloud.aws.snapshot(), empty)
 
 
-def test_an_apply_interrupted_every_few_changes_ends_as_one_undisturbed(cloud, wanted):
+def test_apply_interrupted_every_few_calls_converges(cloud, wanted):
     cloud.clear()
     times = 0
     while interrupted_at(cloud, Nth(6), "provision", "--yes"):
@@ -108,7 +108,7 @@ def test_an_apply_interrupted_every_few_changes_ends_as_one_undisturbed(cloud, w
 
 
 @pytest.mark.parametrize("operation", ["kafka.DeleteCluster", "ec2.TerminateInstances", "apigateway.DeleteRestApi"])
-def test_ctrl_c_at_a_call_of_destroy_ends_it_and_the_next_one_goes_on(cloud, operation):
+def test_interrupted_destroy_is_resumed(cloud, operation):
     cloud.clear()
     empty = cloud.aws.snapshot()
     cloud.run("provision", "--yes")
@@ -117,7 +117,7 @@ def test_ctrl_c_at_a_call_of_destroy_ends_it_and_the_next_one_goes_on(cloud, ope
     assert not differences(cloud.aws.snapshot(), empty) and cloud.aws.count("DeleteCluster") == 1
 
 
-# What is waited for, by the call after which it takes for ever, and what is then said of it.
+# By the call after which a resource never becomes ready: its name in the error, and its place in the double.
 WAITS = {
     "kafka.CreateClusterV2": ("cluster `me-cluster`", lambda aws: aws.services["kafka"].clusters),
     "kafkaconnect.CreateCustomPlugin": ("plugin `me-plugin`", lambda aws: aws.services["kafkaconnect"].plugins),
@@ -126,7 +126,7 @@ WAITS = {
 }
 
 
-def test_a_stop_hides_nothing_that_failed_before_it(cloud):
+def test_interrupt_does_not_hide_an_earlier_failure(cloud):
     cloud.clear()
 
     def refuse(call):
@@ -140,17 +140,17 @@ def test_a_stop_hides_nothing_that_failed_before_it(cloud):
 
     cloud.aws.before_call, cloud.aws.after_call = refuse, hold
     process = cloud.start("provision", "--yes")
-    hanging(cloud.aws, "kafka.CreateClusterV2", process)
+    wait_for_call(cloud.aws, "kafka.CreateClusterV2", process)
     wait_until(lambda: len(cloud.aws.calls) > 40 and not any(map(changes, cloud.aws.calls[-12:])), "nothing but waiting")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and "stopped: cluster `me-cluster` is still CREATING" in said, said
-    assert "AccessDeniedException: not allowed to you" in said and said.count("stopped") == 1, said
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "stopped: cluster `me-cluster` is still CREATING" in stderr, stderr
+    assert "AccessDeniedException: not allowed to you" in stderr and stderr.count("stopped") == 1, stderr
 
 
 @pytest.mark.parametrize("operation, how", [*((operation, signal.SIGINT) for operation in WAITS), ("kafka.CreateClusterV2", signal.SIGTERM)])
-def test_a_stop_ends_any_wait_at_once_and_names_what_was_waited_for(cloud, wanted, operation, how):
-    called, things = WAITS[operation]
+def test_interrupt_ends_any_wait_and_names_the_resource(cloud, wanted, operation, how):
+    label, things = WAITS[operation]
     cloud.clear()
 
     def hold(call):
@@ -160,13 +160,13 @@ def test_a_stop_ends_any_wait_at_once_and_names_what_was_waited_for(cloud, wante
 
     cloud.aws.after_call = hold
     process = cloud.start("provision", "--yes")
-    hanging(cloud.aws, operation, process)
+    wait_for_call(cloud.aws, operation, process)
     wait_until(lambda: len(cloud.aws.calls) > 40 and not any(map(changes, cloud.aws.calls[-12:])), "nothing but waiting")
     began = time.time()
     process.send_signal(how)
-    _, said = process.communicate(timeout=60)
-    assert time.time() - began < 1.5 and process.returncode == 1, said
-    assert f"stopped: {called}" in said and " is still " in said and "the same command goes on from here" in said, said
+    _, stderr = process.communicate(timeout=60)
+    assert time.time() - began < 1.5 and process.returncode == 1, stderr
+    assert f"stopped: {label}" in stderr and " is still " in stderr and "the same command goes on from here" in stderr, stderr
     cloud.aws.after_call = None
     for thing in things(cloud.aws).values():
         thing.lifecycle.remaining = min(thing.lifecycle.remaining, 1)
@@ -176,7 +176,7 @@ def test_a_stop_ends_any_wait_at_once_and_names_what_was_waited_for(cloud, wante
 
 
 @pytest.mark.parametrize("operation", ["ec2.AllocateAddress", "ec2.RunInstances", "apigateway.CreateRestApi"])
-def test_what_was_made_by_a_call_whose_answer_was_not_awaited_is_found_by_the_next_run(cloud, wanted, operation):
+def test_resource_of_an_interrupted_call_is_adopted(cloud, wanted, operation):
     cloud.clear()
     answered = threading.Event()
 
@@ -186,9 +186,9 @@ def test_what_was_made_by_a_call_whose_answer_was_not_awaited_is_found_by_the_ne
 
     cloud.aws.after_call = hang
     process = cloud.start("provision", "--yes")
-    hanging(cloud.aws, operation, process)
+    wait_for_call(cloud.aws, operation, process)
     wait_until(lambda: cloud.aws.count(operation), operation)
-    interrupted(cloud, process)
+    interrupt(cloud, process)
     answered.set()
     cloud.aws.after_call = None
     cloud.run("provision", "--yes")
@@ -196,27 +196,27 @@ def test_what_was_made_by_a_call_whose_answer_was_not_awaited_is_found_by_the_ne
 
 
 def unavailable(cloud, operation, *arguments):
-    """What a run says that is interrupted while AWS answers an operation with nothing but errors."""
+    """Interrupts a run while AWS answers an operation with errors only; returns its stderr."""
     before = cloud.aws.count(operation)
     cloud.aws.fail_operation(operation, times=10**6, status=503, code="ServiceUnavailable")
     process = cloud.start(*arguments)
-    # By then it is between two attempts that are far apart.
+    # It is now between two attempts that are seconds apart.
     wait_until(lambda: cloud.aws.count(operation) > before + 1 or process.poll() is not None, operation)
     began = time.time()
     process.send_signal(signal.SIGINT)
     try:
-        _, said = process.communicate(timeout=SOON)
+        _, stderr = process.communicate(timeout=SOON)
     except subprocess.TimeoutExpired:
         process.kill()
         raise AssertionError(f"{arguments} goes on {SOON} s after Ctrl-C: {process.communicate()[1]}") from None
     finally:
         cloud.aws.faults.clear()
-    assert process.returncode == 1 and said.count("error: ") == 1 and "error: stopped" in said, f"{time.time() - began:.1f} s\n{said}"
-    return said
+    assert process.returncode == 1 and stderr.count("error: ") == 1 and "error: stopped" in stderr, f"{time.time() - began:.1f} s\n{stderr}"
+    return stderr
 
 
 @pytest.mark.parametrize("operation", ["GetCallerIdentity", "ListKafkaVersions", "DescribeRouteTables", "UploadPart"])
-def test_ctrl_c_ends_an_apply_whatever_call_aws_has_no_answer_to(cloud, wanted, operation):
+def test_interrupt_ends_an_apply_while_aws_is_unavailable(cloud, wanted, operation):
     cloud.clear()
     if operation == "UploadPart":
         (cloud.folder / "sink.zip").write_bytes(LARGE_ZIP)
@@ -227,7 +227,7 @@ def test_ctrl_c_ends_an_apply_whatever_call_aws_has_no_answer_to(cloud, wanted, 
 
 
 @pytest.mark.parametrize("operation", ["GetCallerIdentity", "DeleteConnector", "DeleteRole"])
-def test_ctrl_c_ends_a_destroy_whatever_call_aws_has_no_answer_to(cloud, operation):
+def test_interrupt_ends_a_destroy_while_aws_is_unavailable(cloud, operation):
     cloud.clear()
     empty = cloud.aws.snapshot()
     cloud.run("provision", "--yes")
@@ -236,7 +236,7 @@ def test_ctrl_c_ends_a_destroy_whatever_call_aws_has_no_answer_to(cloud, operati
     assert not differences(cloud.aws.snapshot(), empty)
 
 
-def test_ctrl_c_ends_an_apply_that_first_removes_what_is_not_wanted_any_more(cloud):
+def test_interrupt_ends_an_apply_that_deletes_first(cloud):
     cloud.clear()
     cloud.run("provision", "--yes")
     cloud.configure('[api]\nauth = "none"\n')
@@ -245,7 +245,7 @@ def test_ctrl_c_ends_an_apply_that_first_removes_what_is_not_wanted_any_more(clo
     assert cloud.plan() == {} and cloud.aws.snapshot()["api keys"] == []
 
 
-def test_ctrl_c_ends_a_command_for_topics_that_waits_for_the_machine(cloud):
+def test_interrupt_ends_a_topic_command_on_the_machine(cloud):
     cloud.clear()
     cloud.run("provision", "--yes")
     before, commands = cloud.aws.count("SendCommand"), cloud.aws.services["ssm"].commands
@@ -263,12 +263,12 @@ def test_ctrl_c_ends_a_command_for_topics_that_waits_for_the_machine(cloud):
         process.wait(SOON)
     finally:
         process.kill()
-        said = process.communicate()[1]
+        stderr = process.communicate()[1]
         cloud.aws.after_call = None
-    assert process.returncode != 0 and "panicked" not in said, said
+    assert process.returncode != 0 and "panicked" not in stderr, stderr
 
 
-def test_ctrl_c_ends_the_last_look_at_an_api_that_does_not_answer(cloud, monkeypatch):
+def test_interrupt_ends_the_check_of_an_unresponsive_api(cloud, monkeypatch):
     cloud.clear()
     invoker, asked, answered = cloud.aws.invoker, threading.Event(), threading.Event()
 
@@ -290,12 +290,12 @@ def test_ctrl_c_ends_the_last_look_at_an_api_that_does_not_answer(cloud, monkeyp
         answered.set()
         process.kill()
         process.communicate()
-    # All has been made before.
+    # Everything was created before.
     assert cloud.plan() == {}
 
 
 @pytest.mark.parametrize("arguments", [("provision", "--plan"), ("provision", "--yes"), ("status",), ("destroy", "--yes")])
-def test_ctrl_c_while_everything_is_looked_at_changes_nothing(cloud, arguments):
+def test_interrupt_while_observing_changes_nothing(cloud, arguments):
     cloud.clear()
     cloud.run("provision", "--yes", "--only", "api-key,stream")
     before, since = cloud.aws.snapshot(), len(cloud.aws.calls)
@@ -303,24 +303,24 @@ def test_ctrl_c_while_everything_is_looked_at_changes_nothing(cloud, arguments):
     cloud.aws.before_call = hook
     hook.process = cloud.start(*arguments)
     hook.is_started.set()
-    out, said = hook.process.communicate(timeout=60)
+    stdout, stderr = hook.process.communicate(timeout=60)
     cloud.aws.before_call = None
-    assert hook.call and time.time() - hook.began < SOON and hook.process.returncode == 1, said
-    assert out == "" and "error: stopped" in said and said.count("error: ") == 1, said
+    assert hook.call and time.time() - hook.began < SOON and hook.process.returncode == 1, stderr
+    assert stdout == "" and "error: stopped" in stderr and stderr.count("error: ") == 1, stderr
     assert not [call.name for call in cloud.aws.calls[since:] if changes(call)] and not differences(cloud.aws.snapshot(), before)
 
 
 @pytest.mark.parametrize("command", ["provision", "destroy"])
-def test_ctrl_c_at_the_question_ends_it_and_changes_nothing(cloud, command):
+def test_interrupt_at_the_prompt_changes_nothing(cloud, command):
     cloud.clear()
     cloud.run("provision", "--yes", "--only", "api-key")
     before = cloud.aws.snapshot()
     terminal, theirs = pty.openpty()
     process = subprocess.Popen([BINARY, command], cwd=cloud.folder, env=clean_environment(**cloud.environment), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    said = b""
+    output = b""
     try:
-        while b"Type yes to go on" not in said:
-            said += os.read(terminal, 4096)
+        while b"Type yes to go on" not in output:
+            output += os.read(terminal, 4096)
         process.send_signal(signal.SIGINT)
         assert process.wait(SOON) != 0
     finally:
@@ -329,5 +329,5 @@ def test_ctrl_c_at_the_question_ends_it_and_changes_nothing(cloud, command):
         os.close(terminal)
         os.close(theirs)
     assert not differences(cloud.aws.snapshot(), before)
-    # Nothing holds up the next run.
+    # No lock stops the next run.
     cloud.run("destroy", "--yes")

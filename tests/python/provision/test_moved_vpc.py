@@ -1,19 +1,19 @@
-"""A pipeline that is to stand in another VPC, or under other names while nobody remembers the old ones: nothing stays behind."""
+"""A pipeline that moves to another VPC, or gets other names without a state that holds the old ones: nothing is left behind."""
 
 import base64
 
 import pytest
 
-from support.provisioned import planned, planned_and_done
+from support.provisioned import assert_plan, assert_plan_and_apply
 from support.renamed import EVERY_NAME, NAMED, TOPICS
 
 ELSEWHERE = ("recreate", "it is in another VPC, vpc-")
-# Those that are noticed by themselves, and those that fall with them.
+# Resources whose VPC differs, and those that are recreated with them.
 MOVED = {
     "group-client": ELSEWHERE, "group-cluster": ("recreate", "`group-client` is made anew|it is in another VPC"), "s3-endpoint": ELSEWHERE,
     "cluster": ("recreate", "`group-cluster` is made anew"), "client": ("recreate", "`group-client` is made anew"), **TOPICS,
     "connector": ("recreate", "`cluster` is made anew")}
-# Nobody sees before the new machine is there that it has another address inside.
+# That the private address changes is visible only once the new machine exists.
 MAY = ("address", "api", "usage-plan")
 
 
@@ -22,12 +22,12 @@ SECTIONS = {"kinesis": {"shards": 1}}
 
 @pytest.fixture
 def cloud(empty):
-    """Each begins in an empty account."""
+    """Each test begins in an empty account."""
     return empty
 
 
 def another_vpc(cloud):
-    """A VPC with a subnet in each of three zones."""
+    """Creates a VPC with a subnet in each of three zones."""
     ec2 = cloud.boto("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
     for number, zone in enumerate("abc"):
@@ -39,14 +39,14 @@ AIRFLOW = "network,group-airflow,role-airflow,bucket-airflow,airflow-requirement
 
 
 def apply_airflow(cloud, *arguments):
-    """Makes Airflow, in two subnets of the default VPC."""
+    """Creates Airflow in two subnets of the default VPC."""
     subnets = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in cloud.boto("ec2").describe_subnets()["Subnets"] if each["DefaultForAz"])
     cloud.change(airflow={"enabled": True, "subnets": [subnet for _, subnet in subnets[:2]]}, schedule={"enabled": False})
     cloud.apply(*arguments)
 
 
 def vpcs_of_ours(cloud):
-    """Where what carries the pipeline's tags lies."""
+    """Returns the VPCs of the resources with the pipeline's tags."""
     ec2, ours = cloud.boto("ec2"), [{"Name": "tag:pinpipe:id", "Values": ["me"]}]
     groups = {group["VpcId"] for group in ec2.describe_security_groups(Filters=ours)["SecurityGroups"]}
     endpoints = {endpoint["VpcId"] for endpoint in ec2.describe_vpc_endpoints(Filters=ours)["VpcEndpoints"] if endpoint["State"] != "deleted"}
@@ -54,23 +54,23 @@ def vpcs_of_ours(cloud):
     return groups | endpoints | {machine["VpcId"] for machine in machines if machine["State"]["Name"] == "running"}
 
 
-def test_in_another_vpc_all_of_it_is_made_anew_and_nothing_stays_in_the_old_one(cloud):
+def test_another_vpc_recreates_everything_and_leaves_nothing(cloud):
     vpc = another_vpc(cloud)
     before = cloud.aws.snapshot()
     cloud.apply()
     old = vpcs_of_ours(cloud)
     moved = {"PINPIPE__NETWORK__VPC": vpc}
-    planned(cloud, MOVED, MAY, env=moved)
-    said = cloud.refused("provision", "--yes", env=moved)
-    assert "loses what it holds" in said and "--allow-recreate" in said
-    planned_and_done(cloud, MOVED, "--allow-recreate", may=MAY, env=moved)
+    assert_plan(cloud, MOVED, MAY, env=moved)
+    stderr = cloud.refused("provision", "--yes", env=moved)
+    assert "loses what it holds" in stderr and "--allow-recreate" in stderr
+    assert_plan_and_apply(cloud, MOVED, "--allow-recreate", may=MAY, env=moved)
     assert vpcs_of_ours(cloud) == {vpc} and old != {vpc}
     cloud.run("destroy", "--yes", env=moved)
     assert cloud.aws.snapshot() == before
 
 
 @pytest.mark.parametrize("state", ["known", "lost"])
-def test_what_stands_in_the_vpc_of_an_earlier_configuration_is_destroyed(cloud, state):
+def test_destroy_covers_the_vpc_of_an_earlier_configuration(cloud, state):
     vpc = another_vpc(cloud)
     before = cloud.aws.snapshot()
     cloud.apply()
@@ -80,7 +80,7 @@ def test_what_stands_in_the_vpc_of_an_earlier_configuration_is_destroyed(cloud, 
     assert vpcs_of_ours(cloud) == set() and cloud.aws.snapshot() == before
 
 
-def test_somebody_elses_groups_and_endpoints_in_another_vpc_stay(cloud):
+def test_unmanaged_groups_and_endpoints_in_another_vpc_are_kept(cloud):
     ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
     ec2.create_security_group(GroupName="me-client-group", Description="theirs", VpcId=vpc)
     ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3", VpcEndpointType="Gateway")
@@ -96,7 +96,7 @@ RENAMED = {
     "worker-configuration": NAMED + "`me-confluent-worker`", "bucket": NAMED + "`user-me-bucket`"}
 
 
-def test_what_has_other_names_is_found_by_its_tags_where_the_state_is_lost_too(cloud):
+def test_renamed_resources_are_found_by_tags_without_the_state(cloud):
     cloud.apply()
     before = cloud.aws.snapshot()
     cloud.change(**EVERY_NAME)
@@ -111,7 +111,7 @@ def test_what_has_other_names_is_found_by_its_tags_where_the_state_is_lost_too(c
         assert [thing["name"].split("-")[0] for thing in after[kind]] == ["other"], after[kind]
 
 
-def test_it_is_destroyed_too(cloud):
+def test_renamed_resources_are_destroyed_without_the_state(cloud):
     before = cloud.aws.snapshot()
     cloud.apply()
     cloud.change(**EVERY_NAME)
@@ -120,7 +120,7 @@ def test_it_is_destroyed_too(cloud):
     assert cloud.aws.snapshot() == before
 
 
-def test_airflow_and_its_bucket_are_found_by_their_tags(cloud):
+def test_airflow_and_its_bucket_are_found_by_tags(cloud):
     before = cloud.aws.snapshot()
     apply_airflow(cloud, "--only", AIRFLOW)
     cloud.change(airflow={"name": "another", "bucket": "another-airflow"})
@@ -131,13 +131,13 @@ def test_airflow_and_its_bucket_are_found_by_their_tags(cloud):
     assert cloud.aws.snapshot() == before
 
 
-def test_who_may_not_list_buckets_is_not_stopped_by_it(cloud):
+def test_denied_list_of_buckets_stops_nothing(cloud):
     cloud.aws.deny("s3:ListAllMyBuckets")
     cloud.apply()
     assert cloud.plan() == {}
 
 
-def test_the_former_name_of_a_bucket_is_somebody_elses_by_now(cloud):
+def test_previous_bucket_name_taken_by_another_account(cloud):
     cloud.apply()
     cloud.change(connector__properties={"s3.bucket.name": "another-bucket"})
     s3 = cloud.boto("s3")
@@ -151,7 +151,7 @@ def test_the_former_name_of_a_bucket_is_somebody_elses_by_now(cloud):
     assert cloud.plan() == {}
 
 
-def test_airflow_that_is_not_asked_for_any_more_is_found_without_the_state(cloud):
+def test_disabled_airflow_is_found_without_the_state(cloud):
     before = cloud.aws.snapshot()
     apply_airflow(cloud, "--only", AIRFLOW)
     cloud.change(airflow={"enabled": False})
@@ -162,7 +162,7 @@ def test_airflow_that_is_not_asked_for_any_more_is_found_without_the_state(cloud
     assert cloud.aws.snapshot() == before
 
 
-def test_what_is_found_without_the_state_is_found_again_by_the_next_attempt(cloud):
+def test_retry_finds_the_same_resources_without_the_state(cloud):
     before = cloud.aws.snapshot()
     apply_airflow(cloud, "--only", AIRFLOW)
     cloud.boto("s3").put_object(Bucket="user-me-airflow", Key="dags/mine.py", Body=b"pass")
@@ -183,22 +183,22 @@ def test_airflow_in_another_vpc_is_found_without_the_state(cloud):
     assert cloud.aws.snapshot() == before
 
 
-def test_what_an_earlier_run_left_in_another_vpc_goes_without_anything_else(cloud):
+def test_orphans_in_another_vpc_are_deleted(cloud):
     ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
     cloud.apply()
     before = cloud.aws.snapshot()
     tags = lambda kind, key: [{"ResourceType": kind, "Tags": [{"Key": "pinpipe:id", "Value": "me"}, {"Key": "pinpipe:resource", "Value": key}]}]
     group = lambda key: ec2.create_security_group(GroupName=f"me-{key}", Description="left", VpcId=vpc, TagSpecifications=tags("security-group", key))["GroupId"]
     client, cluster = group("group-client"), group("group-cluster")
-    # Who is named by a rule cannot go before it.
+    # A group that a rule refers to cannot be deleted before the rule.
     ec2.authorize_security_group_ingress(GroupId=cluster, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": client}]}])
     ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3", VpcEndpointType="Gateway", TagSpecifications=tags("vpc-endpoint", "s3-endpoint"))
     left = ("update", f"another of ours is in {vpc}")
-    planned_and_done(cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left))
+    assert_plan_and_apply(cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left))
     assert cloud.aws.snapshot() == before
 
 
-def test_a_group_in_another_vpc_that_somebody_is_in_stays_and_stops_nothing(cloud):
+def test_group_in_use_in_another_vpc_is_kept(cloud):
     ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
     cloud.apply()
     tags = [{"ResourceType": "security-group", "Tags": [{"Key": "pinpipe:id", "Value": "me"}, {"Key": "pinpipe:resource", "Value": "group-client"}]}]
@@ -213,7 +213,7 @@ def test_a_group_in_another_vpc_that_somebody_is_in_stays_and_stops_nothing(clou
     assert vpcs_of_ours(cloud) == set()
 
 
-def test_a_bucket_that_was_found_without_the_state_is_remembered(cloud):
+def test_bucket_found_without_the_state_is_recorded(cloud):
     before = cloud.aws.snapshot()
     apply_airflow(cloud)
     (cloud.data / "aws" / "state.json").unlink()
@@ -224,7 +224,7 @@ def test_a_bucket_that_was_found_without_the_state_is_remembered(cloud):
     assert cloud.aws.snapshot() == before
 
 
-def test_what_lies_under_names_of_ours_in_airflows_bucket_and_is_not_ours_stays(cloud):
+def test_unmanaged_objects_in_the_airflow_bucket_are_kept(cloud):
     apply_airflow(cloud, "--only", AIRFLOW)
     s3 = cloud.boto("s3")
     s3.put_object(Bucket="user-me-airflow", Key="dags/me_dag.py", Body=b"# mine")
@@ -233,7 +233,7 @@ def test_what_lies_under_names_of_ours_in_airflows_bucket_and_is_not_ours_stays(
     assert cloud.plan()["airflow-dag"][0] == "delete"
 
 
-def test_what_may_not_be_looked_at_does_not_stop_the_first_run(cloud):
+def test_denied_reads_do_not_stop_the_first_run(cloud):
     connect = cloud.boto("kafkaconnect")
     connect.create_worker_configuration(name="theirs", propertiesFileContent=base64.b64encode(b"key.converter=x\nvalue.converter=x\n").decode())
     for action, on in [("kafkaconnect:ListTagsForResource", "*/theirs/*"), ("iam:GetRole", "*/me-airflow-role"), ("s3:ListAllMyBuckets", "*")]:
@@ -242,7 +242,7 @@ def test_what_may_not_be_looked_at_does_not_stop_the_first_run(cloud):
     assert cloud.plan() == {} and not cloud.state()["is_whole"], "who may look finds more"
 
 
-def test_an_api_key_that_is_not_asked_for_any_more_is_found_without_the_state(cloud):
+def test_unused_api_key_is_found_without_the_state(cloud):
     before = cloud.aws.snapshot()
     cloud.apply()
     cloud.change(api={"auth": "none"})
@@ -252,7 +252,7 @@ def test_an_api_key_that_is_not_asked_for_any_more_is_found_without_the_state(cl
     assert cloud.aws.snapshot() == before
 
 
-def test_who_has_no_permission_for_airflow_needs_none(cloud):
+def test_no_airflow_permissions_are_required_without_airflow(cloud):
     cloud.aws.deny("airflow:*")
     cloud.apply()
     assert cloud.plan() == {} and not cloud.aws.calls_of("mwaa.GetEnvironment")

@@ -1,4 +1,4 @@
-"""The IAM policies: well-formed, within IAM's limits, and no wider than they must be."""
+"""The IAM policies: well-formed, within the limits of IAM, and with least privilege."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_each_role_has_a_trust_policy_and_permissions():
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_no_placeholder_is_left_and_each_statement_is_named_once(name):
+def test_placeholders_are_rendered_and_statement_ids_are_unique(name):
     assert "@" not in render(f"policy/{name}")
     names = [statement["Sid"] for statement in statements(name)]
     assert len(set(names)) == len(names) and all(sid.isalnum() for sid in names)
@@ -46,10 +46,10 @@ def test_no_placeholder_is_left_and_each_statement_is_named_once(name):
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_parliament_finds_nothing(name):
-    """Not even of low severity: an action that does not exist is one of those."""
+    """Not even of low severity: an unknown action is one of those."""
     policy = json.loads(render(f"policy/{name}"))
     if name in TRUST:
-        # The resource of a trust policy is the role it belongs to; parliament wants to see it.
+        # A trust policy has its role as an implicit resource; parliament requires an explicit one.
         for statement in policy["Statement"]:
             statement["Resource"] = f"arn:aws:iam::{ACCOUNT}:role/abc"
     found = findings(json.dumps(policy))
@@ -57,7 +57,7 @@ def test_parliament_finds_nothing(name):
 
 
 def test_parliament_finds_mistakes():
-    """Else the test above would hold nothing."""
+    """Otherwise the test above could not fail."""
     wrong = [
         {"Action": "kinesis:PutRecordz", "Resource": "*"},
         {"Action": "s3:ListBucket", "Resource": "arn:aws:s3:::bucket/*"},
@@ -69,14 +69,14 @@ def test_parliament_finds_mistakes():
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_policy_fits(name):
-    # Names are as long as AWS lets them be.
+def test_policy_fits_the_size_limit(name):
+    # Names have the maximum length that AWS permits.
     text = render(f"policy/{name}", id="i" * 20, cluster="c" * 64, connector="c" * 128, bucket="b" * 63, airflow="a" * 80, airflow_bucket="b" * 63, role_arn=f"arn:aws-us-gov:iam::{ACCOUNT}:role/{'r' * 64}", partition="aws-us-gov", region="ap-southeast-1")
     assert len(re.sub(r"\s", "", text)) < (TRUST_LIMIT if name in TRUST else INLINE_LIMIT)
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
-def test_all_resources_are_allowed_only_where_an_action_knows_no_resource(name):
+def test_wildcard_resource_only_for_actions_without_resources(name):
     for statement in statements(name):
         if "*" not in many(statement.get("Resource", [])):
             continue
@@ -86,7 +86,7 @@ def test_all_resources_are_allowed_only_where_an_action_knows_no_resource(name):
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
-def test_whole_services_are_not_allowed(name):
+def test_no_statement_allows_a_whole_service(name):
     for statement in statements(name):
         assert statement["Effect"] == "Allow"
         for action in many(statement["Action"]):
@@ -97,32 +97,32 @@ def test_whole_services_are_not_allowed(name):
 
 
 @pytest.mark.parametrize("name", TRUST)
-def test_a_service_acts_for_this_account_only(name):
+def test_services_act_for_this_account_only(name):
     for statement in statements(name):
         assert (statement["Effect"], statement["Action"]) == ("Allow", "sts:AssumeRole")
-        # EC2 gives no such key: an instance profile cannot be passed to another account.
+        # EC2 has no such key: an instance profile cannot be passed to another account.
         if statement["Principal"].get("Service", "ec2.amazonaws.com") != "ec2.amazonaws.com":
             condition = {**statement["Condition"].get("StringEquals", {}), **statement["Condition"].get("StringEqualsIfExists", {})}
             assert condition == {"aws:SourceAccount": ACCOUNT}
 
 
-def test_the_clients_role_can_be_created_naming_itself():
-    """A principal that does not exist yet is refused by CreateRole; the account's root always does."""
+def test_client_role_can_be_created_although_it_names_itself():
+    """CreateRole rejects a principal that does not exist yet; the account's root always exists."""
     itself = next(statement for statement in statements("ec2_trust.json") if statement["Sid"] == "RoleItself")
     role = f"arn:aws:iam::{ACCOUNT}:role/abc-ec2-access-role"
     assert itself["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
     assert itself["Condition"] == {"ArnEquals": {"aws:PrincipalArn": role}}
-    # The account's root as principal leaves it to the role's own policy, which must allow it too.
+    # With the account's root as principal, the role's own policy must allow it too.
     assert {"Sid": "RoleItself", "Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role} in statements("client.json")
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
-def test_another_pipeline_in_the_account_is_out_of_reach(name):
+def test_resources_of_another_pipeline_are_out_of_reach(name):
     text = json.dumps(statements(name))
     for other in ("topic/abc-cluster/*/*", "stream/*", "parameter/*", "arn:aws:s3:::*", "role/*"):
         assert other not in text
 
 
-def test_names_of_another_partition_follow():
+def test_arns_follow_the_partition():
     for name in POLICIES:
         assert "arn:aws:" not in render(f"policy/{name}", partition="aws-cn", role_arn="arn:aws-cn:iam::1:role/r")

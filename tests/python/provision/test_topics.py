@@ -1,4 +1,4 @@
-"""The ways to the topics of a cluster, `topics.via`: MSK's own operations, Kafka's tool on the client machine, and the brokers themselves."""
+"""The topic backends, `topics.via`: operations of MSK, Kafka's tool on the client machine, and the brokers themselves."""
 
 import re
 import socket
@@ -24,7 +24,7 @@ OWN = {"me.pin": 3, "me.geo": 3, "me.user": 3}
 KEYS = {f"topic-{name.removeprefix('me.')}" for name in OWN}
 MSK, MACHINE, BROKERS = "MSK", "the client machine", "the brokers"
 
-# What `topics.via` says, the version of Kafka, whether the brokers can be reached from here, and the way that is taken.
+# `topics.via`, the version of Kafka, whether the brokers are reachable, and the backend that is chosen.
 WAYS = {
     "msk": ("msk", "3.6.0", True, MSK),
     "ssm": ("ssm", "3.6.0", True, MACHINE),
@@ -37,7 +37,7 @@ WAYS = {
 
 
 class Forwarded(Connection):
-    """One client of a broker that asks for TLS and IAM; all but the log-in goes on to a broker that does not."""
+    """One client of a broker with TLS and IAM; everything but authentication is forwarded to a broker without them."""
 
     def setup(self):
         super().setup()
@@ -48,14 +48,14 @@ class Forwarded(Connection):
         super().finish()
 
     def ask(self, key, version, request):
-        """What the broker behind it answers."""
+        """Returns the response of the broker behind it."""
         message = struct.pack(">hhih", key, version, 1, -1) + request
         self.behind.sendall(struct.pack(">i", len(message)) + message)
         size, _ = struct.unpack(">ii", self.read(8))
         return self.read(size - 4)
 
     def read(self, size):
-        """So many bytes from the broker behind it."""
+        """Reads a number of bytes from the broker behind it."""
         found = b""
         while len(found) < size:
             more = self.behind.recv(size - len(found))
@@ -68,7 +68,7 @@ class Forwarded(Connection):
         if key in (SASL_HANDSHAKE, SASL_AUTHENTICATE):
             return super().answer(key, version, request)
         if key != API_VERSIONS:
-            # It says of itself that it is where this one is.
+            # The broker behind it must advertise the address of this one.
             place = lambda address: struct.pack(">i", address[1])
             host = self.server.server_address[0].encode()
             return self.ask(key, version, request).replace(host + place(self.server.behind), host + place(self.server.server_address))
@@ -81,7 +81,7 @@ class Forwarded(Connection):
 
 @pytest.fixture
 def brokers(broker, local):  # noqa: F811
-    """A broker as MSK has them, in front of that of a local pipeline."""
+    """A broker like those of MSK, in front of the broker of a local pipeline."""
     host, port = local.kafka.rsplit(":", 1)
     broker.behind, broker.RequestHandlerClass = (host, int(port)), Forwarded
     broker.admin = AdminClient({"bootstrap.servers": local.kafka, "log_level": 0})
@@ -95,7 +95,7 @@ def shared():
 
 
 class TopicCloud(BrokenCloud):
-    """A cloud whose topics are reached by a way of the test's choice."""
+    """A pipeline that reaches its topics through the backend that a test chooses."""
 
     given, brokers = {}, None
 
@@ -105,7 +105,7 @@ class TopicCloud(BrokenCloud):
         self.brokers, self.given = brokers, {"PINPIPE__TOPICS__VIA": via, "PINPIPE__KAFKA__TIMEOUT_MS": 3000}
         if brokers:
             self.aws.bootstrap = f"127.0.0.1:{brokers.server_address[1]}"
-            # There is but one of them.
+            # There is only one broker.
             self.given |= {"SSL_CERT_FILE": brokers.certificate, "PINPIPE__TOPICS__REPLICATION_FACTOR": 1}
 
     @property
@@ -117,38 +117,38 @@ class TopicCloud(BrokenCloud):
 
     @property
     def kept(self):
-        """The topics that the double has."""
+        """The topics of the double."""
         (cluster,) = self.aws.services["kafka"].clusters.values()
         return cluster.topics
 
     def stands(self, way):
-        """Topics and their partitions, where they are by this way."""
+        """Returns the topics and their partitions as this backend stores them."""
         if way != BROKERS:
             return {topic.name: topic.partitions for topic in self.kept.values()}
         return {name: len(topic.partitions) for name, topic in self.brokers.admin.list_topics(timeout=10).topics.items()}
 
     def lose(self, way, name):
-        """Somebody else deletes a topic."""
+        """Deletes a topic as another user."""
         if way == BROKERS:
             self.brokers.admin.delete_topics([name])[name].result(10)
         else:
             self.kept.pop(name)
 
     def gone(self):
-        """The ways that have been gone so far."""
+        """Returns the backends that were used so far."""
         operations = [call for call in self.aws.calls_of("kafka") if "Topic" in call.operation]
         return {way for way, been in ((MSK, operations), (MACHINE, self.commands()), (BROKERS, self.brokers and self.brokers.logins)) if been}
 
     def commands(self):
-        """Commands for topics that the machine was sent."""
+        """Returns the topic commands that the machine was sent."""
         scripts = ["\n".join(call.parameters["Parameters"]["commands"]) for call in self.aws.calls_of("SendCommand")]
         return [words for script in scripts if "kafka-topics.sh" in script for words in statements(script)]
 
     def failing(self, *arguments, code=1):
-        """What is said of a command that fails: one error, with a hint."""
-        said = self.run(*arguments, code=code).stderr
-        assert len(re.findall("^error: ", said, re.M)) == 1 and "\nhint: " in said and "panicked" not in said, said
-        return said
+        """Runs a command that fails with one error and a hint; returns its stderr."""
+        stderr = self.run(*arguments, code=code).stderr
+        assert len(re.findall("^error: ", stderr, re.M)) == 1 and "\nhint: " in stderr and "panicked" not in stderr, stderr
+        return stderr
 
 
 @pytest.fixture
@@ -158,8 +158,8 @@ def cloud(shared, tmp_path):
     cloud.done()
 
 
-def standing(cloud, request, name):
-    """A pipeline made by a way, and the way's name."""
+def provision_topics(cloud, request, name):
+    """Creates a pipeline through a backend; returns the name of the backend."""
     via, version, is_reached, way = WAYS[name]
     cloud.take(via, version, request.getfixturevalue("brokers") if is_reached else None)
     cloud.run("provision", "--yes")
@@ -167,8 +167,8 @@ def standing(cloud, request, name):
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_topics_are_made_seen_and_made_again_by_the_way_that_is_chosen(cloud, request, name):
-    way = standing(cloud, request, name)
+def test_topics_are_created_observed_and_recreated_by_each_backend(cloud, request, name):
+    way = provision_topics(cloud, request, name)
     assert cloud.stands(way) == OWN and cloud.gone() == {way}
     steps = {step["key"]: step for step in cloud.json("provision", "--plan")["steps"]}
     assert {key: (steps[key]["action"], steps[key]["reasons"]) for key in KEYS} == dict.fromkeys(KEYS, ("keep", [f"3 partitions, seen through {way}"]))
@@ -179,8 +179,8 @@ def test_topics_are_made_seen_and_made_again_by_the_way_that_is_chosen(cloud, re
 
 
 @pytest.mark.parametrize("name", ["msk", "ssm", "direct"])
-def test_the_commands_for_topics_go_the_way_that_is_chosen(cloud, request, name):
-    way = standing(cloud, request, name)
+def test_topic_commands_use_the_chosen_backend(cloud, request, name):
+    way = provision_topics(cloud, request, name)
     cloud.aws.page_size = 2
     assert cloud.topics("list") == sorted(OWN)
     cloud.aws.page_size = None
@@ -201,8 +201,8 @@ def test_the_commands_for_topics_go_the_way_that_is_chosen(cloud, request, name)
 
 
 @pytest.mark.parametrize("name", ["msk", "ssm", "direct"])
-def test_other_partitions_than_configured_are_told_and_left_alone(cloud, request, name):
-    way = standing(cloud, request, name)
+def test_different_partition_count_is_reported_and_kept(cloud, request, name):
+    way = provision_topics(cloud, request, name)
     cloud.given["PINPIPE__TOPICS__PARTITIONS"] = 6
     assert cloud.plan() == {}
     assert "3 partitions (the configuration says 6)" in json_reasons(cloud)
@@ -214,7 +214,7 @@ def json_reasons(cloud):
     return "\n".join(reason for step in cloud.json("provision", "--plan")["steps"] for reason in step["reasons"])
 
 
-def test_what_one_way_made_another_one_sees_and_removes(cloud):
+def test_topics_of_one_backend_are_visible_to_another(cloud):
     cloud.take("msk")
     cloud.run("provision", "--yes")
     cloud.given["PINPIPE__TOPICS__VIA"] = "ssm"
@@ -224,7 +224,7 @@ def test_what_one_way_made_another_one_sees_and_removes(cloud):
     assert set(cloud.plan()) == {"topic-pin"} and cloud.topics("list") == ["me.geo", "me.user"]
 
 
-def test_a_cluster_that_is_brought_to_a_newer_kafka_is_asked_by_msk_from_then_on(cloud):
+def test_upgraded_cluster_switches_to_the_msk_backend(cloud):
     cloud.take("auto", "3.5.1")
     cloud.run("provision", "--yes")
     assert cloud.gone() == {MACHINE}
@@ -233,30 +233,30 @@ def test_a_cluster_that_is_brought_to_a_newer_kafka_is_asked_by_msk_from_then_on
     assert cloud.plan() == {} and f"seen through {MSK}" in json_reasons(cloud)
 
 
-def test_a_name_that_no_topic_can_have_is_refused(cloud, request):
-    way = standing(cloud, request, "msk")
-    said = cloud.failing("topics", "create", "a/b", code=2)
-    assert "a/b" in said and cloud.stands(way) == OWN, said
+def test_invalid_topic_name_is_rejected(cloud, request):
+    way = provision_topics(cloud, request, "msk")
+    stderr = cloud.failing("topics", "create", "a/b", code=2)
+    assert "a/b" in stderr and cloud.stands(way) == OWN, stderr
 
 
 @pytest.mark.parametrize("topic", ["x;reboot", "$(reboot)", "x\nreboot", "x y"])
-def test_a_name_of_a_topic_is_no_command_on_the_machine(cloud, topic):
+def test_topic_name_is_not_executed_on_the_machine(cloud, topic):
     cloud.take("ssm")
     cloud.run("provision", "--yes")
     for command in ("create", "delete", "describe"):
-        cloud.ends("topics", command, topic)
+        cloud.run_to_end("topics", command, topic)
     assert {words[0] for words in cloud.commands()} == {".", "/opt/pinpipe/kafka/bin/kafka-topics.sh"}
     assert not [words for words in cloud.commands() if "$(reboot)" in words or "y" in words] and cloud.stands(MACHINE) == OWN
 
 
 @pytest.mark.parametrize("via", ["msk", "ssm", "direct", "auto"])
-def test_without_a_cluster_there_are_no_topics(cloud, via):
+def test_topics_require_a_cluster(cloud, via):
     cloud.take(via)
     assert "there is no cluster yet" in cloud.failing("topics", "list") and not any(map(changes, cloud.aws.calls))
 
 
 @pytest.mark.parametrize("via", ["ssm", "auto"])
-def test_a_machine_that_is_down_is_said_to_be_what_is_missing(cloud, via):
+def test_stopped_client_machine_is_reported(cloud, via):
     cloud.take(via, "3.5.1")
     cloud.run("provision", "--yes")
     cloud.boto("ec2").stop_instances(InstanceIds=[cloud.state()["resources"]["client"]["values"]["id"]])
@@ -265,22 +265,22 @@ def test_a_machine_that_is_down_is_said_to_be_what_is_missing(cloud, via):
     assert len(cloud.kept) == 3
 
 
-def test_operations_that_an_older_cluster_has_not_are_said_with_what_to_change(cloud):
+def test_unsupported_topic_operations_hint_at_another_backend(cloud):
     cloud.take("msk", "3.5.1")
     for command in (("provision", "--yes"), ("topics", "list")):
-        said = cloud.failing(*command, code=2)
-        assert "topics.via" in said and "cluster.kafka_version" in said, said
-    assert cloud.aws.count("CreateClusterV2") == 0, "said before anything is made"
+        stderr = cloud.failing(*command, code=2)
+        assert "topics.via" in stderr and "cluster.kafka_version" in stderr, stderr
+    assert cloud.aws.count("CreateClusterV2") == 0, "reported before anything is created"
 
 
-def test_brokers_that_cannot_be_reached_are_said_with_what_to_change(cloud):
+def test_unreachable_brokers_hint_at_another_backend(cloud):
     cloud.take("direct")
     for command in (("provision", "--yes"), ("topics", "list")):
-        said = cloud.failing(*command)
-        assert "127.0.0.1:1" in said and "topics.via" in said, said
+        stderr = cloud.failing(*command)
+        assert "127.0.0.1:1" in stderr and "topics.via" in stderr, stderr
 
 
-def test_what_kafkas_tool_says_on_the_machine_is_passed_on(cloud):
+def test_error_of_the_topic_tool_is_passed_on(cloud):
     cloud.take("ssm")
     shell = cloud.aws.run_command
     refusal = "Error while executing topic command : Replication factor: 3 larger than available brokers: 2."

@@ -1,8 +1,8 @@
-"""Changes of the configuration, parts of a pipeline, and what is somebody else's: what `provision` and `destroy` do about them."""
+"""`provision` and `destroy` with a changed configuration, with selected resources, and with unmanaged resources."""
 
 import pytest
 
-from support.provisioned import planned_and_done
+from support.provisioned import assert_plan_and_apply
 from support.scenarios import update
 from support.scenarios.update import UNMANAGED
 
@@ -15,7 +15,7 @@ OPEN = {"api": ("update", ROUTES), "api-key": ("delete", "does not ask for it"),
 CLOSED = {"api": ("update", ROUTES), "api-key": ("create", "not there"), "usage-plan": ("create", "not there")}
 RENAMED = {"api": ("update", "not deployed to the stage `live`"), "usage-plan": ("update", "stage is not in it")}
 
-# They build on each other; each that can be taken back is.
+# The changes build on each other; each that can be reverted is.
 CHANGES = {
     "more brokers": ({"cluster": {"brokers": 6}}, {"cluster": ("update", "has 3 brokers, not 6")}),
     "larger disks": ({"cluster": {"volume_gib": 200}}, {"cluster": ("update", "100 GiB of disk, not 200")}),
@@ -46,87 +46,87 @@ SECTIONS = {"kinesis": {"shards": 1}}
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_of_the_configuration(module, cloud, name):
+def test_configuration_change_is_planned_and_applied(module, cloud, name):
     change, expected = CHANGES[name]
     cloud.change(**change)
-    planned_and_done(cloud, expected)
-    module.mended()
+    assert_plan_and_apply(cloud, expected)
+    module.mark_clean()
 
 
 def test_resharding_at_most_doubles_in_each_step(module, cloud):
     update.resharding_at_most_doubles_in_each_step(module, cloud)
 
 
-def test_a_stage_that_is_not_asked_for_any_more_lets_nobody_in(module, cloud):
+def test_renamed_stage_replaces_the_previous_one(module, cloud):
     cloud.change(api={"stage": "another"})
     cloud.apply()
     gateway = cloud.boto("apigateway")
-    assert [stage["stageName"] for stage in gateway.get_stages(restApiId=cloud.known("api"))["item"]] == ["another"]
-    plan = gateway.get_usage_plan(usagePlanId=cloud.known("usage-plan"))
+    assert [stage["stageName"] for stage in gateway.get_stages(restApiId=cloud.state_value("api"))["item"]] == ["another"]
+    plan = gateway.get_usage_plan(usagePlanId=cloud.state_value("usage-plan"))
     assert [stage["stage"] for stage in plan["apiStages"]] == ["another"]
-    module.mended()
+    module.mark_clean()
 
 
-def test_an_api_open_to_everybody_is_warned_of(module, cloud):
+def test_open_api_is_warned_about(module, cloud):
     cloud.change(api={"auth": "none"})
-    said = cloud.run("provision", "--yes").stderr
-    assert "warning: anybody may post through the API" in said
+    stderr = cloud.run("provision", "--yes").stderr
+    assert "warning: anybody may post through the API" in stderr
     snapshot = cloud.aws.snapshot()
     assert snapshot["api keys"] == [] and snapshot["usage plans"] == []
     cloud.change(api={"auth": "key"})
     cloud.apply()
     assert cloud.plan() == {}
-    module.mended()
+    module.mark_clean()
 
 
-def test_tags_that_are_added_come_onto_everything(module, cloud):
-    """Parameters have tags too, though nothing else of theirs can differ."""
+def test_added_tags_are_put_on_everything(module, cloud):
+    """Parameters have tags too, although nothing else of them can drift."""
     cloud.change(aws__tags={"team": "data"})
     cloud.apply()
     assert cloud.plan() == {}
     without = {kind: [thing.get("name") for thing in things if "tags" in thing and thing["tags"].get("team") != "data"] for kind, things in cloud.aws.snapshot().items()}
     assert {kind: names for kind, names in without.items() if names} == {}
-    module.mended()
+    module.mark_clean()
 
 
-def test_smaller_disks_are_refused_unless_the_records_may_go(module, cloud):
+def test_smaller_disks_require_a_flag(module, cloud):
     size = cloud.boto("kafka").list_clusters_v2()["ClusterInfoList"][0]["Provisioned"]["BrokerNodeGroupInfo"]["StorageInfo"]["EbsStorageInfo"]["VolumeSize"]
     cloud.change(cluster={"volume_gib": size - 1})
     action, reason = cloud.plan()["cluster"]
     assert action == "recreate" and f"have {size} GiB and cannot shrink to {size - 1}" in reason
-    said = cloud.refused("provision", "--yes")
-    assert "loses what it holds" in said and "--allow-recreate" in said
+    stderr = cloud.refused("provision", "--yes")
+    assert "loses what it holds" in stderr and "--allow-recreate" in stderr
     cloud.apply("--allow-recreate")
     assert cloud.plan() == {}
     assert {topic["name"] for topic in cloud.aws.snapshot()["topics"]} == {"me.pin", "me.geo", "me.user"}
-    module.mended()
+    module.mark_clean()
 
 
-def test_airflow_comes_and_goes(empty):
+def test_airflow_is_enabled_and_disabled(empty):
     empty.apply()
     before = empty.aws.snapshot()
     subnets = sorted(empty.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
     empty.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    planned_and_done(empty, {key: ("create", "not there") for key in AIRFLOW})
+    assert_plan_and_apply(empty, {key: ("create", "not there") for key in AIRFLOW})
     assert len(empty.aws.snapshot()["environments"]) == 1
     empty.change(airflow={"requirements": ["apache-airflow-providers-databricks", "pandas"]})
-    planned_and_done(empty, {"airflow-requirements": ("update", "asks for other packages")}, may={"airflow"})
+    assert_plan_and_apply(empty, {"airflow-requirements": ("update", "asks for other packages")}, may={"airflow"})
     empty.change(airflow={"enabled": False})
-    # What others put into its bucket is not lost by the way.
+    # Objects of other users in its bucket are not deleted.
     others = {"Bucket": "user-me-airflow", "Key": "dags/of_somebody.py"}
     empty.boto("s3").put_object(**others, Body=b"")
     assert "bucket `user-me-airflow` is not asked for any more, but holds 1 objects" in empty.refused("provision", "--yes")
     empty.boto("s3").delete_object(**others)
     planned = empty.plan()
     assert {key: action for key, (action, _) in planned.items()} == dict.fromkeys(AIRFLOW, "delete")
-    # What uses a thing goes before the thing.
+    # A resource is deleted before its dependencies.
     empty.apply(timeout=30)
     assert empty.plan() == {} and empty.aws.snapshot() == before
 
 
-# Parts of a pipeline.
+# Selected resources.
 
-def test_only_what_is_chosen_is_made(empty):
+def test_only_selected_resources_are_created(empty):
     done = empty.apply("--only", "role", "--only", "stream-pin,bucket")
     assert {step["key"] for step in done["steps"]} == {"role-client", "role-connector", "role-kinesis", "stream-pin", "bucket"}
     made = {kind: len(things) for kind, things in empty.aws.snapshot().items() if things}
@@ -138,18 +138,18 @@ def test_only_what_is_chosen_is_made(empty):
     assert {step for step, (action, _) in empty.plan().items() if action == "create"} == {"connector", "api", "usage-plan"}
 
 
-def test_what_a_part_needs_must_be_there(empty):
-    said = empty.refused("provision", "--yes", "--only", "cluster")
-    assert "`cluster` needs `group-cluster`, which is not there" in said and "--only group-cluster" in said
+def test_selection_requires_its_dependencies(empty):
+    stderr = empty.refused("provision", "--yes", "--only", "cluster")
+    assert "`cluster` needs `group-cluster`, which is not there" in stderr and "--only group-cluster" in stderr
 
 
-def test_a_part_that_does_not_exist(empty):
-    said = empty.run("provision", "--plan", "--only", "conector", code=2).stderr
-    assert "there is no resource `conector`, did you mean `connector`?" in said and "resources and types: " in said
+def test_unknown_resource_in_a_selection_is_rejected(empty):
+    stderr = empty.run("provision", "--plan", "--only", "conector", code=2).stderr
+    assert "there is no resource `conector`, did you mean `connector`?" in stderr and "resources and types: " in stderr
     assert "did you mean `stream-geo`" in empty.run("destroy", "--yes", "--skip", "streamgeo", code=2).stderr
 
 
-def test_the_exit_code_says_whether_there_is_something_to_do(module, cloud):
+def test_detailed_exit_code_reports_pending_changes(module, cloud):
     cloud.run("provision", "--plan", "--detailed-exit-code")
     cloud.boto("kinesis").add_tags_to_stream(StreamName="streaming-me-pin", Tags={"pinpipe:resource": "x"})
     calls = len(cloud.aws.calls)
@@ -159,45 +159,45 @@ def test_the_exit_code_says_whether_there_is_something_to_do(module, cloud):
     assert "--plan" in cloud.run("provision", "--detailed-exit-code", code=2).stderr
     assert "say `--yes`" in cloud.refused("provision", code=2)
     cloud.apply()
-    module.mended()
+    module.mark_clean()
 
 
-def test_a_plan_leaves_nothing_behind(empty):
+def test_plan_changes_nothing(empty):
     before = empty.aws.snapshot()
     empty.plan()
     assert empty.aws.snapshot() == before and empty.writes() == []
     assert not empty.data.exists() or not [path for path in empty.data.rglob("*") if path.is_file()]
 
 
-# Where it cannot work.
+# Accounts and regions that cannot work.
 
-def test_a_region_that_api_gateway_is_not_in(empty):
+def test_region_without_api_gateway_is_reported(empty):
     empty.change(aws={"region": "ap-south-2"})
     assert "knows no addresses of API Gateway in ap-south-2" in empty.run("provision", "--yes", "--only", "network,group-client", code=1).stderr
 
 
-def test_a_state_of_another_region_is_not_used(module, cloud):
+def test_state_of_another_region_is_rejected(module, cloud):
     cloud.change(aws={"region": "eu-west-1"})
-    said = cloud.refused("provision", "--yes")
-    assert "belongs to region `us-east-1`, not to `eu-west-1`" in said
+    stderr = cloud.refused("provision", "--yes")
+    assert "belongs to region `us-east-1`, not to `eu-west-1`" in stderr
     assert "belongs to region" in cloud.refused("destroy", "--yes")
     cloud.change(aws={"region": "us-east-1"})
-    module.mended()
+    module.mark_clean()
 
 
-def test_no_default_vpc(empty):
+def test_missing_default_vpc_is_reported(empty):
     ec2 = empty.boto("ec2")
     for subnet in ec2.describe_subnets()["Subnets"]:
         ec2.delete_subnet(SubnetId=subnet["SubnetId"])
     for vpc in ec2.describe_vpcs()["Vpcs"]:
         ec2.delete_vpc(VpcId=vpc["VpcId"])
-    said = empty.refused("provision", "--yes")
-    assert "there is no default VPC in us-east-1" in said and "[network]" in said
-    said = empty.refused("provision", "--yes", env={"PINPIPE__NETWORK__VPC": "vpc-12345678"})
-    assert "there is no VPC `vpc-12345678`" in said
+    stderr = empty.refused("provision", "--yes")
+    assert "there is no default VPC in us-east-1" in stderr and "[network]" in stderr
+    stderr = empty.refused("provision", "--yes", env={"PINPIPE__NETWORK__VPC": "vpc-12345678"})
+    assert "there is no VPC `vpc-12345678`" in stderr
 
 
-# What somebody else has made.
+# Unmanaged resources.
 
 
 @pytest.mark.parametrize("key", UNMANAGED)
@@ -210,18 +210,18 @@ def test_unmanaged_resource_can_be_skipped_as_the_hint_says(empty, key):
     update.unmanaged_resource_can_be_skipped_as_the_hint_says(empty, key)
 
 
-def test_a_bucket_of_another_account(empty):
+def test_bucket_name_taken_by_another_account_is_reported(empty):
     empty.aws.taken_buckets = {"user-me-bucket"}
-    said = empty.run("provision", "--yes", code=1).stderr
-    assert "user-me-bucket" in said and "choose another `id`" in said
+    stderr = empty.run("provision", "--yes", code=1).stderr
+    assert "user-me-bucket" in stderr and "choose another `id`" in stderr
 
 
-# Destroying.
+# Destroy.
 
-def test_a_bucket_with_records_is_destroyed_only_with_them(module, cloud):
+def test_bucket_with_records_is_destroyed_only_with_data(module, cloud):
     cloud.boto("s3").put_object(Bucket="user-me-bucket", Key="topics/me.pin/partition=0/x.json", Body=b"{}")
-    said = cloud.refused("destroy", "--yes")
-    assert "bucket `user-me-bucket` still holds 1 objects" in said and "`--data`" in said and "`--skip bucket`" in said
+    stderr = cloud.refused("destroy", "--yes")
+    assert "bucket `user-me-bucket` still holds 1 objects" in stderr and "`--data`" in stderr and "`--skip bucket`" in stderr
     cloud.run("destroy", "--yes", "--skip", "bucket")
     left = {kind: things for kind, things in cloud.aws.snapshot().items() if things}
     assert set(left) == {"buckets"} and "topics/me.pin/partition=0/x.json" in left["buckets"][0]["objects"]
@@ -232,13 +232,13 @@ def test_a_bucket_with_records_is_destroyed_only_with_them(module, cloud):
     assert not (cloud.data / "aws" / "state.json").exists()
 
 
-def test_what_stays_keeps_what_it_needs(module, cloud):
-    said = cloud.refused("destroy", "--yes", "--only", "cluster")
-    assert "`cluster` is needed by `" in said and "which is to stay" in said and "--skip cluster" in said
+def test_skipped_resource_keeps_its_dependencies(module, cloud):
+    stderr = cloud.refused("destroy", "--yes", "--only", "cluster")
+    assert "`cluster` is needed by `" in stderr and "which is to stay" in stderr and "--skip cluster" in stderr
     assert "is needed by" in cloud.refused("destroy", "--yes", "--skip", "connector")
-    module.mended()
+    module.mark_clean()
 
 
-def test_destroying_asks(module, cloud):
+def test_destroy_asks_for_confirmation(module, cloud):
     assert "remove 26 resources from account 123456789012" in cloud.refused("destroy", code=2)
-    module.mended()
+    module.mark_clean()

@@ -1,4 +1,4 @@
-"""The client machine's scripts, run on a machine that is thrown away after each test."""
+"""The client machine's scripts, run on a temporary machine for each test."""
 
 import hashlib
 import re
@@ -41,13 +41,13 @@ def provision(machine, code=0, **values):
 
 
 def known_sums(machine):
-    """The sums that are configured, of the two files whose projects publish none; Apache's stands beside its file."""
+    """Returns the configured checksums of the two files whose projects publish none; Apache publishes its own."""
     names = {"iam_auth_sha512": DOWNLOADS[1], "confluent_sha512": DOWNLOADS[2]}
     return {key: hashlib.sha512((machine.root / "downloads" / name).read_bytes()).hexdigest() for key, name in names.items()}
 
 
 def start_service(machine, code=0):
-    """What systemd does at each start: the folder in memory, then the password."""
+    """Does what systemd does at each start: creates the folder in memory, then reads the password."""
     machine.path("/run/kafka-rest").mkdir(exist_ok=True)
     done = machine.run("/opt/pinpipe/read-proxy-secret")
     assert done.returncode == code, done.stderr
@@ -61,7 +61,7 @@ def ask(machine, shell="sh"):
     return done.returncode, done.stdout.strip()
 
 
-def test_what_is_written(machine):
+def test_files_written_by_the_user_data(machine):
     log = provision(machine)
     assert machine.text(f"{KAFKA}/bin/client.properties") == CLIENT_PROPERTIES
     assert machine.text("/etc/pinpipe/kafka-rest.properties") == PROXY_PROPERTIES
@@ -76,7 +76,7 @@ def test_what_is_written(machine):
     assert log.splitlines()[-1] == "pinpipe: done"
 
 
-def test_the_proxy_is_a_service_of_a_plain_user(machine):
+def test_proxy_runs_as_an_unprivileged_user(machine):
     provision(machine)
     unit = machine.text("/etc/systemd/system/kafka-rest.service").splitlines()
     for line in (
@@ -103,32 +103,32 @@ def test_the_proxy_is_a_service_of_a_plain_user(machine):
     ]
 
 
-def test_a_second_run_changes_nothing(machine):
+def test_second_run_changes_nothing(machine):
     provision(machine)
     first = machine.snapshot()
     assert len(machine.calls("curl")) == 4
     provision(machine)
     assert machine.snapshot() == first
-    # Nothing is downloaded, made or added twice; the service takes over what may have changed.
+    # Nothing is downloaded, created or added twice; the service restarts with changed files.
     assert machine.calls("curl", "useradd", "dd", "mkswap") == []
     provision(machine, bootstrap_servers="b-9.abc:9098")
     assert "bootstrap.servers = b-9.abc:9098\n" in machine.text("/etc/pinpipe/kafka-rest.properties")
     assert "systemctl restart --no-block kafka-rest" in machine.calls()
 
 
-def test_properties_hold_no_comments_and_no_zookeeper_where_there_is_none(machine):
+def test_properties_without_comments_and_optional_zookeeper(machine):
     provision(machine, zookeeper="")
     written = machine.text("/etc/pinpipe/kafka-rest.properties")
     assert written == re.sub("zookeeper.*\n", "", PROXY_PROPERTIES)
     assert "#" not in written + machine.text(f"{KAFKA}/bin/client.properties")
-    # The proxy's four lines are the client's, with the prefix its reader wants.
+    # The four lines of the proxy are those of the client, with a prefix.
     proxy, client = (dict(line.split(" = ", 1) for line in text.splitlines()) for text in (written, CLIENT_PROPERTIES))
     assert {name.removeprefix("client."): value for name, value in proxy.items() if name.startswith("client.")} == client
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "another"])
 @pytest.mark.parametrize("name", DOWNLOADS)
-def test_a_download_that_fails_leaves_nothing_half_done(machine, name, damage):
+def test_failed_download_leaves_nothing_partial(machine, name, damage):
     whole = (machine.root / "downloads" / name).read_bytes()
     sums = known_sums(machine) if damage == "another" else {}
     if damage == "missing":
@@ -146,20 +146,20 @@ def test_a_download_that_fails_leaves_nothing_half_done(machine, name, damage):
     assert not [path for path in machine.path("/opt/pinpipe").iterdir() if path.name in (name, "confluent-7.2.0") or path.name.endswith(".part")]
     calls = machine.calls("systemctl", "sleep")
     assert calls == [f"sleep {seconds}" for seconds in (5, 10, 15, 20)]
-    # Once it can be had, a further run makes the rest.
+    # Once the download is available, another run completes the rest.
     machine.publish(name, whole)
     provision(machine, **sums)
     assert machine.text("/var/lib/pinpipe/ready") == "ready\n" and not machine.path("/var/lib/pinpipe/failed").exists()
 
 
-def test_apaches_sums_are_read_in_their_other_layout_too(machine):
+def test_both_layouts_of_apache_checksums_are_read(machine):
     kafka = (machine.root / "downloads" / DOWNLOADS[0]).read_bytes()
     machine.publish(f"{DOWNLOADS[0]}.sha512", f"{hashlib.sha512(kafka).hexdigest()}  {DOWNLOADS[0]}\n".encode())
     provision(machine)
     assert machine.path(KAFKA).exists()
 
 
-def test_the_password_is_read_at_each_start_and_stands_nowhere_else(machine):
+def test_password_is_read_at_each_start_and_stored_nowhere_else(machine):
     assert SECRET not in render("user_data.sh")
     log = provision(machine)
     start_service(machine)
@@ -173,7 +173,7 @@ def test_the_password_is_read_at_each_start_and_stands_nowhere_else(machine):
 
 
 @pytest.mark.parametrize("secret", ["", "with,comma", "with space", "quo'te", "OBF:1x", "back\\slash", "pässword", "two\nlines"])
-def test_a_password_that_the_password_file_cannot_hold_is_refused(machine, secret):
+def test_password_unfit_for_the_password_file_is_rejected(machine, secret):
     provision(machine)
     start_service(machine)
     machine.answer(secret=secret)
@@ -182,7 +182,7 @@ def test_a_password_that_the_password_file_cannot_hold_is_refused(machine, secre
     assert machine.text(PASSWORDS) == f"api-gateway: {SECRET},pinpipe\n"
 
 
-def test_a_parameter_that_cannot_be_read_stops_the_start(machine):
+def test_unreadable_parameter_stops_the_start(machine):
     provision(machine)
     (machine.root / "answers/secret").unlink()
     assert "ParameterNotFound" in start_service(machine, code=254).stderr
@@ -190,7 +190,7 @@ def test_a_parameter_that_cannot_be_read_stops_the_start(machine):
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
-def test_the_check_says_how_far_it_is(machine, shell):
+def test_check_reports_the_progress(machine, shell):
     assert ask(machine, shell) == (1, "user data still running: nothing logged yet")
     machine.path("/var/log/pinpipe-user-data.log").write_text("pinpipe: packages\npinpipe: download of x\n")
     assert ask(machine, shell) == (1, "user data still running: pinpipe: download of x")
@@ -209,7 +209,7 @@ def test_the_check_says_how_far_it_is(machine, shell):
         ("000", "", 1, "the proxy does not answer: service kafka-rest is activating, last line: INFO Server started"),
     ],
 )
-def test_the_check_says_what_the_proxy_answers(machine, shell, status, body, code, line):
+def test_check_reports_the_response_of_the_proxy(machine, shell, status, body, code, line):
     provision(machine)
     assert ask(machine, shell) == (1, "no password yet: service kafka-rest is activating, last line: INFO Server started")
     start_service(machine)
@@ -221,8 +221,8 @@ def test_the_check_says_what_the_proxy_answers(machine, shell, status, body, cod
     assert machine.text("/answers/config") == f'user = "api-gateway:{SECRET}"\n'
 
 
-def test_the_user_data_fits():
-    """EC2 takes 16 KB before base64; names are as long as AWS lets them be."""
+def test_user_data_fits_the_size_limit():
+    """EC2 accepts 16 KB before base64; names have the maximum length that AWS permits."""
     text = render("user_data.sh", bootstrap_servers="b" * 400, zookeeper="z" * 400, proxy_secret_parameter="/" + "p" * 1010, role_arn="r" * 120, iam_auth_sha512="0" * 128, confluent_sha512="0" * 128)
     assert len(text.encode()) < 16 * 1024
     assert text.startswith("#!/bin/bash\n") and "set -x" not in text
@@ -237,7 +237,7 @@ def test_shellcheck_finds_nothing(name, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-def test_shellcheck_finds_nothing_in_what_the_user_data_writes(machine):
+def test_shellcheck_finds_nothing_in_generated_scripts(machine):
     if not shutil.which("shellcheck"):
         pytest.skip("LEFT OUT: there is no shellcheck")
     provision(machine)

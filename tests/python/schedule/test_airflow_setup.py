@@ -1,4 +1,4 @@
-"""Real Airflow and the stand-ins for Databricks and Managed Airflow, together: what the tests of `pinpipe airflow` stand on."""
+"""Real Airflow with the doubles of Databricks and Managed Airflow, which the schedule tests rely on."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ spark = SparkSession.builder.getOrCreate()
 lake = open(sys.argv[1]).read()
 spark.read.json(lake + "/topics/me.pin").coalesce(1).write.mode("overwrite").parquet(lake + "/answers/" + sys.argv[2])
 """
-# Loads in Airflow 2 and 3 alike. A secret's braces are Jinja's, too; a retry needs a token of its own.
+# Loads in Airflow 2 and 3 alike. The braces of a secret are also Jinja's; a retry requires a token of its own.
 DAG = """
 from datetime import datetime, timedelta
 
@@ -90,13 +90,13 @@ def databricks(tmp_path, aws):
 
 
 def connection(databricks, token=None):
-    """The provider takes only the host of a URL: what is not https:// on 443 has members of its own."""
+    """The provider takes only the host of a URL: scheme and port are separate members."""
     url = urllib.parse.urlsplit(databricks.url)
     return {"conn_type": "databricks", "host": url.hostname, "schema": url.scheme, "port": url.port, "password": token or databricks.token}
 
 
 def environment_of_managed_airflow(aws):
-    """The least of Managed Airflow that the double takes."""
+    """Creates the smallest environment that the double accepts."""
     ec2, s3 = client(aws, "ec2"), client(aws, "s3")
     subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]][:2]
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": ["airflow.amazonaws.com", "airflow-env.amazonaws.com"]}}]}
@@ -112,7 +112,7 @@ def environment_of_managed_airflow(aws):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_dag_runs_real_spark_by_way_of_databricks(tmp_path, aws, databricks, version):
+def test_dag_runs_spark_through_databricks(tmp_path, aws, databricks, version):
     home = AirflowHome(tmp_path / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=json.dumps(connection(databricks)))
     (home.dags / "me_dag.py").write_text(DAG)
     (home.dags / "broken_dag.py").write_text("from airflow import nothing_such  # Airflow only reads files that speak of a dag")
@@ -122,7 +122,7 @@ def test_a_dag_runs_real_spark_by_way_of_databricks(tmp_path, aws, databricks, v
     (home.dags / "broken_dag.py").unlink()
     home.test("me_dag")
     (submitted,) = databricks.calls("jobs/runs/submit")
-    # Airflow writes every number as text.
+    # Airflow sends every number as text.
     assert submitted.version == "2.1" and submitted.body["tasks"][0]["new_cluster"]["num_workers"] == "1"
     assert submitted.body["tasks"][0]["new_cluster"]["spark_conf"] == {"spark.pinpipe.word": "{{secrets/pinpipe/word}}"}
     assert len(submitted.body["idempotency_token"]) == 36
@@ -132,7 +132,7 @@ def test_a_dag_runs_real_spark_by_way_of_databricks(tmp_path, aws, databricks, v
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_managed_airflow_is_asked_and_real_airflow_answers_and_runs(tmp_path, aws, databricks, version):
+def test_managed_airflow_calls_are_answered_by_real_airflow(tmp_path, aws, databricks, version):
     databricks.clusters.failure = ("AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE", "no m5.large left")
     home = AirflowHome(tmp_path / "airflow", version)
     (home.dags / "me_dag.py").write_text(DAG.replace('"retries": 1', '"retries": 0').replace("@daily", "@yearly"))

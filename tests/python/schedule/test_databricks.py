@@ -1,4 +1,4 @@
-"""Batch on Databricks: a stand-in that checks each request and runs real Spark; the answers are the embedded engine's."""
+"""Batch on Databricks: a double that validates each request and runs real Spark; the answers match the embedded engine."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ BUCKET = "user-local-bucket"
 
 
 class Workspace:
-    """A lake in a bucket, a workspace beside it, and the program that knows both."""
+    """A lake in a bucket, a workspace, and the program that uses both."""
 
     def __init__(self, folder, aws):
         self.aws = aws
@@ -58,7 +58,7 @@ def workspace(tmp_path):
             assert workspace.databricks.violations == []
 
 
-def test_databricks_answers_as_the_embedded_engine_does_and_leaves_nothing_behind(workspace):
+def test_databricks_matches_the_embedded_engine_and_leaves_nothing(workspace):
     embedded = workspace.pinpipe.json("batch", env=workspace.environment())
     done = workspace.batch()
     report = json.loads(done.stdout)
@@ -69,21 +69,21 @@ def test_databricks_answers_as_the_embedded_engine_does_and_leaves_nothing_behin
     cluster = submitted.body["tasks"][0]["new_cluster"]
     assert (cluster["num_workers"], cluster["custom_tags"]["pinpipe:id"], submitted.body["timeout_seconds"]) == (2, "local", 7200)
     for state in ("PENDING", "RUNNING", "TERMINATED"):
-        assert f": {state}" in done.stderr, "each state is told"
+        assert f": {state}" in done.stderr, "each state is reported"
     assert workspace.objects("answers/") == [] and not [p for p in workspace.databricks.workspace.folder.rglob("*.py")]
     assert workspace.databricks.token not in done.stdout + done.stderr
     assert not (workspace.pinpipe.data / "databricks/run.json").exists()
 
 
-def test_a_cluster_that_is_there_is_used_and_keys_stay_in_their_secret_scope(workspace):
+def test_existing_cluster_and_secret_scope_are_used(workspace):
     workspace.databricks.secrets.update({("lake", "aws_access_key_id"): "AK1", ("lake", "aws_secret_access_key"): "SK1"})
-    workspace.databricks.clusters.wants_credentials = True
+    workspace.databricks.clusters.requires_credentials = True
     workspace.configure('workers = 0\nsecret_scope = "lake"\nfolder = "/Shared/pinpipe"\n')
     workspace.batch()
     (submitted,) = workspace.databricks.calls("jobs/runs/submit")
     assert submitted.body["tasks"][0]["new_cluster"]["spark_conf"]["spark.hadoop.fs.s3a.secret.key"] == "{{secrets/lake/aws_secret_access_key}}"
     assert submitted.body["tasks"][0]["spark_python_task"]["python_file"].startswith("/Workspace/Shared/pinpipe/local/run-")
-    workspace.databricks.clusters.wants_credentials = False
+    workspace.databricks.clusters.requires_credentials = False
     workspace.databricks.clusters.existing["1121-164747-there"] = {}
     workspace.configure('cluster_id = "1121-164747-there"\n')
     workspace.batch()
@@ -91,33 +91,33 @@ def test_a_cluster_that_is_there_is_used_and_keys_stay_in_their_secret_scope(wor
     assert task["existing_cluster_id"] == "1121-164747-there" and "new_cluster" not in task
 
 
-def test_busy_and_broken_workspaces_are_asked_again_and_the_run_starts_once(workspace):
+def test_retries_start_the_run_only_once(workspace):
     for endpoint, fault, after in [("workspace/import", 429, False), ("jobs/runs/submit", "drop", True), ("jobs/runs/get", 503, False), ("workspace/mkdirs", 500, False)]:
         workspace.databricks.fail(endpoint, fault, first=1, times=2, after=after, headers={"Retry-After": "0"} if fault == 429 else {})
     workspace.batch()
     assert len(workspace.databricks.runs.by_id) == 1
 
 
-def test_failures_are_told_with_their_reason_and_a_hint(workspace):
+def test_failures_are_reported_with_reason_and_hint(workspace):
     error = lambda done: done.stderr[done.stderr.index("error:") :]
     workspace.databricks.clusters.failure = ("AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE", "no m5d.large left in us-east-1a")
-    said = error(workspace.batch(code=1))
-    assert "no m5d.large left" in said and "hint:" in said and "http" in said, said
+    stderr = error(workspace.batch(code=1))
+    assert "no m5d.large left" in stderr and "hint:" in stderr and "http" in stderr, stderr
     workspace.databricks.clusters.failure = None
     (workspace.pinpipe.folder / "mine").mkdir()
     (workspace.pinpipe.folder / "mine/wrong.sql").write_text("SELECT nothing_like_it FROM post")
-    said = error(workspace.batch(code=1, env=workspace.environment(PINPIPE__BATCH__QUESTIONS="mine")))
-    assert "ended as FAILED" in said and "nothing_like_it" in said and "hint:" in said, said
-    said = error(workspace.batch(code=1, env=workspace.environment(DATABRICKS_TOKEN="dapi-wrong-0123456789")))
-    assert "403" in said and "token" in said and "dapi-wrong" not in said, said
-    said = error(workspace.batch(code=2, env={**workspace.aws.environment, "HOME": str(workspace.pinpipe.folder)}))
-    assert "DATABRICKS_HOST" in said, said
-    said = error(workspace.batch("--lake", "lake", code=2))
-    assert "folder of this machine" in said and "hint:" in said, said
-    assert workspace.objects("answers/") == [], "nothing is left of a run that failed"
+    stderr = error(workspace.batch(code=1, env=workspace.environment(PINPIPE__BATCH__QUESTIONS="mine")))
+    assert "ended as FAILED" in stderr and "nothing_like_it" in stderr and "hint:" in stderr, stderr
+    stderr = error(workspace.batch(code=1, env=workspace.environment(DATABRICKS_TOKEN="dapi-wrong-0123456789")))
+    assert "403" in stderr and "token" in stderr and "dapi-wrong" not in stderr, stderr
+    stderr = error(workspace.batch(code=2, env={**workspace.aws.environment, "HOME": str(workspace.pinpipe.folder)}))
+    assert "DATABRICKS_HOST" in stderr, stderr
+    stderr = error(workspace.batch("--lake", "lake", code=2))
+    assert "folder of this machine" in stderr and "hint:" in stderr, stderr
+    assert workspace.objects("answers/") == [], "a failed run leaves no objects"
 
 
-def test_the_cli_profile_is_a_login_too(workspace):
+def test_profile_of_the_databricks_cli_is_used(workspace):
     (workspace.pinpipe.folder / ".databrickscfg").write_text(f"[other]\nhost = https://nowhere.example\ntoken = x\n[work]\nhost = {workspace.databricks.url}/\ntoken = {workspace.databricks.token}\n")
     environment = {**workspace.aws.environment, "HOME": str(workspace.pinpipe.folder), "DATABRICKS_CONFIG_PROFILE": "work"}
     workspace.databricks.clusters.failure = ("SPARK_STARTUP_FAILURE", "it got as far as this")
@@ -125,22 +125,22 @@ def test_the_cli_profile_is_a_login_too(workspace):
     assert "no profile `play`" in workspace.batch(code=2, env={**environment, "DATABRICKS_CONFIG_PROFILE": "play"}).stderr
 
 
-def begun(workspace):
+def start_submitted_run(workspace):
     process = workspace.pinpipe.start("batch", "--engine", "spark", "--on", "databricks", "--output", "json", env=workspace.environment())
     wait_until(lambda: workspace.databricks.calls("jobs/runs/submit"), "the run to be submitted", 60)
     return process
 
 
-def test_ctrl_c_cancels_the_run_and_a_killed_command_is_gone_on_with(workspace):
+def test_ctrl_c_cancels_the_run_and_a_killed_command_is_resumed(workspace):
     workspace.databricks.clusters.seconds_to_start = 3
-    process = begun(workspace)
+    process = start_submitted_run(workspace)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 1 and "was cancelled" in said, said
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1 and "was cancelled" in stderr, stderr
     assert len(workspace.databricks.calls("jobs/runs/cancel")) == 1
     (run,) = workspace.databricks.runs.by_id
     workspace.databricks.requests.clear()
-    process = begun(workspace)
+    process = start_submitted_run(workspace)
     process.kill()
     process.wait()
     time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""What `provision` and `destroy` make of a schedule: changes behind its back, what is somebody else's, and a token that is nowhere."""
+"""`provision` and `destroy` of a schedule: drift, unmanaged connections, and the secrecy of the token."""
 
 import re
 
@@ -16,7 +16,7 @@ ONLY = ("--only", ",".join(RESOURCES))
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory):
-    """A pipeline with its schedule, and Airflow's real interface."""
+    """A pipeline with a schedule, and the REST API of real Airflow."""
     folder = tmp_path_factory.mktemp("scheduled")
     home = AirflowHome(folder / "airflow")
     with scheduled(folder, **CALM) as cloud, home.api() as api:
@@ -28,7 +28,7 @@ def standing(tmp_path_factory):
 
 @pytest.fixture
 def cloud(standing):
-    """The pipeline as it should be."""
+    """The pipeline, applied and without drift."""
     assert standing.plan() == {}
     yield standing
     standing.change(airflow={"enabled": True}, databricks={"folder": None})
@@ -55,7 +55,7 @@ def remove_folder(cloud):
     cloud.databricks.workspace.local(JOB).rmdir()
 
 
-# What happens behind its back, and what the plan says then.
+# Changes made outside pinpipe, and the plan after each.
 DRIFTS = {
     "the job is another": (lambda cloud: cloud.job().write_text("print('mine')"), "databricks-job", ("update", "`job.py` is another version's")),
     "its parameters are gone": (lambda cloud: cloud.job("parameters.json").unlink(), "databricks-job", ("update", "`parameters.json` is missing")),
@@ -71,7 +71,7 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize("name", DRIFTS)
-def test_what_is_changed_behind_its_back_is_seen_and_mended(cloud, name):
+def test_drift_is_reported_and_repaired(cloud, name):
     change, key, (action, reason) = DRIFTS[name]
     files = {path.name: path.read_bytes() for path in cloud.databricks.workspace.local(JOB).iterdir()}
     dag, connection = cloud.object(AIRFLOW, DAG_KEY), connection_of(cloud)
@@ -84,7 +84,7 @@ def test_what_is_changed_behind_its_back_is_seen_and_mended(cloud, name):
     assert cloud.object(AIRFLOW, DAG_KEY) == dag and connection_of(cloud) == connection
 
 
-def test_a_change_of_the_configuration_reaches_the_files(cloud):
+def test_configuration_change_updates_the_files(cloud):
     cloud.change(databricks={"node_type": "i3.xlarge"}, batch={"median": "lower"})
     assert {key: action for key, (action, _) in cloud.plan().items()} == {"databricks-job": "update", "airflow-dag": "update"}
     cloud.apply()
@@ -93,7 +93,7 @@ def test_a_change_of_the_configuration_reaches_the_files(cloud):
     cloud.apply()
 
 
-def test_a_job_that_moves_leaves_nothing_where_it_was(cloud):
+def test_moved_job_is_deleted_from_its_previous_folder(cloud):
     cloud.change(databricks={"folder": "/Shared/jobs"})
     planned = cloud.plan()
     cloud.apply()
@@ -102,7 +102,7 @@ def test_a_job_that_moves_leaves_nothing_where_it_was(cloud):
     assert set(planned) == {"databricks-job", "airflow-dag"}
 
 
-def test_a_lost_answer_to_the_making_of_the_connection_does_no_harm(cloud):
+def test_lost_response_to_creating_the_connection_is_harmless(cloud):
     cloud.api.request("DELETE", CONNECTION)
     lost = []
 
@@ -119,7 +119,7 @@ def test_a_lost_answer_to_the_making_of_the_connection_does_no_harm(cloud):
     assert lost and cloud.plan() == {} and connection_of(cloud)
 
 
-def test_a_connection_of_somebody_else_is_left_alone(cloud):
+def test_connection_of_another_team_is_left_alone(cloud):
     cloud.api.request("DELETE", CONNECTION)
     theirs = {"connection_id": "databricks_default", "conn_type": "databricks", "host": "theirs.example", "password": "dapi-theirs", "description": "ours, says another team"}
     assert cloud.api.request("POST", "/connections", None, theirs)[0] == 200
@@ -134,7 +134,7 @@ def test_a_connection_of_somebody_else_is_left_alone(cloud):
         cloud.api.request("DELETE", CONNECTION)
 
 
-def test_the_example_that_airflow_makes_itself_is_nobodys(cloud):
+def test_default_connection_of_airflow_is_replaced(cloud):
     cloud.api.request("DELETE", CONNECTION)
     cloud.home.run("connections", "create-default-connections")
     assert connection_of(cloud)["host"] == "localhost"
@@ -144,7 +144,7 @@ def test_the_example_that_airflow_makes_itself_is_nobodys(cloud):
     assert cloud.plan() == {} and connection_of(cloud)["host"] == "127.0.0.1"
 
 
-def test_what_is_not_wanted_any_more_goes(cloud):
+def test_disabled_schedule_is_deleted(cloud):
     cloud.change(schedule={"enabled": False})
     assert {key: action for key, (action, _) in cloud.plan().items()} == dict.fromkeys(RESOURCES, "delete")
     cloud.apply()
@@ -153,7 +153,7 @@ def test_what_is_not_wanted_any_more_goes(cloud):
     cloud.change(schedule={"enabled": True})
 
 
-def test_a_lost_state_is_no_loss(cloud):
+def test_lost_state_is_rebuilt(cloud):
     (cloud.data / "aws/state.json").unlink()
     assert not RESOURCES & set(cloud.plan())
     cloud.apply()
@@ -161,17 +161,17 @@ def test_a_lost_state_is_no_loss(cloud):
     assert connection_of(cloud) is None and cloud.keys(AIRFLOW, "dags/") == [] and not cloud.databricks.workspace.local(JOB).exists()
 
 
-def test_the_token_is_nowhere_but_in_the_connection(cloud):
+def test_token_is_stored_only_in_the_connection(cloud):
     databricks = cloud.databricks
     databricks.token = "dapi-nobody-else-reads-0123456789"
-    # In place of a scheduler.
+    # Instead of a scheduler.
     (cloud.home.dags / "me_dag.py").write_bytes(cloud.object(AIRFLOW, DAG_KEY))
     cloud.home.load()
     commands = (
         ("destroy", "--yes", *ONLY), ("provision", "--plan", "--output", "json"), ("provision", "--yes"), ("provision", "--plan"), ("status", "--output", "json"),
         ("batch", "schedule", "--print"), ("batch", "schedule"))
-    said = [cloud.run(*command, "-vv") for command in commands]
-    texts = [done.stdout + done.stderr for done in said]
+    runs = [cloud.run(*command, "-vv") for command in commands]
+    texts = [done.stdout + done.stderr for done in runs]
     files = [path for folder in (cloud.folder, databricks.workspace.folder) for path in folder.rglob("*") if path.is_file()]
     texts += [path.read_bytes().decode(errors="replace") for path in files]
     texts += [cloud.object(AIRFLOW, key).decode() for key in cloud.keys(AIRFLOW)]
@@ -180,20 +180,20 @@ def test_the_token_is_nowhere_but_in_the_connection(cloud):
     assert databricks.token in cloud.home.run("connections", "get", "databricks_default", "-o", "json").stdout
 
 
-def test_destroy_without_a_login_goes_on_and_says_what_stays(cloud):
+def test_destroy_without_credentials_reports_the_kept_job(cloud):
     nobody = {"DATABRICKS_HOST": "", "DATABRICKS_TOKEN": "", "HOME": str(cloud.folder)}
-    said = cloud.run("destroy", "--yes", *ONLY, env=nobody).stderr
-    assert "deleted airflow-dag" in said and "deleted airflow-connection" in said
-    assert re.search(r"pinpipe/me/scheduled` stays in the Databricks workspace: it is not known which", said), said
+    stderr = cloud.run("destroy", "--yes", *ONLY, env=nobody).stderr
+    assert "deleted airflow-dag" in stderr and "deleted airflow-connection" in stderr
+    assert re.search(r"pinpipe/me/scheduled` stays in the Databricks workspace: it is not known which", stderr), stderr
     assert cloud.databricks.workspace.local(JOB).exists()
 
 
 
-def test_destroy_takes_all_of_it(cloud):
+def test_destroy_deletes_everything(cloud):
     cloud.run("destroy", "--yes", *ONLY)
     assert connection_of(cloud) is None and cloud.keys(AIRFLOW, "dags/") == [] and not cloud.databricks.workspace.local(JOB).exists()
     cloud.apply()
-    # The connection goes with the environment that it lies in.
+    # The connection is deleted with its environment.
     cloud.run("destroy", "--yes", "--data")
     assert not cloud.databricks.workspace.local(JOB).exists() and not any(cloud.aws.snapshot().values())
     cloud.apply()

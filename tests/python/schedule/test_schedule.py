@@ -1,4 +1,4 @@
-"""Batch on a schedule: the DAG in real Airflow, runs on real Spark by way of Databricks, and what `batch schedule` and `unschedule` do and say."""
+"""Scheduled batch: the DAG in real Airflow, runs on real Spark through Databricks, and `batch schedule` and `unschedule`."""
 
 import json
 import re
@@ -29,7 +29,7 @@ from support.wait import wait_until
 
 pytestmark = pytest.mark.java
 
-# What Airflow makes of each DAG.
+# Prints how Airflow reads each DAG.
 PARSE = """
 import json, sys
 from airflow.models.dagbag import DagBag
@@ -44,7 +44,7 @@ for name, dag in bag.dags.items():
 print("PARSED " + json.dumps({"errors": bag.import_errors, "dags": found}))
 """
 ODD = '/Shared/{{ ds }} {% now %} "@CRON@" ü'
-# Configurations by id, and what the DAG is then.
+# By id: a configuration, and the DAG expected of it.
 DAGS = {
     "me": ("", {"schedule": "0 0 * * *", "start": "2024-01-01T00:00:00+00:00", "catchup": False, "at_once": 1, "retries": 1, "delay": 120, "poll": 5}),
     "rich": (
@@ -82,7 +82,7 @@ def login(databricks, folder):
 
 
 def configured(folder, id="me", settings="", airflow="enabled = true", target="aws"):
-    """The program in a folder, with Airflow on, and nothing made anywhere."""
+    """Returns the program in a folder, configured with Airflow, before its first apply."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pinpipe.toml").write_text(f'target = "{target}"\nid = "{id}"\n[airflow]\n{airflow}\nsubnets = ["subnet-1", "subnet-2"]\n{settings}')
     return Pinpipe(folder)
@@ -91,14 +91,14 @@ def configured(folder, id="me", settings="", airflow="enabled = true", target="a
 # The DAG.
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_dag_is_as_configured_and_no_text_of_it_is_airflows_to_fill_in(tmp_path, version):
+def test_dag_matches_the_configuration_and_escapes_templates(tmp_path, version):
     with Databricks(tmp_path / "databricks") as databricks:
         databricks.clusters.failure = ("AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE", "none left")
         home = AirflowHome(tmp_path / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=connection(databricks))
         for id, (settings, _) in DAGS.items():
             pinpipe = configured(tmp_path / id, id, settings)
             (home.dags / f"{id}_dag.py").write_text(pinpipe.run("batch", "schedule", "--print", env=login(databricks, tmp_path)).stdout)
-        # Printing only asks who is calling.
+        # Printing calls nothing but the identity of the caller.
         assert {request.endpoint for request in databricks.requests} == {"preview/scim/v2/Me"}
         assert home.parsed()["warnings"] == []
         done = subprocess.run([home.venv / "bin/python", "-c", PARSE, home.dags], cwd=home.folder, env=home.environment, capture_output=True, text=True, timeout=120)
@@ -106,7 +106,7 @@ def test_the_dag_is_as_configured_and_no_text_of_it_is_airflows_to_fill_in(tmp_p
         assert parsed["errors"] == {}
         same = {"operator": "DatabricksSubmitRunOperator", "connection": "databricks_default"}
         assert parsed["dags"] == {f"{id}_dag": {**wanted, **same} for id, (_, wanted) in DAGS.items()}
-        # It fails for want of machines, but Databricks has been asked.
+        # It fails, since the cluster does not start, but Databricks got the request.
         home.test("rich_dag", code=None)
         (submitted,) = databricks.calls("jobs/runs/submit")
         task = submitted.body["tasks"][0]
@@ -124,10 +124,10 @@ def test_the_dag_is_as_configured_and_no_text_of_it_is_airflows_to_fill_in(tmp_p
         assert databricks.violations == []
 
 
-# Its runs, without a scheduler.
+# Runs, without a scheduler.
 
 def run_by_airflow(cloud, folder, version):
-    """Runs the DAG once; the folder of its answers."""
+    """Runs the DAG once, returns the folder of its answers."""
     home = AirflowHome(folder / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=connection(cloud.databricks))
     (home.dags / "me_dag.py").write_text(cloud.run("batch", "schedule", "--print").stdout)
     home.test(DAG, timeout=600)
@@ -136,7 +136,7 @@ def run_by_airflow(cloud, folder, version):
 
 
 def same_as_embedded(cloud, folder):
-    """Whether Spark left there what the embedded engine answers; its report."""
+    """Asserts that the answers of Spark match the embedded engine; returns its report."""
     report = cloud.json("batch", timeout=600)
     assert len(report["answers"]) == 10
     for name, rows in answers_of(report).items():
@@ -146,7 +146,7 @@ def same_as_embedded(cloud, folder):
     return report
 
 
-def test_airflow_runs_the_job_over_100_000_posts_and_spark_answers_as_the_embedded_engine(tmp_path):
+def test_airflow_runs_the_job_over_100_000_posts(tmp_path):
     with scheduled(tmp_path, **CALM) as cloud:
         cloud.apply("--only", "bucket,databricks-job")
         cloud.seed(100_000, 9)
@@ -154,7 +154,7 @@ def test_airflow_runs_the_job_over_100_000_posts_and_spark_answers_as_the_embedd
         assert {counts[0] for counts in counts_of(report).values()} == {100_000}
 
 
-def test_airflow_runs_the_published_records_too(tmp_path, real_data, golden, local):  # noqa: F811
+def test_airflow_runs_the_job_over_the_published_records(tmp_path, real_data, golden, local):  # noqa: F811
     local.pinpipe.run("seed", "--from", real_data)
     local.pinpipe.run("provision")
     # Twice, as after a restart.
@@ -171,43 +171,43 @@ def test_airflow_runs_the_published_records_too(tmp_path, real_data, golden, loc
         assert floats([{**row, "join_year": str(row["join_year"])} for row in by_spark], ["age_group", "join_year"]) == golden_floats(golden, 8)
 
 
-# The whole way, with a scheduler.
+# Everything, with a scheduler.
 
 def connections_sent(cloud):
-    """Requests that gave Airflow its connection."""
+    """Returns the requests that changed the connection of Airflow."""
     sent = [call.parameters for call in cloud.aws.calls_of("InvokeRestApi")]
     return [(each["Method"], each.get("Body")) for each in sent if each["Path"].startswith("/connections") and each["Method"] != "GET"]
 
 
 def waits_and_is_stopped(cloud, sync):
-    """The bucket has the DAG, Airflow does not have it yet."""
+    """Asserts that the command waits while the DAG is in the bucket but not yet in Airflow."""
     sync.is_on = False
     process = cloud.start("batch", "schedule")
     wait_until(lambda: cloud.aws.count("InvokeRestApi", Path=f"/dags/{DAG}") >= 2, "the command to wait")
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=20)
-    assert process.returncode == 1 and out == "" and "3 of 3 resources changed" in said
-    assert "error: stopped while waiting for Airflow\nhint: " in said
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1 and stdout == "" and "3 of 3 resources changed" in stderr
+    assert "error: stopped while waiting for Airflow\nhint: " in stderr
 
 
 def cannot_be_loaded(cloud, sync, api):
-    """A file that Airflow stumbles over."""
+    """Asserts that a DAG with an import error is reported."""
     sync.change = lambda text: b"import airflow.providers.of_nobody\n" + text
     sync.is_on = True
-    said = cloud.failing("batch", "schedule")
-    assert "Airflow cannot load `me_dag.py`: ModuleNotFoundError: No module named 'airflow.providers.of_nobody'" in said
+    stderr = cloud.failing("batch", "schedule")
+    assert "Airflow cannot load `me_dag.py`: ModuleNotFoundError: No module named 'airflow.providers.of_nobody'" in stderr
     sync.change = lambda text: text
-    # What was wrong before is not wrong for long.
+    # The import error disappears when Airflow reads the file again.
     wait_until(lambda: api.request("GET", "/importErrors")[1]["total_entries"] == 0, "Airflow to read the DAG again")
 
 
 def is_forgotten(status, dag):
-    """Airflow may look at a file for a last time after it was told to forget the DAG; then it puts the DAG aside."""
+    """Airflow may read a file once more after the DAG was deleted; then it marks the DAG as inactive."""
     return status == 404 or dag.get("is_active") is False or dag.get("is_stale") is True
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_whole_way_from_a_schedule_to_answers_and_back(tmp_path, version):
+def test_schedule_trigger_and_unschedule(tmp_path, version):
     with scheduled(tmp_path, **CALM) as cloud:
         databricks, aws = cloud.databricks, cloud.aws
         cloud.change(airflow={"version": version})
@@ -219,13 +219,13 @@ def test_the_whole_way_from_a_schedule_to_answers_and_back(tmp_path, version):
             waits_and_is_stopped(cloud, sync)
             cannot_be_loaded(cloud, sync, api)
 
-            # It is turned on, and has no runs yet.
+            # It is active, and has no runs yet.
             shown = cloud.json("batch", "schedule")
             assert shown == {"dag": DAG, "schedule": "0 0 29 2 *", "is_paused": False, "runs": []}
             assert api.request("GET", f"/dags/{DAG}")[1]["is_paused"] is False
             assert cloud.plan() == {}
 
-            # Again: nothing changes, but the token is the one that is known now.
+            # A second call changes nothing but the token of the connection.
             cloud.seed(300, 3)
             databricks.token = "dapi-renewed-0123456789"
             expected = cloud.json("batch")
@@ -242,13 +242,13 @@ def test_the_whole_way_from_a_schedule_to_answers_and_back(tmp_path, version):
             assert len(databricks.runs.by_id) == 1 and f"answers/me/{run['run_id']}/counts/_SUCCESS" in cloud.keys(LAKE, "answers/")
             assert cloud.plan() == {}
 
-            # No cluster to be had.
+            # No cluster is available.
             databricks.clusters.failure = ("AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE", "no m5d.large left")
-            said = cloud.failing("batch", "schedule", "--trigger")
-            assert re.search(r"error: run `pinpipe__\S+` of `me_dag` failed: .*no m5d.large left", said), said
+            stderr = cloud.failing("batch", "schedule", "--trigger")
+            assert re.search(r"error: run `pinpipe__\S+` of `me_dag` failed: .*no m5d.large left", stderr), stderr
             assert [found["state"] for found in cloud.json("batch", "schedule")["runs"]] == ["failed", "success"]
 
-            # Gone, but for answers and connection.
+            # Deleted, except for answers and connection.
             assert "`me_dag` is gone" in cloud.run("batch", "unschedule").stdout
             assert cloud.keys(AIRFLOW, "dags/") == [] and not databricks.workspace.local(JOB).exists()
             wait_until(lambda: is_forgotten(*api.request("GET", f"/dags/{DAG}")), "Airflow to forget the DAG")
@@ -257,15 +257,15 @@ def test_the_whole_way_from_a_schedule_to_answers_and_back(tmp_path, version):
             assert set(cloud.plan()) == RESOURCES - {"airflow-connection"} and cloud.keys(LAKE, "answers/me/")
 
 
-# Wrong use.
+# Usage errors.
 
 def refused(pinpipe, *arguments, code=2, env=None):
-    said = pinpipe.run("batch", *arguments, code=code, env=env).stderr
-    assert said.count("error: ") == 1 and "hint: " in said, said
-    return said
+    stderr = pinpipe.run("batch", *arguments, code=code, env=env).stderr
+    assert stderr.count("error: ") == 1 and "hint: " in stderr, stderr
+    return stderr
 
 
-def test_a_schedule_needs_aws_airflow_and_databricks(tmp_path):
+def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
     nobody = {"HOME": str(tmp_path)}
     for command in (["schedule"], ["schedule", "--print"], ["schedule", "--trigger"], ["unschedule"]):
         assert "a schedule needs Managed Airflow" in refused(configured(tmp_path, target="local"), *command, env=nobody)
@@ -273,24 +273,24 @@ def test_a_schedule_needs_aws_airflow_and_databricks(tmp_path):
         assert "`schedule.enabled` is false" in refused(configured(tmp_path, settings="[schedule]\nenabled = false"), *command, env=nobody)
     pinpipe = configured(tmp_path)
     assert "it is not known which Databricks workspace to use" in refused(pinpipe, "schedule", "--print", env=nobody)
-    said = refused(pinpipe, "schedule", "--print", env={**nobody, "DATABRICKS_HOST": "https://x.cloud.databricks.com"})
-    assert "there is no token for Databricks" in said and "DATABRICKS_TOKEN" in said
+    stderr = refused(pinpipe, "schedule", "--print", env={**nobody, "DATABRICKS_HOST": "https://x.cloud.databricks.com"})
+    assert "there is no token for Databricks" in stderr and "DATABRICKS_TOKEN" in stderr
     assert "cannot be used with" in pinpipe.run("batch", "schedule", "--print", "--trigger", code=2).stderr
     for key, wrong in (("cron", '"daily"'), ("cron", '"0 6 * *"'), ("start_date", '"1.1.2024"'), ("start_date", '"2024-02-30"'), ("retries", "101")):
         assert f"`schedule.{key}`" in refused(configured(tmp_path, settings=f"[schedule]\n{key} = {wrong}"), "schedule", "--print")
 
 
-def test_without_an_environment_nothing_is_put_anywhere(tmp_path):
+def test_missing_environment_changes_nothing(tmp_path):
     with scheduled(tmp_path, **CALM) as cloud:
         for command in (["schedule"], ["schedule", "--trigger"], ["unschedule"]):
             assert "there is no Airflow environment `me-airflow`" in cloud.failing("batch", *command)
         assert cloud.databricks.requests == [] and not any(cloud.aws.snapshot().values())
 
 
-# Airflow's answers that are rare.
+# Rare responses of Airflow.
 
 class Stub:
-    """Of Airflow's interface, what a schedule asks for; the DAG is as a test says."""
+    """The part of Airflow's REST API that a schedule calls; the test sets the DAG."""
 
     def __init__(self, cloud, dag, errors=()):
         self.cloud, self.dag, self.errors, self.asked, self.connection = cloud, dag, list(errors), 0, None
@@ -298,7 +298,7 @@ class Stub:
     def __call__(self, name, method, path, query, body):
         if path == f"/dags/{DAG}" and method == "GET":
             self.asked += 1
-            # Its description tells which state of the file Airflow has read; the double answers no other call meanwhile.
+            # The description tells which version of the file Airflow has read; the double answers no other call meanwhile.
             text = self.cloud.aws.bridge.store("s3").buckets[AIRFLOW].keys[f"dags/{DAG}.py"].value.decode()
             description = re.search(r'description="(.*)"', text)[1]
             return 200, {"dag_id": DAG, "description": description, "is_paused": False, "is_active": True, "is_stale": False, "has_import_errors": False, **self.dag(self.asked)}
@@ -315,24 +315,24 @@ def stubbed(tmp_path):
         yield cloud
 
 
-def test_a_dag_that_airflow_has_put_aside_is_waited_for(stubbed):
+def test_inactive_dag_is_waited_for(stubbed):
     for stale in ({"is_active": False}, {"is_stale": True}, {"description": "as it was before"}):
         stubbed.aws.airflow = Stub(stubbed, lambda asked: stale if asked < 4 else {})
         stubbed.run("batch", "schedule")
         assert stubbed.aws.airflow.asked >= 4, stale
 
 
-def test_a_known_dag_that_cannot_be_loaded_any_more_is_an_error(stubbed):
+def test_known_dag_with_an_import_error_is_an_error(stubbed):
     errors = [{"filename": f"/usr/local/airflow/dags/{name}", "stack_trace": f"Traceback\n{why}\n", "timestamp": "2999-01-01T00:00:00+00:00"} for name, why in (("other.py", "SyntaxError: theirs"), ("me_dag.py", "ImportError: ours"))]
     stubbed.aws.airflow = Stub(stubbed, lambda asked: {"has_import_errors": True}, errors)
     for arguments in ([], ["--trigger"]):
         assert "Airflow cannot load `me_dag.py`: ImportError: ours" in stubbed.failing("batch", "schedule", *arguments)
 
 
-def test_runs_that_go_where_somebody_else_says_are_warned_of(stubbed):
+def test_foreign_connection_is_warned_about(stubbed):
     theirs = {"connection_id": "databricks_default", "conn_type": "databricks", "host": "theirs.example", "description": "theirs"}
     stubbed.aws.airflow = Stub(stubbed, lambda asked: {})
     stubbed.aws.airflow.connection = theirs
-    said = stubbed.run("batch", "schedule").stderr
-    assert re.search(r"warning: .*databricks_default.*theirs\.example", said), said
+    stderr = stubbed.run("batch", "schedule").stderr
+    assert re.search(r"warning: .*databricks_default.*theirs\.example", stderr), stderr
     assert stubbed.aws.airflow.connection == theirs

@@ -1,4 +1,4 @@
-"""A pipeline with Airflow, a schedule and Databricks, to be broken: what its tests share."""
+"""A pipeline with Airflow, a schedule and Databricks for the fault tests."""
 
 import shutil
 
@@ -6,19 +6,19 @@ from support.faults import BrokenCloud
 from support.scheduled import AIRFLOW, CALM, Scheduled
 
 KEYS = ("bucket", "group-airflow", "role-airflow", "bucket-airflow", "airflow-requirements", "airflow", "databricks-job", "airflow-dag", "airflow-connection")
-# All that Airflow needs, and nothing else.
+# Everything that Airflow depends on, and nothing else.
 ONLY = ("--only", ",".join(KEYS))
 FOLDER = "/Users/me@example.com/pinpipe"
 
 
 def two_subnets(cloud):
-    """Subnets in two zones, which an environment asks for."""
+    """Returns subnets in two zones, which an environment requires."""
     found = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
     return [subnet["SubnetId"] for subnet in found[:2]]
 
 
 class Connections:
-    """Of Airflow's own interface, the connections; they lie in an environment and go with it."""
+    """The connections of Airflow's REST API; an environment holds them, and they are deleted with it."""
 
     def __init__(self, aws):
         self.aws = aws
@@ -42,7 +42,7 @@ class Connections:
 
 
 class BrokenSchedule(Scheduled, BrokenCloud):
-    """It stands on an account and a workspace that may be emptied."""
+    """Its account and its workspace may be emptied."""
 
     def __init__(self, folder, aws, ranges_url, databricks):
         super().__init__(folder, aws, ranges_url, databricks, CALM)
@@ -63,7 +63,7 @@ class BrokenSchedule(Scheduled, BrokenCloud):
         assert not violations, violations
 
     def everything(self):
-        """All there is at AWS, in Airflow and at Databricks, with nothing in it that is random."""
+        """Returns a deterministic snapshot of AWS, Airflow and Databricks."""
         found = self.aws.snapshot()
         for environment in found["environments"]:
             version = environment["settings"].pop("RequirementsS3ObjectVersion")

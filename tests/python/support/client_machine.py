@@ -1,7 +1,8 @@
-"""A throw-away machine for the scripts of the client: a file tree of its own, with stand-ins for what changes a machine.
+"""A temporary machine for the scripts of the client: a file tree of its own, with stand-ins for commands that change a machine.
 
-The scripts write to places like /etc. They run in a mount namespace with another root, where the system's programs can
-be read and nothing of the system can be written; so the scripts need no switch for tests.
+The scripts write to folders like /etc. They run in a mount namespace with another root, where the
+programs of the system can be read and nothing of the system can be written; so the scripts need no
+switch for tests.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ mount --bind /dev/null "$root/dev/null"
 exec env -i PATH=/stand-ins:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C chroot "$root" "$@"
 """
 
-# Each records how it was called. Those that only do that need no more.
+# Each records its calls; an empty script does nothing else.
 STAND_INS = {
     "yum": "",
     "chown": "",
@@ -63,7 +64,7 @@ fi
 
 
 def tar_gz(folder, files):
-    """An archive as projects publish them: all in one folder."""
+    """Returns an archive as projects publish them, with all files in one folder."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w:gz") as archive:
         for name, text in files.items():
@@ -81,7 +82,7 @@ def jar():
 
 
 def apache_sum(name, content):
-    """The layout of `gpg --print-md SHA512`, which Apache publishes beside its files."""
+    """Returns a checksum in the layout of `gpg --print-md SHA512`, which Apache publishes."""
     digits = hashlib.sha512(content).hexdigest().upper()
     groups = [digits[i : i + 8] for i in range(0, len(digits), 8)]
     return f"{name}: {' '.join(groups[:8])}\n{' ' * len(name)}  {' '.join(groups[8:])}\n".encode()
@@ -121,19 +122,19 @@ class Machine:
         (self.root / "downloads" / name).unlink()
 
     def answer(self, **answers):
-        """What the stand-ins say from now on."""
+        """Sets what the stand-ins return from now on."""
         for name, text in answers.items():
             (self.root / "answers" / name).write_text(text)
 
     def calls(self, *beginnings):
-        """The calls so far that begin so; they are forgotten then."""
+        """Returns the calls so far with these beginnings, and forgets all calls."""
         file = self.root / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
         file.unlink(missing_ok=True)
         return [line for line in lines if line.startswith(beginnings or ("",))]
 
     def run(self, *command, text=None):
-        """Runs a command, or the text of a script with the shell that is named."""
+        """Runs a command, or the text of a script with the given shell."""
         if text is not None:
             (self.root / "script").write_text(text)
             command = (*command, "/script")
@@ -141,7 +142,7 @@ class Machine:
         return subprocess.run(whole, capture_output=True, text=True, timeout=120)
 
     def snapshot(self):
-        """All that was written: content, mode or target by path. A log grows, so it is left out."""
+        """Returns mode and content (or target) of every written file by path, without logs, which grow."""
         found = {}
         for folder in WRITTEN:
             for path in sorted((self.root / folder).rglob("*")):
@@ -152,7 +153,7 @@ class Machine:
         return found
 
     def files_with(self, text):
-        """All files of the machine in which a text stands, except the answers of the stand-ins."""
+        """Returns the files of the machine that hold a text, without the answers of the stand-ins."""
         return [
             "/" + str(path.relative_to(self.root))
             for folder in (*WRITTEN, "tmp", "calls", "script")
@@ -162,14 +163,14 @@ class Machine:
 
 
 def make(root):
-    """A machine, where this system lets one be made."""
+    """Returns a machine; skips the test where this system does not permit one."""
     missing = [name for name in ("unshare", "chroot", "unzip", "tar") if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
     if missing:
-        pytest.skip(f"LEFT OUT: there is no {', '.join(missing)}")
+        pytest.skip(f"LEFT OUT: commands are missing: {', '.join(missing)}")
     machine = Machine(root)
     tried = machine.run("true")
     if tried.returncode:
-        pytest.skip(f"LEFT OUT: no machine can be made here: {tried.stderr.strip()}")
+        pytest.skip(f"LEFT OUT: this system permits no mount namespace with another root: {tried.stderr.strip()}")
     return machine
 
 

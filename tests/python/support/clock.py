@@ -1,8 +1,8 @@
-"""A clock that a test puts forward: the program's own, by a small library in front of the C library."""
+"""A clock that a test can advance, through a small library loaded in front of the C library."""
 
 import subprocess
 
-# Only what waits are measured by: the time of day, which signatures bear, stays as it is.
+# Only the monotonic clock, which timeouts use: the time of day, which signatures hold, is unchanged.
 SOURCE = """
 #include <sys/syscall.h>
 #include <time.h>
@@ -19,7 +19,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 
 
 class Clock:
-    """The clock of the programs that are started with its environment."""
+    """The clock of programs that are started with its environment."""
 
     def __init__(self, folder):
         self.mark, self.library = folder / "a-minute-later", folder / "clock.so"
@@ -28,9 +28,9 @@ class Clock:
         self.environment = {"LD_PRELOAD": self.library}
 
     def forward(self):
-        """A little more than a minute passes at once."""
+        """Advances the clock by a little more than a minute."""
         self.mark.touch()
 
     def back(self):
-        """As nothing had happened, for the next program."""
+        """Resets the clock, for the next program."""
         self.mark.unlink(missing_ok=True)

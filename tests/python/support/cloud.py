@@ -1,4 +1,4 @@
-"""A pipeline on AWS as tests know it: the program in a folder, against the double."""
+"""A pipeline on AWS for tests: the program in a folder, against the double."""
 
 import contextlib
 import http.server
@@ -25,7 +25,7 @@ SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 @contextlib.contextmanager
 def ip_ranges():
-    """Serves what AWS publishes as its address ranges."""
+    """Serves the address ranges that AWS publishes; yields their URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -45,7 +45,7 @@ def ip_ranges():
 
 
 class Cloud(Pinpipe):
-    """The program, configured for AWS, with the double behind it."""
+    """The program, configured for AWS and connected to the double."""
 
     def __init__(self, folder, double, ranges_url, settings=""):
         super().__init__(folder)
@@ -57,7 +57,7 @@ class Cloud(Pinpipe):
         self.configure(settings)
 
     def configure(self, settings="", **sections):
-        """Writes the configuration: what tests need, and more sections of TOML."""
+        """Writes the configuration: the settings of all tests, and more sections of TOML."""
         text = f"""target = "aws"
 id = "me"
 [provision]
@@ -91,7 +91,7 @@ plugin = "sink.zip"
         return self.json("provision", "--yes", *arguments, **options)
 
     def plan(self, *arguments, **options):
-        """Action and reason of everything a plan would change, by key."""
+        """Returns action and reasons of each planned change, by key."""
         steps = self.json("provision", "--plan", *arguments, **options)["steps"]
         return {step["key"]: (step["action"], "; ".join(step["reasons"])) for step in steps if step["action"] != "keep"}
 

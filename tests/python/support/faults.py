@@ -1,4 +1,4 @@
-"""What the fault tests share: a cloud to be broken, and processes that are killed at chosen calls."""
+"""Helpers of the fault tests: a pipeline whose account may be emptied, and processes killed at chosen calls."""
 
 import collections
 import json
@@ -15,17 +15,17 @@ from support.cloud import Cloud
 from support.wait import wait_until
 
 READS = ("Describe", "Get", "List", "Head")
-# Two parts on S3, so that an upload can end between them.
+# Two parts of an S3 upload, so that a kill can come between them.
 LARGE_ZIP = b"PK" + bytes(8 * 1024 * 1024)
 
 
 def changes(call):
-    """Whether a call changes something, as far as its name says so: commands on a machine count too."""
+    """Whether a call changes something, by its name; commands on a machine count too."""
     return not call.operation.startswith(READS)
 
 
 class Point:
-    """One call of a run: the k-th of its operation, which is the same one in each run however calls of several resources interleave."""
+    """One call of a run: the k-th of its operation. It is the same call in each run, however calls of several resources interleave."""
 
     def __init__(self, operation, ordinal):
         self.operation, self.ordinal, self.seen = operation, ordinal, 0
@@ -34,40 +34,40 @@ class Point:
         self.seen += call.name == self.operation
         return call.name == self.operation and self.seen == self.ordinal
 
-    def anew(self):
-        """The same point of another run."""
+    def copy(self):
+        """Returns the same point for another run."""
         return Point(self.operation, self.ordinal)
 
     def __repr__(self):
         return f"{self.operation} {self.ordinal}"
 
 
-# What differs between two attempts of the same call.
+# Parameters that differ between two attempts of the same call.
 ATTEMPT = ("ClientToken", "UploadId", "Body", "Value", "PublicKeyMaterial", "CurrentVersion", "currentVersion", "MultipartUpload", "Tags", "Description")
 
 
-def same(call):
-    """What makes a call the same one in several runs over one account."""
+def call_identity(call):
+    """Returns what identifies a call across several runs over one account."""
     return call.name, json.dumps({name: value for name, value in call.parameters.items() if name not in ATTEMPT}, sort_keys=True, default=str)
 
 
 class Once:
-    """Fits each changing call the first time that it is made, and with `at_most` no more calls of an operation than that."""
+    """Matches each changing call once, and at most `at_most` calls of an operation."""
 
     def __init__(self, at_most=10**6):
         self.at_most, self.met, self.counts, self.lock = at_most, set(), collections.Counter(), threading.Lock()
 
     def __call__(self, call):
         with self.lock:
-            if not changes(call) or same(call) in self.met or self.counts[call.name] == self.at_most:
+            if not changes(call) or call_identity(call) in self.met or self.counts[call.name] == self.at_most:
                 return False
-            self.met.add(same(call))
+            self.met.add(call_identity(call))
             self.counts[call.name] += 1
             return True
 
 
 class Nth:
-    """The n-th changing call of a run, whichever it is."""
+    """Matches the n-th changing call of a run."""
 
     def __init__(self, number):
         self.number, self.seen = number, 0
@@ -78,13 +78,13 @@ class Nth:
 
 
 def points(calls, of_each=10**6):
-    """A point for each changing call of a run; with `of_each` for no more of an operation than that."""
+    """Returns a point for each changing call of a run, for at most `of_each` of an operation."""
     counts = collections.Counter(call.name for call in calls if changes(call))
     return [Point(name, ordinal) for name, count in sorted(counts.items()) for ordinal in range(1, min(count, of_each) + 1)]
 
 
 class Kill:
-    """A hook that ends a process at the first call that fits, with no chance to say or do anything."""
+    """A hook that kills a process (SIGKILL) at the first call that matches."""
 
     def __init__(self, fits):
         self.fits, self.call, self.process = fits, None, None
@@ -105,7 +105,7 @@ class Kill:
 
 
 class BrokenCloud(Cloud):
-    """A cloud whose account may be emptied, and whose runs may be killed."""
+    """A pipeline whose account may be emptied, and whose runs may be killed."""
 
     def __init__(self, folder, double, ranges_url, settings=""):
         super().__init__(folder, double, ranges_url, settings)
@@ -113,64 +113,67 @@ class BrokenCloud(Cloud):
         self.clear()
 
     def done(self):
-        """Whether every call so far was one that AWS takes. The next test begins without any."""
+        """Asserts that AWS would accept every call so far, and forgets the calls."""
         problems = list(self.aws.problems)
         self.aws.problems.clear()
         assert not problems, problems
 
     def clear(self):
-        """An empty account and no state, as at first."""
+        """Empties the account and deletes the state."""
         self.done()
         self.aws.reset()
-        # Nobody listens there: topics are made on the client machine, without a wait for names to resolve.
+        # Nothing listens there: topics are created on the client machine, without a wait for names to resolve.
         self.aws.bootstrap = "127.0.0.1:1"
         shutil.rmtree(self.data, ignore_errors=True)
 
-    def killed(self, *arguments, fits, when="after", late=True, env=None):
-        """Runs until a call fits, and is killed before or after its effect. Returns that call; none: the run came to its end.
-        Calls under way beside it still have their effect, but not with `late` off."""
+    def run_killed(self, *arguments, fits, when="after", late=True, env=None):
+        """Runs and is killed before or after the effect of the first call that matches.
+
+        Returns that call, or None if the run finished. Calls under way beside it still take effect,
+        unless `late` is false.
+        """
         kill = Kill(fits)
         if not late:
             self.aws.before_call = kill.shut
         setattr(self.aws, f"{when}_call", kill)
         kill.process = self.start(*arguments, env=env)
         kill.is_started.set()
-        _, said = kill.process.communicate(timeout=60)
+        _, stderr = kill.process.communicate(timeout=60)
         self.aws.before_call = self.aws.after_call = None
-        assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), f"{kill.process.returncode} {kill.call}\n{said}"
+        assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), f"{kill.process.returncode} {kill.call}\n{stderr}"
         return kill.call
 
     def boto(self, service):
-        """A client of somebody else's, in the same account."""
+        """Returns a client of another user in the same account."""
         return boto3.client(service, "us-east-1", endpoint_url=self.aws.url, aws_access_key_id="AKID", aws_secret_access_key="secret")
 
-    def ends(self, *arguments, env=None):
-        """Runs to whatever end, and returns code and stderr."""
+    def run_to_end(self, *arguments, env=None):
+        """Runs, and returns exit code and stderr, whatever they are."""
         process = self.start(*arguments, env=env)
-        _, said = process.communicate(timeout=120)
-        return process.returncode, said
+        _, stderr = process.communicate(timeout=120)
+        return process.returncode, stderr
 
     def calls_of_run(self, *arguments, **options):
-        """What a run calls."""
+        """Returns the calls of a run."""
         before = len(self.aws.calls)
         self.run(*arguments, **options)
         return self.aws.calls[before:]
 
 
-def hanging(aws, operation, process, seconds=20):
-    """Waits until a process has made a call of an operation."""
+def wait_for_call(aws, operation, process, seconds=20):
+    """Waits until a process has called an operation; fails if it exits before."""
     wait_until(lambda: aws.count(operation) or process.poll() is not None, operation, seconds)
     assert process.poll() is None, process.stderr.read()
 
 
-def called(thing):
+def label_of(thing):
     return str(thing.get("name") or thing.get("service") or thing.get("tags"))
 
 
 def differences(found, wanted):
-    """What a snapshot has and another has not, in words short enough to read."""
-    said = []
-    # The mark of the proxy's password is another one in each pipeline.
+    """Returns the differences of two snapshots as text, empty if there are none."""
+    lines = []
+    # The mark of the proxy's password differs between pipelines.
     for instance in (*found.get("instances", ()), *wanted.get("instances", ())):
         if "pinpipe:ready" in instance.get("tags", {}):
             instance["tags"]["pinpipe:ready"] = "<mark>"
@@ -178,21 +181,21 @@ def differences(found, wanted):
         more = [thing for thing in found[kind] if thing not in wanted[kind]]
         less = [thing for thing in wanted[kind] if thing not in found[kind]]
         for thing in more:
-            twin = next((other for other in less if called(other) == called(thing)), None)
+            twin = next((other for other in less if label_of(other) == label_of(thing)), None)
             parts = {part: (thing.get(part), twin.get(part)) for part in {**thing, **twin} if thing.get(part) != twin.get(part)} if twin else "not wanted"
-            said.append(f"{kind}: {called(thing)}: {parts}"[:600])
+            lines.append(f"{kind}: {label_of(thing)}: {parts}"[:600])
             less = [other for other in less if other is not twin]
-        said += [f"{kind}: {called(thing)}: missing" for thing in less]
+        lines += [f"{kind}: {label_of(thing)}: missing" for thing in less]
         if len(found[kind]) != len(wanted[kind]):
-            said.append(f"{kind}: {len(found[kind])} of them, not {len(wanted[kind])}")
-    return "\n".join(said)
+            lines.append(f"{kind}: {len(found[kind])} of them, not {len(wanted[kind])}")
+    return "\n".join(lines)
 
 
 REFUSAL = re.compile(r"`(?P<action>[\w-]+:\w+)` for (?P<what>.+?) failed: (?P<code>\w+): .*\(request (?P<request>[\w-]+)\)")
 
 
 def failing(fits, fault):
-    """A hook that fails the calls that fit."""
+    """Returns a hook that fails the calls that match."""
     def hook(call):
         if fits(call):
             raise fault(call)
@@ -202,24 +205,24 @@ def failing(fits, fault):
 FAULTS = {"error": lambda call: Fault(500, "InternalError", "injected"), "drop": lambda call: Drop()}
 
 
-# What is seen late is looked for by the clock, and a busy machine reads seldom.
+# The program waits for consistency by the clock, and a busy machine reads seldom.
 PATIENT = {"PINPIPE__PROVISION__PATIENCE_MS": "800"}
 
 
-# What AWS makes twice where it is asked twice, or names by ids of its own.
+# Calls that create a second resource when they are repeated.
 MAKES = {
     "ec2.AllocateAddress", "ec2.RunInstances", "ec2.CreateVpcEndpoint", "ec2.CreateSecurityGroup", "apigateway.CreateRestApi",
     "apigateway.CreateApiKey", "apigateway.CreateUsagePlan", "kafka.CreateClusterV2"}
 
 
-def interrupted(cloud, process):
-    """What a run says that is interrupted now, and does so within seconds."""
+def interrupt(cloud, process):
+    """Interrupts a run, which must exit within seconds; returns its stderr."""
     began = time.time()
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert time.time() - began < 6, f"{time.time() - began:.0f} s\n{said}"
-    assert process.returncode == 1 and "the same command goes on from here" in said, said
-    return said
+    _, stderr = process.communicate(timeout=60)
+    assert time.time() - began < 6, f"{time.time() - began:.0f} s\n{stderr}"
+    assert process.returncode == 1 and "the same command goes on from here" in stderr, stderr
+    return stderr
 
 
 def breaks(kind):

@@ -1,4 +1,4 @@
-"""The published run, to compare answers with."""
+"""The published run, in a form to compare answers with."""
 
 AGE = {"+50": "50+"}
 

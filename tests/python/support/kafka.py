@@ -1,4 +1,4 @@
-"""Topics and records through librdkafka, as users' own programs reach them."""
+"""Topics and records through librdkafka."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Lakes for benchmarks, as the sink writes them, from posts that `pinpipe seed` generates."""
+"""Lakes as the sink writes them, from posts that `pinpipe seed` generates."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ KINDS = {"pin": ("pinterest_data", "index"), "geo": ("geolocation_data", "ind"),
 
 
 def records(database, kind):
-    """The rows of a source table as JSON lines, in their order."""
+    """Yields the rows of a source table as JSON lines, in their order."""
     table, number = KINDS[kind]
     with sqlite3.connect(database) as connection:
         cursor = connection.execute(f"select * from {table} order by `{number}`")
@@ -22,7 +22,7 @@ def records(database, kind):
 
 
 def write_lake(database, folder, objects, partitions=3, first=0, last=None):
-    """Spreads the rows over so many objects of each kind; the bytes written."""
+    """Writes the rows to a number of objects of each kind; returns the bytes written."""
     written = 0
     for kind in KINDS:
         lines = list(records(database, kind))[first:last]

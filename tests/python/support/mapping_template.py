@@ -1,4 +1,4 @@
-"""Stand-ins for what API Gateway gives to a mapping template, and a renderer of Velocity templates."""
+"""Renders mapping templates of API Gateway: Velocity, with `$input` and `$util`."""
 
 import base64
 import json
@@ -8,8 +8,8 @@ import airspeed
 import botocore.loaders
 import botocore.model
 
-# Where airspeed differs from Velocity 1.7 and 2.3: a match is one of the whole text, and a backslash in a text stands
-# for itself.
+# airspeed differs from Velocity 1.7 and 2.3: there, `matches` compares the whole text, and a backslash
+# in a text is a plain character.
 airspeed.__additional_methods__[str]["matches"] = lambda text, pattern: re.fullmatch(pattern, text) is not None
 airspeed.StringLiteral.ESCAPED_CHAR = airspeed.InterpolatedStringLiteral.ESCAPED_CHAR = re.compile(r"(?!)")
 
@@ -18,7 +18,7 @@ MISSING = ""
 
 
 class JavaMap(dict):
-    """A JSON object as a template gets it: its text is not JSON."""
+    """A JSON object as a template gets it; its text form is not JSON."""
 
     def containsKey(self, name):
         return name in self
@@ -36,7 +36,7 @@ def java_value(value):
 
 
 class Input:
-    """`$input`: the body by JSON path, and the parameters. What is not there is an empty text."""
+    """`$input`: the body by JSON path, and the parameters. A missing value is an empty text."""
 
     def __init__(self, body, parameters):
         self.body = body
@@ -81,7 +81,7 @@ class Util:
 
 
 def apply(template, body="", **parameters):
-    """What API Gateway would send on. Parameters are those of path, query and header, `_` for `-`."""
+    """Returns what API Gateway would forward. Parameters of path, query and header have `_` for `-`."""
     named = {name.replace("_", "-"): value for name, value in parameters.items()}
     return airspeed.Template(template).merge({"input": Input(body, named), "util": Util()})
 

@@ -8,7 +8,7 @@ import struct
 METADATA, SASL_HANDSHAKE, API_VERSIONS, SASL_AUTHENTICATE = 3, 17, 18, 36
 
 
-# The one version of each request that the broker speaks: the newest without compact encodings.
+# The one version of each request that the broker supports: the newest without compact encodings.
 VERSIONS = {METADATA: 1, SASL_HANDSHAKE: 1, API_VERSIONS: 0, SASL_AUTHENTICATE: 1}
 
 
@@ -18,7 +18,7 @@ UNSUPPORTED_VERSION = 35
 TOPIC = "seen-after-login"
 
 
-# Slashes, pluses and equals signs have to be encoded in a URL.
+# Slashes, pluses and equals signs must be encoded in a URL.
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "IQoJb3JpZ2luX2Vj//AAAA+bb=="
 
 
@@ -33,7 +33,7 @@ def numbers(*values):
 
 
 class Connection(socketserver.StreamRequestHandler):
-    """One client: TLS, then requests until it leaves."""
+    """One client: TLS, then requests until it disconnects."""
 
     def handle(self):
         try:
@@ -44,11 +44,11 @@ class Connection(socketserver.StreamRequestHandler):
                     answer = struct.pack(">i", correlation) + self.answer(key, version, body[10 + client_length :])
                     stream.sendall(struct.pack(">i", len(answer)) + answer)
         except OSError:
-            pass  # Clients leave whenever they like.
+            pass  # Clients may disconnect at any time.
 
     def answer(self, key, version, request):
         if key == API_VERSIONS:
-            # Clients ask in the newest version they know, and again in the one that the refusal allows.
+            # Clients ask in their newest version, and again in the version that the error names.
             error = 0 if version == VERSIONS[key] else UNSUPPORTED_VERSION
             return struct.pack(">hi", error, len(VERSIONS)) + b"".join(struct.pack(">hhh", api, number, number) for api, number in VERSIONS.items())
         assert version == VERSIONS[key]
@@ -57,7 +57,7 @@ class Connection(socketserver.StreamRequestHandler):
             return struct.pack(">hi", 0, 1) + text("OAUTHBEARER")
         if key == SASL_AUTHENTICATE:
             self.server.logins.append(request[4:])
-            # No error, no message, nothing for the client, no end of the session.
+            # No error, no message, no bytes for the client, no session lifetime.
             return struct.pack(">hhiq", 0, -1, 0, 0)
         host, port = self.server.server_address
         brokers = struct.pack(">ii", 1, 0) + text(host) + struct.pack(">ih", port, -1)
@@ -66,7 +66,7 @@ class Connection(socketserver.StreamRequestHandler):
 
 
 class Broker(socketserver.ThreadingTCPServer):
-    """As much of a Kafka broker as it takes to log in and to list its one topic."""
+    """As much of a Kafka broker as a client needs to authenticate and to list its one topic."""
 
     daemon_threads, block_on_close = True, False
 
@@ -78,7 +78,7 @@ class Broker(socketserver.ThreadingTCPServer):
         self.logins = []
 
     def environment(self, region, session_token):
-        """What points the program here, with credentials as a person exports them."""
+        """Environment that points the program to this broker, with credentials as a user exports them."""
         credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
         if session_token:
             credentials["AWS_SESSION_TOKEN"] = session_token
@@ -91,5 +91,5 @@ class Broker(socketserver.ThreadingTCPServer):
         }
 
     def token(self):
-        """The token of the first log-in."""
+        """The token of the first authentication."""
         return re.fullmatch(rb"n,,\x01auth=Bearer ([A-Za-z0-9_-]+)\x01\x01", self.logins[0])[1].decode()

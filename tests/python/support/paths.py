@@ -1,4 +1,4 @@
-"""The repository's files that tests read. What lies below `src/` is named here and nowhere else."""
+"""Files of the repository that tests read. Paths below `src/` are named here and nowhere else."""
 
 import pathlib
 

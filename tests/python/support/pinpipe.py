@@ -12,13 +12,13 @@ SHARED_DATA = pathlib.Path(os.environ.get("PINPIPE_REAL_DATA", "/nonexistent"))
 
 
 def clean_environment(**more):
-    """The environment without anything that would change the configuration."""
+    """Returns the environment without variables that would change the configuration."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PINPIPE", "AWS_"))}
     return {**kept, "NO_COLOR": "1", **{k: str(v) for k, v in more.items()}}
 
 
 class Pinpipe:
-    """The program in a folder of its own."""
+    """The program, run in a folder of its own."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)

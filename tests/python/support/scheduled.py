@@ -1,4 +1,4 @@
-"""Batch on a schedule as tests know it: AWS and Databricks by their stand-ins, Airflow itself, and the program that drives them."""
+"""Scheduled batch for tests: doubles of AWS and Databricks, real Airflow, and the program that drives them."""
 
 import contextlib
 import datetime
@@ -21,7 +21,7 @@ LAKE, AIRFLOW = "user-me-bucket", "user-me-airflow"
 DAG, DAG_KEY = "me_dag", "dags/me_dag.py"
 JOB = "/Users/me@example.com/pinpipe/me/scheduled"
 RESOURCES = {"databricks-job", "airflow-dag", "airflow-connection"}
-# No run but those that tests ask for, and no waiting.
+# No runs but those that tests trigger, and short polls.
 CALM = {"schedule": {"cron": "0 0 29 2 *", "start_date": datetime.date.today().isoformat(), "retries": 0}, "databricks": {"poll_ms": 1000}}
 
 
@@ -40,7 +40,7 @@ class Scheduled(Provisioned):
         return {**super().environment, "DATABRICKS_HOST": self.databricks.url, "DATABRICKS_TOKEN": self.databricks.token, "HOME": str(self.folder)}
 
     def fill(self, lake):
-        """Brings a lake of the id `local` into this pipeline's bucket."""
+        """Uploads a lake of the id `local` to this pipeline's bucket."""
         for path in lake.rglob("*.json"):
             self.s3.upload_file(str(path), LAKE, str(path.relative_to(lake)).replace("local.", "me."))
 
@@ -58,27 +58,27 @@ class Scheduled(Provisioned):
         return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def parquet(self, folder):
-        """The rows that Spark left in a folder of the lake's bucket."""
+        """Returns the rows that Spark wrote to a folder of the lake's bucket."""
         (key,) = [key for key in self.keys(LAKE, f"{folder}/") if key.endswith(".parquet")]
         return pyarrow.parquet.read_table(io.BytesIO(self.object(LAKE, key))).to_pylist()
 
     def job(self, name="job.py"):
-        """A file of the job in the workspace."""
+        """Returns the path of a file of the job in the workspace."""
         return self.databricks.workspace.local(f"{JOB}/{name}")
 
     def failing(self, *arguments, code=1, **options):
-        """What the program says when it fails: one error, with a hint."""
-        said = self.run(*arguments, code=code, **options).stderr
-        error = said[said.index("error: ") :]
-        assert error.count("error: ") == 1 and "\nhint: " in error and "panicked" not in said, said
+        """Runs a command that fails with one error and a hint; returns both."""
+        stderr = self.run(*arguments, code=code, **options).stderr
+        error = stderr[stderr.index("error: ") :]
+        assert error.count("error: ") == 1 and "\nhint: " in error and "panicked" not in stderr, stderr
         return error
 
 
 @contextlib.contextmanager
 def scheduled(folder, **sections):
-    """A pipeline on the stand-ins, of which nothing is made yet."""
+    """Yields a pipeline on the doubles before its first apply."""
     with AwsDouble(settle_reads=0) as aws, ip_ranges() as url:
-        # Many threads of the stand-in fetch and give back objects.
+        # Many threads of the double download and upload objects.
         s3 = boto3.client("s3", "us-east-1", endpoint_url=aws.url, aws_access_key_id="x", aws_secret_access_key="x", config=Config(max_pool_connections=20))
         with Databricks(folder / "databricks", s3=s3) as databricks:
             yield Scheduled(folder / "pipeline", aws, url, databricks, sections)
@@ -86,28 +86,28 @@ def scheduled(folder, **sections):
 
 
 def answers_of(report):
-    """The rows of each answer, by its name."""
+    """Returns the rows of each answer, by its name."""
     return {answer["name"]: answer["rows"] for answer in report["answers"]}
 
 
 def counts_of(report):
-    """Records, rejects, repeats and rows of each kind."""
+    """Returns records, rejects, duplicates and rows of each kind."""
     return {found["kind"]: tuple(found[name] for name in ("records", "rejects", "duplicates", "rows")) for found in report["inputs"]}
 
 
 def connection(databricks):
-    """What `AIRFLOW_CONN_DATABRICKS_DEFAULT` says of the stand-in."""
+    """Returns the value of `AIRFLOW_CONN_DATABRICKS_DEFAULT` for the double."""
     host, port = databricks.url.removeprefix("http://").split(":")
     return json.dumps({"conn_type": "databricks", "host": host, "schema": "http", "port": int(port), "password": databricks.token})
 
 
 class Sync:
-    """Copies the DAGs of a bucket into Airflow's folder every now and then, as Managed Airflow does."""
+    """Copies the DAGs of a bucket to Airflow's folder at intervals, as Managed Airflow does."""
 
     def __init__(self, cloud, home):
         self.cloud, self.home = cloud, home
         self.is_on = True
-        # What happens to a file on its way.
+        # Changes the content of each file that is copied.
         self.change = lambda text: text
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.follow, daemon=True)
@@ -129,7 +129,7 @@ class Sync:
         try:
             wanted = {key.removeprefix("dags/"): self.change(self.cloud.object(AIRFLOW, key)) for key in self.cloud.keys(AIRFLOW, "dags/")}
         except ClientError:
-            # The bucket is not there yet, or not any more.
+            # The bucket does not exist yet, or has been deleted.
             return
         for name, text in wanted.items():
             path = self.home.dags / name

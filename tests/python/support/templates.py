@@ -1,4 +1,4 @@
-"""The texts that `pinpipe provision` sends to AWS, with their placeholders filled in."""
+"""Templates that `pinpipe provision` sends to AWS, rendered."""
 
 import re
 
@@ -6,7 +6,7 @@ from support.paths import TEMPLATES
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 
-# What a pipeline named `abc` has for each placeholder.
+# Values of the placeholders for a pipeline with the id `abc`.
 VALUES = {
     "account": ACCOUNT,
     "airflow": "abc-airflow",
@@ -35,7 +35,7 @@ PLACEHOLDER = re.compile(r"@([a-z][a-z0-9-]*)@")
 
 
 def render(name, **values):
-    """The text of a template; `role_arn="..."` fills in `@role-arn@`, what is not given comes from VALUES."""
+    """Returns a rendered template; `role_arn="..."` replaces `@role-arn@`, VALUES are the defaults."""
     filled = {**VALUES, **{name.replace("_", "-"): value for name, value in values.items()}}
     return PLACEHOLDER.sub(lambda found: filled[found[1]], (TEMPLATES / name).read_text())
 

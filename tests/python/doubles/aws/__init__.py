@@ -1,10 +1,10 @@
-"""A double of AWS for tests: moto where it is good enough, its own services elsewhere, faults where a test wants them.
+"""A double of AWS for tests: moto where it suffices, own services elsewhere, and faults on demand.
 
     with AwsDouble() as aws:
         subprocess.run([...], env={**os.environ, **aws.environment})
-        assert not aws.problems          # requests AWS's own models do not allow
+        assert not aws.problems          # requests that the models of AWS do not allow
         assert aws.count("RunInstances") == 1
-        before = aws.snapshot()          # everything there is, free of anything random
+        before = aws.snapshot()          # everything that exists, without random values
 
 Settings: `settle_reads`, `page_size`, `profile_delay_calls`, `role_delay_calls`, `bootstrap`, `taken_buckets`.
 Hooks: `before_call`, `after_call`, `on_call`, `run_command`, `outcome`, `airflow`.

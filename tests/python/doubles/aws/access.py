@@ -1,4 +1,4 @@
-"""Which IAM action an operation needs, and the error of a caller who does not have it."""
+"""The IAM action that an operation requires, and the error of a caller without it."""
 
 import fnmatch
 import re
@@ -19,14 +19,14 @@ NAMES = ("ClusterArn", "connectorArn", "customPluginArn", "workerConfigurationAr
 
 
 def action_of(call):
-    """The action IAM decides on."""
+    """Returns the action that IAM decides on."""
     if call.service == "apigateway":
         return f"apigateway:{call.method}"
     return f"{PREFIX.get(call.service, call.service)}:{ACTION_OF_OPERATION.get(call.name, call.operation)}"
 
 
 def resource_of(call, account):
-    """A resource as the error would name it."""
+    """Returns the resource as the error names it."""
     given = call.parameters
     for name in NAMES:
         if given.get(name):
@@ -47,7 +47,7 @@ def resource_of(call, account):
 
 
 class Access:
-    """What the caller may not do."""
+    """The actions that are denied to the caller."""
 
     def __init__(self, account):
         self.account = account

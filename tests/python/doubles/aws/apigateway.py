@@ -1,4 +1,4 @@
-"""API Gateway's REST APIs: the APIs, their resources, and how the parts of the service share their stores."""
+"""REST APIs of API Gateway: APIs, their resources, and the stores that the modules of the service share."""
 
 import copy
 import re
@@ -63,7 +63,7 @@ class ApiGateway(Methods, Stages, Keys, Service):
         self.apis, self.keys, self.plans = {}, {}, {}
 
     def page_of(self, call, items):
-        """One page of items, in the form this service has for it."""
+        """Returns one page of items, in the form of this service."""
         page, position = self.page(items, call.parameters.get("limit"), call.parameters.get("position"), default=25)
         return {"items": page, "position": position}
 
@@ -159,7 +159,7 @@ class ApiGateway(Methods, Stages, Keys, Service):
     # Tags.
 
     def tagged(self, call):
-        """The tags of what an ARN names."""
+        """Returns the tags of the resource of an ARN."""
         path = call.parameters["resourceArn"].partition("::/")[2].split("/")
         kind, name = path[0], path[1] if len(path) > 1 else ""
         table = {"restapis": self.apis, "apikeys": self.keys, "usageplans": self.plans}.get(kind, {})

@@ -1,4 +1,4 @@
-"""API keys, usage plans, and which keys a plan lets in."""
+"""API keys, usage plans, and the keys of a plan."""
 
 import copy
 

@@ -33,7 +33,7 @@ class Methods:
         return method["methodIntegration"]
 
     def body_of(self, call):
-        """What a call says beyond which thing it means."""
+        """Returns the members of a request without those that identify its target."""
         return {name: copy.deepcopy(value) for name, value in call.parameters.items() if name not in PLACES}
 
     def do_put_method(self, call):
@@ -108,12 +108,12 @@ class Methods:
         if settings["type"] in ("HTTP", "HTTP_PROXY"):
             settings.setdefault("connectionType", "INTERNET")
         self.check_integration(call, resource, method, settings)
-        # A new integration takes the place of the old one, and of its responses.
+        # A new integration replaces the old one and its responses.
         method["methodIntegration"] = settings
         return copy.deepcopy(settings)
 
     def check_integration(self, call, resource, method, settings):
-        """What API Gateway refuses about an integration."""
+        """Raises the errors of API Gateway about an integration."""
         kind, uri, verb = settings["type"], settings.get("uri", ""), settings.get("httpMethod")
         if kind != "MOCK" and not verb:
             raise refuse("BadRequestException", "Enumeration value for HttpMethod must be non-empty")

@@ -15,7 +15,7 @@ PLAIN = {
 
 
 def tree_of(api):
-    """Everything a deployment fixes of an API."""
+    """Returns everything of an API that a deployment fixes."""
     return {resource.path: copy.deepcopy(resource.methods) for resource in api.resources.values() if resource.methods}
 
 

@@ -1,4 +1,4 @@
-"""The double itself: takes a call through checks, faults and services, and keeps what happened."""
+"""The double itself: passes a call through validation, faults and services, and records it."""
 
 import collections
 import threading
@@ -49,7 +49,7 @@ class AwsDouble(FaultControls):
         self.bridge.reset()
 
     def defaults(self):
-        """The settings and hooks of a test, as they are before it sets any."""
+        """Resets settings and hooks to their defaults."""
         self.before_call = None
         self.after_call = None
         self.observers = []
@@ -80,7 +80,7 @@ class AwsDouble(FaultControls):
         self.server.close()
 
     def reset(self):
-        """An empty account, with no calls, rules or hooks."""
+        """Empties the account and removes calls, rules and hooks."""
         with self.lock:
             self.bridge.reset()
             for service in self.services.values():
@@ -90,38 +90,38 @@ class AwsDouble(FaultControls):
 
     @property
     def environment(self):
-        """What a client needs in its environment to come here."""
+        """Environment variables that connect a client to the double."""
         return {
             "AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
         }
 
     def on_call(self, callback):
-        """Calls back with every call, once it is answered."""
+        """Registers a callback for every answered call."""
         self.observers.append(callback)
 
     def count(self, name=None, **parameters):
-        """How many calls there were, of an operation (`RunInstances` or `ec2.RunInstances`), with these parameters."""
+        """Returns the number of calls of an operation (`RunInstances` or `ec2.RunInstances`) with these parameters."""
         return len(self.calls_of(name, **parameters))
 
     def calls_of(self, name=None, **parameters):
-        """The calls of an operation or service, with these parameters."""
+        """Returns the calls of an operation or service with these parameters."""
         return [
             call for call in list(self.calls)
             if name in (None, call.operation, call.name, call.service) and all(call.parameters.get(key) == value for key, value in parameters.items())
         ]
 
     def counts(self):
-        """How often each operation was called."""
+        """Returns the number of calls of each operation."""
         return collections.Counter(call.name for call in list(self.calls))
 
     def snapshot(self):
-        """Everything that exists, with nothing in it that is random."""
+        """Returns everything that exists, without random values."""
         with self.lock:
             return snapshot(self)
 
     def forward(self, call):
-        """Moto's answer to a call; an error of it is raised."""
+        """Returns the response of moto to a call; raises its errors."""
         reply = self.bridge.forward(call)
         if reply.status >= 400:
             error = reply.output.get("Error", {})
@@ -129,7 +129,7 @@ class AwsDouble(FaultControls):
         return reply
 
     def answer(self, environ):
-        """The reply to one request."""
+        """Returns the reply to one request."""
         invoked = self.invoker.answer(environ)
         if invoked:
             return invoked
@@ -154,13 +154,13 @@ class AwsDouble(FaultControls):
         return reply
 
     def observe(self, call):
-        """Puts an answered call away and tells everybody about it."""
+        """Records an answered call and runs the callbacks."""
         wire.put_away(call)
         for observer in self.observers:
             observer(call)
 
     def decide(self, call, problems):
-        """Refuses a bad call, and lets faults have their turn before and after it takes effect."""
+        """Rejects an invalid call, and applies faults before and after its effect."""
         if problems:
             with self.lock:
                 self.problems += [f"{call.name}: {problem}" for problem in problems]
@@ -182,7 +182,7 @@ class AwsDouble(FaultControls):
             raise
 
     def perform(self, call):
-        """Lets a call take effect."""
+        """Performs a call."""
         self.access.check(call)
         try:
             self.stale.before(call)
@@ -208,7 +208,7 @@ class AwsDouble(FaultControls):
 
 
 class Forwarded(Fault):
-    """An error moto has answered, already in the form of its protocol."""
+    """An error response of moto, already in the form of its protocol."""
 
     def __init__(self, reply, code, message):
         super().__init__(reply.status, code, message)

@@ -1,4 +1,4 @@
-"""The part of AWS that moto plays: a call goes to its server application, and its stores can be looked into."""
+"""The part of AWS that moto simulates: calls go to its server application, and its stores can be read."""
 
 import re
 
@@ -8,7 +8,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 
 from .wire import Reply, environ_again
 
-# Moto makes up an id of its own in the body, or none at all.
+# Moto puts another request id in the body, or none.
 REQUEST_ID = re.compile(rb"(<[rR]equestI[dD]>)[^<]*(</[rR]equestI[dD]>)")
 ACCOUNT = "123456789012"
 GLOBAL = ("iam", "s3", "sts")
@@ -21,7 +21,7 @@ class Bridge:
         self.application = DomainDispatcherApplication(create_backend_app)
 
     def forward(self, call):
-        """Moto's answer to a call."""
+        """Returns the response of moto to a call."""
         answer = {}
 
         def start_response(status, headers, _=None):
@@ -36,13 +36,13 @@ class Bridge:
         return Reply(call, answer["status"], headers, REQUEST_ID.sub(rb"\g<1>%s\g<2>" % call.request_id.encode(), body))
 
     def store(self, service, region="us-east-1"):
-        """Moto's own objects of a service in a region."""
+        """Returns moto's objects of a service in a region."""
         return backends.get_backend(service)[ACCOUNT]["aws" if service in GLOBAL else region]
 
     def regions(self, service):
-        """The regions of a service that were ever looked at, with their stores."""
+        """Returns the regions of a service that were used, with their stores."""
         return sorted(backends.get_backend(service)[ACCOUNT].items())
 
     def reset(self):
-        """Forgets everything."""
+        """Deletes everything."""
         BackendDict.reset()

@@ -1,4 +1,4 @@
-"""EC2: moto's network and instances, with the states, refusals and repeats of the real one."""
+"""EC2: network and instances of moto, with the states, errors and idempotency of the real service."""
 
 import base64
 import binascii
@@ -33,7 +33,7 @@ class Ec2(Groups, Service):
         instance._state.name, instance._state.code = state, CODES[state]
 
     def shift(self, instance, passing, settled, effect=None):
-        """Sends an instance through a passing state, which moto's own object shows too."""
+        """Puts an instance into a transitional state, in moto's own object too."""
         lifecycle = self.lifecycles.setdefault(instance.id, Lifecycle(passing))
 
         def finish():
@@ -50,7 +50,7 @@ class Ec2(Groups, Service):
         return instance._state.name
 
     def read(self, instance_id):
-        """Somebody has seen an instance."""
+        """Counts a read of an instance."""
         if instance_id in self.lifecycles:
             self.lifecycles[instance_id].read()
 
@@ -67,7 +67,7 @@ class Ec2(Groups, Service):
         for shown in answer["Instances"]:
             instance = store.get_instance(shown["InstanceId"])
             instance.user_data_text = given.get("UserData", "")
-            # Moto does not show the groups that an interface was given.
+            # Moto does not return the groups of an interface.
             instance.security_groups = instance.security_groups or list(instance.nics[0].group_set)
             self.shift(instance, "pending", "running")
             shown["State"] = {"Name": "pending", "Code": 0}
@@ -78,7 +78,7 @@ class Ec2(Groups, Service):
         return answer
 
     def repeat(self, call, token, body):
-        """The second request with a token: the same instances, if it is the same request."""
+        """Answers a second request with a token: the same instances, if it is the same request."""
         first, answer = self.tokens[token]
         if first != body:
             raise refuse("IdempotentParameterMismatch", f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) with ClientToken {token[1]}.")
@@ -88,7 +88,7 @@ class Ec2(Groups, Service):
         return answer
 
     def check_launch(self, call, given):
-        """What EC2 refuses about a launch and moto does not."""
+        """Raises the errors of EC2 about a launch that moto lacks."""
         if given.get("ImageId") not in {image["ImageId"] for image in images_of(call.region)}:
             raise refuse("InvalidAMIID.NotFound", f"The image id '[{given.get('ImageId')}]' does not exist")
         if "KeyName" in given and given["KeyName"] not in self.store(call.region).key_pairs:
@@ -104,7 +104,7 @@ class Ec2(Groups, Service):
         self.check_profile(call, given.get("IamInstanceProfile"))
 
     def check_profile(self, call, wanted):
-        """An instance profile that is not there, or that EC2 has not heard of yet."""
+        """Rejects an instance profile that does not exist, or that EC2 does not see yet."""
         if not wanted:
             return
         name = wanted.get("Name") or wanted.get("Arn", "").rpartition("/")[2]
@@ -116,7 +116,7 @@ class Ec2(Groups, Service):
 
     def do_describe_instances(self, call):
         reply = self.forward(call)
-        # Time passes for an instance nobody is shown, too: a filter may wait for the state it is going to have.
+        # Time also passes for an instance that a filter hides: the filter may wait for its next state.
         for instance_id in call.parameters.get("InstanceIds") or [each.id for each in self.instances(call.region)]:
             self.read(instance_id)
         return reply
@@ -138,7 +138,7 @@ class Ec2(Groups, Service):
         return instance
 
     def change(self, call, allowed, verb, answer, act):
-        """Changes the state of instances, all of which must allow it."""
+        """Changes the state of instances; all of them must allow it."""
         instances = [self.instance_of(call, instance_id) for instance_id in call.parameters["InstanceIds"]]
         for instance in instances:
             if self.state_of(instance) not in allowed:
@@ -199,7 +199,7 @@ class Ec2(Groups, Service):
         reply = self.forward(call)
         store = self.store(call.region)
         address = next(each for each in store.addresses if each.allocation_id == reply.output["AllocationId"])
-        # Moto takes any four numbers, and some of those are no public address.
+        # Moto generates any four numbers, and some of those are no public address.
         address.public_ip = f"52.{secrets.randbelow(90) + 10}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
         return {
             "AllocationId": address.allocation_id, "PublicIp": address.public_ip, "Domain": "vpc", "PublicIpv4Pool": "amazon",

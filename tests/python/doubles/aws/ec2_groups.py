@@ -1,4 +1,4 @@
-"""Security groups and their rules: moto's objects, with EC2's own care for duplicates, all-or-nothing and dependencies."""
+"""Security groups and their rules: objects of moto, with the checks of EC2 for duplicates, atomicity and dependencies."""
 
 import fnmatch
 import ipaddress
@@ -18,13 +18,13 @@ def check_text(parameter, text):
 
 
 def key_of(rule):
-    """What makes two rules the same one; their descriptions do not count."""
+    """Returns what identifies a rule; descriptions do not count."""
     source = rule.source_group.get("GroupId")
     return rule.ip_protocol, rule.from_port, rule.to_port, rule.cidr_ipv4, rule.cidr_ipv6, source, rule.prefix_list_id
 
 
 def shown(rule):
-    """A rule as DescribeSecurityGroupRules has it."""
+    """Returns a rule as DescribeSecurityGroupRules returns it."""
     region = rule.ec2_backend.region_name
     answer = {
         "SecurityGroupRuleId": rule.id, "GroupId": rule.group_id, "GroupOwnerId": ACCOUNT, "IsEgress": rule.is_egress, "IpProtocol": rule.ip_protocol,
@@ -39,7 +39,7 @@ def shown(rule):
 
 
 def network(text, version):
-    """A CIDR block the way EC2 keeps it, without host bits."""
+    """Returns a CIDR block as EC2 stores it, without host bits."""
     try:
         block = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -68,7 +68,7 @@ class Groups:
         return self.forward(call)
 
     def permissions_of(self, call):
-        """The permissions of a call, in whichever of the two forms it gives them."""
+        """Returns the permissions of a call, from either of the two forms."""
         given = call.parameters
         if "IpPermissions" in given or "IpProtocol" not in given:
             return given.get("IpPermissions", [])
@@ -76,7 +76,7 @@ class Groups:
         return [{**one, "IpRanges": [{"CidrIp": given["CidrIp"]}] if "CidrIp" in given else []}]
 
     def rules_of(self, call, group, egress):
-        """The rules a call describes, as objects that belong to no group yet."""
+        """Returns the rules of a call, as objects that belong to no group yet."""
         store = self.store(call.region)
         for permission in self.permissions_of(call):
             protocol = PROTOCOLS.get(permission.get("IpProtocol", "").lower(), permission.get("IpProtocol", "").lower())
@@ -130,7 +130,7 @@ class Groups:
         if missing:
             raise refuse("InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{sorted(missing)[0]}' does not exist")
         wanted = {key_of(rule) for rule in self.rules_of(call, group, egress)} if not ids else set()
-        # In the default VPC a rule that is not there is no error.
+        # In the default VPC a missing rule is no error.
         gone = [rule for rule in present if rule.id in ids or key_of(rule) in wanted]
         present[:] = [rule for rule in present if not any(rule is each for each in gone)]
         return {"Return": True, "RevokedSecurityGroupRules": [
@@ -172,7 +172,7 @@ class Groups:
         return self.forward(call)
 
     def uses(self, region, group_id):
-        """What keeps a security group from being deleted."""
+        """Returns what prevents the deletion of a security group."""
         found = []
         for instance in self.instances(region):
             groups = {group.id for group in instance.security_groups} | {group.id for nic in instance.nics.values() for group in nic.group_set}

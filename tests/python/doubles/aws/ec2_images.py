@@ -1,4 +1,4 @@
-"""The machine images Amazon offers, as far as anybody here asks for them."""
+"""The machine images of Amazon that pinpipe and the tests ask for."""
 
 import fnmatch
 import hashlib
@@ -14,7 +14,7 @@ RELEASES = {
 
 
 def images_of(region):
-    """Every image of a region, with an id of its own there."""
+    """Returns every image of a region, with its regional id."""
     for pattern, dates in RELEASES.items():
         for date in dates:
             for architecture in ("x86_64", "arm64"):
@@ -32,7 +32,7 @@ def images_of(region):
 
 
 def latest_image(region, alias):
-    """The newest image behind a public parameter, as `amzn2-ami-kernel-5.10-hvm-x86_64-gp2`."""
+    """Returns the newest image of a public parameter, such as `amzn2-ami-kernel-5.10-hvm-x86_64-gp2`."""
     pattern = alias.replace("-kernel-default", "-*-kernel-6.1").replace("hvm-x86_64", "hvm-*-x86_64").replace("hvm-arm64", "hvm-*-arm64")
     pattern = pattern.replace("al2023-ami-kernel", "al2023-ami-*-kernel")
     found = [image for image in images_of(region) if fnmatch.fnmatchcase(image["Name"], pattern)]

@@ -1,4 +1,4 @@
-"""Errors as AWS answers them, in the form each protocol has for them."""
+"""Error responses of AWS, in the form of each protocol."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ STATUS_OF_CODE = {
 
 
 class Fault(Exception):
-    """An error answer; without a status, the service's model says which one its code has."""
+    """An error response; without a status, that of its code in the service's model."""
 
     def __init__(self, status=None, code="InternalError", message="", **members):
         super().__init__(f"{code}: {message}")
@@ -26,17 +26,17 @@ class Fault(Exception):
 
 
 class Drop(Exception):
-    """The connection ends without an answer."""
+    """The connection is closed without a response."""
 
 
 def refuse(code, message, **members):
-    """An error whose status the service's own model knows."""
+    """Returns an error whose status is in the service's model."""
     return Fault(None, code, message, **members)
 
 
 @functools.cache
 def status_of(model, code):
-    """The HTTP status the model gives an error code."""
+    """Returns the HTTP status of an error code in the model."""
     for shape in model.error_shapes if model else ():
         error = shape.metadata.get("error", {})
         if code in (shape.name, error.get("code")) and "httpStatusCode" in error:
@@ -45,7 +45,7 @@ def status_of(model, code):
 
 
 def render(call, fault):
-    """The answer that carries a fault."""
+    """Returns the response of a fault."""
     status = fault.status or status_of(call.model, fault.code)
     code, message, request_id = fault.code, fault.message, call.request_id
     headers = {"x-amzn-requestid": request_id}

@@ -1,4 +1,4 @@
-"""Errors, throttling and dropped connections put in the way of chosen calls."""
+"""Errors, throttling and dropped connections for chosen calls."""
 
 import dataclasses
 
@@ -21,13 +21,13 @@ EXPIRED = {
 
 
 def of_protocol(table, call):
-    """The entry of a service, or of its protocol."""
+    """Returns the entry of a service, or of its protocol."""
     return Fault(*table.get(call.service, table.get(call.protocol, table["rest-json"])))
 
 
 @dataclasses.dataclass
 class Rule:
-    """A fault for the calls it fits, as often as it says."""
+    """A fault for the calls that match, a number of times."""
 
     when: str
     times: int
@@ -36,7 +36,7 @@ class Rule:
 
 
 class Faults:
-    """The rules in force, and the hooks of the test."""
+    """The active rules, and the hooks of the test."""
 
     def __init__(self):
         self.rules = []
@@ -52,7 +52,7 @@ class Faults:
         self.expired = False
 
     def raise_for(self, when, call):
-        """Raises the fault of the first rule that fits, which is thereby used once."""
+        """Raises the fault of the first rule that matches, and counts its use."""
         if when == "before" and self.expired:
             raise of_protocol(EXPIRED, call)
         for rule in self.rules:
@@ -62,31 +62,31 @@ class Faults:
 
 
 class FaultControls:
-    """What a test calls to put faults in the way; mixed into the double."""
+    """The methods with which tests inject faults; a mixin of the double."""
 
     def fail(self, n, when="before", status=500, code="InternalError", message="injected", drop=False, times=1):
-        """The n-th call overall, counted from 1, fails, and so do those after it up to `times`; with drop they get no answer at all."""
+        """Fails `times` calls from the n-th overall on, counted from 1; with `drop` they get no response."""
         self.faults.add(when, times, lambda call: n <= call.number < n + times, lambda call: Drop() if drop else Fault(status, code, message))
 
     def fail_operation(self, operation, times=1, when="before", status=500, code="InternalError", message="injected", drop=False, skip=0):
-        """The next calls of an operation (`RunInstances` or `ec2.RunInstances`) fail, after letting `skip` of them pass."""
+        """Fails the next calls of an operation (`RunInstances` or `ec2.RunInstances`), after `skip` of them."""
         seen = iter(range(1_000_000))
         def fits(call):
             return operation in (call.operation, call.name) and next(seen) >= skip
         self.faults.add(when, times, fits, lambda call: Drop() if drop else Fault(status, code, message))
 
     def throttle(self, times=1, service=None):
-        """The next calls, of all services or of one, are throttled the way their service does it."""
+        """Throttles the next calls, of all services or of one, with the error of their service."""
         self.faults.add("before", times, lambda call: service in (None, call.service), lambda call: of_protocol(THROTTLES, call))
 
     def expired_credentials(self, expired=True):
-        """Every call is answered as with credentials whose time is over."""
+        """Answers every call as with expired credentials."""
         self.faults.expired = expired
 
     def stale_reads(self, reads):
-        """Things created from now on cannot be seen by their first reads."""
+        """Hides resources that are created from now on from their first reads."""
         self.stale.reads = reads
 
     def deny(self, action, resource="*"):
-        """No identity policy allows an action, as `kafka:CreateClusterV2` or `s3:*`."""
+        """Denies an action, such as `kafka:CreateClusterV2` or `s3:*`."""
         self.access.denied.append((action, resource))

@@ -1,4 +1,4 @@
-"""IAM: moto's, which also remembers when each instance profile was made."""
+"""IAM: moto's, which also records when each role and instance profile was created."""
 
 from datetime import datetime
 
@@ -29,7 +29,7 @@ class Iam(Service):
         return reply
 
     def role(self, call, arn):
-        """The role of an ARN, once other services have heard of it."""
+        """Returns the role of an ARN, once other services see it."""
         if call.number - self.role_made.get(arn, -10**9) <= self.aws.role_delay_calls:
             return None
         return next((role for role in self.store(call.region).roles.values() if role.arn == arn), None)

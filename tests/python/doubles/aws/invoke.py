@@ -1,4 +1,4 @@
-"""Calls of deployed APIs, the way API Gateway answers them: keys, routes of the stage, and what stands behind them."""
+"""Calls of deployed APIs, answered as by API Gateway: keys, routes of the stage, and integrations."""
 
 import base64
 import dataclasses
@@ -14,7 +14,7 @@ BASIC = re.compile(r"'Basic ([A-Za-z0-9+/=]+)'")
 
 @dataclasses.dataclass
 class Invocation:
-    """One request to a stage, and its answer."""
+    """One request to a stage, and its response."""
 
     api: str
     stage: str
@@ -30,7 +30,7 @@ class Invocation:
 
 @dataclasses.dataclass
 class Answer:
-    """The bytes of an answer, as the server wants them."""
+    """A response in the form of the server."""
 
     status: int
     headers: dict
@@ -38,19 +38,19 @@ class Answer:
 
 
 def matches(path, route):
-    """Whether a resource's path takes a request's."""
+    """Whether the path of a resource matches that of a request."""
     parts = [".+" if part.endswith("+}") else "[^/]+" if part.startswith("{") else re.escape(part) for part in route.strip("/").split("/")]
     return re.fullmatch("/".join(parts), path.strip("/")) is not None
 
 
 class Invoker:
-    """The running side of the double's APIs."""
+    """The deployed APIs of the double."""
 
     def __init__(self, aws):
         self.aws = aws
 
     def answer(self, environ):
-        """The answer to a request to a stage; none if it is something else."""
+        """Returns the response to a request to a stage; None for another request."""
         request = Request(environ)
         found = INVOKE.fullmatch(request.path)
         if not found:
@@ -76,7 +76,7 @@ class Invoker:
         return self.proxy(integration) if integration["type"] == "HTTP_PROXY" else (200, {})
 
     def method_of(self, tree, invocation):
-        """The most exact route's method."""
+        """Returns the method of the most specific route."""
         fitting = [route for route in tree if matches(invocation.path, route)]
         for route in sorted(fitting, key=lambda route: (route.count("{"), -len(route))):
             return tree[route].get(invocation.method) or tree[route].get("ANY")
@@ -88,7 +88,7 @@ class Invoker:
         return any(key.value == value and key.settings["enabled"] for plan in plans for key in plan.keys)
 
     def proxy(self, integration):
-        """What the proxy on an instance says, where the integration leads to one that runs."""
+        """Returns the response of the proxy on an instance, if the integration leads to a running one."""
         address = PROXY.match(integration["uri"])
         ec2 = self.aws.services["ec2"]
         for _, store in self.aws.bridge.regions("ec2"):
@@ -98,7 +98,7 @@ class Invoker:
         return 504, {"message": "Endpoint request timed out"}
 
     def is_password(self, integration):
-        """Whether the integration sends a password that a parameter keeps."""
+        """Whether the integration sends a password that is in a parameter."""
         sent = BASIC.fullmatch(integration.get("requestParameters", {}).get("integration.request.header.Authorization", ""))
         password = base64.b64decode(sent[1]).decode().partition(":")[2] if sent else None
         kept = [versions[-1].value for _, store in self.aws.bridge.regions("ssm") for versions in store._parameters.values() if versions]

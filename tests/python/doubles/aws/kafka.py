@@ -1,4 +1,4 @@
-"""MSK clusters: their life, settings, updates and addresses."""
+"""MSK clusters: lifecycle, settings, updates and addresses."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ PORTS = {"BootstrapBrokerString": 9092, "BootstrapBrokerStringTls": 9094, "Boots
 
 
 def version_of():
-    """A cluster or connector version as AWS makes them up: opaque, and new after every change."""
+    """Returns a version of a cluster or connector: opaque, and new after every change."""
     return "K" + random_id(13, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -61,11 +61,11 @@ class Kafka(KafkaTopics, Service):
         self.operations = {}
 
     def in_region(self, region):
-        """The clusters of a region that still exist."""
+        """Returns the clusters of a region that still exist."""
         return [cluster for cluster in self.clusters.values() if cluster.arn.split(":")[3] == region]
 
     def find(self, arn, state=None):
-        """The cluster of an ARN, and an error if it is not in a state that allows what is asked."""
+        """Returns the cluster of an ARN; raises an error if its state does not allow the call."""
         if not arn.startswith("arn:"):
             raise refuse("BadRequestException", "One or more of the parameters are not valid.", invalidParameter="clusterArn")
         cluster = self.clusters.get(arn)
@@ -100,7 +100,7 @@ class Kafka(KafkaTopics, Service):
             cluster.lifecycle.state = "FAILED"
 
     def with_defaults(self, call, settings):
-        """The settings as MSK fills them in, after what it checks at once."""
+        """Returns the settings with the defaults of MSK, after its immediate checks."""
         nodes = settings["BrokerNodeGroupInfo"]
         ec2 = self.store(call.region, "ec2")
         zones = []
@@ -154,7 +154,7 @@ class Kafka(KafkaTopics, Service):
             raise refuse("BadRequestException", "The number of broker nodes must be a multiple of the number of Availability Zones in the Client Subnets parameter.", invalidParameter="numberOfBrokerNodes")
 
     def read(self, cluster):
-        """Somebody looks at a cluster: time passes for it, and one being deleted may be gone after."""
+        """Counts a read of a cluster: time passes for it, and a deletion may finish."""
         return cluster.lifecycle.read()
 
     def shown(self, cluster, state):
@@ -188,7 +188,7 @@ class Kafka(KafkaTopics, Service):
         return {"ClusterInfoList": [self.shown(c, self.read(c)) for c in page], "NextToken": token}
 
     def addresses(self, cluster, region):
-        """The bootstrap strings of a cluster, by what its clients may use."""
+        """Returns the bootstrap strings of a cluster, by its client authentication."""
         if self.aws.bootstrap:
             hosts = lambda port: self.aws.bootstrap
         else:
@@ -229,7 +229,7 @@ class Kafka(KafkaTopics, Service):
             raise refuse("BadRequestException", "This operation is only valid for resources in their current version. The version you gave is not the current one.", invalidParameter="currentVersion")
 
     def update(self, call, kind, change):
-        """Starts an update of a cluster, which has its effect at the end."""
+        """Starts an update of a cluster, which takes effect at its end."""
         cluster = self.find(call.parameters["ClusterArn"], ("ACTIVE",))
         self.check_current(cluster, call.parameters["CurrentVersion"])
         effect = change(cluster)

@@ -1,4 +1,4 @@
-"""The topics of a cluster, as MSK's own operations and the brokers' tools both see them."""
+"""The topics of a cluster, for the operations of MSK and the tools of the brokers."""
 
 import base64
 import re
@@ -7,7 +7,7 @@ from .lifecycle import Lifecycle
 from .service import random_id, refuse
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-# MSK answers for the topics of clusters from this version on.
+# The first version of Kafka with topic operations of MSK.
 OPERATIONS_FROM = (3, 6)
 
 
@@ -24,7 +24,7 @@ class Topic:
 
 
 class TopicError(Exception):
-    """What the brokers say to a request for topics."""
+    """An error of the brokers about topics."""
 
     def __init__(self, kind, message):
         super().__init__(message)
@@ -32,7 +32,7 @@ class TopicError(Exception):
 
 
 def create_topic(cluster, name, partitions=1, replication=None, configs=None):
-    """Creates a topic in a cluster, as its brokers would."""
+    """Creates a topic in a cluster, as its brokers do."""
     replication = replication or min(3, cluster.brokers)
     if not re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", name) or name in (".", ".."):
         raise TopicError("InvalidTopicException", f"Topic name '{name}' is illegal, it contains a character other than ASCII alphanumerics, '.', '_' and '-'")
@@ -47,7 +47,7 @@ def create_topic(cluster, name, partitions=1, replication=None, configs=None):
 
 
 def grow_topic(topic, partitions):
-    """Gives a topic more partitions; fewer are not possible."""
+    """Adds partitions to a topic; there cannot be fewer."""
     if partitions < topic.partitions:
         raise TopicError("InvalidPartitionsException", f"Topic currently has {topic.partitions} partitions, which is higher than the requested {partitions}.")
     if partitions == topic.partitions:
@@ -56,15 +56,15 @@ def grow_topic(topic, partitions):
 
 
 def replicas_of(cluster, topic, partition):
-    """The brokers of a partition, its leader first."""
+    """Returns the brokers of a partition, its leader first."""
     return [(partition + step) % cluster.brokers + 1 for step in range(topic.replication)]
 
 
 class KafkaTopics:
-    """MSK's operations on topics."""
+    """Topic operations of MSK."""
 
     def topics_of(self, call):
-        """The cluster a call about topics means, if it can be asked."""
+        """Returns the cluster of a call about topics, if its version and state allow it."""
         cluster = self.find(call.parameters["ClusterArn"], ("ACTIVE", "UPDATING"))
         version = tuple(int(part) for part in re.findall(r"\d+", cluster.provisioned["KafkaVersion"])[:2])
         if version < OPERATIONS_FROM:

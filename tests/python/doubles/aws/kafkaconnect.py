@@ -1,4 +1,4 @@
-"""MSK Connect: custom plugins, worker configurations, connectors and what is done to them."""
+"""MSK Connect: custom plugins, worker configurations, connectors and their operations."""
 
 import base64
 import copy
@@ -41,7 +41,7 @@ class KafkaConnect(Service):
         return arn.split(":")[3]
 
     def find(self, table, arn, what):
-        """The thing of an ARN."""
+        """Returns the resource of an ARN."""
         if arn not in table:
             raise refuse("NotFoundException", f"The {what} {arn} doesn't exist.")
         return table[arn]
@@ -58,7 +58,7 @@ class KafkaConnect(Service):
         return self.page(sorted(found, key=lambda t: t.name), call.parameters.get("maxResults"), call.parameters.get("nextToken"))
 
     def settle(self, thing, kind, failed):
-        """Ends a creation, as the test's hook wants it."""
+        """Finishes a creation with the outcome that the test's hook sets."""
         thing.failure = self.aws.outcome(kind, thing.name)
         if thing.failure:
             thing.lifecycle.state = failed
@@ -74,7 +74,7 @@ class KafkaConnect(Service):
         if not stored:
             raise refuse("BadRequestException", f"The S3 object {place['fileKey']} in {place['bucketArn']} couldn't be found or read.")
         arn = self.new_arn(call, "custom-plugin", given["name"])
-        # A copy is made: what becomes of the object later on does not show. An object that came in parts has an ETag that is no MD5.
+        # The plugin is a copy, so later changes of the object do not matter. The ETag of a multipart object is no MD5.
         copied = {"size": stored.size, "md5": hashlib.md5(stored.value).hexdigest()}
         plugin = Thing(given["name"], arn, {**copy.deepcopy(given), **copied}, dict(given.get("tags", {})), None)
         plugin.settings.pop("tags", None)
@@ -170,7 +170,7 @@ class KafkaConnect(Service):
         return {"connectorArn": arn, "connectorName": connector.name, "connectorState": "CREATING"}
 
     def check_connector(self, call, given):
-        """What MSK Connect refuses at once."""
+        """Raises the immediate errors of MSK Connect."""
         self.check_settings(given)
         self.check_parts(given)
         if given["kafkaConnectVersion"] not in CONNECT_VERSIONS:
@@ -204,7 +204,7 @@ class KafkaConnect(Service):
             raise refuse("BadRequestException", f"The connector configuration lacks {', '.join(missing)}.")
 
     def check_parts(self, given):
-        """Plugins and worker configuration of a connector."""
+        """Checks plugins and worker configuration of a connector."""
         for entry in given.get("plugins", []):
             plugin = self.find(self.plugins, entry["customPlugin"]["customPluginArn"], "custom plugin")
             if plugin.lifecycle.state != "ACTIVE" or entry["customPlugin"]["revision"] != 1:
@@ -289,7 +289,7 @@ class KafkaConnect(Service):
         return {"connectorArn": connector.arn, "connectorState": "UPDATING", "connectorOperationArn": operation["arn"]}
 
     def start_operation(self, connector, workers, configuration):
-        """Starts an update, which has its effect at its end, unless the test's hook lets it fail."""
+        """Starts an update, which takes effect at its end, unless the test's hook fails it."""
         arn = connector.arn.replace(":connector/", ":connector-operation/") + f"/{uuid.uuid4()}"
         operation = {
             "arn": arn, "connector": connector, "state": "UPDATE_IN_PROGRESS", "started": now(), "ended": None, "error": None,
@@ -311,7 +311,7 @@ class KafkaConnect(Service):
         return operation
 
     def steer(self, call, allowed, passing, settled):
-        """Pauses, resumes or restarts a connector, unless the test's hook lets it fail."""
+        """Pauses, resumes or restarts a connector, unless the test's hook fails it."""
         kind, connector = call.operation.removesuffix("Connector").upper(), self.connector_of(call)
         if connector.lifecycle.state not in allowed:
             raise refuse("BadRequestException", f"The connector is {connector.lifecycle.state}; this takes one that is {' or '.join(allowed)}.")

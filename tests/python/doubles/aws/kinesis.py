@@ -1,4 +1,4 @@
-"""Kinesis: moto's streams and records, with states that take time and what is refused meanwhile."""
+"""Kinesis: streams and records of moto, with transitional states and their errors."""
 
 from .lifecycle import Lifecycle
 from .service import Service, refuse
@@ -15,7 +15,7 @@ class Kinesis(Service):
         self.lifecycles = {}
 
     def stream_of(self, call, state=None):
-        """The stream a call names, if its state allows what is asked."""
+        """Returns the stream of a call, if its state allows the call."""
         given = call.parameters
         arn = given.get("StreamARN") or given.get("ResourceARN")
         name = given.get("StreamName") or (arn or "").rpartition("/")[2]
@@ -29,7 +29,7 @@ class Kinesis(Service):
         return stream
 
     def shift(self, stream, passing, settled, effect=None):
-        """Sends a stream through a passing state."""
+        """Puts a stream into a transitional state."""
         lifecycle = self.lifecycles.setdefault(stream.arn, Lifecycle(passing))
 
         def finish():

@@ -1,8 +1,8 @@
-"""States that take time, measured in how often somebody looked rather than in seconds."""
+"""Transitional states, whose duration is a number of reads instead of seconds."""
 
 
 class Lifecycle:
-    """A state, and the one it turns into after a number of reads."""
+    """A state, and the next one after a number of reads."""
 
     def __init__(self, state):
         self.state = state
@@ -11,7 +11,7 @@ class Lifecycle:
         self.effect = None
 
     def begin(self, passing, settled, reads, effect=None):
-        """Enters a passing state; without any reads to wait for it is over at once."""
+        """Enters a transitional state; with no reads to wait for it is over at once."""
         self.state = passing
         self.following = settled
         self.effect = effect
@@ -20,7 +20,7 @@ class Lifecycle:
             self.finish()
 
     def read(self):
-        """The state somebody sees now, who thereby lets time pass."""
+        """Returns the current state, and counts the read."""
         shown = self.state
         if self.remaining > 0:
             self.remaining -= 1
@@ -29,7 +29,7 @@ class Lifecycle:
         return shown
 
     def finish(self):
-        """Ends the passing state."""
+        """Ends the transitional state."""
         self.remaining = 0
         following, effect = self.following, self.effect
         self.following = self.effect = None

@@ -1,4 +1,4 @@
-"""Managed Airflow: environments, and their own REST interface through a hook."""
+"""Managed Airflow: environments, and their REST API through a hook."""
 
 import copy
 import re
@@ -30,7 +30,7 @@ class Mwaa(Service):
         self.environments = {}
 
     def find(self, call, state=None):
-        """The environment a call names, if its state allows what is asked."""
+        """Returns the environment of a call, if its state allows the call."""
         environment = self.environments.get((call.region, call.parameters["Name"]))
         if not environment:
             raise refuse("ResourceNotFoundException", f"Environment {call.parameters['Name']} not found")
@@ -65,7 +65,7 @@ class Mwaa(Service):
             environment.lifecycle.state = failed
 
     def check(self, call, settings):
-        """What MWAA refuses at once about role, bucket and groups."""
+        """Raises the immediate errors of MWAA about role, bucket and groups."""
         role = settings.get("ExecutionRoleArn")
         if role and not self.aws.services["iam"].role(call, role):
             raise refuse("ValidationException", f"The execution role {role} does not exist or cannot be assumed")
@@ -149,7 +149,7 @@ class Mwaa(Service):
         return {"RestApiStatusCode": status, "RestApiResponse": body}
 
     def dags(self, environment):
-        """The DAGs whose files are in the environment's bucket."""
+        """Returns the DAGs whose files are in the environment's bucket."""
         bucket = self.aws.bridge.store("s3").buckets.get(environment.settings["SourceBucketArn"].rpartition(":")[2])
         prefix, found = environment.settings["DagS3Path"].strip("/") + "/", {}
         for name, key in sorted(bucket.keys.items()) if bucket else ():
@@ -159,7 +159,7 @@ class Mwaa(Service):
         return found
 
     def airflow(self, environment, method, path, query, body):
-        """A little of Airflow's stable REST API: DAGs, pausing them, and their runs."""
+        """A part of Airflow's stable REST API: DAGs, pausing them, and their runs."""
         dags = self.dags(environment)
         dag_shown = lambda dag: {"dag_id": dag, "is_paused": environment.paused.get(dag, True), "is_active": True, "fileloc": f"/usr/local/airflow/{dags[dag]}"}
         if path == "/dags" and method == "GET":

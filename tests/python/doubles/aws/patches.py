@@ -4,12 +4,12 @@ from .service import refuse
 
 
 def steps_of(path):
-    """The steps of a JSON pointer."""
+    """Returns the steps of a JSON pointer."""
     return [step.replace("~1", "/").replace("~0", "~") for step in path.lstrip("/").split("/")]
 
 
 def typed(value, kind):
-    """A patch's text as the type its setting has."""
+    """Returns the text of a patch as the type of its setting."""
     if kind is bool:
         if value not in ("true", "false"):
             raise refuse("BadRequestException", f"Invalid value '{value}': a boolean is wanted")
@@ -21,7 +21,7 @@ def typed(value, kind):
 
 
 def apply(settings, operations, scalars, maps=(), lists=()):
-    """Applies patch operations: `scalars` names settings and their types, `maps` and `lists` what has members of its own."""
+    """Applies patch operations: `scalars` maps settings to types, `maps` and `lists` name containers."""
     for each in operations or []:
         op, path, value = each.get("op"), each.get("path", ""), each.get("value")
         steps = steps_of(path)

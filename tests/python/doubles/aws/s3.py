@@ -1,4 +1,4 @@
-"""S3: moto's, with bucket names of S3's own strictness and buckets that belong to others."""
+"""S3: moto's, with the bucket name rules of S3, and buckets of other accounts."""
 
 import re
 
@@ -9,7 +9,7 @@ from .service import Fault, Service, now, refuse
 
 NAME = re.compile(r"(?!xn--|sthree-)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?<!-s3alias)")
 
-# Moto reads a bucket policy without its conditions, and so a rule against plain HTTP as one against everything.
+# Moto ignores conditions of a bucket policy, so that a rule against plain HTTP would deny everything.
 FakeBucket.get_permission = lambda self, action, resource: PermissionResult.NEUTRAL
 
 
@@ -24,7 +24,7 @@ class S3(Service):
         return super().handler(operation)
 
     def of_others(self, call):
-        """Answers for a bucket of somebody else's."""
+        """Answers a call about a bucket of another account."""
         if call.parameters.get("Bucket") in self.aws.taken_buckets:
             if call.operation == "CreateBucket":
                 raise refuse("BucketAlreadyExists", "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Select a different name and try again.")
@@ -34,7 +34,7 @@ class S3(Service):
 
     def do_list_multipart_uploads(self, call):
         reply = self.forward(call)
-        # Moto has one date for all of them, years ago.
+        # Moto returns one date for all of them, years ago.
         reply.body = re.sub(rb"<Initiated>[^<]*<", f"<Initiated>{now():%Y-%m-%dT%H:%M:%S.000Z}<".encode(), reply.body)
         return reply
 
@@ -45,6 +45,6 @@ class S3(Service):
 
     def do_get_bucket_versioning(self, call):
         reply = self.forward(call)
-        # Moto names the answer as the operation; the real one, and strict clients, as the type.
+        # Moto names the response after the operation; S3 and strict clients use the type.
         reply.body = reply.body.replace(b"GetBucketVersioningResponse", b"VersioningConfiguration")
         return reply

@@ -1,4 +1,4 @@
-"""The HTTP side: a threaded server on a free loopback port, which can also hang up."""
+"""The HTTP server: threaded, on a free loopback port; it can also drop connections."""
 
 import logging
 import socket
@@ -11,14 +11,14 @@ from .errors import Drop
 
 
 class QuietHandler(MotoRequestHandler):
-    """Says nothing about requests; the double keeps them all."""
+    """Logs no requests; the double records them all."""
 
     def log(self, *arguments):
         pass
 
 
 class Server:
-    """Serves one function from calls' environments to replies."""
+    """Serves one function that maps WSGI environments to replies."""
 
     def __init__(self, answer):
         self.answer = answer

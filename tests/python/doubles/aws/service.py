@@ -1,4 +1,4 @@
-"""What every service of the double is built on: operations as methods, stores per region, pages of lists."""
+"""The base of every service of the double: operations as methods, stores per region, pages of lists."""
 
 import functools
 import secrets
@@ -16,7 +16,7 @@ def now():
 
 
 def random_id(length, alphabet="0123456789abcdef"):
-    """Letters as AWS makes them up, mixed enough that no text has them by chance."""
+    """Returns a random id, long enough that no text holds it by chance."""
     while True:
         made = "".join(secrets.choice(alphabet) for _ in range(length))
         if length < 5 or (sum(letter.isdigit() for letter in made) >= 2 and sum(letter.isalpha() for letter in made) >= 2):
@@ -29,18 +29,18 @@ def method_of(operation):
 
 
 def tags_of(pairs):
-    """A list of keys and values as a dictionary."""
+    """Returns a list of keys and values as a dictionary."""
     return {pair["Key"]: pair["Value"] for pair in pairs or []}
 
 
 def plain_tags(thing):
-    """Tags of an IAM object of moto, which keeps them as a list or as a dictionary."""
+    """Returns the tags of an IAM object of moto, which stores them as a list or as a dictionary."""
     kept = getattr(thing, "tags", None) or []
     return [{"Key": key, "Value": value if isinstance(value, str) else value["Value"]} for key, value in kept.items()] if isinstance(kept, dict) else kept
 
 
 class Service:
-    """Operations the double answers itself; those without a method go to moto."""
+    """The operations of the double; those without a method go to moto."""
 
     name = ""
 
@@ -49,22 +49,22 @@ class Service:
         self.reset()
 
     def reset(self):
-        """Forgets everything."""
+        """Deletes everything."""
 
     def handler(self, operation):
-        """The method of an operation, if there is one."""
+        """Returns the method of an operation, if there is one."""
         return getattr(self, f"do_{method_of(operation)}", None)
 
     def forward(self, call):
-        """Moto's answer, and its error as an exception."""
+        """Returns the response of moto; raises its error."""
         return self.aws.forward(call)
 
     def store(self, region, service=None):
-        """Moto's objects of this service in a region."""
+        """Returns moto's objects of this service in a region."""
         return self.aws.bridge.store(service or self.name, region)
 
     def lifecycle(self, passing, settled, effect=None):
-        """A new thing's states."""
+        """Returns the lifecycle of a new resource."""
         lifecycle = Lifecycle(passing)
         lifecycle.begin(passing, settled, self.aws.settle_reads, effect)
         return lifecycle
@@ -76,7 +76,7 @@ class Service:
         return f"arn:aws:{service or self.name}:{call.region}:{ACCOUNT}:{rest}"
 
     def page(self, items, limit, token, default=100, code="BadRequestException"):
-        """One page of a list, and the token of the next."""
+        """Returns one page of a list, and the token of the next."""
         try:
             start = int(token.removeprefix("page-")) if token else 0
         except ValueError:

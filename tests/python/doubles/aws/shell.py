@@ -1,4 +1,4 @@
-"""What an instance does with a script sent to it: Kafka's topic tool and the proxy's health, as far as a test needs."""
+"""Runs scripts of Run Command: Kafka's topic tool and the health of the proxy, as far as tests need them."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ FLAGS = {"--create", "--list", "--describe", "--delete", "--alter", "--if-not-ex
 
 
 def statements(script):
-    """A script's commands as words, with the simplest variables put in."""
+    """Returns the commands of a script as words, with simple variables expanded."""
     values = {}
     script = re.sub(r"\\\n", " ", script)
     for line in script.splitlines():
@@ -40,7 +40,7 @@ def statements(script):
 
 
 class Shell:
-    """Runs scripts by what they call: an exit code, what went to standard output, and what to standard error."""
+    """Runs scripts; returns exit code, standard output and standard error."""
 
     def __init__(self, aws):
         self.aws = aws
@@ -60,7 +60,7 @@ class Shell:
         return code, "".join(out), "".join(err)
 
     def run(self, words):
-        """One command; nothing for a command the double has no part for."""
+        """Runs one command; ignores commands that the double does not know."""
         for position, word in enumerate(words):
             tool = word.rpartition("/")[2]
             if tool in ("kafka-topics.sh", "kafka-topics"):
@@ -70,7 +70,7 @@ class Shell:
         return None
 
     def proxy(self, words):
-        """A Kafka REST proxy in good health."""
+        """A healthy Kafka REST proxy."""
         topics = sorted(name for cluster in self.aws.services["kafka"].clusters.values() for name in cluster.topics)
         listed = "[" + ",".join(f'"{name}"' for name in topics) + "]"
         silent = any(word == "/dev/null" for word in words)
@@ -78,7 +78,7 @@ class Shell:
         return 0, ("" if silent else listed) + form.replace("%{http_code}", "200").replace("\\n", "\n"), ""
 
     def cluster_of(self, address):
-        """The cluster one of whose brokers has this address."""
+        """Returns the cluster with a broker of this address."""
         kafka = self.aws.services["kafka"]
         wanted = {part.rpartition(":")[0] or part for part in (address or "").split(",")}
         for cluster in kafka.clusters.values():
@@ -120,13 +120,13 @@ class Shell:
             names = sorted([*cluster.topics, *(() if "--exclude-internal" in options else INTERNAL)])
             return "".join(f"{each}\n" for each in names if name in (None, each))
         if "--create" in options:
-            said = f"{COLLIDES}\n" if re.search(r"[._]", name) else ""
+            stderr = f"{COLLIDES}\n" if re.search(r"[._]", name) else ""
             if name in cluster.topics and "--if-not-exists" in options:
-                return said
+                return stderr
             configs = dict(pair.split("=", 1) for pair in options.get("--config", []))
             replication = one("--replication-factor")
             create_topic(cluster, name, int(one("--partitions") or 1), int(replication) if replication else None, configs)
-            return f"{said}Created topic {name}.\n"
+            return f"{stderr}Created topic {name}.\n"
         found = [cluster.topics[name]] if name in cluster.topics else []
         if name is None:
             found = [cluster.topics[each] for each in sorted(cluster.topics)]

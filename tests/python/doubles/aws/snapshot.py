@@ -1,4 +1,4 @@
-"""Everything that exists in the account, in an order and with names that do not depend on chance."""
+"""A deterministic snapshot of the account."""
 
 import base64
 import gzip
@@ -14,7 +14,7 @@ MOST_TEXT = 1 << 20
 
 
 class Names:
-    """Stable names for what AWS makes up."""
+    """Stable names for generated ids."""
 
     def __init__(self):
         self.known = {}
@@ -31,18 +31,18 @@ class Names:
         return self.pattern.sub(lambda found: self.known[found[0]], text) if self.pattern else text
 
     def apply(self, value):
-        """A value with stable names all through."""
+        """Returns a value with stable names."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            # What is empty and what was never set is the same thing to look at.
+            # Empty and unset values are the same.
             return {self.text(str(key)): self.apply(value[key]) for key in sorted(value, key=str) if value[key] not in (None, "", [], {})}
         if isinstance(value, (list, tuple)):
             return [self.apply(item) for item in value]
         return value
 
     def digest(self, data):
-        """A digest of bytes, which stays the same where only what AWS makes up differs."""
+        """Returns a digest of bytes that does not depend on generated ids."""
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         if len(data) <= MOST_TEXT:
@@ -54,7 +54,7 @@ class Names:
 
 
 def settled(lifecycle):
-    """Where a state is going."""
+    """Returns the state in which a transition ends."""
     return lifecycle.following if lifecycle.moving and lifecycle.following else lifecycle.state
 
 
@@ -63,7 +63,7 @@ def tags(resource):
 
 
 def name_everything(aws, names):
-    """Gives every made up id a name."""
+    """Gives every generated id a stable name."""
     for region, store in aws.bridge.regions("ec2"):
         for vpc in store.vpcs.values():
             names.add(vpc.id, f"vpc {region}" if vpc.is_default == "true" or vpc.is_default is True else f"vpc {tags(vpc)}")
@@ -251,7 +251,7 @@ def plans(aws):
 
 
 def snapshot(aws):
-    """The account by types of things, each a list in order of what its things look like."""
+    """Returns the account by types of resources, each a sorted list."""
     names = Names()
     name_everything(aws, names)
     kafka_connect = aws.services["kafkaconnect"]
@@ -267,7 +267,7 @@ def snapshot(aws):
 
 
 def in_order(things, order):
-    """Things sorted, and the rules and stages inside them too."""
+    """Returns sorted resources, with sorted rules and stages in them."""
     for thing in things:
         if "rules" in thing:
             thing["rules"].sort(key=order)

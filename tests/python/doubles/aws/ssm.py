@@ -1,4 +1,4 @@
-"""Systems Manager: moto's parameters; Run Command through the test's hook, on instances that can really be reached."""
+"""Systems Manager: parameters of moto; Run Command through the test's hook, on instances that report."""
 
 import json
 import uuid
@@ -34,7 +34,7 @@ class Ssm(Service):
         self.commands = {}
 
     def managed(self, region):
-        """The instances whose agent has reported."""
+        """Returns the instances whose agent has reported."""
         ec2 = self.aws.services["ec2"]
         return [instance for instance in ec2.instances(region) if ec2.state_of(instance) == "running" and self.may_report(instance)]
 

@@ -1,4 +1,4 @@
-"""Reads that do not see yet what was just created, as an eventually consistent service answers them."""
+"""Stale reads, as of an eventually consistent service."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from .wire import serialize
 
 
 def at(path):
-    """A value deep in an answer, `A.B.C`; lists on the way are walked through."""
+    """Returns a nested value of a response, `A.B.C`; lists on the path are flattened."""
     def find(value, steps):
         if value is None:
             return []
@@ -22,7 +22,7 @@ def at(path):
 
 @dataclasses.dataclass
 class Read:
-    """How an operation shows things: the ids asked for, and the list and member they are answered in."""
+    """How an operation reads resources: the requested ids, and the list and member in the response."""
 
     kind: str
     asked: Callable
@@ -121,7 +121,7 @@ READS = {
 
 
 class Stale:
-    """How many reads each new thing still stays unseen for."""
+    """The number of reads that still do not see each new resource."""
 
     def __init__(self):
         self.reads = 0
@@ -132,7 +132,7 @@ class Stale:
         self.hidden.clear()
 
     def created(self, call, reply):
-        """Remembers what a call has created."""
+        """Records what a call has created."""
         if self.reads <= 0 or call.name not in CREATES or reply.status >= 300:
             return
         kind, in_parameters, in_answer = CREATES[call.name]
@@ -140,7 +140,7 @@ class Stale:
             self.hidden[kind, name] = self.reads
 
     def use(self, kind, name):
-        """Whether a thing is unseen, which uses up one of its reads."""
+        """Whether a resource is still hidden; counts the read."""
         left = self.hidden.get((kind, name), 0)
         if left == 1:
             del self.hidden[kind, name]
@@ -149,7 +149,7 @@ class Stale:
         return left > 0
 
     def before(self, call):
-        """Answers a question for one thing that is not to be seen yet."""
+        """Answers a read of one hidden resource."""
         read = READS.get(call.name) if self.hidden else None
         for name in read.asked(call.parameters) if read else ():
             if self.use(read.kind, name):
@@ -157,7 +157,7 @@ class Stale:
                 raise Fault(404, "404", "") if call.method == "HEAD" else fault
 
     def after(self, call, reply):
-        """Leaves unseen things out of a list."""
+        """Removes hidden resources from a list."""
         read = READS.get(call.name) if self.hidden else None
         if not read or not read.listed or reply.status >= 300:
             return reply

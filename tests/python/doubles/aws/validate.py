@@ -1,4 +1,4 @@
-"""Holds a request against the service's own model: members, types, enums, patterns, lengths and ranges."""
+"""Validates a request by the service model: members, types, enums, patterns, lengths and ranges."""
 
 import base64
 import functools
@@ -23,7 +23,7 @@ NUMBERS = (*INTEGERS, "float", "double")
 
 @functools.cache
 def pattern_of(text):
-    """A model's pattern; AWS matches the whole value whether or not the pattern is anchored."""
+    """Returns a pattern of a model; AWS matches the whole value, anchored or not."""
     try:
         return expressions.compile(text)
     except Exception:
@@ -36,7 +36,7 @@ def shown(value):
 
 
 def check_constraints(shape, value, path):
-    """What the model's constraints say against a parsed value."""
+    """Returns violations of the model's constraints by a parsed value."""
     kind, traits = shape.type_name, shape.metadata
     if kind == "structure":
         if shape.is_document_type or not isinstance(value, dict):
@@ -79,7 +79,7 @@ def check_range(value, traits, here, what):
 
 
 def check_json(shape, value, path, top=False):
-    """Types and unknown members of a JSON value as it was on the wire, before any parser made it fit."""
+    """Returns wrong types and unknown members of a JSON value, before any parser."""
     kind, here = shape.type_name, path.rstrip(".") or "body"
     wrong = None
     if kind == "structure":
@@ -127,7 +127,7 @@ def check_json(shape, value, path, top=False):
 
 
 def check_xml(shape, node, path):
-    """Unknown elements of an XML body."""
+    """Returns unknown elements of an XML body."""
     if shape.type_name == "structure":
         known = {}
         for name, member in shape.members.items():
@@ -164,7 +164,7 @@ def query_serializer(protocol):
 
 
 def check_query(call):
-    """Unknown and mistyped members of a form: whatever writing the parsed parameters again does not bring back."""
+    """Returns unknown and mistyped members of a form: those that serializing the parsed parameters does not give again."""
     form = parse_qs(call.body.decode(), keep_blank_values=True)
     again = query_serializer(call.protocol).serialize_to_request(call.parameters, call.operation_model)["body"]
     for key, values in form.items():
@@ -173,7 +173,7 @@ def check_query(call):
         if len(values) > 1:
             yield f"{key}: sent {len(values)} times"
         if key not in again:
-            # An empty list is written as a bare key, which has nothing to write again.
+            # An empty list is sent as a bare key, which is not serialized again.
             if values[0]:
                 yield f"{key}: unknown member"
         elif not isinstance(again[key], (bytes, datetime)) and str(again[key]) != values[0] and str(again[key]).lower() in ("true", "false"):
@@ -181,7 +181,7 @@ def check_query(call):
 
 
 def check_rest_places(call):
-    """Unknown members of a REST query string."""
+    """Returns unknown members of a REST query string."""
     shape = call.operation_model.input_shape
     places = [m.serialization for m in shape.members.values()] if shape else []
     if any(place.get("location") == "querystring" and "name" not in place for place in places):
@@ -193,7 +193,7 @@ def check_rest_places(call):
 
 
 def body_shape(call):
-    """The shape the body has, and whether the input's own located members are left out of it."""
+    """Returns the shape of the body, and whether it excludes located members of the input."""
     shape = call.operation_model.input_shape
     if shape is None:
         return None, False
@@ -205,7 +205,7 @@ def body_shape(call):
 
 
 def check_wire(call):
-    """What is wrong with the bytes, before they are parsed."""
+    """Returns problems of the bytes, before they are parsed."""
     protocol = call.protocol
     if protocol.startswith("rest"):
         yield from check_rest_places(call)
@@ -233,7 +233,7 @@ def check_wire(call):
 
 
 def problems_of(call):
-    """Everything wrong with a request; sets the call's parameters on the way."""
+    """Returns all problems of a request; also sets the parameters of the call."""
     if call.unreadable:
         return [call.unreadable]
     found = list(check_wire(call))
@@ -249,7 +249,7 @@ def problems_of(call):
 
 
 def problems_of_answer(call, output):
-    """What is wrong with an answer the double made up itself."""
+    """Returns problems of a response that the double created itself."""
     shape = call.operation_model.output_shape
     if shape is None or not isinstance(output, dict):
         return []

@@ -1,4 +1,4 @@
-"""Reads a request off the wire by botocore's own service models, and writes answers the same way."""
+"""Parses requests and serializes responses by the service models of botocore."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ SCOPE = re.compile(r"Credential=([^/,]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
 
 @dataclasses.dataclass
 class Call:
-    """One request, and what became of it."""
+    """One request and its result."""
 
     number: int
     service: str
@@ -56,7 +56,7 @@ class Call:
 
 
 class Reply:
-    """An answer on its way out; its parsed form is made only where somebody looks at it."""
+    """A response; it is parsed only when its output is read."""
 
     def __init__(self, call, status, headers, body):
         self.call = call
@@ -66,7 +66,7 @@ class Reply:
 
     @functools.cached_property
     def output(self):
-        """What a client would make of the answer."""
+        """The response as a client parses it."""
         parser = response_parser(self.call.protocol)
         raw = {"status_code": self.status, "headers": HeadersDict(self.headers), "body": self.body, "context": {}}
         return parser.parse(raw, self.call.operation_model.output_shape)
@@ -84,7 +84,7 @@ def request_parser(service, operation):
 
 
 def scope_of(request):
-    """Access key, region and service of the signature, which is all that tells one service from another."""
+    """Returns access key, region and service of the signature; nothing else identifies the service."""
     text = request.headers.get("Authorization", "")
     if not text and "X-Amz-Credential" in request.args:
         text = f"Credential={request.args['X-Amz-Credential']}"
@@ -96,7 +96,7 @@ def scope_of(request):
 
 
 def read(environ):
-    """A request with its operation and parameters, as far as they can be read."""
+    """Returns a request with its operation and parameters, as far as they can be parsed."""
     request = Request(environ)
     body = request.get_data(cache=True, parse_form_data=False)
     access_key, region, service = scope_of(request)
@@ -123,7 +123,7 @@ def read(environ):
 
 
 def parse_parameters(call):
-    """The parameters under the names the model gives them; raises what the parser raises."""
+    """Returns the parameters by their names in the model; raises what the parser raises."""
     request = call.request
     parsed = request_parser(call.service, call.operation).parse({
         "method": request.method,
@@ -136,7 +136,7 @@ def parse_parameters(call):
     shape = call.operation_model.input_shape
     if shape is None:
         return {}
-    # The parser makes an empty list of a query string member that was not sent at all.
+    # The parser returns an empty list for a query string member that was not sent.
     for member, member_shape in shape.members.items():
         if member_shape.serialization.get("location") in ("querystring", "headers") and not parsed.get(member):
             if member_shape.type_name in ("list", "map"):
@@ -145,13 +145,13 @@ def parse_parameters(call):
 
 
 def put_away(call):
-    """Lets go of what a call no longer needs once it is answered: its request, and large bodies but for their size."""
+    """Frees the request of an answered call, and replaces large bodies by their size."""
     call.parameters = {name: f"<{len(value)} bytes>" if isinstance(value, bytes) and len(value) > 512 else value for name, value in call.parameters.items()}
     call.body, call.request = b"", None
 
 
 def serialize(call, output):
-    """An answer in the protocol of its service."""
+    """Returns a response in the protocol of its service."""
     serializer = get_serializer_class(call.service, call.protocol)
     context = SerializationContext(call.request_id)
     answer = serializer(call.operation_model, context=context).serialize(output)
@@ -161,14 +161,14 @@ def serialize(call, output):
 
 
 def query_keys(call):
-    """What the query string carries, without what the operation's path itself demands."""
+    """Returns the keys of the query string, without those of the operation's path."""
     pairs = parse_qsl(call.request.query_string.decode(), keep_blank_values=True)
     fixed = call.operation_model.http_trait.query_args
     return [name for name, _ in pairs if name not in fixed and name != "x-id" and not name.startswith("X-Amz-")]
 
 
 def environ_again(call):
-    """The request once more from its start, for an application that reads the body itself."""
+    """Returns the request from its start, for an application that reads the body itself."""
     environ = {key: value for key, value in call.request.environ.items() if not key.startswith("werkzeug.")}
     environ["wsgi.input"] = io.BytesIO(call.body)
     environ["CONTENT_LENGTH"] = str(len(call.body))

@@ -1,7 +1,4 @@
-"""A stand-in for a Databricks workspace: its REST interface, and clusters that are real Spark on this machine.
-
-Not called `databricks`, since that is the package of Databricks' own client.
-"""
+"""A double of a Databricks workspace: its REST API, and clusters that are real Spark on this machine."""
 
 from .server import Databricks
 

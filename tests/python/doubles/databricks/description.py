@@ -1,7 +1,7 @@
-"""Holds a request against Databricks' own description of its API, which its official client carries.
+"""Validates a request by the description of the API that Databricks' official client contains.
 
-The client's methods and dataclasses are generated from Databricks' OpenAPI document: what a method
-takes is what the endpoint takes. What the document says in words only stands in `check_run`.
+The methods and dataclasses of the client are generated from Databricks' OpenAPI document: a method
+accepts what its endpoint accepts. Rules that the document only describes in words are in `check_run`.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ ENDPOINTS = {
     ("GET", "jobs/runs/list"): (jobs.JobsAPI.list_runs, JOBS),
     ("POST", "jobs/runs/delete"): (jobs.JobsAPI.delete_run, JOBS),
 }
-# What the client sends beside what the document says: its own reading of a file as it is.
+# Parameters that the client sends but the document does not list: raw downloads.
 BESIDE = {"workspace/export": {"direct_download": bool}}
 IMPORT_LIMIT = 10 * 1024 * 1024
 PARAMETERS_LIMIT = 10_000
@@ -50,7 +50,7 @@ def shown(value):
 
 @functools.cache
 def members_of_method(method):
-    """Type and whether it is required of everything a method sends, by its name on the wire."""
+    """Returns type and whether it is required of each member that a method sends."""
     hints, source = typing.get_type_hints(method), inspect.getsource(method)
     names = {own: wire for own, wire in re.findall(r"if (\w+) is not None:\s+(?:body|query)\[\"([^\"]+)\"\]", source)}
     found = {}
@@ -62,19 +62,19 @@ def members_of_method(method):
 
 @functools.cache
 def members_of_class(cls):
-    """The same of a dataclass."""
+    """Returns the same of a dataclass."""
     hints, source = typing.get_type_hints(cls), inspect.getsource(cls.as_dict)
     names = dict(re.findall(r"if self\.(\w+)(?: is not None)?:\s+body\[\"([^\"]+)\"\]", source))
     return {names.get(field.name, field.name): (hints[field.name], field.default is field.default_factory is dataclasses.MISSING) for field in dataclasses.fields(cls)}
 
 
 def inner_of(wanted):
-    """The type inside of Optional."""
+    """Returns the type inside Optional."""
     return next((a for a in typing.get_args(wanted) if a is not type(None)), wanted) if typing.get_origin(wanted) is typing.Union else wanted
 
 
 def numbered(wanted, value):
-    """A value with numbers where text stands for them: so Airflow writes them, and Databricks takes them."""
+    """Returns a value with numbers instead of text: Airflow sends text, and Databricks accepts it."""
     wanted = inner_of(wanted)
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is list and isinstance(value, list):
@@ -102,7 +102,7 @@ def check_members(members, value, path):
 
 
 def check_value(wanted, value, path):
-    """What is wrong with a JSON value that should be of a Python type."""
+    """Returns problems of a JSON value that should have a Python type."""
     wanted = inner_of(wanted)
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is list:
@@ -126,7 +126,7 @@ def check_value(wanted, value, path):
         if value not in [member.value for member in wanted]:
             yield f"{path}: {shown(value)} is none of {[member.value for member in wanted]}"
     elif wanted in (str, int, bool):
-        # Python takes a boolean for a number.
+        # In Python, a boolean is a number.
         if type(value) is not wanted:
             yield f"{path}: {wanted.__name__} is wanted, not {shown(value)}"
     elif wanted is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
@@ -134,7 +134,7 @@ def check_value(wanted, value, path):
 
 
 def check_query(members, query):
-    """The same for a query string, where every value is text."""
+    """Returns the same for a query string, where every value is text."""
     parsed = {}
     for name, values in query.items():
         if len(values) > 1:
@@ -149,7 +149,7 @@ def check_query(members, query):
 
 
 def check_cluster(cluster, path):
-    """What the descriptions of a new cluster's members ask for."""
+    """Returns violations of rules in the descriptions of a new cluster's members."""
     if not cluster.get("spark_version"):
         yield f"{path}.spark_version: required, and missing"
     elif not re.fullmatch(r"(\d+\.(\d+|x)|custom|auto|apache|dlt)[\w.:@-]*", cluster["spark_version"]):
@@ -174,7 +174,7 @@ def check_cluster(cluster, path):
 
 
 def check_run(body):
-    """What the descriptions of a one-time run's members ask for."""
+    """Returns violations of rules in the descriptions of a one-time run's members."""
     tasks = body.get("tasks") or []
     if not 1 <= len(tasks) <= 100:
         yield f"tasks: 1 to 100 are wanted, not {len(tasks)}"
@@ -205,12 +205,12 @@ def check_run(body):
 
 
 def members_of(method, path):
-    """What an endpoint takes."""
+    """Returns the members that an endpoint accepts."""
     return {**members_of_method(ENDPOINTS[method, path][0]), **{name: (wanted, False) for name, wanted in BESIDE.get(path, {}).items()}}
 
 
 def problems_of(method, version, path, query, body):
-    """Everything wrong with a request whose endpoint is known."""
+    """Returns all problems of a request whose endpoint is known."""
     if version not in ENDPOINTS[method, path][1]:
         return [f"{path} is not in version {version} of the API"]
     members = members_of(method, path)

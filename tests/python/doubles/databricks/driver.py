@@ -1,8 +1,8 @@
-"""Runs a job the way a Databricks driver does: inside a session that is there already.
+"""Runs a job as a Databricks driver does: in an existing session.
 
-    spark-submit driver.py TOLD
+    spark-submit driver.py INSTRUCTIONS
 
-TOLD is a JSON file with the job's file and arguments, and names the file that gets the outcome.
+INSTRUCTIONS is a JSON file with the job's file, its arguments, and the path of the file for the outcome.
 """
 
 import json
@@ -12,7 +12,7 @@ import traceback
 
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
-        told = json.load(file)
+        instructions = json.load(file)
     outcome = {"stopped": False}
     try:
         from pyspark.sql import SparkSession
@@ -21,20 +21,20 @@ def main():
         stop = SparkSession.stop
 
         def noticed(session):
-            # The session is the cluster's, and shared: Databricks asks jobs never to end it.
+            # The session is shared by the cluster: jobs must never stop it.
             outcome["stopped"] = True
             stop(session)
 
         SparkSession.stop = noticed
-        sys.argv = [told["file"], *told["arguments"]]
-        with open(told["file"], encoding="utf-8") as file:
-            code = compile(file.read(), told["file"], "exec")
-        # No __file__: a job has none there either.
+        sys.argv = [instructions["file"], *instructions["arguments"]]
+        with open(instructions["file"], encoding="utf-8") as file:
+            code = compile(file.read(), instructions["file"], "exec")
+        # No __file__: a job on Databricks has none either.
         exec(code, {"__name__": "__main__"})
     except BaseException as error:
         outcome["error"] = f"{type(error).__name__}: {error}"
         outcome["trace"] = traceback.format_exc()
-    with open(told["outcome"], "w", encoding="utf-8") as file:
+    with open(instructions["outcome"], "w", encoding="utf-8") as file:
         json.dump(outcome, file)
     sys.exit(1 if "error" in outcome else 0)
 

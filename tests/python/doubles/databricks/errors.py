@@ -1,8 +1,8 @@
-"""How Databricks says no."""
+"""Errors of Databricks."""
 
 
 class Refused(Exception):
-    """An answer with an error code."""
+    """A response with an error code."""
 
     def __init__(self, status, code, message):
         super().__init__(message)

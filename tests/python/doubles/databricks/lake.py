@@ -1,4 +1,4 @@
-"""The buckets of an S3 endpoint as folders, for as long as a job runs.
+"""The buckets of an S3 endpoint as folders, while a job runs.
 
 Spark's own S3 client is not part of the pyspark package, but its mount tables are: they serve `s3://` from folders.
 """
@@ -10,7 +10,7 @@ VIEW = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 
 
 class Lake:
-    """A copy of every bucket."""
+    """A copy of every bucket in folders."""
 
     def __init__(self, s3, folder):
         self.s3 = s3
@@ -18,7 +18,7 @@ class Lake:
         self.known = {}
 
     def files(self):
-        """Every file, with what tells whether it changed; the checksums of Hadoop's local files are no objects."""
+        """Returns every file with its fingerprint; checksum files of Hadoop are no objects."""
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in self.folder.rglob("*") if path.is_file() and not path.name.endswith(".crc")}
 
     def fetch(self):
@@ -32,8 +32,8 @@ class Lake:
                         local.write_bytes(self.s3.get_object(Bucket=bucket["Name"], Key=found["Key"])["Body"].read())
         self.known = self.files()
 
-    def give_back(self):
-        """Brings to the buckets what the job wrote and removed."""
+    def upload_changes(self):
+        """Uploads and deletes what the job wrote and deleted."""
         now = self.files()
         for path, state in now.items():
             if self.known.get(path) != state:
@@ -44,7 +44,7 @@ class Lake:
             self.s3.delete_object(Bucket=bucket, Key=key)
 
     def settings(self):
-        """What makes Spark serve the buckets from their folders."""
+        """Returns settings with which Spark reads the buckets from their folders."""
         found = {}
         for scheme in SCHEMES:
             found[f"spark.hadoop.fs.{scheme}.impl"] = VIEW

@@ -1,4 +1,4 @@
-"""One-time runs: their states, as the Jobs API tells them."""
+"""One-time runs and their states, as the Jobs API returns them."""
 
 import re
 import threading
@@ -38,7 +38,7 @@ class Run:
         return self.result is not None
 
     def finish(self, task_life_cycle, result, task_message, code, kind):
-        """The run's end. A failed task makes the run itself an internal error, by Databricks' older way of saying it."""
+        """Ends the run. A failed task is an internal error of the run in the older states of Databricks."""
         self.ended = milliseconds()
         self.task_life_cycle, self.task_message, self.code, self.kind = task_life_cycle, task_message, code, kind
         self.message, self.life_cycle = task_message, "TERMINATED"
@@ -47,7 +47,7 @@ class Run:
         self.result = result
 
     def wait(self, seconds):
-        """Lets time pass; whether the run goes on."""
+        """Waits; returns whether the run continues."""
         limit = self.body.get("timeout_seconds") or 0
         until = time.time() + seconds
         while time.time() < until:
@@ -66,7 +66,7 @@ class Run:
             self.output = {"error": message}
             self.finish("INTERNAL_ERROR", "FAILED", message, "CLUSTER_ERROR", "CLOUD_FAILURE" if broken.kind == "CLOUD_FAILURE" else "CLIENT_ERROR")
         except Exception as error:
-            # The stand-in itself is wrong: a test must not take that for an answer.
+            # An error of the double itself must not look like a response.
             self.databricks.violations.append(f"run {self.id}: {traceback.format_exc()}")
             self.finish("INTERNAL_ERROR", "FAILED", f"the stand-in failed: {error}", "INTERNAL_ERROR", "INTERNAL_ERROR")
 
@@ -167,7 +167,7 @@ class Runs:
         return self.by_id[run_id]
 
     def get(self, run_id, **_):
-        # A task's own run can be asked for as well.
+        # The run of a task can be read as well.
         for run in self.by_id.values():
             if run.task_id == run_id:
                 return {**run.shown(), **run.shown_task(), "tasks": [run.shown_task()]}
@@ -205,7 +205,7 @@ class Runs:
         raise missing(f"Cluster {cluster_id} does not exist")
 
     def stop(self):
-        """Ends what still runs."""
+        """Stops the runs that have not ended."""
         for run in self.by_id.values():
             run.cancelled.set()
         for run in self.by_id.values():

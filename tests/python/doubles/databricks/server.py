@@ -1,4 +1,4 @@
-"""The workspace's REST interface, on loopback."""
+"""The REST API of the workspace, on loopback."""
 
 import dataclasses
 import http.server
@@ -25,7 +25,7 @@ FAULTS = {
 
 @dataclasses.dataclass
 class Request:
-    """A request, and how it was answered; status None: not at all."""
+    """A request and its response; status None: there was none."""
 
     method: str
     path: str
@@ -40,7 +40,7 @@ class Request:
 
 @dataclasses.dataclass
 class Fault:
-    """Something that goes wrong at one endpoint."""
+    """A fault of one endpoint."""
 
     endpoint: str
     answer: object
@@ -98,9 +98,10 @@ class Databricks:
         self.server.server_close()
 
     def fail(self, endpoint, answer, first=1, times=1, after=False, headers=None):
-        """From the first-th call on, so many calls of an endpoint (`jobs/runs/submit`) go wrong.
+        """Fails a number of calls of an endpoint (`jobs/runs/submit`), from the `first` on.
 
-        `answer` is a status, (status, body) or "drop", which closes the connection; `after`: once it took effect.
+        `answer` is a status, (status, body) or "drop", which closes the connection; with `after` the
+        call takes effect before.
         """
         self.faults.append(Fault(endpoint, answer, first, times, after, headers or {}))
 
@@ -148,7 +149,7 @@ class Databricks:
 
     def answer(self, request):
         authorization = request.headers.get("authorization", "")
-        # Here, unlike anywhere else, the error's code is a number.
+        # Only here the error code is a number.
         if not authorization.startswith("Bearer "):
             raise Refused(401, 401, "Credential was not sent or was of an unsupported type for this API.")
         if authorization != f"Bearer {self.token}":
@@ -163,7 +164,7 @@ class Databricks:
         if problems:
             self.violations += [f"{request.method} {request.path}: {problem}" for problem in problems]
             raise Refused(400, "MALFORMED_REQUEST", "Could not parse request object: " + "; ".join(problems))
-        # A member that is null counts as left out.
+        # A member that is null counts as missing.
         given = {name: value for name, value in body.items() if value is not None}
         if request.method == "GET":
             given = {name: int(value[0]) if name == "run_id" else value[0] == "true" if value[0] in ("true", "false") else value[0] for name, value in request.query.items()}

@@ -13,7 +13,7 @@ FORMATS = ("AUTO", "RAW", "SOURCE")
 
 
 class Workspace:
-    """What lies below /Workspace."""
+    """The content of /Workspace."""
 
     def __init__(self, folder, user):
         self.folder = pathlib.Path(folder)
@@ -22,7 +22,7 @@ class Workspace:
         (self.folder / "Users" / user).mkdir(parents=True)
 
     def local(self, path):
-        """Where a path of the workspace lies on this machine; it may be written with or without /Workspace."""
+        """Returns the local path of a workspace path, with or without /Workspace."""
         if not path.startswith("/"):
             raise invalid(f"Path ({path}) doesn't start with '/'")
         local = self.folder / path.removeprefix("/Workspace/").strip("/")
@@ -51,7 +51,7 @@ class Workspace:
             raise invalid("To import a single file as SOURCE, you must set the language field")
         if not local.parent.is_dir():
             raise missing(f"The parent folder ({path.rpartition('/')[0]}) does not exist.")
-        # What looks like a notebook becomes one, and loses its ending.
+        # A file that looks like a notebook becomes one, and loses its extension.
         notebook = format == "SOURCE" or format == "AUTO" and path.endswith(".py") and content.startswith(NOTEBOOK)
         if notebook and format == "AUTO":
             local = local.with_suffix("")

@@ -26,7 +26,7 @@ TOPICS = {"topic-pin", "topic-geo", "topic-user"}
 
 
 def assert_repaired(module, cloud, expected, may=()):
-    """The plan has just this, an apply does it, and the plan after it is empty."""
+    """Asserts that the plan is as expected, applies it, and asserts that the next plan is empty."""
     planned = cloud.plan()
     assert set(planned) - set(may) == set(expected), planned
     for key, (action, reason) in expected.items():
@@ -34,19 +34,19 @@ def assert_repaired(module, cloud, expected, may=()):
     done = {step["key"]: step["action"] for step in cloud.apply()["steps"] if step["action"] != "keep"}
     assert {key: action for key, (action, _) in expected.items()}.items() <= done.items(), done
     assert cloud.plan() == {}
-    module.mended()
+    module.mark_clean()
     return done
 
 
 def rules(cloud, group):
-    found = cloud.boto("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [cloud.known(group)]}])["SecurityGroupRules"]
+    found = cloud.boto("ec2").describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [cloud.state_value(group)]}])["SecurityGroupRules"]
     return [rule for rule in found if not rule["IsEgress"]]
 
 
-def take_rule(group):
+def revoke_rule(group):
     def change(cloud):
         rule = rules(cloud, group)[0]
-        cloud.boto("ec2").revoke_security_group_ingress(GroupId=cloud.known(group), SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]])
+        cloud.boto("ec2").revoke_security_group_ingress(GroupId=cloud.state_value(group), SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]])
     return change
 
 
@@ -56,12 +56,12 @@ def role(verb, **given):
     return change
 
 
-def no_role(cloud):
+def remove_role(cloud):
     cloud.boto("iam").remove_role_from_instance_profile(InstanceProfileName="me-ec2-access-role", RoleName="me-ec2-access-role")
 
 
 def other_role(cloud):
-    no_role(cloud)
+    remove_role(cloud)
     cloud.boto("iam").add_role_to_instance_profile(InstanceProfileName="me-ec2-access-role", RoleName="me-kinesis-access-role")
 
 
@@ -70,7 +70,7 @@ def s3(verb, **given):
 
 
 def ec2(verb, member, key):
-    return lambda cloud: getattr(cloud.boto("ec2"), verb)(**{member: [cloud.known(key)]})
+    return lambda cloud: getattr(cloud.boto("ec2"), verb)(**{member: [cloud.state_value(key)]})
 
 
 def free_address(cloud):
@@ -95,7 +95,7 @@ def endpoint_gone(cloud):
 
 
 def topic_gone(cloud):
-    next(iter(cloud.part("kafka").clusters.values())).topics.pop("me.geo")
+    next(iter(cloud.aws_service("kafka").clusters.values())).topics.pop("me.geo")
 
 
 def connector(cloud):
@@ -126,7 +126,7 @@ def kinesis(verb, **given):
 
 
 def stream_on_demand(cloud):
-    cloud.boto("kinesis").update_stream_mode(StreamARN=cloud.known("stream-geo", "arn"), StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    cloud.boto("kinesis").update_stream_mode(StreamARN=cloud.state_value("stream-geo", "arn"), StreamModeDetails={"StreamMode": "ON_DEMAND"})
 
 
 def stream_gone(cloud):
@@ -135,9 +135,9 @@ def stream_gone(cloud):
 
 
 def of_api(verb, path, method, patches=(), **given):
-    """A call about one method of the API."""
+    """Returns a change that calls an operation on one method of the API."""
     def change(cloud):
-        gateway, api = cloud.boto("apigateway"), cloud.known("api")
+        gateway, api = cloud.boto("apigateway"), cloud.state_value("api")
         resources = {each["path"]: each["id"] for each in gateway.get_resources(restApiId=api, limit=500)["items"]}
         operations = {"patchOperations": [{"op": "replace", "path": name, "value": value} for name, value in patches]} if patches else {}
         getattr(gateway, verb)(restApiId=api, resourceId=resources[path], httpMethod=method, **operations, **given)
@@ -145,49 +145,49 @@ def of_api(verb, path, method, patches=(), **given):
 
 
 def path_gone(cloud):
-    gateway, api = cloud.boto("apigateway"), cloud.known("api")
+    gateway, api = cloud.boto("apigateway"), cloud.state_value("api")
     found = next(each for each in gateway.get_resources(restApiId=api, limit=500)["items"] if each["path"] == "/streams")
     gateway.delete_resource(restApiId=api, resourceId=found["id"])
 
 
 def deployed_by_others(cloud):
-    cloud.boto("apigateway").create_deployment(restApiId=cloud.known("api"), stageName="prod", description="by hand")
+    cloud.boto("apigateway").create_deployment(restApiId=cloud.state_value("api"), stageName="prod", description="by hand")
 
 
 def untag_stage(cloud):
-    arn = f"arn:aws:apigateway:us-east-1::/restapis/{cloud.known('api')}/stages/prod"
+    arn = f"arn:aws:apigateway:us-east-1::/restapis/{cloud.state_value('api')}/stages/prod"
     cloud.boto("apigateway").untag_resource(resourceArn=arn, tagKeys=["team"])
 
 
 def stage_gone(cloud):
-    cloud.boto("apigateway").delete_stage(restApiId=cloud.known("api"), stageName="prod")
+    cloud.boto("apigateway").delete_stage(restApiId=cloud.state_value("api"), stageName="prod")
 
 
 def api_gone(cloud):
     plan_without_stage(cloud)
-    cloud.boto("apigateway").delete_rest_api(restApiId=cloud.known("api"))
+    cloud.boto("apigateway").delete_rest_api(restApiId=cloud.state_value("api"))
 
 
 def key_off(cloud):
-    cloud.boto("apigateway").update_api_key(apiKey=cloud.known("api-key"), patchOperations=[{"op": "replace", "path": "/enabled", "value": "false"}])
+    cloud.boto("apigateway").update_api_key(apiKey=cloud.state_value("api-key"), patchOperations=[{"op": "replace", "path": "/enabled", "value": "false"}])
 
 
 def key_gone(cloud):
-    cloud.boto("apigateway").delete_api_key(apiKey=cloud.known("api-key"))
+    cloud.boto("apigateway").delete_api_key(apiKey=cloud.state_value("api-key"))
 
 
 def plan_without_stage(cloud):
-    patch = {"op": "remove", "path": "/apiStages", "value": f"{cloud.known('api')}:prod"}
-    cloud.boto("apigateway").update_usage_plan(usagePlanId=cloud.known("usage-plan"), patchOperations=[patch])
+    patch = {"op": "remove", "path": "/apiStages", "value": f"{cloud.state_value('api')}:prod"}
+    cloud.boto("apigateway").update_usage_plan(usagePlanId=cloud.state_value("usage-plan"), patchOperations=[patch])
 
 
 def plan_without_key(cloud):
-    cloud.boto("apigateway").delete_usage_plan_key(usagePlanId=cloud.known("usage-plan"), keyId=cloud.known("api-key"))
+    cloud.boto("apigateway").delete_usage_plan_key(usagePlanId=cloud.state_value("usage-plan"), keyId=cloud.state_value("api-key"))
 
 
 def plan_gone(cloud):
     plan_without_stage(cloud)
-    cloud.boto("apigateway").delete_usage_plan(usagePlanId=cloud.known("usage-plan"))
+    cloud.boto("apigateway").delete_usage_plan(usagePlanId=cloud.state_value("usage-plan"))
 
 
 PROXY, RECORD, STREAM = "/{proxy+}", "/streams/{stream-name}/record", "/streams/{stream-name}"
@@ -209,8 +209,8 @@ GONE = "it is not there"
 
 
 DRIFT = {
-    "cluster rule gone": ({"group-cluster": ("update", "the rule `all traffic from sg-.*` is missing")}, take_rule("group-cluster")),
-    "proxy rule gone": ({"group-client": ("update", "the rule `port 8082 from .*` is missing")}, take_rule("group-client")),
+    "cluster rule gone": ({"group-cluster": ("update", "the rule `all traffic from sg-.*` is missing")}, revoke_rule("group-cluster")),
+    "proxy rule gone": ({"group-client": ("update", "the rule `port 8082 from .*` is missing")}, revoke_rule("group-client")),
     "endpoint without a table": ({"s3-endpoint": ("update", "route table `rtb-.*` does not use it")}, endpoint_without_table),
     "endpoint gone": ({"s3-endpoint": ("create", GONE)}, endpoint_gone),
     "policy changed": ({"role-connector": ("update", "policy `pinpipe` allows something else")}, role("put_role_policy", **NAMED, PolicyDocument=json.dumps(ALL))),
@@ -257,8 +257,8 @@ def drift_is_reported_and_repaired(module, cloud, name):
 
 
 def machine_gets_its_role_back(module, cloud):
-    """It reports to Systems Manager no more, so that topics cannot be asked for."""
-    no_role(cloud)
+    """It no longer reports to Systems Manager, so that topics cannot be observed."""
+    remove_role(cloud)
     assert_repaired(module, cloud, {"instance-profile": ("update", "`me-ec2-access-role` is not in it")}, may={"client", *TOPICS})
 
 
@@ -270,11 +270,11 @@ def tags_are_restored(module, cloud, change, keys=TAGGED):
 
 
 def retag(cloud, tags):
-    """Puts a tag on everything, or takes `team` away from everything."""
+    """Puts a tag on every resource, or removes `team` from every resource."""
     pairs = [{"Key": "team", "Value": tags["team"]}] if tags else [{"Key": "team"}]
-    boto, known = cloud.boto, cloud.known
+    boto, state_value = cloud.boto, cloud.state_value
     ec2, found = boto("ec2"), boto("ec2").describe_key_pairs()["KeyPairs"]
-    ids = [*map(known, ("group-client", "group-cluster", "client", "address")), found[0]["KeyPairId"], boto("ec2").describe_vpc_endpoints()["VpcEndpoints"][0]["VpcEndpointId"]]
+    ids = [*map(state_value, ("group-client", "group-cluster", "client", "address")), found[0]["KeyPairId"], boto("ec2").describe_vpc_endpoints()["VpcEndpoints"][0]["VpcEndpointId"]]
     (ec2.create_tags if tags else ec2.delete_tags)(Resources=ids, Tags=pairs)
     given = {"Tags": pairs} if tags else {"TagKeys": ["team"]}
     for name in ("ec2-access-role", "connector-role", "kinesis-access-role"):
@@ -283,17 +283,17 @@ def retag(cloud, tags):
     kept = [each for each in boto("s3").get_bucket_tagging(Bucket=BUCKET)["TagSet"] if each["Key"] != "team"]
     boto("s3").put_bucket_tagging(Bucket=BUCKET, Tagging={"TagSet": kept + (pairs if tags else [])})
     verb = "tag_resource" if tags else "untag_resource"
-    getattr(boto("kafka"), verb)(ResourceArn=known("cluster", "arn"), **({"Tags": tags} if tags else given))
+    getattr(boto("kafka"), verb)(ResourceArn=state_value("cluster", "arn"), **({"Tags": tags} if tags else given))
     for key in ("plugin", "worker-configuration", "connector"):
-        getattr(boto("kafkaconnect"), verb)(resourceArn=known(key, "arn"), **({"tags": tags} if tags else {"tagKeys": ["team"]}))
+        getattr(boto("kafkaconnect"), verb)(resourceArn=state_value(key, "arn"), **({"tags": tags} if tags else {"tagKeys": ["team"]}))
     for kind in ("pin", "geo", "user"):
         getattr(boto("kinesis"), "add_tags_to_stream" if tags else "remove_tags_from_stream")(StreamName=f"streaming-me-{kind}", **({"Tags": tags} if tags else given))
-    for path in (f"restapis/{known('api')}", f"restapis/{known('api')}/stages/prod", f"apikeys/{known('api-key')}", f"usageplans/{known('usage-plan')}"):
+    for path in (f"restapis/{state_value('api')}", f"restapis/{state_value('api')}/stages/prod", f"apikeys/{state_value('api-key')}", f"usageplans/{state_value('usage-plan')}"):
         getattr(boto("apigateway"), verb)(resourceArn=f"arn:aws:apigateway:us-east-1::/{path}", **({"tags": tags} if tags else {"tagKeys": ["team"]}))
 
 
 def unmanaged_additions_are_kept(module, cloud):
-    ec2, group = cloud.boto("ec2"), cloud.known("group-client")
+    ec2, group = cloud.boto("ec2"), cloud.state_value("group-client")
     rule = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "IpRanges": [{"CidrIp": "192.0.2.0/24"}]}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
     ec2.create_tags(Resources=[group], Tags=[{"Key": "cost-center", "Value": "7"}])
@@ -307,17 +307,17 @@ def unmanaged_additions_are_kept(module, cloud):
 
 
 def lost_password_is_replaced_everywhere(module, cloud):
-    before = cloud.known("client"), len(cloud.aws.calls)
+    before = cloud.state_value("client"), len(cloud.aws.calls)
     cloud.boto("ssm").delete_parameter(Name="/pinpipe/me/proxy-password")
     assert_repaired(module, cloud, {"proxy-secret": ("create", GONE)}, may={"api", "client"})
     secret = cloud.boto("ssm").get_parameter(Name="/pinpipe/me/proxy-password", WithDecryption=True)["Parameter"]["Value"]
     sent = base64.b64encode(f"api-gateway:{secret}".encode()).decode()
-    resources = cloud.boto("apigateway").get_resources(restApiId=cloud.known("api"), embed=["methods"], limit=500)["items"]
+    resources = cloud.boto("apigateway").get_resources(restApiId=cloud.state_value("api"), embed=["methods"], limit=500)["items"]
     proxy = next(each for each in resources if each["path"] == PROXY)["resourceMethods"]["ANY"]["methodIntegration"]
     assert proxy["requestParameters"]["integration.request.header.Authorization"] == f"'Basic {sent}'"
     # The proxy reads it when it starts.
     scripts = ["\n".join(call.parameters["Parameters"]["commands"]) for call in cloud.aws.calls[before[1]:] if call.name == "ssm.SendCommand"]
-    assert cloud.known("client") != before[0] or any(re.search(r"systemctl .*restart.* kafka-rest", script) for script in scripts)
+    assert cloud.state_value("client") != before[0] or any(re.search(r"systemctl .*restart.* kafka-rest", script) for script in scripts)
 
 
 def lost_key_file_is_restored_from_parameter_store(module, cloud):
@@ -336,9 +336,9 @@ def lost_key_parameter_is_restored_from_the_file(module, cloud):
 
 
 def key_lost_everywhere_is_recreated_with_its_machine(module, cloud):
-    machine, file = cloud.known("client"), cloud.data / "aws" / "me-key.pem"
+    machine, file = cloud.state_value("client"), cloud.data / "aws" / "me-key.pem"
     before = file.read_bytes()
     file.unlink()
     cloud.boto("ssm").delete_parameter(Name="/pinpipe/me/key-pair")
     assert_repaired(module, cloud, {"key-pair": ("recreate", "private half is lost"), "client": ("recreate", "`key-pair` is made anew")}, may={"address", *TOPICS})
-    assert file.read_bytes() != before and cloud.known("client") != machine
+    assert file.read_bytes() != before and cloud.state_value("client") != machine

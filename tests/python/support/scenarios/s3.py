@@ -102,12 +102,12 @@ def every_object_is_read_once_and_listed_in_pages_of_1000(pinpipe, s3, proxy):
     assert sorted(read) == sorted(keys), "each object once, nothing else"
     pages = [path for _, path in seen if "list-type" in path and "topics" in path]
     assert len(pages) == 4, pages
-    # Again: listed, and nothing read.
+    # A second run lists and reads nothing.
     seen.clear()
     report = pinpipe.json("batch", "--lake", "s3://user-local-bucket", env=env)
     assert [i["objects"] for i in report["inputs"]] == [0, 0, 0]
     assert all("list-type" in path for _, path in seen), seen
-    # An object that goes away between listing and reading is named, and nothing is written by halves.
+    # An object deleted between listing and reading is named, and no partial answers are written.
     gone.add("topics/local.geo/partition=0/local.geo+0+0000000007.json")
     done = pinpipe.run("batch", "--full", "--lake", "s3://user-local-bucket", "--out", "answers", code=1, env=env)
     assert "local.geo+0+0000000007.json" in done.stderr and "hint:" in done.stderr, done.stderr

@@ -15,12 +15,12 @@ def objects(cloud):
 
 
 def refused_run(cloud, *arguments):
-    """What is said of a run that changes nothing."""
+    """Returns stderr of a run that fails and changes nothing."""
     before = cloud.aws.snapshot()
-    code, said = cloud.ends(*arguments)
-    assert code == 1 and "error: " in said and "\nhint: " in said, said
+    code, stderr = cloud.run_to_end(*arguments)
+    assert code == 1 and "error: " in stderr and "\nhint: " in stderr, stderr
     assert not differences(cloud.aws.snapshot(), before)
-    return said
+    return stderr
 
 
 def everything_is_found_again_without_the_state(cloud, lost):
@@ -32,7 +32,7 @@ def everything_is_found_again_without_the_state(cloud, lost):
         shutil.rmtree(cloud.data) if lost == "the folder" else (cloud.data / "aws" / "state.json").unlink()
 
     lose()
-    # The key's private half is no part of the state: where it is lost, it comes back from Parameter Store.
+    # The private key is not in the state: a lost key file is restored from Parameter Store.
     assert set(cloud.plan()) == ({"key-pair"} if lost == "the folder" else set())
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
@@ -45,20 +45,20 @@ def state_is_stored_on_s3(on_s3):
     on_s3.run("provision", "--yes")
     assert objects(on_s3) == [STATE] and not (on_s3.data / "aws" / "state.json").exists()
     shutil.rmtree(on_s3.data)
-    assert set(on_s3.plan()) == {"key-pair"}, "another machine finds everything there"
+    assert set(on_s3.plan()) == {"key-pair"}, "another machine finds the state there"
     on_s3.run("provision", "--yes")
     assert on_s3.plan() == {} and objects(on_s3) == [STATE]
     text = on_s3.s3.get_object(Bucket="team", Key=STATE)["Body"].read()
     on_s3.s3.put_object(Bucket="team", Key=STATE, Body=text[:200])
     assert "is damaged" in refused_run(on_s3, "provision", "--yes")
-    assert objects(on_s3) == [STATE], "no lock stays after an error"
+    assert objects(on_s3) == [STATE], "the lock is released after an error"
     on_s3.s3.put_object(Bucket="team", Key=STATE, Body=text)
     on_s3.run("destroy", "--yes")
     assert objects(on_s3) == []
 
 
 def lock_of_a_killed_run_can_be_removed_as_the_error_says(on_s3):
-    assert on_s3.killed("provision", "--yes", fits=Point("kafka.CreateClusterV2", 1))
+    assert on_s3.run_killed("provision", "--yes", fits=Point("kafka.CreateClusterV2", 1))
     assert sorted(objects(on_s3)) == [STATE, LOCK]
     assert f"`aws s3 rm s3://team/{LOCK}`" in refused_run(on_s3, "provision", "--yes")
     on_s3.s3.delete_object(Bucket="team", Key=LOCK)

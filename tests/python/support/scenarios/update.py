@@ -54,9 +54,9 @@ def unmanaged_resource_is_left_alone(empty, key):
     UNMANAGED[key](empty)
     before = empty.aws.snapshot()
     assert empty.plan()[key] == ("foreign", "it is there, but pinpipe did not make it")
-    # Said before anything is made that costs something.
-    said = empty.refused("provision", "--yes")
-    assert "is there already, and pinpipe did not make it" in said and f"--skip {key}" in said
+    # Reported before anything is created that costs money.
+    stderr = empty.refused("provision", "--yes")
+    assert "is there already, and pinpipe did not make it" in stderr and f"--skip {key}" in stderr
     empty.run("destroy", "--yes", "--data")
     assert empty.aws.snapshot() == before
 
