@@ -86,6 +86,8 @@ def test_job_reads_and_writes_the_lake_with_real_spark(databricks, client, s3):
     databricks.secrets["pinpipe", "word"] = "swordfish"
     databricks.clusters.requires_credentials = True
     submitted = task(f"/Workspace{FOLDER}/parameters.json", "run-{{job.run_id}}", spark_conf={"spark.pinpipe.secret": "{{secrets/pinpipe/word}}"}, aws_attributes=PROFILE)
+    # Long enough for each state to be read on a busy machine.
+    databricks.clusters.seconds_to_start = databricks.seconds_to_end = 2
     seen = []
     waiting = client.jobs.submit(run_name="batch", idempotency_token="once", tasks=[submitted])
     assert client.jobs.submit(run_name="batch", idempotency_token="once", tasks=[submitted]).run_id == waiting.run_id

@@ -2,7 +2,6 @@
 
 import sqlite3
 import subprocess
-import time
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -60,9 +59,10 @@ def test_folder_name_that_delta_rejects_is_reported(tmp_path):
 def test_second_stream_on_the_same_tables_is_rejected(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 20)
+    pinpipe.run("emulate", "--to", "kinesis", "--rows", "0-19")
     first = pinpipe.start("stream", "--interval", "50")
-    # Long enough to lock the tables; trying the lock here could itself keep it from them.
-    time.sleep(2)
+    # It writes once it has locked the tables; trying the lock here could itself keep it from them.
+    wait_until(lambda: list((pinpipe.data / "tables" / "stream").rglob("_delta_log/*.json")), "the first stream to write")
     refused = pinpipe.run("stream", "--available-now", code=1)
     assert "another `pinpipe stream`" in refused.stderr and "hint:" in refused.stderr
     first.terminate()

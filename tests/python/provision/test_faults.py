@@ -210,7 +210,7 @@ def test_profiles_and_roles_seen_late_are_waited_for(cloud, wanted):
             cloud.aws.role_delay_calls = call.number - max(iam.role_made.values()) + 10
 
     cloud.aws.before_call = delay
-    cloud.run("provision", "--yes")
+    cloud.run("provision", "--yes", env=PATIENT)
     assert cloud.aws.count("RunInstances") > 1 and cloud.aws.count("CreateConnector") > 1
     assert not differences(cloud.aws.snapshot(), wanted)
 

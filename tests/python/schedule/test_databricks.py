@@ -60,6 +60,8 @@ def workspace(tmp_path):
 
 def test_databricks_matches_the_embedded_engine_and_leaves_nothing(workspace):
     embedded = workspace.pinpipe.json("batch", env=workspace.environment())
+    # Long enough for the state to be read on a busy machine.
+    workspace.databricks.clusters.seconds_to_start = 2
     done = workspace.batch()
     report = json.loads(done.stdout)
     assert report["answers"] == embedded["answers"]

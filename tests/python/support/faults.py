@@ -1,6 +1,8 @@
 """Helpers of the fault tests: a pipeline whose account may be emptied, and processes killed at chosen calls."""
 
 import collections
+import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -14,7 +16,11 @@ from doubles.aws import Drop, Fault
 from support.cloud import Cloud
 from support.wait import wait_until
 
+NUMBERS = itertools.count(1)
 READS = ("Describe", "Get", "List", "Head")
+# Seconds in which an interrupted run must exit: many more than it takes on a busy machine, and far
+# fewer than what it was waiting for.
+SOON = 15
 # Two parts of an S3 upload, so that a kill can come between them.
 LARGE_ZIP = b"PK" + bytes(8 * 1024 * 1024)
 
@@ -86,20 +92,19 @@ def points(calls, of_each=10**6):
 class Kill:
     """A hook that kills a process (SIGKILL) at the first call that matches."""
 
-    def __init__(self, fits):
-        self.fits, self.call, self.process = fits, None, None
+    def __init__(self, fits, cut_off=None):
+        """With `cut_off`, that set of the double gets the access key of the process that is killed."""
+        self.fits, self.cut_off, self.call, self.process = fits, cut_off, None, None
         self.lock, self.is_started = threading.Lock(), threading.Event()
-
-    def shut(self, _):
-        if self.call:
-            raise Drop
 
     def __call__(self, call):
         with self.lock:
             if self.call or not self.fits(call):
                 return
             self.call = call
-        assert self.is_started.wait(10)
+        assert self.is_started.wait(60)
+        if self.cut_off is not None:
+            self.cut_off.add(call.access_key)
         self.process.kill()
         raise Drop
 
@@ -130,16 +135,20 @@ class BrokenCloud(Cloud):
         """Runs and is killed before or after the effect of the first call that matches.
 
         Returns that call, or None if the run finished. Calls under way beside it still take effect,
-        unless `late` is false.
+        unless `late` is false: then calls are answered one at a time and none after the kill, so
+        that which calls took effect does not depend on how they overlap.
         """
-        kill = Kill(fits)
-        if not late:
-            self.aws.before_call = kill.shut
+        kill = Kill(fits, None if late else self.aws.cut_off)
         setattr(self.aws, f"{when}_call", kill)
+        if not late:
+            # Calls of the killed process are told from those of later ones by the access key.
+            env = {"AWS_ACCESS_KEY_ID": f"AKIAKILLED{next(NUMBERS):010}", **(env or {})}
+            self.aws.guard = threading.RLock()
         kill.process = self.start(*arguments, env=env)
         kill.is_started.set()
-        _, stderr = kill.process.communicate(timeout=60)
+        _, stderr = kill.process.communicate(timeout=120)
         self.aws.before_call = self.aws.after_call = None
+        self.aws.guard = contextlib.nullcontext()
         assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), f"{kill.process.returncode} {kill.call}\n{stderr}"
         return kill.call
 
@@ -160,7 +169,7 @@ class BrokenCloud(Cloud):
         return self.aws.calls[before:]
 
 
-def wait_for_call(aws, operation, process, seconds=20):
+def wait_for_call(aws, operation, process, seconds=60):
     """Waits until a process has called an operation; fails if it exits before."""
     wait_until(lambda: aws.count(operation) or process.poll() is not None, operation, seconds)
     assert process.poll() is None, process.stderr.read()
@@ -206,7 +215,7 @@ FAULTS = {"error": lambda call: Fault(500, "InternalError", "injected"), "drop":
 
 
 # The program waits for consistency by the clock, and a busy machine reads seldom.
-PATIENT = {"PINPIPE__PROVISION__PATIENCE_MS": "800"}
+PATIENT = {"PINPIPE__PROVISION__PATIENCE_MS": "2400"}
 
 
 # Calls that create a second resource when they are repeated.
@@ -220,7 +229,7 @@ def interrupt(cloud, process):
     began = time.time()
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert time.time() - began < 6, f"{time.time() - began:.0f} s\n{stderr}"
+    assert time.time() - began < SOON, f"{time.time() - began:.0f} s\n{stderr}"
     assert process.returncode == 1 and "the same command goes on from here" in stderr, stderr
     return stderr
 

@@ -3,7 +3,7 @@
 import time
 
 
-def wait_until(condition, what, seconds=30):
+def wait_until(condition, what, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
         found = condition()

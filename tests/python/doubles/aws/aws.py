@@ -1,6 +1,7 @@
 """The double itself: passes a call through validation, faults and services, and records it."""
 
 import collections
+import contextlib
 import threading
 import traceback
 
@@ -52,6 +53,9 @@ class AwsDouble(FaultControls):
         """Resets settings and hooks to their defaults."""
         self.before_call = None
         self.after_call = None
+        # A lock in its place answers one call at a time, hooks included.
+        self.guard = contextlib.nullcontext()
+        self.cut_off = set()
         self.observers = []
         self.profile_delay_calls = 0
         self.role_delay_calls = 0
@@ -165,10 +169,14 @@ class AwsDouble(FaultControls):
             with self.lock:
                 self.problems += [f"{call.name}: {problem}" for problem in problems]
             raise Fault(400, "ValidationError" if call.protocol == "query" else "ValidationException", f"{len(problems)} validation errors: {'; '.join(problems)}")
-        self.interfere("before", call, self.before_call)
-        with self.lock:
-            reply = self.perform(call)
-        self.interfere("after", call, self.after_call)
+        with self.guard:
+            if call.access_key in self.cut_off:
+                # A process that was killed; its last requests may still be on their way.
+                raise Drop
+            self.interfere("before", call, self.before_call)
+            with self.lock:
+                reply = self.perform(call)
+            self.interfere("after", call, self.after_call)
         return reply
 
     def interfere(self, when, call, hook):
