@@ -1,7 +1,9 @@
-"""Batch as a whole process beside DuckDB, Polars and Spark: the same lake, the same ten answers, taking turns.
+"""Batch as a whole process beside DuckDB, Polars and Spark: the same lake, the same ten answers,
+taking turns.
 
 Each figure is minimum, median and maximum over the runs; memory is the peak of the process and
-its children. pinpipe runs twice: answering only, as the others do, and writing its clean Delta tables too.
+its children. pinpipe runs twice: answering only, as the others do, and writing its clean Delta
+tables too.
 """
 
 import csv
@@ -50,7 +52,12 @@ def run(command):
     os.sync()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    process = subprocess.Popen(list(map(str, command)), env=clean_environment(PYSPARK_PYTHON=sys.executable), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env=clean_environment(PYSPARK_PYTHON=sys.executable),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     peak = [0.0]
 
     def watch():
@@ -77,7 +84,12 @@ def answers(folder):
         except ValueError:
             return text
 
-    return {path.stem: sorted([cell(c) for c in row] for row in list(csv.reader(path.open(encoding="utf-8")))[1:]) for path in pathlib.Path(folder).glob("*.csv")}
+    return {
+        path.stem: sorted(
+            [cell(c) for c in row] for row in list(csv.reader(path.open(encoding="utf-8")))[1:]
+        )
+        for path in pathlib.Path(folder).glob("*.csv")
+    }
 
 
 def compare(title, lake, runs, peers):
@@ -88,7 +100,20 @@ def compare(title, lake, runs, peers):
             with tempfile.TemporaryDirectory() as folder:
                 out = pathlib.Path(folder) / "out"
                 if name in OWN:
-                    command = [BINARY, "batch", "--lake", lake, "--data-dir", f"{folder}/data", "--out", out, "--format", "csv", "--quiet", *OWN[name]]
+                    command = [
+                        BINARY,
+                        "batch",
+                        "--lake",
+                        lake,
+                        "--data-dir",
+                        f"{folder}/data",
+                        "--out",
+                        out,
+                        "--format",
+                        "csv",
+                        "--quiet",
+                        *OWN[name],
+                    ]
                 else:
                     out.mkdir()
                     command = [sys.executable, PEERS / f"{name}_batch.py", lake, out]
@@ -98,12 +123,23 @@ def compare(title, lake, runs, peers):
                 found.setdefault(name, answers(out))
     for name, own in figures.items():
         seconds = [figure[0] for figure in own]
-        print(f"  {name:46} {min(seconds):8.2f} {statistics.median(seconds):8.2f} {max(seconds):8.2f}   {statistics.median(f[1] for f in own):7.2f} {max(f[2] for f in own):5.0f}", flush=True)
+        print(
+            (
+                f"  {name:46} {min(seconds):8.2f} {statistics.median(seconds):8.2f} "
+                f"{max(seconds):8.2f}   {statistics.median(f[1] for f in own):7.2f} "
+                f"{max(f[2] for f in own):5.0f}"
+            ),
+            flush=True,
+        )
         assert found[name] == found["pinpipe"], f"{name} answers otherwise"
     median = {name: statistics.median(figure[0] for figure in own) for name, own in figures.items()}
     best = min(peers, key=median.get)
     for name in OWN:
-        print(f"  {name} takes {median[name] / median[best]:.2f} times the time of {best}, the fastest of the others: it is {median[best] / median[name]:.2f} times as fast")
+        print(
+            f"  {name} takes {median[name] / median[best]:.2f} times the time of "
+            f"{best}, the fastest of the others: it is "
+            f"{median[best] / median[name]:.2f} times as fast"
+        )
 
 
 def incremental(pinpipe, lake, source, posts, runs):
@@ -130,11 +166,18 @@ def main():
         folder = pathlib.Path(folder)
         for name, posts, objects in [("large", 500_000, 27), ("small", 10_000, 10_000)]:
             pinpipe = Pinpipe(folder)
-            pinpipe.run("seed", "--posts", posts + posts // 100, "--replace", "--quiet", timeout=600)
+            pinpipe.run(
+                "seed", "--posts", posts + posts // 100, "--replace", "--quiet", timeout=600
+            )
             lake, source = folder / name, pinpipe.data / "source.db"
             megabytes = write_lake(source, lake, objects, last=posts) / 1e6
             count = sum(1 for _ in lake.rglob("*.json"))
-            compare(f"{posts:,} posts, {megabytes:.0f} MB in {count:,} objects", lake, RUNS, ["duckdb", "polars", "spark"])
+            compare(
+                f"{posts:,} posts, {megabytes:.0f} MB in {count:,} objects",
+                lake,
+                RUNS,
+                ["duckdb", "polars", "spark"],
+            )
             if name == "large":
                 incremental(pinpipe, lake, source, posts, RUNS)
 

@@ -1,5 +1,8 @@
-"""Figures of the local stack, each several times, with the median; peers run beside it in the same minutes."""
+"""Figures of the local stack, each several times, with the median; peers run beside it in the same
+minutes.
+"""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -20,11 +23,25 @@ from support.pinpipe import Pinpipe
 from support.ports import free_port
 
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-RECORD = json.dumps({"index": 7528, "title": "x" * 60, "description": "y" * 140, "tag_list": "z" * 150, "category": "mens-fashion"}).encode()
+RECORD = json.dumps(
+    {
+        "index": 7528,
+        "title": "x" * 60,
+        "description": "y" * 140,
+        "tag_list": "z" * 150,
+        "category": "mens-fashion",
+    }
+).encode()
 
 
 def show(name, values, unit):
-    print(f"{name:58} {min(values):>10,.1f} {statistics.median(values):>10,.1f} {max(values):>10,.1f} {unit}", flush=True)
+    print(
+        (
+            f"{name:58} {min(values):>10,.1f} {statistics.median(values):>10,.1f} "
+            f"{max(values):>10,.1f} {unit}"
+        ),
+        flush=True,
+    )
 
 
 def peak_mib(pid):
@@ -42,10 +59,8 @@ def demo():
             reader = threading.Thread(target=process.stdout.read)
             reader.start()
             while process.poll() is None:
-                try:
+                with contextlib.suppress(FileNotFoundError, IndexError):
                     highest = max(highest, peak_mib(process.pid))
-                except (FileNotFoundError, IndexError):
-                    pass
                 time.sleep(0.05)
             reader.join()
             assert process.returncode == 0, process.stderr.read()
@@ -61,7 +76,15 @@ def make_topic(servers):
 
 
 def produce(servers, count, **config):
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 5, "acks": "all", "queue.buffering.max.messages": 500_000, **config})
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 5,
+            "acks": "all",
+            "queue.buffering.max.messages": 500_000,
+            **config,
+        }
+    )
     if "test.mock.num.brokers" in config:
         producer.list_topics("bench", timeout=10)
     failed = []
@@ -69,7 +92,9 @@ def produce(servers, count, **config):
     for _ in range(count):
         while True:
             try:
-                producer.produce("bench", RECORD, on_delivery=lambda error, _: error and failed.append(error))
+                producer.produce(
+                    "bench", RECORD, on_delivery=lambda error, _: error and failed.append(error)
+                )
                 break
             except BufferError:
                 producer.poll(0.05)
@@ -80,7 +105,9 @@ def produce(servers, count, **config):
 
 
 def broker():
-    """librdkafka's own mock broker keeps 5 MiB a partition in memory and writes nothing: an upper bound."""
+    """librdkafka's own mock broker keeps 5 MiB a partition in memory and writes nothing: an upper
+    bound.
+    """
     own, mock = [], []
     with tempfile.TemporaryDirectory() as folder:
         local = LocalStack(Pinpipe(folder))
@@ -110,12 +137,21 @@ def put(client, seconds=4.0):
 def kinesis():
     own, peer = [], []
     port = free_port()
-    moto = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    moto = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     keys = dict(region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     try:
         with tempfile.TemporaryDirectory() as folder:
             local = LocalStack(Pinpipe(folder))
-            theirs = boto3.client("kinesis", endpoint_url=f"http://127.0.0.1:{port}", config=Config(retries={"max_attempts": 10, "mode": "standard"}), **keys)
+            theirs = boto3.client(
+                "kinesis",
+                endpoint_url=f"http://127.0.0.1:{port}",
+                config=Config(retries={"max_attempts": 10, "mode": "standard"}),
+                **keys,
+            )
             for _ in range(RUNS):
                 own.append(put(local.boto()))
                 peer.append(put(theirs))
@@ -137,7 +173,18 @@ def memory():
             pinpipe.run("seed")
             pinpipe.run("provision")
             make_topic(local.kafka)
-            emulate = pinpipe.start("emulate", "--duration", "20s", "--concurrency", "32", "--batch", "20", "--output", "json", "--quiet")
+            emulate = pinpipe.start(
+                "emulate",
+                "--duration",
+                "20s",
+                "--concurrency",
+                "32",
+                "--batch",
+                "20",
+                "--output",
+                "json",
+                "--quiet",
+            )
             end = time.time() + 20
             while time.time() < end:
                 produce(local.kafka, 50_000)

@@ -1,6 +1,7 @@
-"""How long `provision` takes of its own: on the double, which answers at once, and with calls as slow as real ones.
+"""How long `provision` takes of its own: on the double, which answers at once, and with calls as
+slow as real ones.
 
-    PINPIPE_BIN=target/release/pinpipe PYTHONPATH=tests/python python bench/provision.py
+PINPIPE_BIN=target/release/pinpipe PYTHONPATH=tests/python python bench/provision.py
 """
 
 import pathlib
@@ -36,8 +37,14 @@ def timed(cloud, run):
 
 def with_airflow(module):
     cloud = module.empty()
-    subnets = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
-    cloud.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
+    subnets = sorted(
+        cloud.boto("ec2").describe_subnets()["Subnets"],
+        key=lambda subnet: subnet["AvailabilityZone"],
+    )
+    cloud.change(
+        airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]},
+        schedule={"enabled": False},
+    )
     return cloud
 
 
@@ -49,13 +56,19 @@ def round_of(module, latency=0.0, parallel=8, plans=5):
         cloud.aws.before_call = lambda call: time.sleep(latency)
     made = timed(cloud, cloud.apply)
     steps = cloud.json("provision", "--plan")["steps"]
-    assert len(steps) >= 30 and all(step["action"] == "keep" for step in steps), [step["key"] for step in steps if step["action"] != "keep"]
+    assert len(steps) >= 30 and all(step["action"] == "keep" for step in steps), [
+        step["key"] for step in steps if step["action"] != "keep"
+    ]
     looked = [timed(cloud, lambda: cloud.run("provision", "--plan")) for _ in range(plans)]
     gone = timed(cloud, lambda: cloud.run("destroy", "--yes", "--data"))
     assert not any(cloud.aws.snapshot().values())
     plan = statistics.median(seconds for seconds, _ in looked)
-    print(f"{len(steps)} resources, {latency * 1000:.0f} ms a call, {parallel} at a time: "
-          f"plan {plan * 1000:.0f} ms ({looked[0][1]} calls), apply {made[0]:.2f} s ({made[1]} calls), destroy {gone[0]:.2f} s ({gone[1]} calls)", flush=True)
+    print(
+        f"{len(steps)} resources, {latency * 1000:.0f} ms a call, {parallel} at a time: "
+        f"plan {plan * 1000:.0f} ms ({looked[0][1]} calls), apply {made[0]:.2f} s "
+        f"({made[1]} calls), destroy {gone[0]:.2f} s ({gone[1]} calls)",
+        flush=True,
+    )
     return plan
 
 

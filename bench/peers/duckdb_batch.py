@@ -1,4 +1,5 @@
-"""The job of `pinpipe batch` in DuckDB: reads a lake of JSON objects, cleans it, answers the questions as CSV files.
+"""The job of `pinpipe batch` in DuckDB: reads a lake of JSON objects, cleans it, answers the
+questions as CSV files.
 
 python duckdb_batch.py LAKE_FOLDER OUT_FOLDER [--median interpolated|lower]
 """
@@ -76,7 +77,7 @@ SELECT
 FROM clean_pin
 JOIN clean_geo USING (ind)
 JOIN clean_user USING (ind)
-"""
+"""  # noqa: E501
 
 QUESTIONS = {
     "top_category_by_country": """
@@ -138,7 +139,7 @@ QUESTIONS = {
         FROM (SELECT DISTINCT user_name, age, date_joined, join_year FROM post WHERE join_year BETWEEN 2015 AND 2020)
         GROUP BY join_year
         ORDER BY join_year
-    """,
+    """,  # noqa: E501
     "median_followers_by_join_year": """
         SELECT join_year, CAST({median}(follower_count, 0.5) AS DOUBLE) AS median_follower_count
         FROM post
@@ -152,7 +153,7 @@ QUESTIONS = {
         WHERE follower_count IS NOT NULL AND age_group IS NOT NULL AND join_year BETWEEN 2015 AND 2020
         GROUP BY age_group, join_year
         ORDER BY age_group, join_year
-    """,
+    """,  # noqa: E501
 }
 
 
@@ -169,7 +170,9 @@ def main():
         connection.execute("SET VARIABLE lake = ?", [arguments.lake])
         connection.execute(POST)
         for name, question in QUESTIONS.items():
-            connection.sql(question.format(median=median)).write_csv(str(arguments.out / f"{name}.csv"))
+            connection.sql(question.format(median=median)).write_csv(
+                str(arguments.out / f"{name}.csv")
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The job of `pinpipe batch` in Polars: reads a lake of JSON objects, cleans it, answers the questions as CSV files.
+"""The job of `pinpipe batch` in Polars: reads a lake of JSON objects, cleans it, answers the
+questions as CSV files.
 
 python polars_batch.py LAKE_FOLDER OUT_FOLDER [--median interpolated|lower]
 """
@@ -22,8 +23,20 @@ PIN = {
     "save_location": pl.String,
     "category": pl.String,
 }
-GEO = {"ind": pl.Int32, "timestamp": pl.String, "latitude": pl.Float64, "longitude": pl.Float64, "country": pl.String}
-USER = {"ind": pl.Int32, "first_name": pl.String, "last_name": pl.String, "age": pl.Int32, "date_joined": pl.String}
+GEO = {
+    "ind": pl.Int32,
+    "timestamp": pl.String,
+    "latitude": pl.Float64,
+    "longitude": pl.Float64,
+    "country": pl.String,
+}
+USER = {
+    "ind": pl.Int32,
+    "first_name": pl.String,
+    "last_name": pl.String,
+    "age": pl.Int32,
+    "date_joined": pl.String,
+}
 
 
 def read(lake, kind, schema):
@@ -36,18 +49,33 @@ def known(name, *markers):
 
 
 def instant(name):
-    return col(name).str.replace("T", " ", literal=True).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False)
+    return (
+        col(name)
+        .str.replace("T", " ", literal=True)
+        .str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False)
+    )
 
 
 def clean_pin(raw):
     count = col("follower_count")
     number = count.str.extract("^([0-9]+)[kKmM]?$").cast(pl.Int64, strict=False)
-    unit = pl.when(count.str.contains("[kK]$")).then(1_000).when(count.str.contains("[mM]$")).then(1_000_000).otherwise(1)
+    unit = (
+        pl.when(count.str.contains("[kK]$"))
+        .then(1_000)
+        .when(count.str.contains("[mM]$"))
+        .then(1_000_000)
+        .otherwise(1)
+    )
     return raw.select(
         col("index").alias("ind"),
         "unique_id",
         known("title", "No Title Data Available"),
-        known("description", "No description available Story format", "No description available", "Untitled"),
+        known(
+            "description",
+            "No description available Story format",
+            "No description available",
+            "Untitled",
+        ),
         pl.when(count.str.len_chars() <= 12).then(number * unit).alias("follower_count"),
         known("poster_name", "User Info Error"),
         known("tag_list", "N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e"),
@@ -70,10 +98,14 @@ def clean_user(raw):
 
 def post(pin, geo, user):
     age_group = (
-        pl.when(col("age").is_between(18, 24)).then(pl.lit("18-24"))
-        .when(col("age").is_between(25, 35)).then(pl.lit("25-35"))
-        .when(col("age").is_between(36, 50)).then(pl.lit("36-50"))
-        .when(col("age") > 50).then(pl.lit("50+"))
+        pl.when(col("age").is_between(18, 24))
+        .then(pl.lit("18-24"))
+        .when(col("age").is_between(25, 35))
+        .then(pl.lit("25-35"))
+        .when(col("age").is_between(36, 50))
+        .then(pl.lit("36-50"))
+        .when(col("age") > 50)
+        .then(pl.lit("50+"))
     )
     return (
         pin.join(geo, on="ind")
@@ -111,10 +143,19 @@ def questions(posts, median):
     most_followed = followed.group_by("country", "poster_name").agg(col("follower_count").max())
     countries = followed.group_by("country").agg(col("follower_count").max())
     by_year = categories(in_years, "post_year")
-    middle = col("follower_count").median() if median == "interpolated" else col("follower_count").quantile(0.5, "lower")
+    middle = (
+        col("follower_count").median()
+        if median == "interpolated"
+        else col("follower_count").quantile(0.5, "lower")
+    )
 
     def medians(frame, *by):
-        return frame.drop_nulls("follower_count").group_by(by).agg(middle.alias("median_follower_count")).sort(by)
+        return (
+            frame.drop_nulls("follower_count")
+            .group_by(by)
+            .agg(middle.alias("median_follower_count"))
+            .sort(by)
+        )
 
     return {
         "top_category_by_country": top(
@@ -123,8 +164,12 @@ def questions(posts, median):
         "posts_by_category_and_year": by_year.sort(
             "post_year", "category_count", "category", descending=[False, True, False]
         ),
-        "top_category_by_year": top(by_year, "post_year", "category_count").sort("post_year", "category"),
-        "top_user_by_country": top(most_followed, "country", "follower_count").sort("country", "poster_name"),
+        "top_category_by_year": top(by_year, "post_year", "category_count").sort(
+            "post_year", "category"
+        ),
+        "top_user_by_country": top(most_followed, "country", "follower_count").sort(
+            "country", "poster_name"
+        ),
         "top_country_by_followers": countries.filter(
             col("follower_count") == col("follower_count").max()
         ).sort("country"),
@@ -156,11 +201,15 @@ def main():
         clean_geo(read(arguments.lake, "geo", GEO)),
         clean_user(read(arguments.lake, "user", USER)),
     )
-    # Collected once: asked all at once, each question would read the lake again for the rows it wants.
+    # Collected once: asked all at once, each question would read the lake again for the rows it
+    # wants.
     posts = posts.collect(engine="streaming").lazy()
     answers = questions(posts, arguments.median)
     pl.collect_all(
-        [answer.sink_csv(arguments.out / f"{name}.csv", lazy=True) for name, answer in answers.items()],
+        [
+            answer.sink_csv(arguments.out / f"{name}.csv", lazy=True)
+            for name, answer in answers.items()
+        ],
         engine="streaming",
     )
 

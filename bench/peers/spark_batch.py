@@ -1,4 +1,5 @@
-"""The job of `pinpipe batch` in Spark: reads a lake of JSON objects, cleans it, answers the questions as CSV files.
+"""The job of `pinpipe batch` in Spark: reads a lake of JSON objects, cleans it, answers the
+questions as CSV files.
 
 python spark_batch.py LAKE_FOLDER OUT_FOLDER [--median interpolated|lower]
 """
@@ -13,7 +14,7 @@ SCHEMAS = {
     "pin": """
         index INT, unique_id STRING, title STRING, description STRING, poster_name STRING, follower_count STRING,
         tag_list STRING, is_image_or_video STRING, image_src STRING, save_location STRING, category STRING
-    """,
+    """,  # noqa: E501
     "geo": "ind INT, timestamp STRING, latitude DOUBLE, longitude DOUBLE, country STRING",
     "user": "ind INT, first_name STRING, last_name STRING, age INT, date_joined STRING",
 }
@@ -71,7 +72,7 @@ SELECT
 FROM clean_pin
 JOIN clean_geo USING (ind)
 JOIN clean_user USING (ind)
-"""
+"""  # noqa: E501
 
 TOP_CATEGORY = """
     SELECT {by}, category, category_count
@@ -83,7 +84,7 @@ TOP_CATEGORY = """
     )
     WHERE place = 1
     ORDER BY {by}, category
-"""
+"""  # noqa: E501
 
 MEDIAN = """
     SELECT {by}, {median} AS median_follower_count
@@ -167,8 +168,14 @@ def main():
     )
     spark.conf.set("spark.sql.shuffle.partitions", 2 * spark.sparkContext.defaultParallelism)
     for kind, schema in SCHEMAS.items():
-        reader = spark.read.schema(schema).option("recursiveFileLookup", True).option("pathGlobFilter", "*.json*")
-        reader.json(str(arguments.lake / "topics" / f"local.{kind}")).createOrReplaceTempView(f"raw_{kind}")
+        reader = (
+            spark.read.schema(schema)
+            .option("recursiveFileLookup", True)
+            .option("pathGlobFilter", "*.json*")
+        )
+        reader.json(str(arguments.lake / "topics" / f"local.{kind}")).createOrReplaceTempView(
+            f"raw_{kind}"
+        )
     spark.sql(POST).cache().createOrReplaceTempView("post")
 
     median = f"CAST({function}(0.5) WITHIN GROUP (ORDER BY follower_count) AS DOUBLE)"

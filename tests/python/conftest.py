@@ -45,7 +45,9 @@ def real_data():
 
 @pytest.fixture(scope="module")
 def module(request, tmp_path_factory):
-    """The double of AWS and the pipeline on it that the tests of a file share; its configuration is the file's `SECTIONS`."""
+    """The double of AWS and the pipeline on it that the tests of a file share; its configuration is
+    the file's `SECTIONS`.
+    """
     with shared(tmp_path_factory, **request.module.SECTIONS) as made:
         yield made
 
@@ -74,16 +76,33 @@ def golden(real_data):
 def broker(tmp_path):
     certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    subprocess.run(["openssl", "req", *kind, *names, "-keyout", private_key, "-out", certificate], check=True, capture_output=True)
+    kind = [
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    subprocess.run(
+        ["openssl", "req", *kind, *names, "-keyout", private_key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
     with Broker(certificate, private_key) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         yield server
         server.shutdown()
 
 
 @pytest.fixture
 def s3_proxy(s3):
-    """A proxy in front of the module's S3 server: its address, the requests so far, and keys it reports as missing."""
+    """A proxy in front of the module's S3 server: its address, the requests so far, and keys it
+    reports as missing.
+    """
     with recording_proxy(s3) as (url, requests, missing):
         yield url, requests, missing

@@ -10,6 +10,7 @@ import sys
 
 import deltalake
 import pytest
+
 from support.cache import CACHE, installing
 from support.lakes import write_lake
 from support.maven import fetch_jar
@@ -39,7 +40,7 @@ for table, version in reads:
     frame = (reader if version is None else reader.option("versionAsOf", version)).load(table)
     columns = [f"CAST({name} AS STRING)" for name in frame.columns]
     print("ROWS " + json.dumps(sorted([list(row) for row in frame.selectExpr(*columns).collect()], key=str)))
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,16 @@ def spark_with_delta():
         for library in LIBRARIES:
             fetch_jar(f"io.delta:{library}:{DELTA}", folder)
         if not (folder / "python").exists():
-            pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--upgrade"]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--upgrade",
+            ]
             subprocess.run([*pip, "--target", folder / "draft", f"pyspark=={SPARK}"], check=True)
             (folder / "draft").rename(folder / "python")
     return folder
@@ -59,10 +69,21 @@ def spark_with_delta():
 
 def rows_by_spark(folder, *reads):
     """The rows of each table at its version (None: the newest), every value as text."""
-    environment = {**os.environ, "PYTHONPATH": str(folder / "python"), "SPARK_HOME": str(folder / "python/pyspark"), "PYSPARK_PYTHON": sys.executable}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "python"),
+        "SPARK_HOME": str(folder / "python/pyspark"),
+        "PYSPARK_PYTHON": sys.executable,
+    }
     jars = ",".join(str(folder / f"{library}.jar") for library in LIBRARIES)
     given = json.dumps([(str(table), version) for table, version in reads])
-    done = subprocess.run([sys.executable, "-c", PROGRAM, jars, given], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, jars, given],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("ROWS ")]
     assert len(found) == len(reads), done.stdout
@@ -79,12 +100,16 @@ def test_spark_reads_every_version_of_the_tables(pinpipe, spark_with_delta):
     pinpipe.run("batch", "--lake", "lake", "--optimize")
     table = pinpipe.data / "tables/batch/local_user_table"
     pins = pinpipe.data / "tables/batch/local_pin_table"
-    found, earlier, found_pins = rows_by_spark(spark_with_delta, (table, None), (table, before), (pins, None))
+    found, earlier, found_pins = rows_by_spark(
+        spark_with_delta, (table, None), (table, before), (pins, None)
+    )
     assert len(found) == 300 and len({row[0] for row in found}) == 300
     ours = deltalake.DeltaTable(str(table)).to_pyarrow_table().to_pylist()
     by_number = {str(row["ind"]): row for row in ours}
     for number, name, age, joined in found:
         own = by_number[number]
-        assert (name, age) == (own["user_name"], str(own["age"])) and joined[:19] == own["date_joined"].strftime("%Y-%m-%d %H:%M:%S")
+        assert (name, age) == (own["user_name"], str(own["age"])) and joined[:19] == own[
+            "date_joined"
+        ].strftime("%Y-%m-%d %H:%M:%S")
     assert {row[0] for row in earlier} == {str(number) for number in range(200)}
     assert len(found_pins) == 300

@@ -26,7 +26,19 @@ def installed():
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
             venv.create(folder, with_pip=True)
-            subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", f"ministack=={VERSION}"], check=True, stdout=sys.stderr)
+            subprocess.run(
+                [
+                    folder / "bin" / "python",
+                    "-m",
+                    "pip",
+                    "install",
+                    "-q",
+                    "--disable-pip-version-check",
+                    f"ministack=={VERSION}",
+                ],
+                check=True,
+                stdout=sys.stderr,
+            )
             done.write_text(VERSION)
     return folder / "bin" / "ministack"
 
@@ -38,9 +50,21 @@ class Ministack:
         program, self.port = installed(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = pathlib.Path(folder) / "ministack.log"
-        settings = {"GATEWAY_PORT": self.port, "BIND_HOST": "127.0.0.1", "MINISTACK_ACCOUNT_ID": ACCOUNT, "LOG_LEVEL": "WARNING", "TMPDIR": folder}
+        settings = {
+            "GATEWAY_PORT": self.port,
+            "BIND_HOST": "127.0.0.1",
+            "MINISTACK_ACCOUNT_ID": ACCOUNT,
+            "LOG_LEVEL": "WARNING",
+            "TMPDIR": folder,
+        }
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([program], cwd=folder, env=clean_environment(**settings), stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                [program],
+                cwd=folder,
+                env=clean_environment(**settings),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         try:
             wait_until(self.is_up, "ministack to answer", 60)
         except AssertionError as error:

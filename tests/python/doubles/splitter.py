@@ -1,4 +1,5 @@
-"""One endpoint in front of two doubles of AWS: ministack answers some services, this double the others.
+"""One endpoint in front of two doubles of AWS: ministack answers some services, this double the
+others.
 
 The signature of a request names its service. Every request is still validated by the models of AWS
 and recorded as a call, so that tests of the one double run on both.
@@ -19,12 +20,22 @@ from doubles.aws.wire import Reply
 HOP = ("connection", "content-length", "keep-alive", "transfer-encoding", "date", "server")
 READS = ("Describe", "Get", "List", "Head")
 # Commands run on an EC2 instance, and instances are in this double.
-HERE = {"ssm.SendCommand", "ssm.GetCommandInvocation", "ssm.ListCommandInvocations", "ssm.DescribeInstanceInformation"}
+HERE = {
+    "ssm.SendCommand",
+    "ssm.GetCommandInvocation",
+    "ssm.ListCommandInvocations",
+    "ssm.DescribeInstanceInformation",
+}
 # How to list each kind of resource: service, operation, member and name.
 LISTS = {
     "buckets": ("s3", "list_buckets", "Buckets", "Name"),
     "roles": ("iam", "list_roles", "Roles", "RoleName"),
-    "instance profiles": ("iam", "list_instance_profiles", "InstanceProfiles", "InstanceProfileName"),
+    "instance profiles": (
+        "iam",
+        "list_instance_profiles",
+        "InstanceProfiles",
+        "InstanceProfileName",
+    ),
     "streams": ("kinesis", "list_streams", "StreamNames", None),
     "parameters": ("ssm", "describe_parameters", "Parameters", "Name"),
     "groups": ("ec2", "describe_security_groups", "SecurityGroups", "GroupName"),
@@ -76,15 +87,24 @@ class Split(AwsDouble):
         self.views = {}
         if "s3" in self.elsewhere:
             self.views["s3"] = types.SimpleNamespace(buckets=Buckets(self.client("s3")))
-        self.bridge.store = lambda service, region="us-east-1": self.views.get(service) or store(service, region)
+        self.bridge.store = lambda service, region="us-east-1": (
+            self.views.get(service) or store(service, region)
+        )
 
     def client(self, service):
         """Returns a client of ministack itself."""
-        return boto3.client(service, "us-east-1", endpoint_url=self.ministack.url, aws_access_key_id="other", aws_secret_access_key="other")
+        return boto3.client(
+            service,
+            "us-east-1",
+            endpoint_url=self.ministack.url,
+            aws_access_key_id="other",
+            aws_secret_access_key="other",
+        )
 
     def defaults(self):
         super().defaults()
-        # Where the API leads instead of to the client machine, which does not exist; and where pinpipe thinks it leads.
+        # Where the API leads instead of to the client machine, which does not exist; and where
+        # pinpipe thinks it leads.
         self.gateway = self.proxy = None
 
     def reset(self):
@@ -93,7 +113,10 @@ class Split(AwsDouble):
 
     def snapshot(self):
         """Returns the snapshot of this double, and the names of the resources at ministack."""
-        return {**super().snapshot(), **{f"{kind} at ministack": names for kind, names in self.names_elsewhere().items()}}
+        return {
+            **super().snapshot(),
+            **{f"{kind} at ministack": names for kind, names in self.names_elsewhere().items()},
+        }
 
     def names_elsewhere(self):
         """Returns the names of the resources that ministack lists."""
@@ -114,22 +137,37 @@ class Split(AwsDouble):
             kept = {name: value for name, value in headers if name.lower() not in HOP}
             connection.request(method, path, body, {**kept, "Content-Length": str(len(body))})
             answer = connection.getresponse()
-            found = {name.lower(): value for name, value in answer.getheaders() if name.lower() not in HOP or method == "HEAD" and name.lower() == "content-length"}
+            found = {
+                name.lower(): value
+                for name, value in answer.getheaders()
+                if name.lower() not in HOP or method == "HEAD" and name.lower() == "content-length"
+            }
             return answer.status, found, answer.read()
         finally:
             connection.close()
 
     def decide(self, call, problems):
         # Sequence numbers of ministack begin with zeros, unlike those of AWS.
-        return super().decide(call, [text for text in problems if not (self.is_elsewhere(call) and text.startswith("StartingSequenceNumber: "))])
+        return super().decide(
+            call,
+            [
+                text
+                for text in problems
+                if not (self.is_elsewhere(call) and text.startswith("StartingSequenceNumber: "))
+            ],
+        )
 
     def perform(self, call):
         if not self.is_elsewhere(call):
             return super().perform(call)
         self.access.check(call)
         body = self.rewritten(call.body) if call.service == "apigateway" else call.body
-        status, headers, body = self.send(call.method, call.request.environ["RAW_URI"], call.request.headers, body)
-        reply = Reply(call, status, headers, self.restored(body) if call.service == "apigateway" else body)
+        status, headers, body = self.send(
+            call.method, call.request.environ["RAW_URI"], call.request.headers, body
+        )
+        reply = Reply(
+            call, status, headers, self.restored(body) if call.service == "apigateway" else body
+        )
         if status >= 400:
             call.error = reply.output.get("Error", {}).get("Code") or str(status)
         else:
@@ -142,10 +180,15 @@ class Split(AwsDouble):
             # Instances, connectors and the API of this double refer to roles by their names.
             here = super().perform(call)
             if here.status >= 400:
-                self.problems.append(f"{call.name}: ministack took it, the double here says {here.status} {call.error}: {here.body[:300]}")
+                self.problems.append(
+                    f"{call.name}: ministack took it, the double here says {here.status} "
+                    f"{call.error}: {here.body[:300]}"
+                )
         if call.name == "kinesis.CreateStream" and call.parameters.get("Tags"):
             # Ministack ignores the tags of a new stream.
-            self.client("kinesis").add_tags_to_stream(StreamName=call.parameters["StreamName"], Tags=call.parameters["Tags"])
+            self.client("kinesis").add_tags_to_stream(
+                StreamName=call.parameters["StreamName"], Tags=call.parameters["Tags"]
+            )
 
     # The definition of the API: integrations of the client machine lead to a gateway on loopback.
 
@@ -172,6 +215,10 @@ class Split(AwsDouble):
         found = INVOKE.fullmatch(request.path)
         if not found or "apigateway" not in self.elsewhere:
             return super().answer(environ)
-        status, headers, body = self.send(request.method, environ["RAW_URI"], request.headers, request.get_data())
-        self.invocations.append(Invocation(found[1], found[2], request.method, found[3] or "/", status))
+        status, headers, body = self.send(
+            request.method, environ["RAW_URI"], request.headers, request.get_data()
+        )
+        self.invocations.append(
+            Invocation(found[1], found[2], request.method, found[3] or "/", status)
+        )
         return Answer(status, headers, body)

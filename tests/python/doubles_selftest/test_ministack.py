@@ -1,4 +1,6 @@
-"""`provision` on AWS, with ministack as the double of every service that it has, and posts through its API."""
+"""`provision` on AWS, with ministack as the double of every service that it has, and posts through
+its API.
+"""
 
 import json
 import re
@@ -17,22 +19,32 @@ from support.pinpipe import Pinpipe
 from support.provisioned import Shared
 from support.scenarios import create, drift, security, state, update
 from support.scenarios import s3 as s3_scenarios
+from support.scenarios.drift_changes import DRIFT as DRIFT_CHANGES
 
 pytestmark = pytest.mark.slow
 
-# Ministack lacks MSK and its topics (no operation since CreateClusterV2), MSK Connect, and EC2 instances:
-# RunInstances drops NetworkInterfaces, so that an instance has no group, and launches a second one for the
+# Ministack lacks MSK and its topics (no operation since CreateClusterV2), MSK Connect, and EC2
+# instances:
+# RunInstances drops NetworkInterfaces, so that an instance has no group, and launches a second one
+# for the
 # same ClientToken; ImportKeyPair drops the tags. Groups and endpoints have a test of their own.
-# Its API Gateway forwards HTTP_PROXY integrations without the headers that they add, and so without the
+# Its API Gateway forwards HTTP_PROXY integrations without the headers that they add, and so without
+# the
 # proxy's password; it stores integrations of Kinesis but does not run them.
 WHOLE = ("s3", "iam", "sts", "ssm", "kinesis", "apigateway")
 NETWORK = ("group-client", "group-cluster", "s3-endpoint")
 
 # Drift of resources at ministack that behaves as on AWS. Left out:
 DIFFERS = {
-    "encryption gone": "a bucket without rules is encrypted with SSE-S3, as on S3 since 2023, where the double here says it is not",
+    "encryption gone": (
+        "a bucket without rules is encrypted with SSE-S3, as on S3 since 2023, "
+        "where the double here says it is not"
+    ),
     "stream on demand": "UpdateStreamMode is unknown",
-    "api without a key": "UpdateMethod keeps the text `false` as it is, and GetResources answers with text where a boolean is due",
+    "api without a key": (
+        "UpdateMethod keeps the text `false` as it is, and GetResources answers "
+        "with text where a boolean is due"
+    ),
     "key off": "so does UpdateApiKey",
     "path gone": "DeleteResource leaves what lies below the resource",
     "key gone": "DeleteApiKey leaves the key in its usage plan",
@@ -40,9 +52,27 @@ DIFFERS = {
     "stage gone": "DeleteStage leaves the stage in the usage plan",
 }
 PLAYED = {
-    "role-connector", "role-kinesis", "instance-profile", "bucket", "plugin-object", "stream-geo", "api", "api-key", "usage-plan"}
-scenario_name = lambda scenario: scenario.__name__
-DRIFT = [name for name, (expected, _) in drift.DRIFT.items() if set(expected) <= PLAYED and name not in DIFFERS]
+    "role-connector",
+    "role-kinesis",
+    "instance-profile",
+    "bucket",
+    "plugin-object",
+    "stream-geo",
+    "api",
+    "api-key",
+    "usage-plan",
+}
+
+
+def scenario_name(scenario):
+    return scenario.__name__
+
+
+DRIFT = [
+    name
+    for name, (expected, _) in DRIFT_CHANGES.items()
+    if set(expected) <= PLAYED and name not in DIFFERS
+]
 
 
 def played_by(services, settings=None):
@@ -50,7 +80,11 @@ def played_by(services, settings=None):
 
     @pytest.fixture(scope="module")
     def made(tmp_path_factory):
-        with Ministack(tmp_path_factory.mktemp("ministack")) as ministack, ip_ranges() as url, Split(ministack, services) as double:
+        with (
+            Ministack(tmp_path_factory.mktemp("ministack")) as ministack,
+            ip_ranges() as url,
+            Split(ministack, services) as double,
+        ):
             yield Shared(tmp_path_factory, double, url, settings)
 
     return made
@@ -95,9 +129,15 @@ def gateway(tmp_path):
 def test_apply_creates_everything_and_the_next_plan_is_empty(empty):
     create.creates_everything_then_plans_nothing(empty)
     assert empty.aws.names_elsewhere() == {
-        "buckets": ["user-me-bucket"], "roles": ["me-connector-role", "me-ec2-access-role", "me-kinesis-access-role"],
-        "instance profiles": ["me-ec2-access-role"], "streams": ["streaming-me-geo", "streaming-me-pin", "streaming-me-user"],
-        "parameters": ["/pinpipe/me/key-pair", "/pinpipe/me/proxy-password"], "apis": ["me-api"], "keys": ["me-api-key"], "plans": ["me-usage-plan"]}
+        "buckets": ["user-me-bucket"],
+        "roles": ["me-connector-role", "me-ec2-access-role", "me-kinesis-access-role"],
+        "instance profiles": ["me-ec2-access-role"],
+        "streams": ["streaming-me-geo", "streaming-me-pin", "streaming-me-user"],
+        "parameters": ["/pinpipe/me/key-pair", "/pinpipe/me/proxy-password"],
+        "apis": ["me-api"],
+        "keys": ["me-api-key"],
+        "plans": ["me-usage-plan"],
+    }
 
 
 def test_destroy_deletes_everything_and_succeeds_again(empty):
@@ -106,11 +146,16 @@ def test_destroy_deletes_everything_and_succeeds_again(empty):
 
 
 def read(local, topic, count):
-    return sorted(json.dumps(json.loads(message.value()), sort_keys=True) for message in consume(local.kafka, topic, count))
+    return sorted(
+        json.dumps(json.loads(message.value()), sort_keys=True)
+        for message in consume(local.kafka, topic, count)
+    )
 
 
 def test_posts_reach_kafka_through_the_api(empty, gateway):
-    """From the rows of the database through key, stage and integration of the API to a Kafka consumer."""
+    """From the rows of the database through key, stage and integration of the API to a Kafka
+    consumer.
+    """
     empty.aws.gateway = gateway.gateway
     stderr = empty.run("provision", "--yes").stderr
     url = empty.run("api", "url").stdout.strip()
@@ -120,17 +165,29 @@ def test_posts_reach_kafka_through_the_api(empty, gateway):
     before = len(empty.aws.invocations)
     sent = empty.json("emulate", "--to", "kafka", "--rows", "0-49")
     assert (sent["posts"], sent["delivered"], sent["errors"]) == (50, 150, 0)
-    assert [call.status for call in empty.aws.invocations[before:] if call.method == "POST"] == [200] * 150
+    assert [call.status for call in empty.aws.invocations[before:] if call.method == "POST"] == [
+        200
+    ] * 150
     for kind in KINDS:
-        rows = [json.dumps(json.loads(row), sort_keys=True) for row in records(empty.data / "source.db", kind)][:50]
+        rows = [
+            json.dumps(json.loads(row), sort_keys=True)
+            for row in records(empty.data / "source.db", kind)
+        ][:50]
         assert read(gateway, f"me.{kind}", 50) == sorted(rows)
     # Other callers are rejected.
     post = {"json": {"records": [{"value": {}}]}, "timeout": 20}
     content = {"content-type": "application/vnd.kafka.json.v2+json"}
     assert requests.post(f"{url}/topics/me.pin", headers=content, **post).status_code == 403
-    assert requests.post(f"{url}/topics/me.pin", headers={**content, "x-api-key": "a" * 40}, **post).status_code == 403
+    assert (
+        requests.post(
+            f"{url}/topics/me.pin", headers={**content, "x-api-key": "a" * 40}, **post
+        ).status_code
+        == 403
+    )
     # The response of the proxy is unchanged.
-    key = empty.boto("apigateway").get_api_key(apiKey=empty.state_value("api-key"), includeValue=True)["value"]
+    key = empty.boto("apigateway").get_api_key(
+        apiKey=empty.state_value("api-key"), includeValue=True
+    )["value"]
     answer = requests.post(f"{url}/topics/nope", headers={**content, "x-api-key": key}, **post)
     assert (answer.status_code, answer.json()["error_code"]) == (404, 40401)
 
@@ -142,21 +199,40 @@ def test_drift_is_reported_and_repaired(module, cloud, name):
 
 @pytest.mark.parametrize("change", ["changed", "removed"])
 def test_tags_are_restored(module, cloud, change):
-    """Tags of TagResource are not in GetApiKey and GetUsagePlan of ministack; GetTags returns those of the stage."""
-    drift.tags_are_restored(module, cloud, change, [key for key in drift.TAGGED if key not in ("api-key", "usage-plan")])
+    """Tags of TagResource are not in GetApiKey and GetUsagePlan of ministack; GetTags returns those
+    of the stage.
+    """
+    drift.tags_are_restored(
+        module, cloud, change, [key for key in drift.TAGGED if key not in ("api-key", "usage-plan")]
+    )
 
 
-@pytest.mark.parametrize("scenario", [
-    drift.machine_gets_its_role_back, drift.unmanaged_additions_are_kept, drift.lost_password_is_replaced_everywhere,
-    drift.lost_key_file_is_restored_from_parameter_store, drift.lost_key_parameter_is_restored_from_the_file,
-    drift.key_lost_everywhere_is_recreated_with_its_machine, update.resharding_at_most_doubles_in_each_step], ids=scenario_name)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        drift.machine_gets_its_role_back,
+        drift.unmanaged_additions_are_kept,
+        drift.lost_password_is_replaced_everywhere,
+        drift.lost_key_file_is_restored_from_parameter_store,
+        drift.lost_key_parameter_is_restored_from_the_file,
+        drift.key_lost_everywhere_is_recreated_with_its_machine,
+        update.resharding_at_most_doubles_in_each_step,
+    ],
+    ids=scenario_name,
+)
 def test_changes_behave_as_on_the_double(module, cloud, scenario):
     scenario(module, cloud)
 
 
 @pytest.mark.parametrize("key", ["bucket", "role-client", "stream-pin"])
-@pytest.mark.parametrize("scenario", [
-    update.unmanaged_resource_is_left_alone, update.unmanaged_resource_can_be_skipped_as_the_hint_says], ids=scenario_name)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        update.unmanaged_resource_is_left_alone,
+        update.unmanaged_resource_can_be_skipped_as_the_hint_says,
+    ],
+    ids=scenario_name,
+)
 def test_unmanaged_resources(empty, scenario, key):
     scenario(empty, key)
 
@@ -170,10 +246,15 @@ def test_everything_is_found_again_without_the_state(broken, lost):
     state.everything_is_found_again_without_the_state(broken, lost)
 
 
-@pytest.mark.parametrize("scenario", [
-    state.state_is_stored_on_s3, state.lock_of_a_killed_run_can_be_removed_as_the_error_says,
-    lambda cloud: state.lock_is_held_although_the_response_got_lost(cloud, True)],
-    ids=["state", "lock of a killed run", "lost response"])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        state.state_is_stored_on_s3,
+        state.lock_of_a_killed_run_can_be_removed_as_the_error_says,
+        lambda cloud: state.lock_is_held_although_the_response_got_lost(cloud, True),
+    ],
+    ids=["state", "lock of a killed run", "lost response"],
+)
 def test_state_and_its_lock_on_s3(broken, scenario):
     """The lock is an object that S3 creates only once (If-None-Match)."""
     broken.s3 = broken.boto("s3")
@@ -186,11 +267,18 @@ def test_security_groups_and_endpoints(network):
     """The part of EC2 that works without instances."""
     cloud, only = network.empty(), ("--only", ",".join(NETWORK))
     before = cloud.aws.snapshot()
-    assert {key: action for key, (action, _) in cloud.plan(*only).items()} == dict.fromkeys(NETWORK, "create")
+    assert {key: action for key, (action, _) in cloud.plan(*only).items()} == dict.fromkeys(
+        NETWORK, "create"
+    )
     cloud.apply(*only)
     assert cloud.plan(*only) == {} and "me-cluster-group" in cloud.aws.names_elsewhere()["groups"]
-    for name in ("cluster rule gone", "proxy rule gone", "endpoint without a table", "endpoint gone"):
-        expected, change = drift.DRIFT[name]
+    for name in (
+        "cluster rule gone",
+        "proxy rule gone",
+        "endpoint without a table",
+        "endpoint gone",
+    ):
+        expected, change = DRIFT_CHANGES[name]
         change(cloud)
         found = cloud.plan(*only)
         assert set(found) == set(expected), found
@@ -209,15 +297,26 @@ def test_streams_and_lake_of_a_pipeline(empty):
     kinesis, s3 = empty.boto("kinesis"), empty.boto("s3")
     for kind in KINDS:
         rows = [row.encode() for row in records(empty.data / "source.db", kind)]
-        answer = kinesis.put_records(StreamName=f"streaming-me-{kind}", Records=[{"Data": row, "PartitionKey": str(n)} for n, row in enumerate(rows)])
+        answer = kinesis.put_records(
+            StreamName=f"streaming-me-{kind}",
+            Records=[{"Data": row, "PartitionKey": str(n)} for n, row in enumerate(rows)],
+        )
         assert answer["FailedRecordCount"] == 0
-        s3.put_object(Bucket="user-me-bucket", Key=f"topics/me.{kind}/partition=0/me.{kind}+0+0000000000.json", Body=b"\n".join(rows))
-    assert [table["rows"] for table in empty.json("stream", "--available-now")["tables"]] == [40] * 3
+        s3.put_object(
+            Bucket="user-me-bucket",
+            Key=f"topics/me.{kind}/partition=0/me.{kind}+0+0000000000.json",
+            Body=b"\n".join(rows),
+        )
+    assert [table["rows"] for table in empty.json("stream", "--available-now")["tables"]] == [
+        40
+    ] * 3
     assert [table["rows"] for table in empty.json("stream", "--available-now")["tables"]] == [0] * 3
     assert [each["rows"] for each in empty.json("batch")["inputs"]] == [40] * 3
     assert [each["objects"] for each in empty.json("batch")["inputs"]] == [0] * 3
     stderr = empty.run("destroy", "--yes", code=1).stderr
-    assert "user-me-bucket" in stderr and empty.aws.names_elsewhere()["buckets"] == ["user-me-bucket"]
+    assert "user-me-bucket" in stderr and empty.aws.names_elsewhere()["buckets"] == [
+        "user-me-bucket"
+    ]
     empty.run("destroy", "--yes", "--data")
     assert not any(empty.aws.snapshot().values())
 

@@ -28,11 +28,17 @@ def test_no_acknowledged_record_is_lost(provisioned):
                 if error is None:
                     acknowledged["kafka"].add(message.value())
 
-            producer = Producer({"bootstrap.servers": local.kafka, "message.timeout.ms": 3000, "linger.ms": 1})
+            producer = Producer(
+                {"bootstrap.servers": local.kafka, "message.timeout.ms": 3000, "linger.ms": 1}
+            )
             i = 0
             while not stop.is_set():
                 try:
-                    producer.produce("local.pin", b'{"index":%d}' % (round_number * 10_000_000 + i), on_delivery=delivered)
+                    producer.produce(
+                        "local.pin",
+                        b'{"index":%d}' % (round_number * 10_000_000 + i),
+                        on_delivery=delivered,
+                    )
                     i += 1
                 except BufferError:
                     pass
@@ -47,16 +53,28 @@ def test_no_acknowledged_record_is_lost(provisioned):
                 values = [b'{"index":%d}' % (round_number * 10_000_000 + i + k) for k in range(50)]
                 i += 50
                 try:
-                    answer = client.put_records(StreamName="streaming-local-pin", Records=[{"Data": v, "PartitionKey": str(k)} for k, v in enumerate(values)])
+                    answer = client.put_records(
+                        StreamName="streaming-local-pin",
+                        Records=[{"Data": v, "PartitionKey": str(k)} for k, v in enumerate(values)],
+                    )
                 except Exception:
                     return
-                acknowledged["kinesis"].update(v for v, r in zip(values, answer["Records"]) if "SequenceNumber" in r)
+                acknowledged["kinesis"].update(
+                    v for v, r in zip(values, answer["Records"]) if "SequenceNumber" in r
+                )
 
         threads = [threading.Thread(target=to_kafka), threading.Thread(target=to_kinesis)]
         for thread in threads:
             thread.start()
         # Enough in flight, then a kill at another moment each time.
-        wait_until(lambda: all(len(acknowledged[name]) > count * (round_number + 1) for name, count in ENOUGH.items()), "records to be acknowledged", 120)
+        wait_until(
+            lambda: all(
+                len(acknowledged[name]) > count * (round_number + 1)
+                for name, count in ENOUGH.items()
+            ),
+            "records to be acknowledged",
+            120,
+        )
         time.sleep(0.5 + 0.3 * round_number)
         local.kill()
         stop.set()
@@ -64,7 +82,9 @@ def test_no_acknowledged_record_is_lost(provisioned):
             thread.join(60)
         local.start()
 
-    assert all(len(acknowledged[name]) > 3 * count for name, count in ENOUGH.items()), {k: len(v) for k, v in acknowledged.items()}
+    assert all(len(acknowledged[name]) > 3 * count for name, count in ENOUGH.items()), {
+        k: len(v) for k, v in acknowledged.items()
+    }
 
     consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "after"})
     found = []
@@ -74,7 +94,9 @@ def test_no_acknowledged_record_is_lost(provisioned):
         position = low
         while position < high:
             message = consumer.poll(5)
-            assert message is not None, f"partition {partition} gives nothing at {position} of {high}"
+            assert message is not None, (
+                f"partition {partition} gives nothing at {position} of {high}"
+            )
             assert message.offset() == position
             position += 1
             found.append(message.value())
@@ -84,7 +106,11 @@ def test_no_acknowledged_record_is_lost(provisioned):
     client = local.boto()
     found = []
     for shard in client.list_shards(StreamName="streaming-local-pin")["Shards"]:
-        iterator = client.get_shard_iterator(StreamName="streaming-local-pin", ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+        iterator = client.get_shard_iterator(
+            StreamName="streaming-local-pin",
+            ShardId=shard["ShardId"],
+            ShardIteratorType="TRIM_HORIZON",
+        )["ShardIterator"]
         behind = 1
         while behind:
             page = client.get_records(ShardIterator=iterator)
@@ -98,17 +124,24 @@ def test_sink_delivers_everything_across_kills(provisioned):
     pinpipe.run("seed", "--posts", 2000)
     for i in range(4):
         # Each kill comes at another moment of the sink's work.
-        pinpipe.run("emulate", "--to", "kafka", "--batch", 50, "--rows", f"{i * 500}-{i * 500 + 499}")
+        pinpipe.run(
+            "emulate", "--to", "kafka", "--batch", 50, "--rows", f"{i * 500}-{i * 500 + 499}"
+        )
         time.sleep(0.2 * i)
         local.kill()
         local.start()
     wait_for_lake(pinpipe, 6000)
-    assert sorted(r["index"] for r in lake_lines(pinpipe) if "index" in r) == list(range(2000)), "lost or repeated"
+    assert sorted(r["index"] for r in lake_lines(pinpipe) if "index" in r) == list(range(2000)), (
+        "lost or repeated"
+    )
 
 
 @pytest.mark.parametrize("source", ["kinesis", "kafka"])
 def test_stream_and_emulate_survive_a_restart_of_the_stack(pinpipe, source):
-    ports = {f"PINPIPE__LOCAL__{name}_PORT": free_port() for name in ("KAFKA", "GATEWAY", "KINESIS", "CONTROL")}
+    ports = {
+        f"PINPIPE__LOCAL__{name}_PORT": free_port()
+        for name in ("KAFKA", "GATEWAY", "KINESIS", "CONTROL")
+    }
 
     def start():
         process = pinpipe.start("local", env=ports)
@@ -142,7 +175,12 @@ def test_stream_and_emulate_survive_a_restart_of_the_stack(pinpipe, source):
         import deltalake
 
         for kind in ("pin", "geo", "user"):
-            rows = deltalake.DeltaTable(pinpipe.data / f"tables/stream/local_{kind}_table").to_pyarrow_table().column("ind").to_pylist()
+            rows = (
+                deltalake.DeltaTable(pinpipe.data / f"tables/stream/local_{kind}_table")
+                .to_pyarrow_table()
+                .column("ind")
+                .to_pylist()
+            )
             assert sorted(rows) == list(range(1500)), f"{kind}: lost or repeated"
     finally:
         stack.kill()

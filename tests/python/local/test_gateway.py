@@ -12,20 +12,40 @@ BINARY = "application/vnd.kafka.binary.v2+json"
 @pytest.fixture
 def call(provisioned):
     def send(method, path, body=None, content_type=JSON):
-        return requests.request(method, f"http://{provisioned.gateway}{path}", json=body, headers={"content-type": content_type}, timeout=20)
+        return requests.request(
+            method,
+            f"http://{provisioned.gateway}{path}",
+            json=body,
+            headers={"content-type": content_type},
+            timeout=20,
+        )
 
     return send
 
 
 def test_records_are_acknowledged_with_their_offsets(call):
-    answer = call("POST", "/topics/local.pin", {"records": [{"value": {"index": 1}}, {"key": "k", "value": [1, "é"]}, {"value": "text", "partition": 2}]})
+    answer = call(
+        "POST",
+        "/topics/local.pin",
+        {
+            "records": [
+                {"value": {"index": 1}},
+                {"key": "k", "value": [1, "é"]},
+                {"value": "text", "partition": 2},
+            ]
+        },
+    )
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/vnd.kafka.v2+json"
     body = answer.json()
     assert body["key_schema_id"] is None and body["value_schema_id"] is None
     assert [o["error_code"] for o in body["offsets"]] == [None] * 3
     assert body["offsets"][2]["partition"] == 2
-    first = call("POST", "/topics/local.geo/partitions/1", {"records": [{"value": {"ind": i}} for i in range(5)]}).json()["offsets"]
+    first = call(
+        "POST",
+        "/topics/local.geo/partitions/1",
+        {"records": [{"value": {"ind": i}} for i in range(5)]},
+    ).json()["offsets"]
     assert [(o["partition"], o["offset"]) for o in first] == [(1, i) for i in range(5)]
 
 
@@ -33,7 +53,22 @@ def test_binary_records_are_unchanged(call, provisioned):
     from confluent_kafka import Consumer, TopicPartition
 
     raw = bytes(range(256))
-    assert call("POST", "/topics/local.pin/partitions/0", {"records": [{"key": base64.b64encode(b"k").decode(), "value": base64.b64encode(raw).decode()}]}, BINARY).status_code == 200
+    assert (
+        call(
+            "POST",
+            "/topics/local.pin/partitions/0",
+            {
+                "records": [
+                    {
+                        "key": base64.b64encode(b"k").decode(),
+                        "value": base64.b64encode(raw).decode(),
+                    }
+                ]
+            },
+            BINARY,
+        ).status_code
+        == 200
+    )
     consumer = Consumer({"bootstrap.servers": provisioned.kafka, "group.id": "g"})
     consumer.assign([TopicPartition("local.pin", 0, 0)])
     message = consumer.poll(10)
@@ -55,7 +90,9 @@ def test_binary_records_are_unchanged(call, provisioned):
         ("/topics/local.pin", {"records": [{"value": "not base64!"}]}, BINARY, 422, 42203),
     ],
 )
-def test_invalid_requests_get_the_errors_of_the_rest_proxy(call, path, body, content_type, status, code):
+def test_invalid_requests_get_the_errors_of_the_rest_proxy(
+    call, path, body, content_type, status, code
+):
     answer = call("POST", path, body, content_type)
     assert (answer.status_code, answer.json()["error_code"]) == (status, code), answer.text
     assert answer.json()["message"]
@@ -63,8 +100,15 @@ def test_invalid_requests_get_the_errors_of_the_rest_proxy(call, path, body, con
 
 def test_oversized_or_broken_body_is_rejected(call, provisioned):
     url = f"http://{provisioned.gateway}/topics/local.pin"
-    assert requests.post(url, data="{", headers={"content-type": JSON}, timeout=20).status_code == 400
-    assert requests.post(url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20).status_code == 413
+    assert (
+        requests.post(url, data="{", headers={"content-type": JSON}, timeout=20).status_code == 400
+    )
+    assert (
+        requests.post(
+            url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20
+        ).status_code
+        == 413
+    )
 
 
 def test_metadata_is_returned(call):
@@ -73,7 +117,10 @@ def test_metadata_is_returned(call):
     assert topic["name"] == "local.pin" and len(topic["partitions"]) == 3
     assert call("GET", "/topics/local.pin/partitions/1").json() == topic["partitions"][1]
     call("POST", "/topics/local.pin/partitions/1", {"records": [{"value": 1}]})
-    assert call("GET", "/topics/local.pin/partitions/1/offsets").json() == {"beginning_offset": 0, "end_offset": 1}
+    assert call("GET", "/topics/local.pin/partitions/1/offsets").json() == {
+        "beginning_offset": 0,
+        "end_offset": 1,
+    }
     assert call("GET", "/brokers").json() == {"brokers": [1]}
     assert call("GET", "/topics/nope").json()["error_code"] == 40401
     assert call("GET", "/topics/local.pin/partitions/7").json()["error_code"] == 40402
@@ -85,18 +132,37 @@ def test_five_routes_reach_the_streams(call, provisioned):
     assert "streaming-local-pin" in call("GET", "/streams").json()["StreamNames"]
     assert call("POST", "/streams/mine", {"ShardCount": 2}).status_code == 200
     assert len(call("GET", "/streams/mine").json()["StreamDescription"]["Shards"]) == 2
-    one = call("PUT", "/streams/mine/record", {"StreamName": "mine", "Data": {"ind": 1, "name": "é"}, "PartitionKey": "k"}).json()
+    one = call(
+        "PUT",
+        "/streams/mine/record",
+        {"StreamName": "mine", "Data": {"ind": 1, "name": "é"}, "PartitionKey": "k"},
+    ).json()
     assert one["SequenceNumber"] and one["ShardId"].startswith("shardId-")
-    many = call("PUT", "/streams/mine/records", {"records": [{"data": '{"ind": 2}', "partition-key": "k"}, {"data": {"ind": 3}, "partition-key": "k"}]}).json()
+    many = call(
+        "PUT",
+        "/streams/mine/records",
+        {
+            "records": [
+                {"data": '{"ind": 2}', "partition-key": "k"},
+                {"data": {"ind": 3}, "partition-key": "k"},
+            ]
+        },
+    ).json()
     assert many["FailedRecordCount"] == 0 and len(many["Records"]) == 2
     client = provisioned.boto()
-    iterator = client.get_shard_iterator(StreamName="mine", ShardId=one["ShardId"], ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    iterator = client.get_shard_iterator(
+        StreamName="mine", ShardId=one["ShardId"], ShardIteratorType="TRIM_HORIZON"
+    )["ShardIterator"]
     data = [r["Data"].decode() for r in client.get_records(ShardIterator=iterator)["Records"]]
-    assert data == ['{"ind":1,"name":"é"}', '{"ind": 2}', '{"ind":3}'], "JSON text, encoded exactly once"
+    assert data == ['{"ind":1,"name":"é"}', '{"ind": 2}', '{"ind":3}'], (
+        "JSON text, encoded exactly once"
+    )
     assert call("DELETE", "/streams/mine").status_code == 200
     gone = call("PUT", "/streams/mine/record", {"Data": {}, "PartitionKey": "k"})
     assert (gone.status_code, gone.json()["__type"]) == (400, "ResourceNotFoundException")
-    assert call("PUT", "/streams/streaming-local-pin/record", {"PartitionKey": "k"}).status_code == 400
+    assert (
+        call("PUT", "/streams/streaming-local-pin/record", {"PartitionKey": "k"}).status_code == 400
+    )
 
 
 def test_routes_are_served_only_while_deployed(local):

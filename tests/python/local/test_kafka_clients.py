@@ -1,5 +1,6 @@
 """Third-party Kafka clients against the local broker."""
 
+import contextlib
 import threading
 
 import pytest
@@ -13,7 +14,9 @@ from support.wait import wait_until
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
 def test_confluent_kafka_round_trip(local, codec):
     make_topic(local.kafka, "t")
-    producer = Producer({"bootstrap.servers": local.kafka, "compression.type": codec, "enable.idempotence": True})
+    producer = Producer(
+        {"bootstrap.servers": local.kafka, "compression.type": codec, "enable.idempotence": True}
+    )
     sent = {f"value {i}".encode() * 5 for i in range(2000)}
     for value in sent:
         producer.produce("t", value, key=value[:8], headers={"h": b"1"})
@@ -25,9 +28,8 @@ def test_confluent_kafka_round_trip(local, codec):
 
 
 def test_kafka_python_round_trip(local):
-    from kafka.admin import NewTopic as New
-
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+    from kafka.admin import NewTopic as New
 
     admin = KafkaAdminClient(bootstrap_servers=local.kafka)
     admin.create_topics([New("t", 2, 1)])
@@ -36,7 +38,13 @@ def test_kafka_python_round_trip(local):
     for i in range(500):
         producer.send("t", b"%d" % i)
     producer.flush(20)
-    consumer = KafkaConsumer("t", bootstrap_servers=local.kafka, group_id="g", auto_offset_reset="earliest", consumer_timeout_ms=5000)
+    consumer = KafkaConsumer(
+        "t",
+        bootstrap_servers=local.kafka,
+        group_id="g",
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=5000,
+    )
     got = []
     for message in consumer:
         got.append(int(message.value))
@@ -45,7 +53,11 @@ def test_kafka_python_round_trip(local):
     consumer.commit()
     consumer.close()
     assert sorted(got) == list(range(500))
-    listed = admin.list_consumer_groups() if hasattr(admin, "list_consumer_groups") else admin.list_groups()
+    listed = (
+        admin.list_consumer_groups()
+        if hasattr(admin, "list_consumer_groups")
+        else admin.list_groups()
+    )
     assert "g" in str(listed)
 
 
@@ -55,7 +67,9 @@ def test_consumer_resumes_inside_a_batch(local):
     for i in range(100):
         producer.produce("t", b"%d" % i, partition=0)
     producer.flush(20)
-    consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "g", "enable.auto.commit": False})
+    consumer = Consumer(
+        {"bootstrap.servers": local.kafka, "group.id": "g", "enable.auto.commit": False}
+    )
     consumer.commit(offsets=[TopicPartition("t", 0, 37)], asynchronous=False)
     consumer.close()
     got = consume(local.kafka, "t", 63)
@@ -67,7 +81,9 @@ def test_offset_past_the_end_is_reset(local):
     producer = Producer({"bootstrap.servers": local.kafka})
     producer.produce("t", b"only", partition=0)
     producer.flush(10)
-    consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "g", "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {"bootstrap.servers": local.kafka, "group.id": "g", "auto.offset.reset": "earliest"}
+    )
     consumer.assign([TopicPartition("t", 0, 999)])
     message = wait_until(lambda: consumer.poll(0.5), "the reset")
     consumer.close()
@@ -77,7 +93,12 @@ def test_offset_past_the_end_is_reset(local):
 def test_consumers_share_a_topic_and_rebalance(local):
     make_topic(local.kafka, "t", 4)
     producer = Producer({"bootstrap.servers": local.kafka})
-    config = {"bootstrap.servers": local.kafka, "group.id": "g", "auto.offset.reset": "earliest", "session.timeout.ms": 6000}
+    config = {
+        "bootstrap.servers": local.kafka,
+        "group.id": "g",
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000,
+    }
     owned = {"a": set(), "b": set()}
     seen, stop = [], {"a": False, "b": False}
 
@@ -96,7 +117,15 @@ def test_consumers_share_a_topic_and_rebalance(local):
     for thread in threads.values():
         thread.start()
     try:
-        wait_until(lambda: len(owned["a"]) == 2 and len(owned["b"]) == 2 and owned["a"] | owned["b"] == {0, 1, 2, 3}, "an even share", 60)
+        wait_until(
+            lambda: (
+                len(owned["a"]) == 2
+                and len(owned["b"]) == 2
+                and owned["a"] | owned["b"] == {0, 1, 2, 3}
+            ),
+            "an even share",
+            60,
+        )
         stop["a"] = True
         threads["a"].join(20)
         wait_until(lambda: owned["b"] == {0, 1, 2, 3}, "b to take over", 60)
@@ -119,7 +148,9 @@ def test_offsets_are_found_by_timestamp(local):
         producer.flush(10)
     consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "g"})
     for timestamp, offset in [(1, 0), (1_500_000, 1), (3_000_000, 2)]:
-        assert consumer.offsets_for_times([TopicPartition("t", 0, timestamp)], 10)[0].offset == offset
+        assert (
+            consumer.offsets_for_times([TopicPartition("t", 0, timestamp)], 10)[0].offset == offset
+        )
     assert consumer.get_watermark_offsets(TopicPartition("t", 0), 10) == (0, 3)
     consumer.close()
 
@@ -129,7 +160,11 @@ def test_topics_and_groups_are_administered(local):
     assert len(admin.list_topics(timeout=10).topics["t"].partitions) == 5
     with pytest.raises(KafkaException, match="TOPIC_ALREADY_EXISTS"):
         list(admin.create_topics([NewTopic("t", 1, 1)]).values())[0].result(10)
-    for wrong, error in [(NewTopic("no spaces allowed", 1, 1), "TOPIC_EXCEPTION"), (NewTopic("x", 0, 1), "INVALID_PARTITIONS"), (NewTopic("y", 1, 3), "INVALID_REPLICATION_FACTOR")]:
+    for wrong, error in [
+        (NewTopic("no spaces allowed", 1, 1), "TOPIC_EXCEPTION"),
+        (NewTopic("x", 0, 1), "INVALID_PARTITIONS"),
+        (NewTopic("y", 1, 3), "INVALID_REPLICATION_FACTOR"),
+    ]:
         with pytest.raises((KafkaException, ValueError), match=error):
             list(admin.create_topics([wrong]).values())[0].result(10)
     producer = Producer({"bootstrap.servers": local.kafka})
@@ -142,7 +177,9 @@ def test_topics_and_groups_are_administered(local):
     wait_until(lambda: "t" not in admin.list_topics(timeout=10).topics, "the topic to be gone")
     make_topic(local.kafka, "t", 1)
     consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "readers"})
-    assert consumer.committed([TopicPartition("t", 0)], 10)[0].offset < 0, "a new topic must not inherit old commits"
+    assert consumer.committed([TopicPartition("t", 0)], 10)[0].offset < 0, (
+        "a new topic must not inherit old commits"
+    )
     consumer.close()
 
 
@@ -150,12 +187,14 @@ def test_garbage_requests_do_not_harm_the_broker(local):
     import socket
 
     host, port = local.kafka.split(":")
-    for garbage in [b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x10" + b"\xff" * 16, b"\x7f\xff\xff\xff"]:
+    for garbage in [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00\x00\x00\x10" + b"\xff" * 16,
+        b"\x7f\xff\xff\xff",
+    ]:
         with socket.create_connection((host, int(port)), 5) as connection:
             connection.sendall(garbage)
             connection.settimeout(5)
-            try:
+            with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(100) == b""
-            except ConnectionResetError:
-                pass
     make_topic(local.kafka, "t", 1)

@@ -14,25 +14,57 @@ from support.pinpipe import Pinpipe
 
 def test_second_local_on_the_same_folder_is_rejected(local):
     done = local.pinpipe.run("local", "--any-port", code=1)
-    assert "already runs" in done.stderr and f"process {local.process.pid}" in done.stderr and "hint:" in done.stderr
+    assert (
+        "already runs" in done.stderr
+        and f"process {local.process.pid}" in done.stderr
+        and "hint:" in done.stderr
+    )
 
 
 def test_port_in_use_is_named(local, tmp_path):
     port = local.gateway.split(":")[1]
     other = Pinpipe(tmp_path / "other")
     other.folder.mkdir()
-    done = other.run("local", code=1, env={"PINPIPE__LOCAL__GATEWAY_PORT": port, "PINPIPE__LOCAL__KAFKA_PORT": 0, "PINPIPE__LOCAL__KINESIS_PORT": 0, "PINPIPE__LOCAL__CONTROL_PORT": 0})
+    done = other.run(
+        "local",
+        code=1,
+        env={
+            "PINPIPE__LOCAL__GATEWAY_PORT": port,
+            "PINPIPE__LOCAL__KAFKA_PORT": 0,
+            "PINPIPE__LOCAL__KINESIS_PORT": 0,
+            "PINPIPE__LOCAL__CONTROL_PORT": 0,
+        },
+    )
     assert f"127.0.0.1:{port}" in done.stderr and "gateway_port" in done.stderr
 
 
 def test_servers_listen_on_loopback_only(local):
     listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True)
-    own = [line.split()[3] for line in listening.stdout.splitlines() if f"pid={local.process.pid}," in line]
+    own = [
+        line.split()[3]
+        for line in listening.stdout.splitlines()
+        if f"pid={local.process.pid}," in line
+    ]
     assert len(own) == 4 and all(address.startswith("127.0.0.1:") for address in own), own
-    assert all(address.startswith("127.0.0.1:") for address in (local.kafka, local.gateway, local.kinesis, local.control))
+    assert all(
+        address.startswith("127.0.0.1:")
+        for address in (local.kafka, local.gateway, local.kinesis, local.control)
+    )
 
 
-@pytest.mark.parametrize("command", [["emulate", "--posts", "1"], ["stream", "--available-now"], ["stream", "--available-now", "--source", "kafka"], ["topics", "list"], ["connector", "status"], ["api", "status"], ["provision"], ["status"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["emulate", "--posts", "1"],
+        ["stream", "--available-now"],
+        ["stream", "--available-now", "--source", "kafka"],
+        ["topics", "list"],
+        ["connector", "status"],
+        ["api", "status"],
+        ["provision"],
+        ["status"],
+    ],
+)
 def test_every_stage_without_a_stack_hints_at_starting_one(pinpipe, command):
     pinpipe.run("seed", "--posts", 5)
     done = pinpipe.run(*command, code=1)
@@ -46,8 +78,19 @@ def test_every_stage_without_a_stack_hints_at_starting_one(pinpipe, command):
         (["emulate", "--posts", "1"], {"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"}),
         (["topics", "list"], {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}),
         (["stream", "--available-now"], {"PINPIPE__KINESIS__ENDPOINT_URL": "http://127.0.0.1:1"}),
-        (["stream", "--available-now", "--source", "kafka"], {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}),
-        (["batch"], {"PINPIPE__LAKE__URL": "s3://b", "PINPIPE__LAKE__ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}),
+        (
+            ["stream", "--available-now", "--source", "kafka"],
+            {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"},
+        ),
+        (
+            ["batch"],
+            {
+                "PINPIPE__LAKE__URL": "s3://b",
+                "PINPIPE__LAKE__ENDPOINT_URL": "http://127.0.0.1:1",
+                "AWS_ACCESS_KEY_ID": "x",
+                "AWS_SECRET_ACCESS_KEY": "x",
+            },
+        ),
         (["seed"], {"PINPIPE__DATABASE__URL": "postgres://x@127.0.0.1:1/x"}),
         (["seed"], {"PINPIPE__DATABASE__URL": "mysql://x@127.0.0.1:1/x"}),
     ],
@@ -81,13 +124,20 @@ def test_empty_and_missing_lakes_are_reported(pinpipe):
 
 
 def test_missing_and_broken_tables_are_reported(pinpipe):
-    assert "pinpipe seed" in pinpipe.run("emulate", "--posts", "1", code=1, env={"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"}).stderr
+    assert (
+        "pinpipe seed"
+        in pinpipe.run(
+            "emulate", "--posts", "1", code=1, env={"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"}
+        ).stderr
+    )
     import sqlite3
 
     pinpipe.run("seed", "--posts", 5)
     with sqlite3.connect(pinpipe.data / "source.db") as database:
         database.execute("drop table geolocation_data")
-    done = pinpipe.run("emulate", "--posts", "1", code=1, env={"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"})
+    done = pinpipe.run(
+        "emulate", "--posts", "1", code=1, env={"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"}
+    )
     assert "geolocation_data" in done.stderr and "pinpipe seed" in done.stderr
     (pinpipe.data / "source.db").write_bytes(b"this is no database" * 1000)
     assert "hint:" in pinpipe.run("emulate", "--posts", "1", code=1).stderr
@@ -97,12 +147,24 @@ def test_invalid_table_to_load_is_reported_with_file_and_line(pinpipe):
     folder = pinpipe.folder / "tables"
     folder.mkdir()
     assert "pinterest_data.csv" in pinpipe.run("seed", "--from", "tables", code=1).stderr
-    (folder / "geolocation_data.csv").write_text("ind,timestamp,latitude,longitude,country\n1,2020-01-01 00:00:00,1.5,2,Peru\n")
-    (folder / "user_data.jsonl").write_text('{"ind": 1, "first_name": "A", "last_name": "B", "age": 20, "date_joined": "2016-01-01T00:00:00"}\n')
-    pin = '{"index": %s, "unique_id": "u", "title": "t", "description": null, "poster_name": "p", "follower_count": "1k", "tag_list": "", "is_image_or_video": "image", "image_src": "s", "downloaded": 1, "save_location": "l", "category": "art"}\n'
+    (folder / "geolocation_data.csv").write_text(
+        "ind,timestamp,latitude,longitude,country\n1,2020-01-01 00:00:00,1.5,2,Peru\n"
+    )
+    (folder / "user_data.jsonl").write_text(
+        '{"ind": 1, "first_name": "A", "last_name": "B", "age": 20, '
+        '"date_joined": "2016-01-01T00:00:00"}\n'
+    )
+    pin = (
+        '{"index": %s, "unique_id": "u", "title": "t", "description": null, '
+        '"poster_name": "p", "follower_count": "1k", "tag_list": "", '
+        '"is_image_or_video": "image", "image_src": "s", "downloaded": 1, '
+        '"save_location": "l", "category": "art"}\n'
+    )
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % '"x"')
     done = pinpipe.run("seed", "--from", "tables", code=1)
-    assert "pinterest_data.jsonl`, line 2" in done.stderr and not (pinpipe.data / "source.db").exists()
+    assert (
+        "pinterest_data.jsonl`, line 2" in done.stderr and not (pinpipe.data / "source.db").exists()
+    )
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 1)
     assert "stands twice" in pinpipe.run("seed", "--from", "tables", code=1).stderr
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 2)
@@ -111,7 +173,11 @@ def test_invalid_table_to_load_is_reported_with_file_and_line(pinpipe):
 
 def test_read_only_data_folder_is_one_error(tmp_path):
     (tmp_path / "ro").mkdir()
-    script = 'set -e; mount -t tmpfs tmpfs ro; mount -o remount,ro ro; set +e; for command in "seed --posts 5" "local --any-port"; do $PINPIPE $command --data-dir ro/data; echo "code $?"; done'
+    script = (
+        "set -e; mount -t tmpfs tmpfs ro; mount -o remount,ro ro; set +e; for "
+        'command in "seed --posts 5" "local --any-port"; do $PINPIPE $command '
+        '--data-dir ro/data; echo "code $?"; done'
+    )
     done = in_a_namespace(script, tmp_path)
     assert done.stdout.count("code 1") == 2, done.stdout + done.stderr
     assert done.stderr.count("error:") == 2 and done.stderr.count("hint:") == 2, done.stderr
@@ -138,7 +204,7 @@ $PINPIPE local --any-port --data-dir small/data > address2 2>> log & pid=$!
 until grep -q control address2; do sleep 0.1; done
 $PINPIPE topics describe --data-dir small/data --output json > topics
 kill $pid; wait $pid
-"""
+"""  # noqa: E501
     import json
 
     done = in_a_namespace(script, tmp_path)
@@ -152,7 +218,9 @@ kill $pid; wait $pid
     assert kept > 0
 
 
-@pytest.mark.parametrize("kept", ["connectors.json", "api.json", "kafka/topics/local.pin/topic.json"])
+@pytest.mark.parametrize(
+    "kept", ["connectors.json", "api.json", "kafka/topics/local.pin/topic.json"]
+)
 def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, kept):
     provisioned.stop()
     path = provisioned.pinpipe.data / kept
@@ -202,7 +270,11 @@ def test_demo_rejects_an_unsuitable_folder_before_it_posts(tmp_path):
 
 def test_ctrl_c_stops_a_waiting_batch_at_once(pinpipe):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
-        env = {"PINPIPE__LAKE__ENDPOINT_URL": f"http://127.0.0.1:{nobody.getsockname()[1]}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
+        env = {
+            "PINPIPE__LAKE__ENDPOINT_URL": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+        }
         running = pinpipe.start("batch", "--lake", "s3://bucket", env=env)
         asked, _ = nobody.accept()
         asked.recv(1)
@@ -210,7 +282,11 @@ def test_ctrl_c_stops_a_waiting_batch_at_once(pinpipe):
         running.send_signal(signal.SIGINT)
         stderr = running.communicate(timeout=20)[1]
         took = time.monotonic() - began
-    assert running.returncode == 1 and "error: stopped before all was answered" in stderr and "hint: what is in the tables by now stays" in stderr, stderr
+    assert (
+        running.returncode == 1
+        and "error: stopped before all was answered" in stderr
+        and "hint: what is in the tables by now stays" in stderr
+    ), stderr
     assert took < 15 and not list(pinpipe.data.rglob("spill/*/*")), took
 
 
@@ -222,7 +298,10 @@ def test_data_folder_of_a_failed_batch_can_be_destroyed(pinpipe):
     pinpipe.data.mkdir()
     (pinpipe.data / "mine.txt").write_text("not pinpipe's")
     stderr = pinpipe.run("destroy", "--data", "--yes", code=1).stderr
-    assert "does not look like a data folder of pinpipe" in stderr and (pinpipe.data / "mine.txt").exists()
+    assert (
+        "does not look like a data folder of pinpipe" in stderr
+        and (pinpipe.data / "mine.txt").exists()
+    )
 
 
 def test_table_with_a_damaged_log_is_named_with_a_hint(pinpipe):
@@ -231,7 +310,12 @@ def test_table_with_a_damaged_log_is_named_with_a_hint(pinpipe):
     log = sorted((pinpipe.data / "tables/batch/local_geo_table/_delta_log").glob("*.json"))[-1]
     log.write_text("garbage")
     stderr = pinpipe.run("batch", "--lake", "lake", code=1, env={"RUST_BACKTRACE": "0"}).stderr
-    assert "cannot read the Delta table" in stderr and "local_geo_table" in stderr and "hint: " in stderr and "move it away" in stderr, stderr
+    assert (
+        "cannot read the Delta table" in stderr
+        and "local_geo_table" in stderr
+        and "hint: " in stderr
+        and "move it away" in stderr
+    ), stderr
     shutil.move(log.parent.parent, pinpipe.folder / "away")
     assert [i["rows"] for i in pinpipe.json("batch", "--lake", "lake")["inputs"]] == [0, 1, 0]
 
@@ -240,8 +324,12 @@ def test_invalid_sql_of_a_question_is_named(pinpipe):
     write_lake_of_one(pinpipe)
     (pinpipe.folder / "questions").mkdir()
     (pinpipe.folder / "questions/bad.sql").write_text("SELEC 1")
-    stderr = pinpipe.run("batch", "--lake", "lake", code=1, env={"PINPIPE__BATCH__QUESTIONS": "questions"}).stderr
-    assert "bad" in stderr and "SELEC" in stderr and "hint: correct the question's file" in stderr, stderr
+    stderr = pinpipe.run(
+        "batch", "--lake", "lake", code=1, env={"PINPIPE__BATCH__QUESTIONS": "questions"}
+    ).stderr
+    assert (
+        "bad" in stderr and "SELEC" in stderr and "hint: correct the question's file" in stderr
+    ), stderr
 
 
 def write_lake_of_one(pinpipe):

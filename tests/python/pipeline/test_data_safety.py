@@ -20,14 +20,18 @@ def test_demo_and_seed_keep_tables_they_did_not_fill(pinpipe):
     assert "geolocation_data" in pinpipe.run("demo", "--posts", 5, code=1).stderr
     pinpipe.run("seed", code=1)
     with sqlite3.connect(pinpipe.data / "source.db") as database:
-        assert database.execute("select distinct title, count(*) from pinterest_data").fetchall() == [("mine", 30)]
+        assert database.execute(
+            "select distinct title, count(*) from pinterest_data"
+        ).fetchall() == [("mine", 30)]
 
 
 def test_renamed_column_is_an_error(pinpipe):
     pinpipe.run("seed", "--posts", 5)
     with sqlite3.connect(pinpipe.data / "source.db") as database:
         database.execute("alter table geolocation_data rename column country to nation")
-    done = pinpipe.run("emulate", "--posts", "1", code=1, env={"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"})
+    done = pinpipe.run(
+        "emulate", "--posts", "1", code=1, env={"PINPIPE__GATEWAY__URL": "http://127.0.0.1:1"}
+    )
     assert "country" in done.stderr and "geolocation_data" in done.stderr
 
 
@@ -62,7 +66,10 @@ def test_second_stream_on_the_same_tables_is_rejected(provisioned):
     pinpipe.run("emulate", "--to", "kinesis", "--rows", "0-19")
     first = pinpipe.start("stream", "--interval", "50")
     # It writes once it has locked the tables; trying the lock here could itself keep it from them.
-    wait_until(lambda: list((pinpipe.data / "tables" / "stream").rglob("_delta_log/*.json")), "the first stream to write")
+    wait_until(
+        lambda: list((pinpipe.data / "tables" / "stream").rglob("_delta_log/*.json")),
+        "the first stream to write",
+    )
     refused = pinpipe.run("stream", "--available-now", code=1)
     assert "another `pinpipe stream`" in refused.stderr and "hint:" in refused.stderr
     first.terminate()
@@ -70,12 +77,16 @@ def test_second_stream_on_the_same_tables_is_rejected(provisioned):
     pinpipe.run("stream", "--available-now")
 
 
-@pytest.mark.parametrize("record", ['{"index": 3000000000}', '{"index": "x"}', "[1]", "nonsense", '{"index": null}'])
+@pytest.mark.parametrize(
+    "record", ['{"index": 3000000000}', '{"index": "x"}', "[1]", "nonsense", '{"index": null}']
+)
 def test_invalid_record_stops_neither_batch_nor_stream(provisioned, record):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 20)
     pinpipe.run("emulate", "--to", "both", "--rows", "0-19")
-    provisioned.boto().put_record(StreamName="streaming-local-pin", Data=record.encode(), PartitionKey="k")
+    provisioned.boto().put_record(
+        StreamName="streaming-local-pin", Data=record.encode(), PartitionKey="k"
+    )
     pin = pinpipe.json("stream", "--available-now")["tables"][0]
     assert (pin["records"], pin["rejects"], pin["rows"]) == (21, 1, 20)
     wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
@@ -87,7 +98,15 @@ def test_invalid_record_stops_neither_batch_nor_stream(provisioned, record):
     assert (pin["records"], pin["rejects"], pin["rows"]) == (22, 2, 20)
 
 
-@pytest.mark.parametrize("url", ["mysql://me:hunt/er2@127.0.0.1:1/x", "mysql://me:hunt#er2@127.0.0.1:1/x", "postgres://me@127.0.0.1:1/x?password=hunter2&x=hunter2", "mysql://me:p@ss:hunter2@127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:hunt/er2@127.0.0.1:1/x",
+        "mysql://me:hunt#er2@127.0.0.1:1/x",
+        "postgres://me@127.0.0.1:1/x?password=hunter2&x=hunter2",
+        "mysql://me:p@ss:hunter2@127.0.0.1:1/x",
+    ],
+)
 def test_passwords_in_urls_are_never_shown(pinpipe, url):
     for command in (["seed"], ["emulate", "-vvv"], ["doctor", "--output", "json"]):
         done = pinpipe.run(*command, code=1, env={"PINPIPE__DATABASE__URL": url})
@@ -99,7 +118,12 @@ def test_passwords_in_urls_are_never_shown(pinpipe, url):
 
 def test_unusual_environment_does_not_panic(pinpipe):
     env = {**clean_environment(), "STRANGE": "x"}
-    done = subprocess.run(["env", b"STRANGE=\xff\xfe", str(BINARY), "doctor"], cwd=pinpipe.folder, env=env, capture_output=True)
+    done = subprocess.run(
+        ["env", b"STRANGE=\xff\xfe", str(BINARY), "doctor"],
+        cwd=pinpipe.folder,
+        env=env,
+        capture_output=True,
+    )
     assert b"panicked" not in done.stderr and done.returncode == 1
     for rate in ("1e-30", "nan", "inf", "-1"):
         assert "--rate" in pinpipe.run("emulate", f"--rate={rate}", code=2).stderr
@@ -119,12 +143,21 @@ def test_recreated_topic_is_read_from_its_start(provisioned):
         producer.produce("local.pin", b'{"index": %d}' % (100 + i), partition=0)
         producer.flush(10)
     wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
-    # Its offsets continue after those of the deleted topic, so that no object of the lake is overwritten.
+    # Its offsets continue after those of the deleted topic, so that no object of the lake is
+    # overwritten.
     assert [r["index"] for r in lake_lines(pinpipe)] == [0, 1, 2, 3, 4, 100, 101]
 
 
 def test_killed_stack_does_not_redirect_to_another_one(local, tmp_path):
-    env = {f"PINPIPE__LOCAL__{k}_PORT": address.split(":")[1] for k, address in [("KAFKA", local.kafka), ("GATEWAY", local.gateway), ("KINESIS", local.kinesis), ("CONTROL", local.control)]}
+    env = {
+        f"PINPIPE__LOCAL__{k}_PORT": address.split(":")[1]
+        for k, address in [
+            ("KAFKA", local.kafka),
+            ("GATEWAY", local.gateway),
+            ("KINESIS", local.kinesis),
+            ("CONTROL", local.control),
+        ]
+    }
     local.kill()
     other = Pinpipe(tmp_path / "other")
     other.folder.mkdir()
@@ -132,7 +165,12 @@ def test_killed_stack_does_not_redirect_to_another_one(local, tmp_path):
     try:
         wait_until(lambda: (other.data / "local.json").exists(), "the other stack")
         other.run("topics", "create")
-        for command in (["topics", "list"], ["topics", "delete", "local.pin"], ["status"], ["api", "url"]):
+        for command in (
+            ["topics", "list"],
+            ["topics", "delete", "local.pin"],
+            ["status"],
+            ["api", "url"],
+        ):
             assert "not running" in local.pinpipe.run(*command, code=1).stderr
         assert other.json("topics", "list") == ["local.geo", "local.pin", "local.user"]
     finally:
@@ -143,14 +181,27 @@ def test_killed_stack_does_not_redirect_to_another_one(local, tmp_path):
 def test_unwritable_stdout_is_a_failure(pinpipe):
     pinpipe.run("seed", "--posts", 5)
     with open("/dev/full", "w") as full:
-        done = subprocess.run([BINARY, "seed"], cwd=pinpipe.folder, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [BINARY, "seed"],
+            cwd=pinpipe.folder,
+            env=clean_environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert done.returncode == 1 and "stdout" in done.stderr
 
 
 def test_static_members_fence_each_other(local):
     make_topic(local.kafka, "t", 2)
     errors = []
-    config = {"bootstrap.servers": local.kafka, "group.id": "g", "group.instance.id": "one", "session.timeout.ms": 6000, "error_cb": lambda e: errors.append(e)}
+    config = {
+        "bootstrap.servers": local.kafka,
+        "group.id": "g",
+        "group.instance.id": "one",
+        "session.timeout.ms": 6000,
+        "error_cb": lambda e: errors.append(e),
+    }
     first, second = Consumer(config), Consumer(config)
     first.subscribe(["t"])
     wait_until(lambda: first.poll(0.1) or len(first.assignment()) == 2, "the first to join")

@@ -16,7 +16,11 @@ from support.wait import wait_until
 def s3():
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
     def answers():
         try:
@@ -31,10 +35,17 @@ def s3():
 
 
 def test_missing_bucket_is_reported_by_every_mode_of_batch(pinpipe, s3):
-    (pinpipe.folder / "pinpipe.toml").write_text(f'[lake]\nurl = "s3://nobodys-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://nobodys-bucket/tables"\n')
+    (pinpipe.folder / "pinpipe.toml").write_text(
+        f'[lake]\nurl = "s3://nobodys-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://nobodys-bucket/tables"\n'
+    )
     for arguments in (["batch"], ["batch", "--no-tables"], ["batch", "--as-of", "1"]):
         stderr = pinpipe.run(*arguments, env=KEYS, code=1).stderr
-        assert "NoSuchBucket: " in stderr and "`pinpipe provision` makes" in stderr and "panicked" not in stderr and "<?xml" not in stderr, stderr
+        assert (
+            "NoSuchBucket: " in stderr
+            and "`pinpipe provision` makes" in stderr
+            and "panicked" not in stderr
+            and "<?xml" not in stderr
+        ), stderr
     assert "<?xml" not in pinpipe.run("doctor", env=KEYS, code=1).stdout
 
 

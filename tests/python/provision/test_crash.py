@@ -1,4 +1,5 @@
-"""`provision` and `destroy` killed with SIGKILL: the next run resumes, creates nothing twice and leaves nothing.
+"""`provision` and `destroy` killed with SIGKILL: the next run resumes, creates nothing twice and
+leaves nothing.
 
 A kill after a read is a kill before the next call, so only changing calls are killed: right after
 their effect, and right before it. PINPIPE_FAULTS=all also kills at each of them from an empty
@@ -11,7 +12,16 @@ import pytest
 
 from doubles.aws import AwsDouble
 from support.cloud import ip_ranges
-from support.faults import LARGE_ZIP, BrokenCloud, Nth, Once, changes, differences, points, call_identity
+from support.faults import (
+    LARGE_ZIP,
+    BrokenCloud,
+    Nth,
+    Once,
+    call_identity,
+    changes,
+    differences,
+    points,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +68,8 @@ def test_apply_killed_at_every_call_converges(cloud, when):
 
 @pytest.mark.parametrize("stride", [13, 21])
 def test_apply_killed_every_few_calls_converges(cloud, stride):
-    # A route of the API takes ten calls, which are repeated as a whole: with a smaller stride no run would make progress.
+    # A route of the API takes ten calls, which are repeated as a whole: with a smaller stride no
+    # run would make progress.
     wanted, calls = undisturbed_run(cloud)
     cloud.clear()
     kills = 0
@@ -92,7 +103,11 @@ def test_destroy_after_a_killed_apply_leaves_nothing(cloud):
         assert cloud.run_killed("provision", "--yes", fits=point), point
         code, stderr = cloud.run_to_end("destroy", "--yes")
         wrong, left = differences(cloud.aws.snapshot(), empty), left_on_disk(cloud)
-        failed += [f"killed after {point}: {stderr[-600:]}\n{wrong} {left}"] if code or wrong or left else []
+        failed += (
+            [f"killed after {point}: {stderr[-600:]}\n{wrong} {left}"]
+            if code or wrong or left
+            else []
+        )
     assert not failed, "\n\n".join(failed)
 
 
@@ -118,14 +133,22 @@ def test_destroy_killed_once_is_resumed(cloud):
         assert cloud.run_killed("destroy", "--yes", fits=point), point
         # Every second killed destroy is resumed by another destroy, the others by an apply.
         command, after = (("destroy", empty), ("provision", wanted))[turn % 2]
-        code, stderr = cloud.run_to_end(command, "--yes", "--allow-recreate") if command == "provision" else cloud.run_to_end(command, "--yes")
+        code, stderr = (
+            cloud.run_to_end(command, "--yes", "--allow-recreate")
+            if command == "provision"
+            else cloud.run_to_end(command, "--yes")
+        )
         wrong = differences(cloud.aws.snapshot(), after)
-        failed += [f"{command} after a destroy killed at {point}: {stderr[-900:]}\n{wrong}"] if code or wrong else []
+        failed += (
+            [f"{command} after a destroy killed at {point}: {stderr[-900:]}\n{wrong}"]
+            if code or wrong
+            else []
+        )
     assert not failed, "\n\n".join(failed)
 
 
 def test_update_killed_at_every_call_in_turn_converges(cloud):
-    settings = '''[cluster]
+    settings = """[cluster]
 volume_gib = 200
 brokers = 6
 [kinesis]
@@ -136,7 +159,7 @@ ssh_from = ["10.0.0.0/8"]
 proxy_from = ["10.1.0.0/16"]
 [aws.tags]
 team = "data"
-'''
+"""
     undisturbed_run(cloud)
     cloud.configure(settings, connector="mcu = 2")
     wanted, calls = undisturbed_run(cloud)

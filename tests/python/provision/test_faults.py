@@ -1,4 +1,6 @@
-"""`provision` and `destroy` when AWS fails: errors, lost responses, denials, throttling, stale reads, failed resources, Ctrl-C."""
+"""`provision` and `destroy` when AWS fails: errors, lost responses, denials, throttling, stale
+reads, failed resources, Ctrl-C.
+"""
 
 import re
 import time
@@ -18,13 +20,13 @@ from support.faults import (
     changes,
     differences,
     failing,
-    wait_for_call,
     interrupt,
+    wait_for_call,
 )
 
 pytestmark = pytest.mark.slow
 
-UPDATES = '''[cluster]
+UPDATES = """[cluster]
 volume_gib = 200
 brokers = 6
 kafka_version = "3.5.1"
@@ -36,7 +38,7 @@ ssh_from = ["10.0.0.0/8"]
 proxy_from = ["10.1.0.0/16"]
 [aws.tags]
 team = "data"
-'''
+"""
 
 
 @pytest.fixture
@@ -83,12 +85,16 @@ def test_updates_survive_lost_responses(cloud, kind):
     cloud.aws.after_call = failing(fits, FAULTS[kind])
     code, stderr = cloud.run_to_end("provision", "--yes")
     assert code == 0, stderr
-    assert len(fits.met) > 30 and not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
+    assert (
+        len(fits.met) > 30 and not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
+    )
 
 
 def test_four_cluster_updates_are_applied_in_one_run(cloud):
     cloud.run("provision", "--yes")
-    cloud.configure(UPDATES.replace("brokers = 6", 'brokers = 6\ninstance_type = "kafka.m5.xlarge"'))
+    cloud.configure(
+        UPDATES.replace("brokers = 6", 'brokers = 6\ninstance_type = "kafka.m5.xlarge"')
+    )
     cloud.run("provision", "--yes")
     assert cloud.plan() == {}
 
@@ -100,7 +106,9 @@ def test_denied_calls_name_the_action_to_allow(cloud, wanted):
     def refuse(call):
         if fits(call):
             refused.append(call)
-            raise cloud.aws.access.error(call, action_of(call), resource_of(call, cloud.aws.account))
+            raise cloud.aws.access.error(
+                call, action_of(call), resource_of(call, cloud.aws.account)
+            )
 
     cloud.aws.before_call = refuse
     code = 1
@@ -113,8 +121,14 @@ def test_denied_calls_name_the_action_to_allow(cloud, wanted):
         told = {found["request"]: found for found in REFUSAL.finditer(stderr)}
         for call in refused:
             assert call.request_id in told, f"{call.name} is not told of: {stderr}"
-            assert told[call.request_id]["action"] == action_of(call) and told[call.request_id]["what"], stderr
-            assert told[call.request_id]["code"] in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"), stderr
+            assert (
+                told[call.request_id]["action"] == action_of(call) and told[call.request_id]["what"]
+            ), stderr
+            assert told[call.request_id]["code"] in (
+                "AccessDenied",
+                "AccessDeniedException",
+                "UnauthorizedOperation",
+            ), stderr
         assert not code or "\nhint: allow the action `" in stderr, stderr
     assert runs > 20 and len(fits.met) > 90 and not differences(cloud.aws.snapshot(), wanted)
 
@@ -140,7 +154,13 @@ def test_eventually_consistent_reads_and_kills_create_nothing_twice(cloud, wante
     cloud.clear()
     cloud.aws.stale_reads(3)
     fits = Once()
-    while cloud.run_killed("provision", "--yes", fits=lambda call: call.name in MAKES and fits(call), late=False, env=PATIENT):
+    while cloud.run_killed(
+        "provision",
+        "--yes",
+        fits=lambda call: call.name in MAKES and fits(call),
+        late=False,
+        env=PATIENT,
+    ):
         pass
     assert {name for name, _ in fits.met} == MAKES and not differences(cloud.aws.snapshot(), wanted)
 
@@ -181,18 +201,28 @@ def test_expired_credentials_are_reported_and_new_ones_resume(cloud, wanted):
 
 # Error codes from the references of the services.
 QUOTAS = [
-    ("AllocateAddress", "AddressLimitExceeded"), ("RunInstances", "VcpuLimitExceeded"), ("CreateSecurityGroup", "SecurityGroupLimitExceeded"),
-    ("CreateRole", "LimitExceeded"), ("CreateBucket", "TooManyBuckets"), ("CreateStream", "LimitExceededException"),
-    ("CreateRestApi", "LimitExceededException"), ("PutParameter", "ParameterLimitExceeded"),
+    ("AllocateAddress", "AddressLimitExceeded"),
+    ("RunInstances", "VcpuLimitExceeded"),
+    ("CreateSecurityGroup", "SecurityGroupLimitExceeded"),
+    ("CreateRole", "LimitExceeded"),
+    ("CreateBucket", "TooManyBuckets"),
+    ("CreateStream", "LimitExceededException"),
+    ("CreateRestApi", "LimitExceededException"),
+    ("PutParameter", "ParameterLimitExceeded"),
 ]
 
 
-@pytest.mark.parametrize("operation, quota", QUOTAS)
+@pytest.mark.parametrize(("operation", "quota"), QUOTAS)
 def test_exceeded_quota_is_reported_and_resumed(cloud, wanted, operation, quota):
     cloud.clear()
-    cloud.aws.before_call = failing(lambda call: call.operation == operation, lambda call: Fault(400, quota, "you have reached your limit"))
+    cloud.aws.before_call = failing(
+        lambda call: call.operation == operation,
+        lambda call: Fault(400, quota, "you have reached your limit"),
+    )
     code, stderr = cloud.run_to_end("provision", "--yes")
-    assert code == 1 and re.search(rf"{quota}: you have reached your limit \(request [\w-]+\)", stderr), stderr
+    assert code == 1 and re.search(
+        rf"{quota}: you have reached your limit \(request [\w-]+\)", stderr
+    ), stderr
     assert "hint: a quota of the account is used up" in stderr, stderr
     cloud.aws.before_call = None
     cloud.run("provision", "--yes")
@@ -240,9 +270,17 @@ def test_interrupt_ends_a_throttled_run(cloud, wanted, operation):
 
 # It fails before the first read, or while it is waited for.
 @pytest.mark.parametrize("settle_reads", [0, 4])
-@pytest.mark.parametrize("kind, makes, flags", [
-    ("cluster", "CreateClusterV2", ("--allow-recreate",)), ("connector", "CreateConnector", ()), ("plugin", "CreateCustomPlugin", ())])
-def test_failed_resource_reports_its_reason_and_is_recreated(cloud, wanted, kind, makes, flags, settle_reads):
+@pytest.mark.parametrize(
+    ("kind", "makes", "flags"),
+    [
+        ("cluster", "CreateClusterV2", ("--allow-recreate",)),
+        ("connector", "CreateConnector", ()),
+        ("plugin", "CreateCustomPlugin", ()),
+    ],
+)
+def test_failed_resource_reports_its_reason_and_is_recreated(
+    cloud, wanted, kind, makes, flags, settle_reads
+):
     cloud.clear()
     cloud.aws.settle_reads = settle_reads
     cloud.aws.outcome = breaks(kind)
@@ -257,8 +295,13 @@ def test_failed_resource_reports_its_reason_and_is_recreated(cloud, wanted, kind
     assert not differences(cloud.aws.snapshot(), wanted)
 
 
-@pytest.mark.parametrize("kind, settings, calls", [
-    ("cluster", {"settings": "[cluster]\nvolume_gib = 200\n"}, "UpdateBrokerStorage"), ("connector", {"connector": "mcu = 2"}, "UpdateConnector")])
+@pytest.mark.parametrize(
+    ("kind", "settings", "calls"),
+    [
+        ("cluster", {"settings": "[cluster]\nvolume_gib = 200\n"}, "UpdateBrokerStorage"),
+        ("connector", {"connector": "mcu = 2"}, "UpdateConnector"),
+    ],
+)
 def test_failed_update_reports_its_reason(cloud, kind, settings, calls):
     cloud.run("provision", "--yes")
     cloud.configure(**settings)
@@ -308,8 +351,18 @@ def test_stopped_machine_is_observed_restored_and_deleted(cloud, wanted, how):
 
     def down():
         cloud.run("provision", "--yes")
-        found = [instance for reservation in ec2.describe_instances()["Reservations"] for instance in reservation["Instances"]]
-        getattr(ec2, how)(InstanceIds=[instance["InstanceId"] for instance in found if instance["State"]["Name"] == "running"])
+        found = [
+            instance
+            for reservation in ec2.describe_instances()["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+        getattr(ec2, how)(
+            InstanceIds=[
+                instance["InstanceId"]
+                for instance in found
+                if instance["State"]["Name"] == "running"
+            ]
+        )
         for _ in range(3):
             ec2.describe_instances()
 

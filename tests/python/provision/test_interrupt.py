@@ -1,4 +1,6 @@
-"""Ctrl-C during `provision` and `destroy`: they exit soon with an error, leave no orphans, and the next run resumes."""
+"""Ctrl-C during `provision` and `destroy`: they exit soon with an error, leave no orphans, and the
+next run resumes.
+"""
 
 import os
 import pty
@@ -21,8 +23,8 @@ from support.faults import (
     Point,
     changes,
     differences,
-    wait_for_call,
     interrupt,
+    wait_for_call,
 )
 from support.pinpipe import BINARY, clean_environment
 from support.wait import wait_until
@@ -31,8 +33,17 @@ pytestmark = pytest.mark.slow
 
 # Calls of an apply, from its first change to its last.
 CALLS = [
-    "ec2.CreateSecurityGroup", "iam.PutRolePolicy", "s3.CreateBucket", "ec2.AllocateAddress", "kafka.CreateClusterV2", "ec2.RunInstances",
-    "ssm.SendCommand", "kafkaconnect.CreateConnector", "apigateway.PutIntegration", "apigateway.CreateUsagePlanKey"]
+    "ec2.CreateSecurityGroup",
+    "iam.PutRolePolicy",
+    "s3.CreateBucket",
+    "ec2.AllocateAddress",
+    "kafka.CreateClusterV2",
+    "ec2.RunInstances",
+    "ssm.SendCommand",
+    "kafkaconnect.CreateConnector",
+    "apigateway.PutIntegration",
+    "apigateway.CreateUsagePlanKey",
+]
 
 
 @pytest.fixture
@@ -62,7 +73,9 @@ class Interrupt(Kill):
 
 
 def interrupted_at(cloud, fits, *arguments, when="after"):
-    """Runs and is interrupted at the first call that matches; returns stderr, or None if the run finished."""
+    """Runs and is interrupted at the first call that matches; returns stderr, or None if the run
+    finished.
+    """
     hook = Interrupt(fits)
     setattr(cloud.aws, f"{when}_call", hook)
     hook.process = cloud.start(*arguments)
@@ -73,8 +86,14 @@ def interrupted_at(cloud, fits, *arguments, when="after"):
         assert hook.process.returncode == 0, stderr
         return None
     assert time.time() - hook.began < SOON, stderr
-    assert hook.process.returncode == 1 and stderr.count("error: ") == 1 and "panicked" not in stderr, stderr
-    assert "error: stopped" in stderr and "hint: " in stderr and "the same command goes on from here" in stderr, stderr
+    assert (
+        hook.process.returncode == 1 and stderr.count("error: ") == 1 and "panicked" not in stderr
+    ), stderr
+    assert (
+        "error: stopped" in stderr
+        and "hint: " in stderr
+        and "the same command goes on from here" in stderr
+    ), stderr
     return stderr
 
 
@@ -85,7 +104,10 @@ def test_interrupted_apply_is_resumed(cloud, wanted, operation):
     assert stderr, f"nobody calls {operation}"
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
-    assert {name: cloud.aws.count(name) for name in MAKES} == {**dict.fromkeys(MAKES, 1), "ec2.CreateSecurityGroup": 2}
+    assert {name: cloud.aws.count(name) for name in MAKES} == {
+        **dict.fromkeys(MAKES, 1),
+        "ec2.CreateSecurityGroup": 2,
+    }
 
 
 @pytest.mark.parametrize("operation", CALLS[::3])
@@ -106,21 +128,32 @@ def test_apply_interrupted_every_few_calls_converges(cloud, wanted):
     assert times > 2 and not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
 
 
-@pytest.mark.parametrize("operation", ["kafka.DeleteCluster", "ec2.TerminateInstances", "apigateway.DeleteRestApi"])
+@pytest.mark.parametrize(
+    "operation", ["kafka.DeleteCluster", "ec2.TerminateInstances", "apigateway.DeleteRestApi"]
+)
 def test_interrupted_destroy_is_resumed(cloud, operation):
     cloud.clear()
     empty = cloud.aws.snapshot()
     cloud.run("provision", "--yes")
-    assert interrupted_at(cloud, Point(operation, 1), "destroy", "--yes"), f"nobody calls {operation}"
+    assert interrupted_at(cloud, Point(operation, 1), "destroy", "--yes"), (
+        f"nobody calls {operation}"
+    )
     cloud.run("destroy", "--yes")
     assert not differences(cloud.aws.snapshot(), empty) and cloud.aws.count("DeleteCluster") == 1
 
 
-# By the call after which a resource never becomes ready: its name in the error, and its place in the double.
+# By the call after which a resource never becomes ready: its name in the error, and its place in
+# the double.
 WAITS = {
     "kafka.CreateClusterV2": ("cluster `me-cluster`", lambda aws: aws.services["kafka"].clusters),
-    "kafkaconnect.CreateCustomPlugin": ("plugin `me-plugin`", lambda aws: aws.services["kafkaconnect"].plugins),
-    "kafkaconnect.CreateConnector": ("connector `me-connector`", lambda aws: aws.services["kafkaconnect"].connectors),
+    "kafkaconnect.CreateCustomPlugin": (
+        "plugin `me-plugin`",
+        lambda aws: aws.services["kafkaconnect"].plugins,
+    ),
+    "kafkaconnect.CreateConnector": (
+        "connector `me-connector`",
+        lambda aws: aws.services["kafkaconnect"].connectors,
+    ),
     "ssm.SendCommand": ("a command on the machine `i-", lambda aws: aws.services["ssm"].commands),
 }
 
@@ -140,14 +173,27 @@ def test_interrupt_does_not_hide_an_earlier_failure(cloud):
     cloud.aws.before_call, cloud.aws.after_call = refuse, hold
     process = cloud.start("provision", "--yes")
     wait_for_call(cloud.aws, "kafka.CreateClusterV2", process)
-    wait_until(lambda: len(cloud.aws.calls) > 40 and not any(map(changes, cloud.aws.calls[-12:])), "nothing but waiting")
+    wait_until(
+        lambda: len(cloud.aws.calls) > 40 and not any(map(changes, cloud.aws.calls[-12:])),
+        "nothing but waiting",
+    )
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1 and "stopped: cluster `me-cluster` is still CREATING" in stderr, stderr
-    assert "AccessDeniedException: not allowed to you" in stderr and stderr.count("stopped") == 1, stderr
+    assert (
+        process.returncode == 1 and "stopped: cluster `me-cluster` is still CREATING" in stderr
+    ), stderr
+    assert "AccessDeniedException: not allowed to you" in stderr and stderr.count("stopped") == 1, (
+        stderr
+    )
 
 
-@pytest.mark.parametrize("operation, how", [*((operation, signal.SIGINT) for operation in WAITS), ("kafka.CreateClusterV2", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("operation", "how"),
+    [
+        *((operation, signal.SIGINT) for operation in WAITS),
+        ("kafka.CreateClusterV2", signal.SIGTERM),
+    ],
+)
 def test_interrupt_ends_any_wait_and_names_the_resource(cloud, wanted, operation, how):
     label, things = WAITS[operation]
     cloud.clear()
@@ -160,13 +206,20 @@ def test_interrupt_ends_any_wait_and_names_the_resource(cloud, wanted, operation
     cloud.aws.after_call = hold
     process = cloud.start("provision", "--yes")
     wait_for_call(cloud.aws, operation, process)
-    wait_until(lambda: len(cloud.aws.calls) > 40 and not any(map(changes, cloud.aws.calls[-12:])), "nothing but waiting")
+    wait_until(
+        lambda: len(cloud.aws.calls) > 40 and not any(map(changes, cloud.aws.calls[-12:])),
+        "nothing but waiting",
+    )
     calls = len(cloud.aws.calls)
     process.send_signal(how)
     _, stderr = process.communicate(timeout=SOON)
     # At once: within fewer polls than a second and a half has.
     assert len(cloud.aws.calls) - calls < 90 and process.returncode == 1, stderr
-    assert f"stopped: {label}" in stderr and " is still " in stderr and "the same command goes on from here" in stderr, stderr
+    assert (
+        f"stopped: {label}" in stderr
+        and " is still " in stderr
+        and "the same command goes on from here" in stderr
+    ), stderr
     cloud.aws.after_call = None
     for thing in things(cloud.aws).values():
         thing.lifecycle.remaining = min(thing.lifecycle.remaining, 1)
@@ -175,7 +228,9 @@ def test_interrupt_ends_any_wait_and_names_the_resource(cloud, wanted, operation
     assert operation == "ssm.SendCommand" or cloud.aws.count(operation) == 1
 
 
-@pytest.mark.parametrize("operation", ["ec2.AllocateAddress", "ec2.RunInstances", "apigateway.CreateRestApi"])
+@pytest.mark.parametrize(
+    "operation", ["ec2.AllocateAddress", "ec2.RunInstances", "apigateway.CreateRestApi"]
+)
 def test_resource_of_an_interrupted_call_is_adopted(cloud, wanted, operation):
     cloud.clear()
     answered = threading.Event()
@@ -201,21 +256,29 @@ def unavailable(cloud, operation, *arguments):
     cloud.aws.fail_operation(operation, times=10**6, status=503, code="ServiceUnavailable")
     process = cloud.start(*arguments)
     # It is now between two attempts that are seconds apart.
-    wait_until(lambda: cloud.aws.count(operation) > before + 1 or process.poll() is not None, operation)
+    wait_until(
+        lambda: cloud.aws.count(operation) > before + 1 or process.poll() is not None, operation
+    )
     began = time.time()
     process.send_signal(signal.SIGINT)
     try:
         _, stderr = process.communicate(timeout=SOON)
     except subprocess.TimeoutExpired:
         process.kill()
-        raise AssertionError(f"{arguments} goes on {SOON} s after Ctrl-C: {process.communicate()[1]}") from None
+        raise AssertionError(
+            f"{arguments} goes on {SOON} s after Ctrl-C: {process.communicate()[1]}"
+        ) from None
     finally:
         cloud.aws.faults.clear()
-    assert process.returncode == 1 and stderr.count("error: ") == 1 and "error: stopped" in stderr, f"{time.time() - began:.1f} s\n{stderr}"
+    assert (
+        process.returncode == 1 and stderr.count("error: ") == 1 and "error: stopped" in stderr
+    ), f"{time.time() - began:.1f} s\n{stderr}"
     return stderr
 
 
-@pytest.mark.parametrize("operation", ["GetCallerIdentity", "ListKafkaVersions", "DescribeRouteTables", "UploadPart"])
+@pytest.mark.parametrize(
+    "operation", ["GetCallerIdentity", "ListKafkaVersions", "DescribeRouteTables", "UploadPart"]
+)
 def test_interrupt_ends_an_apply_while_aws_is_unavailable(cloud, wanted, operation):
     cloud.clear()
     if operation == "UploadPart":
@@ -256,7 +319,9 @@ def test_interrupt_ends_a_topic_command_on_the_machine(cloud):
 
     cloud.aws.after_call = hold
     process = cloud.start("topics", "list")
-    wait_until(lambda: cloud.aws.count("SendCommand") > before or process.poll() is not None, "the command")
+    wait_until(
+        lambda: cloud.aws.count("SendCommand") > before or process.poll() is not None, "the command"
+    )
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     try:
@@ -294,12 +359,19 @@ def test_interrupt_ends_the_check_of_an_unresponsive_api(cloud, monkeypatch):
     assert cloud.plan() == {}
 
 
-@pytest.mark.parametrize("arguments", [("provision", "--plan"), ("provision", "--yes"), ("status",), ("destroy", "--yes")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("provision", "--plan"), ("provision", "--yes"), ("status",), ("destroy", "--yes")],
+)
 def test_interrupt_while_observing_changes_nothing(cloud, arguments):
     cloud.clear()
     cloud.run("provision", "--yes", "--only", "api-key,stream")
     before, since = cloud.aws.snapshot(), len(cloud.aws.calls)
-    hook = Interrupt(lambda call: call.operation in ("DescribeVpcs", "DescribeSecurityGroups", "GetApiKeys", "GetApiKey"))
+    hook = Interrupt(
+        lambda call: (
+            call.operation in ("DescribeVpcs", "DescribeSecurityGroups", "GetApiKeys", "GetApiKey")
+        )
+    )
     cloud.aws.before_call = hook
     hook.process = cloud.start(*arguments)
     hook.is_started.set()
@@ -307,7 +379,9 @@ def test_interrupt_while_observing_changes_nothing(cloud, arguments):
     cloud.aws.before_call = None
     assert hook.call and time.time() - hook.began < SOON and hook.process.returncode == 1, stderr
     assert stdout == "" and "error: stopped" in stderr and stderr.count("error: ") == 1, stderr
-    assert not [call.name for call in cloud.aws.calls[since:] if changes(call)] and not differences(cloud.aws.snapshot(), before)
+    assert not [call.name for call in cloud.aws.calls[since:] if changes(call)] and not differences(
+        cloud.aws.snapshot(), before
+    )
 
 
 @pytest.mark.parametrize("command", ["provision", "destroy"])
@@ -316,7 +390,15 @@ def test_interrupt_at_the_prompt_changes_nothing(cloud, command):
     cloud.run("provision", "--yes", "--only", "api-key")
     before = cloud.aws.snapshot()
     terminal, theirs = pty.openpty()
-    process = subprocess.Popen([BINARY, command], cwd=cloud.folder, env=clean_environment(**cloud.environment), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen(
+        [BINARY, command],
+        cwd=cloud.folder,
+        env=clean_environment(**cloud.environment),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
     output = b""
     try:
         while b"Type yes to go on" not in output:

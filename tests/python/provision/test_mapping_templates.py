@@ -18,10 +18,10 @@ DATA = [
     (17, 17),
     (False, False),
 ]
-TEXTS = ['{"index": 1}', "it's \"plain\" $text #end", "\\'", " ", "😀"]
+TEXTS = ['{"index": 1}', 'it\'s "plain" $text #end', "\\'", " ", "😀"]
 KEYS = [
     ("partition-1", "partition-1"),
-    ("it's \"q\" \\ /", "it's \"q\" \\ /"),
+    ('it\'s "q" \\ /', 'it\'s "q" \\ /'),
     ("\\'", "\\'"),
     ("$key ${key} #end ## é 😀\n", "$key ${key} #end ## é 😀\n"),
     ("17", "17"),
@@ -45,7 +45,12 @@ def sent(name, body="", **parameters):
 def validation_errors(name, request):
     shape = KINESIS.operation_model(OPERATIONS[name]).input_shape
     unknown = set(request) - set(shape.members)
-    return "\n".join([*sorted(unknown), botocore.validate.ParamValidator().validate(request, shape).generate_report()]).strip()
+    return "\n".join(
+        [
+            *sorted(unknown),
+            botocore.validate.ParamValidator().validate(request, shape).generate_report(),
+        ]
+    ).strip()
 
 
 def taken(name, body="", **parameters):
@@ -59,7 +64,9 @@ def test_every_template_belongs_to_an_operation():
 
 
 @pytest.mark.parametrize(("data", "arriving"), DATA)
-@pytest.mark.parametrize("names", [("Data", "PartitionKey"), ("data", "partition-key"), ("Data", "partition-key")])
+@pytest.mark.parametrize(
+    "names", [("Data", "PartitionKey"), ("data", "partition-key"), ("Data", "partition-key")]
+)
 def test_object_is_encoded_as_json_once(data, arriving, names):
     body = {"StreamName": "another", names[0]: data, names[1]: "partition-1"}
     request = taken("put_record.vtl", body, stream_name="streaming-abc-pin")
@@ -71,29 +78,48 @@ def test_object_is_encoded_as_json_once(data, arriving, names):
 def test_text_is_unchanged(text):
     request = taken("put_record.vtl", {"Data": text, "PartitionKey": "k"}, stream_name="s")
     assert request["Data"].decode() == text
-    request = taken("put_records.vtl", {"records": [{"data": text, "partition-key": "k"}]}, stream_name="s")
+    request = taken(
+        "put_records.vtl", {"records": [{"data": text, "partition-key": "k"}]}, stream_name="s"
+    )
     assert request["Records"][0]["Data"].decode() == text
 
 
 @pytest.mark.parametrize(("key", "arriving"), KEYS)
 def test_partition_key_becomes_text(key, arriving):
-    assert taken("put_record.vtl", {"Data": 1, "PartitionKey": key}, stream_name="s")["PartitionKey"] == arriving
-    request = taken("put_records.vtl", {"records": [{"data": 1, "partition-key": key}]}, stream_name="s")
+    assert (
+        taken("put_record.vtl", {"Data": 1, "PartitionKey": key}, stream_name="s")["PartitionKey"]
+        == arriving
+    )
+    request = taken(
+        "put_records.vtl", {"records": [{"data": 1, "partition-key": key}]}, stream_name="s"
+    )
     assert request["Records"][0]["PartitionKey"] == arriving
 
 
-@pytest.mark.parametrize(("records", "data", "key"), [("records", "data", "partition-key"), ("Records", "Data", "PartitionKey")])
+@pytest.mark.parametrize(
+    ("records", "data", "key"),
+    [("records", "data", "partition-key"), ("Records", "Data", "PartitionKey")],
+)
 def test_records_keep_their_order(records, data, key):
     body = {records: [{data: {**POST, "index": n}, key: f"partition-{n}"} for n in range(12)]}
     request = taken("put_records.vtl", body, stream_name="streaming-abc-pin")
     assert request["StreamName"] == "streaming-abc-pin"
-    assert [json.loads(record["Data"]) for record in request["Records"]] == [{**POST, "index": n} for n in range(12)]
-    assert [record["PartitionKey"] for record in request["Records"]] == [f"partition-{n}" for n in range(12)]
+    assert [json.loads(record["Data"]) for record in request["Records"]] == [
+        {**POST, "index": n} for n in range(12)
+    ]
+    assert [record["PartitionKey"] for record in request["Records"]] == [
+        f"partition-{n}" for n in range(12)
+    ]
 
 
 def test_both_spellings_may_be_mixed():
-    body = {"records": [{"Data": {"a": 1}, "partition-key": "x"}, {"data": "text", "PartitionKey": 2}]}
-    assert taken("put_records.vtl", body, stream_name="s")["Records"] == [{"Data": b'{"a":1}', "PartitionKey": "x"}, {"Data": b"text", "PartitionKey": "2"}]
+    body = {
+        "records": [{"Data": {"a": 1}, "partition-key": "x"}, {"data": "text", "PartitionKey": 2}]
+    }
+    assert taken("put_records.vtl", body, stream_name="s")["Records"] == [
+        {"Data": b'{"a":1}', "PartitionKey": "x"},
+        {"Data": b"text", "PartitionKey": "2"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +138,11 @@ def test_missing_members_are_left_for_kinesis_to_reject(body, arriving):
     # It does not inherit members of the record before it.
     whole = {"data": {"b": 2}, "partition-key": "l"}
     request = sent("put_records.vtl", {"records": [whole, body, whole]}, stream_name="s")
-    assert request["Records"] == [{"Data": b'{"b":2}', "PartitionKey": "l"}, arriving, {"Data": b'{"b":2}', "PartitionKey": "l"}]
+    assert request["Records"] == [
+        {"Data": b'{"b":2}', "PartitionKey": "l"},
+        arriving,
+        {"Data": b'{"b":2}', "PartitionKey": "l"},
+    ]
 
 
 @pytest.mark.parametrize("body", ["", {}, {"records": []}, {"records": None}])
@@ -123,12 +153,28 @@ def test_empty_list_of_records_is_rejected_by_kinesis(body):
 @pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"list_streams.vtl"}))
 @pytest.mark.parametrize("stream", ["streaming-abc-pin", 'x", "StreamName": "other', "it's\\"])
 def test_stream_of_the_path_wins_and_stays_text(name, stream):
-    assert sent(name, {"StreamName": "another", "records": []}, stream_name=stream)["StreamName"] == stream
+    assert (
+        sent(name, {"StreamName": "another", "records": []}, stream_name=stream)["StreamName"]
+        == stream
+    )
 
 
-@pytest.mark.parametrize(("body", "shards"), [("", 4), ({}, 4), ({"ShardCount": 1}, 1), ({"ShardCount": 12}, 12), ({"ShardCount": "2"}, 4), ({"ShardCount": None}, 4)])
+@pytest.mark.parametrize(
+    ("body", "shards"),
+    [
+        ("", 4),
+        ({}, 4),
+        ({"ShardCount": 1}, 1),
+        ({"ShardCount": 12}, 12),
+        ({"ShardCount": "2"}, 4),
+        ({"ShardCount": None}, 4),
+    ],
+)
 def test_stream_gets_requested_or_default_shards(body, shards):
-    assert taken("create_stream.vtl", body, stream_name="s") == {"StreamName": "s", "ShardCount": shards}
+    assert taken("create_stream.vtl", body, stream_name="s") == {
+        "StreamName": "s",
+        "ShardCount": shards,
+    }
 
 
 @pytest.mark.parametrize("name", ["describe_stream.vtl", "delete_stream.vtl"])
@@ -141,8 +187,14 @@ def test_stream_is_named_by_the_path_alone(name):
     [
         ({}, {}),
         ({"Limit": "7"}, {"Limit": 7}),
-        ({"ExclusiveStartStreamName": "streaming-abc-pin"}, {"ExclusiveStartStreamName": "streaming-abc-pin"}),
-        ({"Limit": "7", "ExclusiveStartStreamName": "a.b_c-D"}, {"Limit": 7, "ExclusiveStartStreamName": "a.b_c-D"}),
+        (
+            {"ExclusiveStartStreamName": "streaming-abc-pin"},
+            {"ExclusiveStartStreamName": "streaming-abc-pin"},
+        ),
+        (
+            {"Limit": "7", "ExclusiveStartStreamName": "a.b_c-D"},
+            {"Limit": 7, "ExclusiveStartStreamName": "a.b_c-D"},
+        ),
         ({"Limit": '7, "x": 1', "ExclusiveStartStreamName": 'a", "x": "'}, {}),
     ],
 )

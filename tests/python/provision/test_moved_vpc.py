@@ -1,4 +1,6 @@
-"""A pipeline that moves to another VPC, or gets other names without a state that holds the old ones: nothing is left behind."""
+"""A pipeline that moves to another VPC, or gets other names without a state that holds the old
+ones: nothing is left behind.
+"""
 
 import base64
 
@@ -10,9 +12,14 @@ from support.renamed import EVERY_NAME, NAMED, TOPICS
 ELSEWHERE = ("recreate", "it is in another VPC, vpc-")
 # Resources whose VPC differs, and those that are recreated with them.
 MOVED = {
-    "group-client": ELSEWHERE, "group-cluster": ("recreate", "`group-client` is made anew|it is in another VPC"), "s3-endpoint": ELSEWHERE,
-    "cluster": ("recreate", "`group-cluster` is made anew"), "client": ("recreate", "`group-client` is made anew"), **TOPICS,
-    "connector": ("recreate", "`cluster` is made anew")}
+    "group-client": ELSEWHERE,
+    "group-cluster": ("recreate", "`group-client` is made anew|it is in another VPC"),
+    "s3-endpoint": ELSEWHERE,
+    "cluster": ("recreate", "`group-cluster` is made anew"),
+    "client": ("recreate", "`group-client` is made anew"),
+    **TOPICS,
+    "connector": ("recreate", "`cluster` is made anew"),
+}
 # That the private address changes is visible only once the new machine exists.
 MAY = ("address", "api", "usage-plan")
 
@@ -31,7 +38,9 @@ def another_vpc(cloud):
     ec2 = cloud.boto("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
     for number, zone in enumerate("abc"):
-        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.7.{number}.0/24", AvailabilityZone=f"us-east-1{zone}")
+        ec2.create_subnet(
+            VpcId=vpc, CidrBlock=f"10.7.{number}.0/24", AvailabilityZone=f"us-east-1{zone}"
+        )
     return vpc
 
 
@@ -40,18 +49,39 @@ AIRFLOW = "network,group-airflow,role-airflow,bucket-airflow,airflow-requirement
 
 def apply_airflow(cloud, *arguments):
     """Creates Airflow in two subnets of the default VPC."""
-    subnets = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in cloud.boto("ec2").describe_subnets()["Subnets"] if each["DefaultForAz"])
-    cloud.change(airflow={"enabled": True, "subnets": [subnet for _, subnet in subnets[:2]]}, schedule={"enabled": False})
+    subnets = sorted(
+        (each["AvailabilityZone"], each["SubnetId"])
+        for each in cloud.boto("ec2").describe_subnets()["Subnets"]
+        if each["DefaultForAz"]
+    )
+    cloud.change(
+        airflow={"enabled": True, "subnets": [subnet for _, subnet in subnets[:2]]},
+        schedule={"enabled": False},
+    )
     cloud.apply(*arguments)
 
 
 def vpcs_of_ours(cloud):
     """Returns the VPCs of the resources with the pipeline's tags."""
     ec2, ours = cloud.boto("ec2"), [{"Name": "tag:pinpipe:id", "Values": ["me"]}]
-    groups = {group["VpcId"] for group in ec2.describe_security_groups(Filters=ours)["SecurityGroups"]}
-    endpoints = {endpoint["VpcId"] for endpoint in ec2.describe_vpc_endpoints(Filters=ours)["VpcEndpoints"] if endpoint["State"] != "deleted"}
-    machines = [machine for each in ec2.describe_instances(Filters=ours)["Reservations"] for machine in each["Instances"]]
-    return groups | endpoints | {machine["VpcId"] for machine in machines if machine["State"]["Name"] == "running"}
+    groups = {
+        group["VpcId"] for group in ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
+    }
+    endpoints = {
+        endpoint["VpcId"]
+        for endpoint in ec2.describe_vpc_endpoints(Filters=ours)["VpcEndpoints"]
+        if endpoint["State"] != "deleted"
+    }
+    machines = [
+        machine
+        for each in ec2.describe_instances(Filters=ours)["Reservations"]
+        for machine in each["Instances"]
+    ]
+    return (
+        groups
+        | endpoints
+        | {machine["VpcId"] for machine in machines if machine["State"]["Name"] == "running"}
+    )
 
 
 def test_another_vpc_recreates_everything_and_leaves_nothing(cloud):
@@ -83,7 +113,9 @@ def test_destroy_covers_the_vpc_of_an_earlier_configuration(cloud, state):
 def test_unmanaged_groups_and_endpoints_in_another_vpc_are_kept(cloud):
     ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
     ec2.create_security_group(GroupName="me-client-group", Description="theirs", VpcId=vpc)
-    ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3", VpcEndpointType="Gateway")
+    ec2.create_vpc_endpoint(
+        VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3", VpcEndpointType="Gateway"
+    )
     before = cloud.aws.snapshot()
     cloud.apply()
     assert vpc not in vpcs_of_ours(cloud)
@@ -92,8 +124,12 @@ def test_unmanaged_groups_and_endpoints_in_another_vpc_are_kept(cloud):
 
 
 RENAMED = {
-    "cluster": NAMED + "`me-cluster`", "connector": NAMED + "`me-connector`|`cluster` is made anew", "plugin": NAMED + "`me-plugin`",
-    "worker-configuration": NAMED + "`me-confluent-worker`", "bucket": NAMED + "`user-me-bucket`"}
+    "cluster": NAMED + "`me-cluster`",
+    "connector": NAMED + "`me-connector`|`cluster` is made anew",
+    "plugin": NAMED + "`me-plugin`",
+    "worker-configuration": NAMED + "`me-confluent-worker`",
+    "bucket": NAMED + "`user-me-bucket`",
+}
 
 
 def test_renamed_resources_are_found_by_tags_without_the_state(cloud):
@@ -106,8 +142,17 @@ def test_renamed_resources_are_found_by_tags_without_the_state(cloud):
     assert found["api"][0] == "update"
     cloud.apply("--allow-recreate")
     after = cloud.aws.snapshot()
-    assert cloud.plan() == {} and {kind: len(things) for kind, things in after.items()} == {kind: len(things) for kind, things in before.items()}
-    for kind in ("clusters", "connectors", "plugins", "worker configurations", "rest apis", "buckets"):
+    assert cloud.plan() == {} and {kind: len(things) for kind, things in after.items()} == {
+        kind: len(things) for kind, things in before.items()
+    }
+    for kind in (
+        "clusters",
+        "connectors",
+        "plugins",
+        "worker configurations",
+        "rest apis",
+        "buckets",
+    ):
         assert [thing["name"].split("-")[0] for thing in after[kind]] == ["other"], after[kind]
 
 
@@ -126,7 +171,10 @@ def test_airflow_and_its_bucket_are_found_by_tags(cloud):
     cloud.change(airflow={"name": "another", "bucket": "another-airflow"})
     (cloud.data / "aws" / "state.json").unlink()
     found = cloud.plan("--only", "bucket-airflow,airflow")
-    assert {key: action for key, (action, _) in found.items()} == {"airflow": "recreate", "bucket-airflow": "recreate"}, found
+    assert {key: action for key, (action, _) in found.items()} == {
+        "airflow": "recreate",
+        "bucket-airflow": "recreate",
+    }, found
     cloud.run("destroy", "--yes")
     assert cloud.aws.snapshot() == before
 
@@ -157,7 +205,10 @@ def test_disabled_airflow_is_found_without_the_state(cloud):
     cloud.change(airflow={"enabled": False})
     (cloud.data / "aws" / "state.json").unlink()
     found = {key: action for key, (action, _) in cloud.plan().items() if "airflow" in key}
-    assert found == dict.fromkeys(("airflow", "airflow-requirements", "bucket-airflow", "group-airflow", "role-airflow"), "delete")
+    assert found == dict.fromkeys(
+        ("airflow", "airflow-requirements", "bucket-airflow", "group-airflow", "role-airflow"),
+        "delete",
+    )
     cloud.run("destroy", "--yes")
     assert cloud.aws.snapshot() == before
 
@@ -187,26 +238,71 @@ def test_orphans_in_another_vpc_are_deleted(cloud):
     ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
     cloud.apply()
     before = cloud.aws.snapshot()
-    tags = lambda kind, key: [{"ResourceType": kind, "Tags": [{"Key": "pinpipe:id", "Value": "me"}, {"Key": "pinpipe:resource", "Value": key}]}]
-    group = lambda key: ec2.create_security_group(GroupName=f"me-{key}", Description="left", VpcId=vpc, TagSpecifications=tags("security-group", key))["GroupId"]
+
+    def tags(kind, key):
+        return [
+            {
+                "ResourceType": kind,
+                "Tags": [
+                    {"Key": "pinpipe:id", "Value": "me"},
+                    {"Key": "pinpipe:resource", "Value": key},
+                ],
+            }
+        ]
+
+    def group(key):
+        return ec2.create_security_group(
+            GroupName=f"me-{key}",
+            Description="left",
+            VpcId=vpc,
+            TagSpecifications=tags("security-group", key),
+        )["GroupId"]
+
     client, cluster = group("group-client"), group("group-cluster")
     # A group that a rule refers to cannot be deleted before the rule.
-    ec2.authorize_security_group_ingress(GroupId=cluster, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": client}]}])
-    ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3", VpcEndpointType="Gateway", TagSpecifications=tags("vpc-endpoint", "s3-endpoint"))
+    ec2.authorize_security_group_ingress(
+        GroupId=cluster,
+        IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": client}]}],
+    )
+    ec2.create_vpc_endpoint(
+        VpcId=vpc,
+        ServiceName="com.amazonaws.us-east-1.s3",
+        VpcEndpointType="Gateway",
+        TagSpecifications=tags("vpc-endpoint", "s3-endpoint"),
+    )
     left = ("update", f"another of ours is in {vpc}")
-    assert_plan_and_apply(cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left))
+    assert_plan_and_apply(
+        cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left)
+    )
     assert cloud.aws.snapshot() == before
 
 
 def test_group_in_use_in_another_vpc_is_kept(cloud):
     ec2, vpc = cloud.boto("ec2"), another_vpc(cloud)
     cloud.apply()
-    tags = [{"ResourceType": "security-group", "Tags": [{"Key": "pinpipe:id", "Value": "me"}, {"Key": "pinpipe:resource", "Value": "group-client"}]}]
-    group = ec2.create_security_group(GroupName="me-group-client", Description="left", VpcId=vpc, TagSpecifications=tags)["GroupId"]
-    subnet = next(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"] if each["VpcId"] == vpc)
-    interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"]["NetworkInterfaceId"]
+    tags = [
+        {
+            "ResourceType": "security-group",
+            "Tags": [
+                {"Key": "pinpipe:id", "Value": "me"},
+                {"Key": "pinpipe:resource", "Value": "group-client"},
+            ],
+        }
+    ]
+    group = ec2.create_security_group(
+        GroupName="me-group-client", Description="left", VpcId=vpc, TagSpecifications=tags
+    )["GroupId"]
+    subnet = next(
+        each["SubnetId"] for each in ec2.describe_subnets()["Subnets"] if each["VpcId"] == vpc
+    )
+    interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"][
+        "NetworkInterfaceId"
+    ]
     assert cloud.plan()["group-client"] == ("update", f"another of ours is in {vpc}")
-    assert f"the security group `{group}` in another VPC is in use: it stays until `pinpipe destroy`" in cloud.run("provision", "--yes").stderr
+    assert (
+        f"the security group `{group}` in another VPC is in use: it stays until `pinpipe destroy`"
+        in cloud.run("provision", "--yes").stderr
+    )
     assert cloud.plan() == {}
     ec2.delete_network_interface(NetworkInterfaceId=interface)
     cloud.run("destroy", "--yes")
@@ -229,14 +325,25 @@ def test_unmanaged_objects_in_the_airflow_bucket_are_kept(cloud):
     s3 = cloud.boto("s3")
     s3.put_object(Bucket="user-me-airflow", Key="dags/me_dag.py", Body=b"# mine")
     assert "airflow-dag" not in cloud.plan()
-    s3.put_object(Bucket="user-me-airflow", Key="dags/me_dag.py", Body=b"\"\"\"Runs pinpipe's batch on Databricks. And so on.\"\"\"")
+    s3.put_object(
+        Bucket="user-me-airflow",
+        Key="dags/me_dag.py",
+        Body=b'"""Runs pinpipe\'s batch on Databricks. And so on."""',
+    )
     assert cloud.plan()["airflow-dag"][0] == "delete"
 
 
 def test_denied_reads_do_not_stop_the_first_run(cloud):
     connect = cloud.boto("kafkaconnect")
-    connect.create_worker_configuration(name="theirs", propertiesFileContent=base64.b64encode(b"key.converter=x\nvalue.converter=x\n").decode())
-    for action, on in [("kafkaconnect:ListTagsForResource", "*/theirs/*"), ("iam:GetRole", "*/me-airflow-role"), ("s3:ListAllMyBuckets", "*")]:
+    connect.create_worker_configuration(
+        name="theirs",
+        propertiesFileContent=base64.b64encode(b"key.converter=x\nvalue.converter=x\n").decode(),
+    )
+    for action, on in [
+        ("kafkaconnect:ListTagsForResource", "*/theirs/*"),
+        ("iam:GetRole", "*/me-airflow-role"),
+        ("s3:ListAllMyBuckets", "*"),
+    ]:
         cloud.aws.deny(action, on)
     cloud.apply()
     assert cloud.plan() == {} and not cloud.state()["is_whole"], "who may look finds more"

@@ -1,4 +1,6 @@
-"""Changes of the configuration that replace resources: the connector's zip, names, and zones that cannot share the brokers."""
+"""Changes of the configuration that replace resources: the connector's zip, names, and zones that
+cannot share the brokers.
+"""
 
 import base64
 import contextlib
@@ -21,6 +23,7 @@ SECTIONS = {"kinesis": {"shards": 1}}
 
 # The connector's zip.
 
+
 def zip_with_manifest(content):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as plugin:
@@ -31,7 +34,10 @@ def zip_with_manifest(content):
 def connector_and_plugin_md5(cloud):
     """Returns the ARN of the connector, and the MD5 of the zip that its plugin is a copy of."""
     connect = cloud.boto("kafkaconnect")
-    connector, plugin = connect.list_connectors()["connectors"][0], connect.list_custom_plugins()["customPlugins"][0]
+    connector, plugin = (
+        connect.list_connectors()["connectors"][0],
+        connect.list_custom_plugins()["customPlugins"][0],
+    )
     described = connect.describe_custom_plugin(customPluginArn=plugin["customPluginArn"])
     assert connector["plugins"][0]["customPlugin"]["customPluginArn"] == plugin["customPluginArn"]
     return connector["connectorArn"], described["latestRevision"]["fileDescription"]["fileMd5"]
@@ -42,8 +48,10 @@ def md5(content):
 
 
 CONTENT = {
-    "plugin-object": ("update", "`sink.zip` has another content"), "plugin": ("recreate", "its zip had another content"),
-    "connector": ("recreate", "`plugin` is made anew")}
+    "plugin-object": ("update", "`sink.zip` has another content"),
+    "plugin": ("recreate", "its zip had another content"),
+    "connector": ("recreate", "`plugin` is made anew"),
+}
 
 
 def test_new_release_under_the_same_name_replaces_the_connector(module, cloud):
@@ -59,7 +67,10 @@ def test_multipart_upload_is_compared_by_its_full_checksum(module, cloud):
     release = b"PK" + bytes(9 * 1024 * 1024)
     (cloud.folder / "sink.zip").write_bytes(release)
     assert_plan_and_apply(cloud, CONTENT)
-    assert connector_and_plugin_md5(cloud)[1] == md5(release) and "-" in cloud.boto("s3").head_object(Bucket=BUCKET, Key=OBJECT)["ETag"]
+    assert (
+        connector_and_plugin_md5(cloud)[1] == md5(release)
+        and "-" in cloud.boto("s3").head_object(Bucket=BUCKET, Key=OBJECT)["ETag"]
+    )
     (cloud.folder / "sink.zip").write_bytes(zip_with_manifest("small again"))
     cloud.apply()
     module.mark_clean()
@@ -105,7 +116,11 @@ def serve(contents):
 
 def test_zip_from_another_url_is_downloaded_once(module, cloud):
     contents = {"/1/sink.zip": zip_with_manifest("one"), "/2/sink.zip": zip_with_manifest("two")}
-    moved = {**CONTENT, "plugin-object": ("update", "came from another address"), "plugin": ("recreate", "is to come from another address")}
+    moved = {
+        **CONTENT,
+        "plugin-object": ("update", "came from another address"),
+        "plugin": ("recreate", "is to come from another address"),
+    }
     with serve(contents) as (url, asked):
         for path, content in contents.items():
             asked.clear()
@@ -113,11 +128,19 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
             assert_plan(cloud, moved, env=env)
             assert asked == []
             cloud.apply(env=env)
-            assert cloud.plan(env=env) == {} and asked == [path] and connector_and_plugin_md5(cloud)[1] == md5(content)
+            assert (
+                cloud.plan(env=env) == {}
+                and asked == [path]
+                and connector_and_plugin_md5(cloud)[1] == md5(content)
+            )
         # An object that another user uploaded is not the zip of the plugin.
         cloud.boto("s3").put_object(Bucket=BUCKET, Key=OBJECT, Body=b"PK another")
         connector = connector_and_plugin_md5(cloud)[0]
-        assert_plan_and_apply(cloud, {"plugin-object": ("update", "came from another address; it has no checksum")}, env=env)
+        assert_plan_and_apply(
+            cloud,
+            {"plugin-object": ("update", "came from another address; it has no checksum")},
+            env=env,
+        )
         assert connector_and_plugin_md5(cloud)[0] == connector
     cloud.apply()
     assert cloud.plan() == {}
@@ -126,8 +149,13 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
 
 def test_unreachable_plugin_url_keeps_the_connector(module, cloud):
     connector = connector_and_plugin_md5(cloud)
-    stderr = cloud.refused("provision", "--yes", env={"PINPIPE__CONNECTOR__PLUGIN": "http://127.0.0.1:1/2/sink.zip"})
-    assert "cannot download `http://127.0.0.1:1/2/sink.zip`" in stderr and connector_and_plugin_md5(cloud) == connector
+    stderr = cloud.refused(
+        "provision", "--yes", env={"PINPIPE__CONNECTOR__PLUGIN": "http://127.0.0.1:1/2/sink.zip"}
+    )
+    assert (
+        "cannot download `http://127.0.0.1:1/2/sink.zip`" in stderr
+        and connector_and_plugin_md5(cloud) == connector
+    )
 
 
 def test_missing_zip_stops_apply_but_not_status_or_destroy(empty):
@@ -148,10 +176,14 @@ def test_renamed_zip_deletes_the_previous_object(module, cloud):
     (cloud.folder / "sink-2.zip").write_bytes(zip_with_manifest("2"))
     env = {"PINPIPE__CONNECTOR__PLUGIN": "sink-2.zip"}
     named = {
-        "plugin-object": ("recreate", NAMED + f"`s3://{BUCKET}/{OBJECT}`"), "plugin": ("recreate", "made of another object"),
-        "connector": CONTENT["connector"]}
+        "plugin-object": ("recreate", NAMED + f"`s3://{BUCKET}/{OBJECT}`"),
+        "plugin": ("recreate", "made of another object"),
+        "connector": CONTENT["connector"],
+    }
     assert_plan_and_apply(cloud, named, env=env)
-    assert [each["Key"] for each in cloud.boto("s3").list_objects_v2(Bucket=BUCKET)["Contents"]] == ["kafka-connect-s3/sink-2.zip"]
+    assert [
+        each["Key"] for each in cloud.boto("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
+    ] == ["kafka-connect-s3/sink-2.zip"]
     cloud.apply()
     assert cloud.plan() == {}
     module.mark_clean()
@@ -163,18 +195,52 @@ CONNECTOR = ("recreate", "`(cluster|plugin|worker-configuration)` is made anew")
 ROLE = ("update", "allows something else|assumed by others")
 # Each is renamed once; the tests build on each other.
 NAMES = {
-    "connector": ({"connector": {"name": "another"}}, {"connector": ("recreate", NAMED + "`me-connector`"), "role-connector": ROLE}),
-    "plugin": ({"connector": {"plugin_name": "another"}}, {"plugin": ("recreate", NAMED + "`me-plugin`"), "connector": CONNECTOR}),
-    "worker configuration": ({"connector": {"worker_name": "another"}}, {"worker-configuration": ("recreate", NAMED + "`me-confluent-worker`"), "connector": CONNECTOR}),
+    "connector": (
+        {"connector": {"name": "another"}},
+        {"connector": ("recreate", NAMED + "`me-connector`"), "role-connector": ROLE},
+    ),
+    "plugin": (
+        {"connector": {"plugin_name": "another"}},
+        {"plugin": ("recreate", NAMED + "`me-plugin`"), "connector": CONNECTOR},
+    ),
+    "worker configuration": (
+        {"connector": {"worker_name": "another"}},
+        {
+            "worker-configuration": ("recreate", NAMED + "`me-confluent-worker`"),
+            "connector": CONNECTOR,
+        },
+    ),
     "api": ({"api": {"name": "another"}}, {"api": ("update", "its name is `me-api`")}),
-    "bucket": ({"connector__properties": {"s3.bucket.name": "another-bucket"}}, {
-        "bucket": ("recreate", NAMED + f"`{BUCKET}`"), "plugin-object": ("recreate", NAMED), "plugin": ("recreate", "made of another object"),
-        "connector": CONNECTOR, "role-connector": ROLE}),
-    "cluster": ({"cluster": {"name": "another"}}, {
-        "cluster": ("recreate", NAMED + "`me-cluster`"), **TOPICS, "connector": CONNECTOR, "role-client": ROLE, "role-connector": ROLE}),
+    "bucket": (
+        {"connector__properties": {"s3.bucket.name": "another-bucket"}},
+        {
+            "bucket": ("recreate", NAMED + f"`{BUCKET}`"),
+            "plugin-object": ("recreate", NAMED),
+            "plugin": ("recreate", "made of another object"),
+            "connector": CONNECTOR,
+            "role-connector": ROLE,
+        },
+    ),
+    "cluster": (
+        {"cluster": {"name": "another"}},
+        {
+            "cluster": ("recreate", NAMED + "`me-cluster`"),
+            **TOPICS,
+            "connector": CONNECTOR,
+            "role-client": ROLE,
+            "role-connector": ROLE,
+        },
+    ),
 }
 HOLDING = {"bucket", "cluster"}
-KINDS = {"connector": "connectors", "plugin": "plugins", "worker configuration": "worker configurations", "api": "rest apis", "bucket": "buckets", "cluster": "clusters"}
+KINDS = {
+    "connector": "connectors",
+    "plugin": "plugins",
+    "worker configuration": "worker configurations",
+    "api": "rest apis",
+    "bucket": "buckets",
+    "cluster": "clusters",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,8 +255,12 @@ def test_renamed_resource_is_not_left_behind(module, cloud, name):
     ids = cloud.state_value("api")
     assert_plan_and_apply(cloud, expected, *(["--allow-recreate"] if name in HOLDING else []))
     after = cloud.aws.snapshot()
-    assert [thing["name"] for thing in after[KINDS[name]]] == ["another-bucket" if name == "bucket" else "another"]
-    assert {kind: len(things) for kind, things in after.items()} == {kind: len(things) for kind, things in before.items()}
+    assert [thing["name"] for thing in after[KINDS[name]]] == [
+        "another-bucket" if name == "bucket" else "another"
+    ]
+    assert {kind: len(things) for kind, things in after.items()} == {
+        kind: len(things) for kind, things in before.items()
+    }
     assert cloud.state_value("api") == ids, "callers go on calling the same address"
     module.mark_clean()
 
@@ -201,8 +271,12 @@ def test_renaming_a_bucket_with_records_requires_a_flag(module, cloud):
     cloud.change(connector__properties={"s3.bucket.name": "yet-another-bucket"})
     assert "loses what it holds" in cloud.refused("provision", "--yes")
     stderr = cloud.run("provision", "--yes", "--allow-recreate").stderr
-    assert f"deleted bucket {bucket} " in stderr and "recreated bucket yet-another-bucket " in stderr
-    assert [each["Name"] for each in cloud.boto("s3").list_buckets()["Buckets"]] == ["yet-another-bucket"] and cloud.plan() == {}
+    assert (
+        f"deleted bucket {bucket} " in stderr and "recreated bucket yet-another-bucket " in stderr
+    )
+    assert [each["Name"] for each in cloud.boto("s3").list_buckets()["Buckets"]] == [
+        "yet-another-bucket"
+    ] and cloud.plan() == {}
     module.mark_clean()
 
 
@@ -228,7 +302,11 @@ def test_destroy_deletes_resources_of_an_earlier_configuration(empty, how):
         assert empty.plan() == {}
     stderr = empty.run("destroy", "--yes").stderr
     assert empty.aws.snapshot() == before and not (empty.data / "aws" / "state.json").exists()
-    names = ("me-cluster", "me-connector", BUCKET) if how == "destroyed" else ("other", "other", "other-bucket")
+    names = (
+        ("me-cluster", "me-connector", BUCKET)
+        if how == "destroyed"
+        else ("other", "other", "other-bucket")
+    )
     for kind, name in zip(("cluster", "connector", "bucket"), names):
         assert f"deleted {kind} {name}\n" in stderr, stderr
 
@@ -248,17 +326,33 @@ def test_new_name_that_is_unmanaged_is_rejected(empty):
 
 
 def test_renamed_airflow_is_recreated(empty):
-    subnets = sorted(empty.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
-    empty.change(airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}, schedule={"enabled": False})
-    only = ("--only", "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
+    subnets = sorted(
+        empty.boto("ec2").describe_subnets()["Subnets"],
+        key=lambda subnet: subnet["AvailabilityZone"],
+    )
+    empty.change(
+        airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]},
+        schedule={"enabled": False},
+    )
+    only = (
+        "--only",
+        "network,group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow",
+    )
     empty.apply(*only)
     empty.change(airflow={"name": "another", "bucket": "another-airflow"})
     found = {key: action for key, (action, _) in empty.plan(*only).items()}
-    assert found == {"airflow": "recreate", "bucket-airflow": "recreate", "airflow-requirements": "create", "role-airflow": "update"}
+    assert found == {
+        "airflow": "recreate",
+        "bucket-airflow": "recreate",
+        "airflow-requirements": "create",
+        "role-airflow": "update",
+    }
     empty.apply(*only, "--allow-recreate")
     assert empty.plan(*only) == {}
     after = empty.aws.snapshot()
-    assert [each["name"] for each in after["environments"]] == ["another"] and [each["name"] for each in after["buckets"]] == ["another-airflow"]
+    assert [each["name"] for each in after["environments"]] == ["another"] and [
+        each["name"] for each in after["buckets"]
+    ] == ["another-airflow"]
     # Disabled and renamed at once.
     empty.change(airflow={"name": "a-third", "enabled": False})
     empty.apply(*only)
@@ -296,11 +390,14 @@ def test_brokers_are_added_in_the_existing_zones(empty):
         assert spread(empty) == (brokers, 2) and empty.plan(*CLUSTER) == {}
 
 
-@pytest.mark.parametrize("before, after, reason", [
-    (3, 4, "it has 3 brokers, not 4; its 3 zones cannot share 4 brokers evenly"),
-    (4, 9, "it has 4 brokers, not 9; its 2 zones cannot share 9 brokers evenly"),
-    (6, 3, "it has 6 brokers and cannot lose any"),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (3, 4, "it has 3 brokers, not 4; its 3 zones cannot share 4 brokers evenly"),
+        (4, 9, "it has 4 brokers, not 9; its 2 zones cannot share 9 brokers evenly"),
+        (6, 3, "it has 6 brokers and cannot lose any"),
+    ],
+)
 def test_broker_changes_that_require_a_new_cluster_require_a_flag(empty, before, after, reason):
     empty.change(cluster={"brokers": before})
     empty.apply(*CLUSTER)
@@ -316,7 +413,10 @@ def test_invalid_number_of_brokers_is_rejected_before_any_call(empty, brokers):
     empty.change(cluster={"brokers": brokers})
     calls = len(empty.aws.calls)
     stderr = empty.refused("provision", "--yes", code=2)
-    assert "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3" in stderr and len(empty.aws.calls) == calls
+    assert (
+        "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3" in stderr
+        and len(empty.aws.calls) == calls
+    )
 
 
 def test_three_brokers_in_a_region_of_two_zones(empty):

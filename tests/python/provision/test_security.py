@@ -1,4 +1,6 @@
-"""Secrets are only in Parameter Store, in API Gateway and in one file that its owner alone can read."""
+"""Secrets are only in Parameter Store, in API Gateway and in one file that its owner alone can
+read.
+"""
 
 import base64
 import stat
@@ -14,20 +16,32 @@ SECTIONS = {"aws": {"attempts": 2}}
 
 
 def parameter(cloud, name):
-    return cloud.boto("ssm").get_parameter(Name=f"/pinpipe/me/{name}", WithDecryption=True)["Parameter"]["Value"]
+    return cloud.boto("ssm").get_parameter(Name=f"/pinpipe/me/{name}", WithDecryption=True)[
+        "Parameter"
+    ]["Value"]
 
 
 def secrets(cloud):
     """Returns every secret so far, each in the forms in which it could be written."""
     found = {"the secret access key": [SECRET_ACCESS_KEY]}
-    for name in [each["Name"].rpartition("/")[2] for each in cloud.boto("ssm").describe_parameters()["Parameters"]]:
+    for name in [
+        each["Name"].rpartition("/")[2]
+        for each in cloud.boto("ssm").describe_parameters()["Parameters"]
+    ]:
         value = parameter(cloud, name)
         body = [line for line in value.splitlines() if not line.startswith("-----")]
         header = base64.b64encode(f"api-gateway:{value}".encode()).decode()
-        forms = [value, header, base64.b64encode(value.encode()).decode()] if len(body) == 1 else [body[3], "".join(body)[70:140], header[60:120]]
+        forms = (
+            [value, header, base64.b64encode(value.encode()).decode()]
+            if len(body) == 1
+            else [body[3], "".join(body)[70:140], header[60:120]]
+        )
         found[f"the parameter {name}"] = forms
     gateway = cloud.boto("apigateway")
-    keys = [gateway.get_api_key(apiKey=key["id"], includeValue=True)["value"] for key in gateway.get_api_keys()["items"]]
+    keys = [
+        gateway.get_api_key(apiKey=key["id"], includeValue=True)["value"]
+        for key in gateway.get_api_keys()["items"]
+    ]
     return found | {"the API key": keys}
 
 
@@ -37,13 +51,20 @@ AS_US = {"AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY, "PINPIPE__KAFKA__TIMEOUT_MS
 
 
 def leaks(text, cloud):
-    return [f"{what}: …{form[:6]}…" for what, forms in secrets(cloud).items() for form in forms if form in text]
+    return [
+        f"{what}: …{form[:6]}…"
+        for what, forms in secrets(cloud).items()
+        for form in forms
+        if form in text
+    ]
 
 
 def text_of_files(cloud):
     """Returns the text of every file of the data folder but the key file."""
     files = [path for path in cloud.folder.rglob("*") if path.is_file() and path.name != FILE]
-    assert cloud.data / "aws" / "state.json" in files and cloud.data / "aws" / "outputs.json" in files
+    assert (
+        cloud.data / "aws" / "state.json" in files and cloud.data / "aws" / "outputs.json" in files
+    )
     return "\n".join(path.read_bytes().decode(errors="replace") for path in files)
 
 
@@ -56,17 +77,29 @@ def assert_no_secret(text, cloud):
     assert leaks(text, cloud) == []
 
 
-@pytest.mark.parametrize("options", [(), ("-vv",), ("-vvv",), ("--output", "json")], ids=["plain", "-vv", "-vvv", "json"])
+@pytest.mark.parametrize(
+    "options", [(), ("-vv",), ("-vvv",), ("--output", "json")], ids=["plain", "-vv", "-vvv", "json"]
+)
 def test_no_secret_is_printed_or_written(empty, options):
     text = output_of(empty, "provision", "--yes", *options)
-    assert len(secrets(empty)) == 4 and leaks(SECRET_ACCESS_KEY + parameter(empty, "proxy-password"), empty), "else this would hold nothing"
+    assert len(secrets(empty)) == 4 and leaks(
+        SECRET_ACCESS_KEY + parameter(empty, "proxy-password"), empty
+    ), "else this would hold nothing"
     assert_no_secret(text, empty)
     assert_no_secret(text_of_files(empty), empty)
-    for command in (("provision", "--plan"), ("status",), ("doctor",), ("api", "status"), ("topics", "list")):
+    for command in (
+        ("provision", "--plan"),
+        ("status",),
+        ("doctor",),
+        ("api", "status"),
+        ("topics", "list"),
+    ):
         assert_no_secret(output_of_any(empty, *command, *options), empty)
     assert_no_secret(text_of_files(empty), empty)
     change_everything(empty)
-    text = output_of(empty, "provision", "--plan", *options) + output_of(empty, "provision", "--yes", *options)
+    text = output_of(empty, "provision", "--plan", *options) + output_of(
+        empty, "provision", "--yes", *options
+    )
     assert_no_secret(text + text_of_files(empty), empty)
 
 
@@ -80,17 +113,45 @@ def output_of_any(cloud, *arguments):
 def change_everything(cloud):
     """Causes drift of settings that hold secrets."""
     gateway, api = cloud.boto("apigateway"), cloud.state_value("api")
-    proxy = next(each["id"] for each in gateway.get_resources(restApiId=api, limit=500)["items"] if each["path"] == "/{proxy+}")
-    patch = {"op": "replace", "path": "/requestParameters/integration.request.header.Authorization", "value": "'Basic bm9ib2R5'"}
-    gateway.update_integration(restApiId=api, resourceId=proxy, httpMethod="ANY", patchOperations=[patch])
-    gateway.update_api_key(apiKey=cloud.state_value("api-key"), patchOperations=[{"op": "replace", "path": "/enabled", "value": "false"}])
+    proxy = next(
+        each["id"]
+        for each in gateway.get_resources(restApiId=api, limit=500)["items"]
+        if each["path"] == "/{proxy+}"
+    )
+    patch = {
+        "op": "replace",
+        "path": "/requestParameters/integration.request.header.Authorization",
+        "value": "'Basic bm9ib2R5'",
+    }
+    gateway.update_integration(
+        restApiId=api, resourceId=proxy, httpMethod="ANY", patchOperations=[patch]
+    )
+    gateway.update_api_key(
+        apiKey=cloud.state_value("api-key"),
+        patchOperations=[{"op": "replace", "path": "/enabled", "value": "false"}],
+    )
     cloud.boto("ssm").delete_parameter(Name="/pinpipe/me/key-pair")
 
 
-@pytest.mark.parametrize("operation", ["PutIntegration", "PutParameter", "ImportKeyPair", "RunInstances", "GetParameter", "CreateApiKey", "PutMethod", "CreateDeployment", "SendCommand"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "PutIntegration",
+        "PutParameter",
+        "ImportKeyPair",
+        "RunInstances",
+        "GetParameter",
+        "CreateApiKey",
+        "PutMethod",
+        "CreateDeployment",
+        "SendCommand",
+    ],
+)
 @pytest.mark.parametrize("fault", ["refused", "broken"])
 def test_no_secret_is_in_an_error(empty, operation, fault):
-    status, code = (403, "AccessDeniedException") if fault == "refused" else (500, "InternalFailure")
+    status, code = (
+        (403, "AccessDeniedException") if fault == "refused" else (500, "InternalFailure")
+    )
     empty.aws.fail_operation(operation, status=status, code=code, message="no", times=100)
     text = output_of(empty, "provision", "--yes", "-vv", code=1)
     empty.aws.faults.clear()
@@ -104,7 +165,13 @@ def test_aws_errors_that_quote_a_secret_are_redacted(empty):
     """The error of AWS quotes the request."""
     empty.apply("--only", "proxy-secret,key-pair")
     header = base64.b64encode(f"api-gateway:{parameter(empty, 'proxy-password')}".encode()).decode()
-    empty.aws.fail_operation("PutIntegration", status=400, code="BadRequestException", message=f"Invalid mapping expression specified: 'Basic {header}'", times=100)
+    empty.aws.fail_operation(
+        "PutIntegration",
+        status=400,
+        code="BadRequestException",
+        message=f"Invalid mapping expression specified: 'Basic {header}'",
+        times=100,
+    )
     text = output_of(empty, "provision", "--yes", code=1)
     empty.aws.faults.clear()
     assert_no_secret(text, empty)
@@ -113,15 +180,28 @@ def test_aws_errors_that_quote_a_secret_are_redacted(empty):
 def test_key_file_is_readable_by_its_owner_only(empty):
     empty.apply()
     file = empty.data / "aws" / FILE
-    assert stat.S_IMODE(file.stat().st_mode) == 0o400 and file.read_text() == parameter(empty, "key-pair")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o400 and file.read_text() == parameter(
+        empty, "key-pair"
+    )
     assert [path.name for path in file.parent.glob("*.pem*")] == [FILE]
     before = file.stat()
-    empty.boto("ec2").create_tags(Resources=[empty.boto("ec2").describe_key_pairs()["KeyPairs"][0]["KeyPairId"]], Tags=[{"Key": "pinpipe:resource", "Value": "x"}])
+    empty.boto("ec2").create_tags(
+        Resources=[empty.boto("ec2").describe_key_pairs()["KeyPairs"][0]["KeyPairId"]],
+        Tags=[{"Key": "pinpipe:resource", "Value": "x"}],
+    )
     empty.apply()
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-@pytest.mark.parametrize("content", ["somebody's notes\n", "", "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n"], ids=["text", "nothing", "no key"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "somebody's notes\n",
+        "",
+        "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n",
+    ],
+    ids=["text", "nothing", "no key"],
+)
 def test_existing_key_file_is_never_overwritten(empty, content):
     file = empty.data / "aws" / FILE
     file.parent.mkdir(parents=True)

@@ -31,20 +31,34 @@ def on_s3(cloud):
     return cloud
 
 
-@pytest.mark.parametrize("change, message", [
-    (('"id": "me"', '"id": "you"'), "belongs to pipeline `you`, not to `me`"),
-    (('"region": "us-east-1"', '"region": "eu-west-1"'), "belongs to region `eu-west-1`, not to `us-east-1`"),
-    (('"account": "123456789012"', '"account": "210987654321"'), "belongs to account `210987654321`, not to `123456789012`"),
-    (('"version": 1', '"version": 2'), "written by another version of pinpipe"),
-    (('"resources": {', '"resources": '), "is damaged"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"id": "me"', '"id": "you"'), "belongs to pipeline `you`, not to `me`"),
+        (
+            ('"region": "us-east-1"', '"region": "eu-west-1"'),
+            "belongs to region `eu-west-1`, not to `us-east-1`",
+        ),
+        (
+            ('"account": "123456789012"', '"account": "210987654321"'),
+            "belongs to account `210987654321`, not to `123456789012`",
+        ),
+        (('"version": 1', '"version": 2'), "written by another version of pinpipe"),
+        (('"resources": {', '"resources": '), "is damaged"),
+    ],
+)
 def test_state_of_another_pipeline_is_rejected_by_every_command(cloud, change, message):
     cloud.run("provision", "--yes", "--only", "api-key")
     path = cloud.data / "aws" / "state.json"
     text = path.read_text()
     assert change[0] in text
     path.write_text(text.replace(*change, 1))
-    for command in (("provision", "--plan"), ("provision", "--yes"), ("destroy", "--yes"), ("status",)):
+    for command in (
+        ("provision", "--plan"),
+        ("provision", "--yes"),
+        ("destroy", "--yes"),
+        ("status",),
+    ):
         assert message in refused_run(cloud, *command)
     assert path.read_text() != text, "the file is unchanged"
     path.write_text(text)
@@ -77,7 +91,10 @@ def test_deleted_secret_is_recreated_and_does_not_stop_destroy(cloud):
     empty = cloud.aws.snapshot()
     cloud.run("provision", "--yes")
     wanted = cloud.aws.snapshot()
-    delete = lambda: cloud.boto("ssm").delete_parameter(Name="/pinpipe/me/proxy-password")
+
+    def delete():
+        return cloud.boto("ssm").delete_parameter(Name="/pinpipe/me/proxy-password")
+
     delete()
     assert cloud.plan()["proxy-secret"][0] == "create"
     cloud.run("provision", "--yes")
@@ -131,9 +148,13 @@ def test_missing_state_bucket_is_reported_with_a_hint(cloud):
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_unwritable_state_stops_the_run_before_any_change(on_s3, when):
     wanted = on_s3.aws.snapshot()
-    on_s3.aws.fail_operation("PutObject", skip=1, times=10**6, when=when, status=403, code="AccessDenied", message="no")
+    on_s3.aws.fail_operation(
+        "PutObject", skip=1, times=10**6, when=when, status=403, code="AccessDenied", message="no"
+    )
     code, stderr = on_s3.run_to_end("provision", "--yes")
-    assert code == 1 and "`s3:PutObject` for the state `s3://team/pinpipe/me.json` failed" in stderr, stderr
+    assert (
+        code == 1 and "`s3:PutObject` for the state `s3://team/pinpipe/me.json` failed" in stderr
+    ), stderr
     found = on_s3.aws.snapshot()
     found["buckets"] = wanted["buckets"]
     assert not differences(found, wanted)

@@ -1,4 +1,6 @@
-"""The topic backends, `topics.via`: operations of MSK, Kafka's tool on the client machine, and the brokers themselves."""
+"""The topic backends, `topics.via`: operations of MSK, Kafka's tool on the client machine, and the
+brokers themselves.
+"""
 
 import re
 import socket
@@ -24,7 +26,8 @@ OWN = {"me.pin": 3, "me.geo": 3, "me.user": 3}
 KEYS = {f"topic-{name.removeprefix('me.')}" for name in OWN}
 MSK, MACHINE, BROKERS = "MSK", "the client machine", "the brokers"
 
-# `topics.via`, the version of Kafka, whether the brokers are reachable, and the backend that is chosen.
+# `topics.via`, the version of Kafka, whether the brokers are reachable, and the backend that is
+# chosen.
 WAYS = {
     "msk": ("msk", "3.6.0", True, MSK),
     "ssm": ("ssm", "3.6.0", True, MACHINE),
@@ -37,7 +40,9 @@ WAYS = {
 
 
 class Forwarded(Connection):
-    """One client of a broker with TLS and IAM; everything but authentication is forwarded to a broker without them."""
+    """One client of a broker with TLS and IAM; everything but authentication is forwarded to a
+    broker without them.
+    """
 
     def setup(self):
         super().setup()
@@ -69,18 +74,25 @@ class Forwarded(Connection):
             return super().answer(key, version, request)
         if key != API_VERSIONS:
             # The broker behind it must advertise the address of this one.
-            place = lambda address: struct.pack(">i", address[1])
+            def place(address):
+                return struct.pack(">i", address[1])
+
             host = self.server.server_address[0].encode()
-            return self.ask(key, version, request).replace(host + place(self.server.behind), host + place(self.server.server_address))
+            return self.ask(key, version, request).replace(
+                host + place(self.server.behind), host + place(self.server.server_address)
+            )
         if version:
             return struct.pack(">hi", UNSUPPORTED_VERSION, 0)
         error, count = struct.unpack_from(">hi", known := self.ask(key, 0, b""))
-        log_in = b"".join(struct.pack(">hhh", api, VERSIONS[api], VERSIONS[api]) for api in (SASL_HANDSHAKE, SASL_AUTHENTICATE))
+        log_in = b"".join(
+            struct.pack(">hhh", api, VERSIONS[api], VERSIONS[api])
+            for api in (SASL_HANDSHAKE, SASL_AUTHENTICATE)
+        )
         return struct.pack(">hi", error, count + 2) + known[6 : 6 + 6 * count] + log_in
 
 
 @pytest.fixture
-def brokers(broker, local):  # noqa: F811
+def brokers(broker, local):
     """A broker like those of MSK, in front of the broker of a local pipeline."""
     host, port = local.kafka.rsplit(":", 1)
     broker.behind, broker.RequestHandlerClass = (host, int(port)), Forwarded
@@ -102,11 +114,17 @@ class TopicCloud(BrokenCloud):
     def take(self, via, version="3.6.0", brokers=None):
         self.clear()
         self.configure(f'[cluster]\nkafka_version = "{version}"\n')
-        self.brokers, self.given = brokers, {"PINPIPE__TOPICS__VIA": via, "PINPIPE__KAFKA__TIMEOUT_MS": 3000}
+        self.brokers, self.given = (
+            brokers,
+            {"PINPIPE__TOPICS__VIA": via, "PINPIPE__KAFKA__TIMEOUT_MS": 3000},
+        )
         if brokers:
             self.aws.bootstrap = f"127.0.0.1:{brokers.server_address[1]}"
             # There is only one broker.
-            self.given |= {"SSL_CERT_FILE": brokers.certificate, "PINPIPE__TOPICS__REPLICATION_FACTOR": 1}
+            self.given |= {
+                "SSL_CERT_FILE": brokers.certificate,
+                "PINPIPE__TOPICS__REPLICATION_FACTOR": 1,
+            }
 
     @property
     def environment(self):
@@ -125,7 +143,10 @@ class TopicCloud(BrokenCloud):
         """Returns the topics and their partitions as this backend stores them."""
         if way != BROKERS:
             return {topic.name: topic.partitions for topic in self.kept.values()}
-        return {name: len(topic.partitions) for name, topic in self.brokers.admin.list_topics(timeout=10).topics.items()}
+        return {
+            name: len(topic.partitions)
+            for name, topic in self.brokers.admin.list_topics(timeout=10).topics.items()
+        }
 
     def lose(self, way, name):
         """Deletes a topic as another user."""
@@ -137,17 +158,37 @@ class TopicCloud(BrokenCloud):
     def gone(self):
         """Returns the backends that were used so far."""
         operations = [call for call in self.aws.calls_of("kafka") if "Topic" in call.operation]
-        return {way for way, been in ((MSK, operations), (MACHINE, self.commands()), (BROKERS, self.brokers and self.brokers.logins)) if been}
+        return {
+            way
+            for way, been in (
+                (MSK, operations),
+                (MACHINE, self.commands()),
+                (BROKERS, self.brokers and self.brokers.logins),
+            )
+            if been
+        }
 
     def commands(self):
         """Returns the topic commands that the machine was sent."""
-        scripts = ["\n".join(call.parameters["Parameters"]["commands"]) for call in self.aws.calls_of("SendCommand")]
-        return [words for script in scripts if "kafka-topics.sh" in script for words in statements(script)]
+        scripts = [
+            "\n".join(call.parameters["Parameters"]["commands"])
+            for call in self.aws.calls_of("SendCommand")
+        ]
+        return [
+            words
+            for script in scripts
+            if "kafka-topics.sh" in script
+            for words in statements(script)
+        ]
 
     def failing(self, *arguments, code=1):
         """Runs a command that fails with one error and a hint; returns its stderr."""
         stderr = self.run(*arguments, code=code).stderr
-        assert len(re.findall("^error: ", stderr, re.M)) == 1 and "\nhint: " in stderr and "panicked" not in stderr, stderr
+        assert (
+            len(re.findall("^error: ", stderr, re.M)) == 1
+            and "\nhint: " in stderr
+            and "panicked" not in stderr
+        ), stderr
         return stderr
 
 
@@ -171,7 +212,9 @@ def test_topics_are_created_observed_and_recreated_by_each_backend(cloud, reques
     way = provision_topics(cloud, request, name)
     assert cloud.stands(way) == OWN and cloud.gone() == {way}
     steps = {step["key"]: step for step in cloud.json("provision", "--plan")["steps"]}
-    assert {key: (steps[key]["action"], steps[key]["reasons"]) for key in KEYS} == dict.fromkeys(KEYS, ("keep", [f"3 partitions, seen through {way}"]))
+    assert {key: (steps[key]["action"], steps[key]["reasons"]) for key in KEYS} == dict.fromkeys(
+        KEYS, ("keep", [f"3 partitions, seen through {way}"])
+    )
     cloud.lose(way, "me.geo")
     assert cloud.plan() == {"topic-geo": ("create", "it is not there")}
     cloud.run("provision", "--yes")
@@ -184,19 +227,30 @@ def test_topic_commands_use_the_chosen_backend(cloud, request, name):
     cloud.aws.page_size = 2
     assert cloud.topics("list") == sorted(OWN)
     cloud.aws.page_size = None
-    made = lambda change: [{"topic": topic, "change": change} for topic in ("more", "most")]
+
+    def made(change):
+        return [{"topic": topic, "change": change} for topic in ("more", "most")]
+
     assert cloud.topics("create", "more", "most", "--partitions", 5) == made("created")
     assert cloud.topics("create", "more", "most", "--partitions", 7) == made("kept")
     assert cloud.topics("create") == [{"topic": topic, "change": "kept"} for topic in OWN]
     assert cloud.stands(way) == {**OWN, "more": 5, "most": 5}
-    assert cloud.topics("describe", "more", "me.pin") == [{"name": "more", "partition_count": 5}, {"name": "me.pin", "partition_count": 3}]
+    assert cloud.topics("describe", "more", "me.pin") == [
+        {"name": "more", "partition_count": 5},
+        {"name": "me.pin", "partition_count": 3},
+    ]
     assert {found["name"] for found in cloud.topics("describe")} == set(OWN)
-    assert [found["change"] for found in cloud.topics("delete", "more", "me.user")] == ["deleted", "deleted"]
+    assert [found["change"] for found in cloud.topics("delete", "more", "me.user")] == [
+        "deleted",
+        "deleted",
+    ]
     assert cloud.topics("delete", "more")[0]["change"] != "deleted"
     assert "there is no topic `more`" in cloud.failing("topics", "describe", "more")
     assert cloud.topics("list") == ["me.geo", "me.pin", "most"] == sorted(cloud.stands(way))
     assert set(cloud.plan()) == {"topic-user"}
-    assert cloud.topics("create") == [{"topic": topic, "change": "created" if topic == "me.user" else "kept"} for topic in OWN]
+    assert cloud.topics("create") == [
+        {"topic": topic, "change": "created" if topic == "me.user" else "kept"} for topic in OWN
+    ]
     assert cloud.plan() == {} and cloud.gone() == {way}
 
 
@@ -211,7 +265,9 @@ def test_different_partition_count_is_reported_and_kept(cloud, request, name):
 
 
 def json_reasons(cloud):
-    return "\n".join(reason for step in cloud.json("provision", "--plan")["steps"] for reason in step["reasons"])
+    return "\n".join(
+        reason for step in cloud.json("provision", "--plan")["steps"] for reason in step["reasons"]
+    )
 
 
 def test_topics_of_one_backend_are_visible_to_another(cloud):
@@ -245,21 +301,31 @@ def test_topic_name_is_not_executed_on_the_machine(cloud, topic):
     cloud.run("provision", "--yes")
     for command in ("create", "delete", "describe"):
         cloud.run_to_end("topics", command, topic)
-    assert {words[0] for words in cloud.commands()} == {".", "/opt/pinpipe/kafka/bin/kafka-topics.sh"}
-    assert not [words for words in cloud.commands() if "$(reboot)" in words or "y" in words] and cloud.stands(MACHINE) == OWN
+    assert {words[0] for words in cloud.commands()} == {
+        ".",
+        "/opt/pinpipe/kafka/bin/kafka-topics.sh",
+    }
+    assert (
+        not [words for words in cloud.commands() if "$(reboot)" in words or "y" in words]
+        and cloud.stands(MACHINE) == OWN
+    )
 
 
 @pytest.mark.parametrize("via", ["msk", "ssm", "direct", "auto"])
 def test_topics_require_a_cluster(cloud, via):
     cloud.take(via)
-    assert "there is no cluster yet" in cloud.failing("topics", "list") and not any(map(changes, cloud.aws.calls))
+    assert "there is no cluster yet" in cloud.failing("topics", "list") and not any(
+        map(changes, cloud.aws.calls)
+    )
 
 
 @pytest.mark.parametrize("via", ["ssm", "auto"])
 def test_stopped_client_machine_is_reported(cloud, via):
     cloud.take(via, "3.5.1")
     cloud.run("provision", "--yes")
-    cloud.boto("ec2").stop_instances(InstanceIds=[cloud.state()["resources"]["client"]["values"]["id"]])
+    cloud.boto("ec2").stop_instances(
+        InstanceIds=[cloud.state()["resources"]["client"]["values"]["id"]]
+    )
     for command in (("list",), ("create",), ("delete", "me.pin")):
         assert "client machine" in cloud.failing("topics", *command)
     assert len(cloud.kept) == 3
@@ -283,8 +349,15 @@ def test_unreachable_brokers_hint_at_another_backend(cloud):
 def test_error_of_the_topic_tool_is_passed_on(cloud):
     cloud.take("ssm")
     shell = cloud.aws.run_command
-    refusal = "Error while executing topic command : Replication factor: 3 larger than available brokers: 2."
-    cloud.aws.run_command = lambda commands: (1, f"{refusal}\n", "failed to run commands: exit status 1") if any("--create" in line for line in commands) else shell(commands)
+    refusal = (
+        "Error while executing topic command : Replication factor: 3 larger than "
+        "available brokers: 2."
+    )
+    cloud.aws.run_command = lambda commands: (
+        (1, f"{refusal}\n", "failed to run commands: exit status 1")
+        if any("--create" in line for line in commands)
+        else shell(commands)
+    )
     assert "larger than available brokers: 2" in cloud.failing("provision", "--yes")
     cloud.aws.run_command = shell
     cloud.run("provision", "--yes")

@@ -1,4 +1,6 @@
-"""`provision` and `destroy` when AWS takes longer than `provision.wait_minutes`: their errors, and how the next run resumes."""
+"""`provision` and `destroy` when AWS takes longer than `provision.wait_minutes`: their errors, and
+how the next run resumes.
+"""
 
 import re
 
@@ -13,15 +15,38 @@ from support.provisioned import toml
 from support.wait import wait_until
 
 AIRFLOW = ("--only", "group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
-CLUSTERS = lambda aws: aws.services["kafka"].clusters
-CONNECTORS = lambda aws: aws.services["kafkaconnect"].connectors
-ENVIRONMENTS = lambda aws: aws.services["mwaa"].environments
 
-# By key: the call that creates it, its name in errors, its place in the double, the selection to apply, and its dependents.
+
+def clusters_of(aws):
+    return aws.services["kafka"].clusters
+
+
+def connectors_of(aws):
+    return aws.services["kafkaconnect"].connectors
+
+
+def environments_of(aws):
+    return aws.services["mwaa"].environments
+
+
+# By key: the call that creates it, its name in errors, its place in the double, the selection to
+# apply, and its dependents.
 SLOW = {
-    "cluster": ("CreateClusterV2", "cluster `me-cluster`", CLUSTERS, (), {"topic-pin", "topic-geo", "topic-user", "connector"}),
-    "connector": ("CreateConnector", "connector `me-connector`", CONNECTORS, (), set()),
-    "airflow": ("CreateEnvironment", "Airflow environment `me-airflow`", ENVIRONMENTS, AIRFLOW, set()),
+    "cluster": (
+        "CreateClusterV2",
+        "cluster `me-cluster`",
+        clusters_of,
+        (),
+        {"topic-pin", "topic-geo", "topic-user", "connector"},
+    ),
+    "connector": ("CreateConnector", "connector `me-connector`", connectors_of, (), set()),
+    "airflow": (
+        "CreateEnvironment",
+        "Airflow environment `me-airflow`",
+        environments_of,
+        AIRFLOW,
+        set(),
+    ),
 }
 
 
@@ -46,12 +71,20 @@ def cloud(shared, tmp_path):
 def begin(cloud, key):
     """Empties the account and configures a pipeline with the slow resource."""
     cloud.clear()
-    sections = {"airflow": {"enabled": True, "subnets": two_subnets(cloud)}, "schedule": {"enabled": False}} if key == "airflow" else {}
+    sections = (
+        {
+            "airflow": {"enabled": True, "subnets": two_subnets(cloud)},
+            "schedule": {"enabled": False},
+        }
+        if key == "airflow"
+        else {}
+    )
     cloud.configure(toml(sections), provision="wait_minutes = 1")
 
 
 def hold(cloud, operation, things):
     """Keeps what a call starts from ever finishing; returns a function that releases it."""
+
     def keep(call):
         if call.operation == operation:
             for thing in things(cloud.aws).values():
@@ -77,11 +110,16 @@ def run_into_timeout(cloud, clock, operation, *arguments):
     before = len(cloud.aws.calls)
     process = cloud.start(*arguments, env=clock.environment)
     wait_for_call(cloud.aws, operation, process)
-    wait_until(lambda: process.poll() is not None or is_waiting(cloud.aws.calls[before:]), "nothing but waiting")
+    wait_until(
+        lambda: process.poll() is not None or is_waiting(cloud.aws.calls[before:]),
+        "nothing but waiting",
+    )
     assert process.poll() is None, process.stderr.read()
     clock.forward()
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1 and stderr.count("error: ") == 1 and "panicked" not in stderr, stderr
+    assert process.returncode == 1 and stderr.count("error: ") == 1 and "panicked" not in stderr, (
+        stderr
+    )
     return stderr
 
 
@@ -102,8 +140,12 @@ def test_creation_timeout_is_resumed_by_the_next_run(cloud, clock, key):
     begin(cloud, key)
     release = hold(cloud, makes, things)
     stderr = run_into_timeout(cloud, clock, makes, "provision", "--yes", *arguments)
-    assert re.search(rf"^error: {label} is still CREATING after \d+ min \d+ s$", stderr, re.M), stderr
-    assert re.search(r"^hint: .*the same command waits for it again.*`provision.wait_minutes`", stderr, re.M), stderr
+    assert re.search(rf"^error: {label} is still CREATING after \d+ min \d+ s$", stderr, re.M), (
+        stderr
+    )
+    assert re.search(
+        r"^hint: .*the same command waits for it again.*`provision.wait_minutes`", stderr, re.M
+    ), stderr
     left = re.search(r"left, since they wait for it: (.*)", stderr)
     assert waiting <= set(left[1].split(", ") if left else ()), stderr
     arn = cloud.state()["resources"][key]["values"]["arn"]
@@ -117,31 +159,52 @@ def test_creation_timeout_is_resumed_by_the_next_run(cloud, clock, key):
 
 def test_cluster_is_created_once_across_three_timeouts(cloud, clock):
     begin(cloud, "cluster")
-    release = hold(cloud, "CreateClusterV2", CLUSTERS)
+    release = hold(cloud, "CreateClusterV2", clusters_of)
     for _ in range(3):
-        assert "cluster `me-cluster` is still CREATING" in run_into_timeout(cloud, clock, "CreateClusterV2", "provision", "--yes")
+        assert "cluster `me-cluster` is still CREATING" in run_into_timeout(
+            cloud, clock, "CreateClusterV2", "provision", "--yes"
+        )
     release()
     cloud.run("provision", "--yes")
     assert cloud.aws.count("CreateClusterV2") == 1 and cloud.plan() == {}
 
 
-@pytest.mark.parametrize("key, operation, things, settings", [
-    ("cluster", "UpdateBrokerStorage", CLUSTERS, {"settings": "[cluster]\nvolume_gib = 200\n"}),
-    ("connector", "UpdateConnector", CONNECTORS, {"connector": "mcu = 2"})])
+@pytest.mark.parametrize(
+    ("key", "operation", "things", "settings"),
+    [
+        (
+            "cluster",
+            "UpdateBrokerStorage",
+            clusters_of,
+            {"settings": "[cluster]\nvolume_gib = 200\n"},
+        ),
+        ("connector", "UpdateConnector", connectors_of, {"connector": "mcu = 2"}),
+    ],
+)
 def test_update_timeout_is_resumed_by_the_next_run(cloud, clock, key, operation, things, settings):
     begin(cloud, key)
     cloud.run("provision", "--yes")
     cloud.configure(**settings, provision="wait_minutes = 1")
     release = hold(cloud, operation, things)
     stderr = run_into_timeout(cloud, clock, operation, "provision", "--yes")
-    assert re.search(rf"^error: {SLOW[key][1]} is still UPDAT\w+ after \d+ min \d+ s$", stderr, re.M) and "\nhint: " in stderr, stderr
+    assert (
+        re.search(rf"^error: {SLOW[key][1]} is still UPDAT\w+ after \d+ min \d+ s$", stderr, re.M)
+        and "\nhint: " in stderr
+    ), stderr
     assert cloud.plan()[key] == ("wait", "UPDATING")
     release()
     cloud.run("provision", "--yes")
     assert cloud.aws.count(operation) == 1 and cloud.plan() == {}
 
 
-@pytest.mark.parametrize("key, operation", [("cluster", "DeleteCluster"), ("connector", "DeleteConnector"), ("airflow", "DeleteEnvironment")])
+@pytest.mark.parametrize(
+    ("key", "operation"),
+    [
+        ("cluster", "DeleteCluster"),
+        ("connector", "DeleteConnector"),
+        ("airflow", "DeleteEnvironment"),
+    ],
+)
 def test_deletion_timeout_is_resumed_by_the_next_destroy(cloud, clock, key, operation):
     _, label, things, arguments, _ = SLOW[key]
     begin(cloud, key)
@@ -158,10 +221,16 @@ def test_deletion_timeout_is_resumed_by_the_next_destroy(cloud, clock, key, oper
 def test_deletion_timeout_hints_at_the_same_command(cloud, clock):
     begin(cloud, "cluster")
     cloud.run("provision", "--yes")
-    release = hold(cloud, "DeleteCluster", CLUSTERS)
-    hint = re.search(r"^hint: (.*)", run_into_timeout(cloud, clock, "DeleteCluster", "destroy", "--yes"), re.M)[1]
+    release = hold(cloud, "DeleteCluster", clusters_of)
+    hint = re.search(
+        r"^hint: (.*)", run_into_timeout(cloud, clock, "DeleteCluster", "destroy", "--yes"), re.M
+    )[1]
     release()
-    assert "the same command waits" in hint and "`pinpipe provision`" not in hint and "being made" not in hint, hint
+    assert (
+        "the same command waits" in hint
+        and "`pinpipe provision`" not in hint
+        and "being made" not in hint
+    ), hint
 
 
 @pytest.mark.parametrize("key", ["cluster", "airflow"])
@@ -176,4 +245,7 @@ def test_destroy_waits_for_a_resource_under_creation(cloud, clock, key):
     assert len(things(cloud.aws)) == 1 and cloud.state()["resources"][key]["values"]["arn"]
     release()
     cloud.run("destroy", "--yes")
-    assert not differences(cloud.aws.snapshot(), empty) and not (cloud.data / "aws" / "state.json").exists()
+    assert (
+        not differences(cloud.aws.snapshot(), empty)
+        and not (cloud.data / "aws" / "state.json").exists()
+    )

@@ -1,4 +1,6 @@
-"""Scheduled batch: the DAG in real Airflow, runs on real Spark through Databricks, and `batch schedule` and `unschedule`."""
+"""Scheduled batch: the DAG in real Airflow, runs on real Spark through Databricks, and `batch
+schedule` and `unschedule`.
+"""
 
 import json
 import re
@@ -11,7 +13,6 @@ from doubles.airflow import VERSIONS, AirflowHome, forward_to
 from doubles.databricks import Databricks
 from support.golden import floats, golden_floats
 from support.lakes import wait_for_lake
-from support.pinpipe import Pinpipe
 from support.scheduled import (
     AIRFLOW,
     CALM,
@@ -21,8 +22,10 @@ from support.scheduled import (
     RESOURCES,
     Sync,
     answers_of,
+    configured,
     connection,
     counts_of,
+    login,
     scheduled,
 )
 from support.wait import wait_until
@@ -42,11 +45,22 @@ for name, dag in bag.dags.items():
         "retries": task.retries, "delay": task.retry_delay.total_seconds(), "operator": type(task).__name__, "connection": task.databricks_conn_id,
         "poll": task.polling_period_seconds}
 print("PARSED " + json.dumps({"errors": bag.import_errors, "dags": found}))
-"""
+"""  # noqa: E501
 ODD = '/Shared/{{ ds }} {% now %} "@CRON@" ü'
 # By id: a configuration, and the DAG expected of it.
 DAGS = {
-    "me": ("", {"schedule": "0 0 * * *", "start": "2024-01-01T00:00:00+00:00", "catchup": False, "at_once": 1, "retries": 1, "delay": 120, "poll": 5}),
+    "me": (
+        "",
+        {
+            "schedule": "0 0 * * *",
+            "start": "2024-01-01T00:00:00+00:00",
+            "catchup": False,
+            "at_once": 1,
+            "retries": 1,
+            "delay": 120,
+            "poll": 5,
+        },
+    ),
     "rich": (
         f"""[schedule]
 cron = "0 6 * * 1-5"
@@ -65,7 +79,16 @@ instance_profile_arn = "arn:aws:iam::123456789012:instance-profile/lake"
 timeout_minutes = 30
 poll_ms = 1000
 """,
-        {"schedule": "0 6 * * 1-5", "start": "2025-09-08T00:00:00+00:00", "catchup": True, "at_once": 1, "retries": 0, "delay": 30, "poll": 1}),
+        {
+            "schedule": "0 6 * * 1-5",
+            "start": "2025-09-08T00:00:00+00:00",
+            "catchup": True,
+            "at_once": 1,
+            "retries": 0,
+            "delay": 30,
+            "poll": 1,
+        },
+    ),
     "there": (
         """[schedule]
 cron = "@hourly"
@@ -73,51 +96,82 @@ retries = 5
 [databricks]
 cluster_id = "1121-164747-there"
 """,
-        {"schedule": "0 * * * *", "start": "2024-01-01T00:00:00+00:00", "catchup": False, "at_once": 1, "retries": 5, "delay": 120, "poll": 5}),
+        {
+            "schedule": "0 * * * *",
+            "start": "2024-01-01T00:00:00+00:00",
+            "catchup": False,
+            "at_once": 1,
+            "retries": 5,
+            "delay": 120,
+            "poll": 5,
+        },
+    ),
 }
 
 
-def login(databricks, folder):
-    return {"DATABRICKS_HOST": databricks.url, "DATABRICKS_TOKEN": databricks.token, "HOME": str(folder)}
-
-
-def configured(folder, id="me", settings="", airflow="enabled = true", target="aws"):
-    """Returns the program in a folder, configured with Airflow, before its first apply."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pinpipe.toml").write_text(f'target = "{target}"\nid = "{id}"\n[airflow]\n{airflow}\nsubnets = ["subnet-1", "subnet-2"]\n{settings}')
-    return Pinpipe(folder)
-
-
 # The DAG.
+
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_dag_matches_the_configuration_and_escapes_templates(tmp_path, version):
     with Databricks(tmp_path / "databricks") as databricks:
         databricks.clusters.failure = ("AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE", "none left")
-        home = AirflowHome(tmp_path / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=connection(databricks))
+        home = AirflowHome(
+            tmp_path / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=connection(databricks)
+        )
         for id, (settings, _) in DAGS.items():
             pinpipe = configured(tmp_path / id, id, settings)
-            (home.dags / f"{id}_dag.py").write_text(pinpipe.run("batch", "schedule", "--print", env=login(databricks, tmp_path)).stdout)
+            (home.dags / f"{id}_dag.py").write_text(
+                pinpipe.run("batch", "schedule", "--print", env=login(databricks, tmp_path)).stdout
+            )
         # Printing calls nothing but the identity of the caller.
         assert {request.endpoint for request in databricks.requests} == {"preview/scim/v2/Me"}
         assert home.parsed()["warnings"] == []
-        done = subprocess.run([home.venv / "bin/python", "-c", PARSE, home.dags], cwd=home.folder, env=home.environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [home.venv / "bin/python", "-c", PARSE, home.dags],
+            cwd=home.folder,
+            env=home.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         parsed = json.loads(done.stdout.split("PARSED ")[-1])
         assert parsed["errors"] == {}
         same = {"operator": "DatabricksSubmitRunOperator", "connection": "databricks_default"}
-        assert parsed["dags"] == {f"{id}_dag": {**wanted, **same} for id, (_, wanted) in DAGS.items()}
+        assert parsed["dags"] == {
+            f"{id}_dag": {**wanted, **same} for id, (_, wanted) in DAGS.items()
+        }
         # It fails, since the cluster does not start, but Databricks got the request.
         home.test("rich_dag", code=None)
         (submitted,) = databricks.calls("jobs/runs/submit")
         task = submitted.body["tasks"][0]
         cluster = task["new_cluster"]
-        assert cluster["spark_conf"]["spark.hadoop.fs.s3a.access.key"] == "{{secrets/lake/aws_access_key_id}}"
-        assert cluster["spark_conf"]["spark.hadoop.fs.s3a.secret.key"] == "{{secrets/lake/aws_secret_access_key}}"
-        assert cluster["aws_attributes"] == {"instance_profile_arn": "arn:aws:iam::123456789012:instance-profile/lake"}
-        assert (cluster["spark_version"], cluster["node_type_id"], cluster["num_workers"]) == ("17.3.x-scala2.13", "r6id.xlarge", "0")
-        assert "data_security_mode" not in cluster and submitted.body["timeout_seconds"] == "1800" and len(submitted.body["idempotency_token"]) == 36
+        assert (
+            cluster["spark_conf"]["spark.hadoop.fs.s3a.access.key"]
+            == "{{secrets/lake/aws_access_key_id}}"
+        )
+        assert (
+            cluster["spark_conf"]["spark.hadoop.fs.s3a.secret.key"]
+            == "{{secrets/lake/aws_secret_access_key}}"
+        )
+        assert cluster["aws_attributes"] == {
+            "instance_profile_arn": "arn:aws:iam::123456789012:instance-profile/lake"
+        }
+        assert (cluster["spark_version"], cluster["node_type_id"], cluster["num_workers"]) == (
+            "17.3.x-scala2.13",
+            "r6id.xlarge",
+            "0",
+        )
+        assert (
+            "data_security_mode" not in cluster
+            and submitted.body["timeout_seconds"] == "1800"
+            and len(submitted.body["idempotency_token"]) == 36
+        )
         script = task["spark_python_task"]
-        assert script["python_file"] == f"/Workspace{ODD}/rich/scheduled/job.py" and script["parameters"][0] == f"/Workspace{ODD}/rich/scheduled/parameters.json"
+        assert (
+            script["python_file"] == f"/Workspace{ODD}/rich/scheduled/job.py"
+            and script["parameters"][0] == f"/Workspace{ODD}/rich/scheduled/parameters.json"
+        )
         assert re.fullmatch(r"[\w.~-]+", script["parameters"][1]), script["parameters"]
         there = (home.dags / "there_dag.py").read_text()
         assert '"existing_cluster_id": "1121-164747-there"' in there and "new_cluster" not in there
@@ -126,9 +180,12 @@ def test_dag_matches_the_configuration_and_escapes_templates(tmp_path, version):
 
 # Runs, without a scheduler.
 
+
 def run_by_airflow(cloud, folder, version):
     """Runs the DAG once, returns the folder of its answers."""
-    home = AirflowHome(folder / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=connection(cloud.databricks))
+    home = AirflowHome(
+        folder / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=connection(cloud.databricks)
+    )
     (home.dags / "me_dag.py").write_text(cloud.run("batch", "schedule", "--print").stdout)
     home.test(DAG, timeout=600)
     (run,) = {key.split("/")[2] for key in cloud.keys(LAKE, "answers/me/")}
@@ -154,7 +211,7 @@ def test_airflow_runs_the_job_over_100_000_posts(tmp_path):
         assert {counts[0] for counts in counts_of(report).values()} == {100_000}
 
 
-def test_airflow_runs_the_job_over_the_published_records(tmp_path, real_data, golden, local):  # noqa: F811
+def test_airflow_runs_the_job_over_the_published_records(tmp_path, real_data, golden, local):
     local.pinpipe.run("seed", "--from", real_data)
     local.pinpipe.run("provision")
     # Twice, as after a restart.
@@ -168,22 +225,32 @@ def test_airflow_runs_the_job_over_the_published_records(tmp_path, real_data, go
         report = same_as_embedded(cloud, folder)
         assert set(counts_of(report).values()) == {(448, 0, 224, 224)}
         by_spark = cloud.parquet(f"{folder}/median_followers_by_age_group_and_join_year")
-        assert floats([{**row, "join_year": str(row["join_year"])} for row in by_spark], ["age_group", "join_year"]) == golden_floats(golden, 8)
+        assert floats(
+            [{**row, "join_year": str(row["join_year"])} for row in by_spark],
+            ["age_group", "join_year"],
+        ) == golden_floats(golden, 8)
 
 
 # Everything, with a scheduler.
 
+
 def connections_sent(cloud):
     """Returns the requests that changed the connection of Airflow."""
     sent = [call.parameters for call in cloud.aws.calls_of("InvokeRestApi")]
-    return [(each["Method"], each.get("Body")) for each in sent if each["Path"].startswith("/connections") and each["Method"] != "GET"]
+    return [
+        (each["Method"], each.get("Body"))
+        for each in sent
+        if each["Path"].startswith("/connections") and each["Method"] != "GET"
+    ]
 
 
 def waits_and_is_stopped(cloud, sync):
     """Asserts that the command waits while the DAG is in the bucket but not yet in Airflow."""
     sync.is_on = False
     process = cloud.start("batch", "schedule")
-    wait_until(lambda: cloud.aws.count("InvokeRestApi", Path=f"/dags/{DAG}") >= 2, "the command to wait")
+    wait_until(
+        lambda: cloud.aws.count("InvokeRestApi", Path=f"/dags/{DAG}") >= 2, "the command to wait"
+    )
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 1 and stdout == "" and "3 of 3 resources changed" in stderr
@@ -195,14 +262,22 @@ def cannot_be_loaded(cloud, sync, api):
     sync.change = lambda text: b"import airflow.providers.of_nobody\n" + text
     sync.is_on = True
     stderr = cloud.failing("batch", "schedule")
-    assert "Airflow cannot load `me_dag.py`: ModuleNotFoundError: No module named 'airflow.providers.of_nobody'" in stderr
+    assert (
+        "Airflow cannot load `me_dag.py`: ModuleNotFoundError: No module named "
+        "'airflow.providers.of_nobody'"
+    ) in stderr
     sync.change = lambda text: text
     # The import error disappears when Airflow reads the file again.
-    wait_until(lambda: api.request("GET", "/importErrors")[1]["total_entries"] == 0, "Airflow to read the DAG again")
+    wait_until(
+        lambda: api.request("GET", "/importErrors")[1]["total_entries"] == 0,
+        "Airflow to read the DAG again",
+    )
 
 
 def is_forgotten(status, dag):
-    """Airflow may read a file once more after the DAG was deleted; then it marks the DAG as inactive."""
+    """Airflow may read a file once more after the DAG was deleted; then it marks the DAG as
+    inactive.
+    """
     return status == 404 or dag.get("is_active") is False or dag.get("is_stale") is True
 
 
@@ -230,109 +305,56 @@ def test_schedule_trigger_and_unschedule(tmp_path, version):
             databricks.token = "dapi-renewed-0123456789"
             expected = cloud.json("batch")
             done = cloud.run("batch", "schedule", "--trigger", "--output", "json", timeout=600)
-            assert "0 of 3 resources changed" in done.stderr and "started run `pinpipe__" in done.stderr
+            assert (
+                "0 of 3 resources changed" in done.stderr
+                and "started run `pinpipe__" in done.stderr
+            )
             method, body = connections_sent(cloud)[-1]
             assert method == "PATCH" and body["password"] == databricks.token
             report = json.loads(done.stdout)
-            assert answers_of(report) == answers_of(expected) and counts_of(report) == counts_of(expected)
-            assert [i["objects"] for i in report["inputs"]] == [i["objects"] for i in expected["inputs"]] != [0, 0, 0]
+            assert answers_of(report) == answers_of(expected) and counts_of(report) == counts_of(
+                expected
+            )
+            assert (
+                [i["objects"] for i in report["inputs"]]
+                == [i["objects"] for i in expected["inputs"]]
+                != [0, 0, 0]
+            )
             (run,) = cloud.json("batch", "schedule")["runs"]
-            assert (run["state"], run["run_id"][:9]) == ("success", "pinpipe__") and run["ended"] > run["started"]
+            assert (run["state"], run["run_id"][:9]) == ("success", "pinpipe__") and run[
+                "ended"
+            ] > run["started"]
             assert run["run_id"] in cloud.run("batch", "schedule").stdout
-            assert len(databricks.runs.by_id) == 1 and f"answers/me/{run['run_id']}/counts/_SUCCESS" in cloud.keys(LAKE, "answers/")
+            assert len(
+                databricks.runs.by_id
+            ) == 1 and f"answers/me/{run['run_id']}/counts/_SUCCESS" in cloud.keys(LAKE, "answers/")
             assert cloud.plan() == {}
 
             # No cluster is available.
-            databricks.clusters.failure = ("AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE", "no m5d.large left")
+            databricks.clusters.failure = (
+                "AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE",
+                "no m5d.large left",
+            )
             stderr = cloud.failing("batch", "schedule", "--trigger")
-            assert re.search(r"error: run `pinpipe__\S+` of `me_dag` failed: .*no m5d.large left", stderr), stderr
-            assert [found["state"] for found in cloud.json("batch", "schedule")["runs"]] == ["failed", "success"]
+            assert re.search(
+                r"error: run `pinpipe__\S+` of `me_dag` failed: .*no m5d.large left", stderr
+            ), stderr
+            assert [found["state"] for found in cloud.json("batch", "schedule")["runs"]] == [
+                "failed",
+                "success",
+            ]
 
             # Deleted, except for answers and connection.
             assert "`me_dag` is gone" in cloud.run("batch", "unschedule").stdout
-            assert cloud.keys(AIRFLOW, "dags/") == [] and not databricks.workspace.local(JOB).exists()
-            wait_until(lambda: is_forgotten(*api.request("GET", f"/dags/{DAG}")), "Airflow to forget the DAG")
+            assert (
+                cloud.keys(AIRFLOW, "dags/") == [] and not databricks.workspace.local(JOB).exists()
+            )
+            wait_until(
+                lambda: is_forgotten(*api.request("GET", f"/dags/{DAG}")),
+                "Airflow to forget the DAG",
+            )
             assert cloud.json("batch", "unschedule") == {"dag": DAG, "removed": False}
             assert "`me_dag` was not scheduled" in cloud.run("batch", "unschedule").stdout
-            assert set(cloud.plan()) == RESOURCES - {"airflow-connection"} and cloud.keys(LAKE, "answers/me/")
-
-
-# Usage errors.
-
-def refused(pinpipe, *arguments, code=2, env=None):
-    stderr = pinpipe.run("batch", *arguments, code=code, env=env).stderr
-    assert stderr.count("error: ") == 1 and "hint: " in stderr, stderr
-    return stderr
-
-
-def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
-    nobody = {"HOME": str(tmp_path)}
-    for command in (["schedule"], ["schedule", "--print"], ["schedule", "--trigger"], ["unschedule"]):
-        assert "a schedule needs Managed Airflow" in refused(configured(tmp_path, target="local"), *command, env=nobody)
-        assert "`airflow.enabled` is false" in refused(configured(tmp_path, airflow="enabled = false"), *command, env=nobody)
-        assert "`schedule.enabled` is false" in refused(configured(tmp_path, settings="[schedule]\nenabled = false"), *command, env=nobody)
-    pinpipe = configured(tmp_path)
-    assert "it is not known which Databricks workspace to use" in refused(pinpipe, "schedule", "--print", env=nobody)
-    stderr = refused(pinpipe, "schedule", "--print", env={**nobody, "DATABRICKS_HOST": "https://x.cloud.databricks.com"})
-    assert "there is no token for Databricks" in stderr and "DATABRICKS_TOKEN" in stderr
-    assert "cannot be used with" in pinpipe.run("batch", "schedule", "--print", "--trigger", code=2).stderr
-    for key, wrong in (("cron", '"daily"'), ("cron", '"0 6 * *"'), ("start_date", '"1.1.2024"'), ("start_date", '"2024-02-30"'), ("retries", "101")):
-        assert f"`schedule.{key}`" in refused(configured(tmp_path, settings=f"[schedule]\n{key} = {wrong}"), "schedule", "--print")
-
-
-def test_missing_environment_changes_nothing(tmp_path):
-    with scheduled(tmp_path, **CALM) as cloud:
-        for command in (["schedule"], ["schedule", "--trigger"], ["unschedule"]):
-            assert "there is no Airflow environment `me-airflow`" in cloud.failing("batch", *command)
-        assert cloud.databricks.requests == [] and not any(cloud.aws.snapshot().values())
-
-
-# Rare responses of Airflow.
-
-class Stub:
-    """The part of Airflow's REST API that a schedule calls; the test sets the DAG."""
-
-    def __init__(self, cloud, dag, errors=()):
-        self.cloud, self.dag, self.errors, self.asked, self.connection = cloud, dag, list(errors), 0, None
-
-    def __call__(self, name, method, path, query, body):
-        if path == f"/dags/{DAG}" and method == "GET":
-            self.asked += 1
-            # The description tells which version of the file Airflow has read; the double answers no other call meanwhile.
-            text = self.cloud.aws.bridge.store("s3").buckets[AIRFLOW].keys[f"dags/{DAG}.py"].value.decode()
-            description = re.search(r'description="(.*)"', text)[1]
-            return 200, {"dag_id": DAG, "description": description, "is_paused": False, "is_active": True, "is_stale": False, "has_import_errors": False, **self.dag(self.asked)}
-        if path.startswith("/connections"):
-            self.connection = self.connection if method == "GET" else {name: value for name, value in body.items() if name != "password"}
-            return (200, self.connection) if self.connection else (404, {"detail": "The Connection was not found"})
-        return 200, {"dags": [], "dag_runs": [], "import_errors": self.errors, "total_entries": 0}
-
-
-@pytest.fixture
-def stubbed(tmp_path):
-    with scheduled(tmp_path, **CALM) as cloud:
-        cloud.run("provision", "--yes", "--skip", ",".join(RESOURCES))
-        yield cloud
-
-
-def test_inactive_dag_is_waited_for(stubbed):
-    for stale in ({"is_active": False}, {"is_stale": True}, {"description": "as it was before"}):
-        stubbed.aws.airflow = Stub(stubbed, lambda asked: stale if asked < 4 else {})
-        stubbed.run("batch", "schedule")
-        assert stubbed.aws.airflow.asked >= 4, stale
-
-
-def test_known_dag_with_an_import_error_is_an_error(stubbed):
-    errors = [{"filename": f"/usr/local/airflow/dags/{name}", "stack_trace": f"Traceback\n{why}\n", "timestamp": "2999-01-01T00:00:00+00:00"} for name, why in (("other.py", "SyntaxError: theirs"), ("me_dag.py", "ImportError: ours"))]
-    stubbed.aws.airflow = Stub(stubbed, lambda asked: {"has_import_errors": True}, errors)
-    for arguments in ([], ["--trigger"]):
-        assert "Airflow cannot load `me_dag.py`: ImportError: ours" in stubbed.failing("batch", "schedule", *arguments)
-
-
-def test_foreign_connection_is_warned_about(stubbed):
-    theirs = {"connection_id": "databricks_default", "conn_type": "databricks", "host": "theirs.example", "description": "theirs"}
-    stubbed.aws.airflow = Stub(stubbed, lambda asked: {})
-    stubbed.aws.airflow.connection = theirs
-    stderr = stubbed.run("batch", "schedule").stderr
-    assert re.search(r"warning: .*databricks_default.*theirs\.example", stderr), stderr
-    assert stubbed.aws.airflow.connection == theirs
+            assert set(cloud.plan()) == RESOURCES - {"airflow-connection"} and cloud.keys(
+                LAKE, "answers/me/"
+            )

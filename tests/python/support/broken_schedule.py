@@ -5,7 +5,17 @@ import shutil
 from support.faults import BrokenCloud
 from support.scheduled import AIRFLOW, CALM, Scheduled
 
-KEYS = ("bucket", "group-airflow", "role-airflow", "bucket-airflow", "airflow-requirements", "airflow", "databricks-job", "airflow-dag", "airflow-connection")
+KEYS = (
+    "bucket",
+    "group-airflow",
+    "role-airflow",
+    "bucket-airflow",
+    "airflow-requirements",
+    "airflow",
+    "databricks-job",
+    "airflow-dag",
+    "airflow-connection",
+)
 # Everything that Airflow depends on, and nothing else.
 ONLY = ("--only", ",".join(KEYS))
 FOLDER = "/Users/me@example.com/pinpipe"
@@ -13,12 +23,17 @@ FOLDER = "/Users/me@example.com/pinpipe"
 
 def two_subnets(cloud):
     """Returns subnets in two zones, which an environment requires."""
-    found = sorted(cloud.boto("ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
+    found = sorted(
+        cloud.boto("ec2").describe_subnets()["Subnets"],
+        key=lambda subnet: subnet["AvailabilityZone"],
+    )
     return [subnet["SubnetId"] for subnet in found[:2]]
 
 
 class Connections:
-    """The connections of Airflow's REST API; an environment holds them, and they are deleted with it."""
+    """The connections of Airflow's REST API; an environment holds them, and they are deleted with
+    it.
+    """
 
     def __init__(self, aws):
         self.aws = aws
@@ -32,7 +47,11 @@ class Connections:
         if method == "POST" and key in kept:
             return 409, {"title": "Conflict", "status": 409, "detail": f"{key} already exists"}
         if method != "POST" and key not in kept:
-            return 404, {"title": "Not Found", "status": 404, "detail": "The Connection was not found"}
+            return 404, {
+                "title": "Not Found",
+                "status": 404,
+                "detail": "The Connection was not found",
+            }
         if method == "DELETE":
             del kept[key]
             return 204, {}
@@ -68,9 +87,19 @@ class BrokenSchedule(Scheduled, BrokenCloud):
         for environment in found["environments"]:
             version = environment["settings"].pop("RequirementsS3ObjectVersion")
             current = self.s3.head_object(Bucket=AIRFLOW, Key="requirements.txt")["VersionId"]
-            environment["settings"]["requirements"] = "as they are in the bucket" if version == current else "older ones"
+            environment["settings"]["requirements"] = (
+                "as they are in the bucket" if version == current else "older ones"
+            )
         environments = self.aws.services["mwaa"].environments.values()
-        found["connections"] = [{"name": name, **members} for each in environments for name, members in self.aws.airflow.of(each).items()]
+        found["connections"] = [
+            {"name": name, **members}
+            for each in environments
+            for name, members in self.aws.airflow.of(each).items()
+        ]
         place = self.databricks.workspace.local(FOLDER)
-        found["files"] = [{"name": str(path.relative_to(place)), "text": path.read_text()} for path in sorted(place.rglob("*")) if path.is_file()]
+        found["files"] = [
+            {"name": str(path.relative_to(place)), "text": path.read_text()}
+            for path in sorted(place.rglob("*"))
+            if path.is_file()
+        ]
         return found

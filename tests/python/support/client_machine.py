@@ -1,4 +1,5 @@
-"""A temporary machine for the scripts of the client: a file tree of its own, with stand-ins for commands that change a machine.
+"""A temporary machine for the scripts of the client: a file tree of its own, with stand-ins for
+commands that change a machine.
 
 The scripts write to folders like /etc. They run in a mount namespace with another root, where the
 programs of the system can be read and nothing of the system can be written; so the scripts need no
@@ -31,7 +32,7 @@ for folder in usr $(cd "$root" && for name in bin sbin lib lib32 lib64 libx32; d
 done
 mount --bind /dev/null "$root/dev/null"
 exec env -i PATH=/stand-ins:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C chroot "$root" "$@"
-"""
+"""  # noqa: E501
 
 # Each records its calls; an empty script does nothing else.
 STAND_INS = {
@@ -44,7 +45,9 @@ STAND_INS = {
     "dd": 'for word; do case $word in of=*) echo swap >"${word#of=}" ;; esac; done',
     "systemctl": '[ "$1" != is-active ] || cat /answers/active',
     "journalctl": "cat /answers/journal",
-    "aws": "[ -e /answers/secret ] || { echo 'ParameterNotFound' >&2; exit 254; }\ncat /answers/secret",
+    "aws": (
+        "[ -e /answers/secret ] || { echo 'ParameterNotFound' >&2; exit 254; }\ncat /answers/secret"
+    ),
     "curl": r"""
 while [ $# -gt 1 ]; do
   case $1 in
@@ -59,7 +62,7 @@ if [ -n "${asked:-}" ]; then
 else
   cp "/downloads/$(basename "$1")" "$output" 2>/dev/null || { echo "curl: (22) The requested URL returned error: 404" >&2; exit 22; }
 fi
-""",
+""",  # noqa: E501
 }
 
 
@@ -91,7 +94,21 @@ def apache_sum(name, content):
 class Machine:
     def __init__(self, root):
         self.root = pathlib.Path(root)
-        for folder in ("usr", "dev", "tmp", "stand-ins", "downloads", "answers", "etc/systemd/system", "etc/profile.d", "home", "opt", "run", "var/lib", "var/log"):
+        for folder in (
+            "usr",
+            "dev",
+            "tmp",
+            "stand-ins",
+            "downloads",
+            "answers",
+            "etc/systemd/system",
+            "etc/profile.d",
+            "home",
+            "opt",
+            "run",
+            "var/lib",
+            "var/log",
+        ):
             (self.root / folder).mkdir(parents=True)
         for name in SYSTEM:
             if pathlib.Path("/", name).is_symlink():
@@ -107,7 +124,10 @@ class Machine:
         self.publish("kafka_2.12-2.8.1.tgz", kafka)
         self.publish("kafka_2.12-2.8.1.tgz.sha512", apache_sum("kafka_2.12-2.8.1.tgz", kafka))
         self.publish("aws-msk-iam-auth-1.1.5-all.jar", jar())
-        self.publish("confluent-community-7.2.0.tar.gz", tar_gz("confluent-7.2.0", {"bin/kafka-rest-start": "#!/bin/sh\n"}))
+        self.publish(
+            "confluent-community-7.2.0.tar.gz",
+            tar_gz("confluent-7.2.0", {"bin/kafka-rest-start": "#!/bin/sh\n"}),
+        )
 
     def path(self, path):
         return self.root / path.lstrip("/")
@@ -138,22 +158,40 @@ class Machine:
         if text is not None:
             (self.root / "script").write_text(text)
             command = (*command, "/script")
-        whole = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "sh", "-c", ENTER, "sh", str(self.root), *command]
+        whole = [
+            "unshare",
+            "--mount",
+            *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]),
+            "sh",
+            "-c",
+            ENTER,
+            "sh",
+            str(self.root),
+            *command,
+        ]
         return subprocess.run(whole, capture_output=True, text=True, timeout=120)
 
     def snapshot(self):
-        """Returns mode and content (or target) of every written file by path, without logs, which grow."""
+        """Returns mode and content (or target) of every written file by path, without logs, which
+        grow.
+        """
         found = {}
         for folder in WRITTEN:
             for path in sorted((self.root / folder).rglob("*")):
                 if path.suffix == ".log":
                     continue
-                kept = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+                kept = (
+                    os.readlink(path)
+                    if path.is_symlink()
+                    else path.read_bytes()
+                    if path.is_file()
+                    else None
+                )
                 found["/" + str(path.relative_to(self.root))] = (oct(path.lstat().st_mode), kept)
         return found
 
     def files_with(self, text):
-        """Returns the files of the machine that hold a text, without the answers of the stand-ins."""
+        """Returns the files of the machine that hold a text, without the answers of the stand-ins."""  # noqa: E501
         return [
             "/" + str(path.relative_to(self.root))
             for folder in (*WRITTEN, "tmp", "calls", "script")
@@ -164,13 +202,20 @@ class Machine:
 
 def make(root):
     """Returns a machine; skips the test where this system does not permit one."""
-    missing = [name for name in ("unshare", "chroot", "unzip", "tar") if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+    missing = [
+        name
+        for name in ("unshare", "chroot", "unzip", "tar")
+        if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    ]
     if missing:
         pytest.skip(f"LEFT OUT: commands are missing: {', '.join(missing)}")
     machine = Machine(root)
     tried = machine.run("true")
     if tried.returncode:
-        pytest.skip(f"LEFT OUT: this system permits no mount namespace with another root: {tried.stderr.strip()}")
+        pytest.skip(
+            "LEFT OUT: this system permits no mount namespace with another root: "
+            f"{tried.stderr.strip()}"
+        )
     return machine
 
 
@@ -182,7 +227,7 @@ security.protocol = SASL_SSL
 sasl.mechanism = AWS_MSK_IAM
 sasl.jaas.config = software.amazon.msk.auth.iam.IAMLoginModule required awsRoleArn="{VALUES["role-arn"]}";
 sasl.client.callback.handler.class = software.amazon.msk.auth.iam.IAMClientCallbackHandler
-"""
+"""  # noqa: E501
 
 
 PROXY_PROPERTIES = f"""\
@@ -196,4 +241,4 @@ client.sasl.client.callback.handler.class = software.amazon.msk.auth.iam.IAMClie
 authentication.method = BASIC
 authentication.realm = KafkaRest
 authentication.roles = pinpipe
-"""
+"""  # noqa: E501

@@ -2,7 +2,8 @@
 
 import subprocess
 
-# Only the monotonic clock, which timeouts use: the time of day, which signatures hold, is unchanged.
+# Only the monotonic clock, which timeouts use: the time of day, which signatures hold, is
+# unchanged.
 SOURCE = """
 #include <sys/syscall.h>
 #include <time.h>
@@ -24,7 +25,13 @@ class Clock:
     def __init__(self, folder):
         self.mark, self.library = folder / "a-minute-later", folder / "clock.so"
         source = SOURCE.replace("MARK", str(self.mark))
-        subprocess.run(["cc", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", self.library, "-x", "c", "-"], input=source, text=True, check=True, capture_output=True)
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", self.library, "-x", "c", "-"],
+            input=source,
+            text=True,
+            check=True,
+            capture_output=True,
+        )
         self.environment = {"LD_PRELOAD": self.library}
 
     def forward(self):

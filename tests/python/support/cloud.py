@@ -12,10 +12,30 @@ IP_RANGES = {
     "syncToken": "1",
     "createDate": "2026-01-01-00-00-00",
     "prefixes": [
-        {"ip_prefix": "3.216.135.0/24", "region": "us-east-1", "service": "API_GATEWAY", "network_border_group": "us-east-1"},
-        {"ip_prefix": "44.206.4.0/22", "region": "us-east-1", "service": "API_GATEWAY", "network_border_group": "us-east-1"},
-        {"ip_prefix": "44.206.4.0/22", "region": "us-east-1", "service": "AMAZON", "network_border_group": "us-east-1"},
-        {"ip_prefix": "18.200.0.0/24", "region": "eu-west-1", "service": "API_GATEWAY", "network_border_group": "eu-west-1"},
+        {
+            "ip_prefix": "3.216.135.0/24",
+            "region": "us-east-1",
+            "service": "API_GATEWAY",
+            "network_border_group": "us-east-1",
+        },
+        {
+            "ip_prefix": "44.206.4.0/22",
+            "region": "us-east-1",
+            "service": "API_GATEWAY",
+            "network_border_group": "us-east-1",
+        },
+        {
+            "ip_prefix": "44.206.4.0/22",
+            "region": "us-east-1",
+            "service": "AMAZON",
+            "network_border_group": "us-east-1",
+        },
+        {
+            "ip_prefix": "18.200.0.0/24",
+            "region": "eu-west-1",
+            "service": "API_GATEWAY",
+            "network_border_group": "eu-west-1",
+        },
     ],
     "ipv6_prefixes": [],
 }
@@ -93,7 +113,11 @@ plugin = "sink.zip"
     def plan(self, *arguments, **options):
         """Returns action and reasons of each planned change, by key."""
         steps = self.json("provision", "--plan", *arguments, **options)["steps"]
-        return {step["key"]: (step["action"], "; ".join(step["reasons"])) for step in steps if step["action"] != "keep"}
+        return {
+            step["key"]: (step["action"], "; ".join(step["reasons"]))
+            for step in steps
+            if step["action"] != "keep"
+        }
 
     def state(self):
         return json.loads((self.data / "aws" / "state.json").read_text())

@@ -1,4 +1,6 @@
-"""Helpers of the fault tests: a pipeline whose account may be emptied, and processes killed at chosen calls."""
+"""Helpers of the fault tests: a pipeline whose account may be emptied, and processes killed at
+chosen calls.
+"""
 
 import collections
 import contextlib
@@ -31,7 +33,10 @@ def changes(call):
 
 
 class Point:
-    """One call of a run: the k-th of its operation. It is the same call in each run, however calls of several resources interleave."""
+    """One call of a run: the k-th of its operation.
+
+    It is the same call in each run, however calls of several resources interleave.
+    """
 
     def __init__(self, operation, ordinal):
         self.operation, self.ordinal, self.seen = operation, ordinal, 0
@@ -49,23 +54,47 @@ class Point:
 
 
 # Parameters that differ between two attempts of the same call.
-ATTEMPT = ("ClientToken", "UploadId", "Body", "Value", "PublicKeyMaterial", "CurrentVersion", "currentVersion", "MultipartUpload", "Tags", "Description")
+ATTEMPT = (
+    "ClientToken",
+    "UploadId",
+    "Body",
+    "Value",
+    "PublicKeyMaterial",
+    "CurrentVersion",
+    "currentVersion",
+    "MultipartUpload",
+    "Tags",
+    "Description",
+)
 
 
 def call_identity(call):
     """Returns what identifies a call across several runs over one account."""
-    return call.name, json.dumps({name: value for name, value in call.parameters.items() if name not in ATTEMPT}, sort_keys=True, default=str)
+    return call.name, json.dumps(
+        {name: value for name, value in call.parameters.items() if name not in ATTEMPT},
+        sort_keys=True,
+        default=str,
+    )
 
 
 class Once:
     """Matches each changing call once, and at most `at_most` calls of an operation."""
 
     def __init__(self, at_most=10**6):
-        self.at_most, self.met, self.counts, self.lock = at_most, set(), collections.Counter(), threading.Lock()
+        self.at_most, self.met, self.counts, self.lock = (
+            at_most,
+            set(),
+            collections.Counter(),
+            threading.Lock(),
+        )
 
     def __call__(self, call):
         with self.lock:
-            if not changes(call) or call_identity(call) in self.met or self.counts[call.name] == self.at_most:
+            if (
+                not changes(call)
+                or call_identity(call) in self.met
+                or self.counts[call.name] == self.at_most
+            ):
                 return False
             self.met.add(call_identity(call))
             self.counts[call.name] += 1
@@ -86,14 +115,18 @@ class Nth:
 def points(calls, of_each=10**6):
     """Returns a point for each changing call of a run, for at most `of_each` of an operation."""
     counts = collections.Counter(call.name for call in calls if changes(call))
-    return [Point(name, ordinal) for name, count in sorted(counts.items()) for ordinal in range(1, min(count, of_each) + 1)]
+    return [
+        Point(name, ordinal)
+        for name, count in sorted(counts.items())
+        for ordinal in range(1, min(count, of_each) + 1)
+    ]
 
 
 class Kill:
     """A hook that kills a process (SIGKILL) at the first call that matches."""
 
     def __init__(self, fits, cut_off=None):
-        """With `cut_off`, that set of the double gets the access key of the process that is killed."""
+        """With `cut_off`, that set of the double gets the access key of the process that is killed."""  # noqa: E501
         self.fits, self.cut_off, self.call, self.process = fits, cut_off, None, None
         self.lock, self.is_started = threading.Lock(), threading.Event()
 
@@ -127,7 +160,8 @@ class BrokenCloud(Cloud):
         """Empties the account and deletes the state."""
         self.done()
         self.aws.reset()
-        # Nothing listens there: topics are created on the client machine, without a wait for names to resolve.
+        # Nothing listens there: topics are created on the client machine, without a wait for names
+        # to resolve.
         self.aws.bootstrap = "127.0.0.1:1"
         shutil.rmtree(self.data, ignore_errors=True)
 
@@ -149,12 +183,20 @@ class BrokenCloud(Cloud):
         _, stderr = kill.process.communicate(timeout=120)
         self.aws.before_call = self.aws.after_call = None
         self.aws.guard = contextlib.nullcontext()
-        assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), f"{kill.process.returncode} {kill.call}\n{stderr}"
+        assert kill.process.returncode == (-signal.SIGKILL if kill.call else 0), (
+            f"{kill.process.returncode} {kill.call}\n{stderr}"
+        )
         return kill.call
 
     def boto(self, service):
         """Returns a client of another user in the same account."""
-        return boto3.client(service, "us-east-1", endpoint_url=self.aws.url, aws_access_key_id="AKID", aws_secret_access_key="secret")
+        return boto3.client(
+            service,
+            "us-east-1",
+            endpoint_url=self.aws.url,
+            aws_access_key_id="AKID",
+            aws_secret_access_key="secret",
+        )
 
     def run_to_end(self, *arguments, env=None):
         """Runs, and returns exit code and stderr, whatever they are."""
@@ -191,7 +233,15 @@ def differences(found, wanted):
         less = [thing for thing in wanted[kind] if thing not in found[kind]]
         for thing in more:
             twin = next((other for other in less if label_of(other) == label_of(thing)), None)
-            parts = {part: (thing.get(part), twin.get(part)) for part in {**thing, **twin} if thing.get(part) != twin.get(part)} if twin else "not wanted"
+            parts = (
+                {
+                    part: (thing.get(part), twin.get(part))
+                    for part in {**thing, **twin}
+                    if thing.get(part) != twin.get(part)
+                }
+                if twin
+                else "not wanted"
+            )
             lines.append(f"{kind}: {label_of(thing)}: {parts}"[:600])
             less = [other for other in less if other is not twin]
         lines += [f"{kind}: {label_of(thing)}: missing" for thing in less]
@@ -200,18 +250,26 @@ def differences(found, wanted):
     return "\n".join(lines)
 
 
-REFUSAL = re.compile(r"`(?P<action>[\w-]+:\w+)` for (?P<what>.+?) failed: (?P<code>\w+): .*\(request (?P<request>[\w-]+)\)")
+REFUSAL = re.compile(
+    r"`(?P<action>[\w-]+:\w+)` for (?P<what>.+?) failed: (?P<code>\w+): "
+    r".*\(request (?P<request>[\w-]+)\)"
+)
 
 
 def failing(fits, fault):
     """Returns a hook that fails the calls that match."""
+
     def hook(call):
         if fits(call):
             raise fault(call)
+
     return hook
 
 
-FAULTS = {"error": lambda call: Fault(500, "InternalError", "injected"), "drop": lambda call: Drop()}
+FAULTS = {
+    "error": lambda call: Fault(500, "InternalError", "injected"),
+    "drop": lambda call: Drop(),
+}
 
 
 # The program waits for consistency by the clock, and a busy machine reads seldom.
@@ -220,8 +278,15 @@ PATIENT = {"PINPIPE__PROVISION__PATIENCE_MS": "2400"}
 
 # Calls that create a second resource when they are repeated.
 MAKES = {
-    "ec2.AllocateAddress", "ec2.RunInstances", "ec2.CreateVpcEndpoint", "ec2.CreateSecurityGroup", "apigateway.CreateRestApi",
-    "apigateway.CreateApiKey", "apigateway.CreateUsagePlan", "kafka.CreateClusterV2"}
+    "ec2.AllocateAddress",
+    "ec2.RunInstances",
+    "ec2.CreateVpcEndpoint",
+    "ec2.CreateSecurityGroup",
+    "apigateway.CreateRestApi",
+    "apigateway.CreateApiKey",
+    "apigateway.CreateUsagePlan",
+    "kafka.CreateClusterV2",
+}
 
 
 def interrupt(cloud, process):

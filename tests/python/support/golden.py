@@ -8,4 +8,7 @@ def floats(rows, keys):
 
 
 def golden_floats(golden, number):
-    return sorted((*(AGE.get(str(c), str(c)) for c in row[:-1]), float(row[-1])) for row in golden["results"][number]["rows"])
+    return sorted(
+        (*(AGE.get(str(c), str(c)) for c in row[:-1]), float(row[-1]))
+        for row in golden["results"][number]["rows"]
+    )

@@ -14,7 +14,9 @@ def make_topic(address, name, partitions=3):
 
 
 def consume(address, topic, count, group="g", **more):
-    consumer = Consumer({"bootstrap.servers": address, "group.id": group, "auto.offset.reset": "earliest", **more})
+    consumer = Consumer(
+        {"bootstrap.servers": address, "group.id": group, "auto.offset.reset": "earliest", **more}
+    )
     consumer.subscribe([topic])
     got = []
     end = time.time() + 30

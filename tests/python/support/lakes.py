@@ -8,7 +8,11 @@ import sqlite3
 
 from support.wait import wait_until
 
-KINDS = {"pin": ("pinterest_data", "index"), "geo": ("geolocation_data", "ind"), "user": ("user_data", "ind")}
+KINDS = {
+    "pin": ("pinterest_data", "index"),
+    "geo": ("geolocation_data", "ind"),
+    "user": ("user_data", "ind"),
+}
 
 
 def records(database, kind):
@@ -41,22 +45,38 @@ def write_lake(database, folder, objects, partitions=3, first=0, last=None):
 
 def lake_objects(pinpipe, bucket="user-local-bucket"):
     root = pinpipe.data / "lake" / bucket
-    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix in (".json", ".gz"))
+    return sorted(
+        str(p.relative_to(root))
+        for p in root.rglob("*")
+        if p.is_file() and p.suffix in (".json", ".gz")
+    )
 
 
 def lake_lines(pinpipe, bucket="user-local-bucket"):
     root = pinpipe.data / "lake" / bucket
-    read = lambda p: gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes()
-    return [json.loads(line) for name in lake_objects(pinpipe, bucket) for line in read(root / name).splitlines()]
+
+    def read(p):
+        return gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes()
+
+    return [
+        json.loads(line)
+        for name in lake_objects(pinpipe, bucket)
+        for line in read(root / name).splitlines()
+    ]
 
 
 def wait_for_lake(pinpipe, count, bucket="user-local-bucket"):
-    wait_until(lambda: len(lake_lines(pinpipe, bucket)) >= count, f"{count} records in the lake", 60)
+    wait_until(
+        lambda: len(lake_lines(pinpipe, bucket)) >= count, f"{count} records in the lake", 60
+    )
     assert len(lake_lines(pinpipe, bucket)) == count
 
 
 def answers(pinpipe):
-    return {path.stem: sorted(csv.reader(path.open(encoding="utf-8"))) for path in (pinpipe.folder / "answers").glob("*.csv")}
+    return {
+        path.stem: sorted(csv.reader(path.open(encoding="utf-8")))
+        for path in (pinpipe.folder / "answers").glob("*.csv")
+    }
 
 
 def put(pinpipe, kind, partition, offset, lines, ending=".json"):

@@ -14,7 +14,9 @@ class LocalStack:
         self.start()
 
     def start(self):
-        self.process = self.pinpipe.start("local", "--any-port", "--output", "json", *self.arguments)
+        self.process = self.pinpipe.start(
+            "local", "--any-port", "--output", "json", *self.arguments
+        )
         text = ""
         for line in self.process.stdout:
             text += line
@@ -22,7 +24,9 @@ class LocalStack:
                 break
         assert text, f"local did not start: {self.process.stderr.read()}"
         addresses = json.loads(text)["addresses"]
-        self.kafka, self.gateway, self.kinesis, self.control = (addresses[k] for k in ("kafka", "gateway", "kinesis", "control"))
+        self.kafka, self.gateway, self.kinesis, self.control = (
+            addresses[k] for k in ("kafka", "gateway", "kinesis", "control")
+        )
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -35,4 +39,10 @@ class LocalStack:
     def boto(self, service="kinesis"):
         import boto3
 
-        return boto3.client(service, endpoint_url=f"http://{self.kinesis}", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        return boto3.client(
+            service,
+            endpoint_url=f"http://{self.kinesis}",
+            region_name="us-east-1",
+            aws_access_key_id="x",
+            aws_secret_access_key="x",
+        )

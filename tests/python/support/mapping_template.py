@@ -8,10 +8,15 @@ import airspeed
 import botocore.loaders
 import botocore.model
 
-# airspeed differs from Velocity 1.7 and 2.3: there, `matches` compares the whole text, and a backslash
+# airspeed differs from Velocity 1.7 and 2.3: there, `matches` compares the whole text, and a
+# backslash
 # in a text is a plain character.
-airspeed.__additional_methods__[str]["matches"] = lambda text, pattern: re.fullmatch(pattern, text) is not None
-airspeed.StringLiteral.ESCAPED_CHAR = airspeed.InterpolatedStringLiteral.ESCAPED_CHAR = re.compile(r"(?!)")
+airspeed.__additional_methods__[str]["matches"] = lambda text, pattern: (
+    re.fullmatch(pattern, text) is not None
+)
+airspeed.StringLiteral.ESCAPED_CHAR = airspeed.InterpolatedStringLiteral.ESCAPED_CHAR = re.compile(
+    r"(?!)"
+)
 
 STEP = re.compile(r"\.([A-Za-z_][\w]*)|\['([^']+)'\]|\[(\d+)\]")
 MISSING = ""
@@ -44,14 +49,20 @@ class Input:
 
     def find(self, path):
         steps = list(STEP.finditer(path))
-        assert path == "$" + "".join(step[0] for step in steps), f"a path that the stand-in does not know: {path}"
+        assert path == "$" + "".join(step[0] for step in steps), (
+            f"a path that the stand-in does not know: {path}"
+        )
         found = json.loads(self.body) if self.body else MISSING
         for step in steps:
             name = step[1] or step[2]
             if name is not None:
                 found = found.get(name, MISSING) if isinstance(found, dict) else MISSING
             else:
-                found = found[int(step[3])] if isinstance(found, list) and int(step[3]) < len(found) else MISSING
+                found = (
+                    found[int(step[3])]
+                    if isinstance(found, list) and int(step[3]) < len(found)
+                    else MISSING
+                )
         return found
 
     def path(self, path):
@@ -59,7 +70,9 @@ class Input:
 
     def json(self, path):
         # API Gateway's writer escapes the slash too.
-        return json.dumps(self.find(path), ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
+        return json.dumps(self.find(path), ensure_ascii=False, separators=(",", ":")).replace(
+            "/", "\\/"
+        )
 
     def params(self, name):
         return self.parameters.get(name, MISSING)
@@ -68,7 +81,17 @@ class Input:
 class Util:
     """`$util`. escapeJavaScript is the one of Commons Lang 2, with its apostrophe and its slash."""
 
-    SHORT = {'"': '\\"', "'": "\\'", "/": "\\/", "\\": "\\\\", "\b": "\\b", "\n": "\\n", "\t": "\\t", "\f": "\\f", "\r": "\\r"}
+    SHORT = {
+        '"': '\\"',
+        "'": "\\'",
+        "/": "\\/",
+        "\\": "\\\\",
+        "\b": "\\b",
+        "\n": "\\n",
+        "\t": "\\t",
+        "\f": "\\f",
+        "\r": "\\r",
+    }
 
     def base64Encode(self, text):
         assert isinstance(text, str), f"{text!r} is not a text"
@@ -77,16 +100,23 @@ class Util:
     def escapeJavaScript(self, text):
         units = text.encode("utf-16-be")
         characters = (chr(units[i] << 8 | units[i + 1]) for i in range(0, len(units), 2))
-        return "".join(self.SHORT.get(c) or (c if " " <= c <= "~" else f"\\u{ord(c):04X}") for c in characters)
+        return "".join(
+            self.SHORT.get(c) or (c if " " <= c <= "~" else f"\\u{ord(c):04X}") for c in characters
+        )
 
 
 def apply(template, body="", **parameters):
-    """Returns what API Gateway would forward. Parameters of path, query and header have `_` for `-`."""
+    """Returns what API Gateway would forward.
+
+    Parameters of path, query and header have `_` for `-`.
+    """
     named = {name.replace("_", "-"): value for name, value in parameters.items()}
     return airspeed.Template(template).merge({"input": Input(body, named), "util": Util()})
 
 
-KINESIS = botocore.model.ServiceModel(botocore.loaders.Loader().load_service_model("kinesis", "service-2"))
+KINESIS = botocore.model.ServiceModel(
+    botocore.loaders.Loader().load_service_model("kinesis", "service-2")
+)
 
 
 OPERATIONS = {

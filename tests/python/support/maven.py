@@ -22,7 +22,11 @@ def fetch_jar(coordinates, folder):
     if not maven:
         pytest.skip(f"LEFT OUT: there is no Maven (mvn) to fetch {coordinates} with")
     draft = folder / "draft-jars"
-    options = [f"-Dartifact={coordinates}", f"-DoutputDirectory={draft}", "-Dmdep.stripVersion=true"]
+    options = [
+        f"-Dartifact={coordinates}",
+        f"-DoutputDirectory={draft}",
+        "-Dmdep.stripVersion=true",
+    ]
     command = [maven, "--quiet", "--batch-mode", COPY, *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     if done.returncode:

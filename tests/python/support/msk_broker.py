@@ -19,7 +19,11 @@ TOPIC = "seen-after-login"
 
 
 # Slashes, pluses and equals signs must be encoded in a URL.
-ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "IQoJb3JpZ2luX2Vj//AAAA+bb=="
+ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = (
+    "AKIAIOSFODNN7EXAMPLE",
+    "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+    "IQoJb3JpZ2luX2Vj//AAAA+bb==",
+)
 
 
 def text(value):
@@ -37,11 +41,16 @@ class Connection(socketserver.StreamRequestHandler):
 
     def handle(self):
         try:
-            with self.server.tls.wrap_socket(self.request, server_side=True) as stream, stream.makefile("rb") as requests:
+            with (
+                self.server.tls.wrap_socket(self.request, server_side=True) as stream,
+                stream.makefile("rb") as requests,
+            ):
                 while size := requests.read(4):
                     body = requests.read(*struct.unpack(">i", size))
                     key, version, correlation, client_length = struct.unpack_from(">hhih", body)
-                    answer = struct.pack(">i", correlation) + self.answer(key, version, body[10 + client_length :])
+                    answer = struct.pack(">i", correlation) + self.answer(
+                        key, version, body[10 + client_length :]
+                    )
                     stream.sendall(struct.pack(">i", len(answer)) + answer)
         except OSError:
             pass  # Clients may disconnect at any time.
@@ -50,7 +59,9 @@ class Connection(socketserver.StreamRequestHandler):
         if key == API_VERSIONS:
             # Clients ask in their newest version, and again in the version that the error names.
             error = 0 if version == VERSIONS[key] else UNSUPPORTED_VERSION
-            return struct.pack(">hi", error, len(VERSIONS)) + b"".join(struct.pack(">hhh", api, number, number) for api, number in VERSIONS.items())
+            return struct.pack(">hi", error, len(VERSIONS)) + b"".join(
+                struct.pack(">hhh", api, number, number) for api, number in VERSIONS.items()
+            )
         assert version == VERSIONS[key]
         if key == SASL_HANDSHAKE:
             assert request == text("OAUTHBEARER")
@@ -62,7 +73,13 @@ class Connection(socketserver.StreamRequestHandler):
         host, port = self.server.server_address
         brokers = struct.pack(">ii", 1, 0) + text(host) + struct.pack(">ih", port, -1)
         partition = struct.pack(">hii", 0, 0, 0) + numbers(0) + numbers(0)
-        return brokers + struct.pack(">iih", 0, 1, 0) + text(TOPIC) + struct.pack(">?i", False, 1) + partition
+        return (
+            brokers
+            + struct.pack(">iih", 0, 1, 0)
+            + text(TOPIC)
+            + struct.pack(">?i", False, 1)
+            + partition
+        )
 
 
 class Broker(socketserver.ThreadingTCPServer):
@@ -78,7 +95,9 @@ class Broker(socketserver.ThreadingTCPServer):
         self.logins = []
 
     def environment(self, region, session_token):
-        """Environment that points the program to this broker, with credentials as a user exports them."""
+        """Environment that points the program to this broker, with credentials as a user exports
+        them.
+        """
         credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
         if session_token:
             credentials["AWS_SESSION_TOKEN"] = session_token
@@ -92,4 +111,6 @@ class Broker(socketserver.ThreadingTCPServer):
 
     def token(self):
         """The token of the first authentication."""
-        return re.fullmatch(rb"n,,\x01auth=Bearer ([A-Za-z0-9_-]+)\x01\x01", self.logins[0])[1].decode()
+        return re.fullmatch(rb"n,,\x01auth=Bearer ([A-Za-z0-9_-]+)\x01\x01", self.logins[0])[
+            1
+        ].decode()

@@ -8,4 +8,18 @@ from support.pinpipe import BINARY, clean_environment
 
 def in_a_namespace(script, folder):
     """Runs a script in a new mount namespace, without root too."""
-    return subprocess.run(["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"]), "bash", "-c", script], cwd=folder, env=clean_environment(PINPIPE=BINARY), capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            *([] if os.getuid() == 0 else ["--map-root-user"]),
+            "bash",
+            "-c",
+            script,
+        ],
+        cwd=folder,
+        env=clean_environment(PINPIPE=BINARY),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

@@ -28,12 +28,28 @@ class Pinpipe:
         return self.folder / ".pinpipe"
 
     def run(self, *arguments, code=0, timeout=180, env=None):
-        done = subprocess.run([BINARY, *map(str, arguments)], cwd=self.folder, env=clean_environment(**(env or {})), capture_output=True, text=True, timeout=timeout)
-        assert done.returncode == code, f"pinpipe {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        done = subprocess.run(
+            [BINARY, *map(str, arguments)],
+            cwd=self.folder,
+            env=clean_environment(**(env or {})),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == code, (
+            f"pinpipe {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     def json(self, *arguments, **options):
         return json.loads(self.run(*arguments, "--output", "json", **options).stdout)
 
     def start(self, *arguments, env=None):
-        return subprocess.Popen([BINARY, *map(str, arguments)], cwd=self.folder, env=clean_environment(**(env or {})), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [BINARY, *map(str, arguments)],
+            cwd=self.folder,
+            env=clean_environment(**(env or {})),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )

@@ -1,8 +1,9 @@
-"""The order of the tests: files that take longest come first, so that parallel workers end together."""
+"""The order of the tests: files that take longest come first, so that parallel workers end
+together.
+"""
 
 # Files by their duration on two cores, longest first; the others follow, in pytest's own order.
-LONGEST_FIRST = (
-)
+LONGEST_FIRST = ()
 
 
 def pytest_collection_modifyitems(items):

@@ -4,4 +4,7 @@ import parliament
 
 
 def findings(text):
-    return [parliament.enhance_finding(finding) for finding in parliament.analyze_policy_string(text).findings]
+    return [
+        parliament.enhance_finding(finding)
+        for finding in parliament.analyze_policy_string(text).findings
+    ]

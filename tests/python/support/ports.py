@@ -17,7 +17,7 @@ def free_port():
     """Returns a port nobody listens on; this process keeps it from others until it exits."""
     LOCKS.mkdir(exist_ok=True)
     for port in random.sample(range(FIRST, LAST), 1000):
-        lock = open(LOCKS / str(port), "w")
+        lock = open(LOCKS / str(port), "w")  # noqa: SIM115 - open, it holds the lock
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with socket.socket() as server:

@@ -16,7 +16,14 @@ READS = ("Describe", "Get", "List", "Head")
 def client(aws, service, region="us-east-1"):
     """Returns a client of another user in the account."""
     config = Config(retries={"total_max_attempts": 1}, inject_host_prefix=False)
-    return boto3.client(service, region, endpoint_url=aws.url, aws_access_key_id="AKIAI44QH8DHBEXAMPLE", aws_secret_access_key="other", config=config)
+    return boto3.client(
+        service,
+        region,
+        endpoint_url=aws.url,
+        aws_access_key_id="AKIAI44QH8DHBEXAMPLE",
+        aws_secret_access_key="other",
+        config=config,
+    )
 
 
 def lines(members):
@@ -38,12 +45,20 @@ class Provisioned(Cloud):
         self.change(**(sections or {}))
 
     def change(self, **sections):
-        """Changes the configuration; `aws__tags` stands for `[aws.tags]`. A value of None removes a key."""
+        """Changes the configuration; `aws__tags` stands for `[aws.tags]`.
+
+        A value of None removes a key.
+        """
         for name, members in sections.items():
             kept = {**self.sections.get(name.replace("__", "."), {}), **members}
-            self.sections[name.replace("__", ".")] = {key: value for key, value in kept.items() if value is not None}
+            self.sections[name.replace("__", ".")] = {
+                key: value for key, value in kept.items() if value is not None
+            }
         others = dict(self.sections)
-        own, of_run = lines(others.pop("connector", {})), lines({"wait_minutes": 1, **others.pop("provision", {})})
+        own, of_run = (
+            lines(others.pop("connector", {})),
+            lines({"wait_minutes": 1, **others.pop("provision", {})}),
+        )
         # A run that hangs must time out soon.
         self.configure(toml(others), connector=own, provision=of_run)
 
@@ -60,13 +75,19 @@ class Provisioned(Cloud):
 
     def writes(self, since=0):
         """Returns the changing calls since a position."""
-        return [call.name for call in self.aws.calls[since:] if not call.operation.startswith(READS) and call.name != "ssm.SendCommand"]
+        return [
+            call.name
+            for call in self.aws.calls[since:]
+            if not call.operation.startswith(READS) and call.name != "ssm.SendCommand"
+        ]
 
     def refused(self, *arguments, code=1, **options):
         """Runs a command that fails and changes nothing; returns its stderr."""
         before, calls = self.aws.snapshot(), len(self.aws.calls)
         stderr = self.run(*arguments, code=code, **options).stderr
-        assert self.writes(calls) == [] and self.aws.snapshot() == before, f"{stderr}\n{self.writes(calls)}"
+        assert self.writes(calls) == [] and self.aws.snapshot() == before, (
+            f"{stderr}\n{self.writes(calls)}"
+        )
         assert "error: " in stderr and "hint: " in stderr, stderr
         return stderr
 
@@ -86,7 +107,9 @@ class Shared:
         return Provisioned(self.folders.mktemp("pipeline"), self.double, self.url, self.sections)
 
     def applied(self):
-        """Returns the pipeline without drift; creates it again if the last test did not leave it clean."""
+        """Returns the pipeline without drift; creates it again if the last test did not leave it
+        clean.
+        """
         if not self.is_clean:
             self.pipeline = self.empty()
             self.pipeline.apply()

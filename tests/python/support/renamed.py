@@ -1,9 +1,14 @@
-TOPICS = dict.fromkeys(("topic-pin", "topic-geo", "topic-user"), ("recreate", "`cluster` is made anew"))
+TOPICS = dict.fromkeys(
+    ("topic-pin", "topic-geo", "topic-user"), ("recreate", "`cluster` is made anew")
+)
 
 
 NAMED = "it was made under another name, "
 
 
 EVERY_NAME = {
-    "cluster": {"name": "other"}, "connector": {"name": "other", "plugin_name": "other", "worker_name": "other"}, "api": {"name": "other"},
-    "connector__properties": {"s3.bucket.name": "other-bucket"}}
+    "cluster": {"name": "other"},
+    "connector": {"name": "other", "plugin_name": "other", "worker_name": "other"},
+    "api": {"name": "other"},
+    "connector__properties": {"s3.bucket.name": "other-bucket"},
+}

@@ -1,4 +1,6 @@
-"""Scheduled batch for tests: doubles of AWS and Databricks, real Airflow, and the program that drives them."""
+"""Scheduled batch for tests: doubles of AWS and Databricks, real Airflow, and the program that
+drives them.
+"""
 
 import contextlib
 import datetime
@@ -15,6 +17,7 @@ from doubles.aws import AwsDouble
 from doubles.databricks import Databricks
 from support.cloud import ip_ranges
 from support.lakes import write_lake
+from support.pinpipe import Pinpipe
 from support.provisioned import Provisioned, client
 
 LAKE, AIRFLOW = "user-me-bucket", "user-me-airflow"
@@ -22,7 +25,14 @@ DAG, DAG_KEY = "me_dag", "dags/me_dag.py"
 JOB = "/Users/me@example.com/pinpipe/me/scheduled"
 RESOURCES = {"databricks-job", "airflow-dag", "airflow-connection"}
 # No runs but those that tests trigger, and short polls.
-CALM = {"schedule": {"cron": "0 0 29 2 *", "start_date": datetime.date.today().isoformat(), "retries": 0}, "databricks": {"poll_ms": 1000}}
+CALM = {
+    "schedule": {
+        "cron": "0 0 29 2 *",
+        "start_date": datetime.date.today().isoformat(),
+        "retries": 0,
+    },
+    "databricks": {"poll_ms": 1000},
+}
 
 
 class Scheduled(Provisioned):
@@ -30,19 +40,29 @@ class Scheduled(Provisioned):
 
     def __init__(self, folder, aws, ranges_url, databricks, sections=None):
         self.databricks = databricks
-        subnets = sorted(client(aws, "ec2").describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
+        subnets = sorted(
+            client(aws, "ec2").describe_subnets()["Subnets"],
+            key=lambda subnet: subnet["AvailabilityZone"],
+        )
         airflow = {"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]}
         super().__init__(folder, aws, ranges_url, {"airflow": airflow, **(sections or {})})
         self.s3 = self.boto("s3")
 
     @property
     def environment(self):
-        return {**super().environment, "DATABRICKS_HOST": self.databricks.url, "DATABRICKS_TOKEN": self.databricks.token, "HOME": str(self.folder)}
+        return {
+            **super().environment,
+            "DATABRICKS_HOST": self.databricks.url,
+            "DATABRICKS_TOKEN": self.databricks.token,
+            "HOME": str(self.folder),
+        }
 
     def fill(self, lake):
         """Uploads a lake of the id `local` to this pipeline's bucket."""
         for path in lake.rglob("*.json"):
-            self.s3.upload_file(str(path), LAKE, str(path.relative_to(lake)).replace("local.", "me."))
+            self.s3.upload_file(
+                str(path), LAKE, str(path.relative_to(lake)).replace("local.", "me.")
+            )
 
     def seed(self, posts, objects):
         """Fills the bucket with generated posts."""
@@ -70,7 +90,9 @@ class Scheduled(Provisioned):
         """Runs a command that fails with one error and a hint; returns both."""
         stderr = self.run(*arguments, code=code, **options).stderr
         error = stderr[stderr.index("error: ") :]
-        assert error.count("error: ") == 1 and "\nhint: " in error and "panicked" not in stderr, stderr
+        assert error.count("error: ") == 1 and "\nhint: " in error and "panicked" not in stderr, (
+            stderr
+        )
         return error
 
 
@@ -79,7 +101,14 @@ def scheduled(folder, **sections):
     """Yields a pipeline on the doubles before its first apply."""
     with AwsDouble(settle_reads=0) as aws, ip_ranges() as url:
         # Many threads of the double download and upload objects.
-        s3 = boto3.client("s3", "us-east-1", endpoint_url=aws.url, aws_access_key_id="x", aws_secret_access_key="x", config=Config(max_pool_connections=20))
+        s3 = boto3.client(
+            "s3",
+            "us-east-1",
+            endpoint_url=aws.url,
+            aws_access_key_id="x",
+            aws_secret_access_key="x",
+            config=Config(max_pool_connections=20),
+        )
         with Databricks(folder / "databricks", s3=s3) as databricks:
             yield Scheduled(folder / "pipeline", aws, url, databricks, sections)
             assert databricks.violations == [] and aws.problems == []
@@ -92,13 +121,24 @@ def answers_of(report):
 
 def counts_of(report):
     """Returns records, rejects, duplicates and rows of each kind."""
-    return {found["kind"]: tuple(found[name] for name in ("records", "rejects", "duplicates", "rows")) for found in report["inputs"]}
+    return {
+        found["kind"]: tuple(found[name] for name in ("records", "rejects", "duplicates", "rows"))
+        for found in report["inputs"]
+    }
 
 
 def connection(databricks):
     """Returns the value of `AIRFLOW_CONN_DATABRICKS_DEFAULT` for the double."""
     host, port = databricks.url.removeprefix("http://").split(":")
-    return json.dumps({"conn_type": "databricks", "host": host, "schema": "http", "port": int(port), "password": databricks.token})
+    return json.dumps(
+        {
+            "conn_type": "databricks",
+            "host": host,
+            "schema": "http",
+            "port": int(port),
+            "password": databricks.token,
+        }
+    )
 
 
 class Sync:
@@ -127,7 +167,10 @@ class Sync:
 
     def once(self):
         try:
-            wanted = {key.removeprefix("dags/"): self.change(self.cloud.object(AIRFLOW, key)) for key in self.cloud.keys(AIRFLOW, "dags/")}
+            wanted = {
+                key.removeprefix("dags/"): self.change(self.cloud.object(AIRFLOW, key))
+                for key in self.cloud.keys(AIRFLOW, "dags/")
+            }
         except ClientError:
             # The bucket does not exist yet, or has been deleted.
             return
@@ -138,3 +181,21 @@ class Sync:
         for path in self.home.dags.glob("*.py"):
             if path.name not in wanted:
                 path.unlink()
+
+
+def login(databricks, folder):
+    return {
+        "DATABRICKS_HOST": databricks.url,
+        "DATABRICKS_TOKEN": databricks.token,
+        "HOME": str(folder),
+    }
+
+
+def configured(folder, id="me", settings="", airflow="enabled = true", target="aws"):
+    """Returns the program in a folder, configured with Airflow, before its first apply."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pinpipe.toml").write_text(
+        f'target = "{target}"\nid = "{id}"\n[airflow]\n{airflow}\nsubnets = '
+        f'["subnet-1", "subnet-2"]\n{settings}'
+    )
+    return Pinpipe(folder)

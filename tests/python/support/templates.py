@@ -11,7 +11,7 @@ VALUES = {
     "account": ACCOUNT,
     "airflow": "abc-airflow",
     "airflow-bucket": "abc-airflow-bucket",
-    "bootstrap-servers": "b-1.abc.kafka.us-east-1.amazonaws.com:9098,b-2.abc.kafka.us-east-1.amazonaws.com:9098",
+    "bootstrap-servers": "b-1.abc.kafka.us-east-1.amazonaws.com:9098,b-2.abc.kafka.us-east-1.amazonaws.com:9098",  # noqa: E501
     "bucket": "user-abc-bucket",
     "cluster": "abc-cluster",
     "confluent-sha512": "",
@@ -21,7 +21,7 @@ VALUES = {
     "iam-auth-sha512": "",
     "iam-auth-url": "https://downloads.example/aws-msk-iam-auth-1.1.5-all.jar",
     "id": "abc",
-    "kafka-url": "https://downloads.example/kafka_2.12-2.8.1.tgz",
+    "kafka-url": "https://archive.apache.org/dist/kafka/2.8.1/kafka_2.12-2.8.1.tgz",
     "partition": "aws",
     "proxy-secret-parameter": "/pinpipe/abc/proxy-password",
     "proxy-user": "api-gateway",
@@ -35,7 +35,7 @@ PLACEHOLDER = re.compile(r"@([a-z][a-z0-9-]*)@")
 
 
 def render(name, **values):
-    """Returns a rendered template; `role_arn="..."` replaces `@role-arn@`, VALUES are the defaults."""
+    """Returns a rendered template; `role_arn="..."` replaces `@role-arn@`, VALUES are the defaults."""  # noqa: E501
     filled = {**VALUES, **{name.replace("_", "-"): value for name, value in values.items()}}
     return PLACEHOLDER.sub(lambda found: filled[found[1]], (TEMPLATES / name).read_text())
 

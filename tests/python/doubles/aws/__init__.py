@@ -6,7 +6,8 @@
         assert aws.count("RunInstances") == 1
         before = aws.snapshot()          # everything that exists, without random values
 
-Settings: `settle_reads`, `page_size`, `profile_delay_calls`, `role_delay_calls`, `bootstrap`, `taken_buckets`.
+Settings: `settle_reads`, `page_size`, `profile_delay_calls`, `role_delay_calls`, `bootstrap`,
+`taken_buckets`.
 Hooks: `before_call`, `after_call`, `on_call`, `run_command`, `outcome`, `airflow`.
 Faults: `fail`, `fail_operation`, `throttle`, `stale_reads`, `deny`, `expired_credentials`.
 """

@@ -1,4 +1,6 @@
-"""REST APIs of API Gateway: APIs, their resources, and the stores that the modules of the service share."""
+"""REST APIs of API Gateway: APIs, their resources, and the stores that the modules of the service
+share.
+"""
 
 import copy
 import re
@@ -11,7 +13,14 @@ from .service import Service, now, random_id, refuse
 
 PATH_PART = re.compile(r"[a-zA-Z0-9._:-]+|\{[a-zA-Z0-9._-]+\+?\}")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-API_SCALARS = {"name": str, "description": str, "apiKeySource": str, "policy": str, "minimumCompressionSize": int, "disableExecuteApiEndpoint": bool}
+API_SCALARS = {
+    "name": str,
+    "description": str,
+    "apiKeySource": str,
+    "policy": str,
+    "minimumCompressionSize": int,
+    "disableExecuteApiEndpoint": bool,
+}
 
 
 class Resource:
@@ -29,7 +38,10 @@ class Resource:
         if self.parent:
             shown |= {"parentId": self.parent.id, "pathPart": self.part}
         if self.methods:
-            shown["resourceMethods"] = {verb: copy.deepcopy(method) if embed else {} for verb, method in self.methods.items()}
+            shown["resourceMethods"] = {
+                verb: copy.deepcopy(method) if embed else {}
+                for verb, method in self.methods.items()
+            }
         return shown
 
 
@@ -50,7 +62,12 @@ class Api:
         self.stages = {}
 
     def shown(self):
-        shown = {**copy.deepcopy(self.settings), "id": self.id, "createdDate": self.created, "rootResourceId": self.root.id}
+        shown = {
+            **copy.deepcopy(self.settings),
+            "id": self.id,
+            "createdDate": self.created,
+            "rootResourceId": self.root.id,
+        }
         return shown | ({"tags": dict(self.tags)} if self.tags else {})
 
 
@@ -64,13 +81,18 @@ class ApiGateway(Methods, Stages, Keys, Service):
 
     def page_of(self, call, items):
         """Returns one page of items, in the form of this service."""
-        page, position = self.page(items, call.parameters.get("limit"), call.parameters.get("position"), default=25)
+        page, position = self.page(
+            items, call.parameters.get("limit"), call.parameters.get("position"), default=25
+        )
         return {"items": page, "position": position}
 
     def api_of(self, call):
         api = self.apis.get(call.parameters["restApiId"])
         if not api or api.region != call.region:
-            raise refuse("NotFoundException", f"Invalid API identifier specified 123456789012:{call.parameters['restApiId']}")
+            raise refuse(
+                "NotFoundException",
+                f"Invalid API identifier specified 123456789012:{call.parameters['restApiId']}",
+            )
         return api
 
     def in_region(self, table, call):
@@ -110,7 +132,9 @@ class ApiGateway(Methods, Stages, Keys, Service):
     def do_delete_rest_api(self, call):
         api = self.api_of(call)
         for plan in self.plans.values():
-            plan.settings["apiStages"] = [stage for stage in plan.settings.get("apiStages", []) if stage["apiId"] != api.id]
+            plan.settings["apiStages"] = [
+                stage for stage in plan.settings.get("apiStages", []) if stage["apiId"] != api.id
+            ]
         del self.apis[api.id]
 
     # Resources.
@@ -134,15 +158,33 @@ class ApiGateway(Methods, Stages, Keys, Service):
         api, parent = self.resource_of(call, "parentId")
         part = call.parameters["pathPart"]
         if not PATH_PART.fullmatch(part):
-            raise refuse("BadRequestException", "Resource's path part only allow a-zA-Z0-9._-: or a valid greedy path variable and curly braces at the beginning and the end.")
+            raise refuse(
+                "BadRequestException",
+                (
+                    "Resource's path part only allow a-zA-Z0-9._-: or a valid greedy path "
+                    "variable and curly braces at the beginning and the end."
+                ),
+            )
         if parent.part.endswith("+}"):
-            raise refuse("BadRequestException", f"Cannot create a child of a resource with a greedy path variable: {parent.path}")
+            raise refuse(
+                "BadRequestException",
+                f"Cannot create a child of a resource with a greedy path variable: {parent.path}",
+            )
         for sibling in api.resources.values():
             if sibling.parent is parent:
                 if sibling.part == part:
-                    raise refuse("ConflictException", f"Another resource with the same parent already has this name: {part}")
+                    raise refuse(
+                        "ConflictException",
+                        f"Another resource with the same parent already has this name: {part}",
+                    )
                 if sibling.part.startswith("{") and part.startswith("{"):
-                    raise refuse("BadRequestException", f"A sibling ({sibling.part}) of this resource already has a variable path part -- only one is allowed")
+                    raise refuse(
+                        "BadRequestException",
+                        (
+                            f"A sibling ({sibling.part}) of this resource already has a variable path "  # noqa: E501
+                            "part -- only one is allowed"
+                        ),
+                    )
         resource = Resource(parent, part, f"{parent.path.rstrip('/')}/{part}")
         api.resources[resource.id] = resource
         return resource.shown()
@@ -154,6 +196,7 @@ class ApiGateway(Methods, Stages, Keys, Service):
 
         def inside(other):
             return other is resource or (other.parent is not None and inside(other.parent))
+
         api.resources = {name: other for name, other in api.resources.items() if not inside(other)}
 
     # Tags.
@@ -162,9 +205,14 @@ class ApiGateway(Methods, Stages, Keys, Service):
         """Returns the tags of the resource of an ARN."""
         path = call.parameters["resourceArn"].partition("::/")[2].split("/")
         kind, name = path[0], path[1] if len(path) > 1 else ""
-        table = {"restapis": self.apis, "apikeys": self.keys, "usageplans": self.plans}.get(kind, {})
+        table = {"restapis": self.apis, "apikeys": self.keys, "usageplans": self.plans}.get(
+            kind, {}
+        )
         if name not in table:
-            raise refuse("NotFoundException", f"Invalid Resource identifier specified: {call.parameters['resourceArn']}")
+            raise refuse(
+                "NotFoundException",
+                f"Invalid Resource identifier specified: {call.parameters['resourceArn']}",
+            )
         if kind == "restapis" and path[2:3] == ["stages"]:
             if path[3] not in table[name].stages:
                 raise refuse("NotFoundException", "Invalid stage identifier specified")

@@ -17,13 +17,25 @@ class Key:
         self.id = random_id(10, LETTERS)
         self.value = given.get("value") or random_id(40, LETTERS)
         self.tags = dict(given.get("tags", {}))
-        self.settings = {name: given[name] for name in ("name", "description", "customerId") if name in given}
+        self.settings = {
+            name: given[name] for name in ("name", "description", "customerId") if name in given
+        }
         self.settings["enabled"] = given.get("enabled", False)
         self.created = self.updated = now()
 
     def shown(self, value=False):
-        shown = {**self.settings, "id": self.id, "createdDate": self.created, "lastUpdatedDate": self.updated, "stageKeys": []}
-        return shown | ({"value": self.value} if value else {}) | ({"tags": dict(self.tags)} if self.tags else {})
+        shown = {
+            **self.settings,
+            "id": self.id,
+            "createdDate": self.created,
+            "lastUpdatedDate": self.updated,
+            "stageKeys": [],
+        }
+        return (
+            shown
+            | ({"value": self.value} if value else {})
+            | ({"tags": dict(self.tags)} if self.tags else {})
+        )
 
 
 class Plan:
@@ -49,7 +61,12 @@ class Keys:
         given = call.parameters
         value = given.get("value")
         if value is not None and not 20 <= len(value) <= 128:
-            raise refuse("BadRequestException", "API Key value should be at least 20 characters" if len(value) < 20 else "API Key value is too long")
+            raise refuse(
+                "BadRequestException",
+                "API Key value should be at least 20 characters"
+                if len(value) < 20
+                else "API Key value is too long",
+            )
         if value is not None and any(key.value == value for key in self.keys.values()):
             raise refuse("ConflictException", "API Key already exists")
         key = Key(call.region, given)
@@ -67,12 +84,22 @@ class Keys:
 
     def do_get_api_keys(self, call):
         prefix = call.parameters.get("nameQuery", "")
-        found = [key for key in self.in_region(self.keys, call) if key.settings.get("name", "").startswith(prefix)]
-        return self.page_of(call, [key.shown(call.parameters.get("includeValues", False)) for key in found])
+        found = [
+            key
+            for key in self.in_region(self.keys, call)
+            if key.settings.get("name", "").startswith(prefix)
+        ]
+        return self.page_of(
+            call, [key.shown(call.parameters.get("includeValues", False)) for key in found]
+        )
 
     def do_update_api_key(self, call):
         key = self.key_of(call, "apiKey")
-        patches.apply(key.settings, call.parameters.get("patchOperations"), {"name": str, "description": str, "customerId": str, "enabled": bool})
+        patches.apply(
+            key.settings,
+            call.parameters.get("patchOperations"),
+            {"name": str, "description": str, "customerId": str, "enabled": bool},
+        )
         key.updated = now()
         return key.shown()
 
@@ -98,7 +125,10 @@ class Keys:
         if throttle.get("rateLimit", 0) < 0 or throttle.get("burstLimit", 0) < 0:
             raise refuse("BadRequestException", "Usage Plan throttle limits cannot be negative")
         if quota and (quota.get("limit", 0) <= 0 or "period" not in quota):
-            raise refuse("BadRequestException", "Usage Plan quota limit and period are both required, and positive")
+            raise refuse(
+                "BadRequestException",
+                "Usage Plan quota limit and period are both required, and positive",
+            )
 
     def do_create_usage_plan(self, call):
         settings = copy.deepcopy(call.parameters)
@@ -114,22 +144,34 @@ class Keys:
 
     def do_get_usage_plans(self, call):
         key = call.parameters.get("keyId")
-        found = [plan for plan in self.in_region(self.plans, call) if key is None or any(each.id == key for each in plan.keys)]
+        found = [
+            plan
+            for plan in self.in_region(self.plans, call)
+            if key is None or any(each.id == key for each in plan.keys)
+        ]
         return self.page_of(call, [plan.shown() for plan in found])
 
     def do_update_usage_plan(self, call):
         plan, plain = self.plan_of(call), []
         changed = copy.deepcopy(plan.settings)
         for each in call.parameters.get("patchOperations", []):
-            steps, op, value = patches.steps_of(each.get("path", "")), each.get("op"), each.get("value")
+            steps, op, value = (
+                patches.steps_of(each.get("path", "")),
+                each.get("op"),
+                each.get("value"),
+            )
             if steps == ["apiStages"] and op in ("add", "remove"):
                 api_id, _, stage = (value or "").partition(":")
                 stages = changed.setdefault("apiStages", [])
-                here = [entry for entry in stages if (entry["apiId"], entry["stage"]) == (api_id, stage)]
+                here = [
+                    entry for entry in stages if (entry["apiId"], entry["stage"]) == (api_id, stage)
+                ]
                 if op == "add":
                     self.check_stage(call, api_id, stage)
                     if here:
-                        raise refuse("ConflictException", f"API Stage {value} is already in the usage plan")
+                        raise refuse(
+                            "ConflictException", f"API Stage {value} is already in the usage plan"
+                        )
                     stages.append({"apiId": api_id, "stage": stage})
                 elif not here:
                     raise refuse("NotFoundException", f"API Stage not found: {value}")
@@ -151,24 +193,38 @@ class Keys:
             return
         kinds = {"rateLimit": float, "burstLimit": int, "limit": int, "offset": int, "period": str}
         if op not in ("add", "replace") or len(steps) != 2 or steps[1] not in kinds:
-            raise refuse("BadRequestException", f"Invalid patch path '/{'/'.join(steps)}' specified for op '{op}'.")
+            raise refuse(
+                "BadRequestException",
+                f"Invalid patch path '/{'/'.join(steps)}' specified for op '{op}'.",
+            )
         settings.setdefault(steps[0], {})[steps[1]] = patches.typed(value, kinds[steps[1]])
 
     def do_delete_usage_plan(self, call):
         plan = self.plan_of(call)
         if plan.settings.get("apiStages"):
-            raise refuse("ConflictException", f"Cannot delete usage plan {plan.id}: its API stages must be removed first")
+            raise refuse(
+                "ConflictException",
+                f"Cannot delete usage plan {plan.id}: its API stages must be removed first",
+            )
         del self.plans[plan.id]
 
     def shown_in_plan(self, key):
-        return {"id": key.id, "type": "API_KEY", "value": key.value, **({"name": key.settings["name"]} if "name" in key.settings else {})}
+        return {
+            "id": key.id,
+            "type": "API_KEY",
+            "value": key.value,
+            **({"name": key.settings["name"]} if "name" in key.settings else {}),
+        }
 
     def do_create_usage_plan_key(self, call):
         plan, key = self.plan_of(call), self.key_of(call, "keyId")
         if call.parameters["keyType"] != "API_KEY":
             raise refuse("BadRequestException", "The keyType must be API_KEY")
         if key in plan.keys:
-            raise refuse("ConflictException", f"Usage Plan {plan.id} cannot be added because API Key {key.id} is in it already")
+            raise refuse(
+                "ConflictException",
+                f"Usage Plan {plan.id} cannot be added because API Key {key.id} is in it already",
+            )
         plan.keys.append(key)
         return self.shown_in_plan(key)
 
@@ -183,7 +239,14 @@ class Keys:
 
     def do_get_usage_plan_keys(self, call):
         prefix = call.parameters.get("nameQuery", "")
-        return self.page_of(call, [self.shown_in_plan(key) for key in self.plan_of(call).keys if key.settings.get("name", "").startswith(prefix)])
+        return self.page_of(
+            call,
+            [
+                self.shown_in_plan(key)
+                for key in self.plan_of(call).keys
+                if key.settings.get("name", "").startswith(prefix)
+            ],
+        )
 
     def do_delete_usage_plan_key(self, call):
         plan, key = self.in_plan(call)

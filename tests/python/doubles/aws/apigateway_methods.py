@@ -9,10 +9,25 @@ from .service import refuse
 VERBS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "ANY")
 AUTHORIZATIONS = ("NONE", "AWS_IAM", "CUSTOM", "COGNITO_USER_POOLS")
 PLACES = ("restApiId", "resourceId", "httpMethod", "statusCode")
-METHOD_SCALARS = {"apiKeyRequired": bool, "authorizationType": str, "authorizerId": str, "operationName": str, "requestValidatorId": str}
+METHOD_SCALARS = {
+    "apiKeyRequired": bool,
+    "authorizationType": str,
+    "authorizerId": str,
+    "operationName": str,
+    "requestValidatorId": str,
+}
 INTEGRATION_SCALARS = {
-    "uri": str, "httpMethod": str, "credentials": str, "passthroughBehavior": str, "contentHandling": str, "timeoutInMillis": int,
-    "connectionType": str, "connectionId": str, "cacheNamespace": str, "type": str}
+    "uri": str,
+    "httpMethod": str,
+    "credentials": str,
+    "passthroughBehavior": str,
+    "contentHandling": str,
+    "timeoutInMillis": int,
+    "connectionType": str,
+    "connectionId": str,
+    "cacheNamespace": str,
+    "type": str,
+}
 BEHAVIOURS = ("WHEN_NO_MATCH", "WHEN_NO_TEMPLATES", "NEVER")
 
 
@@ -34,15 +49,25 @@ class Methods:
 
     def body_of(self, call):
         """Returns the members of a request without those that identify its target."""
-        return {name: copy.deepcopy(value) for name, value in call.parameters.items() if name not in PLACES}
+        return {
+            name: copy.deepcopy(value)
+            for name, value in call.parameters.items()
+            if name not in PLACES
+        }
 
     def do_put_method(self, call):
         _, resource = self.resource_of(call)
         verb, settings = call.parameters["httpMethod"], self.body_of(call)
         if verb not in VERBS:
-            raise refuse("BadRequestException", f"Invalid HTTP method specified: {verb}. Must be one of: {list(VERBS)}")
+            raise refuse(
+                "BadRequestException",
+                f"Invalid HTTP method specified: {verb}. Must be one of: {list(VERBS)}",
+            )
         if settings["authorizationType"] not in AUTHORIZATIONS:
-            raise refuse("BadRequestException", f"Invalid Authorization type: {settings['authorizationType']}")
+            raise refuse(
+                "BadRequestException",
+                f"Invalid Authorization type: {settings['authorizationType']}",
+            )
         if verb in resource.methods:
             raise refuse("ConflictException", "Method already exists for this resource")
         self.check_path_parameters(resource, settings.get("requestParameters", {}))
@@ -53,14 +78,26 @@ class Methods:
     def check_path_parameters(self, resource, parameters):
         for name in parameters:
             if not re.fullmatch(r"method\.request\.(path|querystring|header)\.[\w.\-$]+", name):
-                raise refuse("BadRequestException", f"Invalid mapping expression specified: Validation Result: warnings : [], errors : [Invalid mapping expression parameter specified: {name}]")
+                raise refuse(
+                    "BadRequestException",
+                    (
+                        "Invalid mapping expression specified: Validation Result: warnings : [], "
+                        f"errors : [Invalid mapping expression parameter specified: {name}]"
+                    ),
+                )
 
     def do_get_method(self, call):
         return copy.deepcopy(self.method_of(call)[1])
 
     def do_update_method(self, call):
         resource, method = self.method_of(call)
-        patches.apply(method, call.parameters.get("patchOperations"), METHOD_SCALARS, {"requestParameters": bool, "requestModels": str}, ("authorizationScopes",))
+        patches.apply(
+            method,
+            call.parameters.get("patchOperations"),
+            METHOD_SCALARS,
+            {"requestParameters": bool, "requestModels": str},
+            ("authorizationScopes",),
+        )
         self.check_path_parameters(resource, method.get("requestParameters", {}))
         return copy.deepcopy(method)
 
@@ -88,12 +125,19 @@ class Methods:
 
     def do_update_method_response(self, call):
         answer = self.response_of(self.method_of(call)[1], "methodResponses", call)
-        patches.apply(answer, call.parameters.get("patchOperations"), {}, {"responseParameters": bool, "responseModels": str})
+        patches.apply(
+            answer,
+            call.parameters.get("patchOperations"),
+            {},
+            {"responseParameters": bool, "responseModels": str},
+        )
         return copy.deepcopy(answer)
 
     def do_delete_method_response(self, call):
         method = self.method_of(call)[1]
-        del method["methodResponses"][self.response_of(method, "methodResponses", call)["statusCode"]]
+        del method["methodResponses"][
+            self.response_of(method, "methodResponses", call)["statusCode"]
+        ]
 
     def do_put_integration(self, call):
         resource, method = self.method_of(call)
@@ -116,37 +160,64 @@ class Methods:
         """Raises the errors of API Gateway about an integration."""
         kind, uri, verb = settings["type"], settings.get("uri", ""), settings.get("httpMethod")
         if kind != "MOCK" and not verb:
-            raise refuse("BadRequestException", "Enumeration value for HttpMethod must be non-empty")
+            raise refuse(
+                "BadRequestException", "Enumeration value for HttpMethod must be non-empty"
+            )
         if verb and verb not in VERBS:
             raise refuse("BadRequestException", f"Invalid HTTP method specified: {verb}")
-        if kind in ("HTTP", "HTTP_PROXY") and not re.fullmatch(r"https?://[^\s/:]+(:\d+)?(/\S*)?", uri):
+        if kind in ("HTTP", "HTTP_PROXY") and not re.fullmatch(
+            r"https?://[^\s/:]+(:\d+)?(/\S*)?", uri
+        ):
             raise refuse("BadRequestException", "Invalid HTTP endpoint specified for URI")
         if kind in ("AWS", "AWS_PROXY"):
-            if not re.fullmatch(rf"arn:aws:apigateway:{call.region}:[\w.-]+:(action|path)/\S+", uri):
+            if not re.fullmatch(
+                rf"arn:aws:apigateway:{call.region}:[\w.-]+:(action|path)/\S+", uri
+            ):
                 raise refuse("BadRequestException", "Invalid ARN specified in the request")
             self.check_credentials(settings.get("credentials"), ":lambda:" in uri)
         if not 50 <= settings["timeoutInMillis"] <= 29000:
             raise refuse("BadRequestException", "Timeout should be between 50 ms and 29000 ms")
         if settings["passthroughBehavior"] not in BEHAVIOURS:
-            raise refuse("BadRequestException", f"Invalid passthrough behavior specified: {settings['passthroughBehavior']}")
+            raise refuse(
+                "BadRequestException",
+                f"Invalid passthrough behavior specified: {settings['passthroughBehavior']}",
+            )
         for target, source in settings.get("requestParameters", {}).items():
             where = re.fullmatch(r"integration\.request\.(path|querystring|header)\.(\S+)", target)
-            known = re.fullmatch(r"method\.request\.(path|querystring|header|body)\.?\S*|context\.\S+|stageVariables\.\S+|'[^']*'", source)
+            known = re.fullmatch(
+                r"method\.request\.(path|querystring|header|body)\.?\S*|context\.\S+|stageVariables\.\S+|'[^']*'",
+                source,
+            )
             if not where or not known:
-                raise refuse("BadRequestException", f"Invalid mapping expression specified: Validation Result: warnings : [], errors : [Invalid mapping expression specified: {target} from {source}]")
+                raise refuse(
+                    "BadRequestException",
+                    (
+                        "Invalid mapping expression specified: Validation Result: warnings : [], "
+                        f"errors : [Invalid mapping expression specified: {target} from {source}]"
+                    ),
+                )
             if source.startswith("method.request.path."):
                 name = source.removeprefix("method.request.path.")
-                declared = source in method.get("requestParameters", {}) or name in re.findall(r"\{([^}+]+)\+?\}", resource.path)
+                declared = source in method.get("requestParameters", {}) or name in re.findall(
+                    r"\{([^}+]+)\+?\}", resource.path
+                )
                 if not declared:
-                    raise refuse("BadRequestException", f"Invalid mapping expression specified: {source}")
+                    raise refuse(
+                        "BadRequestException", f"Invalid mapping expression specified: {source}"
+                    )
 
     def check_credentials(self, arn, optional):
         if not arn and optional:
             return
         if not arn:
             raise refuse("BadRequestException", "Role ARN must be specified for AWS integrations")
-        if not any(role.arn == arn for role in self.aws.bridge.store("iam").roles.values()) and not arn.startswith("arn:aws:iam::*:"):
-            raise refuse("BadRequestException", "The role ARN does not have required permissions or does not exist")
+        if not any(
+            role.arn == arn for role in self.aws.bridge.store("iam").roles.values()
+        ) and not arn.startswith("arn:aws:iam::*:"):
+            raise refuse(
+                "BadRequestException",
+                "The role ARN does not have required permissions or does not exist",
+            )
 
     def do_get_integration(self, call):
         return copy.deepcopy(self.integration_of(call))
@@ -155,7 +226,13 @@ class Methods:
         resource, method = self.method_of(call)
         integration = self.integration_of(call)
         changed = copy.deepcopy(integration)
-        patches.apply(changed, call.parameters.get("patchOperations"), INTEGRATION_SCALARS, {"requestParameters": str, "requestTemplates": str}, ("cacheKeyParameters",))
+        patches.apply(
+            changed,
+            call.parameters.get("patchOperations"),
+            INTEGRATION_SCALARS,
+            {"requestParameters": str, "requestTemplates": str},
+            ("cacheKeyParameters",),
+        )
         self.check_integration(call, resource, method, changed)
         method["methodIntegration"] = changed
         return copy.deepcopy(changed)
@@ -173,13 +250,22 @@ class Methods:
         return copy.deepcopy(answer)
 
     def do_get_integration_response(self, call):
-        return copy.deepcopy(self.response_of(self.integration_of(call), "integrationResponses", call))
+        return copy.deepcopy(
+            self.response_of(self.integration_of(call), "integrationResponses", call)
+        )
 
     def do_update_integration_response(self, call):
         answer = self.response_of(self.integration_of(call), "integrationResponses", call)
-        patches.apply(answer, call.parameters.get("patchOperations"), {"selectionPattern": str, "contentHandling": str}, {"responseParameters": str, "responseTemplates": str})
+        patches.apply(
+            answer,
+            call.parameters.get("patchOperations"),
+            {"selectionPattern": str, "contentHandling": str},
+            {"responseParameters": str, "responseTemplates": str},
+        )
         return copy.deepcopy(answer)
 
     def do_delete_integration_response(self, call):
         integration = self.integration_of(call)
-        del integration["integrationResponses"][self.response_of(integration, "integrationResponses", call)["statusCode"]]
+        del integration["integrationResponses"][
+            self.response_of(integration, "integrationResponses", call)["statusCode"]
+        ]

@@ -96,8 +96,11 @@ class AwsDouble(FaultControls):
     def environment(self):
         """Environment variables that connect a client to the double."""
         return {
-            "AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
         }
 
     def on_call(self, callback):
@@ -105,14 +108,18 @@ class AwsDouble(FaultControls):
         self.observers.append(callback)
 
     def count(self, name=None, **parameters):
-        """Returns the number of calls of an operation (`RunInstances` or `ec2.RunInstances`) with these parameters."""
+        """Returns the number of calls of an operation (`RunInstances` or `ec2.RunInstances`) with
+        these parameters.
+        """
         return len(self.calls_of(name, **parameters))
 
     def calls_of(self, name=None, **parameters):
         """Returns the calls of an operation or service with these parameters."""
         return [
-            call for call in list(self.calls)
-            if name in (None, call.operation, call.name, call.service) and all(call.parameters.get(key) == value for key, value in parameters.items())
+            call
+            for call in list(self.calls)
+            if name in (None, call.operation, call.name, call.service)
+            and all(call.parameters.get(key) == value for key, value in parameters.items())
         ]
 
     def counts(self):
@@ -168,7 +175,11 @@ class AwsDouble(FaultControls):
         if problems:
             with self.lock:
                 self.problems += [f"{call.name}: {problem}" for problem in problems]
-            raise Fault(400, "ValidationError" if call.protocol == "query" else "ValidationException", f"{len(problems)} validation errors: {'; '.join(problems)}")
+            raise Fault(
+                400,
+                "ValidationError" if call.protocol == "query" else "ValidationException",
+                f"{len(problems)} validation errors: {'; '.join(problems)}",
+            )
         with self.guard:
             if call.access_key in self.cut_off:
                 # A process that was killed; its last requests may still be on their way.
@@ -199,7 +210,10 @@ class AwsDouble(FaultControls):
             reply = handler(call) if handler else self.forward(call)
             if not isinstance(reply, wire.Reply):
                 output = {name: value for name, value in (reply or {}).items() if value is not None}
-                self.problems += [f"{call.name}: the double answered wrongly: {problem}" for problem in validate.problems_of_answer(call, output)]
+                self.problems += [
+                    f"{call.name}: the double answered wrongly: {problem}"
+                    for problem in validate.problems_of_answer(call, output)
+                ]
                 reply = wire.serialize(call, output)
             self.stale.created(call, reply)
             reply = self.stale.after(call, reply)
@@ -209,9 +223,13 @@ class AwsDouble(FaultControls):
         except (Fault, Drop):
             raise
         except Exception as error:
-            self.problems.append(f"{call.name}: the double itself failed: {traceback.format_exc(limit=-6)}")
+            self.problems.append(
+                f"{call.name}: the double itself failed: {traceback.format_exc(limit=-6)}"
+            )
             raise Fault(501, "InternalFailure", f"the double itself failed: {error!r}") from error
-        reply.headers.setdefault("x-amz-request-id" if call.service == "s3" else "x-amzn-requestid", call.request_id)
+        reply.headers.setdefault(
+            "x-amz-request-id" if call.service == "s3" else "x-amzn-requestid", call.request_id
+        )
         return reply
 
 

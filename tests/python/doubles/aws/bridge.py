@@ -1,4 +1,6 @@
-"""The part of AWS that moto simulates: calls go to its server application, and its stores can be read."""
+"""The part of AWS that moto simulates: calls go to its server application, and its stores can be
+read.
+"""
 
 import re
 
@@ -32,8 +34,15 @@ class Bridge:
         headers = answer["headers"]
         headers.pop("content-length", None) if call.method != "HEAD" else None
         headers.pop("x-amzn-requestid", None)
-        headers["x-amz-request-id" if call.service == "s3" else "x-amzn-requestid"] = call.request_id
-        return Reply(call, answer["status"], headers, REQUEST_ID.sub(rb"\g<1>%s\g<2>" % call.request_id.encode(), body))
+        headers["x-amz-request-id" if call.service == "s3" else "x-amzn-requestid"] = (
+            call.request_id
+        )
+        return Reply(
+            call,
+            answer["status"],
+            headers,
+            REQUEST_ID.sub(rb"\g<1>%s\g<2>" % call.request_id.encode(), body),
+        )
 
     def store(self, service, region="us-east-1"):
         """Returns moto's objects of a service in a region."""

@@ -1,4 +1,6 @@
-"""EC2: network and instances of moto, with the states, errors and idempotency of the real service."""
+"""EC2: network and instances of moto, with the states, errors and idempotency of
+the real service.
+"""
 
 import base64
 import binascii
@@ -10,7 +12,14 @@ from .ec2_images import describe_images, images_of
 from .lifecycle import Lifecycle
 from .service import Service, refuse
 
-CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+CODES = {
+    "pending": 0,
+    "running": 16,
+    "shutting-down": 32,
+    "terminated": 48,
+    "stopping": 64,
+    "stopped": 80,
+}
 
 
 class Ec2(Groups, Service):
@@ -40,6 +49,7 @@ class Ec2(Groups, Service):
             if effect:
                 effect()
             self.set_state(instance, settled)
+
         self.set_state(instance, passing)
         self.move(lifecycle, passing, settled, finish)
 
@@ -55,7 +65,11 @@ class Ec2(Groups, Service):
             self.lifecycles[instance_id].read()
 
     def do_run_instances(self, call):
-        given = {name: value for name, value in call.parameters.items() if name not in ("ClientToken", "DryRun")}
+        given = {
+            name: value
+            for name, value in call.parameters.items()
+            if name not in ("ClientToken", "DryRun")
+        }
         token = (call.region, call.parameters.get("ClientToken"))
         body = json.dumps(given, sort_keys=True, default=str)
         if token[1] and token in self.tokens:
@@ -81,7 +95,13 @@ class Ec2(Groups, Service):
         """Answers a second request with a token: the same instances, if it is the same request."""
         first, answer = self.tokens[token]
         if first != body:
-            raise refuse("IdempotentParameterMismatch", f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) with ClientToken {token[1]}.")
+            raise refuse(
+                "IdempotentParameterMismatch",
+                (
+                    "Arguments on this idempotent request are inconsistent with arguments "
+                    f"used in previous request(s) with ClientToken {token[1]}."
+                ),
+            )
         for shown in answer["Instances"]:
             state = self.state_of(self.store(call.region).get_instance(shown["InstanceId"]))
             shown["State"] = {"Name": state, "Code": CODES[state]}
@@ -90,17 +110,29 @@ class Ec2(Groups, Service):
     def check_launch(self, call, given):
         """Raises the errors of EC2 about a launch that moto lacks."""
         if given.get("ImageId") not in {image["ImageId"] for image in images_of(call.region)}:
-            raise refuse("InvalidAMIID.NotFound", f"The image id '[{given.get('ImageId')}]' does not exist")
+            raise refuse(
+                "InvalidAMIID.NotFound", f"The image id '[{given.get('ImageId')}]' does not exist"
+            )
         if "KeyName" in given and given["KeyName"] not in self.store(call.region).key_pairs:
-            raise refuse("InvalidKeyPair.NotFound", f"The key pair '{given['KeyName']}' does not exist")
+            raise refuse(
+                "InvalidKeyPair.NotFound", f"The key pair '{given['KeyName']}' does not exist"
+            )
         try:
             text = base64.b64decode(given.get("UserData", ""), validate=True)
         except (binascii.Error, ValueError):
             raise refuse("InvalidParameterValue", "Invalid BASE64 encoding of user data.") from None
         if len(text) > 16384:
             raise refuse("InvalidParameterValue", "User data is limited to 16384 bytes")
-        if given.get("NetworkInterfaces") and (given.get("SubnetId") or given.get("SecurityGroupIds")):
-            raise refuse("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
+        if given.get("NetworkInterfaces") and (
+            given.get("SubnetId") or given.get("SecurityGroupIds")
+        ):
+            raise refuse(
+                "InvalidParameterCombination",
+                (
+                    "Network interfaces and an instance-level subnet ID or security groups "
+                    "may not be specified on the same request"
+                ),
+            )
         self.check_profile(call, given.get("IamInstanceProfile"))
 
     def check_profile(self, call, wanted):
@@ -111,13 +143,26 @@ class Ec2(Groups, Service):
         member = "name" if "Name" in wanted else "arn"
         iam = self.aws.services["iam"]
         known = name in self.aws.bridge.store("iam").instance_profiles
-        if not known or call.number - iam.profile_made.get(name, -10**9) <= self.aws.profile_delay_calls:
-            raise refuse("InvalidParameterValue", f"Value ({wanted.get('Name') or wanted.get('Arn')}) for parameter iamInstanceProfile.{member} is invalid. Invalid IAM Instance Profile {'name' if member == 'name' else 'ARN'}")
+        if (
+            not known
+            or call.number - iam.profile_made.get(name, -(10**9)) <= self.aws.profile_delay_calls
+        ):
+            raise refuse(
+                "InvalidParameterValue",
+                (
+                    f"Value ({wanted.get('Name') or wanted.get('Arn')}) for parameter "
+                    f"iamInstanceProfile.{member} is invalid. Invalid IAM Instance Profile "
+                    f"{'name' if member == 'name' else 'ARN'}"
+                ),
+            )
 
     def do_describe_instances(self, call):
         reply = self.forward(call)
-        # Time also passes for an instance that a filter hides: the filter may wait for its next state.
-        for instance_id in call.parameters.get("InstanceIds") or [each.id for each in self.instances(call.region)]:
+        # Time also passes for an instance that a filter hides: the filter may wait for its next
+        # state.
+        for instance_id in call.parameters.get("InstanceIds") or [
+            each.id for each in self.instances(call.region)
+        ]:
             self.read(instance_id)
         return reply
 
@@ -132,25 +177,38 @@ class Ec2(Groups, Service):
         return self.forward(call)
 
     def instance_of(self, call, instance_id):
-        instance = next((each for each in self.instances(call.region) if each.id == instance_id), None)
+        instance = next(
+            (each for each in self.instances(call.region) if each.id == instance_id), None
+        )
         if not instance:
-            raise refuse("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
+            raise refuse(
+                "InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist"
+            )
         return instance
 
     def change(self, call, allowed, verb, answer, act):
         """Changes the state of instances; all of them must allow it."""
-        instances = [self.instance_of(call, instance_id) for instance_id in call.parameters["InstanceIds"]]
+        instances = [
+            self.instance_of(call, instance_id) for instance_id in call.parameters["InstanceIds"]
+        ]
         for instance in instances:
             if self.state_of(instance) not in allowed:
-                raise refuse("IncorrectInstanceState", f"The instance '{instance.id}' is not in a state from which it can be {verb}.")
+                raise refuse(
+                    "IncorrectInstanceState",
+                    f"The instance '{instance.id}' is not in a state from which it can be {verb}.",
+                )
         shown = []
         for instance in instances:
             before = self.state_of(instance)
             act(instance)
             after = self.lifecycles[instance.id].state if instance.id in self.lifecycles else before
-            shown.append({
-                "InstanceId": instance.id, "PreviousState": {"Name": before, "Code": CODES[before]},
-                "CurrentState": {"Name": after, "Code": CODES[after]}})
+            shown.append(
+                {
+                    "InstanceId": instance.id,
+                    "PreviousState": {"Name": before, "Code": CODES[before]},
+                    "CurrentState": {"Name": after, "Code": CODES[after]},
+                }
+            )
         return {answer: shown}
 
     def do_start_instances(self, call):
@@ -158,13 +216,19 @@ class Ec2(Groups, Service):
             if self.state_of(instance) == "stopped":
                 instance.start()
                 self.shift(instance, "pending", "running")
-        return self.change(call, ("stopped", "running", "pending"), "started", "StartingInstances", act)
+
+        return self.change(
+            call, ("stopped", "running", "pending"), "started", "StartingInstances", act
+        )
 
     def do_stop_instances(self, call):
         def act(instance):
             if self.state_of(instance) == "running":
                 self.shift(instance, "stopping", "stopped", instance.stop)
-        return self.change(call, ("stopped", "running", "stopping"), "stopped", "StoppingInstances", act)
+
+        return self.change(
+            call, ("stopped", "running", "stopping"), "stopped", "StoppingInstances", act
+        )
 
     def do_terminate_instances(self, call):
         store = self.store(call.region)
@@ -172,12 +236,15 @@ class Ec2(Groups, Service):
         def act(instance):
             if self.state_of(instance) in ("shutting-down", "terminated"):
                 return
+
             def end():
                 for address in store.addresses:
                     if address.instance is instance:
                         store.disassociate_address(address=address.public_ip)
                 instance.terminate()
+
             self.shift(instance, "shutting-down", "terminated", end)
+
         return self.change(call, tuple(CODES), "terminated", "TerminatingInstances", act)
 
     # Endpoints.
@@ -190,7 +257,12 @@ class Ec2(Groups, Service):
                 store.delete_vpc_endpoints([endpoint_id])
             else:
                 text = f"The Vpc Endpoint Id '{endpoint_id}' does not exist"
-                failed.append({"ResourceId": endpoint_id, "Error": {"Code": "InvalidVpcEndpoint.NotFound", "Message": text}})
+                failed.append(
+                    {
+                        "ResourceId": endpoint_id,
+                        "Error": {"Code": "InvalidVpcEndpoint.NotFound", "Message": text},
+                    }
+                )
         return {"Unsuccessful": failed}
 
     # Addresses.
@@ -198,23 +270,42 @@ class Ec2(Groups, Service):
     def do_allocate_address(self, call):
         reply = self.forward(call)
         store = self.store(call.region)
-        address = next(each for each in store.addresses if each.allocation_id == reply.output["AllocationId"])
+        address = next(
+            each for each in store.addresses if each.allocation_id == reply.output["AllocationId"]
+        )
         # Moto generates any four numbers, and some of those are no public address.
-        address.public_ip = f"52.{secrets.randbelow(90) + 10}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
+        address.public_ip = (
+            f"52.{secrets.randbelow(90) + 10}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
+        )
         return {
-            "AllocationId": address.allocation_id, "PublicIp": address.public_ip, "Domain": "vpc", "PublicIpv4Pool": "amazon",
-            "NetworkBorderGroup": call.region}
+            "AllocationId": address.allocation_id,
+            "PublicIp": address.public_ip,
+            "Domain": "vpc",
+            "PublicIpv4Pool": "amazon",
+            "NetworkBorderGroup": call.region,
+        }
 
     def do_describe_addresses(self, call):
         shown = self.forward(call).output.get("Addresses", [])
-        return {"Addresses": [{name: value for name, value in address.items() if value not in ("", None)} for address in shown]}
+        return {
+            "Addresses": [
+                {name: value for name, value in address.items() if value not in ("", None)}
+                for address in shown
+            ]
+        }
 
     def do_associate_address(self, call):
         given = call.parameters
         if "InstanceId" in given:
             state = self.state_of(self.instance_of(call, given["InstanceId"]))
             if state not in ("running", "stopped", "stopping"):
-                raise refuse("InvalidInstanceID", f"The {state} instance '{given['InstanceId']}' is not in a valid state for this operation.")
+                raise refuse(
+                    "InvalidInstanceID",
+                    (
+                        f"The {state} instance '{given['InstanceId']}' is not in a valid state "
+                        "for this operation."
+                    ),
+                )
         self.address_of(call)
         return self.forward(call)
 

@@ -22,27 +22,70 @@ def images_of(region):
                 mark = hashlib.sha256(f"{region} {name}".encode()).hexdigest()
                 device = "/dev/xvda"
                 yield {
-                    "ImageId": f"ami-0{mark[:16]}", "Name": name, "CreationDate": f"{date[:4]}-{date[4:6]}-{date[6:]}T12:00:00.000Z",
-                    "OwnerId": AMAZON, "ImageOwnerAlias": "amazon", "Public": True, "State": "available", "Architecture": architecture,
-                    "ImageLocation": f"amazon/{name}", "ImageType": "machine", "RootDeviceType": "ebs", "RootDeviceName": device,
-                    "VirtualizationType": "hvm", "Hypervisor": "xen", "EnaSupport": True, "SriovNetSupport": "simple",
-                    "PlatformDetails": "Linux/UNIX", "UsageOperation": "RunInstances", "Description": f"Amazon Linux {name}",
-                    "BlockDeviceMappings": [{"DeviceName": device, "Ebs": {
-                        "SnapshotId": f"snap-0{mark[16:32]}", "VolumeSize": 8, "VolumeType": "gp2", "DeleteOnTermination": True, "Encrypted": False}}]}
+                    "ImageId": f"ami-0{mark[:16]}",
+                    "Name": name,
+                    "CreationDate": f"{date[:4]}-{date[4:6]}-{date[6:]}T12:00:00.000Z",
+                    "OwnerId": AMAZON,
+                    "ImageOwnerAlias": "amazon",
+                    "Public": True,
+                    "State": "available",
+                    "Architecture": architecture,
+                    "ImageLocation": f"amazon/{name}",
+                    "ImageType": "machine",
+                    "RootDeviceType": "ebs",
+                    "RootDeviceName": device,
+                    "VirtualizationType": "hvm",
+                    "Hypervisor": "xen",
+                    "EnaSupport": True,
+                    "SriovNetSupport": "simple",
+                    "PlatformDetails": "Linux/UNIX",
+                    "UsageOperation": "RunInstances",
+                    "Description": f"Amazon Linux {name}",
+                    "BlockDeviceMappings": [
+                        {
+                            "DeviceName": device,
+                            "Ebs": {
+                                "SnapshotId": f"snap-0{mark[16:32]}",
+                                "VolumeSize": 8,
+                                "VolumeType": "gp2",
+                                "DeleteOnTermination": True,
+                                "Encrypted": False,
+                            },
+                        }
+                    ],
+                }
 
 
 def latest_image(region, alias):
-    """Returns the newest image of a public parameter, such as `amzn2-ami-kernel-5.10-hvm-x86_64-gp2`."""
-    pattern = alias.replace("-kernel-default", "-*-kernel-6.1").replace("hvm-x86_64", "hvm-*-x86_64").replace("hvm-arm64", "hvm-*-arm64")
+    """Returns the newest image of a public parameter, such as `amzn2-ami-
+    kernel-5.10-hvm-x86_64-gp2`.
+    """
+    pattern = (
+        alias.replace("-kernel-default", "-*-kernel-6.1")
+        .replace("hvm-x86_64", "hvm-*-x86_64")
+        .replace("hvm-arm64", "hvm-*-arm64")
+    )
     pattern = pattern.replace("al2023-ami-kernel", "al2023-ami-*-kernel")
     found = [image for image in images_of(region) if fnmatch.fnmatchcase(image["Name"], pattern)]
     return max(found, key=lambda image: image["CreationDate"])["ImageId"] if found else None
 
 
 FILTERS = {
-    "name": "Name", "architecture": "Architecture", "state": "State", "image-id": "ImageId", "owner-alias": "ImageOwnerAlias", "owner-id": "OwnerId",
-    "virtualization-type": "VirtualizationType", "root-device-type": "RootDeviceType", "image-type": "ImageType", "hypervisor": "Hypervisor",
-    "is-public": "Public", "creation-date": "CreationDate", "description": "Description", "ena-support": "EnaSupport"}
+    "name": "Name",
+    "architecture": "Architecture",
+    "state": "State",
+    "image-id": "ImageId",
+    "owner-alias": "ImageOwnerAlias",
+    "owner-id": "OwnerId",
+    "virtualization-type": "VirtualizationType",
+    "root-device-type": "RootDeviceType",
+    "image-type": "ImageType",
+    "hypervisor": "Hypervisor",
+    "is-public": "Public",
+    "creation-date": "CreationDate",
+    "description": "Description",
+    "ena-support": "EnaSupport",
+}
 
 
 def describe_images(region, parameters):
@@ -61,10 +104,19 @@ def describe_images(region, parameters):
     for each in parameters.get("Filters", []):
         if each["Name"] not in FILTERS and each["Name"] != "block-device-mapping.volume-type":
             raise refuse("InvalidParameterValue", f"The filter '{each['Name']}' is invalid")
-        def value(image):
+
+        def value(image, each=each):
             if each["Name"] in FILTERS:
                 return image[FILTERS[each["Name"]]]
             return image["BlockDeviceMappings"][0]["Ebs"]["VolumeType"]
-        text = lambda image: str(value(image)).lower() if isinstance(value(image), bool) else value(image)
-        found = [image for image in found if any(fnmatch.fnmatchcase(text(image), pattern) for pattern in each["Values"])]
+
+        def text(image, value=value):
+            found = value(image)
+            return str(found).lower() if isinstance(found, bool) else found
+
+        found = [
+            image
+            for image in found
+            if any(fnmatch.fnmatchcase(text(image), pattern) for pattern in each["Values"])
+        ]
     return {"Images": found}

@@ -7,10 +7,22 @@ from xml.sax.saxutils import escape
 from .wire import Reply
 
 STATUS_OF_CODE = {
-    "NoSuchBucket": 404, "NoSuchKey": 404, "NoSuchUpload": 404, "BucketNotEmpty": 409, "BucketAlreadyOwnedByYou": 409,
-    "BucketAlreadyExists": 409, "AccessDenied": 403, "UnauthorizedOperation": 403, "AccessDeniedException": 403,
-    "InternalError": 500, "InternalFailure": 500, "ServiceUnavailable": 503, "SlowDown": 503,
-    "RequestLimitExceeded": 503, "TooManyRequestsException": 429, "ForbiddenException": 403,
+    "NoSuchBucket": 404,
+    "NoSuchKey": 404,
+    "NoSuchUpload": 404,
+    "BucketNotEmpty": 409,
+    "BucketAlreadyOwnedByYou": 409,
+    "BucketAlreadyExists": 409,
+    "AccessDenied": 403,
+    "UnauthorizedOperation": 403,
+    "AccessDeniedException": 403,
+    "InternalError": 500,
+    "InternalFailure": 500,
+    "ServiceUnavailable": 503,
+    "SlowDown": 503,
+    "RequestLimitExceeded": 503,
+    "TooManyRequestsException": 429,
+    "ForbiddenException": 403,
 }
 
 
@@ -51,17 +63,26 @@ def render(call, fault):
     headers = {"x-amzn-requestid": request_id}
     protocol = call.protocol
     if protocol == "ec2":
-        body = (f'<?xml version="1.0" encoding="UTF-8"?>\n<Response><Errors><Error><Code>{escape(code)}</Code><Message>{escape(message)}'
-                f"</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>")
+        body = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n<Response><Errors><Error>'
+            f"<Code>{escape(code)}</Code><Message>{escape(message)}"
+            f"</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>"
+        )
     elif protocol == "query":
         side = "Receiver" if status >= 500 else "Sender"
         namespace = call.model.metadata.get("xmlNamespace", "")
-        body = (f'<ErrorResponse xmlns="{namespace}"><Error><Type>{side}</Type><Code>{escape(code)}</Code><Message>{escape(message)}'
-                f"</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>")
+        body = (
+            f'<ErrorResponse xmlns="{namespace}"><Error><Type>{side}</Type>'
+            f"<Code>{escape(code)}</Code><Message>{escape(message)}"
+            f"</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
+        )
     elif protocol == "rest-xml":
         headers = {"x-amz-request-id": request_id, "x-amz-id-2": "double"}
-        body = (f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message>'
-                f"<RequestId>{request_id}</RequestId><HostId>double</HostId></Error>")
+        body = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n<Error>'
+            f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+            f"<RequestId>{request_id}</RequestId><HostId>double</HostId></Error>"
+        )
         if call.method == "HEAD":
             body = ""
     elif protocol == "json":
@@ -69,7 +90,11 @@ def render(call, fault):
     else:
         headers["x-amzn-errortype"] = code
         body = json.dumps({"message": message, **fault.members})
-    content = {"json": "application/x-amz-json-1.1", "rest-json": "application/json", "rest-xml": "application/xml"}
+    content = {
+        "json": "application/x-amz-json-1.1",
+        "rest-json": "application/json",
+        "rest-xml": "application/xml",
+    }
     headers["content-type"] = content.get(protocol, "text/xml;charset=UTF-8")
     call.error = code
     return Reply(call, status, headers, body)

@@ -16,7 +16,11 @@ EXPIRED = {
     "s3": (400, "ExpiredToken", "The provided token has expired."),
     "query": (403, "ExpiredToken", "The security token included in the request is expired"),
     "json": (400, "ExpiredTokenException", "The security token included in the request is expired"),
-    "rest-json": (403, "ExpiredTokenException", "The security token included in the request is expired"),
+    "rest-json": (
+        403,
+        "ExpiredTokenException",
+        "The security token included in the request is expired",
+    ),
 }
 
 
@@ -64,20 +68,57 @@ class Faults:
 class FaultControls:
     """The methods with which tests inject faults; a mixin of the double."""
 
-    def fail(self, n, when="before", status=500, code="InternalError", message="injected", drop=False, times=1):
-        """Fails `times` calls from the n-th overall on, counted from 1; with `drop` they get no response."""
-        self.faults.add(when, times, lambda call: n <= call.number < n + times, lambda call: Drop() if drop else Fault(status, code, message))
+    def fail(
+        self,
+        n,
+        when="before",
+        status=500,
+        code="InternalError",
+        message="injected",
+        drop=False,
+        times=1,
+    ):
+        """Fails `times` calls from the n-th overall on, counted from 1; with `drop` they get no
+        response.
+        """
+        self.faults.add(
+            when,
+            times,
+            lambda call: n <= call.number < n + times,
+            lambda call: Drop() if drop else Fault(status, code, message),
+        )
 
-    def fail_operation(self, operation, times=1, when="before", status=500, code="InternalError", message="injected", drop=False, skip=0):
-        """Fails the next calls of an operation (`RunInstances` or `ec2.RunInstances`), after `skip` of them."""
+    def fail_operation(
+        self,
+        operation,
+        times=1,
+        when="before",
+        status=500,
+        code="InternalError",
+        message="injected",
+        drop=False,
+        skip=0,
+    ):
+        """Fails the next calls of an operation (`RunInstances` or `ec2.RunInstances`), after `skip`
+        of them.
+        """
         seen = iter(range(1_000_000))
+
         def fits(call):
             return operation in (call.operation, call.name) and next(seen) >= skip
-        self.faults.add(when, times, fits, lambda call: Drop() if drop else Fault(status, code, message))
+
+        self.faults.add(
+            when, times, fits, lambda call: Drop() if drop else Fault(status, code, message)
+        )
 
     def throttle(self, times=1, service=None):
         """Throttles the next calls, of all services or of one, with the error of their service."""
-        self.faults.add("before", times, lambda call: service in (None, call.service), lambda call: of_protocol(THROTTLES, call))
+        self.faults.add(
+            "before",
+            times,
+            lambda call: service in (None, call.service),
+            lambda call: of_protocol(THROTTLES, call),
+        )
 
     def expired_credentials(self, expired=True):
         """Answers every call as with expired credentials."""

@@ -1,4 +1,6 @@
-"""Calls of deployed APIs, answered as by API Gateway: keys, routes of the stage, and integrations."""
+"""Calls of deployed APIs, answered as by API Gateway: keys, routes of the stage,
+and integrations.
+"""
 
 import base64
 import dataclasses
@@ -39,7 +41,10 @@ class Answer:
 
 def matches(path, route):
     """Whether the path of a resource matches that of a request."""
-    parts = [".+" if part.endswith("+}") else "[^/]+" if part.startswith("{") else re.escape(part) for part in route.strip("/").split("/")]
+    parts = [
+        ".+" if part.endswith("+}") else "[^/]+" if part.startswith("{") else re.escape(part)
+        for part in route.strip("/").split("/")
+    ]
     return re.fullmatch("/".join(parts), path.strip("/")) is not None
 
 
@@ -70,7 +75,9 @@ class Invoker:
         signed = request.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256")
         if not method or method["authorizationType"] == "AWS_IAM" and not signed:
             return 403, {"message": "Missing Authentication Token"}
-        if method["apiKeyRequired"] and not self.is_let_in(request.headers.get("x-api-key"), invocation):
+        if method["apiKeyRequired"] and not self.is_let_in(
+            request.headers.get("x-api-key"), invocation
+        ):
             return 403, {"message": "Forbidden"}
         integration = method["methodIntegration"]
         return self.proxy(integration) if integration["type"] == "HTTP_PROXY" else (200, {})
@@ -84,22 +91,48 @@ class Invoker:
 
     def is_let_in(self, value, invocation):
         stage = {"apiId": invocation.api, "stage": invocation.stage}
-        plans = [plan for plan in self.aws.services["apigateway"].plans.values() if stage in plan.settings.get("apiStages", [])]
-        return any(key.value == value and key.settings["enabled"] for plan in plans for key in plan.keys)
+        plans = [
+            plan
+            for plan in self.aws.services["apigateway"].plans.values()
+            if stage in plan.settings.get("apiStages", [])
+        ]
+        return any(
+            key.value == value and key.settings["enabled"] for plan in plans for key in plan.keys
+        )
 
     def proxy(self, integration):
-        """Returns the response of the proxy on an instance, if the integration leads to a running one."""
+        """Returns the response of the proxy on an instance, if the integration leads to a running
+        one.
+        """
         address = PROXY.match(integration["uri"])
         ec2 = self.aws.services["ec2"]
         for _, store in self.aws.bridge.regions("ec2"):
             for each in store.addresses:
-                if address and each.public_ip == address[1] and each.instance and ec2.state_of(each.instance) == "running":
-                    return (200, {}) if self.is_password(integration) else (401, {"error_code": 401, "message": "Unauthorized"})
+                if (
+                    address
+                    and each.public_ip == address[1]
+                    and each.instance
+                    and ec2.state_of(each.instance) == "running"
+                ):
+                    return (
+                        (200, {})
+                        if self.is_password(integration)
+                        else (401, {"error_code": 401, "message": "Unauthorized"})
+                    )
         return 504, {"message": "Endpoint request timed out"}
 
     def is_password(self, integration):
         """Whether the integration sends a password that is in a parameter."""
-        sent = BASIC.fullmatch(integration.get("requestParameters", {}).get("integration.request.header.Authorization", ""))
+        sent = BASIC.fullmatch(
+            integration.get("requestParameters", {}).get(
+                "integration.request.header.Authorization", ""
+            )
+        )
         password = base64.b64decode(sent[1]).decode().partition(":")[2] if sent else None
-        kept = [versions[-1].value for _, store in self.aws.bridge.regions("ssm") for versions in store._parameters.values() if versions]
+        kept = [
+            versions[-1].value
+            for _, store in self.aws.bridge.regions("ssm")
+            for versions in store._parameters.values()
+            if versions
+        ]
         return password in [value.removeprefix("kms:alias/aws/ssm:") for value in kept]

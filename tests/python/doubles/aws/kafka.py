@@ -5,26 +5,17 @@ import re
 import uuid
 
 from .kafka_topics import KafkaTopics
+from .kafka_updates import ClusterUpdates
+from .kafka_versions import BROKER_TYPES, VERSIONS, version_of
 from .lifecycle import Lifecycle
 from .service import Service, now, random_id, refuse
 
-BROKER_TYPES = {f"kafka.{family}.{size}" for family, sizes in {
-    "t3": ("small",), "m5": ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge", "24xlarge"),
-    "m7g": ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge"),
-}.items() for size in sizes}
-VERSIONS = ("2.2.1", "2.3.1", "2.4.1", "2.4.1.1", "2.5.1", "2.6.0", "2.6.1", "2.6.2", "2.6.3", "2.7.0", "2.7.1", "2.7.2", "2.8.0", "2.8.1",
-            "2.8.2.tiered", "3.1.1", "3.2.0", "3.3.1", "3.3.2", "3.4.0", "3.5.1", "3.6.0", "3.7.x", "3.7.x.kraft", "3.8.x", "3.8.x.kraft",
-            "3.9.x", "3.9.x.kraft", "4.0.x.kraft", "4.1.x.kraft")
-PORTS = {"BootstrapBrokerString": 9092, "BootstrapBrokerStringTls": 9094, "BootstrapBrokerStringSaslScram": 9096, "BootstrapBrokerStringSaslIam": 9098}
-
-
-def version_of():
-    """Returns a version of a cluster or connector: opaque, and new after every change."""
-    return "K" + random_id(13, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-
-def number_of(version):
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+PORTS = {
+    "BootstrapBrokerString": 9092,
+    "BootstrapBrokerStringTls": 9094,
+    "BootstrapBrokerStringSaslScram": 9096,
+    "BootstrapBrokerStringSaslIam": 9098,
+}
 
 
 class Cluster:
@@ -51,7 +42,7 @@ class Cluster:
         return f"b-{number}.{self.name.lower()}.{self.mark}.c2.kafka.{region}.amazonaws.com"
 
 
-class Kafka(KafkaTopics, Service):
+class Kafka(ClusterUpdates, KafkaTopics, Service):
     """MSK."""
 
     name = "kafka"
@@ -62,37 +53,69 @@ class Kafka(KafkaTopics, Service):
 
     def in_region(self, region):
         """Returns the clusters of a region that still exist."""
-        return [cluster for cluster in self.clusters.values() if cluster.arn.split(":")[3] == region]
+        return [
+            cluster for cluster in self.clusters.values() if cluster.arn.split(":")[3] == region
+        ]
 
     def find(self, arn, state=None):
         """Returns the cluster of an ARN; raises an error if its state does not allow the call."""
         if not arn.startswith("arn:"):
-            raise refuse("BadRequestException", "One or more of the parameters are not valid.", invalidParameter="clusterArn")
+            raise refuse(
+                "BadRequestException",
+                "One or more of the parameters are not valid.",
+                invalidParameter="clusterArn",
+            )
         cluster = self.clusters.get(arn)
         if not cluster:
-            raise refuse("NotFoundException", f"The requested resource {arn} doesn't exist.", invalidParameter="clusterArn")
+            raise refuse(
+                "NotFoundException",
+                f"The requested resource {arn} doesn't exist.",
+                invalidParameter="clusterArn",
+            )
         if state and cluster.lifecycle.state not in state:
-            raise refuse("BadRequestException", f"The cluster isn't in a valid state for this operation: it is {cluster.lifecycle.state}.", invalidParameter="clusterArn")
+            raise refuse(
+                "BadRequestException",
+                (
+                    "The cluster isn't in a valid state for this operation: it is "
+                    f"{cluster.lifecycle.state}."
+                ),
+                invalidParameter="clusterArn",
+            )
         return cluster
 
     def do_create_cluster_v2(self, call):
         given = call.parameters
         name, provisioned = given["ClusterName"], given.get("Provisioned")
         if bool(provisioned) == bool(given.get("Serverless")):
-            raise refuse("BadRequestException", "Exactly one of provisioned and serverless must be given.")
+            raise refuse(
+                "BadRequestException", "Exactly one of provisioned and serverless must be given."
+            )
         if not provisioned:
             raise refuse("BadRequestException", "The double has no serverless clusters.")
         if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z-]*", name):
-            raise refuse("BadRequestException", "The parameter value contains one or more characters that are not valid.", invalidParameter="clusterName")
+            raise refuse(
+                "BadRequestException",
+                "The parameter value contains one or more characters that are not valid.",
+                invalidParameter="clusterName",
+            )
         if any(cluster.name == name for cluster in self.in_region(call.region)):
-            raise refuse("ConflictException", "A resource with this name already exists. Names must be unique.", invalidParameter="clusterName")
+            raise refuse(
+                "ConflictException",
+                "A resource with this name already exists. Names must be unique.",
+                invalidParameter="clusterName",
+            )
         settings = self.with_defaults(call, copy.deepcopy(provisioned))
         arn = self.arn(call, f"cluster/{name}/{uuid.uuid4()}-{random_id(1, '123456789')}")
         cluster = Cluster(name, arn, settings, dict(given.get("Tags", {})), None)
         cluster.lifecycle = Lifecycle("CREATING")
         self.move(cluster.lifecycle, "CREATING", "ACTIVE", lambda: self.settle(cluster))
         self.clusters[arn] = cluster
-        return {"ClusterArn": arn, "ClusterName": name, "State": "CREATING", "ClusterType": "PROVISIONED"}
+        return {
+            "ClusterArn": arn,
+            "ClusterName": name,
+            "State": "CREATING",
+            "ClusterType": "PROVISIONED",
+        }
 
     def settle(self, cluster):
         cluster.failure = self.aws.outcome("cluster", cluster.name)
@@ -107,19 +130,33 @@ class Kafka(KafkaTopics, Service):
         for subnet in nodes["ClientSubnets"]:
             found = ec2.describe_subnets(filters={"subnet-id": [subnet]})
             if not found:
-                raise refuse("BadRequestException", f"One or more subnets are not valid: {subnet}", invalidParameter="clientSubnets")
+                raise refuse(
+                    "BadRequestException",
+                    f"One or more subnets are not valid: {subnet}",
+                    invalidParameter="clientSubnets",
+                )
             zones.append(found[0].availability_zone)
         if len(zones) not in (2, 3) or len(set(zones)) != len(zones):
-            raise refuse("BadRequestException", "Specify either two or three client subnets, each in its own Availability Zone.", invalidParameter="clientSubnets")
+            raise refuse(
+                "BadRequestException",
+                "Specify either two or three client subnets, each in its own Availability Zone.",
+                invalidParameter="clientSubnets",
+            )
         for group in nodes.get("SecurityGroups", []):
             if not ec2.get_security_group_from_id(group):
-                raise refuse("BadRequestException", f"The specified security group doesn't exist: {group}", invalidParameter="securityGroups")
+                raise refuse(
+                    "BadRequestException",
+                    f"The specified security group doesn't exist: {group}",
+                    invalidParameter="securityGroups",
+                )
         self.check_type(nodes["InstanceType"])
         self.check_version(settings["KafkaVersion"])
         self.check_count(settings["NumberOfBrokerNodes"], len(zones))
         nodes.setdefault("BrokerAZDistribution", "DEFAULT")
         nodes.setdefault("SecurityGroups", [ec2.get_default_security_group().id])
-        nodes.setdefault("StorageInfo", {}).setdefault("EbsStorageInfo", {}).setdefault("VolumeSize", 1000)
+        nodes.setdefault("StorageInfo", {}).setdefault("EbsStorageInfo", {}).setdefault(
+            "VolumeSize", 1000
+        )
         nodes.setdefault("ConnectivityInfo", {"PublicAccess": {"Type": "DISABLED"}})
         settings.setdefault("EnhancedMonitoring", "DEFAULT")
         settings.setdefault("StorageMode", "LOCAL")
@@ -127,7 +164,12 @@ class Kafka(KafkaTopics, Service):
         transit = encryption.setdefault("EncryptionInTransit", {})
         transit.setdefault("ClientBroker", "TLS")
         transit.setdefault("InCluster", True)
-        encryption.setdefault("EncryptionAtRest", {"DataVolumeKMSKeyId": f"arn:aws:kms:{call.region}:123456789012:key/00000000-0000-0000-0000-000000000001"})
+        encryption.setdefault(
+            "EncryptionAtRest",
+            {
+                "DataVolumeKMSKeyId": f"arn:aws:kms:{call.region}:123456789012:key/00000000-0000-0000-0000-000000000001"  # noqa: E501
+            },
+        )
         asked = settings.setdefault("ClientAuthentication", {})
         sasl = asked.setdefault("Sasl", {})
         sasl.setdefault("Iam", {}).setdefault("Enabled", False)
@@ -136,22 +178,45 @@ class Kafka(KafkaTopics, Service):
         chosen = sasl["Iam"]["Enabled"] or sasl["Scram"]["Enabled"] or asked["Tls"]["Enabled"]
         asked.setdefault("Unauthenticated", {}).setdefault("Enabled", not chosen)
         if chosen and transit["ClientBroker"] == "PLAINTEXT":
-            raise refuse("BadRequestException", "Client authentication needs TLS between clients and brokers.", invalidParameter="encryptionInTransit")
+            raise refuse(
+                "BadRequestException",
+                "Client authentication needs TLS between clients and brokers.",
+                invalidParameter="encryptionInTransit",
+            )
         if not chosen and not asked["Unauthenticated"]["Enabled"]:
-            raise refuse("BadRequestException", "At least one way of client authentication must be enabled.", invalidParameter="clientAuthentication")
+            raise refuse(
+                "BadRequestException",
+                "At least one way of client authentication must be enabled.",
+                invalidParameter="clientAuthentication",
+            )
         return settings
 
     def check_type(self, kind):
         if kind not in BROKER_TYPES:
-            raise refuse("BadRequestException", f"Unsupported InstanceType [{kind}]. Valid values: {sorted(BROKER_TYPES)}", invalidParameter="instanceType")
+            raise refuse(
+                "BadRequestException",
+                f"Unsupported InstanceType [{kind}]. Valid values: {sorted(BROKER_TYPES)}",
+                invalidParameter="instanceType",
+            )
 
     def check_version(self, version):
         if version not in VERSIONS:
-            raise refuse("BadRequestException", f"Unsupported KafkaVersion [{version}]. Valid values: {list(VERSIONS)}", invalidParameter="kafkaVersion")
+            raise refuse(
+                "BadRequestException",
+                f"Unsupported KafkaVersion [{version}]. Valid values: {list(VERSIONS)}",
+                invalidParameter="kafkaVersion",
+            )
 
     def check_count(self, count, zones):
         if count % zones:
-            raise refuse("BadRequestException", "The number of broker nodes must be a multiple of the number of Availability Zones in the Client Subnets parameter.", invalidParameter="numberOfBrokerNodes")
+            raise refuse(
+                "BadRequestException",
+                (
+                    "The number of broker nodes must be a multiple of the number of "
+                    "Availability Zones in the Client Subnets parameter."
+                ),
+                invalidParameter="numberOfBrokerNodes",
+            )
 
     def read(self, cluster):
         """Counts a read of a cluster: time passes for it, and a deletion may finish."""
@@ -159,8 +224,13 @@ class Kafka(KafkaTopics, Service):
 
     def shown(self, cluster, state):
         info = {
-            "ClusterArn": cluster.arn, "ClusterName": cluster.name, "ClusterType": "PROVISIONED", "CreationTime": cluster.created,
-            "CurrentVersion": cluster.version, "State": state, "Tags": cluster.tags,
+            "ClusterArn": cluster.arn,
+            "ClusterName": cluster.name,
+            "ClusterType": "PROVISIONED",
+            "CreationTime": cluster.created,
+            "CurrentVersion": cluster.version,
+            "State": state,
+            "Tags": cluster.tags,
         }
         if cluster.operation and state == "UPDATING":
             info["ActiveOperationArn"] = cluster.operation
@@ -170,10 +240,16 @@ class Kafka(KafkaTopics, Service):
         software = {"KafkaVersion": settings.pop("KafkaVersion")}
         configuration = settings.pop("ConfigurationInfo", None)
         if configuration:
-            software |= {"ConfigurationArn": configuration["Arn"], "ConfigurationRevision": configuration["Revision"]}
+            software |= {
+                "ConfigurationArn": configuration["Arn"],
+                "ConfigurationRevision": configuration["Revision"],
+            }
         settings |= {"CurrentBrokerSoftwareInfo": software, "CustomerActionStatus": "NONE"}
         if "kraft" not in software["KafkaVersion"] and state != "CREATING":
-            settings["ZookeeperConnectString"] = ",".join(f"z-{n}.{cluster.name}.{cluster.mark}.c2.kafka.amazonaws.com:2181" for n in (1, 2, 3))
+            settings["ZookeeperConnectString"] = ",".join(
+                f"z-{n}.{cluster.name}.{cluster.mark}.c2.kafka.amazonaws.com:2181"
+                for n in (1, 2, 3)
+            )
         return {**info, "Provisioned": settings}
 
     def do_describe_cluster_v2(self, call):
@@ -182,36 +258,65 @@ class Kafka(KafkaTopics, Service):
 
     def do_list_clusters_v2(self, call):
         given = call.parameters
-        prefix, kind = given.get("ClusterNameFilter", ""), given.get("ClusterTypeFilter", "PROVISIONED")
-        found = [c for c in self.in_region(call.region) if c.name.startswith(prefix) and kind in ("PROVISIONED", "ALL")]
-        page, token = self.page(sorted(found, key=lambda c: c.name), given.get("MaxResults"), given.get("NextToken"))
+        prefix, kind = (
+            given.get("ClusterNameFilter", ""),
+            given.get("ClusterTypeFilter", "PROVISIONED"),
+        )
+        found = [
+            c
+            for c in self.in_region(call.region)
+            if c.name.startswith(prefix) and kind in ("PROVISIONED", "ALL")
+        ]
+        page, token = self.page(
+            sorted(found, key=lambda c: c.name), given.get("MaxResults"), given.get("NextToken")
+        )
         return {"ClusterInfoList": [self.shown(c, self.read(c)) for c in page], "NextToken": token}
 
     def addresses(self, cluster, region):
         """Returns the bootstrap strings of a cluster, by its client authentication."""
         if self.aws.bootstrap:
-            hosts = lambda port: self.aws.bootstrap
+
+            def hosts(port):
+                return self.aws.bootstrap
         else:
-            hosts = lambda port: ",".join(f"{cluster.host(n, region)}:{port}" for n in range(1, min(cluster.brokers, 3) + 1))
+
+            def hosts(port):
+                return ",".join(
+                    f"{cluster.host(n, region)}:{port}"
+                    for n in range(1, min(cluster.brokers, 3) + 1)
+                )
+
         settings = cluster.provisioned
-        transit, who = settings["EncryptionInfo"]["EncryptionInTransit"]["ClientBroker"], settings["ClientAuthentication"]
+        transit, who = (
+            settings["EncryptionInfo"]["EncryptionInTransit"]["ClientBroker"],
+            settings["ClientAuthentication"],
+        )
         open_to_all = who["Unauthenticated"]["Enabled"]
         enabled = {
             "BootstrapBrokerString": open_to_all and transit != "TLS",
-            "BootstrapBrokerStringTls": (open_to_all and transit != "PLAINTEXT") or who["Tls"]["Enabled"],
+            "BootstrapBrokerStringTls": (open_to_all and transit != "PLAINTEXT")
+            or who["Tls"]["Enabled"],
             "BootstrapBrokerStringSaslScram": who["Sasl"]["Scram"]["Enabled"],
             "BootstrapBrokerStringSaslIam": who["Sasl"]["Iam"]["Enabled"],
         }
         return {name: hosts(PORTS[name]) for name, on in enabled.items() if on}
 
     def do_list_kafka_versions(self, call):
-        page, token = self.page([{"Version": version, "Status": "ACTIVE"} for version in VERSIONS], call.parameters.get("MaxResults"), call.parameters.get("NextToken"))
+        page, token = self.page(
+            [{"Version": version, "Status": "ACTIVE"} for version in VERSIONS],
+            call.parameters.get("MaxResults"),
+            call.parameters.get("NextToken"),
+        )
         return {"KafkaVersions": page, "NextToken": token}
 
     def do_get_bootstrap_brokers(self, call):
         cluster = self.clusters.get(call.parameters["ClusterArn"])
         if not cluster:
-            raise refuse("BadRequestException", f"The requested resource {call.parameters['ClusterArn']} doesn't exist.", invalidParameter="clusterArn")
+            raise refuse(
+                "BadRequestException",
+                f"The requested resource {call.parameters['ClusterArn']} doesn't exist.",
+                invalidParameter="clusterArn",
+            )
         self.find(cluster.arn, ("ACTIVE", "UPDATING", "HEALING", "MAINTENANCE", "REBOOTING_BROKER"))
         return self.addresses(cluster, call.region)
 
@@ -219,94 +324,12 @@ class Kafka(KafkaTopics, Service):
         given = call.parameters
         cluster = self.find(given["ClusterArn"], ("ACTIVE", "FAILED"))
         self.check_current(cluster, given.get("CurrentVersion", cluster.version))
+
         def remove():
             self.clusters.pop(cluster.arn, None)
+
         self.move(cluster.lifecycle, "DELETING", None, remove)
         return {"ClusterArn": cluster.arn, "State": "DELETING"}
-
-    def check_current(self, cluster, version):
-        if version != cluster.version:
-            raise refuse("BadRequestException", "This operation is only valid for resources in their current version. The version you gave is not the current one.", invalidParameter="currentVersion")
-
-    def update(self, call, kind, change):
-        """Starts an update of a cluster, which takes effect at its end."""
-        cluster = self.find(call.parameters["ClusterArn"], ("ACTIVE",))
-        self.check_current(cluster, call.parameters["CurrentVersion"])
-        effect = change(cluster)
-        arn = cluster.arn.replace(":cluster/", ":cluster-operation/") + f"/{uuid.uuid4()}"
-        operation = {"arn": arn, "cluster": cluster, "type": kind, "state": "UPDATE_IN_PROGRESS", "created": now(), "error": {}}
-        cluster.operation = arn
-        self.operations[arn] = operation
-
-        def finish():
-            failure = self.aws.outcome("cluster-update", cluster.name)
-            operation["state"] = "UPDATE_FAILED" if failure else "UPDATE_COMPLETE"
-            operation["error"] = {"ErrorInfo": {"ErrorCode": "InternalError", "ErrorString": failure}} if failure else {}
-            if not failure:
-                effect()
-            cluster.version = version_of()
-        self.move(cluster.lifecycle, "UPDATING", "ACTIVE", finish)
-        return {"ClusterArn": cluster.arn, "ClusterOperationArn": arn}
-
-    def do_update_broker_storage(self, call):
-        def change(cluster):
-            volume = cluster.provisioned["BrokerNodeGroupInfo"]["StorageInfo"]["EbsStorageInfo"]
-            targets = call.parameters["TargetBrokerEBSVolumeInfo"]
-            if [target["KafkaBrokerNodeId"].upper() for target in targets] != ["ALL"]:
-                raise refuse("BadRequestException", "The storage of all brokers is updated together: kafkaBrokerNodeId must be All.", invalidParameter="kafkaBrokerNodeId")
-            size = targets[0].get("VolumeSizeGB", volume["VolumeSize"])
-            if size <= volume["VolumeSize"] or size > 16384:
-                raise refuse("BadRequestException", f"The storage of a broker can only grow, to at most 16384 GiB: it is {volume['VolumeSize']}, and {size} is asked for.", invalidParameter="volumeSizeGB")
-            return lambda: volume.update(VolumeSize=size)
-        return self.update(call, "INCREASE_BROKER_STORAGE", change)
-
-    def do_update_broker_count(self, call):
-        def change(cluster):
-            count = call.parameters["TargetNumberOfBrokerNodes"]
-            self.check_count(count, len(cluster.provisioned["BrokerNodeGroupInfo"]["ClientSubnets"]))
-            if count <= cluster.brokers:
-                raise refuse("BadRequestException", f"The cluster has {cluster.brokers} brokers; the target must be more.", invalidParameter="targetNumberOfBrokerNodes")
-            return lambda: cluster.provisioned.update(NumberOfBrokerNodes=count)
-        return self.update(call, "INCREASE_BROKER_COUNT", change)
-
-    def do_update_broker_type(self, call):
-        def change(cluster):
-            kind, nodes = call.parameters["TargetInstanceType"], cluster.provisioned["BrokerNodeGroupInfo"]
-            self.check_type(kind)
-            if kind == nodes["InstanceType"]:
-                raise refuse("BadRequestException", f"The cluster's brokers are {kind} already.", invalidParameter="targetInstanceType")
-            return lambda: nodes.update(InstanceType=kind)
-        return self.update(call, "UPDATE_BROKER_TYPE", change)
-
-    def do_update_cluster_kafka_version(self, call):
-        def change(cluster):
-            version = call.parameters["TargetKafkaVersion"]
-            self.check_version(version)
-            if number_of(version) <= number_of(cluster.provisioned["KafkaVersion"]):
-                raise refuse("BadRequestException", f"A cluster of {cluster.provisioned['KafkaVersion']} cannot be updated to {version}.", invalidParameter="targetKafkaVersion")
-            return lambda: cluster.provisioned.update(KafkaVersion=version)
-        return self.update(call, "UPDATE_CLUSTER_KAFKA_VERSION", change)
-
-    def operation_of(self, call):
-        operation = self.operations.get(call.parameters["ClusterOperationArn"])
-        if not operation:
-            raise refuse("NotFoundException", "The cluster operation doesn't exist.")
-        state = operation["state"]
-        self.read(operation["cluster"])
-        return operation, state
-
-    def do_describe_cluster_operation(self, call):
-        operation, state = self.operation_of(call)
-        return {"ClusterOperationInfo": {
-            "ClusterArn": operation["cluster"].arn, "OperationArn": operation["arn"], "OperationState": state,
-            "OperationType": operation["type"], "CreationTime": operation["created"], **(operation["error"] if state == "UPDATE_FAILED" else {})}}
-
-    def do_describe_cluster_operation_v2(self, call):
-        operation, state = self.operation_of(call)
-        return {"ClusterOperationInfo": {
-            "ClusterArn": operation["cluster"].arn, "OperationArn": operation["arn"], "OperationState": state,
-            "ClusterType": "PROVISIONED", "OperationType": operation["type"], "StartTime": operation["created"],
-            **(operation["error"] if state == "UPDATE_FAILED" else {})}}
 
     def do_tag_resource(self, call):
         self.find(call.parameters["ResourceArn"]).tags.update(call.parameters["Tags"])

@@ -20,12 +20,22 @@ class Kinesis(Service):
         arn = given.get("StreamARN") or given.get("ResourceARN")
         name = given.get("StreamName") or (arn or "").rpartition("/")[2]
         if not name:
-            raise refuse("InvalidArgumentException", "Either StreamName or StreamARN must be given.")
+            raise refuse(
+                "InvalidArgumentException", "Either StreamName or StreamARN must be given."
+            )
         stream = self.store(call.region).streams.get(name)
         if not stream:
-            raise refuse("ResourceNotFoundException", f"Stream {name} under account 123456789012 not found.")
+            raise refuse(
+                "ResourceNotFoundException", f"Stream {name} under account 123456789012 not found."
+            )
         if state and stream.status != state:
-            raise refuse("ResourceInUseException", f"Stream {name} under account 123456789012 not {state}, instead in state {stream.status}")
+            raise refuse(
+                "ResourceInUseException",
+                (
+                    f"Stream {name} under account 123456789012 not {state}, instead in state "
+                    f"{stream.status}"
+                ),
+            )
         return stream
 
     def shift(self, stream, passing, settled, effect=None):
@@ -36,6 +46,7 @@ class Kinesis(Service):
             stream.status = settled
             if effect:
                 effect()
+
         stream.status = passing
         self.move(lifecycle, passing, settled, finish)
 
@@ -45,15 +56,34 @@ class Kinesis(Service):
 
     def do_create_stream(self, call):
         given, store = call.parameters, self.store(call.region)
-        name, mode = given["StreamName"], given.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
+        name, mode = (
+            given["StreamName"],
+            given.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED"),
+        )
         if name in store.streams:
-            raise refuse("ResourceInUseException", f"Stream {name} under account 123456789012 already exists.")
+            raise refuse(
+                "ResourceInUseException",
+                f"Stream {name} under account 123456789012 already exists.",
+            )
         if mode == "ON_DEMAND" and "ShardCount" in given:
-            raise refuse("ValidationException", "ShardCount cannot be given for an on-demand stream.")
+            raise refuse(
+                "ValidationException", "ShardCount cannot be given for an on-demand stream."
+            )
         if mode == "PROVISIONED" and "ShardCount" not in given:
-            raise refuse("ValidationException", "ShardCount must be given for a provisioned stream.")
-        if sum(stream.status == "CREATING" for stream in store.streams.values()) >= MOST_BEING_CREATED:
-            raise refuse("LimitExceededException", "This request would exceed the number of streams that can be in the CREATING state.")
+            raise refuse(
+                "ValidationException", "ShardCount must be given for a provisioned stream."
+            )
+        if (
+            sum(stream.status == "CREATING" for stream in store.streams.values())
+            >= MOST_BEING_CREATED
+        ):
+            raise refuse(
+                "LimitExceededException",
+                (
+                    "This request would exceed the number of streams that can be in the "
+                    "CREATING state."
+                ),
+            )
         reply = self.forward(call)
         stream = store.streams[name]
         stream.tags.update(given.get("Tags", {}))
@@ -72,8 +102,13 @@ class Kinesis(Service):
     def do_delete_stream(self, call):
         stream, store = self.stream_of(call), self.store(call.region)
         if stream.status == "DELETING":
-            raise refuse("ResourceInUseException", f"Stream {stream.stream_name} under account 123456789012 is being deleted.")
-        self.shift(stream, "DELETING", "DELETING", lambda: store.streams.pop(stream.stream_name, None))
+            raise refuse(
+                "ResourceInUseException",
+                f"Stream {stream.stream_name} under account 123456789012 is being deleted.",
+            )
+        self.shift(
+            stream, "DELETING", "DELETING", lambda: store.streams.pop(stream.stream_name, None)
+        )
 
     def do_list_streams(self, call):
         store = self.store(call.region)
@@ -86,10 +121,19 @@ class Kinesis(Service):
     def do_update_shard_count(self, call):
         stream, target = self.stream_of(call, "ACTIVE"), call.parameters["TargetShardCount"]
         if stream.stream_mode["StreamMode"] == "ON_DEMAND":
-            raise refuse("ValidationException", f"Request is invalid. Stream {stream.stream_name} is in on-demand mode.")
+            raise refuse(
+                "ValidationException",
+                f"Request is invalid. Stream {stream.stream_name} is in on-demand mode.",
+            )
         current = sum(shard.is_open for shard in stream.shards.values())
         if target > 2 * current or 2 * target < current:
-            raise refuse("LimitExceededException", f"UpdateShardCount cannot scale from {current} to {target} shards: at most double, at least half.")
+            raise refuse(
+                "LimitExceededException",
+                (
+                    f"UpdateShardCount cannot scale from {current} to {target} shards: at "
+                    "most double, at least half."
+                ),
+            )
         reply = self.forward(call)
         self.shift(stream, "UPDATING", "ACTIVE")
         return reply
@@ -100,18 +144,34 @@ class Kinesis(Service):
 
         def change():
             stream.stream_mode = details
+
         self.shift(stream, "UPDATING", "ACTIVE", change)
 
     def retain(self, call):
         stream, hours = self.stream_of(call, "ACTIVE"), call.parameters["RetentionPeriodHours"]
         grows = call.operation.startswith("Increase")
         if not 24 <= hours <= 8760:
-            raise refuse("InvalidArgumentException", f"The retention period must be from 24 to 8760 hours, not {hours}.")
-        if (hours < stream.retention_period_hours) if grows else (hours > stream.retention_period_hours):
-            raise refuse("InvalidArgumentException", f"Requested retention period ({hours} hours) for stream {stream.stream_name} can not be {'shorter' if grows else 'longer'} than existing retention period ({stream.retention_period_hours} hours).")
+            raise refuse(
+                "InvalidArgumentException",
+                f"The retention period must be from 24 to 8760 hours, not {hours}.",
+            )
+        if (
+            (hours < stream.retention_period_hours)
+            if grows
+            else (hours > stream.retention_period_hours)
+        ):
+            raise refuse(
+                "InvalidArgumentException",
+                (
+                    f"Requested retention period ({hours} hours) for stream "
+                    f"{stream.stream_name} can not be {'shorter' if grows else 'longer'} than "
+                    f"existing retention period ({stream.retention_period_hours} hours)."
+                ),
+            )
 
         def change():
             stream.retention_period_hours = hours
+
         self.shift(stream, "UPDATING", "ACTIVE", change)
 
     do_increase_stream_retention_period = retain

@@ -21,13 +21,21 @@ def typed(value, kind):
 
 
 def apply(settings, operations, scalars, maps=(), lists=()):
-    """Applies patch operations: `scalars` maps settings to types, `maps` and `lists` name containers."""
+    """Applies patch operations: `scalars` maps settings to types, `maps` and `lists` name
+    containers.
+    """
     for each in operations or []:
         op, path, value = each.get("op"), each.get("path", ""), each.get("value")
         steps = steps_of(path)
         head = steps[0]
         if op not in ("add", "remove", "replace"):
-            raise refuse("BadRequestException", f"Invalid patch operation specified. Must be one of: [add, remove, replace], not {op}")
+            raise refuse(
+                "BadRequestException",
+                (
+                    "Invalid patch operation specified. Must be one of: [add, remove, "
+                    f"replace], not {op}"
+                ),
+            )
         if op != "remove" and value is None:
             raise refuse("BadRequestException", f"A value is missing for the patch of {path}")
         if head in scalars and len(steps) == 1:
@@ -40,7 +48,9 @@ def apply(settings, operations, scalars, maps=(), lists=()):
             kind = maps[head] if isinstance(maps, dict) else str
             if op == "remove":
                 if members.pop(steps[1], None) is None:
-                    raise refuse("NotFoundException", f"Invalid parameter name specified: {steps[1]}")
+                    raise refuse(
+                        "NotFoundException", f"Invalid parameter name specified: {steps[1]}"
+                    )
             else:
                 members[steps[1]] = typed(value, kind)
         elif head in maps and op == "remove" and len(steps) == 1:
@@ -54,5 +64,10 @@ def apply(settings, operations, scalars, maps=(), lists=()):
             elif steps[1] not in members:
                 members.append(steps[1])
         else:
-            known = sorted([f"/{name}" for name in scalars] + [f"/{name}/{{name}}" for name in (*maps, *lists)])
-            raise refuse("BadRequestException", f"Invalid patch path '{path}' specified for op '{op}'. Must be one of: {known}")
+            known = sorted(
+                [f"/{name}" for name in scalars] + [f"/{name}/{{name}}" for name in (*maps, *lists)]
+            )
+            raise refuse(
+                "BadRequestException",
+                f"Invalid patch path '{path}' specified for op '{op}'. Must be one of: {known}",
+            )

@@ -7,9 +7,12 @@ from moto.s3.models import FakeBucket
 
 from .service import Fault, Service, now, refuse
 
-NAME = re.compile(r"(?!xn--|sthree-)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?<!-s3alias)")
+NAME = re.compile(
+    r"(?!xn--|sthree-)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?<!-s3alias)"
+)
 
-# Moto ignores conditions of a bucket policy, so that a rule against plain HTTP would deny everything.
+# Moto ignores conditions of a bucket policy, so that a rule against plain HTTP would deny
+# everything.
 FakeBucket.get_permission = lambda self, action, resource: PermissionResult.NEUTRAL
 
 
@@ -27,7 +30,14 @@ class S3(Service):
         """Answers a call about a bucket of another account."""
         if call.parameters.get("Bucket") in self.aws.taken_buckets:
             if call.operation == "CreateBucket":
-                raise refuse("BucketAlreadyExists", "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Select a different name and try again.")
+                raise refuse(
+                    "BucketAlreadyExists",
+                    (
+                        "The requested bucket name is not available. The bucket namespace is "
+                        "shared by all users of the system. Select a different name and try "
+                        "again."
+                    ),
+                )
             raise Fault(403, "AccessDenied", "Access Denied")
         own = super().handler(call.operation)
         return own(call) if own else self.forward(call)
@@ -35,7 +45,11 @@ class S3(Service):
     def do_list_multipart_uploads(self, call):
         reply = self.forward(call)
         # Moto returns one date for all of them, years ago.
-        reply.body = re.sub(rb"<Initiated>[^<]*<", f"<Initiated>{now():%Y-%m-%dT%H:%M:%S.000Z}<".encode(), reply.body)
+        reply.body = re.sub(
+            rb"<Initiated>[^<]*<",
+            f"<Initiated>{now():%Y-%m-%dT%H:%M:%S.000Z}<".encode(),
+            reply.body,
+        )
         return reply
 
     def do_create_bucket(self, call):

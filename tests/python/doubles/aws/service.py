@@ -1,8 +1,10 @@
-"""The base of every service of the double: operations as methods, stores per region, pages of lists."""
+"""The base of every service of the double: operations as methods, stores per region, pages of
+lists.
+"""
 
 import functools
 import secrets
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from botocore import xform_name
 
@@ -12,14 +14,17 @@ from .lifecycle import Lifecycle
 
 
 def now():
-    return datetime.now(timezone.utc).replace(microsecond=0)
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def random_id(length, alphabet="0123456789abcdef"):
     """Returns a random id, long enough that no text holds it by chance."""
     while True:
         made = "".join(secrets.choice(alphabet) for _ in range(length))
-        if length < 5 or (sum(letter.isdigit() for letter in made) >= 2 and sum(letter.isalpha() for letter in made) >= 2):
+        if length < 5 or (
+            sum(letter.isdigit() for letter in made) >= 2
+            and sum(letter.isalpha() for letter in made) >= 2
+        ):
             return made
 
 
@@ -36,7 +41,14 @@ def tags_of(pairs):
 def plain_tags(thing):
     """Returns the tags of an IAM object of moto, which stores them as a list or as a dictionary."""
     kept = getattr(thing, "tags", None) or []
-    return [{"Key": key, "Value": value if isinstance(value, str) else value["Value"]} for key, value in kept.items()] if isinstance(kept, dict) else kept
+    return (
+        [
+            {"Key": key, "Value": value if isinstance(value, str) else value["Value"]}
+            for key, value in kept.items()
+        ]
+        if isinstance(kept, dict)
+        else kept
+    )
 
 
 class Service:
@@ -86,4 +98,14 @@ class Service:
         return items[start:end], f"page-{end}" if end < len(items) else None
 
 
-__all__ = ["ACCOUNT", "Fault", "Lifecycle", "Service", "now", "plain_tags", "random_id", "refuse", "tags_of"]
+__all__ = [
+    "ACCOUNT",
+    "Fault",
+    "Lifecycle",
+    "Service",
+    "now",
+    "plain_tags",
+    "random_id",
+    "refuse",
+    "tags_of",
+]

@@ -1,6 +1,7 @@
 """A deterministic snapshot of the account."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import json
@@ -36,7 +37,11 @@ class Names:
             return self.text(value)
         if isinstance(value, dict):
             # Empty and unset values are the same.
-            return {self.text(str(key)): self.apply(value[key]) for key in sorted(value, key=str) if value[key] not in (None, "", [], {})}
+            return {
+                self.text(str(key)): self.apply(value[key])
+                for key in sorted(value, key=str)
+                if value[key] not in (None, "", [], {})
+            }
         if isinstance(value, (list, tuple)):
             return [self.apply(item) for item in value]
         return value
@@ -46,10 +51,8 @@ class Names:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         if len(data) <= MOST_TEXT:
-            try:
+            with contextlib.suppress(UnicodeDecodeError):
                 data = self.text(data.decode()).encode()
-            except UnicodeDecodeError:
-                pass
         return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -66,7 +69,12 @@ def name_everything(aws, names):
     """Gives every generated id a stable name."""
     for region, store in aws.bridge.regions("ec2"):
         for vpc in store.vpcs.values():
-            names.add(vpc.id, f"vpc {region}" if vpc.is_default == "true" or vpc.is_default is True else f"vpc {tags(vpc)}")
+            names.add(
+                vpc.id,
+                f"vpc {region}"
+                if vpc.is_default == "true" or vpc.is_default is True
+                else f"vpc {tags(vpc)}",
+            )
         for subnet in store.describe_subnets():
             names.add(subnet.id, f"subnet {subnet.availability_zone}")
         for group in store.describe_security_groups():
@@ -89,15 +97,26 @@ def name_everything(aws, names):
             names.add(address.public_ip.replace(".", "-"), f"ip of {name}")
     for _, store in aws.bridge.regions("ssm"):
         for name, versions in store._parameters.items():
-            if not name.startswith("/aws/") and versions and versions[-1].parameter_type == "SecureString":
+            if (
+                not name.startswith("/aws/")
+                and versions
+                and versions[-1].parameter_type == "SecureString"
+            ):
                 secret = versions[-1].value.partition(":")[2].partition(":")[2]
                 names.add(secret, f"secret of {name}")
-                names.add(base64.b64encode(f"api-gateway:{secret}".encode()).decode(), f"basic secret of {name}")
+                names.add(
+                    base64.b64encode(f"api-gateway:{secret}".encode()).decode(),
+                    f"basic secret of {name}",
+                )
     for cluster in aws.services["kafka"].clusters.values():
         names.add(cluster.arn.rpartition("/")[2], f"cluster {cluster.name}")
         names.add(cluster.mark, f"mark of {cluster.name}")
     connect = aws.services["kafkaconnect"]
-    for kind, table in (("plugin", connect.plugins), ("worker configuration", connect.workers), ("connector", connect.connectors)):
+    for kind, table in (
+        ("plugin", connect.plugins),
+        ("worker configuration", connect.workers),
+        ("connector", connect.connectors),
+    ):
         for thing in table.values():
             names.add(thing.arn.rpartition("/")[2], f"{kind} {thing.name}")
     gateway = aws.services["apigateway"]
@@ -120,15 +139,32 @@ def groups(aws):
                 rules = [rule_shown(rule) for rule in (*group.ingress_rules, *group.egress_rules)]
                 for rule in rules:
                     rule["Tags"] = tags_of(rule["Tags"])
-                    for made_up in ("SecurityGroupRuleId", "SecurityGroupRuleArn", "GroupId", "GroupOwnerId"):
+                    for made_up in (
+                        "SecurityGroupRuleId",
+                        "SecurityGroupRuleArn",
+                        "GroupId",
+                        "GroupOwnerId",
+                    ):
                         del rule[made_up]
-                yield {"region": region, "name": group.name, "description": group.description, "vpc": group.vpc_id, "tags": tags(group), "rules": rules}
+                yield {
+                    "region": region,
+                    "name": group.name,
+                    "description": group.description,
+                    "vpc": group.vpc_id,
+                    "tags": tags(group),
+                    "rules": rules,
+                }
 
 
 def key_pairs(aws):
     for region, store in aws.bridge.regions("ec2"):
         for pair in store.key_pairs.values():
-            yield {"region": region, "name": pair.key_name, "fingerprint": pair.key_fingerprint, "tags": tags(pair)}
+            yield {
+                "region": region,
+                "name": pair.key_name,
+                "fingerprint": pair.key_fingerprint,
+                "tags": tags(pair),
+            }
 
 
 def instances(aws, names):
@@ -143,16 +179,33 @@ def instances(aws, names):
             association = store.iam_instance_profile_associations.get(instance.id)
 
             yield {
-                "region": region, "name": tags(instance).get("Name"), "state": state, "type": instance.instance_type, "image": instance.image_id,
-                "key": instance.key_name, "subnet": instance.subnet_id, "groups": sorted({g.id for n in instance.nics.values() for g in n.group_set} | {g.id for g in instance.security_groups}),
-                "profile": association.iam_instance_profile.name if association else None, "tags": tags(instance),
-                "user data": names.digest(base64.b64decode(getattr(instance, "user_data_text", "")))}
+                "region": region,
+                "name": tags(instance).get("Name"),
+                "state": state,
+                "type": instance.instance_type,
+                "image": instance.image_id,
+                "key": instance.key_name,
+                "subnet": instance.subnet_id,
+                "groups": sorted(
+                    {g.id for n in instance.nics.values() for g in n.group_set}
+                    | {g.id for g in instance.security_groups}
+                ),
+                "profile": association.iam_instance_profile.name if association else None,
+                "tags": tags(instance),
+                "user data": names.digest(
+                    base64.b64decode(getattr(instance, "user_data_text", ""))
+                ),
+            }
 
 
 def addresses(aws):
     for region, store in aws.bridge.regions("ec2"):
         for address in store.addresses:
-            yield {"region": region, "tags": tags(address), "instance": address.instance.id if address.instance else None}
+            yield {
+                "region": region,
+                "tags": tags(address),
+                "instance": address.instance.id if address.instance else None,
+            }
 
 
 def vpc_endpoints(aws):
@@ -160,21 +213,36 @@ def vpc_endpoints(aws):
         for endpoint in store.vpc_end_points.values():
             if endpoint.state != "deleted":
                 yield {
-                    "region": region, "service": endpoint.service_name, "vpc": endpoint.vpc_id, "type": endpoint.vpc_endpoint_type,
-                    "route tables": sorted(endpoint.route_table_ids), "tags": tags(endpoint)}
+                    "region": region,
+                    "service": endpoint.service_name,
+                    "vpc": endpoint.vpc_id,
+                    "type": endpoint.vpc_endpoint_type,
+                    "route tables": sorted(endpoint.route_table_ids),
+                    "tags": tags(endpoint),
+                }
 
 
 def roles(aws):
     for role in aws.bridge.store("iam").roles.values():
         yield {
-            "name": role.name, "path": role.path, "description": role.description, "trust": json.loads(role.assume_role_policy_document),
-            "inline": {name: json.loads(text) for name, text in role.policies.items()}, "attached": sorted(role.managed_policies),
-            "tags": tags_of(plain_tags(role))}
+            "name": role.name,
+            "path": role.path,
+            "description": role.description,
+            "trust": json.loads(role.assume_role_policy_document),
+            "inline": {name: json.loads(text) for name, text in role.policies.items()},
+            "attached": sorted(role.managed_policies),
+            "tags": tags_of(plain_tags(role)),
+        }
 
 
 def profiles(aws):
     for profile in aws.bridge.store("iam").instance_profiles.values():
-        yield {"name": profile.name, "path": profile.path, "roles": [role.name for role in profile.roles], "tags": tags_of(plain_tags(profile))}
+        yield {
+            "name": profile.name,
+            "path": profile.path,
+            "roles": [role.name for role in profile.roles],
+            "tags": tags_of(plain_tags(profile)),
+        }
 
 
 def buckets(aws, names):
@@ -182,12 +250,25 @@ def buckets(aws, names):
     for bucket in store.buckets.values():
         blocked = bucket.public_access_block
         yield {
-            "name": bucket.name, "region": bucket.region_name, "versioning": bucket.versioning_status, "encryption": bucket.encryption,
-            "public access block": blocked.to_config_dict() if blocked else None, "policy": json.loads(bucket.policy) if bucket.policy else None,
-            "lifecycle": sorted(rule.id or "" for rule in bucket.rules), "ownership": bucket.ownership_rule,
+            "name": bucket.name,
+            "region": bucket.region_name,
+            "versioning": bucket.versioning_status,
+            "encryption": bucket.encryption,
+            "public access block": blocked.to_config_dict() if blocked else None,
+            "policy": json.loads(bucket.policy) if bucket.policy else None,
+            "lifecycle": sorted(rule.id or "" for rule in bucket.rules),
+            "ownership": bucket.ownership_rule,
             "tags": store.tagger.get_tag_dict_for_resource(bucket.arn),
-            "objects": {name: {"size": key.size, "content": names.digest(key.value) if key.size <= MOST_TEXT else key.etag} for name, key in sorted(bucket.keys.items()) if hasattr(key, "value")},
-            "unfinished uploads": sorted(upload.key_name for upload in bucket.multiparts.values())}
+            "objects": {
+                name: {
+                    "size": key.size,
+                    "content": names.digest(key.value) if key.size <= MOST_TEXT else key.etag,
+                }
+                for name, key in sorted(bucket.keys.items())
+                if hasattr(key, "value")
+            },
+            "unfinished uploads": sorted(upload.key_name for upload in bucket.multiparts.values()),
+        }
 
 
 def parameters(aws):
@@ -195,8 +276,12 @@ def parameters(aws):
         for name, versions in store._parameters.items():
             if not name.startswith("/aws/") and versions:
                 yield {
-                    "region": region, "name": name, "type": versions[-1].parameter_type, "value": versions[-1].value,
-                    "tags": dict(store._resource_tags.get("Parameter", {}).get(name, {}))}
+                    "region": region,
+                    "name": name,
+                    "type": versions[-1].parameter_type,
+                    "value": versions[-1].value,
+                    "tags": dict(store._resource_tags.get("Parameter", {}).get(name, {})),
+                }
 
 
 def streams(aws):
@@ -204,30 +289,58 @@ def streams(aws):
         for stream in store.streams.values():
             lifecycle = aws.services["kinesis"].lifecycles.get(stream.arn)
             yield {
-                "region": region, "name": stream.stream_name, "state": settled(lifecycle) if lifecycle else stream.status,
-                "mode": stream.stream_mode["StreamMode"], "shards": sum(shard.is_open for shard in stream.shards.values()),
-                "retention": stream.retention_period_hours, "tags": dict(stream.tags)}
+                "region": region,
+                "name": stream.stream_name,
+                "state": settled(lifecycle) if lifecycle else stream.status,
+                "mode": stream.stream_mode["StreamMode"],
+                "shards": sum(shard.is_open for shard in stream.shards.values()),
+                "retention": stream.retention_period_hours,
+                "tags": dict(stream.tags),
+            }
 
 
 def clusters(aws):
     for cluster in aws.services["kafka"].clusters.values():
-        yield {"region": cluster.arn.split(":")[3], "name": cluster.name, "state": settled(cluster.lifecycle), "settings": cluster.provisioned, "tags": cluster.tags}
+        yield {
+            "region": cluster.arn.split(":")[3],
+            "name": cluster.name,
+            "state": settled(cluster.lifecycle),
+            "settings": cluster.provisioned,
+            "tags": cluster.tags,
+        }
 
 
 def topics(aws):
     for cluster in aws.services["kafka"].clusters.values():
         for topic in cluster.topics.values():
-            yield {"cluster": cluster.name, "name": topic.name, "partitions": topic.partitions, "replication": topic.replication, "configs": topic.configs}
+            yield {
+                "cluster": cluster.name,
+                "name": topic.name,
+                "partitions": topic.partitions,
+                "replication": topic.replication,
+                "configs": topic.configs,
+            }
 
 
 def connect(table):
     for thing in table.values():
-        yield {"region": thing.arn.split(":")[3], "name": thing.name, "state": settled(thing.lifecycle), "settings": thing.settings, "tags": thing.tags}
+        yield {
+            "region": thing.arn.split(":")[3],
+            "name": thing.name,
+            "state": settled(thing.lifecycle),
+            "settings": thing.settings,
+            "tags": thing.tags,
+        }
 
 
 def environments(aws):
     for environment in aws.services["mwaa"].environments.values():
-        yield {"name": environment.name, "state": settled(environment.lifecycle), "settings": environment.settings, "tags": environment.tags}
+        yield {
+            "name": environment.name,
+            "state": settled(environment.lifecycle),
+            "settings": environment.settings,
+            "tags": environment.tags,
+        }
 
 
 def apis(aws):
@@ -235,19 +348,43 @@ def apis(aws):
         stages = {}
         for name, stage in api.stages.items():
             kept = ("description", "variables", "methodSettings", "tracingEnabled", "tags")
-            stages[name] = {**{each: stage[each] for each in kept if each in stage}, "deployed": api.deployments[stage["deploymentId"]][1]}
-        resources = {resource.path: resource.methods or "no methods" for resource in api.resources.values()}
-        yield {"region": api.region, "name": api.settings["name"], "settings": api.settings, "tags": api.tags, "resources": resources, "stages": stages, "undeployed": not any(stage["deployed"] == tree_of(api) for stage in stages.values())}
+            stages[name] = {
+                **{each: stage[each] for each in kept if each in stage},
+                "deployed": api.deployments[stage["deploymentId"]][1],
+            }
+        resources = {
+            resource.path: resource.methods or "no methods" for resource in api.resources.values()
+        }
+        yield {
+            "region": api.region,
+            "name": api.settings["name"],
+            "settings": api.settings,
+            "tags": api.tags,
+            "resources": resources,
+            "stages": stages,
+            "undeployed": not any(stage["deployed"] == tree_of(api) for stage in stages.values()),
+        }
 
 
 def keys(aws):
     for key in aws.services["apigateway"].keys.values():
-        yield {"region": key.region, "name": key.settings.get("name"), "settings": key.settings, "tags": key.tags}
+        yield {
+            "region": key.region,
+            "name": key.settings.get("name"),
+            "settings": key.settings,
+            "tags": key.tags,
+        }
 
 
 def plans(aws):
     for plan in aws.services["apigateway"].plans.values():
-        yield {"region": plan.region, "name": plan.settings["name"], "settings": plan.settings, "tags": plan.tags, "keys": sorted(key.settings.get("name", "") for key in plan.keys)}
+        yield {
+            "region": plan.region,
+            "name": plan.settings["name"],
+            "settings": plan.settings,
+            "tags": plan.tags,
+            "keys": sorted(key.settings.get("name", "") for key in plan.keys),
+        }
 
 
 def snapshot(aws):
@@ -256,14 +393,34 @@ def snapshot(aws):
     name_everything(aws, names)
     kafka_connect = aws.services["kafkaconnect"]
     found = {
-        "security groups": groups(aws), "key pairs": key_pairs(aws), "instances": instances(aws, names), "addresses": addresses(aws),
+        "security groups": groups(aws),
+        "key pairs": key_pairs(aws),
+        "instances": instances(aws, names),
+        "addresses": addresses(aws),
         "vpc endpoints": vpc_endpoints(aws),
-        "roles": roles(aws), "instance profiles": profiles(aws), "buckets": buckets(aws, names), "parameters": parameters(aws),
-        "streams": streams(aws), "clusters": clusters(aws), "topics": topics(aws), "plugins": connect(kafka_connect.plugins),
-        "worker configurations": connect(kafka_connect.workers), "connectors": connect(kafka_connect.connectors),
-        "environments": environments(aws), "rest apis": apis(aws), "api keys": keys(aws), "usage plans": plans(aws)}
-    order = lambda thing: json.dumps(thing, sort_keys=True, default=str)
-    return {kind: in_order(names.apply(json.loads(json.dumps(list(things), default=str))), order) for kind, things in found.items()}
+        "roles": roles(aws),
+        "instance profiles": profiles(aws),
+        "buckets": buckets(aws, names),
+        "parameters": parameters(aws),
+        "streams": streams(aws),
+        "clusters": clusters(aws),
+        "topics": topics(aws),
+        "plugins": connect(kafka_connect.plugins),
+        "worker configurations": connect(kafka_connect.workers),
+        "connectors": connect(kafka_connect.connectors),
+        "environments": environments(aws),
+        "rest apis": apis(aws),
+        "api keys": keys(aws),
+        "usage plans": plans(aws),
+    }
+
+    def order(thing):
+        return json.dumps(thing, sort_keys=True, default=str)
+
+    return {
+        kind: in_order(names.apply(json.loads(json.dumps(list(things), default=str))), order)
+        for kind, things in found.items()
+    }
 
 
 def in_order(things, order):

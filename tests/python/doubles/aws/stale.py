@@ -9,6 +9,7 @@ from .wire import serialize
 
 def at(path):
     """Returns a nested value of a response, `A.B.C`; lists on the path are flattened."""
+
     def find(value, steps):
         if value is None:
             return []
@@ -17,12 +18,13 @@ def at(path):
         if isinstance(value, list):
             return [found for item in value for found in find(item, steps)]
         return find(value.get(steps[0]), steps[1:])
+
     return lambda value: find(value, path.split("."))
 
 
 @dataclasses.dataclass
 class Read:
-    """How an operation reads resources: the requested ids, and the list and member in the response."""
+    """How an operation reads resources: requested ids, and list and member in the response."""
 
     kind: str
     asked: Callable
@@ -35,7 +37,10 @@ def gone(code, text):
     return lambda name: refuse(code, text.format(name))
 
 
-NONE = lambda parameters: []
+def no_ids(parameters):
+    return []
+
+
 GROUP = gone("InvalidGroup.NotFound", "The security group '{}' does not exist")
 INSTANCE = gone("InvalidInstanceID.NotFound", "The instance ID '{}' does not exist")
 ADDRESS = gone("InvalidAllocationID.NotFound", "The allocation ID '{}' does not exist")
@@ -75,48 +80,64 @@ CREATES = {
 }
 READS = {
     "ec2.DescribeSecurityGroups": Read("group", at("GroupIds"), "SecurityGroups", "GroupId", GROUP),
-    "ec2.DescribeSecurityGroupRules": Read("group", NONE, "SecurityGroupRules", "GroupId", GROUP),
-    "ec2.DescribeInstances": Read("instance", at("InstanceIds"), "Reservations.Instances", "InstanceId", INSTANCE),
-    "ec2.DescribeInstanceStatus": Read("instance", at("InstanceIds"), "InstanceStatuses", "InstanceId", INSTANCE),
+    "ec2.DescribeSecurityGroupRules": Read("group", no_ids, "SecurityGroupRules", "GroupId", GROUP),
+    "ec2.DescribeInstances": Read(
+        "instance", at("InstanceIds"), "Reservations.Instances", "InstanceId", INSTANCE
+    ),
+    "ec2.DescribeInstanceStatus": Read(
+        "instance", at("InstanceIds"), "InstanceStatuses", "InstanceId", INSTANCE
+    ),
     "ec2.DescribeInstanceAttribute": Read("instance", at("InstanceId"), None, None, INSTANCE),
-    "ec2.DescribeAddresses": Read("address", at("AllocationIds"), "Addresses", "AllocationId", ADDRESS),
+    "ec2.DescribeAddresses": Read(
+        "address", at("AllocationIds"), "Addresses", "AllocationId", ADDRESS
+    ),
     "ec2.DescribeKeyPairs": Read("pair", at("KeyNames"), "KeyPairs", "KeyName", PAIR),
-    "ec2.DescribeVpcEndpoints": Read("endpoint", at("VpcEndpointIds"), "VpcEndpoints", "VpcEndpointId", ENDPOINT),
-    "ssm.DescribeParameters": Read("parameter", NONE, "Parameters", "Name", PARAMETER),
+    "ec2.DescribeVpcEndpoints": Read(
+        "endpoint", at("VpcEndpointIds"), "VpcEndpoints", "VpcEndpointId", ENDPOINT
+    ),
+    "ssm.DescribeParameters": Read("parameter", no_ids, "Parameters", "Name", PARAMETER),
     "iam.GetRole": Read("role", at("RoleName"), None, None, ROLE),
-    "iam.ListRoles": Read("role", NONE, "Roles", "RoleName", ROLE),
+    "iam.ListRoles": Read("role", no_ids, "Roles", "RoleName", ROLE),
     "iam.GetRolePolicy": Read("role", at("RoleName"), None, None, ROLE),
     "iam.ListRolePolicies": Read("role", at("RoleName"), None, None, ROLE),
     "iam.ListRoleTags": Read("role", at("RoleName"), None, None, ROLE),
     "iam.GetInstanceProfile": Read("profile", at("InstanceProfileName"), None, None, PROFILE),
-    "iam.ListInstanceProfiles": Read("profile", NONE, "InstanceProfiles", "InstanceProfileName", PROFILE),
+    "iam.ListInstanceProfiles": Read(
+        "profile", no_ids, "InstanceProfiles", "InstanceProfileName", PROFILE
+    ),
     "apigateway.GetRestApi": Read("api", at("restApiId"), None, None, API),
-    "apigateway.GetRestApis": Read("api", NONE, "items", "id", API),
+    "apigateway.GetRestApis": Read("api", no_ids, "items", "id", API),
     "apigateway.GetResources": Read("api", at("restApiId"), None, None, API),
     "apigateway.GetApiKey": Read("key", at("apiKey"), None, None, KEY),
-    "apigateway.GetApiKeys": Read("key", NONE, "items", "id", KEY),
+    "apigateway.GetApiKeys": Read("key", no_ids, "items", "id", KEY),
     "apigateway.GetUsagePlan": Read("plan", at("usagePlanId"), None, None, PLAN),
-    "apigateway.GetUsagePlans": Read("plan", NONE, "items", "id", PLAN),
+    "apigateway.GetUsagePlans": Read("plan", no_ids, "items", "id", PLAN),
     "kafka.DescribeClusterV2": Read("cluster", at("ClusterArn"), None, None, KAFKA),
-    "kafka.ListClustersV2": Read("cluster", NONE, "ClusterInfoList", "ClusterArn", KAFKA),
+    "kafka.ListClustersV2": Read("cluster", no_ids, "ClusterInfoList", "ClusterArn", KAFKA),
     "kafka.GetBootstrapBrokers": Read("cluster", at("ClusterArn"), None, None, BROKERS),
     "kafkaconnect.DescribeConnector": Read("connector", at("connectorArn"), None, None, KAFKA),
-    "kafkaconnect.ListConnectors": Read("connector", NONE, "connectors", "connectorArn", KAFKA),
+    "kafkaconnect.ListConnectors": Read("connector", no_ids, "connectors", "connectorArn", KAFKA),
     "kafkaconnect.DescribeCustomPlugin": Read("plugin", at("customPluginArn"), None, None, KAFKA),
-    "kafkaconnect.ListCustomPlugins": Read("plugin", NONE, "customPlugins", "customPluginArn", KAFKA),
-    "kafkaconnect.DescribeWorkerConfiguration": Read("worker", at("workerConfigurationArn"), None, None, KAFKA),
-    "kafkaconnect.ListWorkerConfigurations": Read("worker", NONE, "workerConfigurations", "workerConfigurationArn", KAFKA),
+    "kafkaconnect.ListCustomPlugins": Read(
+        "plugin", no_ids, "customPlugins", "customPluginArn", KAFKA
+    ),
+    "kafkaconnect.DescribeWorkerConfiguration": Read(
+        "worker", at("workerConfigurationArn"), None, None, KAFKA
+    ),
+    "kafkaconnect.ListWorkerConfigurations": Read(
+        "worker", no_ids, "workerConfigurations", "workerConfigurationArn", KAFKA
+    ),
     "kinesis.DescribeStreamSummary": Read("stream", at("StreamName"), None, None, STREAM),
     "kinesis.DescribeStream": Read("stream", at("StreamName"), None, None, STREAM),
     "kinesis.ListTagsForStream": Read("stream", at("StreamName"), None, None, STREAM),
-    "kinesis.ListStreams": Read("stream", NONE, "StreamNames", None, STREAM),
+    "kinesis.ListStreams": Read("stream", no_ids, "StreamNames", None, STREAM),
     "s3.HeadBucket": Read("bucket", at("Bucket"), None, None, BUCKET),
-    "s3.ListBuckets": Read("bucket", NONE, "Buckets", "Name", BUCKET),
+    "s3.ListBuckets": Read("bucket", no_ids, "Buckets", "Name", BUCKET),
     "s3.GetBucketTagging": Read("bucket", at("Bucket"), None, None, BUCKET),
     "s3.GetBucketLocation": Read("bucket", at("Bucket"), None, None, BUCKET),
     "s3.ListObjectsV2": Read("bucket", at("Bucket"), None, None, BUCKET),
     "mwaa.GetEnvironment": Read("environment", at("Name"), None, None, ENVIRONMENT),
-    "mwaa.ListEnvironments": Read("environment", NONE, "Environments", None, ENVIRONMENT),
+    "mwaa.ListEnvironments": Read("environment", no_ids, "Environments", None, ENVIRONMENT),
 }
 
 
@@ -172,7 +193,10 @@ class Stale:
 
         first, _, second = read.listed.partition(".")
         if second:
-            kept = [{**outer, second: [item for item in outer.get(second, []) if not hidden(item)]} for outer in output.get(first, [])]
+            kept = [
+                {**outer, second: [item for item in outer.get(second, []) if not hidden(item)]}
+                for outer in output.get(first, [])
+            ]
             output[first] = [outer for outer in kept if outer[second]]
         else:
             output[first] = [item for item in output.get(first) or [] if not hidden(item)]

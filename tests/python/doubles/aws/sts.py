@@ -9,4 +9,8 @@ class Sts(Service):
     name = "sts"
 
     def do_get_caller_identity(self, call):
-        return {"UserId": "AIDAIOSFODNN7EXAMPLEID", "Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/pinpipe"}
+        return {
+            "UserId": "AIDAIOSFODNN7EXAMPLEID",
+            "Account": ACCOUNT,
+            "Arn": f"arn:aws:iam::{ACCOUNT}:user/pinpipe",
+        }

@@ -88,7 +88,11 @@ def check_json(shape, value, path, top=False):
         if not isinstance(value, dict):
             yield f"{here}: an object is wanted, not {shown(value)}"
             return
-        known = {member.serialization.get("name", name): (name, member) for name, member in shape.members.items() if not (top and "location" in member.serialization)}
+        known = {
+            member.serialization.get("name", name): (name, member)
+            for name, member in shape.members.items()
+            if not (top and "location" in member.serialization)
+        }
         for key, item in value.items():
             if key not in known:
                 yield f"{path}{key}: unknown member"
@@ -114,9 +118,15 @@ def check_json(shape, value, path, top=False):
     elif kind in INTEGERS:
         wrong = None if isinstance(value, int) and not isinstance(value, bool) else "an integer"
     elif kind in NUMBERS:
-        wrong = None if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
+        wrong = (
+            None if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
+        )
     elif kind == "timestamp":
-        wrong = None if isinstance(value, (int, float, str)) and not isinstance(value, bool) else "a timestamp"
+        wrong = (
+            None
+            if isinstance(value, (int, float, str)) and not isinstance(value, bool)
+            else "a timestamp"
+        )
     elif kind == "blob":
         try:
             base64.b64decode(value, validate=True)
@@ -164,9 +174,13 @@ def query_serializer(protocol):
 
 
 def check_query(call):
-    """Returns unknown and mistyped members of a form: those that serializing the parsed parameters does not give again."""
+    """Returns unknown and mistyped members of a form: those that serializing the parsed parameters
+    does not give again.
+    """
     form = parse_qs(call.body.decode(), keep_blank_values=True)
-    again = query_serializer(call.protocol).serialize_to_request(call.parameters, call.operation_model)["body"]
+    again = query_serializer(call.protocol).serialize_to_request(
+        call.parameters, call.operation_model
+    )["body"]
     for key, values in form.items():
         if key in ("Action", "Version"):
             continue
@@ -176,7 +190,11 @@ def check_query(call):
             # An empty list is sent as a bare key, which is not serialized again.
             if values[0]:
                 yield f"{key}: unknown member"
-        elif not isinstance(again[key], (bytes, datetime)) and str(again[key]) != values[0] and str(again[key]).lower() in ("true", "false"):
+        elif (
+            not isinstance(again[key], (bytes, datetime))
+            and str(again[key]) != values[0]
+            and str(again[key]).lower() in ("true", "false")
+        ):
             yield f"{key}: a boolean is wanted, not {shown(values[0])}"
 
 
@@ -253,5 +271,9 @@ def problems_of_answer(call, output):
     shape = call.operation_model.output_shape
     if shape is None or not isinstance(output, dict):
         return []
-    unknown = [f"{name}: unknown member" for name in output if name not in shape.members and name != "ResponseMetadata"]
+    unknown = [
+        f"{name}: unknown member"
+        for name in output
+        if name not in shape.members and name != "ResponseMetadata"
+    ]
     return unknown + list(check_constraints(shape, output, ""))

@@ -68,7 +68,12 @@ class Reply:
     def output(self):
         """The response as a client parses it."""
         parser = response_parser(self.call.protocol)
-        raw = {"status_code": self.status, "headers": HeadersDict(self.headers), "body": self.body, "context": {}}
+        raw = {
+            "status_code": self.status,
+            "headers": HeadersDict(self.headers),
+            "body": self.body,
+            "context": {},
+        }
         return parser.parse(raw, self.call.operation_model.output_shape)
 
 
@@ -84,7 +89,7 @@ def request_parser(service, operation):
 
 
 def scope_of(request):
-    """Returns access key, region and service of the signature; nothing else identifies the service."""
+    """Returns access key, region and service of the signature, which alone names the service."""
     text = request.headers.get("Authorization", "")
     if not text and "X-Amz-Credential" in request.args:
         text = f"Credential={request.args['X-Amz-Credential']}"
@@ -100,9 +105,23 @@ def read(environ):
     request = Request(environ)
     body = request.get_data(cache=True, parse_form_data=False)
     access_key, region, service = scope_of(request)
-    call = Call(0, service or "?", "?", {}, region, request.method, request.raw_path, access_key, str(uuid.uuid4()), request=request, body=body)
+    call = Call(
+        0,
+        service or "?",
+        "?",
+        {},
+        region,
+        request.method,
+        request.raw_path,
+        access_key,
+        str(uuid.uuid4()),
+        request=request,
+        body=body,
+    )
     if not service:
-        call.unreadable = f"not signed, or signed in a way that names no service: {request.method} {request.path}"
+        call.unreadable = (
+            f"not signed, or signed in a way that names no service: {request.method} {request.path}"
+        )
         return call
     try:
         call.model = get_service_model(service)
@@ -112,7 +131,11 @@ def read(environ):
     try:
         operation_model, uri_parameters = get_service_router(service).match(request)
     except (NotFound, NotImplementedError):
-        target = request.headers.get("X-Amz-Target") or request.form.get("Action") or f"{request.method} {request.raw_path}"
+        target = (
+            request.headers.get("X-Amz-Target")
+            or request.form.get("Action")
+            or f"{request.method} {request.raw_path}"
+        )
         call.operation = target.rpartition(".")[2]
         call.unreadable = f"no operation of {service} answers to {target}"
         return call
@@ -125,28 +148,40 @@ def read(environ):
 def parse_parameters(call):
     """Returns the parameters by their names in the model; raises what the parser raises."""
     request = call.request
-    parsed = request_parser(call.service, call.operation).parse({
-        "method": request.method,
-        "values": request.values,
-        "headers": request.headers,
-        "body": call.body,
-        "url_path": request.path,
-        "url_params": call.uri_parameters,
-    })
+    parsed = request_parser(call.service, call.operation).parse(
+        {
+            "method": request.method,
+            "values": request.values,
+            "headers": request.headers,
+            "body": call.body,
+            "url_path": request.path,
+            "url_params": call.uri_parameters,
+        }
+    )
     shape = call.operation_model.input_shape
     if shape is None:
         return {}
     # The parser returns an empty list for a query string member that was not sent.
     for member, member_shape in shape.members.items():
-        if member_shape.serialization.get("location") in ("querystring", "headers") and not parsed.get(member):
-            if member_shape.type_name in ("list", "map"):
-                parsed.pop(member, None)
+        if (
+            member_shape.serialization.get("location")
+            in (
+                "querystring",
+                "headers",
+            )
+            and not parsed.get(member)
+            and member_shape.type_name in ("list", "map")
+        ):
+            parsed.pop(member, None)
     return {name: value for name, value in parsed.items() if value is not None}
 
 
 def put_away(call):
     """Frees the request of an answered call, and replaces large bodies by their size."""
-    call.parameters = {name: f"<{len(value)} bytes>" if isinstance(value, bytes) and len(value) > 512 else value for name, value in call.parameters.items()}
+    call.parameters = {
+        name: f"<{len(value)} bytes>" if isinstance(value, bytes) and len(value) > 512 else value
+        for name, value in call.parameters.items()
+    }
     call.body, call.request = b"", None
 
 
@@ -164,12 +199,18 @@ def query_keys(call):
     """Returns the keys of the query string, without those of the operation's path."""
     pairs = parse_qsl(call.request.query_string.decode(), keep_blank_values=True)
     fixed = call.operation_model.http_trait.query_args
-    return [name for name, _ in pairs if name not in fixed and name != "x-id" and not name.startswith("X-Amz-")]
+    return [
+        name
+        for name, _ in pairs
+        if name not in fixed and name != "x-id" and not name.startswith("X-Amz-")
+    ]
 
 
 def environ_again(call):
     """Returns the request from its start, for an application that reads the body itself."""
-    environ = {key: value for key, value in call.request.environ.items() if not key.startswith("werkzeug.")}
+    environ = {
+        key: value for key, value in call.request.environ.items() if not key.startswith("werkzeug.")
+    }
     environ["wsgi.input"] = io.BytesIO(call.body)
     environ["CONTENT_LENGTH"] = str(len(call.body))
     environ.pop("HTTP_TRANSFER_ENCODING", None)

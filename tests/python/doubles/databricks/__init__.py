@@ -1,4 +1,6 @@
-"""A double of a Databricks workspace: its REST API, and clusters that are real Spark on this machine."""
+"""A double of a Databricks workspace: its REST API, and clusters that are real Spark on this
+machine.
+"""
 
 from .server import Databricks
 

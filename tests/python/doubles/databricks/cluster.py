@@ -13,7 +13,13 @@ from .lake import Lake
 DRIVER = pathlib.Path(__file__).with_name("driver.py")
 SECRET = re.compile(r"\{\{secrets/([\w.@-]+)/([\w.@-]+)\}\}")
 # Small, so that a test takes seconds; they override the request.
-SMALL = {"spark.master": "local[2]", "spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "4", "spark.default.parallelism": "2", "spark.log.level": "WARN"}
+SMALL = {
+    "spark.master": "local[2]",
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.default.parallelism": "2",
+    "spark.log.level": "WARN",
+}
 
 
 class Broken(Exception):
@@ -39,26 +45,51 @@ class Clusters:
         # Whether a job only reaches S3 with an instance profile or keys.
         self.requires_credentials = False
         # Existing all-purpose clusters, by their id.
-        self.existing = {"1121-164747-there": {"cluster_name": "there", "spark_version": "16.4.x-scala2.12", "node_type_id": "m5.large", "num_workers": 1}}
+        self.existing = {
+            "1121-164747-there": {
+                "cluster_name": "there",
+                "spark_version": "16.4.x-scala2.12",
+                "node_type_id": "m5.large",
+                "num_workers": 1,
+            }
+        }
 
     def resolved(self, settings):
         """Returns settings with their secrets resolved."""
 
         def secret(found):
             if found.groups() not in self.secrets:
-                raise Broken("SECRET_RESOLUTION_ERROR", "SERVICE_FAULT", "Failed to fetch secrets referred to in Spark Conf")
+                raise Broken(
+                    "SECRET_RESOLUTION_ERROR",
+                    "SERVICE_FAULT",
+                    "Failed to fetch secrets referred to in Spark Conf",
+                )
             return self.secrets[found.groups()]
 
         return {name: SECRET.sub(secret, value) for name, value in settings.items()}
 
     def prepare(self, task):
-        """Returns settings and environment of a cluster for the task; raises if it does not start."""
+        """Returns settings and environment of a task's cluster; raises if it does not start."""
         if self.failure:
             raise Broken(self.failure[0], "CLOUD_FAILURE", self.failure[1])
         cluster = task.get("new_cluster") or self.existing.get(task.get("existing_cluster_id"), {})
-        settings, environment = self.resolved(cluster.get("spark_conf", {})), self.resolved(cluster.get("spark_env_vars", {}))
-        keys = any(re.fullmatch(r"(spark\.hadoop\.)?fs\.s3a?\.(bucket\.[\w.-]+\.)?(access\.key|aws\.credentials\.provider)", name) for name in settings)
-        reaches = keys or "AWS_ACCESS_KEY_ID" in environment or cluster.get("aws_attributes", {}).get("instance_profile_arn") or not task.get("new_cluster")
+        settings, environment = (
+            self.resolved(cluster.get("spark_conf", {})),
+            self.resolved(cluster.get("spark_env_vars", {})),
+        )
+        keys = any(
+            re.fullmatch(
+                r"(spark\.hadoop\.)?fs\.s3a?\.(bucket\.[\w.-]+\.)?(access\.key|aws\.credentials\.provider)",
+                name,
+            )
+            for name in settings
+        )
+        reaches = (
+            keys
+            or "AWS_ACCESS_KEY_ID" in environment
+            or cluster.get("aws_attributes", {}).get("instance_profile_arn")
+            or not task.get("new_cluster")
+        )
         return settings, environment, bool(reaches) or not self.requires_credentials
 
 
@@ -69,19 +100,34 @@ class Job:
         self.folder = clusters.folder / name
         self.folder.mkdir(parents=True)
         settings, environment, reaches_lake = clusters.prepare(task)
-        self.lake = Lake(clusters.s3, self.folder / "lake") if clusters.s3 and reaches_lake else None
+        self.lake = (
+            Lake(clusters.s3, self.folder / "lake") if clusters.s3 and reaches_lake else None
+        )
         self.outcome = {}
         self.process = None
         self.settings = settings
-        self.environment = {**os.environ, **environment, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+        self.environment = {
+            **os.environ,
+            **environment,
+            "PYSPARK_PYTHON": sys.executable,
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        }
         file = task["spark_python_task"]["python_file"]
         self.instructions = {
             "file": str(workspace.local(file)),
-            "arguments": [str(workspace.local(a)) if a.startswith("/Workspace/") else a for a in arguments],
+            "arguments": [
+                str(workspace.local(a)) if a.startswith("/Workspace/") else a for a in arguments
+            ],
             "outcome": str(self.folder / "outcome.json"),
         }
         if workspace.local(file) in workspace.notebooks or not workspace.local(file).is_file():
-            self.outcome = {"error": f"Cannot read the python file {file}. Please check driver logs for more details.", "trace": ""}
+            self.outcome = {
+                "error": (
+                    f"Cannot read the python file {file}. Please check driver logs for more "
+                    "details."
+                ),
+                "trace": "",
+            }
 
     def start(self):
         """Starts Spark; returns whether there is anything to wait for."""
@@ -101,8 +147,22 @@ class Job:
         (self.folder / "instructions.json").write_text(json.dumps(self.instructions))
         submit = pathlib.Path(sys.executable).with_name("spark-submit")
         with open(self.folder / "stdout", "wb") as out, open(self.folder / "stderr", "wb") as err:
-            command = [submit, "--properties-file", self.folder / "spark.conf", DRIVER, self.folder / "instructions.json"]
-            self.process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+            command = [
+                submit,
+                "--properties-file",
+                self.folder / "spark.conf",
+                DRIVER,
+                self.folder / "instructions.json",
+            ]
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
         return True
 
     def ended(self):
@@ -119,7 +179,17 @@ class Job:
         if self.process:
             self.process.wait()
             outcome = self.folder / "outcome.json"
-            self.outcome = json.loads(outcome.read_text()) if outcome.exists() else {"error": f"The spark driver has stopped unexpectedly and is restarting ({self.process.returncode})", "trace": self.log("stderr")}
+            self.outcome = (
+                json.loads(outcome.read_text())
+                if outcome.exists()
+                else {
+                    "error": (
+                        "The spark driver has stopped unexpectedly and is restarting "
+                        f"({self.process.returncode})"
+                    ),
+                    "trace": self.log("stderr"),
+                }
+            )
             if self.lake:
                 self.lake.upload_changes()
         return self.outcome

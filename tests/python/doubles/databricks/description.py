@@ -1,7 +1,8 @@
 """Validates a request by the description of the API that Databricks' official client contains.
 
 The methods and dataclasses of the client are generated from Databricks' OpenAPI document: a method
-accepts what its endpoint accepts. Rules that the document only describes in words are in `check_run`.
+accepts what its endpoint accepts. Rules that the document only describes in words are in
+`check_run`.
 """
 
 import dataclasses
@@ -52,7 +53,12 @@ def shown(value):
 def members_of_method(method):
     """Returns type and whether it is required of each member that a method sends."""
     hints, source = typing.get_type_hints(method), inspect.getsource(method)
-    names = {own: wire for own, wire in re.findall(r"if (\w+) is not None:\s+(?:body|query)\[\"([^\"]+)\"\]", source)}
+    names = {
+        own: wire
+        for own, wire in re.findall(
+            r"if (\w+) is not None:\s+(?:body|query)\[\"([^\"]+)\"\]", source
+        )
+    }
     found = {}
     for name, parameter in inspect.signature(method).parameters.items():
         if name in names:
@@ -65,16 +71,26 @@ def members_of_class(cls):
     """Returns the same of a dataclass."""
     hints, source = typing.get_type_hints(cls), inspect.getsource(cls.as_dict)
     names = dict(re.findall(r"if self\.(\w+)(?: is not None)?:\s+body\[\"([^\"]+)\"\]", source))
-    return {names.get(field.name, field.name): (hints[field.name], field.default is field.default_factory is dataclasses.MISSING) for field in dataclasses.fields(cls)}
+    return {
+        names.get(field.name, field.name): (
+            hints[field.name],
+            field.default is field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(cls)
+    }
 
 
 def inner_of(wanted):
     """Returns the type inside Optional."""
-    return next((a for a in typing.get_args(wanted) if a is not type(None)), wanted) if typing.get_origin(wanted) is typing.Union else wanted
+    return (
+        next((a for a in typing.get_args(wanted) if a is not type(None)), wanted)
+        if typing.get_origin(wanted) is typing.Union
+        else wanted
+    )
 
 
 def numbered(wanted, value):
-    """Returns a value with numbers instead of text: Airflow sends text, and Databricks accepts it."""
+    """Returns a value with numbers for text: Airflow sends text, and Databricks accepts it."""
     wanted = inner_of(wanted)
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is list and isinstance(value, list):
@@ -83,11 +99,18 @@ def numbered(wanted, value):
         return {key: numbered(arguments[1], item) for key, item in value.items()}
     if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
         return numbered_members(members_of_class(wanted), value)
-    return int(value) if wanted is int and isinstance(value, str) and re.fullmatch(r"-?\d+", value) else value
+    return (
+        int(value)
+        if wanted is int and isinstance(value, str) and re.fullmatch(r"-?\d+", value)
+        else value
+    )
 
 
 def numbered_members(members, value):
-    return {name: numbered(members[name][0], item) if name in members else item for name, item in value.items()}
+    return {
+        name: numbered(members[name][0], item) if name in members else item
+        for name, item in value.items()
+    }
 
 
 def check_members(members, value, path):
@@ -152,24 +175,43 @@ def check_cluster(cluster, path):
     """Returns violations of rules in the descriptions of a new cluster's members."""
     if not cluster.get("spark_version"):
         yield f"{path}.spark_version: required, and missing"
-    elif not re.fullmatch(r"(\d+\.(\d+|x)|custom|auto|apache|dlt)[\w.:@-]*", cluster["spark_version"]):
-        yield f"{path}.spark_version: {shown(cluster['spark_version'])} is no version such as 16.4.x-scala2.12"
-    if not any(cluster.get(name) for name in ("node_type_id", "instance_pool_id", "policy_id", "node_type_flexibility")):
+    elif not re.fullmatch(
+        r"(\d+\.(\d+|x)|custom|auto|apache|dlt)[\w.:@-]*", cluster["spark_version"]
+    ):
+        yield (
+            f"{path}.spark_version: {shown(cluster['spark_version'])} is no version "
+            "such as 16.4.x-scala2.12"
+        )
+    if not any(
+        cluster.get(name)
+        for name in ("node_type_id", "instance_pool_id", "policy_id", "node_type_flexibility")
+    ):
         yield f"{path}: node_type_id or instance_pool_id is required"
     if cluster.get("instance_pool_id") and cluster.get("node_type_id"):
         yield f"{path}: node_type_id and instance_pool_id exclude each other"
     if ("num_workers" in cluster) + ("autoscale" in cluster) == 2:
         yield f"{path}: num_workers and autoscale exclude each other"
-    elif cluster.get("num_workers", 0) == 0 and "autoscale" not in cluster and not cluster.get("is_single_node"):
+    elif (
+        cluster.get("num_workers", 0) == 0
+        and "autoscale" not in cluster
+        and not cluster.get("is_single_node")
+    ):
         conf = cluster.get("spark_conf", {})
-        if conf.get("spark.databricks.cluster.profile") != "singleNode" or not conf.get("spark.master", "").startswith("local["):
-            yield f"{path}: no workers need is_single_node, or spark.databricks.cluster.profile=singleNode and spark.master=local[*]"
+        if conf.get("spark.databricks.cluster.profile") != "singleNode" or not conf.get(
+            "spark.master", ""
+        ).startswith("local["):
+            yield (
+                f"{path}: no workers need is_single_node, or "
+                "spark.databricks.cluster.profile=singleNode and spark.master=local[*]"
+            )
         elif cluster.get("custom_tags", {}).get("ResourceClass") != "SingleNode":
             yield f"{path}: a single node needs the tag ResourceClass=SingleNode"
     if cluster.get("is_single_node") and cluster.get("kind") != "CLASSIC_PREVIEW":
         yield f"{path}.is_single_node: can only be used when kind = CLASSIC_PREVIEW"
     profile = cluster.get("aws_attributes", {}).get("instance_profile_arn")
-    if profile is not None and not re.fullmatch(r"arn:aws[\w-]*:iam::\d{12}:instance-profile/[\w+=,.@/-]+", profile):
+    if profile is not None and not re.fullmatch(
+        r"arn:aws[\w-]*:iam::\d{12}:instance-profile/[\w+=,.@/-]+", profile
+    ):
         yield f"{path}.aws_attributes.instance_profile_arn: {shown(profile)} is no instance profile"
 
 
@@ -191,22 +233,36 @@ def check_run(body):
             yield f"{here}.task_key: 1 to 100 letters, digits, - and _ are wanted"
         if len([name for name in task if name.endswith("_task")]) != 1:
             yield f"{here}: exactly one kind of task must be given"
-        compute_given = [name for name in ("new_cluster", "existing_cluster_id", "environment_key", "compute") if task.get(name)]
+        compute_given = [
+            name
+            for name in ("new_cluster", "existing_cluster_id", "environment_key", "compute")
+            if task.get(name)
+        ]
         if len(compute_given) != 1:
-            yield f"{here}: exactly one of new_cluster, existing_cluster_id and environment_key must be given, not {compute_given}"
+            yield (
+                f"{here}: exactly one of new_cluster, existing_cluster_id and "
+                f"environment_key must be given, not {compute_given}"
+            )
         if task.get("new_cluster"):
             yield from check_cluster(task["new_cluster"], f"{here}.new_cluster")
         script = task.get("spark_python_task") or {}
         file = script.get("python_file", "/")
-        if script.get("source") != "GIT" and not (file.startswith("/") or re.match(r"(dbfs|s3a?|abfss|gs|adl):/", file)):
-            yield f"{here}.spark_python_task.python_file: {shown(file)} must begin with / or be a URI"
+        if script.get("source") != "GIT" and not (
+            file.startswith("/") or re.match(r"(dbfs|s3a?|abfss|gs|adl):/", file)
+        ):
+            yield (
+                f"{here}.spark_python_task.python_file: {shown(file)} must begin with / or be a URI"
+            )
         if len(str(script.get("parameters", []))) > PARAMETERS_LIMIT:
             yield f"{here}.spark_python_task.parameters: more than 10,000 bytes"
 
 
 def members_of(method, path):
     """Returns the members that an endpoint accepts."""
-    return {**members_of_method(ENDPOINTS[method, path][0]), **{name: (wanted, False) for name, wanted in BESIDE.get(path, {}).items()}}
+    return {
+        **members_of_method(ENDPOINTS[method, path][0]),
+        **{name: (wanted, False) for name, wanted in BESIDE.get(path, {}).items()},
+    }
 
 
 def problems_of(method, version, path, query, body):
@@ -218,7 +274,9 @@ def problems_of(method, version, path, query, body):
         return list(check_query(members, query))
     if not isinstance(body, dict):
         return [f"body: a JSON object is wanted, not {shown(body)}"]
-    found = [f"query string {name}: unknown member" for name in query] + list(check_members(members, body, ""))
+    found = [f"query string {name}: unknown member" for name in query] + list(
+        check_members(members, body, "")
+    )
     # Rules about values only make sense once their types are right.
     if path == "jobs/runs/submit" and not found:
         found += check_run(body)

@@ -2,7 +2,8 @@
 
     spark-submit driver.py INSTRUCTIONS
 
-INSTRUCTIONS is a JSON file with the job's file, its arguments, and the path of the file for the outcome.
+INSTRUCTIONS is a JSON file with the job's file, its arguments, and the path of the file for the
+outcome.
 """
 
 import json

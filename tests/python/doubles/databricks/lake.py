@@ -1,6 +1,7 @@
 """The buckets of an S3 endpoint as folders, while a job runs.
 
-Spark's own S3 client is not part of the pyspark package, but its mount tables are: they serve `s3://` from folders.
+Spark's own S3 client is not part of the pyspark package, but its mount tables are: they serve
+`s3://` from folders.
 """
 
 import pathlib
@@ -19,7 +20,11 @@ class Lake:
 
     def files(self):
         """Returns every file with its fingerprint; checksum files of Hadoop are no objects."""
-        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in self.folder.rglob("*") if path.is_file() and not path.name.endswith(".crc")}
+        return {
+            path: (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in self.folder.rglob("*")
+            if path.is_file() and not path.name.endswith(".crc")
+        }
 
     def fetch(self):
         for bucket in self.s3.list_buckets()["Buckets"]:
@@ -29,7 +34,11 @@ class Lake:
                     local = self.folder / bucket["Name"] / found["Key"]
                     if not found["Key"].endswith("/"):
                         local.parent.mkdir(parents=True, exist_ok=True)
-                        local.write_bytes(self.s3.get_object(Bucket=bucket["Name"], Key=found["Key"])["Body"].read())
+                        local.write_bytes(
+                            self.s3.get_object(Bucket=bucket["Name"], Key=found["Key"])[
+                                "Body"
+                            ].read()
+                        )
         self.known = self.files()
 
     def upload_changes(self):
@@ -48,7 +57,9 @@ class Lake:
         found = {}
         for scheme in SCHEMES:
             found[f"spark.hadoop.fs.{scheme}.impl"] = VIEW
-            found[f"spark.hadoop.fs.viewfs.overload.scheme.target.{scheme}.impl"] = "org.apache.hadoop.fs.LocalFileSystem"
+            found[f"spark.hadoop.fs.viewfs.overload.scheme.target.{scheme}.impl"] = (
+                "org.apache.hadoop.fs.LocalFileSystem"
+            )
         for bucket in self.folder.iterdir():
             found[f"spark.hadoop.fs.viewfs.mounttable.{bucket.name}.linkFallback"] = bucket.as_uri()
         return found

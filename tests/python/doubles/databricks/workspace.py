@@ -44,7 +44,14 @@ class Workspace:
         except binascii.Error:
             raise invalid(f"The content of {path} is not base64") from None
         if len(content) > IMPORT_LIMIT:
-            raise Refused(400, "MAX_NOTEBOOK_SIZE_EXCEEDED", f"File size imported is ({len(content)} bytes), exceeded max size ({IMPORT_LIMIT} bytes)")
+            raise Refused(
+                400,
+                "MAX_NOTEBOOK_SIZE_EXCEEDED",
+                (
+                    f"File size imported is ({len(content)} bytes), exceeded max size "
+                    f"({IMPORT_LIMIT} bytes)"
+                ),
+            )
         if format not in FORMATS:
             raise invalid(f"The stand-in imports {FORMATS}, not {format}")
         if format == "SOURCE" and not language:
@@ -52,7 +59,12 @@ class Workspace:
         if not local.parent.is_dir():
             raise missing(f"The parent folder ({path.rpartition('/')[0]}) does not exist.")
         # A file that looks like a notebook becomes one, and loses its extension.
-        notebook = format == "SOURCE" or format == "AUTO" and path.endswith(".py") and content.startswith(NOTEBOOK)
+        notebook = (
+            format == "SOURCE"
+            or format == "AUTO"
+            and path.endswith(".py")
+            and content.startswith(NOTEBOOK)
+        )
         if notebook and format == "AUTO":
             local = local.with_suffix("")
         if local.is_dir() or local.exists() and not overwrite:
@@ -81,7 +93,11 @@ class Workspace:
 
     def shown(self, local):
         kind = "DIRECTORY" if local.is_dir() else "NOTEBOOK" if local in self.notebooks else "FILE"
-        found = {"object_type": kind, "path": f"/{local.relative_to(self.folder)}", "object_id": self.ids.setdefault(local, 1000 + len(self.ids))}
+        found = {
+            "object_type": kind,
+            "path": f"/{local.relative_to(self.folder)}",
+            "object_id": self.ids.setdefault(local, 1000 + len(self.ids)),
+        }
         if kind == "NOTEBOOK":
             found["language"] = "PYTHON"
         elif kind == "FILE":
@@ -93,10 +109,21 @@ class Workspace:
 
     def list(self, path, notebooks_modified_after=None):
         local = self.find(path)
-        return {"objects": [self.shown(item) for item in sorted(local.iterdir())]} if local.is_dir() else {"objects": [self.shown(local)]}
+        return (
+            {"objects": [self.shown(item) for item in sorted(local.iterdir())]}
+            if local.is_dir()
+            else {"objects": [self.shown(local)]}
+        )
 
     def export(self, path, format="SOURCE", direct_download=False):
         local = self.find(path)
         if local.is_dir():
             raise invalid("The stand-in exports no folders")
-        return local.read_bytes() if direct_download else {"content": base64.b64encode(local.read_bytes()).decode(), "file_type": local.suffix.strip(".")}
+        return (
+            local.read_bytes()
+            if direct_download
+            else {
+                "content": base64.b64encode(local.read_bytes()).decode(),
+                "file_type": local.suffix.strip("."),
+            }
+        )

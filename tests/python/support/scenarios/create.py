@@ -1,14 +1,14 @@
 """Creating a whole pipeline, and deleting it."""
 
 
-
-
 def creates_everything_then_plans_nothing(cloud):
     planned = cloud.plan()
     assert {action for action, _ in planned.values()} == {"create"} and len(planned) == 26
     assert not cloud.aws.snapshot().get("clusters")
     applied = cloud.apply()
-    assert applied["applied"] and len([s for s in applied["steps"] if s["action"] == "create"]) == 26
+    assert (
+        applied["applied"] and len([s for s in applied["steps"] if s["action"] == "create"]) == 26
+    )
     assert cloud.plan() == {}
     again = cloud.apply()
     assert [s["action"] for s in again["steps"] if s["action"] != "keep"] == []

@@ -1,8 +1,6 @@
 """Secrets of a pipeline."""
 
 
-
-
 def destroy_deletes_the_secrets(empty):
     empty.apply()
     empty.run("destroy", "--yes")

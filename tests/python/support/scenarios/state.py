@@ -29,7 +29,9 @@ def everything_is_found_again_without_the_state(cloud, lost):
     wanted = cloud.aws.snapshot()
 
     def lose():
-        shutil.rmtree(cloud.data) if lost == "the folder" else (cloud.data / "aws" / "state.json").unlink()
+        shutil.rmtree(cloud.data) if lost == "the folder" else (
+            cloud.data / "aws" / "state.json"
+        ).unlink()
 
     lose()
     # The private key is not in the state: a lost key file is restored from Parameter Store.
