@@ -321,10 +321,17 @@ def test_streams_and_lake_of_a_pipeline(empty):
     assert not any(empty.aws.snapshot().values())
 
 
-@pytest.fixture
-def s3(tmp_path_factory):
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory):
     with Ministack(tmp_path_factory.mktemp("ministack")) as ministack:
-        yield ministack.url
+        yield ministack
+
+
+@pytest.fixture
+def s3(s3_server):
+    """The address of that server, without buckets."""
+    s3_server.reset()
+    return s3_server.url
 
 
 def test_whole_pipeline_on_s3(pinpipe, s3):

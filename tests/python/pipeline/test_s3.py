@@ -12,8 +12,9 @@ from support.scenarios.s3 import KEYS
 from support.wait import wait_until
 
 
-@pytest.fixture
-def s3():
+@pytest.fixture(scope="module")
+def server():
+    """The address of one server for all tests of this file."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
@@ -28,10 +29,19 @@ def s3():
         except requests.ConnectionError:
             return False
 
-    wait_until(answers, "moto to start", 60)
-    yield url
-    server.kill()
-    server.wait()
+    try:
+        wait_until(answers, "moto to start", 60)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def s3(server):
+    """That server, without buckets."""
+    requests.post(f"{server}/moto-api/reset", timeout=30).raise_for_status()
+    return server
 
 
 def test_missing_bucket_is_reported_by_every_mode_of_batch(pinpipe, s3):

@@ -22,6 +22,8 @@ from support.msk_broker import (
     Connection,
 )
 
+pytestmark = pytest.mark.slow
+
 OWN = {"me.pin": 3, "me.geo": 3, "me.user": 3}
 KEYS = {f"topic-{name.removeprefix('me.')}" for name in OWN}
 MSK, MACHINE, BROKERS = "MSK", "the client machine", "the brokers"

@@ -14,6 +14,8 @@ from support.faults import BrokenCloud, differences, wait_for_call
 from support.provisioned import toml
 from support.wait import wait_until
 
+pytestmark = pytest.mark.slow
+
 AIRFLOW = ("--only", "group-airflow,role-airflow,bucket-airflow,airflow-requirements,airflow")
 
 
