@@ -23,12 +23,12 @@ from support.pinpipe import Pinpipe, clean_environment
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 PEERS = pathlib.Path(__file__).with_name("peers")
 BINARY = os.environ["PINPIPE_BIN"]
-# Without tables it does what the others do; with them it also writes all clean rows.
+# Without tables it does the same as the others; with them it also writes all clean rows.
 OWN = {"pinpipe --no-tables": ["--no-tables"], "pinpipe": []}
 
 
 def family_mib(pid):
-    """Resident memory of a process and all its children, in MiB."""
+    """Returns the resident memory of a process and all its children, in MiB."""
     children, resident = {}, {}
     for status in pathlib.Path("/proc").glob("[0-9]*/status"):
         try:
@@ -47,8 +47,8 @@ def family_mib(pid):
 
 
 def run(command):
-    """Seconds, CPU seconds and peak MiB of a command."""
-    # What was written before has reached the disk before the clock runs.
+    """Returns seconds, CPU seconds and peak MiB of a command."""
+    # Earlier writes must reach the disk before the measurement.
     os.sync()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
@@ -69,7 +69,7 @@ def run(command):
     watcher.start()
     stderr = process.stderr.read()
     process.wait()
-    # Before the watcher has noticed: it looks ten times a second.
+    # Taken before the watcher notices the exit, which it does within a tenth of a second.
     seconds = time.perf_counter() - started
     watcher.join()
     assert process.returncode == 0, stderr.decode()

@@ -1,7 +1,7 @@
 """How long `provision` takes of its own: on the double, which answers at once, and with calls as
 slow as real ones.
 
-PINPIPE_BIN=target/release/pinpipe PYTHONPATH=tests/python python bench/provision.py
+    PINPIPE_BIN=target/release/pinpipe PYTHONPATH=tests/python python bench/provision.py
 """
 
 import pathlib
@@ -15,7 +15,7 @@ LATENCY = 0.05
 
 
 class Folders:
-    """What pytest's factory does, for one run."""
+    """Creates folders like the factory of pytest."""
 
     def __init__(self, root):
         self.root = pathlib.Path(root)
@@ -29,7 +29,7 @@ class Folders:
 
 
 def timed(cloud, run):
-    """Seconds and calls of a run."""
+    """Returns seconds and calls of a run."""
     calls, began = len(cloud.aws.calls), time.perf_counter()
     run()
     return time.perf_counter() - began, len(cloud.aws.calls) - calls

@@ -1,4 +1,4 @@
-"""Fails where a dependency's licence is not permissive. Reads `cargo metadata` from stdin."""
+"""Fails if the licence of a dependency is not permissive. Reads `cargo metadata` from stdin."""
 
 import json
 import re
@@ -28,7 +28,7 @@ PERMISSIVE = {
 
 
 def is_permissive(expression):
-    """SPDX: OR needs one side, AND needs both; parentheses nest."""
+    """Whether an SPDX expression is permissive: OR requires one side, AND both."""
     tokens = re.findall(
         r"\(|\)|\bOR\b|\bAND\b|[^\s()]+(?: WITH [^\s()]+)?", expression.replace("/", " OR ")
     )

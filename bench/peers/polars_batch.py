@@ -1,7 +1,7 @@
 """The job of `pinpipe batch` in Polars: reads a lake of JSON objects, cleans it, answers the
 questions as CSV files.
 
-python polars_batch.py LAKE_FOLDER OUT_FOLDER [--median interpolated|lower]
+    python polars_batch.py LAKE_FOLDER OUT_FOLDER [--median interpolated|lower]
 """
 
 import argparse
@@ -44,7 +44,7 @@ def read(lake, kind, schema):
 
 
 def known(name, *markers):
-    """The column, without the markers that stand for a value that is not there."""
+    """Returns the column without the markers of missing values."""
     return pl.when(~col(name).is_in([*markers, ""])).then(name)
 
 
@@ -131,7 +131,7 @@ def categories(posts, by):
 
 
 def top(frame, by, count):
-    """The rows with the highest count of each group. Ties are kept."""
+    """Returns the rows with the highest count of each group, ties included."""
     return frame.filter(col(count) == col(count).max().over(by))
 
 
@@ -201,8 +201,7 @@ def main():
         clean_geo(read(arguments.lake, "geo", GEO)),
         clean_user(read(arguments.lake, "user", USER)),
     )
-    # Collected once: asked all at once, each question would read the lake again for the rows it
-    # wants.
+    # Collected once: otherwise each question would read the lake again.
     posts = posts.collect(engine="streaming").lazy()
     answers = questions(posts, arguments.median)
     pl.collect_all(

@@ -1,7 +1,7 @@
 """The job of `pinpipe batch` in Spark: reads a lake of JSON objects, cleans it, answers the
 questions as CSV files.
 
-python spark_batch.py LAKE_FOLDER OUT_FOLDER [--median interpolated|lower]
+    python spark_batch.py LAKE_FOLDER OUT_FOLDER [--median interpolated|lower]
 """
 
 import argparse

@@ -36,9 +36,7 @@ SETTINGS = {
     "FAB__UPDATE_FAB_PERMS": "False",
     "API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
     "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-    "API_AUTH__JWT_SECRET": (
-        "a secret that every process of this Airflow knows, and nobody else has to"
-    ),
+    "API_AUTH__JWT_SECRET": ("a secret that all processes of this Airflow share"),
     "WEBSERVER__SECRET_KEY": "another one",
     "API__SECRET_KEY": "another one",
     "CORE__FERNET_KEY": "d2hhdCBldmVyeSBwcm9jZXNzIGhlcmUga25vd3MgISE=",

@@ -25,9 +25,9 @@ JOB = """
 import json, sys
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.getOrCreate()
-told = json.load(open(sys.argv[1]))
-words = spark.read.schema("word string").json(told["lake"] + "/topics/me.pin")
-words.groupBy("word").count().coalesce(1).write.mode("overwrite").parquet(told["lake"] + "/answers/" + sys.argv[2])
+given = json.load(open(sys.argv[1]))
+words = spark.read.schema("word string").json(given["lake"] + "/topics/me.pin")
+words.groupBy("word").count().coalesce(1).write.mode("overwrite").parquet(given["lake"] + "/answers/" + sys.argv[2])
 print("counted with", spark.conf.get("spark.pinpipe.secret"))
 """  # noqa: E501
 
@@ -154,7 +154,7 @@ def test_job_reads_and_writes_the_lake_with_real_spark(databricks, client, s3):
         client.workspace.get_status(FOLDER)
     assert databricks.violations == []
     # Its responses match the description of Databricks too.
-    told = requests.get(
+    given = requests.get(
         f"{databricks.url}/api/2.2/jobs/runs/get?run_id={run.run_id}",
         headers={"Authorization": f"Bearer {databricks.token}"},
     ).json()
@@ -163,8 +163,8 @@ def test_job_reads_and_writes_the_lake_with_real_spark(databricks, client, s3):
         headers={"Authorization": f"Bearer {databricks.token}"},
     ).json()
     assert not [
-        *check_members(members_of_class(Run), told, ""),
-        *check_members(members_of_class(RunTask), told["tasks"][0], ""),
+        *check_members(members_of_class(Run), given, ""),
+        *check_members(members_of_class(RunTask), given["tasks"][0], ""),
         *check_members(members_of_class(RunOutput), output, ""),
     ]
 

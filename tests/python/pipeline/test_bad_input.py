@@ -269,15 +269,15 @@ def test_demo_rejects_an_unsuitable_folder_before_it_posts(tmp_path):
 
 
 def test_ctrl_c_stops_a_waiting_batch_at_once(pinpipe):
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
+    with socket.create_server(("127.0.0.1", 0)) as server:
         env = {
-            "PINPIPE__LAKE__ENDPOINT_URL": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "PINPIPE__LAKE__ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}",
             "AWS_ACCESS_KEY_ID": "x",
             "AWS_SECRET_ACCESS_KEY": "y",
         }
         running = pinpipe.start("batch", "--lake", "s3://bucket", env=env)
-        asked, _ = nobody.accept()
-        asked.recv(1)
+        connection, _ = server.accept()
+        connection.recv(1)
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
         stderr = running.communicate(timeout=20)[1]

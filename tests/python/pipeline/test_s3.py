@@ -46,7 +46,7 @@ def s3(server):
 
 def test_missing_bucket_is_reported_by_every_mode_of_batch(pinpipe, s3):
     (pinpipe.folder / "pinpipe.toml").write_text(
-        f'[lake]\nurl = "s3://nobodys-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://nobodys-bucket/tables"\n'
+        f'[lake]\nurl = "s3://missing-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://missing-bucket/tables"\n'
     )
     for arguments in (["batch"], ["batch", "--no-tables"], ["batch", "--as-of", "1"]):
         stderr = pinpipe.run(*arguments, env=KEYS, code=1).stderr

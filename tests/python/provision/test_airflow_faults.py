@@ -286,8 +286,8 @@ def test_denied_airflow_calls_name_the_action_to_allow(cloud, wanted):
         code, stderr = cloud.run_to_end(*PROVISION)
         runs += 1
         assert runs < 60 and bool(code) == bool(refused) and code in (0, 1), f"{fits.met}\n{stderr}"
-        told = {found["request"]: found["action"] for found in REFUSAL.finditer(stderr)}
-        assert {call.request_id: action_of(call) for call in refused} == told, stderr
+        reported = {found["request"]: found["action"] for found in REFUSAL.finditer(stderr)}
+        assert {call.request_id: action_of(call) for call in refused} == reported, stderr
         assert not code or "\nhint: allow the action `" in stderr, stderr
     assert fits.operations >= MAKES and not differences(cloud.everything(), wanted)
 

@@ -118,13 +118,14 @@ def test_denied_calls_name_the_action_to_allow(cloud, wanted):
         runs += 1
         assert runs < 100, f"no run makes progress: {fits.met}"
         assert bool(code) == bool(refused) and code in (0, 1), stderr
-        told = {found["request"]: found for found in REFUSAL.finditer(stderr)}
+        reported = {found["request"]: found for found in REFUSAL.finditer(stderr)}
         for call in refused:
-            assert call.request_id in told, f"{call.name} is not told of: {stderr}"
+            assert call.request_id in reported, f"{call.name} is not reported of: {stderr}"
             assert (
-                told[call.request_id]["action"] == action_of(call) and told[call.request_id]["what"]
+                reported[call.request_id]["action"] == action_of(call)
+                and reported[call.request_id]["what"]
             ), stderr
-            assert told[call.request_id]["code"] in (
+            assert reported[call.request_id]["code"] in (
                 "AccessDenied",
                 "AccessDeniedException",
                 "UnauthorizedOperation",

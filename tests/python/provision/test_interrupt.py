@@ -101,7 +101,7 @@ def interrupted_at(cloud, fits, *arguments, when="after"):
 def test_interrupted_apply_is_resumed(cloud, wanted, operation):
     cloud.clear()
     stderr = interrupted_at(cloud, Point(operation, 1), "provision", "--yes")
-    assert stderr, f"nobody calls {operation}"
+    assert stderr, f"{operation} was not called"
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted) and cloud.plan() == {}
     assert {name: cloud.aws.count(name) for name in MAKES} == {
@@ -136,7 +136,7 @@ def test_interrupted_destroy_is_resumed(cloud, operation):
     empty = cloud.aws.snapshot()
     cloud.run("provision", "--yes")
     assert interrupted_at(cloud, Point(operation, 1), "destroy", "--yes"), (
-        f"nobody calls {operation}"
+        f"{operation} was not called"
     )
     cloud.run("destroy", "--yes")
     assert not differences(cloud.aws.snapshot(), empty) and cloud.aws.count("DeleteCluster") == 1
@@ -266,7 +266,7 @@ def unavailable(cloud, operation, *arguments):
     except subprocess.TimeoutExpired:
         process.kill()
         raise AssertionError(
-            f"{arguments} goes on {SOON} s after Ctrl-C: {process.communicate()[1]}"
+            f"{arguments} still runs {SOON} s after Ctrl-C: {process.communicate()[1]}"
         ) from None
     finally:
         cloud.aws.faults.clear()
@@ -347,7 +347,7 @@ def test_interrupt_ends_the_check_of_an_unresponsive_api(cloud, monkeypatch):
     monkeypatch.setattr(cloud.aws, "invoker", Hanging())
     process = cloud.start("provision", "--yes")
     try:
-        assert asked.wait(60), "nobody looks at the API"
+        assert asked.wait(60), "the API is not checked"
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         process.wait(SOON)

@@ -196,7 +196,7 @@ def test_key_file_is_readable_by_its_owner_only(empty):
 @pytest.mark.parametrize(
     "content",
     [
-        "somebody's notes\n",
+        "notes of the user\n",
         "",
         "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n",
     ],

@@ -267,8 +267,8 @@ def test_token_is_stored_only_in_the_connection(cloud):
 
 
 def test_destroy_without_credentials_reports_the_kept_job(cloud):
-    nobody = {"DATABRICKS_HOST": "", "DATABRICKS_TOKEN": "", "HOME": str(cloud.folder)}
-    stderr = cloud.run("destroy", "--yes", *ONLY, env=nobody).stderr
+    no_credentials = {"DATABRICKS_HOST": "", "DATABRICKS_TOKEN": "", "HOME": str(cloud.folder)}
+    stderr = cloud.run("destroy", "--yes", *ONLY, env=no_credentials).stderr
     assert "deleted airflow-dag" in stderr and "deleted airflow-connection" in stderr
     assert re.search(
         r"pinpipe/me/scheduled` stays in the Databricks workspace: it is not known which", stderr

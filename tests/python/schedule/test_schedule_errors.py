@@ -21,7 +21,7 @@ def refused(pinpipe, *arguments, code=2, env=None):
 
 
 def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
-    nobody = {"HOME": str(tmp_path)}
+    no_credentials = {"HOME": str(tmp_path)}
     for command in (
         ["schedule"],
         ["schedule", "--print"],
@@ -29,23 +29,25 @@ def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
         ["unschedule"],
     ):
         assert "a schedule needs Managed Airflow" in refused(
-            configured(tmp_path, target="local"), *command, env=nobody
+            configured(tmp_path, target="local"), *command, env=no_credentials
         )
         assert "`airflow.enabled` is false" in refused(
-            configured(tmp_path, airflow="enabled = false"), *command, env=nobody
+            configured(tmp_path, airflow="enabled = false"), *command, env=no_credentials
         )
         assert "`schedule.enabled` is false" in refused(
-            configured(tmp_path, settings="[schedule]\nenabled = false"), *command, env=nobody
+            configured(tmp_path, settings="[schedule]\nenabled = false"),
+            *command,
+            env=no_credentials,
         )
     pinpipe = configured(tmp_path)
     assert "it is not known which Databricks workspace to use" in refused(
-        pinpipe, "schedule", "--print", env=nobody
+        pinpipe, "schedule", "--print", env=no_credentials
     )
     stderr = refused(
         pinpipe,
         "schedule",
         "--print",
-        env={**nobody, "DATABRICKS_HOST": "https://x.cloud.databricks.com"},
+        env={**no_credentials, "DATABRICKS_HOST": "https://x.cloud.databricks.com"},
     )
     assert "there is no token for Databricks" in stderr and "DATABRICKS_TOKEN" in stderr
     assert (

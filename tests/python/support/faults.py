@@ -175,7 +175,7 @@ class BrokenCloud(Cloud):
         kill = Kill(fits, None if late else self.aws.cut_off)
         setattr(self.aws, f"{when}_call", kill)
         if not late:
-            # Calls of the killed process are told from those of later ones by the access key.
+            # The access key distinguishes calls of the killed process from those of later ones.
             env = {"AWS_ACCESS_KEY_ID": f"AKIAKILLED{next(NUMBERS):010}", **(env or {})}
             self.aws.guard = threading.RLock()
         kill.process = self.start(*arguments, env=env)

@@ -14,7 +14,7 @@ _held = []
 
 
 def free_port():
-    """Returns a port nobody listens on; this process keeps it from others until it exits."""
+    """Returns a free port; other test processes do not get it until this one exits."""
     LOCKS.mkdir(exist_ok=True)
     for port in random.sample(range(FIRST, LAST), 1000):
         lock = open(LOCKS / str(port), "w")  # noqa: SIM115 - open, it holds the lock

@@ -1,3 +1,5 @@
+"""Renamed resources: a configuration that renames all of them, and reasons in the plan."""
+
 TOPICS = dict.fromkeys(
     ("topic-pin", "topic-geo", "topic-user"), ("recreate", "`cluster` is made anew")
 )
