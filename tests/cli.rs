@@ -1,11 +1,11 @@
-//! The whole of what a person sees: help and errors, as snapshots of the built binary.
+//! Help and errors of the built binary, as snapshots.
 
 use std::process::Command;
 
 use assert_cmd::cargo::CommandCargoExt;
 
-/// Runs the binary in an empty folder; returns everything it said and how it ended.
-fn said(folder: &std::path::Path, arguments: &[&str]) -> String {
+/// Runs the binary in a folder, returns its exit code, stdout and stderr.
+fn run(folder: &std::path::Path, arguments: &[&str]) -> String {
     let mut command =
         Command::cargo_bin("pinpipe").expect("cargo builds the binary before its tests");
     let environment = std::env::vars()
@@ -40,7 +40,7 @@ fn empty() -> tempfile::TempDir {
 }
 
 #[test]
-fn help_says_what_each_subcommand_does_with_an_example_and_defaults() {
+fn help_of_each_subcommand_has_an_example() {
     let folder = empty();
     let commands = [
         "",
@@ -81,7 +81,7 @@ fn help_says_what_each_subcommand_does_with_an_example_and_defaults() {
     for command in commands {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.push("--help");
-        let text = said(folder.path(), &arguments);
+        let text = run(folder.path(), &arguments);
         assert!(text.starts_with("exit code: 0"), "{command}: {text}");
         assert!(text.contains("Example"), "`{command}` shows no example");
         insta::assert_snapshot!(format!("help_{}", command.replace(' ', "_")), text);
@@ -89,17 +89,17 @@ fn help_says_what_each_subcommand_does_with_an_example_and_defaults() {
 }
 
 #[test]
-fn every_mistake_in_a_configuration_is_told_at_once() {
+fn all_mistakes_of_a_configuration_are_reported() {
     let folder = empty();
     let file = "target = \"locla\"\ncolour = \"red\"\n[emulate]\nconcurency = 3\nrate = \"fast\"\n[database]\nurl = \"mysql://me:hunter2@db/x\"\n";
     std::fs::write(folder.path().join("pinpipe.toml"), file).expect("writes");
-    let text = said(folder.path(), &["batch"]);
+    let text = run(folder.path(), &["batch"]);
     assert!(!text.contains("hunter2"), "{text}");
     insta::assert_snapshot!(text);
 }
 
 #[test]
-fn no_subcommand_starts_with_a_wrong_configuration() {
+fn no_subcommand_starts_with_an_invalid_configuration() {
     let folder = empty();
     std::fs::write(folder.path().join("pinpipe.toml"), "[emulate]\nraet = 1\n").expect("writes");
     for command in [
@@ -122,7 +122,7 @@ fn no_subcommand_starts_with_a_wrong_configuration() {
         "destroy --yes",
     ] {
         let arguments: Vec<&str> = command.split_whitespace().collect();
-        let text = said(folder.path(), &arguments);
+        let text = run(folder.path(), &arguments);
         assert!(
             text.starts_with("exit code: 2") && text.contains("did you mean `emulate.rate`?"),
             "{command}: {text}"
@@ -130,36 +130,36 @@ fn no_subcommand_starts_with_a_wrong_configuration() {
     }
     assert!(
         !folder.path().join(".pinpipe").exists(),
-        "nothing was begun"
+        "no data folder was created"
     );
 }
 
 #[test]
-fn values_that_no_type_forbids_are_checked_too() {
+fn values_are_validated() {
     let folder = empty();
     let file = "id = \"no blanks\"\n[emulate]\nbatch = 501\n[kinesis]\nretention_hours = 1\nendpoint_url = \"localhost:1\"\n[database]\nurl = \"oracle://x\"\n";
     std::fs::write(folder.path().join("pinpipe.toml"), file).expect("writes");
-    insta::assert_snapshot!(said(folder.path(), &["doctor"]));
+    insta::assert_snapshot!(run(folder.path(), &["doctor"]));
 }
 
 #[test]
-fn a_malformed_configuration_is_told_with_line_and_column() {
+fn malformed_configuration_is_reported_with_line_and_column() {
     let folder = empty();
     std::fs::write(
         folder.path().join("mine.toml"),
         "id = \"a\"\n[emulate\nrate = 1\n",
     )
     .expect("writes");
-    insta::assert_snapshot!(said(folder.path(), &["seed", "--config", "mine.toml"]));
+    insta::assert_snapshot!(run(folder.path(), &["seed", "--config", "mine.toml"]));
 }
 
 #[test]
-fn a_configuration_that_is_not_there_is_told() {
-    insta::assert_snapshot!(said(empty().path(), &["seed", "--config", "nowhere.toml"]));
+fn missing_configuration_is_reported() {
+    insta::assert_snapshot!(run(empty().path(), &["seed", "--config", "nowhere.toml"]));
 }
 
 #[test]
-fn wrong_flags_end_with_two() {
+fn invalid_flags_exit_with_two() {
     let folder = empty();
     for (name, arguments) in [
         ("unknown_subcommand", &["emulat"][..]),
@@ -168,28 +168,28 @@ fn wrong_flags_end_with_two() {
         ("wrong_duration", &["emulate", "--duration", "soon"]),
         ("posts_from_files", &["seed", "--posts", "3", "--from", "x"]),
     ] {
-        let text = said(folder.path(), arguments);
+        let text = run(folder.path(), arguments);
         assert!(text.starts_with("exit code: 2"), "{text}");
         insta::assert_snapshot!(name, text);
     }
 }
 
 #[test]
-fn init_writes_a_configuration_that_works_and_replaces_none() {
+fn init_writes_a_valid_configuration_and_overwrites_none() {
     let folder = empty();
-    let text = said(folder.path(), &["init"]);
+    let text = run(folder.path(), &["init"]);
     assert!(text.starts_with("exit code: 0"), "{text}");
-    let again = said(folder.path(), &["init"]);
+    let again = run(folder.path(), &["init"]);
     assert!(
         again.starts_with("exit code: 1") && again.contains("--force"),
         "{again}"
     );
-    assert!(said(folder.path(), &["seed", "--posts", "3"]).starts_with("exit code: 0"));
+    assert!(run(folder.path(), &["seed", "--posts", "3"]).starts_with("exit code: 0"));
     assert!(
-        said(folder.path(), &["init", "--target", "aws", "--force"]).starts_with("exit code: 0")
+        run(folder.path(), &["init", "--target", "aws", "--force"]).starts_with("exit code: 0")
     );
-    // The example of an account is not whole until its placeholders are filled in.
-    let unfilled = said(folder.path(), &["doctor"]);
+    // The example for AWS is invalid until its placeholders are replaced.
+    let unfilled = run(folder.path(), &["doctor"]);
     assert!(
         unfilled.starts_with("exit code: 2") && unfilled.contains("`id`"),
         "{unfilled}"
@@ -197,17 +197,17 @@ fn init_writes_a_configuration_that_works_and_replaces_none() {
 }
 
 #[test]
-fn secrets_in_dot_env_are_read_and_a_broken_line_is_not_repeated() {
+fn dot_env_is_read_and_an_invalid_line_is_not_printed() {
     let folder = empty();
     std::fs::write(folder.path().join(".env"), "PINPIPE__ID=from-dot-env\n").expect("writes");
-    let text = said(folder.path(), &["batch", "--lake", "."]);
+    let text = run(folder.path(), &["batch", "--lake", "."]);
     assert!(text.contains("`from-dot-env`"), "{text}");
     std::fs::write(
         folder.path().join(".env"),
         "PASSWORD hunter2 without sign\n",
     )
     .expect("writes");
-    let text = said(folder.path(), &["batch", "--lake", "."]);
+    let text = run(folder.path(), &["batch", "--lake", "."]);
     assert!(
         text.starts_with("exit code: 2") && !text.contains("hunter2"),
         "{text}"
@@ -215,9 +215,9 @@ fn secrets_in_dot_env_are_read_and_a_broken_line_is_not_repeated() {
 }
 
 #[test]
-fn json_is_one_document_and_nothing_else() {
+fn json_output_is_one_document() {
     let folder = empty();
-    let text = said(
+    let text = run(
         folder.path(),
         &["seed", "--posts", "20", "--output", "json"],
     );
@@ -231,6 +231,6 @@ fn json_is_one_document_and_nothing_else() {
 
 #[test]
 fn completions_name_the_subcommands() {
-    let text = said(empty().path(), &["completions", "bash"]);
+    let text = run(empty().path(), &["completions", "bash"]);
     assert!(text.contains("emulate") && text.starts_with("exit code: 0"));
 }

@@ -1,18 +1,37 @@
-"""Fails where a dependency's licence is not permissive. Reads `cargo metadata` from stdin."""
+"""Fails if the licence of a dependency is not permissive. Reads `cargo metadata` from stdin."""
 
 import json
 import re
 import sys
 
 PERMISSIVE = {
-    "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-1-Clause", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CDLA-Permissive-2.0",
-    "ISC", "MIT", "MIT-0", "NCSA", "OpenSSL", "Unicode-3.0", "Unicode-DFS-2016", "Unlicense", "Zlib", "bzip2-1.0.6",
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "NCSA",
+    "OpenSSL",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "Unlicense",
+    "Zlib",
+    "bzip2-1.0.6",
 }
 
 
 def is_permissive(expression):
-    """SPDX: OR needs one side, AND needs both; parentheses nest."""
-    tokens = re.findall(r"\(|\)|\bOR\b|\bAND\b|[^\s()]+(?: WITH [^\s()]+)?", expression.replace("/", " OR "))
+    """Whether an SPDX expression is permissive: OR requires one side, AND both."""
+    tokens = re.findall(
+        r"\(|\)|\bOR\b|\bAND\b|[^\s()]+(?: WITH [^\s()]+)?", expression.replace("/", " OR ")
+    )
 
     def either():
         value = both()
@@ -41,9 +60,17 @@ def is_permissive(expression):
     return either()
 
 
-assert is_permissive("(MIT OR GPL-2.0) AND ISC") and not is_permissive("MIT AND GPL-2.0") and is_permissive("Apache-2.0 WITH LLVM-exception OR X")
+assert (
+    is_permissive("(MIT OR GPL-2.0) AND ISC")
+    and not is_permissive("MIT AND GPL-2.0")
+    and is_permissive("Apache-2.0 WITH LLVM-exception OR X")
+)
 metadata = json.load(sys.stdin)
-bad = [(p["name"], p["version"], p["license"] or f"file {p['license_file']}") for p in metadata["packages"] if not (p["license"] and is_permissive(p["license"]))]
+bad = [
+    (p["name"], p["version"], p["license"] or f"file {p['license_file']}")
+    for p in metadata["packages"]
+    if not (p["license"] and is_permissive(p["license"]))
+]
 for name, version, licence in bad:
     print(f"not permissive: {name} {version}: {licence}")
 print(f"{len(metadata['packages'])} packages, {len(bad)} with a licence that is not permissive")

@@ -1,95 +1,19 @@
-"""Runs the built binary the way a person does, and keeps what it said for the failure message."""
+"""Fixtures that several packages of tests share."""
 
 import json
-import os
-import pathlib
-import signal
-import socket
 import subprocess
-import time
+import threading
 
 import pytest
 
-BINARY = pathlib.Path(os.environ["PINPIPE_BIN"]).resolve()
-SHARED_DATA = pathlib.Path(os.environ.get("PINPIPE_REAL_DATA", "/nonexistent"))
+pytest_plugins = ["support.plugin"]
+pytest.register_assert_rewrite("support")
 
-
-def clean_environment(**more):
-    """The environment without anything that would change the configuration."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PINPIPE", "AWS_"))}
-    return {**kept, "NO_COLOR": "1", **{k: str(v) for k, v in more.items()}}
-
-
-class Pinpipe:
-    """The program in a folder of its own."""
-
-    def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
-
-    @property
-    def data(self):
-        return self.folder / ".pinpipe"
-
-    def run(self, *arguments, code=0, timeout=180, env=None):
-        done = subprocess.run([BINARY, *map(str, arguments)], cwd=self.folder, env=clean_environment(**(env or {})), capture_output=True, text=True, timeout=timeout)
-        assert done.returncode == code, f"pinpipe {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def json(self, *arguments, **options):
-        return json.loads(self.run(*arguments, "--output", "json", **options).stdout)
-
-    def start(self, *arguments, env=None):
-        return subprocess.Popen([BINARY, *map(str, arguments)], cwd=self.folder, env=clean_environment(**(env or {})), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-class LocalStack:
-    """A running `pinpipe local`."""
-
-    def __init__(self, pinpipe, *arguments):
-        self.pinpipe = pinpipe
-        self.arguments = arguments
-        self.process = None
-        self.start()
-
-    def start(self):
-        self.process = self.pinpipe.start("local", "--any-port", "--output", "json", *self.arguments)
-        text = ""
-        for line in self.process.stdout:
-            text += line
-            if line.startswith("}"):
-                break
-        assert text, f"local did not start: {self.process.stderr.read()}"
-        addresses = json.loads(text)["addresses"]
-        self.kafka, self.gateway, self.kinesis, self.control = (addresses[k] for k in ("kafka", "gateway", "kinesis", "control"))
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(timeout=20) == 0, self.process.stderr.read()
-
-    def boto(self, service="kinesis"):
-        import boto3
-
-        return boto3.client(service, endpoint_url=f"http://{self.kinesis}", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_until(condition, what, seconds=30):
-    end = time.time() + seconds
-    while time.time() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
+from support.local_stack import LocalStack  # noqa: E402
+from support.msk_broker import Broker  # noqa: E402
+from support.pinpipe import SHARED_DATA, Pinpipe  # noqa: E402
+from support.provisioned import shared  # noqa: E402
+from support.scenarios.s3 import recording_proxy  # noqa: E402
 
 
 @pytest.fixture
@@ -115,28 +39,70 @@ def provisioned(local):
 @pytest.fixture
 def real_data():
     if not SHARED_DATA.is_dir():
-        pytest.skip("LEFT OUT: the real records do not lie beside the checkout")
+        pytest.skip("LEFT OUT: the real records are not beside the checkout")
     return SHARED_DATA
 
 
 @pytest.fixture(scope="module")
 def module(request, tmp_path_factory):
-    """A pipeline on AWS's double for the tests of a file, which says its configuration in `SECTIONS`."""
-    from provisioned import shared
-
+    """The double of AWS and the pipeline on it that the tests of a file share; its configuration is
+    the file's `SECTIONS`.
+    """
     with shared(tmp_path_factory, **request.module.SECTIONS) as made:
         yield made
 
 
 @pytest.fixture
 def cloud(module):
-    """That pipeline as it should be."""
-    yield module.whole()
+    """That pipeline, applied and without drift."""
+    yield module.applied()
     assert not module.double.problems, module.double.problems
 
 
 @pytest.fixture
 def empty(module):
-    """That pipeline, of which nothing is made yet."""
+    """That pipeline before its first apply, in an empty account."""
     yield module.empty()
     assert not module.double.problems, module.double.problems
+
+
+@pytest.fixture
+def golden(real_data):
+    """The published run that the real records give."""
+    return json.loads((real_data / "golden" / "run_224_posts.json").read_text())
+
+
+@pytest.fixture
+def broker(tmp_path):
+    certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    kind = [
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    subprocess.run(
+        ["openssl", "req", *kind, *names, "-keyout", private_key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    with Broker(certificate, private_key) as server:
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def s3_proxy(s3):
+    """A proxy in front of the module's S3 server: its address, the requests so far, and keys it
+    reports as missing.
+    """
+    with recording_proxy(s3) as (url, requests, missing):
+        yield url, requests, missing

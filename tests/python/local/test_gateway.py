@@ -1,0 +1,177 @@
+"""The gateway, request by request."""
+
+import base64
+
+import pytest
+import requests
+
+JSON = "application/vnd.kafka.json.v2+json"
+BINARY = "application/vnd.kafka.binary.v2+json"
+
+
+@pytest.fixture
+def call(provisioned):
+    def send(method, path, body=None, content_type=JSON):
+        return requests.request(
+            method,
+            f"http://{provisioned.gateway}{path}",
+            json=body,
+            headers={"content-type": content_type},
+            timeout=20,
+        )
+
+    return send
+
+
+def test_records_are_acknowledged_with_their_offsets(call):
+    answer = call(
+        "POST",
+        "/topics/local.pin",
+        {
+            "records": [
+                {"value": {"index": 1}},
+                {"key": "k", "value": [1, "é"]},
+                {"value": "text", "partition": 2},
+            ]
+        },
+    )
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/vnd.kafka.v2+json"
+    body = answer.json()
+    assert body["key_schema_id"] is None and body["value_schema_id"] is None
+    assert [o["error_code"] for o in body["offsets"]] == [None] * 3
+    assert body["offsets"][2]["partition"] == 2
+    first = call(
+        "POST",
+        "/topics/local.geo/partitions/1",
+        {"records": [{"value": {"ind": i}} for i in range(5)]},
+    ).json()["offsets"]
+    assert [(o["partition"], o["offset"]) for o in first] == [(1, i) for i in range(5)]
+
+
+def test_binary_records_are_unchanged(call, provisioned):
+    from confluent_kafka import Consumer, TopicPartition
+
+    raw = bytes(range(256))
+    assert (
+        call(
+            "POST",
+            "/topics/local.pin/partitions/0",
+            {
+                "records": [
+                    {
+                        "key": base64.b64encode(b"k").decode(),
+                        "value": base64.b64encode(raw).decode(),
+                    }
+                ]
+            },
+            BINARY,
+        ).status_code
+        == 200
+    )
+    consumer = Consumer({"bootstrap.servers": provisioned.kafka, "group.id": "g"})
+    consumer.assign([TopicPartition("local.pin", 0, 0)])
+    message = consumer.poll(10)
+    consumer.close()
+    assert (message.key(), message.value()) == (b"k", raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type", "status", "code"),
+    [
+        ("/topics/nope", {"records": [{"value": 1}]}, JSON, 404, 40401),
+        ("/topics/local.pin/partitions/9", {"records": [{"value": 1}]}, JSON, 404, 40402),
+        ("/topics/local.pin", {"records": [{"value": 1, "partition": 9}]}, JSON, 404, 40402),
+        ("/topics/local.pin", {"records": [{"value": 1}]}, "text/plain", 415, 415),
+        ("/topics/local.pin", {"records": [{"value": 1}]}, "application/json", 415, 415),
+        ("/topics/local.pin", {"records": []}, JSON, 422, 422),
+        ("/topics/local.pin", {"record": [{"value": 1}]}, JSON, 422, 422),
+        ("/topics/local.pin", {"records": [{"valeu": 1}]}, JSON, 422, 422),
+        ("/topics/local.pin", {"records": [{"value": "not base64!"}]}, BINARY, 422, 42203),
+    ],
+)
+def test_invalid_requests_get_the_errors_of_the_rest_proxy(
+    call, path, body, content_type, status, code
+):
+    answer = call("POST", path, body, content_type)
+    assert (answer.status_code, answer.json()["error_code"]) == (status, code), answer.text
+    assert answer.json()["message"]
+
+
+def test_oversized_or_broken_body_is_rejected(call, provisioned):
+    url = f"http://{provisioned.gateway}/topics/local.pin"
+    assert (
+        requests.post(url, data="{", headers={"content-type": JSON}, timeout=20).status_code == 400
+    )
+    assert (
+        requests.post(
+            url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20
+        ).status_code
+        == 413
+    )
+
+
+def test_metadata_is_returned(call):
+    assert call("GET", "/topics").json() == ["local.geo", "local.pin", "local.user"]
+    topic = call("GET", "/topics/local.pin").json()
+    assert topic["name"] == "local.pin" and len(topic["partitions"]) == 3
+    assert call("GET", "/topics/local.pin/partitions/1").json() == topic["partitions"][1]
+    call("POST", "/topics/local.pin/partitions/1", {"records": [{"value": 1}]})
+    assert call("GET", "/topics/local.pin/partitions/1/offsets").json() == {
+        "beginning_offset": 0,
+        "end_offset": 1,
+    }
+    assert call("GET", "/brokers").json() == {"brokers": [1]}
+    assert call("GET", "/topics/nope").json()["error_code"] == 40401
+    assert call("GET", "/topics/local.pin/partitions/7").json()["error_code"] == 40402
+    assert call("GET", "/nothing/here").status_code == 404
+    assert call("PATCH", "/topics").status_code == 405
+
+
+def test_five_routes_reach_the_streams(call, provisioned):
+    assert "streaming-local-pin" in call("GET", "/streams").json()["StreamNames"]
+    assert call("POST", "/streams/mine", {"ShardCount": 2}).status_code == 200
+    assert len(call("GET", "/streams/mine").json()["StreamDescription"]["Shards"]) == 2
+    one = call(
+        "PUT",
+        "/streams/mine/record",
+        {"StreamName": "mine", "Data": {"ind": 1, "name": "é"}, "PartitionKey": "k"},
+    ).json()
+    assert one["SequenceNumber"] and one["ShardId"].startswith("shardId-")
+    many = call(
+        "PUT",
+        "/streams/mine/records",
+        {
+            "records": [
+                {"data": '{"ind": 2}', "partition-key": "k"},
+                {"data": {"ind": 3}, "partition-key": "k"},
+            ]
+        },
+    ).json()
+    assert many["FailedRecordCount"] == 0 and len(many["Records"]) == 2
+    client = provisioned.boto()
+    iterator = client.get_shard_iterator(
+        StreamName="mine", ShardId=one["ShardId"], ShardIteratorType="TRIM_HORIZON"
+    )["ShardIterator"]
+    data = [r["Data"].decode() for r in client.get_records(ShardIterator=iterator)["Records"]]
+    assert data == ['{"ind":1,"name":"é"}', '{"ind": 2}', '{"ind":3}'], (
+        "JSON text, encoded exactly once"
+    )
+    assert call("DELETE", "/streams/mine").status_code == 200
+    gone = call("PUT", "/streams/mine/record", {"Data": {}, "PartitionKey": "k"})
+    assert (gone.status_code, gone.json()["__type"]) == (400, "ResourceNotFoundException")
+    assert (
+        call("PUT", "/streams/streaming-local-pin/record", {"PartitionKey": "k"}).status_code == 400
+    )
+
+
+def test_routes_are_served_only_while_deployed(local):
+    url = f"http://{local.gateway}/topics"
+    refused = requests.get(url, timeout=10)
+    assert refused.status_code == 403 and "pinpipe api deploy" in refused.json()["message"]
+    local.pinpipe.run("api", "status", code=1)
+    assert len(local.pinpipe.json("api", "deploy")["routes"]) == 7
+    assert local.pinpipe.json("api", "url")["url"] == f"http://{local.gateway}"
+    assert requests.get(url, timeout=10).status_code == 200
+    assert local.pinpipe.json("api", "delete")["deleted"]
+    assert requests.get(url, timeout=10).status_code == 403

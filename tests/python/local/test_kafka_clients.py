@@ -1,0 +1,200 @@
+"""Third-party Kafka clients against the local broker."""
+
+import contextlib
+import threading
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import NewTopic
+
+from support.kafka import consume, make_topic
+from support.wait import wait_until
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_confluent_kafka_round_trip(local, codec):
+    make_topic(local.kafka, "t")
+    producer = Producer(
+        {"bootstrap.servers": local.kafka, "compression.type": codec, "enable.idempotence": True}
+    )
+    sent = {f"value {i}".encode() * 5 for i in range(2000)}
+    for value in sent:
+        producer.produce("t", value, key=value[:8], headers={"h": b"1"})
+    assert producer.flush(20) == 0
+    got = consume(local.kafka, "t", len(sent))
+    assert {m.value() for m in got} == sent
+    assert len(got) == len(sent)
+    assert got[0].headers() == [("h", b"1")]
+
+
+def test_kafka_python_round_trip(local):
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+    from kafka.admin import NewTopic as New
+
+    admin = KafkaAdminClient(bootstrap_servers=local.kafka)
+    admin.create_topics([New("t", 2, 1)])
+    assert "t" in admin.list_topics()
+    producer = KafkaProducer(bootstrap_servers=local.kafka, acks="all")
+    for i in range(500):
+        producer.send("t", b"%d" % i)
+    producer.flush(20)
+    consumer = KafkaConsumer(
+        "t",
+        bootstrap_servers=local.kafka,
+        group_id="g",
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=5000,
+    )
+    got = []
+    for message in consumer:
+        got.append(int(message.value))
+        if len(got) == 500:
+            break
+    consumer.commit()
+    consumer.close()
+    assert sorted(got) == list(range(500))
+    listed = (
+        admin.list_consumer_groups()
+        if hasattr(admin, "list_consumer_groups")
+        else admin.list_groups()
+    )
+    assert "g" in str(listed)
+
+
+def test_consumer_resumes_inside_a_batch(local):
+    make_topic(local.kafka, "t", 1)
+    producer = Producer({"bootstrap.servers": local.kafka, "linger.ms": 500})
+    for i in range(100):
+        producer.produce("t", b"%d" % i, partition=0)
+    producer.flush(20)
+    consumer = Consumer(
+        {"bootstrap.servers": local.kafka, "group.id": "g", "enable.auto.commit": False}
+    )
+    consumer.commit(offsets=[TopicPartition("t", 0, 37)], asynchronous=False)
+    consumer.close()
+    got = consume(local.kafka, "t", 63)
+    assert [int(m.value()) for m in got] == list(range(37, 100))
+
+
+def test_offset_past_the_end_is_reset(local):
+    make_topic(local.kafka, "t", 1)
+    producer = Producer({"bootstrap.servers": local.kafka})
+    producer.produce("t", b"only", partition=0)
+    producer.flush(10)
+    consumer = Consumer(
+        {"bootstrap.servers": local.kafka, "group.id": "g", "auto.offset.reset": "earliest"}
+    )
+    consumer.assign([TopicPartition("t", 0, 999)])
+    message = wait_until(lambda: consumer.poll(0.5), "the reset")
+    consumer.close()
+    assert message.value() == b"only"
+
+
+def test_consumers_share_a_topic_and_rebalance(local):
+    make_topic(local.kafka, "t", 4)
+    producer = Producer({"bootstrap.servers": local.kafka})
+    config = {
+        "bootstrap.servers": local.kafka,
+        "group.id": "g",
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000,
+    }
+    owned = {"a": set(), "b": set()}
+    seen, stop = [], {"a": False, "b": False}
+
+    def run(name):
+        consumer = Consumer(config)
+        consumer.subscribe(["t"])
+        while not stop[name]:
+            message = consumer.poll(0.2)
+            owned[name] = {p.partition for p in consumer.assignment()}
+            if message is not None and message.error() is None:
+                seen.append(message.value())
+        consumer.close()
+        owned[name] = set()
+
+    threads = {name: threading.Thread(target=run, args=(name,)) for name in owned}
+    for thread in threads.values():
+        thread.start()
+    try:
+        wait_until(
+            lambda: (
+                len(owned["a"]) == 2
+                and len(owned["b"]) == 2
+                and owned["a"] | owned["b"] == {0, 1, 2, 3}
+            ),
+            "an even share",
+            60,
+        )
+        stop["a"] = True
+        threads["a"].join(20)
+        wait_until(lambda: owned["b"] == {0, 1, 2, 3}, "b to take over", 60)
+        for i in range(40):
+            producer.produce("t", b"%d" % i, partition=i % 4)
+        producer.flush(10)
+        wait_until(lambda: len(set(seen)) == 40, "all 40 records")
+    finally:
+        stop.update(a=True, b=True)
+        for thread in threads.values():
+            thread.join(20)
+    assert len(seen) == 40
+
+
+def test_offsets_are_found_by_timestamp(local):
+    make_topic(local.kafka, "t", 1)
+    producer = Producer({"bootstrap.servers": local.kafka})
+    for i, timestamp in enumerate([1_000_000, 2_000_000, 3_000_000]):
+        producer.produce("t", b"%d" % i, partition=0, timestamp=timestamp)
+        producer.flush(10)
+    consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "g"})
+    for timestamp, offset in [(1, 0), (1_500_000, 1), (3_000_000, 2)]:
+        assert (
+            consumer.offsets_for_times([TopicPartition("t", 0, timestamp)], 10)[0].offset == offset
+        )
+    assert consumer.get_watermark_offsets(TopicPartition("t", 0), 10) == (0, 3)
+    consumer.close()
+
+
+def test_topics_and_groups_are_administered(local):
+    admin = make_topic(local.kafka, "t", 5)
+    assert len(admin.list_topics(timeout=10).topics["t"].partitions) == 5
+    with pytest.raises(KafkaException, match="TOPIC_ALREADY_EXISTS"):
+        list(admin.create_topics([NewTopic("t", 1, 1)]).values())[0].result(10)
+    for wrong, error in [
+        (NewTopic("no spaces allowed", 1, 1), "TOPIC_EXCEPTION"),
+        (NewTopic("x", 0, 1), "INVALID_PARTITIONS"),
+        (NewTopic("y", 1, 3), "INVALID_REPLICATION_FACTOR"),
+    ]:
+        with pytest.raises((KafkaException, ValueError), match=error):
+            list(admin.create_topics([wrong]).values())[0].result(10)
+    producer = Producer({"bootstrap.servers": local.kafka})
+    producer.produce("t", b"x", partition=0)
+    producer.flush(10)
+    consume(local.kafka, "t", 1, group="readers")
+    groups = admin.list_consumer_groups().result(10).valid
+    assert "readers" in [g.group_id for g in groups]
+    list(admin.delete_topics(["t"]).values())[0].result(10)
+    wait_until(lambda: "t" not in admin.list_topics(timeout=10).topics, "the topic to be gone")
+    make_topic(local.kafka, "t", 1)
+    consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "readers"})
+    assert consumer.committed([TopicPartition("t", 0)], 10)[0].offset < 0, (
+        "a new topic must not inherit old commits"
+    )
+    consumer.close()
+
+
+def test_garbage_requests_do_not_harm_the_broker(local):
+    import socket
+
+    host, port = local.kafka.split(":")
+    for garbage in [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00\x00\x00\x10" + b"\xff" * 16,
+        b"\x7f\xff\xff\xff",
+    ]:
+        with socket.create_connection((host, int(port)), 5) as connection:
+            connection.sendall(garbage)
+            connection.settimeout(5)
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+    make_topic(local.kafka, "t", 1)

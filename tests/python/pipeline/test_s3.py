@@ -1,0 +1,71 @@
+"""A lake and tables on a server that speaks S3 (moto)."""
+
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from support.ports import free_port
+from support.scenarios import s3 as scenarios
+from support.scenarios.s3 import KEYS
+from support.wait import wait_until
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The address of one server for all tests of this file."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers():
+        try:
+            return requests.get(url, timeout=2).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    try:
+        wait_until(answers, "moto to start", 60)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def s3(server):
+    """That server, without buckets."""
+    requests.post(f"{server}/moto-api/reset", timeout=30).raise_for_status()
+    return server
+
+
+def test_missing_bucket_is_reported_by_every_mode_of_batch(pinpipe, s3):
+    (pinpipe.folder / "pinpipe.toml").write_text(
+        f'[lake]\nurl = "s3://missing-bucket"\nendpoint_url = "{s3}"\n[tables]\nurl = "s3://missing-bucket/tables"\n'
+    )
+    for arguments in (["batch"], ["batch", "--no-tables"], ["batch", "--as-of", "1"]):
+        stderr = pinpipe.run(*arguments, env=KEYS, code=1).stderr
+        assert (
+            "NoSuchBucket: " in stderr
+            and "`pinpipe provision` makes" in stderr
+            and "panicked" not in stderr
+            and "<?xml" not in stderr
+        ), stderr
+    assert "<?xml" not in pinpipe.run("doctor", env=KEYS, code=1).stdout
+
+
+def test_whole_pipeline_on_s3(pinpipe, s3):
+    scenarios.whole_pipeline_on_s3(pinpipe, s3)
+
+
+def test_every_object_is_read_once_and_listed_in_pages_of_1000(pinpipe, s3, s3_proxy):
+    scenarios.every_object_is_read_once_and_listed_in_pages_of_1000(pinpipe, s3, s3_proxy)
+
+
+def test_missing_bucket_is_reported(pinpipe, s3):
+    scenarios.missing_bucket_is_reported(pinpipe, s3)

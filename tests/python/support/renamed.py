@@ -1,0 +1,16 @@
+"""Renamed resources: a configuration that renames all of them, and reasons in the plan."""
+
+TOPICS = dict.fromkeys(
+    ("topic-pin", "topic-geo", "topic-user"), ("recreate", "`cluster` is made anew")
+)
+
+
+NAMED = "it was made under another name, "
+
+
+EVERY_NAME = {
+    "cluster": {"name": "other"},
+    "connector": {"name": "other", "plugin_name": "other", "worker_name": "other"},
+    "api": {"name": "other"},
+    "connector__properties": {"s3.bucket.name": "other-bucket"},
+}

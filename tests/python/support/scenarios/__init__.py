@@ -1,0 +1,1 @@
+"""Checks that hold on every double of AWS; test modules call them."""
