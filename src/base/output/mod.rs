@@ -3,7 +3,6 @@
 pub mod progress;
 pub mod table;
 
-use crate::base::output::progress::Progress;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
@@ -11,6 +10,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::base::error::Error;
+use crate::base::output::progress::Progress;
 
 /// How results are written to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

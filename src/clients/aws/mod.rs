@@ -2,17 +2,16 @@
 
 pub mod call;
 
-use crate::clients::aws::call::Call;
-use crate::clients::aws::call::failed;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
-
 use secrecy::SecretString;
 
 use crate::base::config::outputs::Outputs;
 use crate::base::config::schema::{ApiAuth, Config, Target};
 use crate::base::error::Result;
+use crate::clients::aws::call::Call;
+use crate::clients::aws::call::failed;
 
 /// Configuration that all clients share: region, profile, endpoint, credentials.
 pub async fn sdk_config(config: &Config) -> SdkConfig {

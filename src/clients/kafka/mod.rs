@@ -4,8 +4,6 @@ pub mod admin;
 pub mod auth;
 pub mod context;
 
-use crate::clients::kafka::auth::authenticate;
-use crate::clients::kafka::context::Context;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::FutureProducer;
@@ -13,6 +11,8 @@ use secrecy::ExposeSecret;
 
 use crate::base::config::schema::{Config, KafkaAuth};
 use crate::base::error::{Error, Result};
+use crate::clients::kafka::auth::authenticate;
+use crate::clients::kafka::context::Context;
 
 /// librdkafka settings that every client here shares: brokers, log-in, patience.
 pub fn client_config(config: &Config) -> Result<ClientConfig> {

@@ -3,6 +3,7 @@
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::not;
 use arrow::datatypes::{Int32Type, SchemaRef};
+use deltalake::DeltaTable;
 use roaring::RoaringBitmap;
 
 use crate::base::error::{ErrorContext, Result};
@@ -11,7 +12,6 @@ use crate::data::engine::spill::{PartedSpill, Spill};
 use crate::data::tables::delta::DeltaLocation;
 use crate::data::tables::writer::TableWriter;
 use crate::data::transform::keys::{ExistingKeys, KeyMaker, KeySet, RowKeys, kept, numbers};
-use deltalake::DeltaTable;
 
 /// What a run has seen so far.
 pub struct Deduplicator {

@@ -10,7 +10,6 @@ use arrow::datatypes::{Int32Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::catalog::TableProvider;
 use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
-
 use futures::TryStreamExt;
 use roaring::RoaringBitmap;
 

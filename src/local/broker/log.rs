@@ -400,8 +400,8 @@ impl Segment {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::tests::batch;
     use super::*;
+    use crate::local::broker::record_batch::tests::batch;
 
     fn offsets(bytes: &[u8]) -> Vec<(i64, i64)> {
         split(bytes)

@@ -1,6 +1,5 @@
 //! Buckets: the lake's, and Airflow's.
 
-use crate::provision::aws::names::BucketUse;
 use std::rc::Rc;
 
 use async_trait::async_trait;
@@ -15,10 +14,11 @@ use futures::{StreamExt, stream};
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
+use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::object_keys::{REQUIREMENTS, is_zip};
 use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::resource::{Observation, Resource};
-use crate::provision::state::Phase;
+use crate::provision::state::document::Phase;
 
 /// Buckets whose tags are asked for at a time.
 const TAGS_AT_ONCE: usize = 8;

@@ -8,7 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::provision::aws::context::Account;
 use crate::provision::engine::session::read_one;
 use crate::provision::resource::{Action, Observation, Resource};
-use crate::provision::state::Phase;
+use crate::provision::state::document::Phase;
 
 /// Most changes until a resource must be as it should: made, waited for, mended, and once more.
 const ROUNDS: usize = 20;

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-
 use aws_sdk_kinesis::types::StreamStatus;
 use backon::{ConstantBuilder, Retryable};
 

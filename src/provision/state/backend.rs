@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::{FileLock, load_json, save_json};
 use crate::clients::aws::call::{Call, code, failed};
-use crate::provision::state::StateDocument;
+use crate::provision::state::document::StateDocument;
 
 /// A place for the state.
 #[derive(Debug, Clone)]

@@ -7,7 +7,6 @@ pub mod response;
 pub mod routes;
 pub mod streams;
 
-use crate::stages::gateway::routes::Routes;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::base::config::schema::Config;
 use crate::base::error::Result;
 use crate::clients::kafka::context::Context;
+use crate::stages::gateway::routes::Routes;
 
 /// Requests worked on at a time; more wait at their connections.
 const CONCURRENT_REQUESTS: usize = 48;

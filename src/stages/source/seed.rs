@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use crate::base::config::schema::Config;
@@ -12,7 +13,6 @@ use crate::base::output::table::thousands;
 use crate::base::output::{Printer, Report};
 use crate::clients::database::connect::Database;
 use crate::stages::source::{generate, load};
-use secrecy::ExposeSecret;
 
 /// What `seed` fills the database with.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,5 @@
 //! The instance profile: how a machine is given its role.
 
-use crate::provision::aws::names::profile_name;
 use std::rc::Rc;
 
 use async_trait::async_trait;
@@ -11,6 +10,7 @@ use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::iam::role::{iam_pairs, iam_tags};
 use crate::provision::aws::keys;
+use crate::provision::aws::names::profile_name;
 use crate::provision::aws::names::{Holder, role_name};
 use crate::provision::resource::{Observation, Resource};
 

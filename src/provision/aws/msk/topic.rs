@@ -12,7 +12,7 @@ use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
 use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
 use crate::provision::resource::{Observation, Resource};
-use crate::provision::state::Phase;
+use crate::provision::state::document::Phase;
 
 pub struct Topic {
     pub kind: Kind,

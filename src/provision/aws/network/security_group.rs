@@ -1,8 +1,5 @@
 //! Security groups, with the rules that let their members be reached.
 
-use crate::provision::aws::ec2_tags::tag_specification;
-use crate::provision::aws::names::Member;
-use crate::provision::aws::names::PROXY_PORT;
 use std::rc::Rc;
 
 use async_trait::async_trait;
@@ -13,9 +10,12 @@ use aws_sdk_ec2::types::{
 use crate::base::error::Result;
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
+use crate::provision::aws::ec2_tags::tag_specification;
 use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags};
 use crate::provision::aws::keys;
+use crate::provision::aws::names::Member;
+use crate::provision::aws::names::PROXY_PORT;
 use crate::provision::aws::network::ip_ranges;
 use crate::provision::resource::{Observation, Resource};
 

@@ -1,6 +1,5 @@
 //! The VPC and its subnets: found, never made.
 
-use crate::provision::aws::ec2_tags::filter;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -9,6 +8,7 @@ use async_trait::async_trait;
 use crate::base::error::{Error, Result};
 use crate::clients::aws::call::{Call, failed};
 use crate::provision::aws::context::Account;
+use crate::provision::aws::ec2_tags::filter;
 use crate::provision::aws::keys;
 use crate::provision::resource::{Observation, Resource};
 
