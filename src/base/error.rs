@@ -13,6 +13,8 @@ pub enum Kind {
     Failed,
     /// Exit code 2: the command line or the configuration is wrong.
     Usage,
+    /// Exit code 1: the user interrupted the work.
+    Interrupted,
 }
 
 /// An error for people. `message` is lower case, without a full stop, literals in backticks.
@@ -20,6 +22,8 @@ pub enum Kind {
 pub struct Error {
     message: String,
     hint: Option<String>,
+    /// The hint is general advice: a hint of another error is more helpful.
+    is_generic_hint: bool,
     kind: Kind,
     is_retryable: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -31,6 +35,7 @@ impl Error {
         Self {
             message: message.into(),
             hint: None,
+            is_generic_hint: false,
             kind: Kind::Failed,
             is_retryable: false,
             source: None,
@@ -43,6 +48,31 @@ impl Error {
             kind: Kind::Usage,
             ..Self::failed(message)
         }
+    }
+
+    /// Work that the user interrupted, by Ctrl-C or a signal: exit code 1.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Interrupted,
+            ..Self::failed(message)
+        }
+    }
+
+    /// General advice, for errors about which nothing better is known.
+    pub fn generic_hint(mut self, hint: impl Into<String>) -> Self {
+        self.is_generic_hint = true;
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whether the user interrupted the work.
+    pub fn is_interrupted(&self) -> bool {
+        self.kind == Kind::Interrupted
+    }
+
+    /// Whether there is a hint about this very error.
+    pub fn has_specific_hint(&self) -> bool {
+        self.hint.is_some() && !self.is_generic_hint
     }
 
     /// What the reader can do about it.
@@ -88,7 +118,7 @@ impl Error {
     /// The process exit code this error stands for.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
-            Kind::Failed => 1,
+            Kind::Failed | Kind::Interrupted => 1,
             Kind::Usage => 2,
         }
     }

@@ -158,10 +158,7 @@ const RESOURCES: [&str; 3] = ["api", "api-key", "usage-plan"];
 
 /// The same on API Gateway: some resources of `provision`, driven alone.
 async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
-    let selection = Selection {
-        only: RESOURCES.map(String::from).to_vec(),
-        skip: Vec::new(),
-    };
+    let selection = Selection::of(RESOURCES);
     match command {
         ApiCommand::Deploy => {
             let arguments = ProvisionOptions {

@@ -195,10 +195,7 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
 
 /// The same on MSK Connect: one resource of `provision`, driven alone.
 async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
-    let selection = Selection {
-        only: vec!["connector".into()],
-        skip: Vec::new(),
-    };
+    let selection = Selection::of(["connector"]);
     let operation = match command {
         ConnectorCommand::Create => {
             let arguments = ProvisionOptions {

@@ -46,13 +46,6 @@ impl Report for Unscheduled {
     }
 }
 
-fn selection(keys: &[&str]) -> Selection {
-    Selection {
-        only: keys.iter().map(|key| String::from(*key)).collect(),
-        skip: Vec::new(),
-    }
-}
-
 /// Creates or updates job, DAG and connection, unpauses the DAG, and shows its runs; with
 /// `--trigger` runs it once and shows the answers.
 ///
@@ -72,7 +65,7 @@ pub async fn schedule(
     schedule.check_environment().await?;
     let options = ProvisionOptions {
         yes: true,
-        selection: selection(&RESOURCES),
+        selection: Selection::of(RESOURCES),
         ..ProvisionOptions::default()
     };
     let applied = provision(config, &options, printer).await?;
@@ -99,7 +92,7 @@ pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     let options = DestroyOptions {
         yes: true,
         data: false,
-        selection: selection(&DELETED),
+        selection: Selection::of(DELETED),
     };
     let deleted = destroy(config, &options, printer).await?;
     if was_active {

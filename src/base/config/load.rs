@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use crate::base::checksum;
 use crate::base::config::LOCAL_TOML;
 use crate::base::config::check::check;
 use crate::base::config::schema::{Config, Secrets};
@@ -73,17 +74,27 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
             Value::String(data_dir.to_string_lossy().into_owned()),
         );
     }
+    let checksum = checksum_of(&layers);
     let mut config = match Config::deserialize_from(layers, &mut problems) {
         Some(config) if problems.is_empty() => config,
         _ => return Err(report(problems, file.as_deref())),
     };
     config.secrets = secrets();
+    config.checksum = checksum;
     check(&config, &mut problems);
     if problems.is_empty() {
         Ok(config)
     } else {
         Err(report(problems, file.as_deref()))
     }
+}
+
+/// Checksum of everything that resources depend on: not of the source database, whose URL may
+/// carry a password.
+fn checksum_of(layers: &Table) -> String {
+    let mut layers = layers.clone();
+    layers.remove("database");
+    checksum::short(&layers.to_string())
 }
 
 fn defaults() -> Table {

@@ -37,6 +37,10 @@ pub struct Config {
     pub airflow: Airflow,
     #[serde(skip)]
     pub secrets: Secrets,
+    /// Checksum of all keys and values, without secrets: two configurations with the same
+    /// checksum are equal.
+    #[serde(skip)]
+    pub checksum: String,
 }
 
 /// What only the environment may hold.

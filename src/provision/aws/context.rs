@@ -333,8 +333,8 @@ impl Account {
 
     /// The error of a run that Ctrl-C ends.
     pub fn stopped(&self, what: &str) -> Error {
-        Error::failed(format!("stopped: {what}"))
-            .hint("what was made stays and is remembered: the same command goes on from here")
+        Error::interrupted(format!("interrupted: {what}"))
+            .hint("created resources are kept and recorded; re-run the command to resume")
     }
 
     /// How long AWS may take to see what was made a moment ago.

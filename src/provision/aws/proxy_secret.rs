@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use base64::Engine;
 
 use crate::base::error::Result;
 use crate::provision::aws::context::Account;

@@ -539,7 +539,7 @@ impl Resource for Bucket {
         if !may_lose_data && let Some(held) = self.deletion_blocker().await? {
             return Err(
                 Error::failed(format!("bucket `{name}` holds {held} by now")).hint(
-                    "`destroy --data`, or `provision --allow-recreate`, removes it with its data",
+                    "`destroy --data`, or `provision --allow-replace`, deletes it with its data",
                 ),
             );
         }

@@ -93,7 +93,7 @@ impl Resource for AirflowConnection {
         let host = found["host"].as_str().unwrap_or("nowhere").to_string();
         if !connection.is_ours(&found) {
             // Somebody's own does as well; it is theirs to keep right.
-            return Ok(Observation::unowned(format!(
+            return Ok(Observation::existing(format!(
                 "to {host}, made by somebody else"
             )));
         }

@@ -236,7 +236,7 @@ impl Resource for Airflow {
                     .last_update()
                     .and_then(|update| update.error())
                     .and_then(|error| error.error_message());
-                return Ok(Observation::recreate(vec![format!(
+                return Ok(Observation::replace(vec![format!(
                     "it failed: {}",
                     error.unwrap_or("AWS gives no reason")
                 )]));
@@ -254,7 +254,7 @@ impl Resource for Airflow {
             .map(|network| network.subnet_ids().to_vec())
             .unwrap_or_default();
         if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
-            return Ok(Observation::recreate(vec![format!(
+            return Ok(Observation::replace(vec![format!(
                 "it is in other subnets: {}",
                 subnets.join(", ")
             )]));

@@ -364,7 +364,7 @@ impl Resource for Connector {
         }
         match found.connector_state() {
             Some(ConnectorState::Failed) => {
-                return Ok(Observation::recreate(vec![format!(
+                return Ok(Observation::replace(vec![format!(
                     "it failed: {}",
                     reason(&found)
                 )]));
@@ -383,7 +383,7 @@ impl Resource for Connector {
             .iter()
             .any(|drift| matches!(drift, Drift::Fixed(_)))
         {
-            return Ok(Observation::recreate(texts));
+            return Ok(Observation::replace(texts));
         }
         let detail = if self.has_delivered().await? {
             "working: its objects arrive in the bucket"

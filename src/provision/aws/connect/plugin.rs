@@ -165,7 +165,7 @@ impl Resource for Plugin {
         match found.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
-                return Ok(Observation::recreate(vec![
+                return Ok(Observation::replace(vec![
                     "MSK Connect could not take the zip".into(),
                 ]));
             }
@@ -176,7 +176,7 @@ impl Resource for Plugin {
             }
         }
         if let Some(reason) = self.other_zip(&found).await {
-            return Ok(Observation::recreate(vec![reason.into()]));
+            return Ok(Observation::replace(vec![reason.into()]));
         }
         Ok(Observation::from_drift(
             self.account.tag_differences(KEY, pairs(&tags)),

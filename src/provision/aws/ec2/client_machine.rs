@@ -365,7 +365,7 @@ impl Resource for Client {
             .await?;
         let fixed = self.differences(&found).await?;
         if !fixed.is_empty() {
-            return Ok(Observation::recreate(fixed));
+            return Ok(Observation::replace(fixed));
         }
         if let Some(reason) = self
             .account
@@ -373,7 +373,7 @@ impl Resource for Client {
             .output(KEY, &format!("failed-{id}"))
             .await
         {
-            return Ok(Observation::recreate(vec![reason]));
+            return Ok(Observation::replace(vec![reason]));
         }
         match state(&found) {
             Some(InstanceStateName::Stopped) => {

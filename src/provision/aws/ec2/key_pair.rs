@@ -260,7 +260,7 @@ impl Resource for KeyPair {
                 differences.push(format!("the parameter `{}` is missing", self.parameter()))
             }
             (false, false) => {
-                return Ok(Observation::recreate(vec![
+                return Ok(Observation::replace(vec![
                     "its private half is lost".into(),
                 ]));
             }

@@ -483,7 +483,7 @@ impl Resource for Cluster {
         match found.state() {
             Some(ClusterState::Active) => {}
             Some(ClusterState::Failed) => {
-                return Ok(Observation::recreate(vec![format!(
+                return Ok(Observation::replace(vec![format!(
                     "it failed: {}",
                     failure(found)
                 )]));
@@ -504,7 +504,7 @@ impl Resource for Cluster {
             .iter()
             .any(|drift| matches!(drift, Drift::Fixed(_)))
         {
-            return Ok(Observation::recreate(texts));
+            return Ok(Observation::replace(texts));
         }
         let cluster = &self.account.config.cluster;
         let detail = format!(
@@ -516,7 +516,7 @@ impl Resource for Cluster {
 
     /// Whether MSK still offers the version that is wanted.
     async fn check(&self, action: Action) -> Result<()> {
-        if !matches!(action, Action::Create | Action::Recreate) {
+        if !matches!(action, Action::Create | Action::Replace) {
             return Ok(());
         }
         let wanted = &self.account.config.cluster.kafka_version;
@@ -667,7 +667,7 @@ impl Resource for Cluster {
                         self.display_name(),
                         failure(&found)
                     ))
-                    .hint("`pinpipe provision --allow-recreate` removes it and makes it anew"));
+                    .hint("`pinpipe provision --allow-replace` deletes it and creates it again"));
                 }
                 state => Some(state.map_or("unknown", ClusterState::as_str).to_string()),
             })

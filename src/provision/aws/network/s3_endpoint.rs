@@ -13,7 +13,7 @@ use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
 use crate::provision::aws::outputs;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Observation, Ownership, Resource};
 
 const KEY: &str = keys::S3_ENDPOINT;
 
@@ -173,7 +173,7 @@ impl Resource for S3Endpoint {
             .as_ref()
             .is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
         if let Some(endpoint) = elsewhere.first().filter(|_| !is_here) {
-            return Ok(Observation::recreate(vec![format!(
+            return Ok(Observation::replace(vec![format!(
                 "it is in another VPC, {}",
                 endpoint.vpc_id().unwrap_or_default()
             )]));
@@ -184,7 +184,7 @@ impl Resource for S3Endpoint {
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
         if !is_here && missing.is_empty() {
-            return Ok(Observation::unowned(format!(
+            return Ok(Observation::existing(format!(
                 "{id}, which was there already"
             )));
         }
@@ -195,7 +195,7 @@ impl Resource for S3Endpoint {
         if !is_here {
             // Somebody else's endpoint that does not serve our subnets: S3 allows only one a table, so it is extended.
             return Ok(Observation {
-                is_ours: false,
+                ownership: Ownership::Existing,
                 ..Observation::from_drift(differences, id)
             });
         }

@@ -17,7 +17,7 @@ use crate::provision::aws::keys;
 use crate::provision::aws::names::Member;
 use crate::provision::aws::names::PROXY_PORT;
 use crate::provision::aws::network::ip_ranges;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Observation, Ownership, Resource};
 
 /// What the state calls groups of ours in other VPCs that somebody is in.
 const KEPT: &str = "kept";
@@ -347,7 +347,7 @@ impl Resource for Group {
             if found.is_some() {
                 // The name is taken by somebody else there.
                 return Ok(Observation {
-                    is_ours: true,
+                    ownership: Ownership::NameConflict,
                     ..Observation::unmanaged()
                 });
             }
@@ -359,7 +359,7 @@ impl Resource for Group {
                     &[("id", group.group_id().unwrap_or_default())],
                 )
                 .await?;
-            return Ok(Observation::recreate(vec![format!(
+            return Ok(Observation::replace(vec![format!(
                 "it is in another VPC, {}",
                 group.vpc_id().unwrap_or_default()
             )]));

@@ -137,7 +137,7 @@ impl Resource for Network {
             )
             .await?;
         // Found, not made: there is nothing to do about it.
-        Ok(Observation::unowned(format!(
+        Ok(Observation::existing(format!(
             "{vpc}, {} subnets in distinct zones",
             subnets.len()
         )))
