@@ -61,7 +61,12 @@ impl Observation {
 
     /// It does not exist and is to be created.
     pub fn missing() -> Self {
-        Self::new(false, Ownership::Managed, Action::Create, Vec::new())
+        Self::new(
+            false,
+            Ownership::Managed,
+            Action::Create,
+            vec!["does not exist".into()],
+        )
     }
 
     /// It equals the configuration; `detail` describes its state.

@@ -331,12 +331,11 @@ impl Plan {
                 }
             );
             lines.push(line.trim_end().to_string());
-            lines.extend(
-                step.observation
-                    .reasons
-                    .iter()
-                    .map(|reason| format!("        {reason}")),
-            );
+            // That a resource to be created does not exist goes without saying.
+            if action != Action::Create {
+                let reasons = step.observation.reasons.iter();
+                lines.extend(reasons.map(|reason| format!("        {reason}")));
+            }
         }
         lines
     }

@@ -284,7 +284,7 @@ def test_ctrl_c_stops_a_waiting_batch_at_once(pinpipe):
         took = time.monotonic() - began
     assert (
         running.returncode == 1
-        and "error: stopped before all was answered" in stderr
+        and "error: interrupted before all questions were answered" in stderr
         and "hint: what is in the tables by now stays" in stderr
     ), stderr
     assert took < 15 and not list(pinpipe.data.rglob("spill/*/*")), took

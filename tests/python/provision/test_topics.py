@@ -215,10 +215,10 @@ def test_topics_are_created_observed_and_recreated_by_each_backend(cloud, reques
     assert cloud.stands(way) == OWN and cloud.gone() == {way}
     steps = {step["key"]: step for step in cloud.json("provision", "--plan")["steps"]}
     assert {key: (steps[key]["action"], steps[key]["reasons"]) for key in KEYS} == dict.fromkeys(
-        KEYS, ("keep", [f"3 partitions, seen through {way}"])
+        KEYS, ("no-op", [f"3 partitions, seen through {way}"])
     )
     cloud.lose(way, "me.geo")
-    assert cloud.plan() == {"topic-geo": ("create", "it is not there")}
+    assert cloud.plan() == {"topic-geo": ("create", "does not exist")}
     cloud.run("provision", "--yes")
     assert cloud.stands(way) == OWN and cloud.plan() == {} and cloud.gone() == {way}
 

@@ -12,8 +12,8 @@ ROUTES = "lets others in than it should"
 STREAMS = ("stream-pin", "stream-geo", "stream-user")
 AIRFLOW = {"group-airflow", "role-airflow", "bucket-airflow", "airflow-requirements", "airflow"}
 RECREATED = {
-    "worker-configuration": ("recreate", "other properties: offset.flush.interval.ms"),
-    "connector": ("recreate", "`worker-configuration` is made anew"),
+    "worker-configuration": ("replace", "other properties: offset.flush.interval.ms"),
+    "connector": ("replace", "`worker-configuration` is replaced"),
 }
 ANOTHER = {
     "api": ("update", "maps requests in another way"),
@@ -111,7 +111,7 @@ CHANGES = {
     ),
     "another machine": (
         {"client": {"instance_type": "t3.small"}},
-        {"client": ("recreate", "is a t2.micro, not a t3.small")},
+        {"client": ("replace", "is a t2.micro, not a t3.small")},
     ),
 }
 
@@ -179,10 +179,10 @@ def test_smaller_disks_require_a_flag(module, cloud):
     ]["StorageInfo"]["EbsStorageInfo"]["VolumeSize"]
     cloud.change(cluster={"volume_gib": size - 1})
     action, reason = cloud.plan()["cluster"]
-    assert action == "recreate" and f"have {size} GiB and cannot shrink to {size - 1}" in reason
+    assert action == "replace" and f"have {size} GiB and cannot shrink to {size - 1}" in reason
     stderr = cloud.refused("provision", "--yes")
-    assert "loses what it holds" in stderr and "--allow-recreate" in stderr
-    cloud.apply("--allow-recreate")
+    assert "which deletes its data" in stderr and "--allow-replace" in stderr
+    cloud.apply("--allow-replace")
     assert cloud.plan() == {}
     assert {topic["name"] for topic in cloud.aws.snapshot()["topics"]} == {
         "me.pin",
@@ -214,7 +214,7 @@ def test_airflow_is_enabled_and_disabled(empty):
     others = {"Bucket": "user-me-airflow", "Key": "dags/of_somebody.py"}
     empty.boto("s3").put_object(**others, Body=b"")
     assert (
-        "bucket `user-me-airflow` is not asked for any more, but holds 1 objects"
+        "bucket `user-me-airflow` is no longer in the configuration but still holds 1 objects"
         in empty.refused("provision", "--yes")
     )
     empty.boto("s3").delete_object(**others)
@@ -256,7 +256,7 @@ def test_only_selected_resources_are_created(empty):
 def test_selection_requires_its_dependencies(empty):
     stderr = empty.refused("provision", "--yes", "--only", "cluster")
     assert (
-        "`cluster` needs `group-cluster`, which is not there" in stderr
+        "`cluster` depends on `group-cluster`, which does not exist" in stderr
         and "--only group-cluster" in stderr
     )
 
@@ -376,7 +376,7 @@ def test_skipped_resource_keeps_its_dependencies(module, cloud):
     stderr = cloud.refused("destroy", "--yes", "--only", "cluster")
     assert (
         "`cluster` is needed by `" in stderr
-        and "which is to stay" in stderr
+        and "depends on it and is not selected" in stderr
         and "--skip cluster" in stderr
     )
     assert "is needed by" in cloud.refused("destroy", "--yes", "--skip", "connector")

@@ -79,7 +79,7 @@ DRIFTS = {
         "databricks-job",
         ("update", "`parameters.json` is another version's"),
     ),
-    "the folder is gone": (remove_folder, "databricks-job", ("create", "it is not there")),
+    "the folder is gone": (remove_folder, "databricks-job", ("create", "does not exist")),
     "the DAG is another": (
         lambda cloud: put(cloud, DAG_KEY, "# mine"),
         "airflow-dag",
@@ -88,7 +88,7 @@ DRIFTS = {
     "the DAG is gone": (
         lambda cloud: cloud.s3.delete_object(Bucket=AIRFLOW, Key=DAG_KEY),
         "airflow-dag",
-        ("create", "it is not there"),
+        ("create", "does not exist"),
     ),
     "another host": (
         lambda cloud: patched(cloud, host="elsewhere.example"),
@@ -108,7 +108,7 @@ DRIFTS = {
     "the connection is gone": (
         lambda cloud: cloud.api.request("DELETE", CONNECTION),
         "airflow-connection",
-        ("create", "it is not there"),
+        ("create", "does not exist"),
     ),
 }
 

@@ -251,7 +251,7 @@ BLOCK = {
 }
 
 
-GONE = "it is not there"
+GONE = "does not exist"
 
 
 DRIFT = {
