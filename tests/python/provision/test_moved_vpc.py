@@ -9,14 +9,17 @@ import pytest
 from support.provisioned import assert_plan, assert_plan_and_apply
 from support.renamed import EVERY_NAME, NAMED, TOPICS
 
-ELSEWHERE = ("replace", "it is in another VPC, vpc-")
+GROUP_ELSEWHERE = ("recreate", "the security group is in another VPC, vpc-")
 # Resources whose VPC differs, and those that are recreated with them.
 MOVED = {
-    "group-client": ELSEWHERE,
-    "group-cluster": ("replace", "`group-client` is replaced|it is in another VPC"),
-    "s3-endpoint": ELSEWHERE,
-    "cluster": ("replace", "`group-cluster` is replaced"),
-    "client": ("replace", "`group-client` is replaced"),
+    "group-client": GROUP_ELSEWHERE,
+    "group-cluster": (
+        "recreate",
+        "`group-client` is made anew|the security group is in another VPC",
+    ),
+    "s3-endpoint": ("recreate", "the endpoint is in another VPC, vpc-"),
+    "cluster": ("recreate", "`group-cluster` is made anew"),
+    "client": ("recreate", "`group-client` is made anew"),
     **TOPICS,
     "connector": ("replace", "`cluster` is replaced"),
 }
@@ -270,9 +273,14 @@ def test_orphans_in_another_vpc_are_deleted(cloud):
         VpcEndpointType="Gateway",
         TagSpecifications=tags("vpc-endpoint", "s3-endpoint"),
     )
-    left = ("update", f"another of ours is in {vpc}")
+    group_left = ("update", f"another security group of this pipeline is in {vpc}")
     assert_plan_and_apply(
-        cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left)
+        cloud,
+        {
+            "group-client": group_left,
+            "group-cluster": group_left,
+            "s3-endpoint": ("update", f"another endpoint of this pipeline is in {vpc}"),
+        },
     )
     assert cloud.aws.snapshot() == before
 
@@ -298,9 +306,12 @@ def test_group_in_use_in_another_vpc_is_kept(cloud):
     interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"][
         "NetworkInterfaceId"
     ]
-    assert cloud.plan()["group-client"] == ("update", f"another of ours is in {vpc}")
+    assert cloud.plan()["group-client"] == (
+        "update",
+        f"another security group of this pipeline is in {vpc}",
+    )
     assert (
-        f"the security group `{group}` in another VPC is in use: it stays until `pinpipe destroy`"
+        f"the security group `{group}` in another VPC is in use: it is kept until `pinpipe destroy`"
         in cloud.run("provision", "--yes").stderr
     )
     assert cloud.plan() == {}

@@ -210,7 +210,7 @@ NAMES = {
             "connector": CONNECTOR,
         },
     ),
-    "api": ({"api": {"name": "another"}}, {"api": ("update", "its name is `me-api`")}),
+    "api": ({"api": {"name": "another"}}, {"api": ("update", "the API is named `me-api`")}),
     "bucket": (
         {"connector__properties": {"s3.bucket.name": "another-bucket"}},
         {
@@ -425,7 +425,7 @@ def test_three_brokers_in_a_region_of_two_zones(empty):
     for subnet in ec2.describe_subnets()["Subnets"]:
         if subnet["AvailabilityZone"] not in zones[:2]:
             ec2.delete_subnet(SubnetId=subnet["SubnetId"])
-    assert "3 brokers cannot be spread evenly over 2 subnets" in empty.refused("provision", "--yes")
+    assert "cannot spread 3 brokers evenly over 2 subnets" in empty.refused("provision", "--yes")
     empty.change(cluster={"brokers": 2})
     empty.apply(*CLUSTER)
     assert spread(empty) == (2, 2)

@@ -8,7 +8,7 @@ from support.provisioned import assert_plan_and_apply
 from support.scenarios import update
 from support.scenarios.update import UNMANAGED
 
-ROUTES = "lets others in than it should"
+ROUTES = "has a different authorization"
 STREAMS = ("stream-pin", "stream-geo", "stream-user")
 AIRFLOW = {"group-airflow", "role-airflow", "bucket-airflow", "airflow-requirements", "airflow"}
 RECREATED = {
@@ -16,8 +16,8 @@ RECREATED = {
     "connector": ("replace", "`worker-configuration` is replaced"),
 }
 ANOTHER = {
-    "api": ("update", "maps requests in another way"),
-    **{key: ("update", "has 1 shards, not 3") for key in STREAMS},
+    "api": ("update", "has a different request mapping"),
+    **{key: ("update", "shards: 1 → 3") for key in STREAMS},
 }
 OPEN = {
     "api": ("update", ROUTES),
@@ -31,7 +31,7 @@ CLOSED = {
 }
 RENAMED = {
     "api": ("update", "not deployed to the stage `live`"),
-    "usage-plan": ("update", "stage is not in it"),
+    "usage-plan": ("update", "stage is not in the usage plan"),
 }
 
 # The changes build on each other; each that can be reverted is.
@@ -67,11 +67,11 @@ CHANGES = {
     "more shards": ({"kinesis": {"shards": 3}}, ANOTHER),
     "longer retention": (
         {"kinesis": {"retention_hours": 48}},
-        {key: ("update", "for 24 hours, not 48") for key in STREAMS},
+        {key: ("update", "retention_hours: 24 → 48") for key in STREAMS},
     ),
     "shorter retention": (
         {"kinesis": {"retention_hours": 24}},
-        {key: ("update", "for 48 hours, not 24") for key in STREAMS},
+        {key: ("update", "retention_hours: 48 → 24") for key in STREAMS},
     ),
     "streams on demand": (
         {"kinesis": {"mode": "on-demand"}},
@@ -107,7 +107,12 @@ CHANGES = {
     ),
     "ssh from nowhere": (
         {"client": {"ssh_from": []}},
-        {"group-client": ("update", "rule `port 22 from 203.0.113.7/32` is not wanted")},
+        {
+            "group-client": (
+                "update",
+                "rule `port 22 from 203.0.113.7/32` is no longer in the configuration",
+            )
+        },
     ),
     "another machine": (
         {"client": {"instance_type": "t3.small"}},
@@ -207,7 +212,7 @@ def test_airflow_is_enabled_and_disabled(empty):
     assert len(empty.aws.snapshot()["environments"]) == 1
     empty.change(airflow={"requirements": ["apache-airflow-providers-databricks", "pandas"]})
     assert_plan_and_apply(
-        empty, {"airflow-requirements": ("update", "asks for other packages")}, may={"airflow"}
+        empty, {"airflow-requirements": ("update", "lists other packages")}, may={"airflow"}
     )
     empty.change(airflow={"enabled": False})
     # Objects of other users in its bucket are not deleted.
@@ -301,7 +306,7 @@ def test_plan_changes_nothing(empty):
 def test_region_without_api_gateway_is_reported(empty):
     empty.change(aws={"region": "ap-south-2"})
     assert (
-        "knows no addresses of API Gateway in ap-south-2"
+        "lists no addresses of API Gateway in ap-south-2"
         in empty.run("provision", "--yes", "--only", "network,group-client", code=1).stderr
     )
 
@@ -322,9 +327,9 @@ def test_missing_default_vpc_is_reported(empty):
     for vpc in ec2.describe_vpcs()["Vpcs"]:
         ec2.delete_vpc(VpcId=vpc["VpcId"])
     stderr = empty.refused("provision", "--yes")
-    assert "there is no default VPC in us-east-1" in stderr and "[network]" in stderr
+    assert "the default VPC does not exist in us-east-1" in stderr and "[network]" in stderr
     stderr = empty.refused("provision", "--yes", env={"PINPIPE__NETWORK__VPC": "vpc-12345678"})
-    assert "there is no VPC `vpc-12345678`" in stderr
+    assert "VPC `vpc-12345678` does not exist" in stderr
 
 
 # Unmanaged resources.

@@ -83,7 +83,7 @@ DRIFTS = {
     "the DAG is another": (
         lambda cloud: put(cloud, DAG_KEY, "# mine"),
         "airflow-dag",
-        ("update", "it is another version's, or was changed"),
+        ("update", "the DAG was edited or comes from another version of pinpipe"),
     ),
     "the DAG is gone": (
         lambda cloud: cloud.s3.delete_object(Bucket=AIRFLOW, Key=DAG_KEY),
@@ -186,7 +186,7 @@ def test_connection_of_another_team_is_left_alone(cloud):
     before = connection_of(cloud)
     try:
         assert cloud.plan() == {}
-        assert "theirs.example, made by somebody else" in cloud.run("status").stdout
+        assert "theirs.example, not managed by pinpipe" in cloud.run("status").stdout
         cloud.run("provision", "--yes")
         cloud.run("destroy", "--yes", *ONLY)
         assert (

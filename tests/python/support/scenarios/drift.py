@@ -62,7 +62,7 @@ def machine_gets_its_role_back(module, cloud):
     assert_repaired(
         module,
         cloud,
-        {"instance-profile": ("update", "`me-ec2-access-role` is not in it")},
+        {"instance-profile": ("update", "`me-ec2-access-role` is not in the instance profile")},
         may={"client", *TOPICS},
     )
 
