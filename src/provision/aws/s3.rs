@@ -567,7 +567,7 @@ impl Resource for Bucket {
             return Err(
                 Error::failed(format!("bucket `{name}` now holds {objects}")).hint(
                     "delete the bucket and its data with `pinpipe destroy --data` or `pinpipe \
-                     provision --allow-recreate`",
+                     provision --allow-replace`",
                 ),
             );
         }

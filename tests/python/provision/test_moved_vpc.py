@@ -9,17 +9,17 @@ import pytest
 from support.provisioned import assert_plan, assert_plan_and_apply
 from support.renamed import EVERY_NAME, NAMED, TOPICS
 
-GROUP_ELSEWHERE = ("recreate", "the security group is in another VPC, vpc-")
+GROUP_ELSEWHERE = ("replace", "the security group is in another VPC, vpc-")
 # Resources whose VPC differs, and those that are recreated with them.
 MOVED = {
     "group-client": GROUP_ELSEWHERE,
     "group-cluster": (
-        "recreate",
-        "`group-client` is made anew|the security group is in another VPC",
+        "replace",
+        "`group-client` is replaced|the security group is in another VPC",
     ),
-    "s3-endpoint": ("recreate", "the endpoint is in another VPC, vpc-"),
-    "cluster": ("recreate", "`group-cluster` is made anew"),
-    "client": ("recreate", "`group-client` is made anew"),
+    "s3-endpoint": ("replace", "the endpoint is in another VPC, vpc-"),
+    "cluster": ("replace", "`group-cluster` is replaced"),
+    "client": ("replace", "`group-client` is replaced"),
     **TOPICS,
     "connector": ("replace", "`cluster` is replaced"),
 }

@@ -98,7 +98,7 @@ impl Resource for AirflowConnection {
             .to_string();
         if !connection.is_ours(&found) {
             // A connection created by the user serves as well. pinpipe uses it unchanged.
-            return Ok(Observation::unowned(format!(
+            return Ok(Observation::existing(format!(
                 "to {host}, not managed by pinpipe"
             )));
         }

@@ -237,7 +237,7 @@ impl Resource for Airflow {
                     .last_update()
                     .and_then(|update| update.error())
                     .and_then(|error| error.error_message());
-                return Ok(Observation::recreate(vec![format!(
+                return Ok(Observation::replace(vec![format!(
                     "the environment failed: {}",
                     error.unwrap_or("AWS gave no reason")
                 )]));
@@ -255,7 +255,7 @@ impl Resource for Airflow {
             .map(|network| network.subnet_ids().to_vec())
             .unwrap_or_default();
         if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
-            return Ok(Observation::recreate(vec![format!(
+            return Ok(Observation::replace(vec![format!(
                 "the environment is in other subnets: {}",
                 subnets.join(", ")
             )]));

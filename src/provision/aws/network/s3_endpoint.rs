@@ -174,7 +174,7 @@ impl Resource for S3Endpoint {
             .as_ref()
             .is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
         if let Some(endpoint) = in_other_vpcs.first().filter(|_| !is_managed) {
-            return Ok(Observation::recreate(vec![format!(
+            return Ok(Observation::replace(vec![format!(
                 "the endpoint is in another VPC, {}",
                 endpoint.vpc_id().unwrap_or_default()
             )]));
@@ -185,7 +185,7 @@ impl Resource for S3Endpoint {
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
         if !is_managed && missing.is_empty() {
-            return Ok(Observation::unowned(format!(
+            return Ok(Observation::existing(format!(
                 "{id}, not managed by pinpipe"
             )));
         }

@@ -370,7 +370,7 @@ impl Resource for Group {
                     &[("id", group.group_id().unwrap_or_default())],
                 )
                 .await?;
-            return Ok(Observation::recreate(vec![format!(
+            return Ok(Observation::replace(vec![format!(
                 "the security group is in another VPC, {}",
                 group.vpc_id().unwrap_or_default()
             )]));

@@ -155,7 +155,7 @@ impl Resource for Network {
             )
             .await?;
         // An existing resource: pinpipe never changes it.
-        Ok(Observation::unowned(format!(
+        Ok(Observation::existing(format!(
             "{vpc}, {} subnets in distinct zones",
             subnets.len()
         )))
