@@ -257,7 +257,8 @@ def test_invalid_configuration_is_rejected_with_its_place(pinpipe, text, message
 
 @pytest.mark.parametrize("lake", ["", "gs://bucket", "ftp://x/y"])
 def test_invalid_lake_is_a_usage_error(pinpipe, lake):
-    assert "names no lake" in pinpipe.run("batch", "--lake", lake, code=2).stderr
+    stderr = pinpipe.run("batch", "--lake", lake, code=2).stderr
+    assert f"expected a folder or s3://BUCKET[/PREFIX], got `{lake}`" in stderr
 
 
 def test_demo_rejects_an_unsuitable_folder_before_it_posts(tmp_path):
