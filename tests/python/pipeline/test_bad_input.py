@@ -166,7 +166,7 @@ def test_invalid_table_to_load_is_reported_with_file_and_line(pinpipe):
         "pinterest_data.jsonl`, line 2" in done.stderr and not (pinpipe.data / "source.db").exists()
     )
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 1)
-    assert "stands twice" in pinpipe.run("seed", "--from", "tables", code=1).stderr
+    assert "duplicate row number 1" in pinpipe.run("seed", "--from", "tables", code=1).stderr
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 2)
     assert pinpipe.json("seed", "--from", "tables")["posts"] == 1
 
