@@ -1,4 +1,4 @@
-//! `pinpipe batch schedule` and `unschedule`: run batch on Databricks by Managed Airflow.
+//! `pinpipe batch schedule` and `unschedule`: schedule batch on Databricks with Managed Airflow.
 
 use clap::Args;
 use serde::Serialize;
@@ -37,7 +37,8 @@ impl Report for Unscheduled {
     fn text(&self) -> String {
         if self.removed {
             format!(
-                "deleted `{}`; answers of its runs are kept in the bucket\n`pinpipe provision` creates it again unless `schedule.enabled` is false",
+                "deleted `{}`; answers of its runs are kept in the bucket\n\
+                 `pinpipe provision` creates it again unless `schedule.enabled` is false",
                 self.dag
             )
         } else {
@@ -46,11 +47,19 @@ impl Report for Unscheduled {
     }
 }
 
-/// Creates or updates job, DAG and connection, unpauses the DAG, and shows its runs; with
-/// `--trigger` runs it once and shows the answers.
+fn selection(keys: &[&str]) -> Selection {
+    Selection {
+        only: keys.iter().map(|key| String::from(*key)).collect(),
+        skip: Vec::new(),
+    }
+}
+
+/// Creates or updates job, DAG and connection, unpauses the DAG, and prints its runs; with
+/// `--trigger` runs it once and prints the answers.
 ///
 /// # Errors
-/// There is no Airflow environment; no Databricks credentials; Airflow cannot import the DAG; a run fails.
+/// The Airflow environment or Databricks credentials do not exist; Airflow cannot import the DAG;
+/// a run fails.
 pub async fn schedule(
     config: &Config,
     arguments: &ScheduleArguments,
@@ -61,7 +70,7 @@ pub async fn schedule(
         write_out(&schedule.rendered_dag().await?);
         return Ok(());
     }
-    // First: without an environment nothing should be uploaded anywhere.
+    // Checked first: without an environment, nothing is uploaded.
     schedule.check_environment().await?;
     let options = ProvisionOptions {
         yes: true,

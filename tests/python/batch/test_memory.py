@@ -269,9 +269,12 @@ def test_no_tables_gives_the_same_answers_and_writes_nothing(pinpipe):
     assert not other.data.exists() or not list(other.data.rglob("*.parquet"))
     assert "cannot be used with" in other.run("batch", "--no-tables", "--full", code=2).stderr
     stderr = other.run("batch", "--lake", "../lake", "--memory", "12", code=2).stderr
-    assert "`12` is no size" in stderr and "hint: write 512MB" in stderr
     assert (
-        "too little memory"
+        "invalid size `12`: expected a number with a unit" in stderr
+        and "hint: write 512MB" in stderr
+    )
+    assert (
+        "invalid size `1MB`: expected at least 512MB of memory"
         in other.run(
             "batch", "--lake", "../lake", env={"PINPIPE__BATCH__MEMORY": "1MB"}, code=2
         ).stderr

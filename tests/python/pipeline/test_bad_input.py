@@ -245,7 +245,7 @@ def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, kept):
     [
         ('[lake]\nurl = "gs://bucket"\n', "`lake.url` must be a folder or s3://BUCKET"),
         ('[local]\nhost = "somewhere"\n', "`local.host` must be an IP address"),
-        ('[kafka]\nbootstrap_servers = "<b-1>:9098"\n', "still holds a <placeholder>"),
+        ('[kafka]\nbootstrap_servers = "<b-1>:9098"\n', "still contains a <placeholder>"),
         ('id = "x"\n\n[emulate]\nrate = "fast"\n', "`pinpipe.toml` line 4"),
     ],
 )

@@ -401,7 +401,7 @@ def test_interrupt_at_the_prompt_changes_nothing(cloud, command):
     )
     output = b""
     try:
-        while b"Type yes to go on" not in output:
+        while b"Type yes to continue" not in output:
             output += os.read(terminal, 4096)
         process.send_signal(signal.SIGINT)
         assert process.wait(SOON) != 0

@@ -345,7 +345,7 @@ def test_schedule_trigger_and_unschedule(tmp_path, version):
             ]
 
             # Deleted, except for answers and connection.
-            assert "`me_dag` is gone" in cloud.run("batch", "unschedule").stdout
+            assert "deleted `me_dag`; answers" in cloud.run("batch", "unschedule").stdout
             assert (
                 cloud.keys(AIRFLOW, "dags/") == [] and not databricks.workspace.local(JOB).exists()
             )
