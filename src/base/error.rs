@@ -51,6 +51,21 @@ impl Error {
         }
     }
 
+    /// Creates an error of work that the user interrupted, by Ctrl-C or a signal: exit code 1.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Interrupted,
+            ..Self::failed(message)
+        }
+    }
+
+    /// Sets general advice as the hint, where nothing better is known.
+    pub fn generic_hint(mut self, hint: impl Into<String>) -> Self {
+        self.is_generic_hint = true;
+        self.hint = Some(hint.into());
+        self
+    }
+
     /// Sets the hint: one action that the user can take.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -89,6 +104,16 @@ impl Error {
     /// Whether a retry may succeed.
     pub fn is_retryable(&self) -> bool {
         self.is_retryable
+    }
+
+    /// Whether the user interrupted the work.
+    pub fn is_interrupted(&self) -> bool {
+        self.kind == Kind::Interrupted
+    }
+
+    /// Whether the hint is about this very error.
+    pub fn has_specific_hint(&self) -> bool {
+        self.hint.is_some() && !self.is_generic_hint
     }
 
     /// Returns the exit code of the process.

@@ -47,13 +47,6 @@ impl Report for Unscheduled {
     }
 }
 
-fn selection(keys: &[&str]) -> Selection {
-    Selection {
-        only: keys.iter().map(|key| String::from(*key)).collect(),
-        skip: Vec::new(),
-    }
-}
-
 /// Creates or updates job, DAG and connection, unpauses the DAG, and prints its runs; with
 /// `--trigger` runs it once and prints the answers.
 ///
