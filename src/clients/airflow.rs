@@ -1,4 +1,4 @@
-//! Airflow's own REST API, which MWAA passes requests on to.
+//! Client of the Airflow REST API, reached through MWAA.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use serde_json::Value;
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{Call, RESUME_HINT, code, failed};
 
-/// How often a request is made while Airflow is away.
-const ATTEMPTS: usize = 5;
+/// Maximum attempts of one request while Airflow is unavailable.
+const MAX_ATTEMPTS: usize = 5;
 
-/// One environment's API.
+/// The REST API of one Airflow environment.
 pub struct AirflowApi {
     client: aws_sdk_mwaa::Client,
     environment: String,
 }
 
-/// A request that was answered with an error.
+/// A request that failed.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Airflow's own status, such as 404; 0 where MWAA did not ask it.
+    /// HTTP status of Airflow, such as 404; 0 if the request did not reach Airflow.
     pub status: i32,
     pub error: Error,
 }
@@ -35,7 +35,7 @@ impl From<Refusal> for Error {
 }
 
 impl AirflowApi {
-    /// That of the configuration's environment.
+    /// Creates a client for the configured environment.
     pub fn of(config: &Config, client: aws_sdk_mwaa::Client) -> Self {
         Self {
             client,
@@ -66,7 +66,8 @@ impl AirflowApi {
         self.call(RestApiMethod::Delete, path, None, None).await
     }
 
-    /// Tried again where Airflow is away for the moment: every request that is made here may be made twice.
+    /// Sends a request and retries it while Airflow is unavailable. Every request must therefore be
+    /// idempotent.
     async fn call(
         &self,
         method: RestApiMethod,
@@ -74,36 +75,35 @@ impl AirflowApi {
         query: Option<Value>,
         body: Option<Value>,
     ) -> Result<Value, Refusal> {
-        let asking = || self.once(method.clone(), path, query.clone(), body.clone());
+        let send = || self.send_once(method.clone(), path, query.clone(), body.clone());
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(300))
-            .with_max_times(ATTEMPTS - 1)
+            .with_max_times(MAX_ATTEMPTS - 1)
             .with_jitter();
-        asking
-            .retry(pauses)
+        send.retry(pauses)
             .when(|refusal| refusal.status >= 500)
             .await
     }
 
-    async fn once(
+    async fn send_once(
         &self,
         method: RestApiMethod,
         path: &str,
         query: Option<Value>,
         body: Option<Value>,
     ) -> Result<Value, Refusal> {
-        let request = self
+        let call = self
             .client
             .invoke_rest_api()
             .name(&self.environment)
             .method(method.clone())
             .path(path);
-        let request = request
+        let call = call
             .set_query_parameters(query.as_ref().map(document))
             .set_body(body.as_ref().map(document));
-        let error = match request.send().await {
-            Ok(answer) => {
-                return Ok(answer
+        let error = match call.send().await {
+            Ok(response) => {
+                return Ok(response
                     .rest_api_response
                     .as_ref()
                     .map(value)
@@ -112,59 +112,65 @@ impl AirflowApi {
             Err(error) => error,
         };
         use aws_sdk_mwaa::operation::invoke_rest_api::InvokeRestApiError as Kind;
-        let (status, said) = match error.as_service_error() {
-            Some(Kind::RestApiClientException(refused)) => (
-                refused.rest_api_status_code(),
-                refused.rest_api_response().map(value),
+        let (status, body) = match error.as_service_error() {
+            Some(Kind::RestApiClientException(failure)) => (
+                failure.rest_api_status_code(),
+                failure.rest_api_response().map(value),
             ),
-            Some(Kind::RestApiServerException(refused)) => (
-                refused.rest_api_status_code(),
-                refused.rest_api_response().map(value),
+            Some(Kind::RestApiServerException(failure)) => (
+                failure.rest_api_status_code(),
+                failure.rest_api_response().map(value),
             ),
             _ => (None, None),
         };
-        let what = format!(
+        let request = format!(
             "`{} {path}` of Airflow environment `{}`",
             method.as_str(),
             self.environment
         );
         let Some(status) = status else {
             let failure = if code(&error) == "ResourceNotFoundException" {
-                Error::failed(format!("there is no Airflow environment `{}`", self.environment))
-                    .hint("`pinpipe provision` makes it, which takes half an hour; `airflow.name` names another")
+                Error::failed(format!(
+                    "Airflow environment `{}` does not exist",
+                    self.environment
+                ))
+                .hint(
+                    "run `pinpipe provision` to create the environment (takes about half an hour), \
+                     or set `airflow.name` to another one",
+                )
             } else {
-                failed(Call("airflow:InvokeRestApi", &what), &error)
+                failed(Call("airflow:InvokeRestApi", &request), &error)
             };
             return Err(Refusal {
                 status: 0,
                 error: failure,
             });
         };
-        let said = said.unwrap_or_default();
-        // Airflow 2 has texts there, 3 also objects and lists.
-        let message = [&said["detail"], &said["title"], &said["message"]]
+        let body = body.unwrap_or_default();
+        // `detail` is a text in Airflow 2, and also an object or a list in Airflow 3.
+        let message = [&body["detail"], &body["title"], &body["message"]]
             .into_iter()
             .find_map(Value::as_str)
             .map(String::from);
-        // Never the whole of it: it may repeat what was sent, a token among that.
-        let listed = || {
-            said["detail"]
+        // Only the messages: other members may repeat the request, which can contain a token.
+        let detail_messages = || {
+            body["detail"]
                 .as_array()
                 .into_iter()
                 .flatten()
-                .filter_map(|each| each["msg"].as_str())
+                .filter_map(|detail| detail["msg"].as_str())
                 .collect::<Vec<_>>()
                 .join("; ")
         };
         let message = message
-            .or_else(|| said["detail"]["reason"].as_str().map(String::from))
-            .unwrap_or_else(listed);
+            .or_else(|| body["detail"]["reason"].as_str().map(String::from))
+            .unwrap_or_else(detail_messages);
         let hint = if status >= 500 {
-            "run the same command again: it goes on from here"
+            RESUME_HINT
         } else {
-            "the environment's web page shows more, with its logs"
+            "see the logs on the web page of the environment"
         };
-        let error = Error::failed(format!("Airflow refused {what} with {status}: {message}"))
+        let error = Error::failed(format!("{request} failed with status {status}: {message}"))
             .hint(hint)
             .retryable(status >= 500);
         Err(Refusal { status, error })
@@ -213,8 +219,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn any_json_goes_there_and_back() {
-        let all = json!({"a": [1, -2, 2.5, true, null, "x"], "b": {}});
-        assert_eq!(value(&document(&all)), all);
+    fn converts_json_to_a_document_and_back() {
+        let json = json!({"a": [1, -2, 2.5, true, null, "x"], "b": {}});
+        assert_eq!(value(&document(&json)), json);
     }
 }

@@ -1,4 +1,4 @@
-//! Client of the local control interface: connectors and routes.
+//! Client of the control interface of the local stack: connectors and routes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result};
 
-/// State of a connector and its task.
+/// State of a connector and its only task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConnectorStatus {
     pub name: String,
     /// RUNNING, PAUSED or FAILED, as Kafka Connect reports it.
     pub state: String,
-    /// Why the task failed.
+    /// Error that failed the task.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trace: Option<String>,
     /// Records consumed and objects written since the task started.
@@ -31,20 +31,22 @@ pub struct Deployment {
     pub routes: Vec<String>,
 }
 
-/// Speaks to the control interface of a running local stack.
+/// A client of the control interface of a running local stack.
 pub struct ControlClient {
     http: reqwest::Client,
     url: String,
 }
 
 impl ControlClient {
+    /// Creates a client for the running local stack.
+    ///
     /// # Errors
     /// No local stack is running, or the target is aws.
     pub fn new(config: &Config) -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .build()
-            .context(|| "cannot set up an HTTP client")?;
+            .context(|| "cannot create an HTTP client")?;
         Ok(Self {
             http,
             url: config.endpoints().control_url()?,
@@ -67,7 +69,7 @@ impl ControlClient {
         let response = request.send().await.map_err(|error| {
             Error::failed(unreachable())
                 .with_source(error.without_url())
-                .hint("start it with `pinpipe local` in another terminal")
+                .hint("run `pinpipe local` in another terminal")
         })?;
         let status = response.status();
         let text = response.bytes().await.context(unreachable)?;
@@ -87,13 +89,13 @@ impl ControlClient {
         })
     }
 
-    /// Names of all connectors.
+    /// Returns the names of all connectors.
     pub async fn connectors(&self) -> Result<Vec<String>> {
         let (_, body) = self.call(Method::GET, "/connectors", None).await?;
-        serde_json::from_value(body).context(|| "the local stack answered strangely")
+        serde_json::from_value(body).context(|| "unexpected response from the local stack")
     }
 
-    /// Properties of a connector; `None`: there is none of this name.
+    /// Returns the properties of a connector, or `None` if it does not exist.
     pub async fn connector_config(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
         let (status, body) = self
             .call(Method::GET, &format!("/connectors/{name}/config"), None)
@@ -103,10 +105,10 @@ impl ControlClient {
         }
         serde_json::from_value(body)
             .map(Some)
-            .context(|| "the local stack answered strangely")
+            .context(|| "unexpected response from the local stack")
     }
 
-    /// Makes a connector or changes its properties.
+    /// Creates a connector or replaces its properties.
     pub async fn put_connector(
         &self,
         name: &str,
@@ -121,7 +123,7 @@ impl ControlClient {
         .map(|_| ())
     }
 
-    /// How a connector is doing; `None`: there is none of this name.
+    /// Returns the state of a connector, or `None` if it does not exist.
     pub async fn connector_status(&self, name: &str) -> Result<Option<ConnectorStatus>> {
         let (status, body) = self
             .call(Method::GET, &format!("/connectors/{name}/status"), None)
@@ -141,7 +143,7 @@ impl ControlClient {
         }))
     }
 
-    /// `pause`, `resume` or `restart`. `false`: there is no such connector.
+    /// Runs `pause`, `resume` or `restart`. Returns `false` if the connector does not exist.
     pub async fn connector_action(&self, name: &str, action: &str) -> Result<bool> {
         let method = if action == "restart" {
             Method::POST
@@ -154,7 +156,7 @@ impl ControlClient {
         Ok(status != StatusCode::NOT_FOUND)
     }
 
-    /// `false`: there was no such connector.
+    /// Deletes a connector. Returns `false` if it does not exist.
     pub async fn delete_connector(&self, name: &str) -> Result<bool> {
         let (status, _) = self
             .call(Method::DELETE, &format!("/connectors/{name}"), None)
@@ -162,7 +164,7 @@ impl ControlClient {
         Ok(status != StatusCode::NOT_FOUND)
     }
 
-    /// The routes that are deployed, if any.
+    /// Returns the deployed routes, if any.
     pub async fn routes(&self) -> Result<Option<Deployment>> {
         let (status, body) = self.call(Method::GET, "/api", None).await?;
         if status == StatusCode::NOT_FOUND {
@@ -170,16 +172,16 @@ impl ControlClient {
         }
         serde_json::from_value(body)
             .map(Some)
-            .context(|| "the local stack answered strangely")
+            .context(|| "unexpected response from the local stack")
     }
 
-    /// Deploys the routes; those deployed already stay.
+    /// Deploys the routes. Routes that are already deployed are kept.
     pub async fn deploy_routes(&self) -> Result<Deployment> {
         let (_, body) = self.call(Method::PUT, "/api", None).await?;
-        serde_json::from_value(body).context(|| "the local stack answered strangely")
+        serde_json::from_value(body).context(|| "unexpected response from the local stack")
     }
 
-    /// `false`: none were deployed.
+    /// Deletes the routes. Returns `false` if none are deployed.
     pub async fn delete_routes(&self) -> Result<bool> {
         let (status, _) = self.call(Method::DELETE, "/api", None).await?;
         Ok(status != StatusCode::NOT_FOUND)

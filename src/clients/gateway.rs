@@ -1,4 +1,4 @@
-//! A client of the gateway: with the API key, or signed, as the API asks for it.
+//! Client of the gateway, with authentication by API key or AWS signature.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +11,10 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::base::config::schema::{ApiAuth, Config, Target};
 use crate::base::error::{Error, ErrorContext, Result};
 
-/// What is sent with a request: its content type and its body.
+/// Content type and body of a request.
 pub type Content<'a> = (&'a str, &'a str);
 
-/// Speaks to the gateway that the configuration resolves to.
+/// A client of the gateway that the configuration resolves to.
 pub struct GatewayClient {
     http: reqwest::Client,
     url: String,
@@ -29,21 +29,22 @@ struct Signer {
 }
 
 impl GatewayClient {
-    /// `idle`: most connections kept open.
+    /// Creates a client that keeps at most `max_idle` idle connections open.
     ///
     /// # Errors
-    /// No gateway is known; no local stack is running; no credentials where requests are to be signed.
-    pub async fn new(config: &Config, timeout: Duration, idle: usize) -> Result<Self> {
+    /// No gateway is configured; no local stack is running; requests must be signed and no AWS
+    /// credentials exist.
+    pub async fn new(config: &Config, timeout: Duration, max_idle: usize) -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(timeout)
-            .pool_max_idle_per_host(idle)
+            .pool_max_idle_per_host(max_idle)
             .tcp_nodelay(true);
-        let http = http.build().context(|| "cannot set up an HTTP client")?;
+        let http = http.build().context(|| "cannot create an HTTP client")?;
         let url = config.endpoints().gateway_url()?;
         let signer = if config.target == Target::Aws && config.api.auth == ApiAuth::Iam {
             let shared = crate::clients::aws::sdk_config(config).await;
             let credentials = shared.credentials_provider().ok_or_else(|| {
-                Error::failed("no AWS credentials to sign requests with")
+                Error::failed("cannot sign requests: no AWS credentials found")
                     .hint("set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID")
             })?;
             Some(Signer {
@@ -61,15 +62,15 @@ impl GatewayClient {
         })
     }
 
-    /// Where the gateway is, without a final slash.
+    /// Returns the address of the gateway, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Sends a request and returns whatever answer came.
+    /// Sends a request and returns the response, whatever its status.
     ///
     /// # Errors
-    /// No answer came, or the request cannot be signed.
+    /// The gateway cannot be reached, or the request cannot be signed.
     pub async fn send(
         &self,
         method: Method,
@@ -86,34 +87,47 @@ impl GatewayClient {
         }
         let body = content.map(|(_, body)| body).unwrap_or_default();
         if let Some(signer) = &self.signer {
-            headers.extend(signer.signed(&method, &url, &headers, body).await?);
+            headers.extend(
+                signer
+                    .signature_headers(&method, &url, &headers, body)
+                    .await?,
+            );
         }
         let mut request = self.http.request(method, &url);
         for (name, value) in headers {
             request = request.header(name, value);
         }
         let unreachable = || format!("cannot reach the gateway at {}", self.url);
-        request.body(body.to_string()).send().await.map_err(|error| {
-            Error::failed(unreachable())
-                .with_source(error.without_url())
-                .hint("is it up? `pinpipe local` starts the local one; `pinpipe doctor` tests every connection")
-                .retryable(true)
-        })
+        request
+            .body(body.to_string())
+            .send()
+            .await
+            .map_err(|error| {
+                Error::failed(unreachable())
+                    .with_source(error.without_url())
+                    .hint(
+                        "check that the gateway is up (`pinpipe doctor` tests every connection); \
+                         `pinpipe local` starts the local one",
+                    )
+                    .retryable(true)
+            })
     }
 }
 
 impl Signer {
-    /// The headers that sign a request, by Signature Version 4.
-    async fn signed(
+    /// Returns the headers that sign a request with AWS Signature Version 4.
+    async fn signature_headers(
         &self,
         method: &Method,
         url: &str,
         headers: &[(String, String)],
         body: &str,
     ) -> Result<Vec<(String, String)>> {
-        let found = self.credentials.provide_credentials().await;
-        let identity = found
-            .context(|| "no AWS credentials to sign requests with")?
+        let identity = self
+            .credentials
+            .provide_credentials()
+            .await
+            .context(|| "cannot sign requests: no usable AWS credentials")?
             .into();
         let params = SigningParams::builder()
             .identity(&identity)

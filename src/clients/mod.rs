@@ -1,4 +1,4 @@
-//! Clients of other services, one room per service.
+//! Clients of other services, one module for each service.
 
 pub mod airflow;
 pub mod aws;

@@ -1,4 +1,4 @@
-//! The control interface: Kafka Connect's REST API for the sink, and the gateway's routes.
+//! The control interface: the Kafka Connect REST API for the sink, and the routes of the gateway.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::clients::control::ConnectorStatus;
 use crate::stages::gateway::routes::Routes;
 use crate::stages::sink::connectors::Connectors;
 
-/// What requests work on.
+/// State shared by all requests.
 #[derive(Clone)]
 struct Control {
     connectors: Arc<Connectors>,
     routes: Arc<Routes>,
 }
 
-/// The interface as a router.
+/// Returns the router of the control interface.
 pub fn router(connectors: Arc<Connectors>, routes: Arc<Routes>) -> Router {
     Router::new()
         .route("/", get(about))
@@ -39,7 +39,7 @@ pub fn router(connectors: Arc<Connectors>, routes: Arc<Routes>) -> Router {
         .with_state(Control { connectors, routes })
 }
 
-/// An error as Kafka Connect gives it.
+/// An error in the format of Kafka Connect.
 struct ConnectError(StatusCode, String);
 
 impl ConnectError {
@@ -61,7 +61,7 @@ impl From<Error> for ConnectError {
 
 impl IntoResponse for ConnectError {
     fn into_response(self) -> Response<Body> {
-        answer(
+        json_response(
             self.0,
             &json!({ "error_code": self.0.as_u16(), "message": self.1 }),
         )
@@ -70,8 +70,8 @@ impl IntoResponse for ConnectError {
 
 type ConnectResult = Result<Response<Body>, ConnectError>;
 
-fn answer(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    // Plain data always serialises.
+fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    // Serialising plain data cannot fail.
     let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
     response.headers_mut().insert(
@@ -81,22 +81,23 @@ fn answer(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     response
 }
 
-fn empty(status: StatusCode) -> Response<Body> {
+fn empty_response(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
 }
 
-/// Finishes a change even where the client does not wait for its answer.
-async fn to_the_end<T: Send + 'static>(
+/// Completes a change even if the client disconnects before the response.
+async fn run_to_completion<T: Send + 'static>(
     change: impl Future<Output = crate::base::error::Result<T>> + Send + 'static,
 ) -> Result<T, ConnectError> {
-    let done = tokio::spawn(change).await;
-    Ok(done.map_err(|error| ConnectError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??)
+    let outcome = tokio::spawn(change).await;
+    Ok(outcome
+        .map_err(|error| ConnectError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??)
 }
 
 async fn about() -> Response<Body> {
-    answer(
+    json_response(
         StatusCode::OK,
         &json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "pinpipe", "kafka_cluster_id": "pinpipe-local" }),
     )
@@ -110,7 +111,7 @@ async fn list(State(control): State<Control>) -> Response<Body> {
         .into_iter()
         .map(|status| status.name)
         .collect();
-    answer(StatusCode::OK, &names)
+    json_response(StatusCode::OK, &names)
 }
 
 #[derive(Deserialize)]
@@ -119,8 +120,8 @@ struct NewConnector {
     config: BTreeMap<String, Value>,
 }
 
-/// Kafka Connect takes numbers and booleans for texts.
-fn texts(config: BTreeMap<String, Value>) -> BTreeMap<String, String> {
+/// Converts property values to strings: Kafka Connect also accepts numbers and booleans.
+fn property_strings(config: BTreeMap<String, Value>) -> BTreeMap<String, String> {
     config
         .into_iter()
         .map(|(key, value)| {
@@ -138,7 +139,7 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ConnectError>
     serde_json::from_slice(body).map_err(|error| {
         ConnectError(
             StatusCode::BAD_REQUEST,
-            format!("the body does not fit: {error}"),
+            format!("cannot parse the request body: {error}"),
         )
     })
 }
@@ -154,26 +155,26 @@ async fn create(State(control): State<Control>, body: Bytes) -> ConnectResult {
     let (connectors, name, properties) = (
         control.connectors.clone(),
         new.name.clone(),
-        texts(new.config),
+        property_strings(new.config),
     );
-    to_the_end(async move { connectors.put(&name, properties).await }).await?;
-    described(&control, &new.name, StatusCode::CREATED).await
+    run_to_completion(async move { connectors.put(&name, properties).await }).await?;
+    describe_with_status(&control, &new.name, StatusCode::CREATED).await
 }
 
-async fn described(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
+async fn describe_with_status(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
     let config = control
         .connectors
         .config(name)
         .await
         .ok_or_else(|| ConnectError::not_found(name))?;
-    Ok(answer(
+    Ok(json_response(
         status,
         &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" }),
     ))
 }
 
 async fn describe(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    described(&control, &name, StatusCode::OK).await
+    describe_with_status(&control, &name, StatusCode::OK).await
 }
 
 async fn config(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
@@ -182,7 +183,7 @@ async fn config(State(control): State<Control>, Path(name): Path<String>) -> Con
         .config(&name)
         .await
         .ok_or_else(|| ConnectError::not_found(&name))?;
-    Ok(answer(StatusCode::OK, &config))
+    Ok(json_response(StatusCode::OK, &config))
 }
 
 async fn put_config(
@@ -190,13 +191,14 @@ async fn put_config(
     Path(name): Path<String>,
     body: Bytes,
 ) -> ConnectResult {
-    let (connectors, own, properties) = (
+    let (connectors, connector_name, properties) = (
         control.connectors.clone(),
         name.clone(),
-        texts(parse(&body)?),
+        property_strings(parse(&body)?),
     );
-    let is_new = to_the_end(async move { connectors.put(&own, properties).await }).await?;
-    described(
+    let is_new =
+        run_to_completion(async move { connectors.put(&connector_name, properties).await }).await?;
+    describe_with_status(
         &control,
         &name,
         if is_new {
@@ -225,7 +227,7 @@ async fn status(State(control): State<Control>, Path(name): Path<String>) -> Con
     if let Some(trace) = trace {
         task["trace"] = json!(trace);
     }
-    Ok(answer(
+    Ok(json_response(
         StatusCode::OK,
         &json!({ "name": name, "connector": { "state": connector_state, "worker_id": "local" }, "tasks": [task], "type": "sink" }),
     ))
@@ -240,27 +242,29 @@ async fn resume(State(control): State<Control>, Path(name): Path<String>) -> Con
 }
 
 async fn set_paused(control: &Control, name: &str, paused: bool) -> ConnectResult {
-    let (connectors, own) = (control.connectors.clone(), name.to_string());
-    if to_the_end(async move { connectors.set_paused(&own, paused).await }).await? {
-        Ok(empty(StatusCode::ACCEPTED))
+    let (connectors, connector_name) = (control.connectors.clone(), name.to_string());
+    if run_to_completion(async move { connectors.set_paused(&connector_name, paused).await })
+        .await?
+    {
+        Ok(empty_response(StatusCode::ACCEPTED))
     } else {
         Err(ConnectError::not_found(name))
     }
 }
 
 async fn restart(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    let (connectors, own) = (control.connectors.clone(), name.clone());
-    if to_the_end(async move { Ok(connectors.restart(&own).await) }).await? {
-        Ok(empty(StatusCode::NO_CONTENT))
+    let (connectors, connector_name) = (control.connectors.clone(), name.clone());
+    if run_to_completion(async move { Ok(connectors.restart(&connector_name).await) }).await? {
+        Ok(empty_response(StatusCode::NO_CONTENT))
     } else {
         Err(ConnectError::not_found(&name))
     }
 }
 
 async fn delete(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    let (connectors, own) = (control.connectors.clone(), name.clone());
-    if to_the_end(async move { connectors.delete(&own).await }).await? {
-        Ok(empty(StatusCode::NO_CONTENT))
+    let (connectors, connector_name) = (control.connectors.clone(), name.clone());
+    if run_to_completion(async move { connectors.delete(&connector_name).await }).await? {
+        Ok(empty_response(StatusCode::NO_CONTENT))
     } else {
         Err(ConnectError::not_found(&name))
     }
@@ -268,7 +272,7 @@ async fn delete(State(control): State<Control>, Path(name): Path<String>) -> Con
 
 async fn api_status(State(control): State<Control>) -> ConnectResult {
     match control.routes.current() {
-        Some(deployment) => Ok(answer(StatusCode::OK, &deployment)),
+        Some(deployment) => Ok(json_response(StatusCode::OK, &deployment)),
         None => Err(ConnectError(
             StatusCode::NOT_FOUND,
             "no routes are deployed".into(),
@@ -279,7 +283,7 @@ async fn api_status(State(control): State<Control>) -> ConnectResult {
 async fn api_deploy(State(control): State<Control>) -> ConnectResult {
     let is_new = control.routes.current().is_none();
     let deployment = control.routes.deploy()?;
-    Ok(answer(
+    Ok(json_response(
         if is_new {
             StatusCode::CREATED
         } else {
@@ -291,7 +295,7 @@ async fn api_deploy(State(control): State<Control>) -> ConnectResult {
 
 async fn api_delete(State(control): State<Control>) -> ConnectResult {
     if control.routes.delete()? {
-        Ok(empty(StatusCode::NO_CONTENT))
+        Ok(empty_response(StatusCode::NO_CONTENT))
     } else {
         Err(ConnectError(
             StatusCode::NOT_FOUND,

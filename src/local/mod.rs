@@ -1,5 +1,5 @@
-//! The local stack: broker, Kinesis endpoint, gateway and sink in one process, each
-//! speaking the protocol of the service it stands for.
+//! The local stack: broker, Kinesis endpoint, gateway and sink in one process, each with the
+//! protocol of the service that it replaces.
 
 pub mod broker;
 pub mod control;
@@ -25,17 +25,17 @@ use crate::stages::gateway::Gateway;
 use crate::stages::gateway::routes::Routes;
 use crate::stages::sink::connectors::Connectors;
 
-/// How long requests under way may take when the stack stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Time that requests in flight have to finish when the stack stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Settings of the local stack beside its configuration.
+/// Command-line options of the local stack.
 #[derive(Debug, Clone, Default)]
 pub struct LocalOptions {
-    /// Take any free ports instead of the configured ones
+    /// Use free ports instead of the configured ones
     pub any_port: bool,
 }
 
-/// The address table.
+/// The addresses of the local stack, printed as a table.
 #[derive(Debug, Serialize)]
 pub struct LocalReport {
     pub pid: u32,
@@ -45,7 +45,7 @@ pub struct LocalReport {
 
 impl Report for LocalReport {
     fn text(&self) -> String {
-        let mut table = Table::new(["service", "address", "speaks"]);
+        let mut table = Table::new(["service", "address", "protocol"]);
         table.row(["kafka", &self.addresses.kafka, "Kafka protocol"]);
         table.row([
             "gateway",
@@ -70,37 +70,37 @@ impl Report for LocalReport {
     }
 }
 
-/// A running stack.
+/// A running local stack.
 pub struct LocalStack {
     pub addresses: Addresses,
     data_dir: PathBuf,
     connectors: Arc<Connectors>,
     servers: JoinSet<()>,
     stop: CancellationToken,
-    /// Held as long as the stack runs: one stack for one data folder.
+    /// Held while the stack runs: a data folder has at most one stack.
     _lock: FileLock,
 }
 
 impl LocalStack {
-    /// Starts everything on the configured ports; 0 takes any free one.
+    /// Starts all servers on the configured ports; port 0 selects a free port.
     ///
     /// # Errors
-    /// The data folder is in use or cannot be written, a port is taken.
+    /// The data folder is in use or not writable; `local.host` is invalid; a port is in use.
     pub async fn start(config: &Config) -> Result<Self> {
         let data_dir = &config.data_dir;
         std::fs::create_dir_all(data_dir).map_err(|error| io_error("create", data_dir, error))?;
         let lock = lock(data_dir)?;
         let host: IpAddr = match config.local.host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
-            host => host
-                .parse()
-                .context(|| format!("`local.host` must be an IP address, not `{host}`"))?,
+            host => host.parse().context(|| {
+                format!("invalid `local.host`: expected an IP address, got `{host}`")
+            })?,
         };
         if host.is_unspecified() {
             return Err(Error::usage(format!(
-                "`local.host` cannot be `{host}`: Kafka clients are told this address to connect to"
+                "`local.host` cannot be `{host}`: Kafka clients connect to this address"
             ))
-            .hint("name one address of this machine, or 127.0.0.1"));
+            .hint("set `local.host` to one address of this machine, such as 127.0.0.1"));
         }
         let kafka = bind(host, config.local.kafka_port, "kafka").await?;
         let gateway = bind(host, config.local.gateway_port, "gateway").await?;
@@ -109,7 +109,7 @@ impl LocalStack {
         let address = |listener: &TcpListener| {
             listener
                 .local_addr()
-                .context(|| "cannot tell the address of a server")
+                .context(|| "cannot read the address of a server")
         };
         let advertised = address(&kafka)?;
         let addresses = Addresses {
@@ -122,7 +122,7 @@ impl LocalStack {
         let stop = CancellationToken::new();
 
         let broker = broker::Broker::open(&data_dir.join("kafka"), advertised)?;
-        servers.spawn(until(stop.clone(), broker.serve(kafka)));
+        servers.spawn(run_until(stop.clone(), broker.serve(kafka)));
         let retention = Duration::from_secs(u64::from(config.kinesis.retention_hours) * 3600);
         let store = kinesis::store::Store::open(
             &data_dir.join("kinesis.db"),
@@ -136,14 +136,14 @@ impl LocalStack {
             stop.clone(),
         ));
 
-        let own = config.clone().with_addresses(&addresses);
+        let local_config = config.clone().with_addresses(&addresses);
         let routes = Arc::new(Routes::open(data_dir)?);
         servers.spawn(serve(
             gateway,
-            Gateway::new(&own, routes.clone()).await?.router(),
+            Gateway::new(&local_config, routes.clone()).await?.router(),
             stop.clone(),
         ));
-        let connectors = Connectors::open(&own).await?;
+        let connectors = Connectors::open(&local_config).await?;
         servers.spawn(serve(
             control,
             control::router(connectors.clone(), routes),
@@ -165,36 +165,37 @@ impl LocalStack {
         })
     }
 
-    /// Stops taking requests, finishes those under way, closes everything.
+    /// Rejects new requests, finishes those in flight and closes all servers.
     pub async fn stop(mut self) {
         Runtime::remove(&self.data_dir);
         self.connectors.stop_all().await;
         self.stop.cancel();
-        let finished = async { while self.servers.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_PATIENCE, finished).await.is_err() {
-            tracing::debug!("connections still open when the local stack stopped");
+        let drain = async { while self.servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, drain).await.is_err() {
+            tracing::debug!("some connections were still open when the local stack stopped");
         }
     }
 }
 
 impl Drop for LocalStack {
-    /// Also where the stack is not stopped in good order, nobody is sent to addresses that are gone.
+    /// Removes the address file, so that no client uses the addresses of a stack that was dropped
+    /// without [`Self::stop`].
     fn drop(&mut self) {
         Runtime::remove(&self.data_dir);
         self.stop.cancel();
     }
 }
 
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+async fn run_until(stop: CancellationToken, task: impl Future<Output = ()>) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = work => {}
+        () = task => {}
     }
 }
 
 async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
     use axum::serve::ListenerExt;
-    // Small answers must not wait for the next packet.
+    // Without Nagle's algorithm, which delays small responses.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
@@ -202,7 +203,7 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
     {
-        tracing::error!(%error, "a local server stopped");
+        tracing::error!(%error, "a local server failed");
     }
 }
 
@@ -212,7 +213,7 @@ fn lock(data_dir: &Path) -> Result<FileLock> {
             .map(|runtime| format!(" (process {})", runtime.pid))
             .unwrap_or_default();
         Error::failed(format!(
-            "another local stack already runs in `{}`{pid}",
+            "another local stack is already running in `{}`{pid}",
             data_dir.display()
         ))
         .hint("stop it with Ctrl-C, or choose another folder with `--data-dir`")
@@ -224,16 +225,23 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
-                format!("stop what listens there, set `local.{service}_port` to another port (0 takes any), or use `--any-port`")
+                format!(
+                    "stop the process that uses the port, set `local.{service}_port` to another \
+                     port (0 selects a free one), or use `--any-port`"
+                )
             }
-            std::io::ErrorKind::AddrNotAvailable => "`local.host` must be an address of this machine".to_string(),
+            std::io::ErrorKind::AddrNotAvailable => {
+                "set `local.host` to an address of this machine".to_string()
+            }
             _ => format!("set `local.{service}_port` to another port"),
         };
-        Error::failed(format!("cannot listen on {address} for {service}")).with_source(error).hint(hint)
+        Error::failed(format!("cannot listen on {address} for {service}"))
+            .with_source(error)
+            .hint(hint)
     })
 }
 
-/// `pinpipe local`: runs until Ctrl-C.
+/// Runs the local stack until Ctrl-C (`pinpipe local`).
 pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
     if options.any_port {
         let ports = &mut config.local;
@@ -246,7 +254,7 @@ pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) 
     }
     let stack = LocalStack::start(&config).await?;
     if !stack.addresses.kafka.starts_with("127.") && !stack.addresses.kafka.starts_with("[::1]") {
-        printer.warn("the servers listen beyond this machine, and ask nobody for a password");
+        printer.warn("the servers are reachable from other machines and require no authentication");
     }
     printer.report(&LocalReport {
         pid: std::process::id(),

@@ -1,31 +1,32 @@
-//! What a failed call to AWS says to people.
+//! Turns failed AWS calls into errors with a cause and a hint.
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::RequestId;
 
 use crate::base::error::Error;
 
-/// A call that failed: the IAM action it needs, and what it was about.
+/// An AWS call: the IAM action that it requires and the resource it is for.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a>(pub &'a str, pub &'a str);
 
-/// A call that should have made something and failed.
+/// A failed call that was to create a resource.
 #[derive(Debug)]
 pub struct CreateError {
     pub error: Error,
-    /// The call may have had its effect all the same.
+    /// The resource may have been created despite the error.
     pub outcome_unknown: bool,
 }
 
-/// What can be done where nothing better is known.
-const GO_ON: &str = "run the same command again: it goes on from here";
-/// S3 answers a HEAD without a word.
-const UNSAID: &str = "the answer does not say why: either the credentials have expired or are wrong, or this user or role may not do this";
-/// Hints that any other one is better than.
-pub const VAGUE_HINTS: [&str; 2] = [GO_ON, UNSAID];
+/// Hint for errors without a more specific one.
+pub const RESUME_HINT: &str = "re-run the command to resume";
+/// Hint for a refused HEAD request: the responses of S3 to HEAD have no body.
+const NO_REASON_HINT: &str =
+    "AWS gave no reason: the credentials may be expired or lack permission for this action";
+/// Generic hints. Any other hint is more specific.
+pub const VAGUE_HINTS: [&str; 2] = [RESUME_HINT, NO_REASON_HINT];
 
-/// Codes of services that are busy or broken for the moment.
-const BROKEN_CODES: [&str; 5] = [
+/// Error codes of temporary failures on the side of the service.
+const SERVICE_FAILURE_CODES: [&str; 5] = [
     "InternalError",
     "InternalFailure",
     "InternalServerError",
@@ -33,8 +34,8 @@ const BROKEN_CODES: [&str; 5] = [
     "ServiceUnavailable",
 ];
 
-/// Codes of calls that were refused because there were too many.
-const BUSY_CODES: [&str; 9] = [
+/// Error codes of throttled calls.
+const THROTTLING_CODES: [&str; 9] = [
     "BandwidthLimitExceeded",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
@@ -46,7 +47,7 @@ const BUSY_CODES: [&str; 9] = [
     "TooManyRequestsException",
 ];
 
-/// The service's code; empty where no service answered.
+/// Returns the error code of the service; empty without a response.
 pub fn code<E>(error: &SdkError<E>) -> &str
 where
     E: ProvideErrorMetadata,
@@ -57,14 +58,14 @@ where
         .unwrap_or_default()
 }
 
-/// The HTTP status of an answer.
+/// Returns the HTTP status of the response.
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error
         .raw_response()
         .map(|response| response.status().as_u16())
 }
 
-/// What a failed call says: the service's code, its message and the request id.
+/// Describes a failed call: error code, message and request id.
 pub fn describe<E>(error: &SdkError<E>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -82,23 +83,23 @@ where
                 service.message().unwrap_or("no message")
             )
         }
-        // Answers to HEAD say nothing but a number.
+        // Responses to HEAD have a status and no body.
         Some(service)
             if service.message().is_none() && status(error).is_some_and(|status| status >= 400) =>
         {
             format!("HTTP {}{request}", status(error).unwrap_or_default())
         }
-        // An answer that makes no sense has no code: what the SDK makes of it is all there is to say.
+        // A response that cannot be parsed has no code: the SDK's description is all there is.
         _ => format!("{}{request}", causes(error)),
     }
 }
 
-/// What an error and its causes say, each once.
+/// Joins the texts of an error and its causes, without repetitions.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // Some chains of credentials speak in lines of their own.
+        // Errors of credential providers may contain line breaks.
         let text = error
             .to_string()
             .split_whitespace()
@@ -112,20 +113,20 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ")
 }
 
-/// A failed call as an error with the usual advice.
+/// Converts a failed call into an error with a general hint.
 pub fn failure<E>(action: &str, error: &SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     SdkError<E>: RequestId,
 {
-    let hint = hint(error).unwrap_or("`pinpipe doctor` tests every connection");
+    let hint = hint(error).unwrap_or("run `pinpipe doctor` to test every connection");
     Error::failed(action)
         .with_source(describe(error))
         .hint(hint)
         .retryable(is_retryable(error))
 }
 
-/// A failed call that needs a permission, with advice that names it.
+/// Converts a failed call into an error whose hint names the missing permission.
 pub fn failed<E>(Call(action, on): Call<'_>, error: &SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -136,18 +137,21 @@ where
         .retryable(is_retryable(error));
     let code = code(error);
     if is_denied(code) {
-        return failure
-            .hint(format!("allow the action `{action}` to this user or role, then run the same command again: it goes on from here"));
+        return failure.hint(format!(
+            "allow the action `{action}` for this user or role, then {RESUME_HINT}"
+        ));
     }
     if is_quota(code) {
-        return failure
-            .hint("a quota of the account is used up: ask for more in Service Quotas, or delete what nobody uses, then run again");
+        return failure.hint(
+            "a quota of the account is exhausted: request an increase in Service Quotas or delete \
+             unused resources, then re-run the command",
+        );
     }
-    failure.hint(hint(error).unwrap_or(GO_ON))
+    failure.hint(hint(error).unwrap_or(RESUME_HINT))
 }
 
 impl CreateError {
-    /// A failed call that was to make something.
+    /// Converts a failed call that was to create a resource.
     pub fn new<E>(call: Call<'_>, error: &SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -155,19 +159,20 @@ impl CreateError {
     {
         Self {
             error: failed(call, error),
-            outcome_unknown: is_retryable(error) && !BUSY_CODES.contains(&code(error)),
+            outcome_unknown: is_retryable(error) && !THROTTLING_CODES.contains(&code(error)),
         }
     }
 }
 
-/// Whether a call was refused for want of a permission.
+/// Returns true if the caller is not authorized for the call.
 pub fn is_access_denied<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     is_denied(code(error))
 }
 
-/// Each service has a code of its own for it: `VcpuLimitExceeded`, `ServiceQuotaExceededException`.
+/// Returns true for an exceeded quota. The codes differ by service: `VcpuLimitExceeded`,
+/// `ServiceQuotaExceededException`.
 fn is_quota(code: &str) -> bool {
-    code.contains("LimitExceeded") && !BUSY_CODES.contains(&code)
+    code.contains("LimitExceeded") && !THROTTLING_CODES.contains(&code)
         || code.contains("QuotaExceeded")
         || code == "TooManyBuckets"
 }
@@ -188,21 +193,24 @@ fn is_retryable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     matches!(
         error,
         SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_)
-    ) || BROKEN_CODES.contains(&code)
-        || BUSY_CODES.contains(&code)
+    ) || SERVICE_FAILURE_CODES.contains(&code)
+        || THROTTLING_CODES.contains(&code)
         || code == "LimitExceededException"
 }
 
 fn hint<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&'static str> {
     Some(match (error, code(error)) {
         (SdkError::DispatchFailure(failure), _) if failure.is_other() => {
-            "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, or log in (`aws sso login`)"
+            "no usable credentials found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, \
+             or authenticate with `aws sso login`"
         }
         (SdkError::DispatchFailure(_) | SdkError::TimeoutError(_), _) => {
-            "is the endpoint up and reachable from here? AWS_ENDPOINT_URL or `aws.endpoint_url` may name another one than AWS's; `pinpipe local` starts the local one; `pinpipe doctor` tests every connection"
+            "check that the endpoint is up and reachable (`pinpipe doctor` tests every \
+             connection); AWS_ENDPOINT_URL and `aws.endpoint_url` replace the endpoint of AWS, \
+             and `pinpipe local` starts the local one"
         }
         (SdkError::ConstructionFailure(_), _) => {
-            "no usable credentials were found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID"
+            "no usable credentials found: set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID"
         }
         (
             _,
@@ -215,19 +223,23 @@ fn hint<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&'static str> {
             | "InvalidAccessKeyId"
             | "SignatureDoesNotMatch",
         ) => {
-            "the credentials have expired or are wrong: log in again (`aws sso login`) or renew them"
+            "the credentials are expired or invalid: renew them, or authenticate with \
+             `aws sso login`"
         }
-        (SdkError::ServiceError(told), "")
-            if told.err().message().is_none() && matches!(status(error), Some(400 | 401 | 403)) =>
+        (SdkError::ServiceError(response), "")
+            if response.err().message().is_none()
+                && matches!(status(error), Some(400 | 401 | 403)) =>
         {
-            UNSAID
+            NO_REASON_HINT
         }
         (_, code) if is_denied(code) => {
-            "this user or role lacks a permission that the message names"
+            "grant this user or role the permission that the message names"
         }
-        (_, "ResourceNotFoundException") => "`pinpipe provision` makes what the pipeline needs",
-        (_, code) if BUSY_CODES.contains(&code) => {
-            "AWS refuses so many calls for the moment: wait a minute and run the same command again"
+        (_, "ResourceNotFoundException") => {
+            "run `pinpipe provision` to create the resources of the pipeline"
+        }
+        (_, code) if THROTTLING_CODES.contains(&code) => {
+            "AWS throttles the calls of this account: wait a minute, then re-run the command"
         }
         _ => return None,
     })

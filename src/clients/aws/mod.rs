@@ -1,4 +1,4 @@
-//! AWS SDK clients: one configuration, one way to show their errors.
+//! AWS SDK clients with one shared configuration.
 
 pub mod call;
 
@@ -13,7 +13,7 @@ use crate::base::error::Result;
 use crate::clients::aws::call::Call;
 use crate::clients::aws::call::failed;
 
-/// Configuration that all clients share: region, profile, endpoint, credentials.
+/// Loads the configuration of all clients: region, profile, endpoint, credentials.
 pub async fn sdk_config(config: &Config) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(config.aws.region.clone()))
@@ -27,14 +27,14 @@ pub async fn sdk_config(config: &Config) -> SdkConfig {
     loader.load().await
 }
 
-/// A client of the Kinesis endpoint that the configuration resolves to.
+/// Creates a client of the Kinesis endpoint that the configuration resolves to.
 ///
 /// # Errors
-/// Target local and no local stack running.
+/// The target is local and no local stack is running.
 pub async fn kinesis(config: &Config) -> Result<aws_sdk_kinesis::Client> {
     let url = config.endpoints().kinesis_url()?;
     if config.target == Target::Local {
-        // The local endpoint takes any credentials; looking for real ones would cost seconds.
+        // The local endpoint accepts any credentials; resolving real ones would take seconds.
         let mut client = aws_sdk_kinesis::Config::builder();
         client.set_behavior_version(Some(aws_sdk_kinesis::config::BehaviorVersion::latest()));
         client.set_region(Some(Region::new(config.aws.region.clone())));
@@ -56,14 +56,15 @@ pub async fn kinesis(config: &Config) -> Result<aws_sdk_kinesis::Client> {
     Ok(aws_sdk_kinesis::Client::from_conf(client.build()))
 }
 
-/// A client for buckets. Servers of one's own are asked by path: they have no names for buckets.
+/// Creates an S3 client. A custom endpoint gets path-style requests, because host names for its
+/// buckets do not resolve.
 pub fn s3(shared: &SdkConfig) -> aws_sdk_s3::Client {
-    let is_own_server = shared.endpoint_url().is_some();
-    let config = aws_sdk_s3::config::Builder::from(shared).force_path_style(is_own_server);
+    let has_custom_endpoint = shared.endpoint_url().is_some();
+    let config = aws_sdk_s3::config::Builder::from(shared).force_path_style(has_custom_endpoint);
     aws_sdk_s3::Client::from_conf(config.build())
 }
 
-/// A client for Managed Airflow.
+/// Creates a client of Amazon Managed Workflows for Apache Airflow (MWAA).
 pub fn mwaa(shared: &SdkConfig) -> aws_sdk_mwaa::Client {
     let mut config = aws_sdk_mwaa::config::Builder::from(shared);
     if let Some(endpoint) = shared.endpoint_url() {
@@ -74,7 +75,8 @@ pub fn mwaa(shared: &SdkConfig) -> aws_sdk_mwaa::Client {
     aws_sdk_mwaa::Client::from_conf(config.build())
 }
 
-/// MWAA's calls go to `api.<host>`; a server of one's own has no such name.
+/// Restores the host of a custom endpoint. The SDK sends MWAA calls to `api.<host>`, which does
+/// not resolve for such an endpoint.
 #[derive(Debug)]
 struct KeepHost {
     endpoint: String,
@@ -92,22 +94,23 @@ impl aws_sdk_mwaa::config::Intercept for KeepHost {
         _: &mut aws_sdk_mwaa::config::ConfigBag,
     ) -> Result<(), aws_sdk_mwaa::error::BoxError> {
         let request = context.request_mut();
-        // Not parsed as a URL: `api.127.0.0.1` is none.
+        // Not parsed as a URL, because `api.127.0.0.1` is not a valid host.
         let after_scheme = request
             .uri()
             .split_once("://")
             .map_or(request.uri(), |(_, rest)| rest);
         let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
-        let kept = format!("{}{path}", self.endpoint.trim_end_matches('/'));
-        request.set_uri(kept)?;
+        let uri = format!("{}{path}", self.endpoint.trim_end_matches('/'));
+        request.set_uri(uri)?;
         Ok(())
     }
 }
 
-/// The API key that the gateway asks for: the environment's, or that of the API that was provisioned.
+/// Returns the API key that the gateway requires: the key from the environment, or the key of the
+/// provisioned API.
 ///
 /// # Errors
-/// The key cannot be asked for.
+/// The key cannot be read from API Gateway.
 pub async fn gateway_api_key(config: &Config) -> Result<Option<SecretString>> {
     if config.secrets.gateway_api_key.is_some()
         || config.target == Target::Local
@@ -115,20 +118,20 @@ pub async fn gateway_api_key(config: &Config) -> Result<Option<SecretString>> {
     {
         return Ok(config.secrets.gateway_api_key.clone());
     }
-    // A gateway named by its address is not the one that was provisioned.
-    let known = if config.gateway.url.is_empty() {
+    // A gateway configured by its address is not the provisioned one.
+    let key_id = if config.gateway.url.is_empty() {
         Outputs::read(&config.data_dir)?.api_key_id
     } else {
         None
     };
-    let Some(id) = known else { return Ok(None) };
+    let Some(id) = key_id else { return Ok(None) };
     let client = aws_sdk_apigateway::Client::new(&sdk_config(config).await);
-    let found = client
+    let response = client
         .get_api_key()
         .api_key(id)
         .include_value(true)
         .send()
-        .await;
-    let found = found.map_err(|error| failed(Call("apigateway:GET", "the API key"), &error))?;
-    Ok(found.value.map(SecretString::from))
+        .await
+        .map_err(|error| failed(Call("apigateway:GET", "the API key"), &error))?;
+    Ok(response.value.map(SecretString::from))
 }

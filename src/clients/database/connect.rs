@@ -1,4 +1,4 @@
-//! Connecting, the three dialects, and what a database error means to a person.
+//! Connections, the three SQL dialects, and database errors with hints.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use crate::base::config::secret::redacted;
 use crate::base::error::{Error, Result};
 use crate::base::model::{Column, ColumnType, Kind};
 
-/// A pool of connections to one kind of database.
+/// A connection pool of one of the three dialects.
 pub enum Database {
     Sqlite(SqlitePool),
     MySql(MySqlPool),
     Postgres(PgPool),
 }
 
-/// Runs the same code on whichever pool there is.
+/// Runs the same code on the pool of any dialect.
 macro_rules! on_pool {
     ($database:expr, $pool:ident => $body:expr) => {
         match $database {
@@ -36,16 +36,17 @@ macro_rules! on_pool {
 pub(super) use on_pool;
 
 impl Database {
-    /// Connects to the configured database. `create`: an SQLite file that is not there is made.
+    /// Connects to the configured database. With `create`, a missing SQLite file is created.
     ///
     /// # Errors
-    /// Says which database and why, never the password.
+    /// The SQLite file does not exist; the connection fails or times out. The error names the
+    /// database and never contains the password.
     pub async fn connect(config: &Config, create: bool) -> Result<Self> {
         let url = config.endpoints().database_url()?;
         let url = url.expose_secret();
         let shown = redacted(url);
         let timeout = Duration::from_millis(config.database.connect_timeout_ms);
-        let most = config.database.max_connections;
+        let max_connections = config.database.max_connections;
         if let Some(path) = url
             .strip_prefix("sqlite://")
             .or_else(|| url.strip_prefix("sqlite:"))
@@ -53,8 +54,9 @@ impl Database {
             let file = std::path::Path::new(path.split('?').next().unwrap_or(path));
             if !create && !file.exists() {
                 return Err(
-                    Error::failed(format!("there is no database `{}`", file.display())).hint(
-                        "`pinpipe seed` makes and fills one, or name another with `database.url`",
+                    Error::failed(format!("database `{}` does not exist", file.display())).hint(
+                        "run `pinpipe seed` to create and fill it, or set `database.url` to \
+                         another database",
                     ),
                 );
             }
@@ -63,7 +65,7 @@ impl Database {
                     .map_err(|error| crate::base::error::io_error("create", folder, error))?;
             }
         }
-        let connected = async {
+        let connect = async {
             match url.split(':').next() {
                 Some("sqlite") => {
                     let options = SqliteConnectOptions::from_str(url)?
@@ -83,7 +85,7 @@ impl Database {
                         .await?;
                     Ok(Self::Sqlite(
                         SqlitePoolOptions::new()
-                            .max_connections(most)
+                            .max_connections(max_connections)
                             .acquire_timeout(timeout)
                             .connect_lazy_with(options),
                     ))
@@ -96,7 +98,7 @@ impl Database {
                         .await?;
                     Ok(Self::Postgres(
                         PgPoolOptions::new()
-                            .max_connections(most)
+                            .max_connections(max_connections)
                             .acquire_timeout(timeout)
                             .connect_lazy_with(options),
                     ))
@@ -111,32 +113,38 @@ impl Database {
                         .await?;
                     Ok(Self::MySql(
                         MySqlPoolOptions::new()
-                            .max_connections(most)
+                            .max_connections(max_connections)
                             .acquire_timeout(timeout)
                             .connect_lazy_with(options),
                     ))
                 }
             }
         };
-        // One connection first: a pool would only say that it waited too long.
-        match tokio::time::timeout(timeout, connected).await {
+        // A single connection comes first: a pool would report only that it timed out.
+        match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(database)) => Ok(database),
-            Ok(Err(error)) => Err(explain(&format!("cannot connect to the database `{shown}`"), &error)),
-            Err(_) => Err(Error::failed(format!("cannot connect to the database `{shown}`: no answer within {} ms", timeout.as_millis()))
-                .hint("check host, port and firewall; `database.connect_timeout_ms` sets how long to wait")),
+            Ok(Err(error)) => Err(explain(
+                &format!("cannot connect to the database `{shown}`"),
+                &error,
+            )),
+            Err(_) => Err(Error::failed(format!(
+                "cannot connect to the database `{shown}`: no response within {} ms",
+                timeout.as_millis()
+            ))
+            .hint("check host, port and firewall, or raise `database.connect_timeout_ms`")),
         }
     }
 
-    /// An identifier between the quotes of this dialect.
+    /// Quotes an identifier in this dialect.
     pub fn quoted(&self, name: &str) -> String {
         match self {
-            // SQLite would take an unknown name between double quotes for a text.
+            // SQLite treats an unknown name in double quotes as a string literal.
             Self::MySql(_) | Self::Sqlite(_) => format!("`{name}`"),
             Self::Postgres(_) => format!("\"{name}\""),
         }
     }
 
-    /// A column read as the type the records have, whatever the table declares.
+    /// Returns the expression that reads a column as its record type, whatever the table declares.
     pub fn selected(&self, column: &Column, prefix: &str) -> String {
         let name = format!("{prefix}{}", self.quoted(column.0));
         match (self, column.1) {
@@ -161,7 +169,7 @@ impl Database {
         }
     }
 
-    /// The statement that makes a source table.
+    /// Returns the statement that creates a source table.
     pub fn create_table(&self, kind: Kind) -> String {
         let columns = kind.columns().iter().map(|(name, column_type)| {
             let declared = match (self, column_type) {
@@ -189,7 +197,7 @@ impl Database {
     }
 }
 
-/// Whether an error says that a table is not there, in any of the three dialects.
+/// Returns true if the error means that a table does not exist, in any of the three dialects.
 pub fn is_missing_table(error: &sqlx::Error) -> bool {
     let Some(error) = error.as_database_error() else {
         return false;
@@ -198,7 +206,7 @@ pub fn is_missing_table(error: &sqlx::Error) -> bool {
         || error.message().contains("no such table")
 }
 
-/// A database error for people: the cause, and what to do about the common ones.
+/// Converts a database error into an error with its cause, and with a hint for common causes.
 pub fn explain(action: &str, error: &sqlx::Error) -> Error {
     let code = error
         .as_database_error()
@@ -211,36 +219,40 @@ pub fn explain(action: &str, error: &sqlx::Error) -> Error {
             "check the user name in `database.url` and the password in PINPIPE_DATABASE_PASSWORD"
         }
         (_, "3D000" | "42000") if text.contains("nknown database") || code == "3D000" => {
-            "that database does not exist on the server: create it, or correct the name at the end of `database.url`"
+            "the database does not exist on the server: create it, or correct the name at the \
+             end of `database.url`"
         }
         (_, "42P01" | "42S02") => {
-            "a table of the pipeline is missing: `pinpipe seed` makes and fills all three"
+            "a table of the pipeline is missing: run `pinpipe seed` to create and fill all three"
         }
         (_, "42703" | "42S22") => {
-            "a column of the pipeline is missing: `pinpipe seed --replace` makes the tables anew"
+            "a column of the pipeline is missing: run `pinpipe seed --replace` to recreate \
+             the tables"
         }
         (sqlx::Error::Database(_), "1") if text.contains("no such table") => {
-            "a table of the pipeline is missing: `pinpipe seed` makes and fills all three"
+            "a table of the pipeline is missing: run `pinpipe seed` to create and fill all three"
         }
         (sqlx::Error::Database(_), "13") => {
-            "the disk is full: free some space, then run the same command again"
+            "the disk is full: free some space, then re-run the command"
         }
         (sqlx::Error::Database(_), "14" | "8" | "1032") => {
-            "the file or its folder cannot be written: check its permissions, or choose another folder with `--data-dir`"
+            "the file or its folder is not writable: check its permissions, or choose another \
+             folder with `--data-dir`"
         }
         (sqlx::Error::Database(_), "26" | "11") => {
-            "the file is no SQLite database, or a damaged one: move it away, then `pinpipe seed`"
+            "the file is damaged or not a SQLite database: move it away, then run `pinpipe seed`"
         }
         (sqlx::Error::Io(_), _) => {
-            "is the server up, and are host and port in `database.url` right?"
+            "check that the server is up and that host and port in `database.url` are correct"
         }
         (sqlx::Error::PoolTimedOut, _) => {
-            "the server takes no more connections, or does not answer: `database.max_connections` bounds what is opened here"
+            "the server does not respond or accepts no more connections: check the server, or \
+             lower `database.max_connections`"
         }
         (sqlx::Error::Configuration(_), _) => {
-            "a database URL looks like mysql://USER@HOST:3306/NAME"
+            "expected a database URL such as mysql://USER@HOST:3306/NAME"
         }
-        _ => "`pinpipe doctor` tests every connection",
+        _ => "run `pinpipe doctor` to test every connection",
     };
     Error::failed(action).with_source(text).hint(hint)
 }

@@ -6,7 +6,7 @@ pub mod write;
 
 use crate::base::model::Kind;
 
-/// One value of a row on its way in.
+/// One value of a row to insert.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     Null,
@@ -16,7 +16,7 @@ pub enum Cell {
     DateTime(chrono::NaiveDateTime),
 }
 
-/// Rows of one table, in the order of its columns.
+/// Rows of one table. The values are in the order of the columns.
 pub struct Rows {
     pub kind: Kind,
     pub rows: Vec<Vec<Cell>>,

@@ -1,4 +1,4 @@
-//! Reading posts: row n of all three tables.
+//! Reads posts: row n of all three tables.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use crate::base::model::{ColumnType, Kind, Post};
 use crate::clients::database::connect::{Database, explain, is_missing_table, on_pool};
 
 impl Database {
-    /// The row numbers that all three tables have, in order.
+    /// Returns the row numbers that exist in all three tables, in ascending order.
     ///
     /// # Errors
-    /// A missing table or column is named, with what to do.
+    /// A table or column does not exist; the error names it.
     pub async fn row_numbers(&self) -> Result<Vec<i64>> {
         for kind in Kind::ALL {
-            // Asked for one by one, so that the error names the table that is missing.
+            // One query for each table, so that the error names the missing table.
             let columns: Vec<String> = kind
                 .columns()
                 .iter()
@@ -39,10 +39,10 @@ impl Database {
             .map_err(|error| explain("cannot read the row numbers", &error))
     }
 
-    /// These posts, in the order asked for.
+    /// Returns the posts with these row numbers, in the same order.
     ///
     /// # Errors
-    /// Names the row numbers that some table does not have.
+    /// A row number is missing in a table; the error lists such row numbers, up to ten.
     pub async fn posts(&self, numbers: &[i64]) -> Result<Vec<Post>> {
         let mut tables = Vec::with_capacity(Kind::ALL.len());
         for kind in Kind::ALL {
@@ -61,10 +61,13 @@ impl Database {
                 .collect::<Vec<_>>()
                 .join(", ");
             return Err(Error::failed(format!(
-                "the database has no whole post at row number {shown}{}",
+                "cannot read the posts: not all three tables contain row number {shown}{}",
                 if missing.len() > 10 { ", …" } else { "" }
             ))
-            .hint("a post is a row number that all three tables have; `pinpipe doctor` shows how many there are"));
+            .hint(
+                "a post requires its row number in all three tables; run `pinpipe doctor` to count \
+                 the complete posts",
+            ));
         }
         let post = |number: &i64| Post {
             number: *number,
@@ -74,14 +77,14 @@ impl Database {
         Ok(numbers.iter().map(post).collect())
     }
 
-    /// Records of one table as JSON objects, by row number.
+    /// Returns records of one table as JSON objects, by row number.
     async fn records(&self, kind: Kind, numbers: &[i64]) -> Result<HashMap<i64, String>> {
         let columns: Vec<String> = kind
             .columns()
             .iter()
             .map(|column| self.selected(column, ""))
             .collect();
-        // The numbers are integers, so they may stand in the statement as they are.
+        // The values are integers, so they are safe in the statement without parameters.
         let list: Vec<String> = numbers.iter().map(i64::to_string).collect();
         let statement = format!(
             "SELECT {} FROM {} WHERE {} IN ({})",
@@ -90,7 +93,7 @@ impl Database {
             self.quoted(kind.row_number_column()),
             list.join(", ")
         );
-        let read = on_pool!(self, pool => {
+        let records = on_pool!(self, pool => {
             match sqlx::query(AssertSqlSafe(statement)).persistent(false).fetch_all(pool).await {
                 Ok(rows) => rows.iter().map(|row| {
                     let mut object = Map::new();
@@ -108,7 +111,7 @@ impl Database {
                 Err(error) => Err(error),
             }
         });
-        read.map_err(|error| {
+        records.map_err(|error| {
             explain(
                 &format!("cannot read table `{}`", kind.source_table()),
                 &error,
@@ -116,14 +119,14 @@ impl Database {
         })
     }
 
-    /// How many rows a table has; `None`: there is no such table.
+    /// Returns the number of rows of a table, or `None` if the table does not exist.
     ///
     /// # Errors
-    /// Everything else that keeps it from being counted: it must not pass for empty.
+    /// Any other failure: such a table must not be reported as empty.
     pub async fn row_count(&self, kind: Kind) -> Result<Option<i64>> {
         let statement = format!("SELECT COUNT(*) FROM {}", kind.source_table());
-        let counted = on_pool!(self, pool => sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement)).fetch_one(pool).await);
-        match counted {
+        let result = on_pool!(self, pool => sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement)).fetch_one(pool).await);
+        match result {
             Ok(count) => Ok(Some(count)),
             Err(error) if is_missing_table(&error) => Ok(None),
             Err(error) => Err(explain(

@@ -1,4 +1,4 @@
-//! Making and filling the three tables.
+//! Creates and fills the three source tables.
 
 use sqlx::{AssertSqlSafe, QueryBuilder};
 
@@ -8,11 +8,11 @@ use crate::base::output::progress::Progress;
 use crate::clients::database::connect::{Database, explain, on_pool};
 use crate::clients::database::{Cell, Rows};
 
-/// Rows in one insert: 12 columns of these stay below every database's limit of parameters.
+/// Rows of one INSERT. With 12 columns, its parameters stay below the limit of every database.
 const INSERT_ROWS: usize = 500;
 
 impl Database {
-    /// Makes the tables anew, empty.
+    /// Drops the tables and creates them again, empty.
     pub async fn recreate_tables(&self) -> Result<()> {
         for kind in Kind::ALL {
             for statement in [
@@ -20,15 +20,15 @@ impl Database {
                 self.create_table(kind),
             ] {
                 on_pool!(self, pool => sqlx::query(AssertSqlSafe(statement)).execute(pool).await.map(|_| ()))
-                    .map_err(|error| explain(&format!("cannot make table `{}`", kind.source_table()), &error))?;
+                    .map_err(|error| explain(&format!("cannot create table `{}`", kind.source_table()), &error))?;
             }
         }
         Ok(())
     }
 
-    /// Fills all tables in one transaction: after a kill they are empty, never half full.
+    /// Fills all tables in one transaction, so that a kill leaves them empty, never partly filled.
     pub async fn fill(&self, tables: &[Rows], progress: &Progress) -> Result<()> {
-        let filled = on_pool!(self, pool => {
+        let result = on_pool!(self, pool => {
             async {
                 let mut transaction = pool.begin().await?;
                 for table in tables {
@@ -43,7 +43,7 @@ impl Database {
                                     (Cell::Float(number), _) => row.push_bind(*number),
                                     (Cell::Text(text), _) => row.push_bind(text.as_str()),
                                     (Cell::DateTime(time), _) => row.push_bind(*time),
-                                    // PostgreSQL wants to know the type of a null.
+                                    // PostgreSQL requires the type of a null.
                                     (Cell::Null, crate::base::model::ColumnType::Integer) => row.push_bind(None::<i64>),
                                     (Cell::Null, crate::base::model::ColumnType::Float) => row.push_bind(None::<f64>),
                                     (Cell::Null, crate::base::model::ColumnType::Text) => row.push_bind(None::<String>),
@@ -58,6 +58,6 @@ impl Database {
                 transaction.commit().await
             }.await
         });
-        filled.map_err(|error: sqlx::Error| explain("cannot fill the tables", &error))
+        result.map_err(|error: sqlx::Error| explain("cannot fill the tables", &error))
     }
 }

@@ -1,4 +1,4 @@
-//! Which workspace, and as whom: the environment, else a profile of the CLI's file.
+//! Databricks workspace and token: from the environment, else from a profile of the Databricks CLI.
 
 use std::path::PathBuf;
 
@@ -8,88 +8,93 @@ use url::{Host, Url};
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result, io_error};
 
-/// A workspace and a token for it.
+/// A workspace and its access token.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// `https://….cloud.databricks.com`, without a final slash.
+    /// `https://….cloud.databricks.com`, without a trailing slash.
     pub host: String,
     pub token: SecretString,
 }
 
-/// What a missing login says.
-const HINT: &str = "set DATABRICKS_HOST and DATABRICKS_TOKEN, or name a profile of ~/.databrickscfg with `databricks.profile` (`databricks configure` writes it)";
+/// Hint for missing credentials.
+const CREDENTIALS_HINT: &str = "set DATABRICKS_HOST and DATABRICKS_TOKEN, or set \
+    `databricks.profile` to a profile of ~/.databrickscfg (`databricks configure` writes one)";
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Credentials {
-    /// The configuration's host, DATABRICKS_HOST and DATABRICKS_TOKEN, else the profile's.
+    /// Resolves host and token: the configured host or DATABRICKS_HOST and DATABRICKS_TOKEN, else
+    /// the values of the profile.
     ///
     /// # Errors
-    /// Neither says which workspace, or with which token.
+    /// Host or token is missing; the host is invalid or not encrypted; the profile cannot be read.
     pub fn find(config: &Config) -> Result<Self> {
-        let own = Some(config.databricks.host.clone())
+        let explicit_host = Some(config.databricks.host.clone())
             .filter(|host| !host.is_empty())
             .or_else(|| variable("DATABRICKS_HOST"));
         let token = config.secrets.databricks_token.clone();
-        let named = Some(config.databricks.profile.clone()).filter(|name| !name.is_empty());
-        let named = named.or_else(|| variable("DATABRICKS_CONFIG_PROFILE"));
-        if let (Some(host), Some(token), None) = (&own, &token, &named) {
+        let profile_name = Some(config.databricks.profile.clone()).filter(|name| !name.is_empty());
+        let profile_name = profile_name.or_else(|| variable("DATABRICKS_CONFIG_PROFILE"));
+        if let (Some(host), Some(token), None) = (&explicit_host, &token, &profile_name) {
             return Ok(Self {
-                host: checked(host)?,
+                host: validate_host(host)?,
                 token: token.clone(),
             });
         }
-        let profile = Profile::read(named.as_deref())?;
-        let theirs = profile.host.as_deref().map(checked).transpose()?;
-        let own = own.as_deref().map(checked).transpose()?;
-        let host = own.clone().or_else(|| theirs.clone());
+        let profile = Profile::read(profile_name.as_deref())?;
+        let profile_host = profile.host.as_deref().map(validate_host).transpose()?;
+        let explicit_host = explicit_host.as_deref().map(validate_host).transpose()?;
+        let host = explicit_host.clone().or_else(|| profile_host.clone());
         let host = host.ok_or_else(|| {
-            Error::usage("it is not known which Databricks workspace to use").hint(HINT)
+            Error::usage("no Databricks workspace is configured").hint(CREDENTIALS_HINT)
         })?;
-        // A token is for the workspace that it came with: another must not see it.
+        // A token belongs to the workspace it was configured with and must not reach another one.
         let from_profile = profile
             .token
-            .filter(|_| theirs.is_none() || theirs.as_ref() == Some(&host));
-        let from_environment = token.filter(|_| own.is_some());
-        let found = if named.is_some() {
+            .filter(|_| profile_host.is_none() || profile_host.as_ref() == Some(&host));
+        let from_environment = token.filter(|_| explicit_host.is_some());
+        let candidate = if profile_name.is_some() {
             from_profile.or(from_environment)
         } else {
             from_environment.or(from_profile)
         };
-        let token = found.ok_or_else(|| {
-            Error::usage(format!("there is no token for Databricks at {host}")).hint(HINT)
+        let token = candidate.ok_or_else(|| {
+            Error::usage(format!("no Databricks token is configured for {host}"))
+                .hint(CREDENTIALS_HINT)
         })?;
         Ok(Self { host, token })
     }
 }
 
-/// An address that a token may be sent to: encrypted, or on this machine.
-fn checked(host: &str) -> Result<String> {
-    let whole = if host.contains("://") {
+/// Returns the base URL of a host that may receive a token: encrypted, or on this machine.
+fn validate_host(host: &str) -> Result<String> {
+    let address = if host.contains("://") {
         host.to_string()
     } else {
         format!("https://{host}")
     };
-    let wrong = || {
-        Error::usage(format!("`{host}` is no address of a Databricks workspace"))
-            .hint("it looks like https://dbc-a1b2c3d4-e5f6.cloud.databricks.com")
+    let invalid = || {
+        Error::usage(format!(
+            "expected the address of a Databricks workspace, got `{host}`"
+        ))
+        .hint("use an address such as https://dbc-a1b2c3d4-e5f6.cloud.databricks.com")
     };
-    let url = Url::parse(&whole).map_err(|_| wrong())?;
-    let is_here = match url.host() {
+    let url = Url::parse(&address).map_err(|_| invalid())?;
+    let is_loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost",
-        None => return Err(wrong()),
+        None => return Err(invalid()),
     };
-    if url.scheme() != "https" && !(is_here && url.scheme() == "http") {
+    if url.scheme() != "https" && !(is_loopback && url.scheme() == "http") {
         return Err(Error::usage(format!(
-            "`{host}` is not encrypted: the token would be read on the way"
+            "cannot send the Databricks token to `{host}`: the connection is not encrypted"
         ))
-        .hint("write https:// in front of it"));
+        .hint("use an address that starts with https://"));
     }
-    // What a browser's address bar holds after the host is not part of it.
+    // Drops path and query, which an address copied from a browser contains.
     Ok(url[..url::Position::BeforePath].to_string())
 }
 
@@ -101,7 +106,7 @@ struct Profile {
 }
 
 impl Profile {
-    /// `None` for a name: DEFAULT, which need not be there.
+    /// Reads a profile. Without a name, reads DEFAULT, which is empty if it does not exist.
     fn read(name: Option<&str>) -> Result<Self> {
         let path = variable("DATABRICKS_CONFIG_FILE")
             .map(PathBuf::from)
@@ -118,32 +123,32 @@ impl Profile {
             (Some(profile), _) => Ok(profile),
             (None, None) => Ok(Self::default()),
             (None, Some(name)) => Err(Error::usage(format!(
-                "`{}` has no profile `{name}`",
+                "profile `{name}` does not exist in `{}`",
                 path.display()
             ))
-            .hint("`databricks auth profiles` lists those there are")),
+            .hint("run `databricks auth profiles` to list the existing profiles")),
         }
     }
 
-    /// The section of that name; `None`: there is none.
+    /// Returns the section with this name, or `None` if it does not exist.
     fn parse(text: &str, name: &str) -> Option<Self> {
-        let mut found: Option<Self> = None;
+        let mut section: Option<Self> = None;
         let mut is_inside = false;
         for line in text
             .lines()
             .map(str::trim)
             .filter(|line| !line.starts_with(['#', ';']))
         {
-            if let Some(section) = line
+            if let Some(title) = line
                 .strip_prefix('[')
                 .and_then(|rest| rest.strip_suffix(']'))
             {
-                is_inside = section.trim() == name;
+                is_inside = title.trim() == name;
                 if is_inside {
-                    found.get_or_insert_default();
+                    section.get_or_insert_default();
                 }
             } else if let Some((key, value)) = line.split_once('=').filter(|_| is_inside)
-                && let Some(profile) = &mut found
+                && let Some(profile) = &mut section
             {
                 let value = value.trim().to_string();
                 match key.trim() {
@@ -153,7 +158,7 @@ impl Profile {
                 }
             }
         }
-        found
+        section
     }
 }
 
@@ -163,36 +168,36 @@ mod tests {
     use secrecy::ExposeSecret;
 
     #[test]
-    fn a_profile_is_found_among_others() {
+    fn finds_a_profile_among_others() {
         let text = "; mine\n[DEFAULT]\nhost = https://a\n\n[work]\n# a note\nhost=https://b/\ntoken = dapi=1\n[empty]\n";
-        let work = Profile::parse(text, "work").expect("is there");
+        let work = Profile::parse(text, "work").expect("the profile exists");
         assert_eq!(work.host.as_deref(), Some("https://b/"));
-        assert_eq!(work.token.expect("has one").expose_secret(), "dapi=1");
+        assert_eq!(work.token.expect("a token").expose_secret(), "dapi=1");
         assert!(Profile::parse(text, "DEFAULT").is_some_and(|profile| profile.token.is_none()));
         assert!(Profile::parse(text, "empty").is_some() && Profile::parse(text, "none").is_none());
     }
 
     #[test]
-    fn a_token_goes_over_encrypted_lines_only() {
+    fn allows_only_encrypted_or_local_addresses() {
         assert_eq!(
-            checked("dbc-1.cloud.databricks.com").expect("is one"),
+            validate_host("dbc-1.cloud.databricks.com").expect("a valid address"),
             "https://dbc-1.cloud.databricks.com"
         );
         assert_eq!(
-            checked("https://dbc-1.cloud.databricks.com/?o=1#job").expect("is one"),
+            validate_host("https://dbc-1.cloud.databricks.com/?o=1#job").expect("a valid address"),
             "https://dbc-1.cloud.databricks.com"
         );
         assert_eq!(
-            checked("http://127.0.0.1:99").expect("is one"),
+            validate_host("http://127.0.0.1:99").expect("a valid address"),
             "http://127.0.0.1:99"
         );
-        for wrong in [
+        for invalid in [
             "http://dbc-1.cloud.databricks.com",
             "ftp://x",
             "https://",
             "http://127.0.0.1.example.com",
         ] {
-            assert!(checked(wrong).is_err(), "{wrong}");
+            assert!(validate_host(invalid).is_err(), "{invalid}");
         }
     }
 }

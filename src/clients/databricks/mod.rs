@@ -1,4 +1,4 @@
-//! Calls of Databricks' REST API: with the token, tried again where the workspace is busy.
+//! Client of the Databricks REST API, with retries while the workspace is busy or unreachable.
 
 pub mod auth;
 
@@ -12,61 +12,64 @@ use serde_json::Value;
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result};
+use crate::clients::aws::call::RESUME_HINT;
 use crate::clients::databricks::auth::Credentials;
 
-/// How often a call is tried while the workspace is busy or away.
-const ATTEMPTS: usize = 7;
-/// Longest that one call may take.
+/// Maximum attempts of one call while the workspace is busy or unreachable.
+const MAX_ATTEMPTS: usize = 7;
+/// Maximum duration of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Maximum pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
 
-/// Speaks to one workspace. Every call that is made through it may be repeated.
+/// A client of one workspace. Every call through it must be idempotent, because it may be retried.
 #[derive(Clone)]
 pub struct Databricks {
     http: reqwest::Client,
-    login: Credentials,
+    credentials: Credentials,
 }
 
-/// A call that was answered with an error, or not at all.
+/// A call that failed or got no response.
 #[derive(Debug)]
 pub struct ApiError {
-    /// Databricks' own word, such as `RESOURCE_DOES_NOT_EXIST`; empty where nobody answered.
+    /// Error code of Databricks, such as `RESOURCE_DOES_NOT_EXIST`; empty without a response.
     pub code: String,
     pub error: Error,
-    /// How long the workspace asks to wait.
+    /// Pause that the workspace requests before the next attempt (`Retry-After`).
     retry_after: Option<Duration>,
 }
 
 impl From<ApiError> for Error {
-    fn from(refused: ApiError) -> Self {
-        refused.error
+    fn from(failure: ApiError) -> Self {
+        failure.error
     }
 }
 
 impl Databricks {
+    /// Creates a client for the configured workspace.
+    ///
     /// # Errors
-    /// It is not known which workspace, or with which token.
+    /// Workspace or token is not configured.
     pub fn open(config: &Config) -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .build()
-            .context(|| "cannot set up an HTTP client")?;
+            .context(|| "cannot create an HTTP client")?;
         Ok(Self {
             http,
-            login: Credentials::find(config)?,
+            credentials: Credentials::find(config)?,
         })
     }
 
-    /// The workspace's address.
+    /// Returns the address of the workspace.
     pub fn host(&self) -> &str {
-        &self.login.host
+        &self.credentials.host
     }
 
-    /// Asks for something, with parameters of the query.
+    /// Sends a GET request with query parameters.
     ///
     /// # Errors
-    /// Refused, or no answer after several attempts.
+    /// The call fails, or gets no response after several attempts.
     pub async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -83,10 +86,10 @@ impl Databricks {
         self.call(Method::GET, path, &target, String::new()).await
     }
 
-    /// Does something that may be done twice.
+    /// Sends a POST request, which must be idempotent.
     ///
     /// # Errors
-    /// Refused, or no answer after several attempts.
+    /// The call fails, or gets no response after several attempts.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, ApiError> {
         self.call(Method::POST, path, path, body.to_string()).await
     }
@@ -100,40 +103,40 @@ impl Databricks {
     ) -> Result<T, ApiError> {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(300))
-            .with_max_delay(LONGEST_PAUSE)
+            .with_max_delay(MAX_PAUSE)
             .with_jitter();
-        let mut pauses = pauses.with_max_times(ATTEMPTS - 1).build();
+        let mut pauses = pauses.with_max_times(MAX_ATTEMPTS - 1).build();
         loop {
-            let refused = match self.once(&method, path, target, body.clone()).await {
+            let failure = match self.send_once(&method, path, target, body.clone()).await {
                 Ok(text) => {
                     let text = if text.is_empty() { "{}" } else { &text };
                     return serde_json::from_str(text).map_err(|error| ApiError {
                         code: String::new(),
                         error: Error::failed(format!(
-                            "Databricks answered `{path}` with something unexpected"
+                            "unexpected response from Databricks to `{path}`"
                         ))
                         .with_source(error)
-                        .hint("does the address name a Databricks workspace?"),
+                        .hint("check that the address is that of a Databricks workspace"),
                         retry_after: None,
                     });
                 }
-                Err(refused) => refused,
+                Err(failure) => failure,
             };
-            let pause = pauses.next().filter(|_| refused.error.is_retryable());
+            let pause = pauses.next().filter(|_| failure.error.is_retryable());
             let Some(pause) = pause else {
-                return Err(refused);
+                return Err(failure);
             };
-            tracing::info!(error = %refused.error, ?pause, "trying again");
+            tracing::info!(error = %failure.error, ?pause, "retrying");
             tokio::time::sleep(
-                refused
+                failure
                     .retry_after
-                    .map_or(pause, |asked| asked.min(LONGEST_PAUSE)),
+                    .map_or(pause, |requested| requested.min(MAX_PAUSE)),
             )
             .await;
         }
     }
 
-    async fn once(
+    async fn send_once(
         &self,
         method: &Method,
         path: &str,
@@ -142,9 +145,9 @@ impl Databricks {
     ) -> Result<String, ApiError> {
         let request = self
             .http
-            .request(method.clone(), format!("{}{target}", self.login.host));
+            .request(method.clone(), format!("{}{target}", self.credentials.host));
         let request = request
-            .bearer_auth(self.login.token.expose_secret())
+            .bearer_auth(self.credentials.token.expose_secret())
             .header("user-agent", concat!("pinpipe/", env!("CARGO_PKG_VERSION")));
         let request = if body.is_empty() {
             request
@@ -153,40 +156,43 @@ impl Databricks {
                 .header("content-type", "application/json")
                 .body(body)
         };
-        let unanswered = |error: reqwest::Error| ApiError {
+        let unreachable = |error: reqwest::Error| ApiError {
             code: String::new(),
-            error: Error::failed(format!("cannot reach Databricks at {}", self.login.host))
-                .with_source(error.without_url())
-                .hint("check the address (DATABRICKS_HOST or `databricks.host`) and the network")
-                .retryable(true),
+            error: Error::failed(format!(
+                "cannot reach Databricks at {}",
+                self.credentials.host
+            ))
+            .with_source(error.without_url())
+            .hint("check the address (DATABRICKS_HOST or `databricks.host`) and the network")
+            .retryable(true),
             retry_after: None,
         };
-        let answer = request.send().await.map_err(unanswered)?;
-        let status = answer.status();
-        let seconds = answer
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let seconds = response
             .headers()
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        let text = answer.text().await.map_err(unanswered)?;
+        let text = response.text().await.map_err(unreachable)?;
         if status.is_success() {
             return Ok(text);
         }
         Err(ApiError {
             retry_after: seconds.map(Duration::from_secs),
-            ..refused(path, status, &text)
+            ..api_error(path, status, &text)
         })
     }
 }
 
-/// What an answer that is none says to people.
-fn refused(path: &str, status: StatusCode, text: &str) -> ApiError {
-    let said: Value = serde_json::from_str(text).unwrap_or_default();
-    // Some refusals give a number there, which says no more than the status.
-    let code = said["error_code"].as_str().unwrap_or_default().to_string();
-    let message = said["message"]
+/// Converts an error response into an [`ApiError`].
+fn api_error(path: &str, status: StatusCode, text: &str) -> ApiError {
+    let body: Value = serde_json::from_str(text).unwrap_or_default();
+    // Some responses have a number as error code, which adds nothing to the status.
+    let code = body["error_code"].as_str().unwrap_or_default().to_string();
+    let message = body["message"]
         .as_str()
         .map_or_else(|| first_line(text), String::from);
-    let request = said["details"]
+    let request = body["details"]
         .as_array()
         .into_iter()
         .flatten()
@@ -194,28 +200,32 @@ fn refused(path: &str, status: StatusCode, text: &str) -> ApiError {
     let request = request
         .map(|id| format!(" (request {id})"))
         .unwrap_or_default();
-    let what = if code.is_empty() {
+    let reason = if code.is_empty() {
         status.to_string()
     } else {
         format!("{code} ({})", status.as_u16())
     };
     let hint = match status {
         StatusCode::UNAUTHORIZED => {
-            "the token is wrong or has expired: make a new one in the workspace (Settings, Developer, Access tokens)"
+            "the token is invalid or expired: create a new one in the workspace (Settings, \
+             Developer, Access tokens)"
         }
         StatusCode::FORBIDDEN => {
-            "the token is wrong, or its user may not do this: ask an administrator of the workspace"
+            "the token is invalid or its user is not authorized: ask an administrator of the \
+             workspace"
         }
-        StatusCode::NOT_FOUND if code.is_empty() => "does the address name a Databricks workspace?",
+        StatusCode::NOT_FOUND if code.is_empty() => {
+            "check that the address is that of a Databricks workspace"
+        }
         StatusCode::TOO_MANY_REQUESTS => {
-            "Databricks refuses so many calls for the moment: wait a minute and run the same command again"
+            "Databricks throttles the calls: wait a minute, then re-run the command"
         }
-        _ if status.is_server_error() => "run the same command again: it goes on from here",
-        _ => "check what `[databricks]` says in the configuration",
+        _ if status.is_server_error() => RESUME_HINT,
+        _ => "check `[databricks]` in the configuration",
     };
     let is_transient = matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504);
     let error = Error::failed(format!(
-        "Databricks refused `{path}`: {what}: {message}{request}"
+        "Databricks call `{path}` failed: {reason}: {message}{request}"
     ))
     .hint(hint)
     .retryable(is_transient);
@@ -226,7 +236,7 @@ fn refused(path: &str, status: StatusCode, text: &str) -> ApiError {
     }
 }
 
-/// The beginning of a text that is no JSON.
+/// Returns the first line of a response that is not JSON, at most 200 characters.
 fn first_line(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or("no message");
     line.chars().take(200).collect()
@@ -237,28 +247,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_code_message_and_request() {
+    fn describes_an_error_by_code_message_and_request() {
         let text = r#"{"error_code":"INVALID_PARAMETER_VALUE","message":"Node type x is not supported","details":[{"request_id":"r-1"}]}"#;
-        let refused = refused("/api/2.2/jobs/runs/submit", StatusCode::BAD_REQUEST, text);
-        let said = refused.error.to_string();
+        let failure = api_error("/api/2.2/jobs/runs/submit", StatusCode::BAD_REQUEST, text);
+        let message = failure.error.to_string();
         assert!(
-            said.contains(
+            message.contains(
                 "INVALID_PARAMETER_VALUE (400): Node type x is not supported (request r-1)"
             ),
-            "{said}"
+            "{message}"
         );
-        assert!(!refused.error.is_retryable() && refused.code == "INVALID_PARAMETER_VALUE");
+        assert!(!failure.error.is_retryable() && failure.code == "INVALID_PARAMETER_VALUE");
     }
 
     #[test]
-    fn a_page_of_a_proxy_is_cut_short() {
-        let refused = refused("/x", StatusCode::BAD_GATEWAY, "<html>\nlong");
+    fn shortens_the_error_page_of_a_proxy() {
+        let failure = api_error("/x", StatusCode::BAD_GATEWAY, "<html>\nlong");
         assert!(
-            refused
+            failure
                 .error
                 .to_string()
                 .ends_with("502 Bad Gateway: <html>")
-                && refused.error.is_retryable()
+                && failure.error.is_retryable()
         );
     }
 }

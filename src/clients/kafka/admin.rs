@@ -1,4 +1,4 @@
-//! Topics: make, list, describe, delete; and how far a group has read.
+//! Creates, lists, describes and deletes topics, and reads the lag of consumer groups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct TopicDescription {
     pub replication_factor: usize,
 }
 
-/// One partition and the offsets it holds, the end not included.
+/// A partition and its offsets; the end offset is exclusive.
 #[derive(Debug, Clone, Serialize)]
 pub struct PartitionOffsets {
     pub partition: i32,
@@ -32,11 +32,11 @@ pub struct PartitionOffsets {
     pub end_offset: i64,
 }
 
-/// Asks brokers about topics and groups.
+/// An admin client for topics and consumer groups.
 pub struct Admin {
     config: Config,
     admin: AdminClient<Context>,
-    asker: Arc<BaseConsumer<Context>>,
+    consumer: Arc<BaseConsumer<Context>>,
     timeout: Duration,
 }
 
@@ -46,20 +46,20 @@ impl Admin {
         let admin = client_config(&config)?
             .create_with_context(Context::new(&config))
             .map_err(|error: rdkafka::error::KafkaError| {
-                failure("cannot set up a client", &config, &error)
+                failure("cannot create an admin client", &config, &error)
             })?;
-        let asker = Arc::new(consumer(&config, "pinpipe-admin")?);
-        refresh_tokens_in_background(&config, &asker);
+        let consumer = Arc::new(consumer(&config, "pinpipe-admin")?);
+        refresh_tokens_in_background(&config, &consumer);
         let timeout = Duration::from_millis(config.kafka.timeout_ms);
         Ok(Self {
             config,
             admin,
-            asker,
+            consumer,
             timeout,
         })
     }
 
-    /// Makes a topic. `false`: it was there already.
+    /// Creates a topic. Returns `false` if it already exists.
     pub async fn create(
         &self,
         name: &str,
@@ -75,7 +75,7 @@ impl Admin {
             .request_timeout(Some(self.timeout))
             .operation_timeout(Some(self.timeout));
         let action = format!("cannot create topic `{name}`");
-        // Nobody polls an admin client: its token is renewed with each thing it is to do.
+        // An admin client is never polled, so its token is renewed before each operation.
         authenticate(&self.config, self.admin.inner())?;
         let results = self
             .admin
@@ -84,14 +84,15 @@ impl Admin {
             .map_err(|error| failure(&action, &self.config, &error))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
-            Some(Err((_, code))) => Err(Error::failed(action)
-                .with_source(code.to_string())
-                .hint("`topics.partitions` and `topics.replication_factor` must suit the cluster: no more replicas than brokers")),
+            Some(Err((_, code))) => Err(Error::failed(action).with_source(code.to_string()).hint(
+                "lower `topics.replication_factor` to at most the number of brokers, or correct \
+                 `topics.partitions`",
+            )),
             _ => Ok(true),
         }
     }
 
-    /// Deletes a topic. `false`: there was none.
+    /// Deletes a topic. Returns `false` if it does not exist.
     pub async fn delete(&self, name: &str) -> Result<bool> {
         let options = AdminOptions::new()
             .request_timeout(Some(self.timeout))
@@ -113,9 +114,9 @@ impl Admin {
         }
     }
 
-    /// Names of all topics, sorted.
+    /// Returns the names of all topics, sorted.
     pub async fn list(&self) -> Result<Vec<String>> {
-        self.ask("cannot list topics", |consumer, timeout| {
+        self.query("cannot list topics", |consumer, timeout| {
             let metadata = consumer.fetch_metadata(None, timeout)?;
             let mut names: Vec<String> = metadata
                 .topics()
@@ -128,18 +129,19 @@ impl Admin {
         .await
     }
 
-    /// One topic with the offsets of its partitions; `None`: there is no such topic.
+    /// Returns a topic with the offsets of its partitions, or `None` if it does not exist.
     pub async fn describe(&self, name: &str) -> Result<Option<TopicDescription>> {
-        // Asking for one topic by name could make it; the list of all never does.
+        // A metadata request for one name may create the topic; a request for all topics does not.
         let name = name.to_string();
-        self.ask(
+        self.query(
             &format!("cannot describe topic `{name}`"),
             move |consumer, timeout| describe(consumer, &name, timeout),
         )
         .await
     }
 
-    /// How many records of these topics the group has not committed yet.
+    /// Returns the lag of the group: the number of records of these topics after its committed
+    /// offsets.
     pub async fn lag(&self, group: &str, topics: &[String]) -> Result<u64> {
         let (config, group, topics, timeout) = (
             self.config.clone(),
@@ -147,7 +149,7 @@ impl Admin {
             topics.to_vec(),
             self.timeout,
         );
-        let asked = tokio::task::spawn_blocking(move || {
+        let lag = tokio::task::spawn_blocking(move || {
             let consumer = consumer(&config, &group)?;
             group_lag(&consumer, &topics, timeout).map_err(|error| {
                 failure(
@@ -157,21 +159,21 @@ impl Admin {
                 )
             })
         });
-        asked.await.context(|| "asking Kafka was interrupted")?
+        lag.await.context(|| "the Kafka request was aborted")?
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn query<T: Send + 'static>(
         &self,
         action: &str,
-        question: impl FnOnce(&BaseConsumer<Context>, Duration) -> Result<T, rdkafka::error::KafkaError>
+        request: impl FnOnce(&BaseConsumer<Context>, Duration) -> Result<T, rdkafka::error::KafkaError>
         + Send
         + 'static,
     ) -> Result<T> {
-        let (asker, timeout) = (self.asker.clone(), self.timeout);
-        let asked = tokio::task::spawn_blocking(move || question(&asker, timeout))
+        let (consumer, timeout) = (self.consumer.clone(), self.timeout);
+        let response = tokio::task::spawn_blocking(move || request(&consumer, timeout))
             .await
-            .context(|| "asking Kafka was interrupted")?;
-        asked.map_err(|error| failure(action, &self.config, &error))
+            .context(|| "the Kafka request was aborted")?;
+        response.map_err(|error| failure(action, &self.config, &error))
     }
 }
 
@@ -212,27 +214,27 @@ fn group_lag(
     topics: &[String],
     timeout: Duration,
 ) -> Result<u64, rdkafka::error::KafkaError> {
-    let mut wanted = TopicPartitionList::new();
+    let mut topic_partitions = TopicPartitionList::new();
     let mut ends = Vec::new();
     for topic in topics {
         let Some(topic) = describe(consumer, topic, timeout)? else {
             continue;
         };
         for partition in topic.partitions {
-            wanted.add_partition(&topic.name, partition.partition);
+            topic_partitions.add_partition(&topic.name, partition.partition);
             ends.push((topic.name.clone(), partition));
         }
     }
-    let committed = consumer.committed_offsets(wanted, timeout)?;
+    let committed = consumer.committed_offsets(topic_partitions, timeout)?;
     let lag = ends.iter().map(|(topic, partition)| {
-        let read = match committed
+        let position = match committed
             .find_partition(topic, partition.partition)
-            .map(|found| found.offset())
+            .map(|element| element.offset())
         {
             Some(Offset::Offset(offset)) => offset.max(partition.start_offset),
             _ => partition.start_offset,
         };
-        u64::try_from(partition.end_offset - read).unwrap_or(0)
+        u64::try_from(partition.end_offset - position).unwrap_or(0)
     });
     Ok(lag.sum())
 }

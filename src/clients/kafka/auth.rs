@@ -1,10 +1,10 @@
-//! Logging in to Amazon MSK with IAM.
+//! IAM authentication for Amazon MSK.
 //!
-//! librdkafka asks for a token through an event of the client's queue, which is served only
-//! while somebody polls. A client that is asked questions and never polled (metadata, making
-//! topics) would wait for its first token until it gives up: so each client is handed a token
-//! when it is made, and one that is only asked is polled on a thread of its own, so that the
-//! token is renewed. Known upstream: librdkafka issues 3556 and 3871.
+//! librdkafka requests a token through an event in the client's queue, and only a poll serves that
+//! queue. A client that is never polled (metadata, topic administration) would wait for its first
+//! token until the request times out. Therefore each client gets a token when it is created, and a
+//! client for metadata only is polled on a separate thread, which renews its token. Known
+//! upstream: librdkafka issues 3556 and 3871.
 
 use std::ffi::CString;
 use std::sync::{Arc, Weak};
@@ -19,38 +19,39 @@ use crate::base::config::schema::{Config, KafkaAuth};
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::kafka::context::Context;
 
-/// How often a client that is only asked is polled.
-const POLL_PAUSE: Duration = Duration::from_millis(500);
+/// Interval at which a client that reads no records is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Hands a client its first token. Does nothing where the brokers ask for none.
+/// Sets the first token of a client. Does nothing if the brokers do not use IAM.
 ///
 /// # Errors
-/// There are no usable AWS credentials.
+/// No usable AWS credentials exist; librdkafka rejects the token.
 pub fn authenticate(config: &Config, client: &Client<Context>) -> Result<()> {
     if config.kafka.auth != KafkaAuth::Iam {
         return Ok(());
     }
     let action = || "cannot sign a token for Amazon MSK".to_string();
-    let hint = "set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, or log in (`aws sso login`)";
-    let made = client.context().generate_oauth_token(None);
-    let made = made.map_err(|error| {
+    let hint =
+        "set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, or authenticate with `aws sso login`";
+    let token = client.context().generate_oauth_token(None);
+    let token = token.map_err(|error| {
         Error::failed(action())
             .with_source(error.to_string())
             .hint(hint)
     })?;
-    let (token, principal) = (
-        CString::new(made.token).context(action)?,
-        CString::new(made.principal_name).context(action)?,
+    let (token_value, principal) = (
+        CString::new(token.token).context(action)?,
+        CString::new(token.principal_name).context(action)?,
     );
     let mut reason = [0u8; 512];
-    // SAFETY: the client outlives the call, the texts are NUL-terminated and copied by it, no
-    // extensions are passed, and it writes at most the given length of `reason`. rdkafka itself
-    // makes this call the same way, but offers no function for it.
+    // SAFETY: the client outlives the call, the strings are NUL-terminated and copied by the call,
+    // no extensions are passed, and the call writes at most the given length of `reason`. rdkafka
+    // itself makes this call in the same way, but has no public function for it.
     let code = unsafe {
         rd_kafka_oauthbearer_set_token(
             client.native_ptr(),
-            token.as_ptr(),
-            made.lifetime_ms,
+            token_value.as_ptr(),
+            token.lifetime_ms,
             principal.as_ptr(),
             std::ptr::null_mut(),
             0,
@@ -64,10 +65,10 @@ pub fn authenticate(config: &Config, client: &Client<Context>) -> Result<()> {
     let reason = String::from_utf8_lossy(&reason)
         .trim_end_matches('\0')
         .to_string();
-    Err(Error::failed("the token for Amazon MSK was not taken").with_source(reason))
+    Err(Error::failed("librdkafka rejected the IAM token for Amazon MSK").with_source(reason))
 }
 
-/// Keeps a consumer logged in that is only asked and never reads, for as long as it lives.
+/// Renews the tokens of a consumer that reads no records, until the consumer is dropped.
 pub fn refresh_tokens_in_background(config: &Config, consumer: &Arc<BaseConsumer<Context>>) {
     if config.kafka.auth != KafkaAuth::Iam {
         return;
@@ -76,11 +77,11 @@ pub fn refresh_tokens_in_background(config: &Config, consumer: &Arc<BaseConsumer
     std::thread::spawn(move || {
         loop {
             match consumer.upgrade() {
-                // Nothing is assigned to it: there is no record to lose.
+                // No partition is assigned, so the poll cannot lose a record.
                 Some(consumer) => drop(consumer.poll(Duration::ZERO)),
                 None => return,
             }
-            std::thread::sleep(POLL_PAUSE);
+            std::thread::sleep(POLL_INTERVAL);
         }
     });
 }

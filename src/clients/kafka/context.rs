@@ -1,4 +1,4 @@
-//! What librdkafka calls back: its log, and Amazon MSK's IAM tokens.
+//! Callbacks of librdkafka: its log, and the IAM tokens for Amazon MSK.
 
 use std::error::Error as StdError;
 
@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 
 use crate::base::config::schema::Config;
 
-/// Shared by producers, consumers and admin clients.
+/// Client context of producers, consumers and admin clients.
 #[derive(Debug, Clone)]
 pub struct Context {
     region: String,
@@ -29,7 +29,7 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Failed connections come back as errors of the calls that needed them.
+        // Connection failures are also reported as errors of the calls that need the connection.
         match level {
             RDKafkaLogLevel::Debug => tracing::trace!(target: "kafka", facility, message),
             _ => tracing::debug!(target: "kafka", facility, message),
@@ -40,11 +40,11 @@ impl ClientContext for Context {
         tracing::debug!(target: "kafka", %error, reason);
     }
 
-    /// Called while a client is polled, before the last token expires, and by `authenticate`.
+    /// Signs a token. Called by `authenticate`, and by a poll before the previous token expires.
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
         let region = aws_config::Region::new(self.region.clone());
         let profile = self.profile.clone();
-        // A thread of its own: the caller may or may not stand inside a runtime.
+        // On a separate thread, because the caller may run inside a Tokio runtime.
         let token = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -1,4 +1,4 @@
-//! Kafka clients: one way to configure, log in and ask, for every stage.
+//! Kafka clients with one configuration, authentication and error handling for every stage.
 
 pub mod admin;
 pub mod auth;
@@ -14,7 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::clients::kafka::auth::authenticate;
 use crate::clients::kafka::context::Context;
 
-/// librdkafka settings that every client here shares: brokers, log-in, patience.
+/// Returns the librdkafka settings of every client: brokers, authentication, reconnects.
 pub fn client_config(config: &Config) -> Result<ClientConfig> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", config.endpoints().bootstrap_servers()?);
@@ -29,8 +29,8 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
         (_, false) => "sasl_plaintext",
     };
     client.set("security.protocol", protocol);
-    // OpenSSL comes with the program and knows nothing of this system's certificates; where the
-    // environment names some, it finds those by itself.
+    // OpenSSL is linked statically and does not know the certificates of this system. It finds
+    // those that the environment names by itself.
     if protocol.ends_with("ssl")
         && ["SSL_CERT_FILE", "SSL_CERT_DIR"]
             .iter()
@@ -60,15 +60,15 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
     Ok(client)
 }
 
-/// The configuration with the brokers it resolves to now: who works on for long must not
-/// need the file of a local stack that is just being restarted.
+/// Returns the configuration with its current brokers, so that a long-running client does not
+/// depend on the address file of a local stack that is being restarted.
 pub fn pinned(config: &Config) -> Result<Config> {
     let mut pinned = config.clone();
     pinned.kafka.bootstrap_servers = config.endpoints().bootstrap_servers()?;
     Ok(pinned)
 }
 
-/// A producer whose acknowledgement means that every in-sync replica has the record.
+/// Creates a producer with `acks=all`: every in-sync replica has an acknowledged record.
 pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     let mut client = client_config(config)?;
     client
@@ -82,14 +82,14 @@ pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     client.set("request.timeout.ms", config.kafka.timeout_ms.to_string());
     client.set("queue.buffering.max.kbytes", "32768");
     client.set("topic.metadata.refresh.interval.ms", "10000");
-    // It is polled on a thread of its own, which fetches its tokens.
+    // rdkafka polls the producer on a separate thread, which also fetches its tokens.
     client
         .create_with_context(Context::new(config))
-        .map_err(|error| unusable(config, &error))
+        .map_err(|error| creation_failure(config, &error))
 }
 
-/// A consumer that is told its partitions, reads from the start where nothing is
-/// committed, and commits only when asked to.
+/// Creates a consumer without automatic commits, for manual partition assignment. Without a
+/// committed offset, it reads from the start of a partition.
 pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
     let mut client = client_config(config)?;
     client
@@ -99,7 +99,7 @@ pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
     client
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "false");
-    // Bounds what librdkafka fetches ahead, over all partitions.
+    // Limits the prefetched data of librdkafka over all partitions.
     client
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.message.max.bytes", "2097152");
@@ -108,12 +108,12 @@ pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
         .set("fetch.error.backoff.ms", "100");
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::new(config))
-        .map_err(|error| unusable(config, &error))?;
+        .map_err(|error| creation_failure(config, &error))?;
     authenticate(config, consumer.client())?;
     Ok(consumer)
 }
 
-/// Whether Kafka takes this as the name of a topic.
+/// Returns true if Kafka accepts the topic name.
 /// Source: `Topic.validate` of Apache Kafka.
 pub fn is_topic_name(name: &str) -> bool {
     (1..=249).contains(&name.len())
@@ -124,15 +124,15 @@ pub fn is_topic_name(name: &str) -> bool {
             .all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
 }
 
-fn unusable(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
+fn creation_failure(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
     Error::failed(format!(
-        "cannot set up a Kafka client for `{}`",
+        "cannot create a Kafka client for `{}`",
         config.kafka.bootstrap_servers
     ))
     .with_source(error.to_string())
 }
 
-/// A failed call to Kafka, with what to check.
+/// Converts a failed Kafka call into an error with a hint.
 pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError) -> Error {
     use rdkafka::types::RDKafkaErrorCode as Code;
     let servers = config.endpoints().bootstrap_servers().unwrap_or_default();
@@ -147,10 +147,12 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
     );
     let hint = match error.rdkafka_error_code() {
         _ if is_transient && config.target == crate::base::config::schema::Target::Aws => {
-            "MSK brokers are private to their VPC: run this where they can be reached, or, for topics, choose another way with `topics.via`; `pinpipe doctor` tests every connection"
+            "MSK brokers are reachable only inside their VPC: run the command there, or manage \
+             topics another way with `topics.via`; `pinpipe doctor` tests every connection"
         }
         _ if is_transient => {
-            "is the broker up and reachable from here? `pinpipe local` starts one; `pinpipe doctor` tests every connection"
+            "check that the broker is up and reachable (`pinpipe doctor` tests every connection); \
+             `pinpipe local` starts a local one"
         }
         Some(
             Code::Authentication
@@ -161,9 +163,10 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
             "check `kafka.auth`, the user's permissions and the password in PINPIPE_KAFKA_PASSWORD"
         }
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-            "`pinpipe topics list` shows what is there, `pinpipe topics create` makes the pipeline's topics"
+            "run `pinpipe topics create` to create the topics of the pipeline, or \
+             `pinpipe topics list` to show the existing topics"
         }
-        _ => "`pinpipe doctor` tests every connection",
+        _ => "run `pinpipe doctor` to test every connection",
     };
     Error::failed(format!("{action} on Kafka at `{servers}`"))
         .with_source(error.to_string())

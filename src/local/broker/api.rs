@@ -1,4 +1,4 @@
-//! Which requests are offered, in which versions, and who answers each.
+//! The supported APIs with their versions, and the dispatch of requests.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -7,9 +7,10 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestKind, Respons
 use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, data_api, group_api, topic_api};
 
-/// Least and greatest version. Fetch and Metadata end before topics go by id only,
-/// ListOffsets before it is asked for the record with the greatest time.
-const OFFERED: &[(ApiKey, i16, i16)] = &[
+/// Supported APIs with minimum and maximum version. Fetch and Metadata end before the versions that
+/// identify topics by id only, ListOffsets before the version that can ask for the record with the
+/// maximum timestamp.
+const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
     (ApiKey::ListOffsets, 1, 6),
@@ -32,32 +33,32 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DescribeCluster, 0, 1),
 ];
 
-/// The versions of a request that are offered; `None`: not offered at all.
+/// Returns minimum and maximum version of an API, or `None` if it is not supported.
 pub fn versions(key: ApiKey) -> Option<(i16, i16)> {
-    OFFERED
+    SUPPORTED_APIS
         .iter()
-        .find(|(offered, _, _)| *offered == key)
-        .map(|(_, least, most)| (*least, *most))
+        .find(|(api, _, _)| *api == key)
+        .map(|(_, min, max)| (*min, *max))
 }
 
 fn api_versions() -> ApiVersionsResponse {
-    let keys = OFFERED.iter().map(|(key, least, most)| {
+    let keys = SUPPORTED_APIS.iter().map(|(key, min, max)| {
         ApiVersion::default()
             .with_api_key(*key as i16)
-            .with_min_version(*least)
-            .with_max_version(*most)
+            .with_min_version(*min)
+            .with_max_version(*max)
     });
     ApiVersionsResponse::default().with_api_keys(keys.collect())
 }
 
-/// The answer to a version of ApiVersions that is not offered.
+/// Returns the response to an unsupported version of ApiVersions.
 pub fn unsupported_version() -> ResponseKind {
     ResponseKind::ApiVersions(
         api_versions().with_error_code(ResponseError::UnsupportedVersion.code()),
     )
 }
 
-/// Answers a request; `None`: the client does not wait for one.
+/// Handles a request. Returns `None` if the client expects no response.
 pub async fn respond(
     broker: &Broker,
     request: RequestKind,
@@ -124,7 +125,7 @@ pub async fn respond(
         RequestKind::OffsetFetch(request) => {
             ResponseKind::OffsetFetch(group_api::fetch_offsets(broker, request, version))
         }
-        // `versions` keeps every other request out.
+        // Requests without supported versions are rejected before.
         _ => return None,
     })
 }

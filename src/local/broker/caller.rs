@@ -1,6 +1,6 @@
 //! The client that sent a request.
 
-/// Who sent a request, for the descriptions of consumer groups.
+/// Client id and host of a request, for the descriptions of consumer groups.
 pub struct Caller {
     pub client_id: String,
     /// IP address.

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use crate::local::broker::Broker;
 
-/// Most records one fetch hands out, whatever the client asks for, in bytes.
-const FETCH_BYTES: usize = 16 * 1024 * 1024;
-/// Longest a fetch waits for records.
-const FETCH_WAIT: Duration = Duration::from_secs(30);
+/// Maximum bytes of records in a fetch response, whatever the client requests.
+const MAX_FETCH_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum time that a fetch waits for records.
+const MAX_FETCH_WAIT: Duration = Duration::from_secs(30);
 
 pub fn produce(broker: &Broker, request: ProduceRequest) -> ProduceResponse {
     let transactional = request.transactional_id.is_some();
@@ -68,14 +68,14 @@ pub fn produce(broker: &Broker, request: ProduceRequest) -> ProduceResponse {
 
 pub async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
     let wait =
-        Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT);
+        Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_FETCH_WAIT);
     let deadline = Instant::now() + wait;
-    let least = usize::try_from(request.min_bytes).unwrap_or(0);
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let mut appended = broker.appended.subscribe();
     loop {
         appended.borrow_and_update();
         let (response, bytes, failed) = fetch_now(broker, &request);
-        if bytes >= least || failed {
+        if bytes >= min_bytes || failed {
             return response;
         }
         tokio::select! {
@@ -85,17 +85,18 @@ pub async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
     }
 }
 
-/// What there is now: the response, its bytes of records, and whether a partition failed.
+/// Reads the available records. Returns the response, its bytes of records, and true if a partition
+/// failed.
 fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, bool) {
-    let mut left = usize::try_from(request.max_bytes)
+    let mut remaining_bytes = usize::try_from(request.max_bytes)
         .unwrap_or(0)
-        .min(FETCH_BYTES);
-    let (mut total, mut failed) = (0, false);
+        .min(MAX_FETCH_BYTES);
+    let (mut total_bytes, mut failed) = (0, false);
     let mut responses = Vec::with_capacity(request.topics.len());
-    for wanted in &request.topics {
-        let topic = broker.topics.get(&wanted.topic);
-        let mut partitions = Vec::with_capacity(wanted.partitions.len());
-        for partition in &wanted.partitions {
+    for requested in &request.topics {
+        let topic = broker.topics.get(&requested.topic);
+        let mut partitions = Vec::with_capacity(requested.partitions.len());
+        for partition in &requested.partitions {
             let mut data = PartitionData::default()
                 .with_partition_index(partition.partition)
                 .with_high_watermark(-1)
@@ -116,19 +117,20 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
                 .with_high_watermark(log.end_offset())
                 .with_last_stable_offset(log.end_offset())
                 .with_log_start_offset(log.start_offset());
-            // The first partition with records always gives a batch, however large; later ones what fits.
-            let most = usize::try_from(partition.partition_max_bytes)
+            // The first partition with records always returns a batch, however large; later
+            // partitions are limited to the remaining bytes.
+            let max_bytes = usize::try_from(partition.partition_max_bytes)
                 .unwrap_or(0)
-                .min(left);
-            let read = if left == 0 && total > 0 {
+                .min(remaining_bytes);
+            let read = if remaining_bytes == 0 && total_bytes > 0 {
                 Ok(Vec::new())
             } else {
-                log.read(partition.fetch_offset, most)
+                log.read(partition.fetch_offset, max_bytes)
             };
             match read {
                 Ok(records) => {
-                    total += records.len();
-                    left = left.saturating_sub(records.len());
+                    total_bytes += records.len();
+                    remaining_bytes = remaining_bytes.saturating_sub(records.len());
                     partitions.push(data.with_records(Some(records.into())));
                 }
                 Err(error) => {
@@ -139,21 +141,21 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
         }
         responses.push(
             FetchableTopicResponse::default()
-                .with_topic(wanted.topic.clone())
+                .with_topic(requested.topic.clone())
                 .with_partitions(partitions),
         );
     }
     (
         FetchResponse::default().with_responses(responses),
-        total,
+        total_bytes,
         failed,
     )
 }
 
 pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let topics = request.topics.into_iter().map(|wanted| {
-        let topic = broker.topics.get(&wanted.name);
-        let partitions = wanted.partitions.iter().map(|partition| {
+    let topics = request.topics.into_iter().map(|requested| {
+        let topic = broker.topics.get(&requested.name);
+        let partitions = requested.partitions.iter().map(|partition| {
             let response = ListOffsetsPartitionResponse::default()
                 .with_partition_index(partition.partition_index)
                 .with_timestamp(-1)
@@ -168,7 +170,7 @@ pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsets
             match partition.timestamp {
                 -1 => response.with_offset(log.end_offset()),
                 -2 => response.with_offset(log.start_offset()),
-                timestamp => match log.offset_of_time(timestamp) {
+                timestamp => match log.offset_for_timestamp(timestamp) {
                     Some((offset, time)) => response.with_offset(offset).with_timestamp(time),
                     None => response,
                 },
@@ -176,12 +178,12 @@ pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsets
         });
         ListOffsetsTopicResponse::default()
             .with_partitions(partitions.collect())
-            .with_name(wanted.name)
+            .with_name(requested.name)
     });
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
-/// Producer ids only have to differ, also from those before a restart.
+/// Assigns a producer id. Ids are unique, also across restarts, because they start at the clock.
 pub fn init_producer_id(request: &InitProducerIdRequest) -> InitProducerIdResponse {
     static LAST: AtomicI64 = AtomicI64::new(0);
     if request.transactional_id.is_some() {

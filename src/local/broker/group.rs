@@ -1,5 +1,5 @@
-//! Consumer groups, the classic protocol: members join, a leader hands out
-//! partitions, heartbeats keep members in.
+//! Consumer groups with the classic protocol: members join, the leader assigns
+//! partitions, heartbeats keep the members alive.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -17,19 +17,19 @@ use tokio::sync::oneshot;
 
 use crate::local::broker::caller::Caller;
 
-/// Where a group stands.
+/// State of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupState {
     Empty,
-    /// Waits for its members to join again.
+    /// Waits for all members to rejoin.
     PreparingRebalance,
-    /// Waits for the leader's assignment.
+    /// Waits for the assignment from the leader.
     CompletingRebalance,
     Stable,
 }
 
 impl GroupState {
-    /// As DescribeGroups names it.
+    /// Returns the name in DescribeGroups.
     pub fn name(self) -> &'static str {
         match self {
             GroupState::Empty => "Empty",
@@ -55,7 +55,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// What the member said about itself under a protocol.
+    /// Returns the metadata of the member for a protocol; empty for an unsupported protocol.
     pub fn metadata(&self, protocol: &str) -> Bytes {
         self.protocols
             .iter()
@@ -65,7 +65,7 @@ impl Member {
     }
 }
 
-/// A group with members, or one that has had some.
+/// A group that has or had members.
 pub struct Group {
     pub state: GroupState,
     pub protocol_type: String,
@@ -83,9 +83,9 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Looks at all groups under their lock.
-    pub fn with<T>(&self, look: impl FnOnce(&mut HashMap<String, Group>) -> T) -> T {
-        look(
+    /// Calls `operation` with all groups while holding their lock.
+    pub fn with<T>(&self, operation: impl FnOnce(&mut HashMap<String, Group>) -> T) -> T {
+        operation(
             &mut self
                 .groups
                 .lock()
@@ -93,7 +93,7 @@ impl Groups {
         )
     }
 
-    /// JoinGroup: answered when the whole group has joined.
+    /// JoinGroup. Responds when all members of the group have joined.
     pub async fn join(
         &self,
         request: JoinGroupRequest,
@@ -116,35 +116,35 @@ impl Groups {
             let id = new_member_id(caller);
             return refuse(ResponseError::MemberIdRequired, id.into());
         }
-        let (answer, answered) = oneshot::channel();
-        let refused = self.with(|groups| {
+        let (sender, receiver) = oneshot::channel();
+        let admitted = self.with(|groups| {
             let group = groups
                 .entry(request.group_id.to_string())
                 .or_insert_with(Group::new);
-            group.admit(&request, caller, answer)
+            group.join(&request, caller, sender)
         });
-        if let Err(error) = refused {
+        if let Err(error) = admitted {
             return refuse(error, request.member_id);
         }
-        answered
+        receiver
             .await
             .unwrap_or_else(|_| refuse(ResponseError::UnknownMemberId, request.member_id))
     }
 
-    /// SyncGroup: answered when the leader has handed out the partitions.
+    /// SyncGroup. Responds when the leader has sent the assignments.
     pub async fn sync(&self, request: SyncGroupRequest) -> SyncGroupResponse {
         let refuse =
             |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
-        let (answer, answered) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let outcome = self.with(|groups| {
             let group = groups
                 .get_mut(request.group_id.as_str())
                 .ok_or(ResponseError::UnknownMemberId)?;
-            group.sync(&request, answer)
+            group.sync(&request, sender)
         });
         match outcome {
             Err(error) => refuse(error),
-            Ok(()) => answered
+            Ok(()) => receiver
                 .await
                 .unwrap_or_else(|_| refuse(ResponseError::RebalanceInProgress)),
         }
@@ -155,7 +155,7 @@ impl Groups {
             let group = groups
                 .get_mut(request.group_id.as_str())
                 .ok_or(ResponseError::UnknownMemberId)?;
-            group.check(
+            group.validate_and_touch(
                 &request.member_id,
                 request.group_instance_id.as_deref(),
                 request.generation_id,
@@ -168,7 +168,7 @@ impl Groups {
         HeartbeatResponse::default().with_error_code(outcome.err().map_or(0, |error| error.code()))
     }
 
-    /// Takes a member out.
+    /// Removes a member from its group and starts a rebalance.
     pub fn leave(
         &self,
         group: &str,
@@ -190,8 +190,8 @@ impl Groups {
         })
     }
 
-    /// Whether this caller may commit offsets for the group.
-    pub fn may_commit(
+    /// Validates that the member may commit offsets for the group. Counts as a heartbeat.
+    pub fn validate_offset_commit(
         &self,
         group: &str,
         member_id: &str,
@@ -200,7 +200,7 @@ impl Groups {
     ) -> Result<(), ResponseError> {
         self.with(|groups| match groups.get_mut(group) {
             Some(group) if generation >= 0 || !member_id.is_empty() => {
-                group.check(member_id, instance_id, generation)
+                group.validate_and_touch(member_id, instance_id, generation)
             }
             Some(group) if !group.members.is_empty() => Err(ResponseError::UnknownMemberId),
             None if generation >= 0 => Err(ResponseError::IllegalGeneration),
@@ -208,20 +208,20 @@ impl Groups {
         })
     }
 
-    /// Takes out members that have been silent for too long and ends overdue rebalances.
+    /// Removes members whose session has timed out and completes overdue rebalances.
     pub fn tick(&self) {
         let now = Instant::now();
         self.with(|groups| {
-            // Groups that only commit need no entry: their offsets are kept elsewhere.
+            // Groups that only commit offsets need no entry: `Offsets` stores their offsets.
             groups.retain(|_, group| group.state != GroupState::Empty || !group.members.is_empty());
             for group in groups.values_mut() {
-                let before = group.members.len();
+                let previous_count = group.members.len();
                 group.members.retain(|_, member| {
                     member.joining.is_some()
                         || member.syncing.is_some()
                         || now < member.last_seen + member.session_timeout
                 });
-                if group.members.len() < before {
+                if group.members.len() < previous_count {
                     group.rebalance();
                 }
                 if group.state == GroupState::PreparingRebalance
@@ -268,17 +268,17 @@ impl Group {
                 member
                     .instance_id
                     .as_ref()
-                    .is_some_and(|own| own.as_str() == instance_id)
+                    .is_some_and(|id| id.as_str() == instance_id)
             })
             .map(|(id, _)| id.clone())
     }
 
-    /// Takes a member in, or one that joins again; rebalances where that is called for.
-    fn admit(
+    /// Adds a member or updates a rejoining one, and starts a rebalance if necessary.
+    fn join(
         &mut self,
         request: &JoinGroupRequest,
         caller: &Caller,
-        answer: oneshot::Sender<JoinGroupResponse>,
+        sender: oneshot::Sender<JoinGroupResponse>,
     ) -> Result<(), ResponseError> {
         let protocols: Vec<(StrBytes, Bytes)> = request
             .protocols
@@ -291,24 +291,26 @@ impl Group {
             .filter(|(id, _)| **id != *request.member_id)
             .map(|(_, member)| member)
             .collect();
-        let shared = protocols.iter().any(|(name, _)| {
+        let has_common_protocol = protocols.iter().any(|(name, _)| {
             others
                 .iter()
-                .all(|member| member.protocols.iter().any(|(own, _)| own == name))
+                .all(|member| member.protocols.iter().any(|(other, _)| other == name))
         });
-        if !others.is_empty() && (self.protocol_type != *request.protocol_type || !shared) {
+        if !others.is_empty()
+            && (self.protocol_type != *request.protocol_type || !has_common_protocol)
+        {
             return Err(ResponseError::InconsistentGroupProtocol);
         }
         let mut id = request.member_id.to_string();
-        // A static member that comes back takes the place of its former self.
+        // A static member that rejoins without a member id replaces its previous instance.
         if let Some(instance) = &request.group_instance_id
-            && let Some(former) = self.member_of_instance(instance)
-            && former != id
+            && let Some(previous) = self.member_of_instance(instance)
+            && previous != id
         {
             if !id.is_empty() {
                 return Err(ResponseError::FencedInstanceId);
             }
-            if let Some(evicted) = self.members.remove(&former)
+            if let Some(evicted) = self.members.remove(&previous)
                 && let Some(joining) = evicted.joining
             {
                 let _ = joining.send(
@@ -322,7 +324,7 @@ impl Group {
             id = new_member_id(caller);
         }
         self.protocol_type = request.protocol_type.to_string();
-        let unchanged = self
+        let is_unchanged = self
             .members
             .get(&id)
             .is_some_and(|member| member.protocols == protocols);
@@ -352,19 +354,19 @@ impl Group {
         member.rebalance_timeout = rebalance_timeout;
         member.protocols = protocols;
         member.last_seen = Instant::now();
-        member.joining = Some(answer);
-        let answers_itself = unchanged
+        member.joining = Some(sender);
+        let needs_no_rebalance = is_unchanged
             && (self.state == GroupState::CompletingRebalance
                 || (self.state == GroupState::Stable && is_follower));
-        if answers_itself {
-            self.answer_join(&id);
+        if needs_no_rebalance {
+            self.send_join_response(&id);
         } else {
             self.rebalance();
         }
         Ok(())
     }
 
-    /// Starts a rebalance, or goes on with one that all have joined by now.
+    /// Starts a rebalance, and completes it if all members have joined.
     fn rebalance(&mut self) {
         if self.members.is_empty() {
             self.state = GroupState::Empty;
@@ -375,14 +377,14 @@ impl Group {
         }
         if self.state != GroupState::PreparingRebalance {
             self.state = GroupState::PreparingRebalance;
-            let longest = self
+            let timeout = self
                 .members
                 .values()
                 .map(|member| member.rebalance_timeout)
                 .max()
                 .unwrap_or_default();
-            self.rebalance_ends = Some(Instant::now() + longest);
-            // Whoever waits for an assignment learns that it will not come.
+            self.rebalance_ends = Some(Instant::now() + timeout);
+            // Dropping the senders tells waiting members that their assignment is cancelled.
             for member in self.members.values_mut() {
                 member.syncing = None;
             }
@@ -392,7 +394,7 @@ impl Group {
         }
     }
 
-    /// All have joined: a new generation, and everyone is told.
+    /// Completes a rebalance: starts a new generation and responds to all joined members.
     fn complete(&mut self) {
         self.rebalance_ends = None;
         if self.members.is_empty() {
@@ -404,27 +406,27 @@ impl Group {
         if !self.members.contains_key(&self.leader) {
             self.leader = self.members.keys().next().cloned().unwrap_or_default();
         }
-        // The leader's order of preference, among what all members speak.
-        let common = |name: &StrBytes| {
+        // The first protocol in the order of the leader that all members support.
+        let is_common = |name: &StrBytes| {
             self.members
                 .values()
-                .all(|member| member.protocols.iter().any(|(own, _)| own == name))
+                .all(|member| member.protocols.iter().any(|(other, _)| other == name))
         };
         let chosen = self.members.get(&self.leader).and_then(|leader| {
             leader
                 .protocols
                 .iter()
                 .map(|(name, _)| name)
-                .find(|name| common(name))
+                .find(|name| is_common(name))
         });
         self.protocol = chosen.map(|name| name.to_string()).unwrap_or_default();
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
-            self.answer_join(&id);
+            self.send_join_response(&id);
         }
     }
 
-    fn answer_join(&mut self, id: &str) {
+    fn send_join_response(&mut self, id: &str) {
         let members = if self.leader == id {
             let described = self.members.iter().map(|(id, member)| {
                 JoinGroupResponseMember::default()
@@ -446,7 +448,7 @@ impl Group {
         if let Some(member) = self.members.get_mut(id) {
             member.last_seen = Instant::now();
             if let Some(joining) = member.joining.take() {
-                // A client that has gone away will be missed by its heartbeats.
+                // A disconnected client is removed when its heartbeats stop.
                 let _ = joining.send(response);
             }
         }
@@ -455,9 +457,9 @@ impl Group {
     fn sync(
         &mut self,
         request: &SyncGroupRequest,
-        answer: oneshot::Sender<SyncGroupResponse>,
+        sender: oneshot::Sender<SyncGroupResponse>,
     ) -> Result<(), ResponseError> {
-        self.check(
+        self.validate_and_touch(
             &request.member_id,
             request.group_instance_id.as_deref(),
             request.generation_id,
@@ -468,7 +470,7 @@ impl Group {
             GroupState::CompletingRebalance | GroupState::Stable => {}
         }
         if let Some(member) = self.members.get_mut(request.member_id.as_str()) {
-            member.syncing = Some(answer);
+            member.syncing = Some(sender);
         }
         if self.state == GroupState::CompletingRebalance && self.leader == *request.member_id {
             for member in self.members.values_mut() {
@@ -499,8 +501,8 @@ impl Group {
         Ok(())
     }
 
-    /// A sign of life from a member of this generation.
-    fn check(
+    /// Validates member and generation, and records a heartbeat of the member.
+    fn validate_and_touch(
         &mut self,
         member_id: &str,
         instance_id: Option<&str>,

@@ -1,4 +1,4 @@
-//! Requests about groups and their committed offsets.
+//! Requests for groups and their committed offsets.
 
 use std::collections::BTreeMap;
 
@@ -27,21 +27,21 @@ use crate::local::broker::offsets::{Committed, Partition};
 use crate::local::broker::topic_api::{host, port};
 use crate::local::broker::{Broker, NODE_ID};
 
-/// This node coordinates every group.
+/// Returns this node as coordinator of every group.
 pub fn find_coordinator(
     broker: &Broker,
     request: FindCoordinatorRequest,
     version: i16,
 ) -> FindCoordinatorResponse {
     if version >= 4 {
-        let found = request.coordinator_keys.into_iter().map(|key| {
+        let coordinators = request.coordinator_keys.into_iter().map(|key| {
             Coordinator::default()
                 .with_key(key)
                 .with_node_id(BrokerId(NODE_ID))
                 .with_host(host(broker))
                 .with_port(port(broker))
         });
-        return FindCoordinatorResponse::default().with_coordinators(found.collect());
+        return FindCoordinatorResponse::default().with_coordinators(coordinators.collect());
     }
     FindCoordinatorResponse::default()
         .with_node_id(BrokerId(NODE_ID))
@@ -51,20 +51,20 @@ pub fn find_coordinator(
 
 pub fn leave(broker: &Broker, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
     if version < 3 {
-        let left = broker
+        let outcome = broker
             .groups
             .leave(&request.group_id, &request.member_id, None);
         return LeaveGroupResponse::default()
-            .with_error_code(left.err().map_or(0, |error| error.code()));
+            .with_error_code(outcome.err().map_or(0, |error| error.code()));
     }
     let members = request.members.into_iter().map(|member| {
-        let left = broker.groups.leave(
+        let outcome = broker.groups.leave(
             &request.group_id,
             &member.member_id,
             member.group_instance_id.as_deref(),
         );
-        let response =
-            MemberResponse::default().with_error_code(left.err().map_or(0, |error| error.code()));
+        let response = MemberResponse::default()
+            .with_error_code(outcome.err().map_or(0, |error| error.code()));
         response
             .with_member_id(member.member_id)
             .with_group_instance_id(member.group_instance_id)
@@ -74,7 +74,7 @@ pub fn leave(broker: &Broker, request: LeaveGroupRequest, version: i16) -> Leave
 
 pub fn describe(broker: &Broker, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let described = request.groups.into_iter().map(|id| {
-        let known = broker.offsets.of_group(&id).is_some();
+        let has_offsets = broker.offsets.of_group(&id).is_some();
         broker
             .groups
             .with(|groups| match groups.get(id.as_str()) {
@@ -95,7 +95,7 @@ pub fn describe(broker: &Broker, request: DescribeGroupsRequest) -> DescribeGrou
                         .with_members(members.collect())
                 }
                 None => DescribedGroup::default().with_group_state(StrBytes::from_static_str(
-                    if known { "Empty" } else { "Dead" },
+                    if has_offsets { "Empty" } else { "Dead" },
                 )),
             })
             .with_group_id(id)
@@ -105,7 +105,7 @@ pub fn describe(broker: &Broker, request: DescribeGroupsRequest) -> DescribeGrou
 }
 
 pub fn list(broker: &Broker) -> ListGroupsResponse {
-    let mut found: BTreeMap<String, (String, &'static str)> = broker
+    let mut states: BTreeMap<String, (String, &'static str)> = broker
         .offsets
         .groups()
         .into_iter()
@@ -113,13 +113,13 @@ pub fn list(broker: &Broker) -> ListGroupsResponse {
         .collect();
     broker.groups.with(|groups| {
         for (id, group) in groups.iter() {
-            found.insert(
+            states.insert(
                 id.clone(),
                 (group.protocol_type.clone(), group.state.name()),
             );
         }
     });
-    let listed = found.into_iter().map(|(id, (protocol_type, state))| {
+    let listed = states.into_iter().map(|(id, (protocol_type, state))| {
         ListedGroup::default()
             .with_group_id(GroupId(id.into()))
             .with_protocol_type(protocol_type.into())
@@ -130,14 +130,14 @@ pub fn list(broker: &Broker) -> ListGroupsResponse {
 
 pub fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let results = request.groups_names.into_iter().map(|id| {
-        let (had_members, was_known) = broker.groups.with(|groups| match groups.get(id.as_str()) {
+        let (has_members, existed) = broker.groups.with(|groups| match groups.get(id.as_str()) {
             Some(group) if !group.members.is_empty() => (true, true),
             Some(_) => (false, groups.remove(id.as_str()).is_some()),
             None => (false, false),
         });
-        let error = if had_members {
+        let error = if has_members {
             ResponseError::NonEmptyGroup.code()
-        } else if broker.offsets.delete_group(&id) || was_known {
+        } else if broker.offsets.delete_group(&id) || existed {
             0
         } else {
             ResponseError::GroupIdNotFound.code()
@@ -150,7 +150,7 @@ pub fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResp
 }
 
 pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResponse {
-    let allowed = broker.groups.may_commit(
+    let allowed = broker.groups.validate_offset_commit(
         &request.group_id,
         &request.member_id,
         request.group_instance_id.as_deref(),
@@ -159,12 +159,12 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
     let mut commits: Vec<(Partition, Committed)> = Vec::new();
     let mut outcomes: Vec<(TopicName, Vec<(i32, i16)>)> = Vec::new();
     for topic in request.topics {
-        let known = broker.topics.get(&topic.name);
+        let existing_topic = broker.topics.get(&topic.name);
         let mut codes = Vec::new();
         for partition in topic.partitions {
-            let exists = known
+            let exists = existing_topic
                 .as_ref()
-                .is_some_and(|known| (partition.partition_index as usize) < known.logs.len());
+                .is_some_and(|existing| (partition.partition_index as usize) < existing.logs.len());
             let code = match allowed {
                 Err(error) => error.code(),
                 Ok(()) if !exists => ResponseError::UnknownTopicOrPartition.code(),
@@ -206,22 +206,24 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-/// Topic names and partitions with what is committed for them.
-type Fetched = Vec<(TopicName, Vec<(i32, Option<Committed>)>)>;
+/// Topic names and partitions with their committed offsets.
+type TopicOffsets = Vec<(TopicName, Vec<(i32, Option<Committed>)>)>;
 
-fn fetched(broker: &Broker, group: &str, wanted: Option<Vec<(TopicName, Vec<i32>)>>) -> Fetched {
-    match wanted {
+fn committed_offsets(
+    broker: &Broker,
+    group: &str,
+    requested: Option<Vec<(TopicName, Vec<i32>)>>,
+) -> TopicOffsets {
+    match requested {
         Some(topics) => topics
             .into_iter()
             .map(|(name, partitions)| {
-                let found = partitions.into_iter().map(|partition| {
-                    (
-                        partition,
-                        broker.offsets.get(group, &(name.to_string(), partition)),
-                    )
-                });
-                let found = found.collect();
-                (name, found)
+                let committed = |partition: i32| {
+                    let key = (name.to_string(), partition);
+                    (partition, broker.offsets.get(group, &key))
+                };
+                let offsets: Vec<_> = partitions.into_iter().map(committed).collect();
+                (name, offsets)
             })
             .collect(),
         None => {
@@ -247,60 +249,58 @@ pub fn fetch_offsets(
 ) -> OffsetFetchResponse {
     if version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
-            let wanted = group.topics.map(|topics| {
+            let requested = group.topics.map(|topics| {
                 topics
                     .into_iter()
                     .map(|topic| (topic.name, topic.partition_indexes))
                     .collect()
             });
-            let topics =
-                fetched(broker, &group.group_id, wanted)
-                    .into_iter()
-                    .map(|(name, partitions)| {
-                        let partitions = partitions.into_iter().map(|(index, committed)| {
-                            let (offset, metadata) = offset_and_metadata(committed);
-                            OffsetFetchResponsePartitions::default()
-                                .with_partition_index(index)
-                                .with_committed_offset(offset)
-                                .with_committed_leader_epoch(-1)
-                                .with_metadata(Some(metadata))
-                        });
-                        OffsetFetchResponseTopics::default()
-                            .with_name(name)
-                            .with_partitions(partitions.collect())
+            let topics = committed_offsets(broker, &group.group_id, requested)
+                .into_iter()
+                .map(|(name, partitions)| {
+                    let partitions = partitions.into_iter().map(|(index, committed)| {
+                        let (offset, metadata) = offset_and_metadata(committed);
+                        OffsetFetchResponsePartitions::default()
+                            .with_partition_index(index)
+                            .with_committed_offset(offset)
+                            .with_committed_leader_epoch(-1)
+                            .with_metadata(Some(metadata))
                     });
+                    OffsetFetchResponseTopics::default()
+                        .with_name(name)
+                        .with_partitions(partitions.collect())
+                });
             OffsetFetchResponseGroup::default()
                 .with_topics(topics.collect())
                 .with_group_id(group.group_id)
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
-    let wanted = request.topics.map(|topics| {
+    let requested = request.topics.map(|topics| {
         topics
             .into_iter()
             .map(|topic| (topic.name, topic.partition_indexes))
             .collect()
     });
-    let topics =
-        fetched(broker, &request.group_id, wanted)
-            .into_iter()
-            .map(|(name, partitions)| {
-                let partitions = partitions.into_iter().map(|(index, committed)| {
-                    let (offset, metadata) = offset_and_metadata(committed);
-                    OffsetFetchResponsePartition::default()
-                        .with_partition_index(index)
-                        .with_committed_offset(offset)
-                        .with_committed_leader_epoch(-1)
-                        .with_metadata(Some(metadata))
-                });
-                OffsetFetchResponseTopic::default()
-                    .with_name(name)
-                    .with_partitions(partitions.collect())
+    let topics = committed_offsets(broker, &request.group_id, requested)
+        .into_iter()
+        .map(|(name, partitions)| {
+            let partitions = partitions.into_iter().map(|(index, committed)| {
+                let (offset, metadata) = offset_and_metadata(committed);
+                OffsetFetchResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_committed_offset(offset)
+                    .with_committed_leader_epoch(-1)
+                    .with_metadata(Some(metadata))
             });
+            OffsetFetchResponseTopic::default()
+                .with_name(name)
+                .with_partitions(partitions.collect())
+        });
     OffsetFetchResponse::default().with_topics(topics.collect())
 }
 
-/// Nothing committed is offset -1.
+/// Returns offset and metadata; the offset is -1 if none is committed.
 fn offset_and_metadata(committed: Option<Committed>) -> (i64, StrBytes) {
     committed.map_or((-1, StrBytes::default()), |committed| {
         (committed.offset, committed.metadata.into())

@@ -1,4 +1,4 @@
-//! One partition: segment files of record batches, found again after any kill.
+//! One partition: segment files of record batches, recovered after a kill.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 
 use kafka_protocol::error::ResponseError;
 
-use crate::local::broker::record_batch::{BatchHeader, HEADER_BYTES, MAX_BYTES, is_intact, split};
+use crate::local::broker::record_batch::{
+    BatchHeader, HEADER_BYTES, MAX_BATCH_BYTES, is_intact, split_batches,
+};
 
-/// A segment is closed at this size.
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// One index entry for about so many bytes of a segment.
-const INDEX_BYTES: u64 = 16 * 1024;
-/// Batches of one producer that are remembered, as Kafka does, to find repeats.
-const REMEMBERED_BATCHES: usize = 5;
+/// Size above which a segment is closed, in bytes.
+const MAX_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Minimum distance of two index entries in a segment, in bytes.
+const INDEX_INTERVAL_BYTES: u64 = 16 * 1024;
+/// Number of recent batches of a producer that are recorded to detect duplicates, as in Kafka.
+const RETAINED_BATCHES: usize = 5;
 
-/// Where a batch stands in its segment.
+/// Position of a batch in its segment.
 #[derive(Debug, Clone, Copy)]
 struct IndexEntry {
     offset: i64,
@@ -33,7 +35,7 @@ struct Segment {
     max_timestamp_ms: i64,
 }
 
-/// What an idempotent producer has sent last.
+/// The last batches of an idempotent producer.
 #[derive(Debug, Default)]
 struct ProducerState {
     epoch: i16,
@@ -51,8 +53,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the folder, makes it where there is none, and cuts off a batch that a
-    /// kill left half-written. A new log begins at `first_offset`.
+    /// Opens the folder, creates it if it does not exist, and truncates a batch that a
+    /// kill left incomplete. A new log begins at `first_offset`.
     pub fn open(folder: &Path, first_offset: i64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let mut bases: Vec<i64> = std::fs::read_dir(folder)?
@@ -82,12 +84,12 @@ impl Log {
         Ok(log)
     }
 
-    /// Offset of the first record there is.
+    /// Returns the offset of the first record.
     pub fn start_offset(&self) -> i64 {
         self.start_offset
     }
 
-    /// Offset the next record gets.
+    /// Returns the offset of the next record to append.
     pub fn end_offset(&self) -> i64 {
         self.end_offset
     }
@@ -115,7 +117,7 @@ impl Log {
             if segment.size_bytes + header.size_bytes as u64 > length {
                 break;
             }
-            // Only the last segment can have been cut short; the others were closed.
+            // Only the last segment can be incomplete: the others are closed.
             if is_last {
                 let mut batch = vec![0u8; header.size_bytes];
                 segment.file.read_exact_at(&mut batch, segment.size_bytes)?;
@@ -123,46 +125,46 @@ impl Log {
                     break;
                 }
             }
-            segment.note(&header);
-            self.remember(&header);
+            segment.record_batch(&header);
+            self.record_producer_batch(&header);
             self.end_offset = header.last_offset() + 1;
         }
         if segment.size_bytes < length {
-            segment.cut_off(length)?;
+            segment.truncate_tail(length)?;
         }
         self.end_offset = self.end_offset.max(base_offset);
         self.segments.push(segment);
         Ok(())
     }
 
-    /// Appends what a producer sent; returns the offset of its first record.
+    /// Appends the records of a produce request; returns the offset of the first one.
     ///
     /// # Errors
-    /// What [`split`] refuses, a sequence number out of order, `KAFKA_STORAGE_ERROR`
-    /// where the file cannot be written (nothing of the request is kept then).
+    /// The errors of [`split_batches`]; a sequence number out of order; `KAFKA_STORAGE_ERROR`
+    /// if the file cannot be written (then nothing of the request is stored).
     pub fn append(&mut self, records: &[u8]) -> Result<i64, ResponseError> {
-        let batches = split(records)?;
+        let batches = split_batches(records)?;
         let Some((first, _)) = batches.first() else {
             return Err(ResponseError::InvalidRecord);
         };
-        if let Some(repeated) = self.check_sequence(first)? {
-            return Ok(repeated);
+        if let Some(existing) = self.check_sequence(first)? {
+            return Ok(existing);
         }
         let base = self.end_offset;
         let mut bytes = records.to_vec();
         let mut headers = Vec::with_capacity(batches.len());
-        let (mut at, mut next) = (0, base);
+        let (mut position, mut next_offset) = (0, base);
         for (mut header, _) in batches {
-            header.base_offset = next;
-            // The checksum covers neither the base offset nor the leader's epoch.
-            bytes[at..at + 8].copy_from_slice(&next.to_be_bytes());
-            bytes[at + 12..at + 16].copy_from_slice(&0i32.to_be_bytes());
-            at += header.size_bytes;
-            next = header.last_offset() + 1;
+            header.base_offset = next_offset;
+            // The checksum covers neither the base offset nor the leader epoch.
+            bytes[position..position + 8].copy_from_slice(&next_offset.to_be_bytes());
+            bytes[position + 12..position + 16].copy_from_slice(&0i32.to_be_bytes());
+            position += header.size_bytes;
+            next_offset = header.last_offset() + 1;
             headers.push(header);
         }
         self.write(&bytes).map_err(|error| {
-            tracing::error!(folder = %self.folder.display(), %error, "cannot append");
+            tracing::error!(folder = %self.folder.display(), %error, "cannot append to the log");
             ResponseError::KafkaStorageError
         })?;
         let segment = self
@@ -170,20 +172,20 @@ impl Log {
             .last_mut()
             .ok_or(ResponseError::KafkaStorageError)?;
         for header in &headers {
-            segment.note(header);
+            segment.record_batch(header);
         }
         for header in &headers {
-            self.remember(header);
+            self.record_producer_batch(header);
         }
-        self.end_offset = next;
+        self.end_offset = next_offset;
         Ok(base)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let needs_new = self.segments.last().is_none_or(|segment| {
-            segment.size_bytes > 0 && segment.size_bytes + bytes.len() as u64 > SEGMENT_BYTES
+        let needs_new_segment = self.segments.last().is_none_or(|segment| {
+            segment.size_bytes > 0 && segment.size_bytes + bytes.len() as u64 > MAX_SEGMENT_BYTES
         });
-        if needs_new {
+        if needs_new_segment {
             let path = self.folder.join(format!("{:020}.log", self.end_offset));
             let file = OpenOptions::new()
                 .read(true)
@@ -208,18 +210,18 @@ impl Log {
             .file
             .write_all_at(bytes, segment.size_bytes)
             .inspect_err(|_| {
-                // A full disk may have taken a part; the next append must not follow it.
+                // A full disk may leave a partial write, which the next append must not follow.
                 let _ = segment.file.set_len(segment.size_bytes);
             })
     }
 
-    /// `Some(offset)`: this batch is there already.
+    /// Checks the sequence number. Returns the base offset if the batch is a duplicate.
     fn check_sequence(&self, header: &BatchHeader) -> Result<Option<i64>, ResponseError> {
         if header.producer_id < 0 {
             return Ok(None);
         }
         let Some(state) = self.producers.get(&header.producer_id) else {
-            // A producer that is not known starts anywhere: its history may have been dropped.
+            // An unknown producer may start anywhere, because its history may have been deleted.
             return Ok(None);
         };
         if header.producer_epoch < state.epoch {
@@ -232,10 +234,10 @@ impl Log {
                 Err(ResponseError::OutOfOrderSequenceNumber)
             };
         }
-        let same = |(first, last, _): &&(i32, i32, i64)| {
+        let is_duplicate = |(first, last, _): &&(i32, i32, i64)| {
             *first == header.base_sequence && *last == header.last_sequence()
         };
-        if let Some((_, _, offset)) = state.batches.iter().find(same) {
+        if let Some((_, _, offset)) = state.batches.iter().find(is_duplicate) {
             return Ok(Some(*offset));
         }
         let expected = state
@@ -250,7 +252,7 @@ impl Log {
         }
     }
 
-    fn remember(&mut self, header: &BatchHeader) {
+    fn record_producer_batch(&mut self, header: &BatchHeader) {
         if header.producer_id < 0 {
             return;
         }
@@ -261,7 +263,7 @@ impl Log {
                 batches: VecDeque::new(),
             };
         }
-        if state.batches.len() == REMEMBERED_BATCHES {
+        if state.batches.len() == RETAINED_BATCHES {
             state.batches.pop_front();
         }
         state.batches.push_back((
@@ -271,11 +273,12 @@ impl Log {
         ));
     }
 
-    /// Whole batches from the one that holds `offset` on: about `most_bytes`, but at
-    /// least one batch. Empty at the end of the log.
+    /// Reads complete batches, from the batch that contains `offset` on: at most `max_bytes`, but
+    /// at least one batch. Empty at the end of the log.
     ///
     /// # Errors
-    /// `OFFSET_OUT_OF_RANGE` before the start and after the end of the log.
+    /// `OFFSET_OUT_OF_RANGE` before the start and after the end of the log;
+    /// `KAFKA_STORAGE_ERROR` if the file cannot be read.
     pub fn read(&self, offset: i64, max_bytes: usize) -> Result<Vec<u8>, ResponseError> {
         if offset < self.start_offset || offset > self.end_offset {
             return Err(ResponseError::OffsetOutOfRange);
@@ -286,9 +289,10 @@ impl Log {
         let mut bytes = Vec::new();
         for segment in &self.segments[after.saturating_sub(1)..] {
             bytes = segment
-                .read(offset, max_bytes.min(MAX_BYTES))
+                .read(offset, max_bytes.min(MAX_BATCH_BYTES))
                 .map_err(|error| {
-                    tracing::error!(path = %segment.path.display(), %error, "cannot read");
+                    let path = segment.path.display();
+                    tracing::error!(%path, %error, "cannot read the segment");
                     ResponseError::KafkaStorageError
                 })?;
             if !bytes.is_empty() {
@@ -298,9 +302,9 @@ impl Log {
         Ok(bytes)
     }
 
-    /// The first batch with a record at or after this time: its offset and time.
-    /// It points at a batch without looking into it, so earlier records may precede.
-    pub fn offset_of_time(&self, timestamp_ms: i64) -> Option<(i64, i64)> {
+    /// Returns offset and maximum timestamp of the first batch with a record at or after the
+    /// timestamp. Batches are not decoded, so the batch may begin with earlier records.
+    pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Option<(i64, i64)> {
         let segment = self
             .segments
             .iter()
@@ -315,12 +319,13 @@ impl Log {
         None
     }
 
-    /// Drops closed segments whose newest record is older than `oldest_ms`.
+    /// Deletes closed segments whose newest record is older than `oldest_ms`.
     pub fn drop_old_segments(&mut self, oldest_ms: i64) {
         while self.segments.len() > 1 && self.segments[0].max_timestamp_ms < oldest_ms {
             let segment = self.segments.remove(0);
             if let Err(error) = std::fs::remove_file(&segment.path) {
-                tracing::warn!(path = %segment.path.display(), %error, "cannot drop an old segment");
+                let path = segment.path.display();
+                tracing::warn!(%path, %error, "cannot delete an old segment");
             }
             self.start_offset = self.segments[0].base_offset;
         }
@@ -328,12 +333,12 @@ impl Log {
 }
 
 impl Segment {
-    /// Takes a batch that was written at the end into the books.
-    fn note(&mut self, header: &BatchHeader) {
+    /// Updates index, size and timestamp for a batch that was written at the end.
+    fn record_batch(&mut self, header: &BatchHeader) {
         if self
             .index
             .last()
-            .is_none_or(|entry| self.size_bytes >= entry.position + INDEX_BYTES)
+            .is_none_or(|entry| self.size_bytes >= entry.position + INDEX_INTERVAL_BYTES)
         {
             self.index.push(IndexEntry {
                 offset: header.base_offset,
@@ -344,21 +349,30 @@ impl Segment {
         self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp_ms);
     }
 
-    /// Removes what follows the last whole batch: the half-written one of a kill, or damage,
-    /// which is kept in a file of its own.
-    fn cut_off(&self, length: u64) -> io::Result<()> {
+    /// Truncates everything after the last complete batch: an incomplete batch after a kill, or
+    /// damaged data, which is first copied to a separate file.
+    fn truncate_tail(&self, length: u64) -> io::Result<()> {
         let mut rest = vec![0u8; usize::try_from(length - self.size_bytes).unwrap_or(0)];
         self.file.read_exact_at(&mut rest, self.size_bytes)?;
         let is_torn = rest.len() < HEADER_BYTES
             || BatchHeader::read(&rest).is_some_and(|header| header.size_bytes > rest.len());
         if is_torn {
-            tracing::info!(path = %self.path.display(), bytes = rest.len(), "cut off a half-written batch");
+            tracing::info!(
+                path = %self.path.display(),
+                bytes = rest.len(),
+                "truncated an incomplete batch"
+            );
         } else {
-            let aside = self
+            let backup = self
                 .path
                 .with_extension(format!("damaged-at-{}", self.size_bytes));
-            std::fs::write(&aside, &rest)?;
-            tracing::error!(path = %self.path.display(), aside = %aside.display(), bytes = rest.len(), "a segment is damaged: what follows was set aside");
+            std::fs::write(&backup, &rest)?;
+            tracing::error!(
+                path = %self.path.display(),
+                backup = %backup.display(),
+                bytes = rest.len(),
+                "the segment is damaged: moved the rest to a backup file"
+            );
         }
         self.file.set_len(self.size_bytes)
     }
@@ -385,15 +399,15 @@ impl Segment {
         let available = usize::try_from(self.size_bytes - position).unwrap_or(usize::MAX);
         let mut bytes = vec![0u8; max_bytes.max(first.size_bytes).min(available)];
         self.file.read_exact_at(&mut bytes, position)?;
-        // Only whole batches leave.
-        let mut whole = 0;
-        while let Some(header) = BatchHeader::read(&bytes[whole..]) {
-            if whole + header.size_bytes > bytes.len() {
+        // Only complete batches are returned.
+        let mut complete_bytes = 0;
+        while let Some(header) = BatchHeader::read(&bytes[complete_bytes..]) {
+            if complete_bytes + header.size_bytes > bytes.len() {
                 break;
             }
-            whole += header.size_bytes;
+            complete_bytes += header.size_bytes;
         }
-        bytes.truncate(whole);
+        bytes.truncate(complete_bytes);
         Ok(bytes)
     }
 }
@@ -404,15 +418,15 @@ mod tests {
     use crate::local::broker::record_batch::tests::batch;
 
     fn offsets(bytes: &[u8]) -> Vec<(i64, i64)> {
-        split(bytes)
-            .expect("whole batches")
+        split_batches(bytes)
+            .expect("complete batches")
             .iter()
             .map(|(header, _)| (header.base_offset, header.last_offset()))
             .collect()
     }
 
     #[test]
-    fn a_read_from_inside_a_batch_returns_that_batch() {
+    fn returns_the_whole_batch_for_an_offset_inside_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut log = Log::open(folder.path(), 0).expect("opens");
         assert_eq!(log.append(&batch(5, 100, 1)), Ok(0));
@@ -427,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_batch_is_cut_off_and_the_rest_kept() {
+    fn truncates_an_incomplete_batch_and_keeps_the_others() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut log = Log::open(folder.path(), 0).expect("opens");
         log.append(&batch(2, 50, 1)).expect("appends");
@@ -444,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_set_aside_and_not_thrown_away() {
+    fn copies_damaged_data_to_a_backup_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut log = Log::open(folder.path(), 0).expect("opens");
         for _ in 0..3 {
@@ -462,15 +476,15 @@ mod tests {
                 .end_offset(),
             2
         );
-        let aside = path.with_extension(format!("damaged-at-{}", bytes.len() / 3));
+        let backup = path.with_extension(format!("damaged-at-{}", bytes.len() / 3));
         assert_eq!(
-            std::fs::read(aside).expect("set aside"),
+            std::fs::read(backup).expect("the backup file"),
             bytes[bytes.len() / 3..]
         );
     }
 
     #[test]
-    fn an_idempotent_producers_repeat_is_answered_and_not_kept_twice() {
+    fn stores_a_duplicate_batch_of_an_idempotent_producer_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut log = Log::open(folder.path(), 0).expect("opens");
         let sent = |sequence: i32| {
@@ -493,19 +507,19 @@ mod tests {
         assert_eq!(
             log.append(&sent(2)),
             Ok(2),
-            "repeats are found after a restart"
+            "duplicates are detected after a restart"
         );
         assert_eq!(log.end_offset(), 4);
     }
 
     #[test]
-    fn times_find_their_batch() {
+    fn finds_the_first_batch_for_a_timestamp() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut log = Log::open(folder.path(), 0).expect("opens");
         log.append(&batch(2, 20, 100)).expect("appends");
         log.append(&batch(2, 20, 200)).expect("appends");
-        assert_eq!(log.offset_of_time(50), Some((0, 100)));
-        assert_eq!(log.offset_of_time(101), Some((2, 200)));
-        assert_eq!(log.offset_of_time(201), None);
+        assert_eq!(log.offset_for_timestamp(50), Some((0, 100)));
+        assert_eq!(log.offset_for_timestamp(101), Some((2, 200)));
+        assert_eq!(log.offset_for_timestamp(201), None);
     }
 }

@@ -1,13 +1,13 @@
-//! A Kafka broker of one node, for one machine: any Kafka client connects.
+//! A single-node Kafka broker for one machine, usable by any Kafka client.
 //!
 //! Partitions are files of record batches in Kafka's own format, consumer groups
-//! follow the classic protocol, and what is acknowledged has been written. No
-//! replication, no log-in, no transactions.
+//! use the classic protocol, and acknowledged records have been written. There is
+//! no replication, no authentication and no support for transactions.
 //!
-//! The library first meant for this (tansu 0.6) skips records when a consumer
-//! resumes inside a batch, resends committed offsets of deleted topics and answers
-//! concurrent producers with errors they must not retry, so the broker is our own;
-//! the protocol's messages come from `kafka-protocol`.
+//! The first choice, the library tansu 0.6, skips records when a consumer resumes
+//! inside a batch, returns committed offsets of deleted topics and answers
+//! concurrent producers with errors that must not be retried. Therefore pinpipe has
+//! its own broker; the messages of the protocol come from `kafka-protocol`.
 
 pub mod api;
 pub mod caller;
@@ -30,23 +30,23 @@ use tokio::sync::watch;
 
 use crate::base::error::{Result, io_error};
 
-/// Id of the only node.
+/// Id of the only node in the cluster.
 const NODE_ID: i32 = 1;
 
-/// The broker's state; connections share it.
+/// The state of the broker, shared by all connections.
 pub struct Broker {
     topics: topics::Topics,
     groups: group::Groups,
     offsets: offsets::Offsets,
-    /// The address clients are told to connect to.
+    /// Advertised listener: the address that clients connect to.
     advertised: SocketAddr,
     cluster_id: String,
-    /// Counts appends, so that a fetch that found too little can wait for the next.
+    /// Number of appends. A fetch with too few records waits for it to change.
     appended: watch::Sender<u64>,
 }
 
 impl Broker {
-    /// Opens the folder, mends what a kill left half-written, and starts housekeeping.
+    /// Opens the folder, recovers from incomplete writes and starts housekeeping.
     pub fn open(folder: &Path, advertised: SocketAddr) -> Result<Arc<Self>> {
         std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         let broker = Arc::new(Self {
@@ -57,18 +57,18 @@ impl Broker {
             cluster_id: "pinpipe-local".into(),
             appended: watch::channel(0).0,
         });
-        tokio::spawn(keep_house(Arc::downgrade(&broker)));
+        tokio::spawn(run_housekeeping(Arc::downgrade(&broker)));
         Ok(broker)
     }
 
-    /// Answers connections until `listener`'s task is dropped.
+    /// Serves connections until the returned future is dropped.
     pub async fn serve(self: Arc<Self>, listener: tokio::net::TcpListener) {
         server::serve(self, listener).await;
     }
 }
 
-/// Expires group members, ends rebalances that have waited long enough, drops old segments.
-async fn keep_house(broker: std::sync::Weak<Broker>) {
+/// Expires group members, completes overdue rebalances and deletes old segments.
+async fn run_housekeeping(broker: std::sync::Weak<Broker>) {
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     let mut count: u64 = 0;
     loop {

@@ -1,5 +1,5 @@
-//! What consumer groups have committed: one JSON line for each commit, rewritten
-//! short at every start.
+//! Committed offsets of consumer groups: a file with one JSON line for each commit,
+//! compacted at every start.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::{Result, io_error};
 use crate::base::fs::write_atomic;
 
-/// The file is rewritten short when it has grown beyond this.
-const LONGEST_BYTES: u64 = 4 * 1024 * 1024;
+/// File size above which the file is compacted.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Committed {
 /// Topic and partition.
 pub type Partition = (String, i32);
 
-/// A line of the file. No offset: forget what there was.
+/// A line of the file. A line without an offset deletes the previous one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     group: String,
@@ -53,7 +53,7 @@ impl Offsets {
     pub fn open(path: &Path) -> Result<Self> {
         let mut groups = ByGroup::new();
         match std::fs::read(path) {
-            // A last line that a kill cut short was never acknowledged.
+            // An incomplete last line after a kill was never acknowledged, so it is ignored.
             Ok(text) => text
                 .split(|byte| *byte == b'\n')
                 .filter_map(|line| serde_json::from_slice(line).ok())
@@ -61,7 +61,7 @@ impl Offsets {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(io_error("read", path, error)),
         }
-        let file = rewrite(path, &groups).map_err(|error| io_error("write", path, error))?;
+        let file = compact(path, &groups).map_err(|error| io_error("write", path, error))?;
         Ok(Self {
             path: path.to_path_buf(),
             state: Mutex::new(State { file, groups }),
@@ -74,7 +74,7 @@ impl Offsets {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Commits; `false`: the file could not be written and nothing was taken.
+    /// Commits offsets. Returns `false` if the file cannot be written; then nothing is committed.
     pub fn commit(&self, group: &str, commits: Vec<(Partition, Committed)>) -> bool {
         let lines = commits
             .into_iter()
@@ -87,7 +87,8 @@ impl Offsets {
         self.write(lines.collect())
     }
 
-    /// Forgets a group; `false`: there was none.
+    /// Deletes the offsets of a group. Returns `false` if there are none, or if the file cannot be
+    /// written.
     pub fn delete_group(&self, group: &str) -> bool {
         let Some(partitions) = self.of_group(group) else {
             return false;
@@ -101,12 +102,12 @@ impl Offsets {
         self.write(lines.collect())
     }
 
-    /// Forgets a deleted topic, so that one of the same name starts anew.
+    /// Deletes the offsets of a deleted topic, so that a new topic of the same name has none.
     pub fn delete_topic(&self, name: &str) {
         let mut lines = Vec::new();
         for (group, partitions) in &self.lock().groups {
-            let own = partitions.keys().filter(|(topic, _)| topic == name);
-            lines.extend(own.map(|(topic, partition)| Line {
+            let deleted = partitions.keys().filter(|(topic, _)| topic == name);
+            lines.extend(deleted.map(|(topic, partition)| Line {
                 group: group.clone(),
                 topic: topic.clone(),
                 partition: *partition,
@@ -127,7 +128,7 @@ impl Offsets {
         let mut state = self.lock();
         let length = state.file.metadata().map(|metadata| metadata.len());
         if let Err(error) = state.file.write_all(&text) {
-            // A full disk may have taken half a line; the next commit must not follow it.
+            // A full disk may leave a partial line, which the next commit must not follow.
             let _ = length.and_then(|length| state.file.set_len(length));
             tracing::error!(path = %self.path.display(), %error, "cannot commit offsets");
             return false;
@@ -135,11 +136,12 @@ impl Offsets {
         lines
             .into_iter()
             .for_each(|line| apply(&mut state.groups, line));
-        if length.is_ok_and(|length| length > LONGEST_BYTES) {
-            match rewrite(&self.path, &state.groups) {
+        if length.is_ok_and(|length| length > MAX_FILE_BYTES) {
+            match compact(&self.path, &state.groups) {
                 Ok(file) => state.file = file,
                 Err(error) => {
-                    tracing::warn!(path = %self.path.display(), %error, "cannot shorten the committed offsets")
+                    let path = self.path.display();
+                    tracing::warn!(%path, %error, "cannot compact the committed offsets");
                 }
             }
         }
@@ -159,8 +161,8 @@ impl Offsets {
     }
 }
 
-/// Writes what holds now as a new file in the place of the old one, and opens it.
-fn rewrite(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
+/// Replaces the file atomically by one with only the current offsets, and opens it.
+fn compact(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
     let mut text = Vec::new();
     for (group, partitions) in groups {
         for ((topic, partition), committed) in partitions {
@@ -200,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commits_outlive_a_restart_and_a_torn_last_line() {
+    fn keeps_commits_after_a_restart_with_an_incomplete_last_line() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("offsets.jsonl");
         let pin = ("a.pin".to_string(), 0);
@@ -220,7 +222,7 @@ mod tests {
             .open(&path)
             .expect("the file");
         file.write_all(b"{\"group\":\"g\",\"topic\":\"a.pin\",\"parti")
-            .expect("torn");
+            .expect("writes an incomplete line");
         let offsets = Offsets::open(&path).expect("opens again");
         assert_eq!(offsets.get("g", &pin), Some(at(5)));
         offsets.delete_topic("a.pin");

@@ -1,21 +1,21 @@
-//! Record batches (magic 2) as Kafka writes them: only the header matters to a broker.
+//! Record batches (magic 2) in the format of Kafka. The broker reads only their headers.
 //!
 //! Layout: <https://kafka.apache.org/documentation/#recordbatch>
 
 use kafka_protocol::error::ResponseError;
 
-/// Bytes before the records.
+/// Size of the header, which precedes the records.
 pub const HEADER_BYTES: usize = 61;
-/// Bytes of the base offset and the length, which the length does not count.
+/// Size of base offset and length, which the length field does not include.
 pub const PREFIX_BYTES: usize = 12;
-/// Largest batch that is taken.
-pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of a batch.
+pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 
-/// What the header of a batch says.
+/// The header of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader {
     pub base_offset: i64,
-    /// The whole batch, prefix included.
+    /// Size of the batch, including the prefix.
     pub size_bytes: usize,
     pub crc: u32,
     pub last_offset_delta: i32,
@@ -26,7 +26,7 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Reads a header; `None`: these bytes do not start a batch.
+    /// Reads a header. Returns `None` if the bytes are not the start of a batch.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let header: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
         let long = |at: usize| {
@@ -47,7 +47,7 @@ impl BatchHeader {
         let size_bytes = usize::try_from(int(8)).ok()?.checked_add(PREFIX_BYTES)?;
         let last_offset_delta = int(23);
         if header[16] != 2
-            || !(HEADER_BYTES..=MAX_BYTES).contains(&size_bytes)
+            || !(HEADER_BYTES..=MAX_BATCH_BYTES).contains(&size_bytes)
             || last_offset_delta < 0
         {
             return None;
@@ -64,31 +64,31 @@ impl BatchHeader {
         })
     }
 
-    /// Offset of the last record.
+    /// Returns the offset of the last record.
     pub fn last_offset(&self) -> i64 {
         self.base_offset + i64::from(self.last_offset_delta)
     }
 
-    /// Sequence number of the last record; they wrap at 2^31.
+    /// Returns the sequence number of the last record. Sequence numbers wrap at 2^31.
     pub fn last_sequence(&self) -> i32 {
         ((i64::from(self.base_sequence) + i64::from(self.last_offset_delta)) & 0x7fff_ffff) as i32
     }
 }
 
-/// Whether the checksum over everything from the attributes on holds.
+/// Returns true if the batch is complete and its checksum, which starts at the attributes, matches.
 pub fn is_intact(header: &BatchHeader, batch: &[u8]) -> bool {
     batch.len() == header.size_bytes && crc32c::crc32c(&batch[21..]) == header.crc
 }
 
-/// Splits what a producer sent into checked batches.
+/// Splits the records of a produce request into validated batches.
 ///
 /// # Errors
 /// `CORRUPT_MESSAGE`, `UNSUPPORTED_FOR_MESSAGE_FORMAT` (magic 0 and 1), `MESSAGE_TOO_LARGE`.
-pub fn split(records: &[u8]) -> Result<Vec<(BatchHeader, &[u8])>, ResponseError> {
+pub fn split_batches(records: &[u8]) -> Result<Vec<(BatchHeader, &[u8])>, ResponseError> {
     let mut batches = Vec::new();
     let mut rest = records;
     while !rest.is_empty() {
-        if rest.len() > MAX_BYTES {
+        if rest.len() > MAX_BATCH_BYTES {
             return Err(ResponseError::MessageTooLarge);
         }
         if rest.get(16).is_some_and(|magic| *magic < 2) {
@@ -111,7 +111,7 @@ pub fn split(records: &[u8]) -> Result<Vec<(BatchHeader, &[u8])>, ResponseError>
 pub mod tests {
     use super::*;
 
-    /// A batch of `count` records that are `filler` bytes together.
+    /// Returns a batch of `count` records with `filler` bytes in total.
     pub fn batch(count: i32, filler: usize, timestamp_ms: i64) -> Vec<u8> {
         let mut bytes = vec![0u8; HEADER_BYTES + filler];
         let length = (bytes.len() - PREFIX_BYTES) as i32;
@@ -127,10 +127,10 @@ pub mod tests {
     }
 
     #[test]
-    fn whole_batches_are_split_and_damaged_ones_refused() {
+    fn splits_complete_batches_and_rejects_damaged_ones() {
         let mut bytes = batch(3, 10, 5);
         bytes.extend(batch(2, 0, 6));
-        let batches = split(&bytes).expect("two batches");
+        let batches = split_batches(&bytes).expect("two batches");
         assert_eq!(
             batches
                 .iter()
@@ -140,7 +140,10 @@ pub mod tests {
         );
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
-        assert_eq!(split(&bytes), Err(ResponseError::CorruptMessage));
-        assert_eq!(split(&bytes[..last]), Err(ResponseError::CorruptMessage));
+        assert_eq!(split_batches(&bytes), Err(ResponseError::CorruptMessage));
+        assert_eq!(
+            split_batches(&bytes[..last]),
+            Err(ResponseError::CorruptMessage)
+        );
     }
 }

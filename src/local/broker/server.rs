@@ -1,4 +1,4 @@
-//! Connections: frames in, frames out, one request after the other, as Kafka does.
+//! Connections. Each handles one request frame after the other, as in Kafka.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, api};
 
-/// Largest request. What is longer is no Kafka request (an HTTP one reads as 1.2 GB).
-const FRAME_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum size of a request. An HTTP request, read as a Kafka frame, would have 1.2 GB.
+const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
-/// Takes connections until the task is dropped, and ends them with it.
+/// Accepts connections until the future is dropped, which closes them.
 pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
@@ -26,12 +26,12 @@ pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
                     let broker = broker.clone();
                     connections.spawn(async move {
                         if let Err(error) = serve_connection(&broker, stream, peer.ip().to_string()).await {
-                            tracing::debug!(%peer, %error, "Kafka connection ended");
+                            tracing::debug!(%peer, %error, "Kafka connection closed");
                         }
                     });
                 }
                 Err(error) => {
-                    // Out of file handles, most likely: those in use come back.
+                    // Most likely the process is out of file handles. Closed connections free some.
                     tracing::warn!(%error, "cannot accept a Kafka connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -55,31 +55,31 @@ async fn serve_connection(
             Err(error) => return Err(error.into()),
         }
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if !(8..=FRAME_BYTES).contains(&length) {
-            return Err(format!("a request of {length} bytes is none of Kafka's").into());
+        if !(8..=MAX_FRAME_BYTES).contains(&length) {
+            return Err(format!("invalid size of a Kafka request: {length} bytes").into());
         }
         let mut frame = BytesMut::zeroed(length);
         stream.read_exact(&mut frame).await?;
-        if let Some(answer) = answer(broker, frame.freeze(), &host).await? {
-            stream.write_all(&answer).await?;
+        if let Some(response) = handle(broker, frame.freeze(), &host).await? {
+            stream.write_all(&response).await?;
         }
     }
 }
 
-/// What ends a connection: anything at all.
+/// Result of work on a connection. Any error closes the connection.
 type ConnectionResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-async fn answer(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResult<Option<Bytes>> {
+async fn handle(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResult<Option<Bytes>> {
     let key = i16::from_be_bytes([frame[0], frame[1]]);
     let version = i16::from_be_bytes([frame[2], frame[3]]);
     let correlation_id = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
     let api_key = ApiKey::try_from(key).map_err(|()| format!("unknown API {key}"))?;
-    let offered = api::versions(api_key);
-    if offered.is_none_or(|(least, most)| version < least || version > most) {
+    let supported = api::versions(api_key);
+    if supported.is_none_or(|(min, max)| version < min || version > max) {
         if api_key != ApiKey::ApiVersions {
-            return Err(format!("{api_key:?} version {version} is not offered").into());
+            return Err(format!("{api_key:?} version {version} is not supported").into());
         }
-        // The client may speak a newer protocol: it is told the versions in the oldest form.
+        // The client may use a newer protocol, so the response has the oldest version.
         return frame_of(correlation_id, 0, |bytes| {
             api::unsupported_version().encode(bytes, 0)
         })
@@ -101,7 +101,7 @@ async fn answer(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResu
             ?api_key,
             version,
             bytes = frame.remaining(),
-            "request has unread bytes"
+            "the request has unread bytes"
         );
     }
     let Some(response) = api::respond(broker, request, version, &caller).await else {

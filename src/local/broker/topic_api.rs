@@ -20,27 +20,27 @@ use kafka_protocol::protocol::StrBytes;
 use crate::local::broker::topics::Topic;
 use crate::local::broker::{Broker, NODE_ID};
 
-/// Partitions of a topic whose maker names none.
+/// Number of partitions of a topic that is created without one.
 const DEFAULT_PARTITIONS: i32 = 3;
-/// What stands for "authorized operations not asked for".
+/// Value of Kafka for "authorized operations not requested".
 const NO_OPERATIONS: i32 = i32::MIN;
 
-/// The host clients are told.
+/// Returns the advertised host.
 pub fn host(broker: &Broker) -> StrBytes {
     StrBytes::from_string(broker.advertised.ip().to_string())
 }
 
-/// The port clients are told.
+/// Returns the advertised port.
 pub fn port(broker: &Broker) -> i32 {
     i32::from(broker.advertised.port())
 }
 
 pub fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
     let topics = match request.topics {
-        // In version 0 an empty list asks for all topics.
+        // In version 0, an empty list requests all topics.
         Some(names) if version > 0 || !names.is_empty() => names
             .into_iter()
-            .filter_map(|wanted| wanted.name)
+            .filter_map(|requested| requested.name)
             .map(|name| match broker.topics.get(&name) {
                 Some(topic) => describe(&topic),
                 None => MetadataResponseTopic::default()
@@ -85,9 +85,9 @@ fn describe(topic: &Topic) -> MetadataResponseTopic {
 }
 
 pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResponse {
-    let results = request.topics.into_iter().map(|wanted| {
-        let assigned = wanted.assignments.len() as i32;
-        let partitions = match wanted.num_partitions {
+    let results = request.topics.into_iter().map(|topic| {
+        let assigned = topic.assignments.len() as i32;
+        let partitions = match topic.num_partitions {
             -1 if assigned > 0 => assigned,
             -1 => DEFAULT_PARTITIONS,
             partitions => partitions,
@@ -99,28 +99,31 @@ pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResp
                 .with_num_partitions(-1)
                 .with_replication_factor(-1)
         };
-        let result = if wanted.replication_factor > 1 {
+        let result = if topic.replication_factor > 1 {
             refuse(
                 ResponseError::InvalidReplicationFactor,
-                "this broker is alone: the replication factor must be 1",
+                "the replication factor must be 1: the cluster has one broker",
             )
-        } else if request.validate_only && broker.topics.get(&wanted.name).is_some() {
-            refuse(ResponseError::TopicAlreadyExists, "the topic exists")
+        } else if request.validate_only && broker.topics.get(&topic.name).is_some() {
+            refuse(
+                ResponseError::TopicAlreadyExists,
+                "the topic already exists",
+            )
         } else if request.validate_only {
             CreatableTopicResult::default()
                 .with_num_partitions(partitions)
                 .with_replication_factor(1)
         } else {
-            match broker.topics.create(&wanted.name, partitions) {
-                Ok(topic) => CreatableTopicResult::default()
-                    .with_topic_id(topic.id)
+            match broker.topics.create(&topic.name, partitions) {
+                Ok(created) => CreatableTopicResult::default()
+                    .with_topic_id(created.id)
                     .with_num_partitions(partitions)
                     .with_replication_factor(1)
                     .with_configs(Some(Vec::new())),
                 Err(error) => refuse(error, &error.to_string()),
             }
         };
-        result.with_name(wanted.name)
+        result.with_name(topic.name)
     });
     CreateTopicsResponse::default().with_topics(results.collect())
 }
@@ -131,7 +134,7 @@ pub fn delete(broker: &Broker, request: DeleteTopicsRequest) -> DeleteTopicsResp
         if deleted.is_ok() {
             broker.offsets.delete_topic(&name);
         }
-        // Fetches that wait on the topic must notice.
+        // Wakes up fetches that wait for records of the topic.
         broker.appended.send_modify(|count| *count += 1);
         DeletableTopicResult::default()
             .with_name(Some(name))
@@ -140,14 +143,14 @@ pub fn delete(broker: &Broker, request: DeleteTopicsRequest) -> DeleteTopicsResp
     DeleteTopicsResponse::default().with_responses(results.collect())
 }
 
-/// The few settings that hold here; none can be changed.
+/// Describes the few supported settings, which are all read-only.
 pub fn describe_configs(
     broker: &Broker,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    /// Kafka's number for "the broker's default".
+    /// Config source `DEFAULT_CONFIG` of the Kafka protocol.
     const DEFAULT_CONFIG: i8 = 5;
-    /// Kafka's number for topics among resources.
+    /// Resource type `TOPIC` of the Kafka protocol.
     const TOPIC: i8 = 2;
     let results = request.resources.into_iter().map(|resource| {
         let result = DescribeConfigsResult::default()
@@ -163,7 +166,7 @@ pub fn describe_configs(
             ("min.insync.replicas", "1"),
             ("max.message.bytes", "16777216"),
         ];
-        let asked = |name: &str| {
+        let is_requested = |name: &str| {
             resource
                 .configuration_keys
                 .as_ref()
@@ -171,7 +174,7 @@ pub fn describe_configs(
         };
         let configs = settings
             .into_iter()
-            .filter(|(name, _)| asked(name))
+            .filter(|(name, _)| is_requested(name))
             .map(|(name, value)| {
                 DescribeConfigsResourceResult::default()
                     .with_name(StrBytes::from_static_str(name))

@@ -1,4 +1,4 @@
-//! Which topics there are, and their partitions.
+//! The topics and their partitions.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,22 @@ use crate::base::error::{Result, io_error};
 use crate::base::fs::{load_json, write_atomic};
 use crate::local::broker::log::Log;
 
-/// Records are kept for seven days, as Kafka does unless told otherwise, in milliseconds.
+/// Retention of records in milliseconds: seven days, the default of Kafka.
 const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
-/// File in a topic's folder that says it is whole.
+/// File in the folder of a topic that marks the topic as complete.
 const DESCRIPTION: &str = "topic.json";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Description {
     id: uuid::Uuid,
     partitions: i32,
-    /// Where the offsets begin: after those of an earlier topic of this name, so that what
-    /// the sink named after them is never written over.
+    /// First offset of every partition. It follows the offsets of an earlier topic with the same
+    /// name, so that the sink never overwrites objects named after those offsets.
     #[serde(default)]
     first_offset: i64,
 }
 
-/// A topic; the logs are locked one by one.
+/// A topic. Each log has its own lock.
 pub struct Topic {
     pub name: String,
     pub id: uuid::Uuid,
@@ -34,7 +34,7 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// The log of a partition.
+    /// Locks the log of a partition. Returns `None` if the partition does not exist.
     pub fn log(&self, partition: i32) -> Option<std::sync::MutexGuard<'_, Log>> {
         let log = self.logs.get(usize::try_from(partition).ok()?)?;
         Some(log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
@@ -63,7 +63,7 @@ impl Topics {
                 continue;
             };
             if !path.is_dir() {
-                continue; // A stray file is not ours.
+                continue; // Not a topic: the broker creates only folders here.
             }
             match load_json::<Description>(&path.join(DESCRIPTION))? {
                 Some(description) => {
@@ -71,7 +71,7 @@ impl Topics {
                         .map_err(|error| io_error("open", &path, error))?;
                     topics.insert(name, Arc::new(topic));
                 }
-                // A kill came between two steps of making or deleting it: it was never acknowledged.
+                // A kill interrupted the creation or deletion before it was acknowledged.
                 None => std::fs::remove_dir_all(&path)
                     .map_err(|error| io_error("remove", &path, error))?,
             }
@@ -88,7 +88,7 @@ impl Topics {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// In the order of their names.
+    /// Returns all topics, sorted by name.
     pub fn all(&self) -> Vec<Arc<Topic>> {
         self.lock().values().cloned().collect()
     }
@@ -97,10 +97,11 @@ impl Topics {
         self.lock().get(name).cloned()
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     ///
     /// # Errors
-    /// As CreateTopics gives them.
+    /// The error codes of CreateTopics: the topic already exists; the name or the number of
+    /// partitions is invalid; the files cannot be written.
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<Topic>, ResponseError> {
         if !crate::clients::kafka::is_topic_name(name) {
             return Err(ResponseError::InvalidTopicException);
@@ -116,17 +117,17 @@ impl Topics {
             return Err(ResponseError::TopicAlreadyExists);
         }
         let path = self.folder.join(name);
-        let first_offset = self.ended().get(name).copied().unwrap_or(0);
+        let first_offset = self.deleted_end_offsets().get(name).copied().unwrap_or(0);
         let description = Description {
             id: uuid::Uuid::new_v4(),
             partitions,
             first_offset,
         };
-        let made = open_topic(name, &path, &description).and_then(|topic| {
+        let opened = open_topic(name, &path, &description).and_then(|topic| {
             write_atomic(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
             Ok(topic)
         });
-        let topic = Arc::new(made.map_err(|error| {
+        let topic = Arc::new(opened.map_err(|error| {
             tracing::error!(topic = name, %error, "cannot create the topic");
             let _ = std::fs::remove_dir_all(&path);
             ResponseError::KafkaStorageError
@@ -148,13 +149,13 @@ impl Topics {
             .filter_map(|partition| topic.log(partition).map(|log| log.end_offset()))
             .max()
             .unwrap_or(0);
-        self.note_end(name, end).map_err(|error| {
+        self.record_end_offset(name, end).map_err(|error| {
             tracing::error!(topic = name, %error, "cannot delete the topic");
             ResponseError::KafkaStorageError
         })?;
         topics.remove(name);
         let path = self.folder.join(name);
-        // The description goes first: without it the rest is swept up at the next start.
+        // The description is deleted first: the next start removes a topic folder without one.
         std::fs::remove_file(path.join(DESCRIPTION))
             .and_then(|()| std::fs::remove_dir_all(&path))
             .map_err(|error| {
@@ -163,25 +164,28 @@ impl Topics {
             })
     }
 
-    fn ended_path(&self) -> PathBuf {
+    fn deleted_end_offsets_path(&self) -> PathBuf {
         self.folder.with_file_name("ended.json")
     }
 
-    /// Greatest end offsets of topics that were deleted, by name.
-    fn ended(&self) -> BTreeMap<String, i64> {
-        std::fs::read(self.ended_path())
+    /// Returns the maximum end offset of each deleted topic, by name.
+    fn deleted_end_offsets(&self) -> BTreeMap<String, i64> {
+        std::fs::read(self.deleted_end_offsets_path())
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default()
     }
 
-    fn note_end(&self, name: &str, end: i64) -> std::io::Result<()> {
-        let mut ended = self.ended();
-        ended.insert(name.to_string(), end);
-        write_atomic(&self.ended_path(), serde_json::to_vec(&ended)?)
+    fn record_end_offset(&self, name: &str, end: i64) -> std::io::Result<()> {
+        let mut offsets = self.deleted_end_offsets();
+        offsets.insert(name.to_string(), end);
+        write_atomic(
+            &self.deleted_end_offsets_path(),
+            serde_json::to_vec(&offsets)?,
+        )
     }
 
-    /// Drops what is older than the retention time.
+    /// Deletes segments older than the retention time.
     pub fn drop_old_segments(&self) {
         let oldest_ms = chrono::Utc::now().timestamp_millis() - RETENTION_MS;
         for topic in self.all() {

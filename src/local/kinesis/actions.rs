@@ -1,4 +1,4 @@
-//! The operations on streams and the two writes.
+//! The operations on streams, and PutRecord and PutRecords.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,16 +12,16 @@ use crate::local::kinesis::reads;
 use crate::local::kinesis::shard;
 use crate::local::kinesis::store::{NewRecord, Store, Stream};
 
-/// Largest record, data and partition key together, in bytes.
-const RECORD_BYTES: usize = 1024 * 1024;
-/// Largest PutRecords request, in bytes.
-const REQUEST_BYTES: usize = 10 * 1024 * 1024;
-/// Most shards of one stream here.
+/// Maximum size of a record (data and partition key) in bytes.
+const MAX_RECORD_BYTES: usize = 1024 * 1024;
+/// Maximum size of a PutRecords request in bytes.
+const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
+/// Maximum number of shards of a stream.
 const MAX_SHARDS: i64 = 10_000;
-/// Shards of a stream in on-demand mode.
+/// Number of shards of a stream in on-demand mode.
 const ON_DEMAND_SHARDS: i64 = 4;
 
-/// Runs one operation of the service.
+/// Runs an operation of the service.
 pub async fn perform(store: &Store, operation: &str, body: &Value) -> Result<Value, KinesisError> {
     match operation {
         "CreateStream" => create_stream(store, body).await,
@@ -54,11 +54,11 @@ fn mode(stream: &Stream) -> Value {
 
 async fn create_stream(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let name = required_text(body, "StreamName")?;
-    let fits = (1..=128).contains(&name.len())
+    let is_valid_name = (1..=128).contains(&name.len())
         && name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    if !fits {
+    if !is_valid_name {
         return Err(KinesisError::validation(format!(
             "1 validation error detected: Value '{name}' at 'streamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+ and have length between 1 and 128"
         )));
@@ -98,19 +98,19 @@ fn list_streams(store: &Store, body: &Value) -> Result<Value, KinesisError> {
         .into_iter()
         .filter(|stream| stream.name.as_str() > after)
         .collect();
-    let more = streams.len() > limit;
+    let has_more = streams.len() > limit;
     streams.truncate(limit);
     let summaries: Vec<Value> = streams
         .iter()
         .map(|stream| summary(store, stream))
         .collect();
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
-    let mut answer =
-        json!({ "StreamNames": names, "HasMoreStreams": more, "StreamSummaries": summaries });
-    if let (true, Some(last)) = (more, names.last()) {
-        answer["NextToken"] = json!(last);
+    let mut response =
+        json!({ "StreamNames": names, "HasMoreStreams": has_more, "StreamSummaries": summaries });
+    if let (true, Some(last)) = (has_more, names.last()) {
+        response["NextToken"] = json!(last);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn summary(store: &Store, stream: &Stream) -> Value {
@@ -174,8 +174,8 @@ fn shard_description(stream: &Stream, index: u32) -> Value {
 }
 
 fn list_shards(store: &Store, body: &Value) -> Result<Value, KinesisError> {
-    let most = integer(body, "MaxResults", 1_000, 1, 10_000)? as usize;
-    // The token names the stream and the shard that comes next.
+    let max_results = integer(body, "MaxResults", 1_000, 1, 10_000)? as usize;
+    // The token contains the stream and the next shard.
     let (stream, start) = match optional_text(body, "NextToken")? {
         Some(token) => {
             let (index, name) = token
@@ -197,19 +197,19 @@ fn list_shards(store: &Store, body: &Value) -> Result<Value, KinesisError> {
         }
     };
     let shards: Vec<Value> = (start..stream.shards)
-        .take(most)
+        .take(max_results)
         .map(|index| shard_description(&stream, index))
         .collect();
     let next = start as usize + shards.len();
-    let mut answer = json!({ "Shards": shards });
+    let mut response = json!({ "Shards": shards });
     if next < stream.shards as usize {
-        answer["NextToken"] = json!(format!("{next}:{}", stream.name));
+        response["NextToken"] = json!(format!("{next}:{}", stream.name));
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// Checks one record and finds its shard.
-fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), KinesisError> {
+/// Validates a record of a request and returns it with the index of its shard.
+fn parse_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), KinesisError> {
     let partition_key = required_text(body, "PartitionKey")?;
     if !(1..=256).contains(&partition_key.chars().count()) {
         return Err(KinesisError::validation(
@@ -219,9 +219,9 @@ fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Kinesis
     let data = STANDARD
         .decode(required_text(body, "Data")?)
         .map_err(|_| KinesisError::serialization("Data is not base64."))?;
-    if data.len() + partition_key.len() > RECORD_BYTES {
+    if data.len() + partition_key.len() > MAX_RECORD_BYTES {
         return Err(KinesisError::validation(format!(
-            "1 validation error detected: Value at 'data' failed to satisfy constraint: Member must have length less than or equal to {RECORD_BYTES}"
+            "1 validation error detected: Value at 'data' failed to satisfy constraint: Member must have length less than or equal to {MAX_RECORD_BYTES}"
         )));
     }
     let hash = match optional_text(body, "ExplicitHashKey")? {
@@ -230,9 +230,9 @@ fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Kinesis
                 "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {text}"
             ))
         })?,
-        None => shard::hash_of(partition_key),
+        None => shard::hash_key(partition_key),
     };
-    let index = shard::of_hash(hash, stream.shards);
+    let index = shard::for_hash_key(hash, stream.shards);
     Ok((
         index,
         NewRecord {
@@ -245,7 +245,7 @@ fn new_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Kinesis
 
 async fn put_record(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
-    let (index, record) = new_record(&stream, body)?;
+    let (index, record) = parse_record(&stream, body)?;
     let counters = store.append(vec![record]).await?;
     let counter = counters.first().copied().unwrap_or_default();
     Ok(json!({
@@ -269,7 +269,7 @@ async fn put_records(store: &Store, body: &Value) -> Result<Value, KinesisError>
     let mut indexes = Vec::with_capacity(entries.len());
     let mut records = Vec::with_capacity(entries.len());
     for entry in entries {
-        let (index, record) = new_record(&stream, entry)?;
+        let (index, record) = parse_record(&stream, entry)?;
         indexes.push(index);
         records.push(record);
     }
@@ -277,9 +277,9 @@ async fn put_records(store: &Store, body: &Value) -> Result<Value, KinesisError>
         .iter()
         .map(|record| record.data.len() + record.partition_key.len())
         .sum();
-    if bytes > REQUEST_BYTES {
+    if bytes > MAX_REQUEST_BYTES {
         return Err(KinesisError::invalid(format!(
-            "Records size exceeds {REQUEST_BYTES} bytes."
+            "Records size exceeds {MAX_REQUEST_BYTES} bytes."
         )));
     }
     let counters = store.append(records).await?;

@@ -1,5 +1,5 @@
-//! CBOR to and from the JSON the operations work on: blobs as base64 text,
-//! timestamps as seconds.
+//! Conversion between CBOR and the JSON of the operations. In JSON, blobs are base64
+//! text and timestamps are seconds.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,10 +8,10 @@ use serde_json::{Map, Number, Value};
 
 use crate::local::kinesis::error::KinesisError;
 
-/// CBOR's tag for seconds since 1970.
+/// CBOR tag for seconds since 1970.
 const EPOCH_TAG: u64 = 1;
 
-/// Reads a request.
+/// Decodes a request.
 pub fn decode(bytes: &[u8]) -> Result<Value, KinesisError> {
     let value: Cbor = ciborium::from_reader(bytes)
         .map_err(|error| KinesisError::serialization(error.to_string()))?;
@@ -28,7 +28,7 @@ fn from_cbor(value: Cbor) -> Result<Value, KinesisError> {
         Cbor::Integer(number) => i64::try_from(number)
             .map(Value::from)
             .map_err(|_| KinesisError::serialization("a number is too large"))?,
-        // The Java SDK writes a timestamp as whole milliseconds, Smithy's protocol as seconds.
+        // The Java SDK encodes timestamps as integer milliseconds, Smithy RPC v2 as seconds.
         Cbor::Tag(EPOCH_TAG, inner) => match *inner {
             Cbor::Integer(number) => {
                 let number = i64::try_from(number)
@@ -60,21 +60,21 @@ fn from_cbor(value: Cbor) -> Result<Value, KinesisError> {
     })
 }
 
-/// Writes an answer. `seconds`: timestamps as seconds, otherwise as milliseconds.
-pub fn encode(value: &Value, seconds: bool) -> Vec<u8> {
+/// Encodes a response. Timestamps are in seconds if `in_seconds` is true, else in milliseconds.
+pub fn encode(value: &Value, in_seconds: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Writing to memory cannot fail, and what `to_cbor` builds is always valid.
-    let _ = ciborium::into_writer(&to_cbor("", value, seconds), &mut bytes);
+    // Writing to memory cannot fail, and `to_cbor` always builds a valid value.
+    let _ = ciborium::into_writer(&to_cbor("", value, in_seconds), &mut bytes);
     bytes
 }
 
-fn to_cbor(key: &str, value: &Value, seconds: bool) -> Cbor {
+fn to_cbor(key: &str, value: &Value, in_seconds: bool) -> Cbor {
     match value {
         Value::Null => Cbor::Map(Vec::new()),
         Value::Bool(flag) => Cbor::Bool(*flag),
         Value::Number(number) if key.ends_with("Timestamp") => {
             let time = number.as_f64().unwrap_or_default();
-            let inner = if seconds {
+            let inner = if in_seconds {
                 Cbor::Float(time)
             } else {
                 Cbor::Integer(((time * 1000.0).round() as i64).into())
@@ -92,12 +92,12 @@ fn to_cbor(key: &str, value: &Value, seconds: bool) -> Cbor {
         Value::Array(items) => Cbor::Array(
             items
                 .iter()
-                .map(|item| to_cbor(key, item, seconds))
+                .map(|item| to_cbor(key, item, in_seconds))
                 .collect(),
         ),
         Value::Object(map) => Cbor::Map(
             map.iter()
-                .map(|(key, value)| (Cbor::Text(key.clone()), to_cbor(key, value, seconds)))
+                .map(|(key, value)| (Cbor::Text(key.clone()), to_cbor(key, value, in_seconds)))
                 .collect(),
         ),
     }
@@ -109,14 +109,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn blobs_and_timestamps_cross_both_ways() {
-        let answer = json!({ "Records": [{ "Data": STANDARD.encode(b"hello"), "ApproximateArrivalTimestamp": 1_700_000_000.5, "PartitionKey": "k" }], "MillisBehindLatest": 7 });
-        assert_eq!(decode(&encode(&answer, false)).expect("reads back"), answer);
-        assert_eq!(decode(&encode(&answer, true)).expect("reads back"), answer);
+    fn converts_blobs_and_timestamps_in_both_directions() {
+        let response = json!({ "Records": [{ "Data": STANDARD.encode(b"hello"), "ApproximateArrivalTimestamp": 1_700_000_000.5, "PartitionKey": "k" }], "MillisBehindLatest": 7 });
+        assert_eq!(
+            decode(&encode(&response, false)).expect("decodes"),
+            response
+        );
+        assert_eq!(decode(&encode(&response, true)).expect("decodes"), response);
     }
 
     #[test]
-    fn garbage_is_a_serialization_fault() {
+    fn rejects_invalid_cbor_as_a_serialization_error() {
         assert_eq!(
             decode(&[0xff, 0x00]).expect_err("not CBOR").name,
             "SerializationException"

@@ -1,8 +1,8 @@
-//! Errors as the service gives them.
+//! Errors in the format of the service.
 
 use axum::http::StatusCode;
 
-/// An error the client sees: the exception's name and its message.
+/// An error response: name and message of the exception.
 #[derive(Debug)]
 pub struct KinesisError {
     pub name: &'static str,
@@ -66,7 +66,7 @@ impl KinesisError {
         )
     }
 
-    /// The file could not be read or written: the client may try again.
+    /// The file cannot be read or written; the client may retry.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(%error, "the local Kinesis store failed");
         Self {

@@ -1,26 +1,26 @@
-//! Shard iterators: where the next read starts, valid for five minutes.
+//! Shard iterators: positions of the next read, valid for five minutes.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::local::kinesis::error::KinesisError;
 
-/// How long the service honours an iterator, in milliseconds.
+/// Lifetime of an iterator in milliseconds.
 const VALID_FOR_MS: i64 = 5 * 60 * 1000;
 
-/// What an iterator's text holds.
+/// The decoded content of a shard iterator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardIterator {
     pub stream: String,
     pub stream_id: i64,
     pub shard: u32,
-    /// Counter of the next record to hand out.
+    /// Counter of the next record to return.
     pub next: i64,
     pub issued_ms: i64,
 }
 
 impl ShardIterator {
-    /// The opaque text that clients hand back.
+    /// Encodes the iterator as an opaque text.
     pub fn encode(&self) -> String {
         let text = format!(
             "1:{}:{}:{}:{}:{}",
@@ -29,10 +29,11 @@ impl ShardIterator {
         URL_SAFE_NO_PAD.encode(text)
     }
 
-    /// Reads an iterator back.
+    /// Decodes an iterator.
     ///
     /// # Errors
-    /// `InvalidArgumentException` for a text that is none, `ExpiredIteratorException` after five minutes.
+    /// `InvalidArgumentException` if the text is not an iterator, `ExpiredIteratorException` after
+    /// five minutes.
     pub fn decode(text: &str, now_ms: i64) -> Result<Self, KinesisError> {
         let invalid = || KinesisError::invalid("Invalid ShardIterator.");
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn iterators_read_back_and_expire() {
+    fn decodes_iterators_until_they_expire() {
         let iterator = ShardIterator {
             stream: "streaming-a-pin".into(),
             stream_id: 3,

@@ -1,8 +1,8 @@
-//! A Kinesis Data Streams endpoint that any AWS SDK connects to, kept in one SQLite file.
+//! A Kinesis Data Streams endpoint for any AWS SDK, stored in one SQLite file.
 //!
-//! Speaks the service's JSON protocol and both of its CBOR ones. Requests are not
-//! authenticated and streams are not throttled; whatever is acknowledged has been
-//! committed to the file first.
+//! Supports the JSON protocol and both CBOR protocols of the service. Requests are
+//! not authenticated and streams are not throttled. A write is committed to the
+//! file before it is acknowledged.
 
 pub mod actions;
 pub mod cbor;

@@ -1,4 +1,4 @@
-//! Parameters of a request's JSON body, validated as the service does.
+//! Parameters in the JSON body of a request, validated like in the service.
 
 use serde_json::Value;
 
@@ -35,8 +35,8 @@ pub fn integer(
     body: &Value,
     key: &str,
     default: i64,
-    least: i64,
-    most: i64,
+    min: i64,
+    max: i64,
 ) -> Result<i64, KinesisError> {
     let number = match body.get(key) {
         None | Some(Value::Null) => return Ok(default),
@@ -44,16 +44,16 @@ pub fn integer(
             .as_i64()
             .ok_or_else(|| KinesisError::serialization(format!("{key} must be an integer.")))?,
     };
-    if (least..=most).contains(&number) {
+    if (min..=max).contains(&number) {
         Ok(number)
     } else {
         Err(KinesisError::validation(format!(
-            "1 validation error detected: Value '{number}' at '{key}' failed to satisfy constraint: Member must be between {least} and {most}"
+            "1 validation error detected: Value '{number}' at '{key}' failed to satisfy constraint: Member must be between {min} and {max}"
         )))
     }
 }
 
-/// The stream a request names, by its name or its ARN.
+/// Returns the stream that a request identifies by name or ARN.
 pub fn stream_of(store: &Store, body: &Value) -> Result<Stream, KinesisError> {
     let name = match optional_text(body, "StreamName")? {
         Some(name) => name,

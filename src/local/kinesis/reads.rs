@@ -10,8 +10,8 @@ use crate::local::kinesis::parameters::{integer, optional_text, required_text, s
 use crate::local::kinesis::shard;
 use crate::local::kinesis::store::{Store, Stream, now_ms};
 
-/// Most data one GetRecords hands out, in bytes.
-const READ_BYTES: usize = 10 * 1024 * 1024;
+/// Maximum bytes of data in a GetRecords response.
+const MAX_READ_BYTES: usize = 10 * 1024 * 1024;
 
 pub async fn get_shard_iterator(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
@@ -103,30 +103,30 @@ pub async fn get_records(store: &Store, body: &Value) -> Result<Value, KinesisEr
     let oldest_ms = now_ms() - i64::try_from(store.retention.as_millis()).unwrap_or(i64::MAX);
     let rows: Vec<(i64, String, Vec<u8>, i64)> = {
         use futures::TryStreamExt;
-        // Read row by row: 10,000 records of 1 MiB must never be held at a time.
+        // Row by row, because 10,000 records of 1 MiB must never be in memory together.
         let mut rows = sqlx::query_as("SELECT counter, partition_key, data, arrived_ms FROM records WHERE shard_key = ? AND counter >= ? AND arrived_ms >= ? ORDER BY counter LIMIT ?")
             .bind(shard_key)
             .bind(iterator.next)
             .bind(oldest_ms)
             .bind(limit)
             .fetch(&store.pool);
-        let mut taken: Vec<(i64, String, Vec<u8>, i64)> = Vec::new();
+        let mut batch: Vec<(i64, String, Vec<u8>, i64)> = Vec::new();
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await? {
             let row: (i64, String, Vec<u8>, i64) = row;
             bytes += row.2.len() + row.1.len();
-            if bytes > READ_BYTES && !taken.is_empty() {
+            if bytes > MAX_READ_BYTES && !batch.is_empty() {
                 break;
             }
-            taken.push(row);
+            batch.push(row);
         }
-        taken
+        batch
     };
-    let mut behind_ms = 0;
+    let mut millis_behind = 0;
     if let Some((counter, _, _, arrived_ms)) = rows.last() {
         iterator.next = counter + 1;
         if latest(store, &stream, iterator.shard).await? > *counter {
-            behind_ms = (now_ms() - arrived_ms).max(1);
+            millis_behind = (now_ms() - arrived_ms).max(1);
         }
     }
     iterator.issued_ms = now_ms();
@@ -143,6 +143,6 @@ pub async fn get_records(store: &Store, body: &Value) -> Result<Value, KinesisEr
         })
         .collect();
     Ok(
-        json!({ "Records": records, "NextShardIterator": iterator.encode(), "MillisBehindLatest": behind_ms }),
+        json!({ "Records": records, "NextShardIterator": iterator.encode(), "MillisBehindLatest": millis_behind }),
     )
 }

@@ -1,4 +1,4 @@
-//! HTTP in front of the operations: the JSON protocol and both CBOR ones.
+//! The HTTP server: the JSON protocol and both CBOR protocols.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -12,25 +12,25 @@ use crate::local::kinesis::cbor;
 use crate::local::kinesis::error::KinesisError;
 use crate::local::kinesis::store::Store;
 
-/// Largest request body: a full PutRecords in base64, with room for its frame.
-const BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of a request body: a full PutRecords request in base64, and its JSON structure.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// How a request is written, and therefore its answer.
+/// Protocol of a request and its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Json,
-    /// CBOR in the place of JSON, as the Java SDK speaks.
+    /// CBOR instead of JSON, used by the Java SDK.
     Cbor,
-    /// Smithy's RPC v2, where the path names the operation.
+    /// Smithy RPC v2 CBOR, with the operation in the path.
     RpcV2Cbor,
 }
 
-/// The endpoint as a router.
+/// Returns the router of the endpoint.
 pub fn router(store: Store) -> Router {
     Router::new()
         .route("/", post(handle))
         .route("/{*path}", post(handle))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(store)
 }
 
@@ -73,35 +73,36 @@ async fn handle(
         Protocol::Cbor | Protocol::RpcV2Cbor => cbor::decode(&body),
     };
     let outcome = match parsed {
-        // To the end, also where the client does not wait: a stream must not be half made.
+        // Spawned, so that an operation completes even if the client disconnects: a stream must not
+        // be created partially.
         Ok(parsed) => {
             tokio::spawn(async move { actions::perform(&store, &operation, &parsed).await })
                 .await
                 .unwrap_or_else(|error| Err(KinesisError::internal(error)))
         }
-        Err(fault) => Err(fault),
+        Err(error) => Err(error),
     };
-    let (status, answer, error_type) = match outcome {
-        Ok(answer) => (StatusCode::OK, answer, None),
-        Err(fault) => (
-            fault.status,
-            json!({ "__type": fault.name, "message": fault.message }),
-            Some(fault.name),
+    let (status, content, error_type) = match outcome {
+        Ok(content) => (StatusCode::OK, content, None),
+        Err(error) => (
+            error.status,
+            json!({ "__type": error.name, "message": error.message }),
+            Some(error.name),
         ),
     };
-    respond(protocol, status, &answer, error_type)
+    respond(protocol, status, &content, error_type)
 }
 
 fn respond(
     protocol: Protocol,
     status: StatusCode,
-    answer: &Value,
+    content: &Value,
     error_type: Option<&'static str>,
 ) -> Response<Body> {
-    let body = match (protocol, answer) {
+    let body = match (protocol, content) {
         (Protocol::Json, Value::Null) => Vec::new(),
-        (Protocol::Json, answer) => answer.to_string().into_bytes(),
-        (_, answer) => cbor::encode(answer, protocol == Protocol::RpcV2Cbor),
+        (Protocol::Json, content) => content.to_string().into_bytes(),
+        (_, content) => cbor::encode(content, protocol == Protocol::RpcV2Cbor),
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -1,8 +1,8 @@
-//! Shards: hash-key ranges, ids and sequence numbers.
+//! Shards: hash key ranges, ids and sequence numbers.
 
 use md5::{Digest, Md5};
 
-/// First and last hash key of shard `index` of `count`, together covering 0 to 2^128 - 1.
+/// Returns first and last hash key of shard `index` of `count`. All ranges cover 0 to 2^128 - 1.
 pub fn hash_range(index: u32, count: u32) -> (u128, u128) {
     if count == 1 {
         return (0, u128::MAX);
@@ -18,8 +18,8 @@ pub fn hash_range(index: u32, count: u32) -> (u128, u128) {
     (start, end)
 }
 
-/// The shard of a hash key.
-pub fn of_hash(hash: u128, count: u32) -> u32 {
+/// Returns the index of the shard of a hash key.
+pub fn for_hash_key(hash: u128, count: u32) -> u32 {
     if count == 1 {
         return 0;
     }
@@ -28,17 +28,17 @@ pub fn of_hash(hash: u128, count: u32) -> u32 {
     u32::try_from(index).unwrap_or(count - 1).min(count - 1)
 }
 
-/// The hash key of a partition key: its MD5, as a number.
-pub fn hash_of(partition_key: &str) -> u128 {
+/// Returns the hash key of a partition key: its MD5 hash as a number.
+pub fn hash_key(partition_key: &str) -> u128 {
     u128::from_be_bytes(Md5::digest(partition_key.as_bytes()).into())
 }
 
-/// `shardId-000000000000`.
+/// Returns the id of a shard, such as `shardId-000000000000`.
 pub fn id(index: u32) -> String {
     format!("shardId-{index:012}")
 }
 
-/// The index in a shard's id.
+/// Returns the index of the shard with this id, or `None` if it does not exist.
 pub fn index(id: &str, count: u32) -> Option<u32> {
     let digits = id.strip_prefix("shardId-")?;
     digits
@@ -47,13 +47,13 @@ pub fn index(id: &str, count: u32) -> Option<u32> {
         .filter(|index| *index < count && digits.len() == 12)
 }
 
-/// Counter `counter` of a stream as the 56 digits clients see: constant width, so
-/// that numbers grow as texts too.
+/// Returns the sequence number of a counter: 56 digits. The width is constant, so that sequence
+/// numbers also sort as strings.
 pub fn sequence_number(created_ms: i64, shard: u32, counter: i64) -> String {
     format!("49{created_ms:018}{shard:016}{counter:020}")
 }
 
-/// The counter in a sequence number this stream and shard handed out.
+/// Returns the counter of a sequence number, or `None` if it is not of this stream and shard.
 pub fn counter(created_ms: i64, shard: u32, sequence_number: &str) -> Option<i64> {
     let start = sequence_number.get(..36)?;
     if start != format!("49{created_ms:018}{shard:016}") || sequence_number.len() != 56 {
@@ -68,7 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn ranges_are_those_the_service_gives() {
+    fn computes_the_ranges_of_the_service() {
         assert_eq!(hash_range(0, 1), (0, u128::MAX));
         assert_eq!(
             hash_range(0, 2).1.to_string(),
@@ -90,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_meet_without_gap_and_every_hash_lies_in_its_shard(count in 1u32..600, hash: u128) {
+        fn covers_all_hash_keys_without_gaps(count in 1u32..600, hash: u128) {
             let mut next = 0u128;
             for index in 0..count {
                 let (start, end) = hash_range(index, count);
@@ -99,12 +99,12 @@ mod tests {
                 next = end.wrapping_add(1);
             }
             prop_assert_eq!(next, 0);
-            let (start, end) = hash_range(of_hash(hash, count), count);
+            let (start, end) = hash_range(for_hash_key(hash, count), count);
             prop_assert!((start..=end).contains(&hash));
         }
 
         #[test]
-        fn sequence_numbers_grow_and_read_back(created in 0i64..4_000_000_000_000, shard in 0u32..10_000, counter_a in 0i64..i64::MAX, counter_b in 0i64..i64::MAX) {
+        fn parses_sequence_numbers_that_sort_like_their_counters(created in 0i64..4_000_000_000_000, shard in 0u32..10_000, counter_a in 0i64..i64::MAX, counter_b in 0i64..i64::MAX) {
             let (a, b) = (sequence_number(created, shard, counter_a), sequence_number(created, shard, counter_b));
             prop_assert_eq!(a.cmp(&b), counter_a.cmp(&counter_b));
             prop_assert_eq!(counter(created, shard, &a), Some(counter_a));

@@ -1,5 +1,5 @@
-//! Streams and records in one SQLite file. One task writes: requests that wait
-//! together are committed together, and each is answered after its commit.
+//! Streams and records in one SQLite file. One task writes: it commits all waiting
+//! requests together and responds to each after the commit.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,12 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::error::{Error, Result};
 use crate::local::kinesis::error::KinesisError;
 
-/// Requests that wait for the writer; more wait at their connections.
+/// Maximum number of requests that wait for the writer. Others wait in their connections.
 const QUEUE_LENGTH: usize = 256;
-/// Records in one commit.
-const COMMIT_RECORDS: usize = 4_000;
+/// Number of records after which a commit takes no further request.
+const MAX_COMMIT_RECORDS: usize = 4_000;
 
-/// A stream; its shards never change after it is made.
+/// A stream. Its number of shards never changes.
 #[derive(Debug, Clone)]
 pub struct Stream {
     pub id: i64,
@@ -31,13 +31,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Records are found by this number: it joins the stream and the shard.
+    /// Returns the key of a shard in the table of records, which combines stream and shard.
     pub fn shard_key(&self, shard: u32) -> i64 {
         self.id * 100_000 + i64::from(shard)
     }
 }
 
-/// A record on its way in.
+/// A record to append.
 #[derive(Debug)]
 pub struct NewRecord {
     pub shard_key: i64,
@@ -60,13 +60,13 @@ pub struct Store {
     pub region: String,
 }
 
-/// Milliseconds since 1970.
+/// Returns the current time in milliseconds since 1970.
 pub fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
 impl Store {
-    /// Opens the file, makes it where there is none, and starts the writer.
+    /// Opens the file, creates it if it does not exist, and starts the writer.
     pub async fn open(path: &Path, retention: Duration, region: &str) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -75,8 +75,14 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10));
         let failed = |error: sqlx::Error| {
-            Error::failed(format!("cannot open the Kinesis store `{}`", path.display())).with_source(error).hint(
-                "free some space where the disk is full, give yourself permission where it cannot be written; a damaged file: put back a copy, or move it away to start without its records",
+            Error::failed(format!(
+                "cannot open the Kinesis store `{}`",
+                path.display()
+            ))
+            .with_source(error)
+            .hint(
+                "check free disk space and write permission; if the file is damaged, restore a \
+                 copy, or move it away to start without its records",
             )
         };
         let pool = SqlitePoolOptions::new()
@@ -128,7 +134,7 @@ impl Store {
         })
     }
 
-    /// Streams in the order of their names.
+    /// Returns all streams, sorted by name.
     pub fn streams(&self) -> Vec<Stream> {
         self.streams
             .read()
@@ -138,7 +144,7 @@ impl Store {
             .collect()
     }
 
-    /// The stream of this name.
+    /// Returns the stream with this name.
     pub fn stream(&self, name: &str) -> Result<Stream, KinesisError> {
         let streams = self
             .streams
@@ -150,7 +156,7 @@ impl Store {
             .ok_or_else(|| KinesisError::stream_not_found(name))
     }
 
-    /// Makes a stream.
+    /// Creates a stream.
     pub async fn create(
         &self,
         name: &str,
@@ -158,7 +164,7 @@ impl Store {
         on_demand: bool,
     ) -> Result<(), KinesisError> {
         let created_ms = now_ms();
-        let made: Result<(i64,), sqlx::Error> =
+        let inserted: Result<(i64,), sqlx::Error> =
             sqlx::query_as("INSERT INTO streams (name, shards, on_demand, created_ms) VALUES (?, ?, ?, ?) RETURNING id")
                 .bind(name)
                 .bind(shards)
@@ -166,7 +172,7 @@ impl Store {
                 .bind(created_ms)
                 .fetch_one(&self.pool)
                 .await;
-        let id = match made {
+        let id = match inserted {
             Ok((id,)) => id,
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
                 return Err(KinesisError::in_use(name));
@@ -208,20 +214,20 @@ impl Store {
         Ok(())
     }
 
-    /// Appends records; returns their counters after they are committed.
+    /// Appends records. Returns their counters after the commit.
     pub async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<i64>, KinesisError> {
-        let (done, answer) = oneshot::channel();
+        let (done, committed) = oneshot::channel();
         self.writer
             .send(Append { records, done })
             .await
             .map_err(|_| KinesisError::internal("the writer has stopped"))?;
-        answer
+        committed
             .await
             .map_err(|_| KinesisError::internal("the writer has stopped"))?
     }
 }
 
-/// Commits what waits in the queue until every [`Store`] is gone.
+/// Commits queued requests until every [`Store`] has been dropped.
 async fn write_records(
     mut connection: SqliteConnection,
     mut queue: mpsc::Receiver<Append>,
@@ -231,7 +237,7 @@ async fn write_records(
     while let Some(first) = queue.recv().await {
         let mut waiting = vec![first];
         let mut count = waiting[0].records.len();
-        while count < COMMIT_RECORDS
+        while count < MAX_COMMIT_RECORDS
             && let Ok(next) = queue.try_recv()
         {
             count += next.records.len();
@@ -241,9 +247,9 @@ async fn write_records(
             Ok(counters) => {
                 let mut counters = counters.into_iter();
                 for request in waiting {
-                    let own = counters.by_ref().take(request.records.len()).collect();
-                    // A client that has gone away no longer wants its answer.
-                    let _ = request.done.send(Ok(own));
+                    let assigned = counters.by_ref().take(request.records.len()).collect();
+                    // A disconnected client no longer waits for the response.
+                    let _ = request.done.send(Ok(assigned));
                 }
             }
             Err(error) => {
@@ -264,7 +270,8 @@ async fn commit(
     connection: &mut SqliteConnection,
     requests: &[Append],
 ) -> Result<Vec<i64>, sqlx::Error> {
-    // At once: one that starts with reading cannot go on when another has written meanwhile.
+    // IMMEDIATE, because a transaction that begins with a read fails if another transaction writes
+    // before it does.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let (last,): (i64,) = sqlx::query_as(
         "SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0)",
@@ -295,10 +302,10 @@ async fn commit(
     Ok(counters)
 }
 
-/// Drops what is older than the retention time. Reads leave it out anyway.
+/// Deletes records older than the retention time. Reads skip them in any case.
 async fn trim(connection: &mut SqliteConnection, retention: Duration) {
     let oldest_ms = now_ms() - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    // Counters and arrival times grow together, so everything below the first young record goes.
+    // Counters increase with arrival times, so all records before the first retained one are old.
     let trimmed = sqlx::query("DELETE FROM records WHERE counter < (SELECT COALESCE(MIN(counter), 0) FROM records WHERE arrived_ms >= ?)")
         .bind(oldest_ms)
         .execute(connection)

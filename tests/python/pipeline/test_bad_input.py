@@ -15,7 +15,7 @@ from support.pinpipe import Pinpipe
 def test_second_local_on_the_same_folder_is_rejected(local):
     done = local.pinpipe.run("local", "--any-port", code=1)
     assert (
-        "already runs" in done.stderr
+        "is already running" in done.stderr
         and f"process {local.process.pid}" in done.stderr
         and "hint:" in done.stderr
     )

@@ -192,9 +192,9 @@ def test_expired_credentials_are_reported_and_new_ones_resume(cloud, wanted):
 
     cloud.aws.after_call = expire
     code, stderr = cloud.run_to_end("provision", "--yes")
-    assert code == 1 and "hint: the credentials have expired or are wrong" in stderr, stderr
+    assert code == 1 and "hint: the credentials are expired or invalid" in stderr, stderr
     code, stderr = cloud.run_to_end("provision", "--plan")
-    assert code == 1 and "hint: the credentials have expired or are wrong" in stderr, stderr
+    assert code == 1 and "hint: the credentials are expired or invalid" in stderr, stderr
     cloud.aws.expired_credentials(False)
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted)
@@ -224,7 +224,7 @@ def test_exceeded_quota_is_reported_and_resumed(cloud, wanted, operation, quota)
     assert code == 1 and re.search(
         rf"{quota}: you have reached your limit \(request [\w-]+\)", stderr
     ), stderr
-    assert "hint: a quota of the account is used up" in stderr, stderr
+    assert "hint: a quota of the account is exhausted" in stderr, stderr
     cloud.aws.before_call = None
     cloud.run("provision", "--yes")
     assert not differences(cloud.aws.snapshot(), wanted)

@@ -207,7 +207,7 @@ def test_profile_of_the_databricks_cli_is_used(workspace):
     workspace.databricks.clusters.failure = ("SPARK_STARTUP_FAILURE", "it got as far as this")
     assert "it got as far as this" in workspace.batch(env=environment, code=1).stderr
     assert (
-        "no profile `play`"
+        "profile `play` does not exist"
         in workspace.batch(code=2, env={**environment, "DATABRICKS_CONFIG_PROFILE": "play"}).stderr
     )
 

@@ -40,7 +40,7 @@ def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
             env=no_credentials,
         )
     pinpipe = configured(tmp_path)
-    assert "it is not known which Databricks workspace to use" in refused(
+    assert "no Databricks workspace is configured" in refused(
         pinpipe, "schedule", "--print", env=no_credentials
     )
     stderr = refused(
@@ -49,7 +49,7 @@ def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
         "--print",
         env={**no_credentials, "DATABRICKS_HOST": "https://x.cloud.databricks.com"},
     )
-    assert "there is no token for Databricks" in stderr and "DATABRICKS_TOKEN" in stderr
+    assert "no Databricks token is configured for" in stderr and "DATABRICKS_TOKEN" in stderr
     assert (
         "cannot be used with"
         in pinpipe.run("batch", "schedule", "--print", "--trigger", code=2).stderr
@@ -69,7 +69,7 @@ def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
 def test_missing_environment_changes_nothing(tmp_path):
     with scheduled(tmp_path, **CALM) as cloud:
         for command in (["schedule"], ["schedule", "--trigger"], ["unschedule"]):
-            assert "there is no Airflow environment `me-airflow`" in cloud.failing(
+            assert "Airflow environment `me-airflow` does not exist" in cloud.failing(
                 "batch", *command
             )
         assert cloud.databricks.requests == [] and not any(cloud.aws.snapshot().values())
