@@ -1,4 +1,4 @@
-//! What the stages share: objects of the lake, tables, SQL, cleaning, the embedded engine.
+//! Data shared by the stages: lake objects, Delta tables, SQL, cleaning, the embedded engine.
 
 pub mod engine;
 pub mod lake;

@@ -1,4 +1,5 @@
-//! Opening a lake: a folder, or a bucket on S3 or a server that speaks S3.
+//! Object stores of lakes and tables: a folder, a bucket on Amazon S3 or on an S3-compatible
+//! server.
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -12,20 +13,20 @@ use object_store::{CredentialProvider, ObjectStore};
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 
-/// A place for objects.
+/// A location for objects.
 #[derive(Debug, Clone)]
 pub struct Lake {
-    /// The whole bucket or file system.
+    /// Store of the complete bucket or file system.
     pub store: Arc<dyn ObjectStore>,
-    /// Where in it this lake lies.
+    /// Path of this lake in the store.
     pub root: Path,
-    /// The same store, if it is the file system of this machine.
+    /// The same store if it is the local file system.
     pub files: Option<Arc<LocalFileSystem>>,
-    /// As people know it.
+    /// URL or folder as configured, for messages.
     pub url: String,
 }
 
-/// Credentials of the SDK's chain (profile, SSO, environment, role) for object_store.
+/// Credentials of the AWS SDK's provider chain (profile, SSO, environment, role) for object_store.
 #[derive(Debug)]
 struct SdkCredentials(SharedCredentialsProvider);
 
@@ -34,30 +35,34 @@ impl CredentialProvider for SdkCredentials {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let found = self.0.provide_credentials().await;
-        let found = found.map_err(|error| object_store::Error::Unauthenticated {
-            path: "S3".into(),
-            source: Box::new(error),
+        let credentials = self.0.provide_credentials().await.map_err(|error| {
+            object_store::Error::Unauthenticated {
+                path: "S3".into(),
+                source: Box::new(error),
+            }
         })?;
         Ok(Arc::new(AwsCredential {
-            key_id: found.access_key_id().to_string(),
-            secret_key: found.secret_access_key().to_string(),
-            token: found.session_token().map(String::from),
+            key_id: credentials.access_key_id().to_string(),
+            secret_key: credentials.secret_access_key().to_string(),
+            token: credentials.session_token().map(String::from),
         }))
     }
 }
 
 impl Lake {
-    /// Opens `s3://bucket[/prefix]` or a folder. `create`: a folder that is not there is made.
+    /// Opens `s3://BUCKET[/PREFIX]` or a folder. With `create`, creates the folder if it does not
+    /// exist.
     ///
     /// # Errors
-    /// A folder that is not there or cannot be made, an S3 URL without a bucket.
+    /// The folder does not exist or cannot be created; the S3 URL has no bucket.
     pub async fn open(config: &Config, url: &str, create: bool) -> Result<Self> {
         if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             if bucket.is_empty() {
-                return Err(Error::usage(format!("`{url}` names no bucket"))
-                    .hint("write s3://BUCKET or s3://BUCKET/PREFIX"));
+                return Err(Error::usage(format!(
+                    "expected s3://BUCKET or s3://BUCKET/PREFIX, got `{url}`"
+                ))
+                .hint("add the name of the bucket"));
             }
             return Ok(Self {
                 store: Self::bucket(config, bucket).await?,
@@ -71,7 +76,7 @@ impl Lake {
             std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         }
         if !folder.is_dir() {
-            return Err(Error::failed(format!("there is no lake at `{}`", folder.display())).hint("the sink makes it: start `pinpipe local`, then `pinpipe provision` and `pinpipe emulate`; or name a folder or s3:// address with `--lake`"));
+            return Err(Error::failed(format!("the lake `{}` does not exist", folder.display())).hint("the sink connector creates it: run `pinpipe local`, `pinpipe provision` and `pinpipe emulate`; or choose a folder or s3:// URL with `--lake`"));
         }
         let absolute =
             std::fs::canonicalize(folder).map_err(|error| io_error("open", folder, error))?;
@@ -86,15 +91,15 @@ impl Lake {
         })
     }
 
-    /// A whole bucket on S3, or on the server that `lake.endpoint_url` names.
+    /// Opens a bucket on Amazon S3, or on the server of `lake.endpoint_url`.
     pub async fn bucket(config: &Config, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(&config.aws.region);
         let shared = crate::clients::aws::sdk_config(config).await;
-        // The configuration's, else the one that stands for all of AWS (AWS_ENDPOINT_URL).
-        let own = Some(config.lake.endpoint_url.as_str()).filter(|url| !url.is_empty());
-        if let Some(endpoint) = own.or(shared.endpoint_url()) {
+        // `lake.endpoint_url` takes precedence over AWS_ENDPOINT_URL, which applies to all of AWS.
+        let configured = Some(config.lake.endpoint_url.as_str()).filter(|url| !url.is_empty());
+        if let Some(endpoint) = configured.or(shared.endpoint_url()) {
             builder = builder
                 .with_endpoint(endpoint)
                 .with_allow_http(endpoint.starts_with("http://"))
@@ -108,7 +113,7 @@ impl Lake {
         })?))
     }
 
-    /// What tells this lake from others, however it was named.
+    /// Identity of the lake: equal for all spellings of the same location.
     pub fn identity(&self) -> String {
         if self.files.is_some() {
             format!("/{}", self.root)
@@ -117,7 +122,7 @@ impl Lake {
         }
     }
 
-    /// A path below the lake's root.
+    /// Returns a path below the root of the lake.
     pub fn path(&self, relative: &str) -> Path {
         relative
             .split('/')
@@ -126,17 +131,16 @@ impl Lake {
     }
 }
 
-/// What to do where there is no such bucket.
-const NO_BUCKET: &str =
-    "check the name of the bucket or folder; `pinpipe provision` makes the pipeline's own bucket";
+/// Hint for a bucket that does not exist.
+const NO_BUCKET: &str = "check the name of the bucket or folder; `pinpipe provision` creates the bucket of the pipeline";
 
-/// A failed call to the object store, with what to check.
+/// Converts a failed call to the object store to an error with a hint.
 pub fn failure(action: String, error: object_store::Error) -> Error {
-    let answer = answer_of_s3(&error);
+    let response = s3_error_response(&error);
     let hint = match &error {
-        _ if answer
+        _ if response
             .as_ref()
-            .is_some_and(|answer| answer.starts_with("NoSuchBucket")) =>
+            .is_some_and(|response| response.starts_with("NoSuchBucket")) =>
         {
             NO_BUCKET
         }
@@ -146,24 +150,24 @@ pub fn failure(action: String, error: object_store::Error) -> Error {
             "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their permission on the bucket"
         }
         object_store::Error::Generic { .. } if format!("{error:?}").contains("Connect") => {
-            "is the server up and reachable? `lake.endpoint_url` names it; without one Amazon S3 is asked"
+            "check that the server of `lake.endpoint_url` is reachable, or Amazon S3 if it is not set"
         }
         _ if format!("{error:?}").contains("PermissionDenied") => {
-            "give yourself permission to read it, then run the same command again"
+            "grant yourself permission to read it, then re-run the command"
         }
         _ if format!("{error:?}").contains("StorageFull") => {
-            "the disk is full: free some space, then run the same command again"
+            "the disk is full: free some space, then re-run the command"
         }
         _ => "`pinpipe doctor` tests every connection",
     };
-    match answer {
-        Some(answer) => Error::failed(action).with_source(answer).hint(hint),
+    match response {
+        Some(response) => Error::failed(action).with_source(response).hint(hint),
         None => Error::failed(action).with_source(error).hint(hint),
     }
 }
 
-/// What S3 said, out of the document that it says it in.
-fn answer_of_s3(error: &object_store::Error) -> Option<String> {
+/// Extracts `CODE: MESSAGE` from the XML document of an S3 error response.
+fn s3_error_response(error: &object_store::Error) -> Option<String> {
     let text = format!("{error:?}");
     let part = |name: &str| {
         text.split_once(&format!("<{name}>"))?

@@ -1,10 +1,10 @@
-"""pinpipe's batch on Spark: the same SQL files as the embedded engine, handed over in a JSON file.
+"""Batch job of pinpipe on Spark: runs the same SQL as the embedded engine, from a JSON file.
 
     spark-submit job.py PARAMETERS [RUN]
 
-Reads the raw objects, sets aside what does not fit, cleans, drops repeated rows, answers, and
-writes each answer, and the counts, as Parquet below the folder that the parameters name, in a
-folder of its own for each RUN.
+Reads the raw objects, counts rejected records, cleans the others, drops duplicates and answers the
+questions. Writes each answer and the counts as Parquet to the output folder of the parameters, or
+to its subfolder RUN.
 """
 
 import json
@@ -14,19 +14,19 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
 from pyspark.sql.utils import AnalysisException
 
-# A value fits its column where these hold; the embedded engine's decoder asks the same.
+# Conditions for a valid value, by column type. The decoder of the embedded engine has the same.
 FITS = {
     "integer": "{c} RLIKE '^[+-]?[0-9]+$' AND TRY_CAST({c} AS INT) IS NOT NULL",
     "float": "TRY_CAST({c} AS DOUBLE) IS NOT NULL",
     "date_time": r"{c} RLIKE '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[ T][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}([.][0-9]+)?$' AND TRY_CAST(replace({c}, 'T', ' ') AS TIMESTAMP) IS NOT NULL",
     "text": "true",
 }
-# Tried, since Spark may compute a column before it leaves out the rows that do not fit.
+# TRY_CAST, because Spark may compute a column before it filters out rejected records.
 TYPES = {"integer": "CAST(TRY_CAST(`{c}` AS INT) AS BIGINT)", "float": "TRY_CAST(`{c}` AS DOUBLE)", "date_time": "`{c}`", "text": "`{c}`"}
 
 
 def read(spark, kind, corrupt="_corrupt_record"):
-    """All records of a kind, every value as the text it is in the record."""
+    """Returns all records of a kind, with each value as its text in the record."""
     names = [column["name"] for column in kind["columns"]]
     schema = StructType([StructField(name, StringType()) for name in [*names, corrupt]])
     frame = spark.createDataFrame([], schema)
@@ -41,7 +41,7 @@ def read(spark, kind, corrupt="_corrupt_record"):
 
 
 def clean(spark, kind):
-    """The clean table of a kind as a view; how many records there were and were set aside."""
+    """Creates the clean table of a kind as a view and returns its counts."""
     frame, number, corrupt = read(spark, kind)
     fits = [f"`{corrupt}` IS NULL", f"`{number}` IS NOT NULL"]
     for column in kind["columns"]:
@@ -62,8 +62,8 @@ def main(path, run=""):
         parameters = json.load(file)
     spark = SparkSession.builder.appName("pinpipe batch").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
-    # Databricks' own protocol leaves files of failed attempts beside the good ones, and tells them
-    # apart in a way that only it reads.
+    # The commit protocol of Databricks leaves files of failed attempts in the output folder, and only
+    # Databricks can distinguish them from committed ones.
     spark.conf.set("spark.sql.sources.commitProtocolClass", "org.apache.spark.sql.execution.datasources.SQLHadoopMapReduceCommitProtocol")
     counts = []
     for kind in parameters["kinds"]:
@@ -73,10 +73,10 @@ def main(path, run=""):
     out = f"{parameters['out']}/{run}" if run else parameters["out"]
     for question in parameters["questions"]:
         spark.sql(question["sql"]).coalesce(1).write.mode("overwrite").parquet(f"{out}/{question['name']}")
-    # Last, so that who finds it finds all answers.
+    # Written last: if the counts exist, all answers exist.
     columns = "kind string, records bigint, rejects bigint, duplicates bigint, rows bigint"
     spark.createDataFrame(counts, columns).coalesce(1).write.mode("overwrite").parquet(f"{out}/counts")
-    # The session is not stopped: on a cluster that others use it is theirs too.
+    # The session is not stopped, because other users of a cluster share it.
     post.unpersist()
     for kind in parameters["kinds"]:
         spark.table(f"clean_{kind['name']}").unpersist()

@@ -1,4 +1,4 @@
-//! What the Spark job is told, as JSON.
+//! Parameters of the Spark job, as JSON.
 
 use serde::Serialize;
 
@@ -10,16 +10,16 @@ use crate::data::lake::objects::Layout;
 use crate::data::sql;
 use crate::data::sql::Question;
 
-/// The job itself.
+/// Python source of the job.
 pub const JOB: &str = include_str!("job.py");
 
-/// All parameters of a run.
+/// Parameters of a run.
 #[derive(Debug, Serialize)]
 pub struct Parameters {
     kinds: Vec<KindParameters>,
     post: &'static str,
     questions: Vec<QuestionParameters>,
-    /// Where answers and counts go.
+    /// Output folder for answers and counts.
     out: String,
 }
 
@@ -34,7 +34,7 @@ struct KindParameters {
 #[derive(Debug, Serialize)]
 struct Folder {
     path: String,
-    /// Glob of the files' names.
+    /// Glob pattern of file names.
     files: &'static str,
     is_one_record: bool,
 }
@@ -52,22 +52,25 @@ struct QuestionParameters {
     sql: String,
 }
 
-/// Where answers of runs on Databricks go: below the lake, beside the topics. Each run has a folder there.
+/// Returns the output folder of runs on Databricks, `<lake>/answers/<id>`. Each run has a
+/// subfolder.
 pub fn answers_url(config: &Config, lake_url: &str) -> String {
     format!("{}/answers/{}", lake_url.trim_end_matches('/'), config.id)
 }
 
 impl Parameters {
-    /// What Airflow runs: over the sink's bucket, as the configuration says.
+    /// Parameters of the scheduled job, which reads the bucket of the sink connector.
     ///
     /// # Errors
-    /// The user's questions cannot be read; the sink writes to no bucket.
+    /// The user's questions cannot be read; the sink connector does not write to a bucket.
     pub fn scheduled(config: &Config) -> Result<Self> {
         let lake = lake_bucket(config);
         let lake = lake.trim_end_matches('/');
         if !lake.starts_with("s3://") {
-            return Err(Error::usage(format!("Databricks cannot read `{lake}`"))
-                .hint("`lake.url` must be s3://BUCKET"));
+            return Err(Error::usage(format!(
+                "cannot read the lake `{lake}` from Databricks: expected s3://BUCKET"
+            ))
+            .hint("set `lake.url` to s3://BUCKET"));
         }
         let questions = sql::questions_of(config)?;
         Ok(Self::new(
@@ -80,7 +83,7 @@ impl Parameters {
         ))
     }
 
-    /// A run over `lake`, an absolute folder or a URL that Spark understands.
+    /// Parameters of a run over `lake`, an absolute path or a URL that Spark can read.
     pub fn new(
         config: &Config,
         lake: &str,

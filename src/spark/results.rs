@@ -1,4 +1,4 @@
-//! What a run of the job left: its answers and counts, in a folder or in the bucket.
+//! Results of a Spark run: answers and counts, in a folder or in the bucket.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -14,7 +14,7 @@ use crate::data::storage::Lake;
 use crate::stages::batch::answer::Answer;
 use crate::stages::batch::report::{BatchReport, KindCounts};
 
-/// Reads what the job wrote to `out`, as the embedded engine would report it.
+/// Reads the results in `out` and returns the same report as the embedded engine.
 ///
 /// # Errors
 /// An answer is missing or cannot be read.
@@ -44,13 +44,13 @@ pub async fn fetch(
     Ok(report)
 }
 
-/// Removes what a run left, once it has been fetched.
+/// Deletes the results of a run in `out`.
 ///
 /// # Errors
-/// An object cannot be removed.
+/// An object cannot be deleted.
 pub async fn discard(config: &Config, out: &str) -> Result<()> {
     let lake = Lake::open(config, out, false).await?;
-    let cannot = || format!("cannot remove what Spark wrote to `{out}`");
+    let cannot = || format!("cannot delete the results of Spark in `{out}`");
     let objects: Vec<_> = lake
         .store
         .list(Some(&lake.root))
@@ -63,11 +63,11 @@ pub async fn discard(config: &Config, out: &str) -> Result<()> {
     Ok(())
 }
 
-/// The Parquet files that Spark wrote as one table.
+/// Reads a table that Spark wrote as Parquet files.
 async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let cannot = || {
         format!(
-            "cannot read what Spark wrote to `{}/{table}`",
+            "cannot read the results of Spark in `{}/{table}`",
             lake.url.trim_end_matches('/')
         )
     };
@@ -86,7 +86,7 @@ async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)>
         })
         .collect();
     paths.sort();
-    let mut found: Option<SchemaRef> = None;
+    let mut first_schema: Option<SchemaRef> = None;
     let mut batches = Vec::new();
     for path in paths {
         let content = lake
@@ -101,15 +101,17 @@ async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)>
             .context(cannot)?
             .build()
             .context(cannot)?;
-        found.get_or_insert(arrow::array::RecordBatchReader::schema(&reader));
+        first_schema.get_or_insert(arrow::array::RecordBatchReader::schema(&reader));
         batches.extend(reader.collect::<Result<Vec<_>, _>>().context(cannot)?);
     }
-    let schema = found.ok_or_else(|| {
-        Error::failed(cannot()).hint("it holds no files: `-vv` shows Spark's whole log")
+    let schema = first_schema.ok_or_else(|| {
+        Error::failed(format!("{}: it contains no Parquet files", cannot()))
+            .hint("re-run the command with `-vv` for the full log of Spark")
     })?;
     Ok((schema, batches))
 }
 
+/// Returns a count of a kind from the `counts` table.
 fn count_of(counts: &[RecordBatch], kind: Kind, column: usize) -> u64 {
     let values = counts.iter().flat_map(|batch| {
         let kinds = batch.column(0).as_string::<i32>().iter();

@@ -1,4 +1,4 @@
-//! Running the job with `spark-submit` on this machine, and fetching what it found.
+//! Runs the job with `spark-submit` on this machine and reads its results.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -14,13 +14,14 @@ use crate::spark::job::{JOB, Parameters};
 use crate::spark::results::fetch;
 use crate::stages::batch::report::BatchReport;
 
-/// Lines of Spark's log that an error repeats.
-const SHOWN_LINES: usize = 5;
+/// Maximum lines of Spark's log in an error.
+const MAX_LOG_LINES: usize = 5;
 
-/// Runs the whole job; answers and counts as the embedded engine gives them.
+/// Runs the batch job with `spark-submit`. Returns the same answers and counts as the embedded
+/// engine.
 ///
 /// # Errors
-/// `spark-submit` cannot be started, the job failed, the user stopped it.
+/// `spark-submit` cannot be started; the job fails; the user interrupts it.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let SparkBatch {
         config,
@@ -31,7 +32,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         printer,
     } = *batch;
     let folder = config.data_dir.join("spark");
-    // What an earlier run left must not be taken for this one's.
+    // Results of an earlier run must not be read as those of this one.
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(|error| io_error("remove", &folder, error))?;
     }
@@ -39,7 +40,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let folder =
         std::fs::canonicalize(&folder).map_err(|error| io_error("open", &folder, error))?;
     let lake = match lake_url.strip_prefix("s3://") {
-        // Apache Spark's own name for it; Databricks takes both.
+        // Apache Spark's S3 connector uses the scheme `s3a`; Databricks accepts both.
         Some(bucket) => format!("s3a://{}", bucket.trim_end_matches('/')),
         None => {
             let path = Path::new(lake_url.strip_prefix("file://").unwrap_or(lake_url));
@@ -58,20 +59,25 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         median,
         out.to_string_lossy().into_owned(),
     );
-    let (job, told) = (folder.join("job.py"), folder.join("parameters.json"));
+    let (job, parameters_file) = (folder.join("job.py"), folder.join("parameters.json"));
     write_atomic(&job, JOB).map_err(|error| io_error("write", &job, error))?;
-    crate::base::fs::save_json(&told, &parameters)?;
-    submit(config, &job, &told, printer).await?;
+    crate::base::fs::save_json(&parameters_file, &parameters)?;
+    submit(config, &job, &parameters_file, printer).await?;
 
     fetch(config, &out.to_string_lossy(), lake_url, questions).await
 }
 
-async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> Result<()> {
+async fn submit(
+    config: &Config,
+    job: &Path,
+    parameters_file: &Path,
+    printer: &Printer,
+) -> Result<()> {
     let program = &config.spark.submit;
     let mut command = Command::new(program);
     command.arg("--master").arg(&config.spark.master);
     if config.spark.master.starts_with("local") {
-        // Spark's default of 200 partitions is meant for a cluster; here most would be empty.
+        // Spark's default of 200 partitions is meant for a cluster; on one machine most are empty.
         let partitions = 2 * cores();
         command
             .arg("--conf")
@@ -90,38 +96,38 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
     }
     command
         .arg(job)
-        .arg(told)
+        .arg(parameters_file)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| {
         Error::failed(format!("cannot start `{program}`"))
             .with_source(error)
-            .hint("install Spark (`pip install pyspark` brings it, and it needs Java), or name it with `spark.submit`")
+            .hint("install Spark (`pip install pyspark`; it requires Java), or set `spark.submit` to its path")
     })?;
     let log = child.stderr.take();
-    let progress = printer.progress("Spark works", None);
-    let ticking = progress.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut last: Vec<String> = Vec::new();
+    let progress = printer.progress("Spark", None);
+    let log_progress = progress.clone();
+    let log_reader = tokio::task::spawn_blocking(move || {
+        let mut error_lines: Vec<String> = Vec::new();
         for line in log
             .into_iter()
             .flat_map(|log| BufReader::new(log).lines())
             .map_while(std::io::Result::ok)
         {
             tracing::debug!(target: "spark", line);
-            ticking.add(1);
+            log_progress.add(1);
             if line.contains("Error") || line.contains("Exception") || line.contains(" ERROR ") {
-                last.push(line);
+                error_lines.push(line);
             }
         }
-        last
+        error_lines
     });
-    let said = tokio::select! {
-        said = reading => said.context(|| "reading Spark's log was interrupted")?,
+    let error_lines = tokio::select! {
+        lines = log_reader => lines.context(|| "cannot read the log of Spark")?,
         () = crate::base::shutdown::shutdown_signal() => {
             stop(&mut child);
-            return Err(Error::failed("stopped; no answer was written").hint("run it again"));
+            return Err(Error::failed("interrupted: no answers were written").hint("re-run the command"));
         }
     };
     progress.finish();
@@ -131,17 +137,17 @@ async fn submit(config: &Config, job: &Path, told: &Path, printer: &Printer) -> 
     if status.success() {
         return Ok(());
     }
-    let shown: String = said
+    let shown: String = error_lines
         .iter()
-        .take(SHOWN_LINES)
+        .take(MAX_LOG_LINES)
         .map(|line| format!("\n  {}", line.trim()))
         .collect();
-    Err(Error::failed(format!("Spark ended with {status}{shown}"))
-        .hint("`-vv` shows its whole log"))
+    Err(Error::failed(format!("Spark failed with {status}{shown}"))
+        .hint("re-run the command with `-vv` for the full log of Spark"))
 }
 
 fn stop(child: &mut Child) {
-    // Both may fail only where it has ended already.
+    // Both fail only if the process has already exited.
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -1,4 +1,4 @@
-//! How much memory a run may take, and how that is shared out among what needs it.
+//! Memory budget of a run, and its shares for keys, caches and queries.
 
 use std::path::{Path, PathBuf};
 
@@ -9,58 +9,61 @@ use crate::data::lake::scan::ChunkSize;
 use crate::data::tables::writer::RowGroupSize;
 
 const MIB: u64 = 1024 * 1024;
-/// What the program itself takes, and what nobody counts: buffers of the allocator, stacks, pages of the binary.
-const OWN_BYTES: u64 = 160 * MIB;
-/// Bytes of a row of a post, its parts and what joins them, while questions are answered.
+/// Reserved for the process itself and for untracked memory: allocator buffers, stacks and pages of
+/// the binary.
+const RESERVED_BYTES: u64 = 160 * MIB;
+/// Bytes per post while questions are answered: its three rows and their join.
 const POST_BYTES: u64 = 320;
-/// Bytes that the place of a reject takes which is looked for and found, while the sets of them grow.
-const PLACE_BYTES: usize = 80;
-/// Bytes that a row number which is looked for takes, while the set of keys grows.
-const NUMBER_BYTES: usize = 64;
+/// Bytes per reject key during a lookup, including the growth of the hash sets.
+const REJECT_KEY_BYTES: usize = 80;
+/// Bytes per row number during a lookup, including the growth of the key set.
+const ROW_NUMBER_BYTES: usize = 64;
 
-/// The shares of a run's memory.
+/// Memory limit of a run and its shares.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
-    /// What is left for the work.
+    /// Memory limit without the reserve, in bytes.
     bytes: u64,
-    /// Where that goes to which there is no room for in memory.
+    /// Folder for data that is spilled to disk.
     pub spill_folder: PathBuf,
 }
 
 impl MemoryBudget {
-    /// As `batch.memory` says.
+    /// Budget of `batch.memory`, by default half of the available memory. After the reserve at
+    /// least 32 MiB remain.
     ///
     /// # Errors
-    /// That is no size.
+    /// `batch.memory` is not a valid size.
     pub fn of(config: &Config, spill_folder: &Path) -> Result<Self> {
         let bytes = memory_bytes(&config.batch.memory)?.unwrap_or_else(|| available_bytes() / 2);
         Ok(Self {
-            bytes: bytes.saturating_sub(OWN_BYTES).max(32 * MIB),
+            bytes: bytes.saturating_sub(RESERVED_BYTES).max(32 * MIB),
             spill_folder: spill_folder.to_path_buf(),
         })
     }
 
-    /// So little that everything is set aside, for tests.
+    /// A budget so small that everything is spilled to disk, for tests.
     #[cfg(test)]
-    pub fn least(spill_folder: &Path) -> Self {
+    pub fn minimal(spill_folder: &Path) -> Self {
         Self {
             bytes: 160_000,
             spill_folder: spill_folder.to_path_buf(),
         }
     }
 
-    /// Whether questions over so many rows of each kind can be answered without leaving memory.
+    /// Whether questions over `rows` rows of each kind can be answered in memory.
     pub fn fits_in_memory(&self, rows: u64) -> bool {
         rows <= self.cached_rows()
     }
 
-    /// So little that the kinds are taken one after another, in small pieces.
+    /// Whether the budget is so small that the kinds are ingested one after another, in small
+    /// chunks.
     pub fn is_low_memory(&self) -> bool {
         self.bytes < 2048 * MIB
     }
 
-    /// How many read and decode one kind at a time: each holds a portion, or an object of some
-    /// portions, as text and as rows.
+    /// Number of workers that read and decode one kind. Each holds a chunk, or an object of several
+    /// chunks, as text and as rows.
     pub fn workers(&self) -> usize {
         let kinds = if self.is_low_memory() { 1 } else { 3 };
         crate::data::engine::session::cores()
@@ -68,7 +71,8 @@ impl MemoryBudget {
             .max(1)
     }
 
-    /// What is read and decoded together: many small objects, or a part of a large one.
+    /// Size of a chunk that is read and decoded together: several small objects, or a part of a
+    /// large one.
     pub fn chunk_size(&self) -> ChunkSize {
         if self.is_low_memory() {
             let bytes = (self.bytes / 256).clamp(MIB, 8 * MIB);
@@ -84,7 +88,7 @@ impl MemoryBudget {
         }
     }
 
-    /// What a writer of tables holds before it goes to its file.
+    /// Size of the row group that a table writer holds in memory.
     pub fn row_group_size(&self) -> RowGroupSize {
         let (rows, bytes) = if self.is_low_memory() {
             (16 * 1024, 8 * MIB)
@@ -97,32 +101,33 @@ impl MemoryBudget {
         }
     }
 
-    /// Places of rejects that are looked for in a table in one go: they are held.
+    /// Number of reject keys per lookup in the rejects table, which are held in memory.
     pub fn reject_lookup_batch(&self) -> usize {
-        self.keys_bytes() / PLACE_BYTES
+        self.keys_bytes() / REJECT_KEY_BYTES
     }
 
-    /// What tells new rows of one kind from repeated ones.
+    /// Memory for the keys that deduplicate rows of one kind, in bytes.
     pub fn keys_bytes(&self) -> usize {
         as_usize(self.bytes / 8)
     }
 
-    /// Row numbers that are looked for in a table in one go: those rows' keys are held.
+    /// Number of row numbers per lookup in a clean table. The keys of these rows are held in
+    /// memory.
     pub fn key_lookup_batch(&self) -> usize {
-        (self.keys_bytes() / NUMBER_BYTES).clamp(1000, 2_000_000)
+        (self.keys_bytes() / ROW_NUMBER_BYTES).clamp(1000, 2_000_000)
     }
 
-    /// Rows of a kind that stay in memory for the questions; more of them are read back from the tables.
+    /// Maximum rows per kind that are cached for the questions. More rows are read from the tables.
     pub fn cached_rows(&self) -> u64 {
         self.bytes / 2 / POST_BYTES
     }
 
-    /// Bytes of a kind's rows that do, where those are wide.
+    /// Maximum size of the cached rows per kind, in bytes. Limits wide rows.
     pub fn cached_bytes(&self) -> u64 {
         self.bytes / 8
     }
 
-    /// What sorting, joining and grouping may take where they must go without the rest.
+    /// Memory for sort, join and aggregation in queries that spill to disk, in bytes.
     pub fn query_bytes(&self) -> usize {
         as_usize(self.bytes / 2)
     }
@@ -132,7 +137,8 @@ fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Memory of this machine, or of the part of it that this process may use.
+/// Memory that this process can use, in bytes: that of the machine, which defaults to 4 GiB if it
+/// is unknown, or the limit of the cgroup if that is lower.
 fn available_bytes() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -142,7 +148,7 @@ fn available_bytes() -> u64 {
                 .find_map(|line| line.strip_prefix("MemTotal:"))?;
             line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
         });
-    // A container's share, where it has one.
+    // The memory limit of a container, if it has one.
     let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
         .ok()
         .and_then(|text| text.trim().parse::<u64>().ok());
@@ -156,19 +162,20 @@ mod tests {
 
     fn budget(mib: u64) -> MemoryBudget {
         MemoryBudget {
-            bytes: mib * MIB - OWN_BYTES,
+            bytes: mib * MIB - RESERVED_BYTES,
             spill_folder: PathBuf::new(),
         }
     }
 
     #[test]
-    fn the_shares_never_make_more_than_the_whole() {
+    fn shares_add_up_to_at_most_the_budget() {
         for mib in [256, 512, 1024, 4096, 65_536] {
             let budget = budget(mib);
-            // While reading: the keys of three kinds or of one; while answering: the rows that are kept, or the queries.
+            // During ingestion: the keys of three kinds, or of one. During queries: the cached
+            // rows, or the query operators.
             let keys = budget.keys_bytes() as u64 * if budget.is_low_memory() { 1 } else { 3 };
             assert!(keys < budget.bytes / 2, "{mib} MiB");
-            // Wide rows of three kinds, and where they are grouped and sorted.
+            // Wide rows of three kinds, and the operators that group and sort them.
             assert!(budget.cached_bytes() * 3 <= budget.bytes / 2, "{mib} MiB");
             assert!(
                 budget.cached_rows() * POST_BYTES <= budget.bytes / 2

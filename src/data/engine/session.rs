@@ -1,4 +1,4 @@
-//! DataFusion, set up to run the portable SQL.
+//! DataFusion sessions that run the portable SQL.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,30 +22,30 @@ use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 
 use crate::base::error::{ErrorContext, Result};
 
-/// Cores of this machine.
+/// Number of cores of this machine. Defaults to 2 if it is unknown.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
 }
 
-/// One session; clones share it.
+/// A DataFusion session; clones share it.
 #[derive(Clone)]
 pub struct Engine {
     context: SessionContext,
 }
 
 impl Engine {
-    /// A query uses every core.
+    /// Session whose queries use all cores.
     pub fn new() -> Self {
         Self::with_config(SessionConfig::new())
     }
 
-    /// A query uses one core: for many queries side by side, which then need not
-    /// exchange rows between cores.
+    /// Session whose queries use one core each. For many concurrent queries: they do not exchange
+    /// rows between cores.
     pub fn single() -> Self {
         Self::with_config(SessionConfig::new().with_target_partitions(1))
     }
 
-    /// Joins, sorts and groups within so many bytes; what does not fit goes to the folder.
+    /// Session with a memory limit of `bytes`. Joins, sorts and aggregations spill to `folder`.
     ///
     /// # Errors
     /// The folder cannot be used.
@@ -57,14 +57,14 @@ impl Engine {
             .with_disk_manager_builder(disk);
         let runtime = runtime
             .build_arc()
-            .context(|| format!("cannot set rows aside in `{}`", folder.display()))?;
+            .context(|| format!("cannot spill to `{}`", folder.display()))?;
         let config = SessionConfig::new()
-            // Of the joins only the one that sorts can go without memory.
+            // Only the sort-merge join can spill to disk.
             .set_bool("datafusion.optimizer.prefer_hash_join", false)
-            // Room that a sort holds back for the end, out of a share of the pool.
+            // Memory that a sort reserves for its final merge, taken from its share of the pool.
             .with_sort_spill_reservation_bytes((bytes / 32).min(10 * 1024 * 1024))
-            // Each partition sorts by itself, with its share. With only one DataFusion would
-            // choose the join that cannot go without memory.
+            // Each partition sorts with its own share of the pool. With only one partition
+            // DataFusion chooses the hash join, which cannot spill.
             .with_target_partitions(2);
         Ok(Self::with_runtime(config, runtime))
     }
@@ -75,7 +75,7 @@ impl Engine {
 
     fn with_runtime(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Self {
         let config = config
-            // Spark's dialect: `array(…)` is a function there.
+            // In the dialect of Spark `array(…)` is a function.
             .set_str("datafusion.sql_parser.dialect", "spark")
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             .set_bool(
@@ -88,14 +88,14 @@ impl Engine {
         Self { context }
     }
 
-    /// Makes batches a table; one of the same name is replaced.
+    /// Registers batches as a table. Replaces a table of the same name.
     pub fn register(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
         let table = MemTable::try_new(schema, vec![batches])
             .context(|| format!("cannot register table `{name}`"))?;
         self.register_provider(name, Arc::new(table))
     }
 
-    /// Makes any table known under a name.
+    /// Registers a table provider. Replaces a table of the same name.
     pub fn register_provider(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
         self.context
             .deregister_table(name)
@@ -106,7 +106,7 @@ impl Engine {
             .context(|| format!("cannot register table `{name}`"))
     }
 
-    /// A table of this session, made known to another as well.
+    /// Registers a table of this session in another one.
     pub async fn share(&self, name: &str, other: &Engine) -> Result<()> {
         let provider = self
             .context
@@ -116,18 +116,19 @@ impl Engine {
         other.register_provider(name, provider)
     }
 
-    /// Runs a query; the schema stands also where there is no row.
-    pub async fn query(&self, what: &str, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let failed = || format!("cannot run the query for {what}");
+    /// Runs a query and collects its rows. The schema is also returned if there are no rows. Errors
+    /// read `cannot run the query for PURPOSE`.
+    pub async fn query(&self, purpose: &str, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let failed = || format!("cannot run the query for {purpose}");
         let frame = self.context.sql(sql).await.context(failed)?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await.context(failed)?;
         Ok((schema, batches))
     }
 
-    /// Runs a query and hands its rows over as they come.
-    pub async fn stream(&self, what: &str, sql: &str) -> Result<SendableRecordBatchStream> {
-        let failed = || format!("cannot run the query for {what}");
+    /// Runs a query and streams its rows.
+    pub async fn stream(&self, purpose: &str, sql: &str) -> Result<SendableRecordBatchStream> {
+        let failed = || format!("cannot run the query for {purpose}");
         self.context
             .sql(sql)
             .await
@@ -137,13 +138,13 @@ impl Engine {
             .context(failed)
     }
 
-    /// Which columns of which tables a query reads.
+    /// Returns the columns that a query reads, by table.
     pub async fn columns_read(
         &self,
-        what: &str,
+        purpose: &str,
         sql: &str,
     ) -> Result<BTreeMap<String, BTreeSet<String>>> {
-        let failed = || format!("cannot plan the query for {what}");
+        let failed = || format!("cannot plan the query for {purpose}");
         let plan = self
             .context
             .sql(sql)
@@ -152,7 +153,7 @@ impl Engine {
             .into_optimized_plan()
             .context(failed)?;
         let mut read: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let visited = plan.apply_with_subqueries(|node| {
+        let traversal = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
                 let filtered = scan
                     .filters
@@ -170,18 +171,13 @@ impl Engine {
             }
             Ok(TreeNodeRecursion::Continue)
         });
-        visited.context(failed)?;
+        traversal.context(failed)?;
         Ok(read)
     }
 
-    /// Writes what a query finds to a file, and makes that a table of this name.
+    /// Writes the result of a query to a Parquet file and registers the file as a table.
     pub async fn spill(&self, name: &str, sql: &str, path: &Path) -> Result<()> {
-        let failed = || {
-            format!(
-                "cannot set the rows of `{name}` aside in `{}`",
-                path.display()
-            )
-        };
+        let failed = || format!("cannot spill the rows of `{name}` to `{}`", path.display());
         let frame = self.context.sql(sql).await.context(failed)?;
         let path = path.to_string_lossy();
         frame
@@ -198,7 +194,7 @@ impl Engine {
             .context(failed)
     }
 
-    /// Rows of a table.
+    /// Number of rows of a table.
     pub async fn count(&self, table: &str) -> Result<u64> {
         let (_, batches) = self
             .query(
@@ -212,9 +208,9 @@ impl Engine {
         Ok(count.map_or(0, i64::unsigned_abs))
     }
 
-    /// How a query would be run.
-    pub async fn plan(&self, what: &str, sql: &str) -> Result<Arc<dyn ExecutionPlan>> {
-        let failed = || format!("cannot plan the query to {what}");
+    /// Returns the physical plan of a query. Errors read `cannot plan the query to PURPOSE`.
+    pub async fn plan(&self, purpose: &str, sql: &str) -> Result<Arc<dyn ExecutionPlan>> {
+        let failed = || format!("cannot plan the query to {purpose}");
         self.context
             .sql(sql)
             .await
@@ -225,7 +221,7 @@ impl Engine {
     }
 }
 
-/// Casts columns by position to a schema, where an engine chose other types.
+/// Casts columns by position to a schema, because an engine may choose other types.
 pub fn as_schema(batches: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let convert = |batch: &RecordBatch| {
         let columns = batch

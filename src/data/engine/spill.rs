@@ -1,4 +1,5 @@
-//! Batches for which there is no room in memory, in files that are gone with the process.
+//! Spilling to disk: batches that exceed the memory limit, in files that are deleted with the
+//! process.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
@@ -14,27 +15,37 @@ use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::data::transform::keys::RowKeys;
 
-/// A folder for this run's files, gone when it ends; those of runs that were killed go too.
+/// Folder for the spilled files of this run. It is removed when the run ends; folders of killed
+/// runs are removed by the next run.
 pub struct SpillFolder {
     path: PathBuf,
     _lock: Option<FileLock>,
 }
 
 impl SpillFolder {
-    /// Below the data folder, with a lock that says that this run goes on.
+    /// Creates a folder below `data_dir`, with a lock that marks this run as active. Removes
+    /// folders of killed runs.
     ///
     /// # Errors
     /// The folder cannot be written to.
     pub fn new(data_dir: &Path) -> Result<Self> {
-        let all = data_dir.join("spill");
-        for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+        let spill_root = data_dir.join("spill");
+        for entry in std::fs::read_dir(&spill_root)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let is_held = FileLock::is_held(&entry.path().join(LOCK));
             if !is_held && let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                tracing::warn!(%error, "a killed run's files stay in {}", all.display());
+                tracing::warn!(
+                    %error,
+                    "cannot remove the spilled files of a killed run in {}",
+                    spill_root.display()
+                );
             }
         }
-        let path = all.join(uuid::Uuid::new_v4().simple().to_string());
-        std::fs::create_dir_all(&path).map_err(|error| io_error("make", &path, error))?;
+        let path = spill_root.join(uuid::Uuid::new_v4().simple().to_string());
+        std::fs::create_dir_all(&path).map_err(|error| io_error("create", &path, error))?;
         let lock = FileLock::try_lock(&path.join(LOCK))?;
         Ok(Self { path, _lock: lock })
     }
@@ -46,40 +57,43 @@ impl SpillFolder {
 
 impl Drop for SpillFolder {
     fn drop(&mut self) {
-        // What stays goes with the next run.
+        // The next run removes files that cannot be removed now.
         let _ = std::fs::remove_dir_all(&self.path);
-        if let Some(all) = self.path.parent() {
-            let _ = std::fs::remove_dir(all);
+        if let Some(spill_root) = self.path.parent() {
+            let _ = std::fs::remove_dir(spill_root);
         }
     }
 }
 
-/// Its file that is locked while the run goes on.
+/// File in the folder that is locked while the run is active.
 const LOCK: &str = "lock";
 
-/// Parts that rows are spread over by their keys: equal rows meet in one, each is small.
+/// Number of partitions. Equal rows have the same key and fall into the same partition, and each
+/// partition is small.
 const PARTS: usize = 64;
 
-/// Batches of one schema, written one after another and read back in that order.
+/// Spilled batches of one schema, read back in the order in which they were written.
 pub struct Spill {
     writer: StreamWriter<BufWriter<File>>,
     pub rows: u64,
 }
 
 impl Spill {
-    /// In a file that has no name: it takes no more room once the process ends, however it ends.
+    /// Creates an unnamed file, whose disk space is freed when the process ends for any reason.
     ///
     /// # Errors
     /// The folder cannot be written to.
     pub fn create(folder: &Path, schema: &SchemaRef) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
+        std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         let file =
             tempfile::tempfile_in(folder).map_err(|error| io_error("write to", folder, error))?;
         let writer = StreamWriter::try_new(BufWriter::new(file), schema)
-            .context(|| "cannot set rows aside on disk")?;
+            .context(|| "cannot spill rows to disk")?;
         Ok(Self { writer, rows: 0 })
     }
 
+    /// Appends a batch.
+    ///
     /// # Errors
     /// The disk is full.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -87,7 +101,7 @@ impl Spill {
         self.writer.write(batch).map_err(cannot_write)
     }
 
-    /// What was written, batch by batch.
+    /// Reads the spilled batches.
     ///
     /// # Errors
     /// The disk is full, or cannot be read.
@@ -97,26 +111,27 @@ impl Spill {
         let mut file = buffered
             .into_inner()
             .map_err(|error| cannot_write(error.into_error()))?;
-        file.rewind()
-            .context(|| "cannot read rows back from disk")?;
+        file.rewind().context(|| "cannot read spilled rows")?;
         let reader = StreamReader::try_new(BufReader::new(file), None)
-            .context(|| "cannot read rows back from disk")?;
-        Ok(reader.map(|batch| batch.context(|| "cannot read rows back from disk")))
+            .context(|| "cannot read spilled rows")?;
+        Ok(reader.map(|batch| batch.context(|| "cannot read spilled rows")))
     }
 }
 
 fn cannot_write(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::failed("cannot set rows aside on disk")
+    Error::failed("cannot spill rows to disk")
         .with_source(error)
-        .hint("is the disk full? give the run more memory with `--memory`, or another disk with `--data-dir`")
+        .hint("free some disk space, raise the memory limit with `--memory`, or use another disk with `--data-dir`")
 }
 
-/// Rows spread over several files by their keys.
-pub struct PartedSpill {
+/// Spilled rows, partitioned by their keys into several files.
+pub struct PartitionedSpill {
     parts: Vec<Spill>,
 }
 
-impl PartedSpill {
+impl PartitionedSpill {
+    /// Creates one file per partition.
+    ///
     /// # Errors
     /// The folder cannot be written to.
     pub fn create(folder: &Path, schema: &SchemaRef) -> Result<Self> {
@@ -126,7 +141,7 @@ impl PartedSpill {
         })
     }
 
-    /// Puts each row into the part of its key.
+    /// Appends each row to the partition of its key.
     ///
     /// # Errors
     /// The disk is full.
@@ -143,13 +158,13 @@ impl PartedSpill {
         {
             part.push(
                 &take_record_batch(batch, &UInt32Array::from(rows))
-                    .context(|| "cannot set rows aside on disk")?,
+                    .context(|| "cannot spill rows to disk")?,
             )?;
         }
         Ok(())
     }
 
-    /// The parts, one after another.
+    /// Returns the partitions that have rows.
     pub fn into_parts(self) -> impl Iterator<Item = Spill> {
         self.parts.into_iter().filter(|part| part.rows > 0)
     }

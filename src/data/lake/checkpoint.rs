@@ -1,4 +1,4 @@
-//! Telling which objects of a lake are new, while they are being listed.
+//! Incremental listing of a lake: selects objects that are not ingested yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
@@ -12,136 +12,140 @@ use crate::base::model::Kind;
 use crate::data::lake::objects::{Layout, Objects, RawObject, list_objects, ordered};
 use crate::data::storage::Lake;
 
-/// Which objects have been taken: how far each lane, and how many bytes that were.
+/// Ingested objects: per partition the highest position and the bytes of objects up to it.
 ///
-/// An object that came late, was written again or went away changes the bytes below the
-/// position; its lane is then read anew, which does no harm, since repeated records count once.
+/// An object that arrived late, was overwritten or deleted changes the bytes up to that position.
+/// The partition is then read again, which is safe because duplicates are dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HighWaterMarks(BTreeMap<String, (i64, u64)>);
 
-/// A lane as it is listed.
+/// Listing progress of one partition.
 #[derive(Debug, Clone, Copy, Default)]
 struct PartitionProgress {
     last_position: i64,
     bytes: u64,
-    /// Of objects up to where it had been taken.
+    /// Bytes of objects up to the previous high-water mark.
     bytes_below: u64,
 }
 
-/// What a listing tells about a kind's objects; clones share it. Holds the lanes, however
-/// many objects are in them.
+/// Progress of listing the objects of a kind; clones share it. Memory grows with the number of
+/// partitions, not of objects.
 #[derive(Debug, Clone)]
 pub struct LakeListing {
-    before: Arc<HighWaterMarks>,
-    seen: Arc<Mutex<ListingProgress>>,
+    previous: Arc<HighWaterMarks>,
+    progress: Arc<Mutex<ListingProgress>>,
 }
 
 #[derive(Debug, Default)]
 struct ListingProgress {
     partitions: BTreeMap<String, PartitionProgress>,
     objects: u64,
-    fresh_objects: u64,
-    fresh_bytes: u64,
+    new_objects: u64,
+    new_bytes: u64,
 }
 
 impl LakeListing {
-    /// Goes on from what has been taken before.
-    pub fn after(before: HighWaterMarks) -> Self {
+    /// Resumes after the high-water marks of an earlier run.
+    pub fn after(previous: HighWaterMarks) -> Self {
         Self {
-            before: Arc::new(before),
-            seen: Arc::default(),
+            previous: Arc::new(previous),
+            progress: Arc::default(),
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, ListingProgress> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> MutexGuard<'_, ListingProgress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The objects that are not taken yet. Lanes that changed below come last, and are
-    /// listed again for it: which ones did is known only when all have been seen.
+    /// Lists the objects that are not ingested yet. Partitions that changed below their high-water
+    /// mark come last and are listed a second time, because the changes are known only after the
+    /// first listing.
     pub fn fresh(&self, lake: &Lake, layout: &Layout, kind: Kind) -> Objects {
-        let (owned, layout) = (lake.clone(), layout.clone());
-        // Ordered once they are noted: how many there are is known the sooner.
+        let (listed_lake, layout) = (lake.clone(), layout.clone());
+        // Sorted after they are recorded, so that the number of objects is known earlier.
         ordered(
             lake,
-            self.fresh_of(move || list_objects(&owned, &layout, kind)),
+            self.select_new(move || list_objects(&listed_lake, &layout, kind)),
         )
     }
 
-    fn fresh_of(&self, list: impl Fn() -> Objects + Send + 'static) -> Objects {
-        let (first, again) = (self.clone(), self.clone());
-        let beyond = list().try_filter(move |object| ready(first.notes_as_new(object)));
+    fn select_new(&self, list: impl Fn() -> Objects + Send + 'static) -> Objects {
+        let (first_pass, second_pass) = (self.clone(), self.clone());
+        let above = list().try_filter(move |object| ready(first_pass.record(object)));
         let below = stream::once(async move {
-            let changed = again.changed();
+            let changed = second_pass.changed_partitions();
             if changed.is_empty() {
                 return Ok::<Objects, Error>(stream::empty().boxed());
             }
             tracing::info!(
                 partitions = changed.len(),
-                "objects came late or were written again: reading their lanes anew"
+                "objects arrived late or were overwritten: reading their partitions again"
             );
             Ok(list()
                 .try_filter(move |object| {
-                    ready(changed.contains(&object.partition) && again.notes_again(object))
+                    ready(changed.contains(&object.partition) && second_pass.record_again(object))
                 })
                 .boxed())
         });
-        beyond.chain(below.try_flatten()).boxed()
+        above.chain(below.try_flatten()).boxed()
     }
 
-    /// Notes an object; whether it lies beyond what was taken of its lane.
-    fn notes_as_new(&self, object: &RawObject) -> bool {
-        let mut seen = self.seen();
-        seen.objects += 1;
-        let mut partition =
-            seen.partitions
-                .get(&object.partition)
-                .copied()
-                .unwrap_or(PartitionProgress {
-                    last_position: i64::MIN,
-                    ..PartitionProgress::default()
-                });
+    /// Records an object. Returns whether it is above the high-water mark of its partition.
+    fn record(&self, object: &RawObject) -> bool {
+        let mut progress = self.progress();
+        progress.objects += 1;
+        let mut partition = progress
+            .partitions
+            .get(&object.partition)
+            .copied()
+            .unwrap_or(PartitionProgress {
+                last_position: i64::MIN,
+                ..PartitionProgress::default()
+            });
         partition.last_position = partition.last_position.max(object.position);
         partition.bytes += object.size_bytes;
-        let is_new = self.is_beyond(object);
+        let is_new = self.is_above_mark(object);
         if is_new {
-            seen.fresh_objects += 1;
-            seen.fresh_bytes += object.size_bytes;
+            progress.new_objects += 1;
+            progress.new_bytes += object.size_bytes;
         } else {
             partition.bytes_below += object.size_bytes;
         }
-        match seen.partitions.get_mut(&object.partition) {
-            Some(known) => *known = partition,
+        match progress.partitions.get_mut(&object.partition) {
+            Some(entry) => *entry = partition,
             None => {
-                seen.partitions.insert(object.partition.clone(), partition);
+                progress
+                    .partitions
+                    .insert(object.partition.clone(), partition);
             }
         }
         is_new
     }
 
-    /// Notes an object of a lane that is read anew; not those that were new the first time.
-    fn notes_again(&self, object: &RawObject) -> bool {
-        let is_wanted = !self.is_beyond(object);
-        if is_wanted {
-            let mut seen = self.seen();
-            seen.fresh_objects += 1;
-            seen.fresh_bytes += object.size_bytes;
+    /// Records an object of a changed partition in the second listing. Returns whether it is read,
+    /// which excludes objects that the first listing already returned.
+    fn record_again(&self, object: &RawObject) -> bool {
+        let is_selected = !self.is_above_mark(object);
+        if is_selected {
+            let mut progress = self.progress();
+            progress.new_objects += 1;
+            progress.new_bytes += object.size_bytes;
         }
-        is_wanted
+        is_selected
     }
 
-    fn is_beyond(&self, object: &RawObject) -> bool {
-        self.before
+    fn is_above_mark(&self, object: &RawObject) -> bool {
+        self.previous
             .0
             .get(&object.partition)
             .is_none_or(|(position, _)| object.position > *position)
     }
 
-    /// Lanes of which other bytes lie below than were taken.
-    fn changed(&self) -> BTreeSet<String> {
-        let seen = self.seen();
-        let changed = seen.partitions.iter().filter(|(name, partition)| {
-            self.before
+    /// Returns the partitions whose bytes up to the high-water mark differ from those ingested.
+    fn changed_partitions(&self) -> BTreeSet<String> {
+        let progress = self.progress();
+        let changed = progress.partitions.iter().filter(|(name, partition)| {
+            self.previous
                 .0
                 .get(*name)
                 .is_some_and(|(_, bytes)| partition.bytes_below != *bytes)
@@ -149,26 +153,26 @@ impl LakeListing {
         changed.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Objects that were seen so far.
+    /// Number of objects listed so far.
     pub fn objects(&self) -> u64 {
-        self.seen().objects
+        self.progress().objects
     }
 
-    /// Objects that were told to be new so far, and their bytes.
+    /// Number of new objects listed so far, and their bytes.
     pub fn fresh_objects(&self) -> (u64, u64) {
-        let seen = self.seen();
-        (seen.fresh_objects, seen.fresh_bytes)
+        let progress = self.progress();
+        (progress.new_objects, progress.new_bytes)
     }
 
-    /// What is taken once the new ones are.
+    /// High-water marks after the new objects are ingested.
     pub fn taken(&self) -> HighWaterMarks {
-        let mut taken = HighWaterMarks::clone(&self.before);
-        taken.0.extend(
-            self.seen().partitions.iter().map(|(name, partition)| {
+        let mut marks = HighWaterMarks::clone(&self.previous);
+        marks.0.extend(
+            self.progress().partitions.iter().map(|(name, partition)| {
                 (name.clone(), (partition.last_position, partition.bytes))
             }),
         );
-        taken
+        marks
     }
 }
 
@@ -181,61 +185,65 @@ mod tests {
     fn object(name: &str, size_bytes: u64) -> RawObject {
         let parts: Vec<String> = name.split('/').map(String::from).collect();
         raw_object("a.pin", &parts, Path::from(name), size_bytes, 77)
-            .expect("an object of the sink")
+            .expect("object of the sink connector")
     }
 
-    /// The names of what is new, and what is taken afterwards.
-    async fn fresh(
-        before: &HighWaterMarks,
+    /// Returns the paths of new objects, and the high-water marks afterwards.
+    async fn list_new(
+        previous: &HighWaterMarks,
         objects: &[RawObject],
     ) -> (Vec<String>, HighWaterMarks) {
-        let listing = LakeListing::after(before.clone());
+        let listing = LakeListing::after(previous.clone());
         let objects = objects.to_vec();
         let count = objects.len() as u64;
-        let found =
-            listing.fresh_of(move || stream::iter(objects.clone().into_iter().map(Ok)).boxed());
-        let found: Vec<RawObject> = found.try_collect().await.expect("lists");
+        let new_objects =
+            listing.select_new(move || stream::iter(objects.clone().into_iter().map(Ok)).boxed());
+        let new_objects: Vec<RawObject> = new_objects.try_collect().await.expect("list objects");
         assert_eq!(listing.objects(), count);
         assert_eq!(
             listing.fresh_objects(),
             (
-                found.len() as u64,
-                found.iter().map(|object| object.size_bytes).sum()
+                new_objects.len() as u64,
+                new_objects.iter().map(|object| object.size_bytes).sum()
             )
         );
         (
-            found.iter().map(|object| object.path.to_string()).collect(),
+            new_objects
+                .iter()
+                .map(|object| object.path.to_string())
+                .collect(),
             listing.taken(),
         )
     }
 
     #[tokio::test]
-    async fn only_what_is_new_is_read_and_a_lane_that_changed_below_is_read_anew() {
+    async fn selects_new_objects_and_partitions_that_changed_below_the_mark() {
         let first = vec![
             object("p=0/a.pin+0+0.json", 10),
             object("p=0/a.pin+0+5.json", 10),
             object("p=1/a.pin+1+0.json", 10),
         ];
-        let (new, taken) = fresh(&HighWaterMarks::default(), &first).await;
+        let (new, marks) = list_new(&HighWaterMarks::default(), &first).await;
         assert_eq!(new.len(), 3);
         assert_eq!(
-            fresh(&taken, &first).await,
-            (Vec::new(), taken.clone()),
-            "nothing is read twice"
+            list_new(&marks, &first).await,
+            (Vec::new(), marks.clone()),
+            "no object is read twice"
         );
         let mut grown = first.clone();
         grown.push(object("p=0/a.pin+0+9.json", 3));
-        let (new, taken) = fresh(&taken, &grown).await;
+        let (new, marks) = list_new(&marks, &grown).await;
         assert_eq!(new, ["p=0/a.pin+0+9.json"]);
-        // Late: its offset lies before what was taken of its partition. One that is new comes with it.
+        // The first object is late: its offset is below the mark of its partition. The second is
+        // new.
         grown.push(object("p=0/a.pin+0+3.json", 2));
         grown.push(object("p=0/a.pin+0+11.json", 2));
-        let (new, taken) = fresh(&taken, &grown).await;
+        let (new, marks) = list_new(&marks, &grown).await;
         assert_eq!(new.len(), 5, "{new:?}");
         assert_eq!(new[0], "p=0/a.pin+0+11.json");
-        assert_eq!(fresh(&taken, &grown).await.0, Vec::<String>::new());
-        // Written again, longer than it was.
+        assert_eq!(list_new(&marks, &grown).await.0, Vec::<String>::new());
+        // Overwritten with a longer object.
         grown[2].size_bytes = 11;
-        assert_eq!(fresh(&taken, &grown).await.0, ["p=1/a.pin+1+0.json"]);
+        assert_eq!(list_new(&marks, &grown).await.0, ["p=1/a.pin+1+0.json"]);
     }
 }

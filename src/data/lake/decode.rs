@@ -1,4 +1,4 @@
-//! JSON records straight to columns: one that does not fit is set aside, the rest is kept.
+//! Decodes JSON records into columns and collects rejected records.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -8,38 +8,39 @@ use crate::base::error::{ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::data::lake::row::{ColumnBuilder, append};
 
-/// Rejects that a report names; all are counted.
+/// Maximum number of rejects that a report lists. All are counted.
 pub const KEPT_REJECTS: usize = 1_000;
-/// Rows of one batch.
+/// Maximum rows of one batch.
 const BATCH_ROWS: usize = 8_192;
-/// A record has this many bytes at most: sixteen times what Kafka takes unless it is told to take more.
+/// Maximum size of a record, in bytes: 16 times Kafka's default `message.max.bytes`, about 1 MiB.
 pub const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
-/// Why one that has more is set aside.
+/// Reason of a reject that exceeds [`MAX_RECORD_BYTES`].
 pub const TOO_LONG: &str = "longer than 16 MiB";
-/// Bytes of a record that does not fit which are kept.
-const KEPT_BYTES: usize = 64 * 1024;
+/// Maximum bytes of a rejected record that are stored.
+const MAX_RAW_BYTES: usize = 64 * 1024;
 
-/// A record that could not be taken.
+/// A rejected record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reject {
-    /// Object, or stream and shard, it came from.
+    /// Source of the record: the object, or stream and shard.
     pub origin: String,
-    /// Line in the object, from 1; 0 where there are no lines.
+    /// Line in the object, from 1. 0 if the source has no lines.
     pub line: u64,
     pub reason: String,
-    /// The record as it came, its first 64 KiB at most.
+    /// Raw record, truncated to 64 KiB.
     pub raw: String,
 }
 
-/// Turns records of one kind into batches of the raw schema.
+/// Decodes records of one kind into batches of the raw schema.
 pub struct Decoder {
     kind: Kind,
     schema: SchemaRef,
     builders: Vec<ColumnBuilder>,
     rows: usize,
     batches: Vec<RecordBatch>,
+    /// Number of records so far, rejected ones included.
     pub records: u64,
-    /// Those that were set aside.
+    /// Rejected records so far.
     pub rejects: Vec<Reject>,
 }
 
@@ -60,10 +61,10 @@ impl Decoder {
         }
     }
 
-    /// Takes every line of an object, or of the part of it that begins with this line; blank
-    /// lines do not count. The number of the line after them.
+    /// Decodes every line of an object, or of a part of it that begins with `first_line`. Skips
+    /// blank lines. Returns the number of the next line.
     pub fn lines(&mut self, origin: &str, first_line: u64, bytes: &[u8]) -> Result<u64> {
-        // Checked once for all lines: that is much faster than string by string.
+        // UTF-8 is validated once for all lines, which is much faster than for each string.
         let text = simdutf8::basic::from_utf8(bytes).ok();
         let mut start = 0;
         let mut number = first_line;
@@ -76,7 +77,7 @@ impl Decoder {
                     || std::str::from_utf8(line).ok(),
                     |text| text.get(start..end),
                 ) {
-                    Some(line) => self.text(origin, number, line)?,
+                    Some(line) => self.decode(origin, number, line)?,
                     None => self.refuse(origin, number, "broken JSON: not UTF-8".into(), line),
                 }
             }
@@ -86,10 +87,10 @@ impl Decoder {
         Ok(number)
     }
 
-    /// Takes one record, however many lines it has.
+    /// Decodes one record, which may have several lines.
     pub fn record(&mut self, origin: &str, line: u64, json: &[u8]) -> Result<()> {
         match std::str::from_utf8(json) {
-            Ok(text) => self.text(origin, line, text),
+            Ok(text) => self.decode(origin, line, text),
             Err(_) => {
                 self.refuse(origin, line, "broken JSON: not UTF-8".into(), json);
                 Ok(())
@@ -97,7 +98,7 @@ impl Decoder {
         }
     }
 
-    fn text(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
+    fn decode(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
         let appended = if text.len() > MAX_RECORD_BYTES {
             Err(TOO_LONG.into())
         } else {
@@ -120,10 +121,10 @@ impl Decoder {
         }
     }
 
-    /// Sets aside what is no record, or could not even be unpacked.
+    /// Adds a rejected record, or data that could not be decompressed. Keeps its first 64 KiB.
     pub fn refuse(&mut self, origin: &str, line: u64, reason: String, raw: &[u8]) {
         self.records += 1;
-        let raw = String::from_utf8_lossy(&raw[..raw.len().min(KEPT_BYTES)]).into_owned();
+        let raw = String::from_utf8_lossy(&raw[..raw.len().min(MAX_RAW_BYTES)]).into_owned();
         self.rejects.push(Reject {
             origin: origin.to_string(),
             line,
@@ -147,12 +148,12 @@ impl Decoder {
         Ok(())
     }
 
-    /// Rows that wait for [`Self::finish`].
+    /// Number of rows that [`Self::finish`] will return.
     pub fn held_rows(&self) -> usize {
         self.batches.len() * BATCH_ROWS + self.rows
     }
 
-    /// The batches so far; the decoder starts anew, its counts stay.
+    /// Returns the batches so far. The decoder can be used again and keeps its counts and rejects.
     pub fn finish(&mut self) -> Result<Vec<RecordBatch>> {
         self.flush()?;
         Ok(std::mem::take(&mut self.batches))
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_lines_are_named_and_the_rest_is_kept() {
+    fn rejects_broken_lines_and_decodes_the_others() {
         let mut decoder = Decoder::new(Kind::Geo);
         let object = b"{\"ind\":1,\"timestamp\":\"2022-05-27 11:30:59\",\"latitude\":1.5,\"longitude\":-2,\"country\":\"Peru\"}\n\
             {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":3000000000}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n";
@@ -176,13 +177,13 @@ mod tests {
             .map(RecordBatch::num_rows)
             .sum();
         assert_eq!((decoder.records, rows), (7, 2));
-        let found: Vec<(u64, &str)> = decoder
+        let rejects: Vec<(u64, &str)> = decoder
             .rejects
             .iter()
             .map(|reject| (reject.line, reject.reason.as_str()))
             .collect();
         assert_eq!(
-            found[1..],
+            rejects[1..],
             [
                 (4, "not a JSON object"),
                 (5, "no row number `ind`"),
@@ -191,13 +192,13 @@ mod tests {
             ]
         );
         assert!(
-            found[0].0 == 2 && found[0].1.starts_with("broken JSON"),
-            "{found:?}"
+            rejects[0].0 == 2 && rejects[0].1.starts_with("broken JSON"),
+            "{rejects:?}"
         );
     }
 
     #[test]
-    fn a_line_that_is_no_text_spoils_no_other() {
+    fn rejects_only_the_line_that_is_not_utf8() {
         let mut decoder = Decoder::new(Kind::Geo);
         decoder
             .lines("a.json", 1, b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}")

@@ -1,4 +1,4 @@
-//! Cutting a long text of lines, packed or not, into slices that end where a line does.
+//! Splits a long text, plain or gzip-compressed, into chunks of complete lines.
 
 use std::io::Write;
 
@@ -7,17 +7,17 @@ use flate2::write::MultiGzDecoder;
 
 use crate::data::lake::decode::{MAX_RECORD_BYTES, TOO_LONG};
 
-/// Packed bytes that are unpacked at a time: they may become a thousand times as many.
+/// Compressed bytes per decompression step. They may expand a thousandfold.
 pub const COMPRESSED_PIECE_BYTES: usize = 4 * 1024;
-/// Of a record that is too long, so much is shown.
-const SHOWN_BYTES: usize = 64 * 1024;
+/// Bytes kept of a record that exceeds [`MAX_RECORD_BYTES`].
+const MAX_RAW_BYTES: usize = 64 * 1024;
 
-/// What a text is cut into.
+/// A part of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LineChunk {
-    /// Whole lines, the first of which has this number.
+    /// Complete lines; `first_line` is the number of the first one, from 1.
     Lines { first_line: u64, text: Bytes },
-    /// What cannot be taken.
+    /// A line that is too long, or damaged gzip data.
     Refused {
         line: u64,
         reason: String,
@@ -25,88 +25,90 @@ pub enum LineChunk {
     },
 }
 
-/// Takes the text as it comes, and holds little more than a slice of it: of a packed text, what
-/// the last bytes that came unpacked to.
+/// Splits a text incrementally. Memory use is little more than one chunk; for a compressed text,
+/// one chunk plus the output of the last decompression step.
 pub struct LineSplitter {
-    unpacker: Option<MultiGzDecoder<Vec<u8>>>,
+    decoder: Option<MultiGzDecoder<Vec<u8>>>,
     slice_bytes: usize,
-    /// What has not been handed out yet: the beginning of a line, after some whole ones.
-    open: Vec<u8>,
-    /// The number of the first line in it.
+    /// Text that is not returned yet: complete lines and the beginning of the next one.
+    buffer: Vec<u8>,
+    /// Number of the first line in `buffer`.
     line: u64,
-    /// The rest of a line that is too long.
+    /// Skips the rest of a line that is too long.
     is_skipping: bool,
     is_damaged: bool,
 }
 
 impl LineSplitter {
-    /// Slices have this many bytes or, where a line is longer, few more than that line.
+    /// Creates a splitter. Chunks have about `slice_bytes` bytes, or slightly more than the length
+    /// of a line that is longer.
     pub fn new(is_compressed: bool, slice_bytes: usize) -> Self {
-        let unpacker = is_compressed.then(|| MultiGzDecoder::new(Vec::new()));
+        let decoder = is_compressed.then(|| MultiGzDecoder::new(Vec::new()));
         Self {
-            unpacker,
+            decoder,
             slice_bytes,
-            open: Vec::new(),
+            buffer: Vec::new(),
             line: 1,
             is_skipping: false,
             is_damaged: false,
         }
     }
 
-    /// Takes more of the text; the slices that are whole by now. What comes after damage is left out.
+    /// Adds text and returns the chunks that are complete. Ignores text after damaged gzip data.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<LineChunk> {
         if self.is_damaged {
             return Vec::new();
         }
-        let Some(unpacker) = &mut self.unpacker else {
-            if self.open.capacity() == 0 {
-                self.open.reserve(self.slice_bytes + bytes.len());
+        let Some(decoder) = &mut self.decoder else {
+            if self.buffer.capacity() == 0 {
+                self.buffer.reserve(self.slice_bytes + bytes.len());
             }
-            self.open.extend_from_slice(bytes);
+            self.buffer.extend_from_slice(bytes);
             return self.cut();
         };
-        let unpacked = unpacker.write_all(bytes);
-        if unpacked.is_err() {
-            // Hands out what it unpacked before the damage; that it cannot finish is known.
-            let _ = unpacker.try_finish();
+        let decompressed = decoder.write_all(bytes);
+        if decompressed.is_err() {
+            // Flushes the data before the damage. The decoder cannot finish, so its error is
+            // ignored.
+            let _ = decoder.try_finish();
         }
-        self.open.append(unpacker.get_mut());
+        self.buffer.append(decoder.get_mut());
         let mut slices = self.cut();
-        if let Err(error) = unpacked {
+        if let Err(error) = decompressed {
             slices.extend(self.damaged(&error));
         }
         slices
     }
 
-    /// The text has ended: the rest of it.
+    /// Ends the text and returns the remaining chunks.
     pub fn finish(mut self) -> Vec<LineChunk> {
         if self.is_damaged {
             return Vec::new();
         }
         let mut slices = Vec::new();
-        if let Some(unpacker) = &mut self.unpacker {
-            let ended = unpacker.try_finish();
-            self.open.append(unpacker.get_mut());
+        if let Some(decoder) = &mut self.decoder {
+            let ended = decoder.try_finish();
+            self.buffer.append(decoder.get_mut());
             slices = self.cut();
             if let Err(error) = ended {
                 slices.extend(self.damaged(&error));
                 return slices;
             }
         }
-        if !self.open.is_empty() && !self.is_skipping {
+        if !self.buffer.is_empty() && !self.is_skipping {
             slices.push(LineChunk::Lines {
                 first_line: self.line,
-                text: self.open.into(),
+                text: self.buffer.into(),
             });
         }
         slices
     }
 
-    /// The whole lines before the damage, and what is wrong after them.
+    /// Returns the complete lines before the damage, and a reject for it.
     fn damaged(&mut self, error: &std::io::Error) -> Vec<LineChunk> {
         self.is_damaged = true;
         let mut slices = Vec::new();
-        match memchr::memrchr(b'\n', &self.open) {
+        match memchr::memrchr(b'\n', &self.buffer) {
             Some(end) if !self.is_skipping => slices.push(self.lines(end + 1)),
             _ => {}
         }
@@ -122,27 +124,27 @@ impl LineSplitter {
         let mut slices = Vec::new();
         loop {
             if self.is_skipping {
-                let Some(end) = memchr::memchr(b'\n', &self.open) else {
-                    self.open.clear();
+                let Some(end) = memchr::memchr(b'\n', &self.buffer) else {
+                    self.buffer.clear();
                     return slices;
                 };
-                self.open.drain(..=end);
+                self.buffer.drain(..=end);
                 self.line += 1;
                 self.is_skipping = false;
             }
-            if self.open.len() < self.slice_bytes {
+            if self.buffer.len() < self.slice_bytes {
                 return slices;
             }
-            match memchr::memrchr(b'\n', &self.open) {
+            match memchr::memrchr(b'\n', &self.buffer) {
                 Some(end) => slices.push(self.lines(end + 1)),
-                None if self.open.len() > MAX_RECORD_BYTES => {
-                    let raw = Bytes::copy_from_slice(&self.open[..SHOWN_BYTES]);
+                None if self.buffer.len() > MAX_RECORD_BYTES => {
+                    let raw = Bytes::copy_from_slice(&self.buffer[..MAX_RAW_BYTES]);
                     slices.push(LineChunk::Refused {
                         line: self.line,
                         reason: TOO_LONG.into(),
                         raw,
                     });
-                    self.open.clear();
+                    self.buffer.clear();
                     self.is_skipping = true;
                 }
                 None => return slices,
@@ -150,11 +152,11 @@ impl LineSplitter {
         }
     }
 
-    /// Hands out the first bytes that are open, which end with a line.
+    /// Removes the first `bytes` bytes of `buffer`, which end with a line, and returns them.
     fn lines(&mut self, bytes: usize) -> LineChunk {
-        let mut rest = Vec::with_capacity(self.open.len());
-        rest.extend_from_slice(&self.open[bytes..]);
-        let mut text = std::mem::replace(&mut self.open, rest);
+        let mut rest = Vec::with_capacity(self.buffer.len());
+        rest.extend_from_slice(&self.buffer[bytes..]);
+        let mut text = std::mem::replace(&mut self.buffer, rest);
         text.truncate(bytes);
         let first_line = self.line;
         self.line += memchr::memchr_iter(b'\n', &text).count() as u64;
@@ -165,15 +167,15 @@ impl LineSplitter {
     }
 }
 
-/// A small packed text, which may be a thousand times as long, slice by slice.
-pub fn decompress(packed: Bytes, slice_bytes: usize) -> impl Iterator<Item = LineChunk> {
+/// Decompresses a small text chunk by chunk, because it may expand a thousandfold.
+pub fn decompress(compressed: Bytes, slice_bytes: usize) -> impl Iterator<Item = LineChunk> {
     let mut line_splitter = Some(LineSplitter::new(true, slice_bytes));
     let mut at = 0;
     let parts = std::iter::from_fn(move || {
-        if at == packed.len() {
+        if at == compressed.len() {
             return line_splitter.take().map(LineSplitter::finish);
         }
-        let piece = packed.slice(at..packed.len().min(at + COMPRESSED_PIECE_BYTES));
+        let piece = compressed.slice(at..compressed.len().min(at + COMPRESSED_PIECE_BYTES));
         at += piece.len();
         line_splitter
             .as_mut()
@@ -182,9 +184,9 @@ pub fn decompress(packed: Bytes, slice_bytes: usize) -> impl Iterator<Item = Lin
     parts.flatten()
 }
 
-/// A packed text that is one record, of which no part can be taken.
-pub fn decompress_record(packed: Bytes) -> LineChunk {
-    let mut slices = decompress(packed, MAX_RECORD_BYTES + 1);
+/// Decompresses a text that is one record, which is accepted or rejected as a whole.
+pub fn decompress_record(compressed: Bytes) -> LineChunk {
+    let mut slices = decompress(compressed, MAX_RECORD_BYTES + 1);
     match (slices.next(), slices.next()) {
         (Some(refused @ LineChunk::Refused { .. }), _)
         | (_, Some(refused @ LineChunk::Refused { .. })) => refused,
@@ -208,13 +210,13 @@ mod tests {
     use flate2::write::GzEncoder;
     use proptest::prelude::*;
 
-    fn packed(text: &[u8]) -> Vec<u8> {
-        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-        packer.write_all(text).expect("packs");
-        packer.finish().expect("packs")
+    fn compressed(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).expect("compress");
+        encoder.finish().expect("compress")
     }
 
-    fn sliced(is_compressed: bool, slice_bytes: usize, chunks: &[&[u8]]) -> Vec<LineChunk> {
+    fn split(is_compressed: bool, slice_bytes: usize, chunks: &[&[u8]]) -> Vec<LineChunk> {
         let mut line_splitter = LineSplitter::new(is_compressed, slice_bytes);
         let mut slices: Vec<LineChunk> = chunks
             .iter()
@@ -233,25 +235,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slices_make_up_the_text_and_know_their_lines(text in "([a-c]{0,12}\n){0,40}[a-c]{0,5}", slice_bytes in 1..64usize, chunk_bytes in 1..64usize, is_compressed: bool) {
-            let bytes = if is_compressed { packed(text.as_bytes()) } else { text.clone().into_bytes() };
-            let mut again = Vec::new();
-            for slice in sliced(is_compressed, slice_bytes, &bytes.chunks(chunk_bytes).collect::<Vec<_>>()) {
+        fn chunks_add_up_to_the_text_and_have_line_numbers(text in "([a-c]{0,12}\n){0,40}[a-c]{0,5}", slice_bytes in 1..64usize, chunk_bytes in 1..64usize, is_compressed: bool) {
+            let bytes = if is_compressed { compressed(text.as_bytes()) } else { text.clone().into_bytes() };
+            let mut joined = Vec::new();
+            for slice in split(is_compressed, slice_bytes, &bytes.chunks(chunk_bytes).collect::<Vec<_>>()) {
                 let LineChunk::Lines { first_line, text } = slice else { panic!("refused: {slice:?}") };
-                prop_assert_eq!(first_line, 1 + again.iter().filter(|byte| **byte == b'\n').count() as u64);
-                prop_assert!(again.is_empty() || again.ends_with(b"\n"));
-                again.extend_from_slice(&text);
+                prop_assert_eq!(first_line, 1 + joined.iter().filter(|byte| **byte == b'\n').count() as u64);
+                prop_assert!(joined.is_empty() || joined.ends_with(b"\n"));
+                joined.extend_from_slice(&text);
             }
-            prop_assert_eq!(again, text.into_bytes());
+            prop_assert_eq!(joined, text.into_bytes());
         }
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_refused_and_the_next_one_taken() {
+    fn rejects_a_line_that_is_too_long_and_reads_the_next_one() {
         let long = "x".repeat(MAX_RECORD_BYTES + 2);
         let text = format!("one\n{long}{long}\nthree\n");
         let chunks: Vec<&[u8]> = text.as_bytes().chunks(1 << 20).collect();
-        let slices = sliced(false, 1000, &chunks);
+        let slices = split(false, 1000, &chunks);
         assert_eq!(
             (&slices[0], &slices[2]),
             (&lines(1, "one\n"), &lines(3, "three\n")),
@@ -259,14 +261,14 @@ mod tests {
             slices.len()
         );
         assert!(
-            matches!(&slices[1], LineChunk::Refused { line: 2, reason, raw } if reason == TOO_LONG && raw.len() == SHOWN_BYTES)
+            matches!(&slices[1], LineChunk::Refused { line: 2, reason, raw } if reason == TOO_LONG && raw.len() == MAX_RAW_BYTES)
         );
     }
 
     #[test]
-    fn what_comes_before_damage_is_taken() {
-        let whole = packed(&b"one\ntwo\nthree\n".repeat(1000));
-        let slices = sliced(true, 1 << 20, &[&whole[..whole.len() - 20]]);
+    fn reads_the_lines_before_damaged_gzip_data() {
+        let whole = compressed(&b"one\ntwo\nthree\n".repeat(1000));
+        let slices = split(true, 1 << 20, &[&whole[..whole.len() - 20]]);
         let LineChunk::Lines {
             first_line: 1,
             text,
@@ -274,14 +276,14 @@ mod tests {
         else {
             panic!("{slices:?}")
         };
-        let taken = memchr::memchr_iter(b'\n', text).count() as u64;
-        assert!(taken > 100 && text.ends_with(b"\n"), "{taken}");
+        let line_count = memchr::memchr_iter(b'\n', text).count() as u64;
+        assert!(line_count > 100 && text.ends_with(b"\n"), "{line_count}");
         assert!(
-            matches!(&slices[1], LineChunk::Refused { line, reason, .. } if *line == taken + 1 && reason.starts_with("broken gzip")),
+            matches!(&slices[1], LineChunk::Refused { line, reason, .. } if *line == line_count + 1 && reason.starts_with("broken gzip")),
             "{slices:?}"
         );
-        // A byte in the middle: what was unpacked before it has not been handed out yet.
-        let mut broken = packed(
+        // Damage in the middle: the data before it is not returned yet.
+        let mut broken = compressed(
             (0..300)
                 .map(|number: u32| format!("line {}\n", number.wrapping_mul(2_654_435_761)))
                 .collect::<String>()
@@ -301,10 +303,10 @@ mod tests {
             memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2,
             "{slices:?}"
         );
-        let not_packed = sliced(true, 100, &[b"{}\n{}\n"]);
+        let not_compressed = split(true, 100, &[b"{}\n{}\n"]);
         assert!(
-            matches!(&not_packed[..], [LineChunk::Refused { line: 1, .. }]),
-            "{not_packed:?}"
+            matches!(&not_compressed[..], [LineChunk::Refused { line: 1, .. }]),
+            "{not_compressed:?}"
         );
     }
 }

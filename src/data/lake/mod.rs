@@ -1,4 +1,4 @@
-//! The lake: raw objects as the sink writes them.
+//! The lake: raw objects that the sink connector writes.
 
 pub mod checkpoint;
 pub mod decode;

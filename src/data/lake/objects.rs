@@ -1,4 +1,4 @@
-//! Finding raw objects.
+//! Lists raw objects of the lake.
 
 use std::future::ready;
 
@@ -12,22 +12,22 @@ use crate::base::model::Kind;
 use crate::data::storage::Lake;
 use crate::data::storage::failure;
 
-/// Objects that are held to be put into order.
+/// Number of objects that are sorted at a time.
 const ORDERED_OBJECTS: usize = 32_768;
-/// Folder of the older layout: one object a record, `event-<unique_id>.json`.
+/// Folder of the older layout with one record per object, `event-<unique_id>.json`.
 const EVENTS: &str = "events";
 
-/// Where the sink puts objects of a topic.
+/// Layout of the lake: where the sink connector writes the objects of a topic.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// First folder, the sink's `topics.dir`.
+    /// First folder, `topics.dir` of the sink connector.
     pub topics_dir: String,
-    /// The id in front of the topics' names.
+    /// Prefix of the topic names: the id of the pipeline.
     pub id: String,
 }
 
 impl Layout {
-    /// What the sink is told.
+    /// Layout of the configured sink connector. `topics.dir` defaults to `topics`.
     pub fn of(config: &Config) -> Self {
         let topics_dir = config
             .connector_properties()
@@ -41,23 +41,24 @@ impl Layout {
     }
 }
 
-/// An object of the lake that holds records.
+/// An object of the lake that contains records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawObject {
     pub path: Path,
     pub size_bytes: u64,
-    /// It holds one record, however many lines that has.
+    /// The object is one record, which may have several lines.
     pub is_one_record: bool,
-    /// Objects of one lane grow in one direction: those of one partition in one folder.
+    /// Group of objects whose positions only increase: one Kafka partition in one folder.
     pub partition: String,
-    /// Where in its lane it stands: its first offset, or when it was written, in milliseconds.
+    /// Position in the partition: the first offset, or the modification time in milliseconds since
+    /// 1970.
     pub position: i64,
 }
 
-/// Objects as they are listed.
+/// Objects of a listing in progress.
 pub type Objects = BoxStream<'static, Result<RawObject>>;
 
-/// All objects of one kind of record, while they are being listed.
+/// Lists all objects of one record kind.
 ///
 /// # Errors
 /// The lake cannot be listed.
@@ -65,14 +66,14 @@ pub fn list_objects(lake: &Lake, layout: &Layout, kind: Kind) -> Objects {
     let topic = format!("{}.{}", layout.id, kind.name());
     let mut objects = list(lake, &format!("{}/{topic}", layout.topics_dir), topic);
     if kind == Kind::Pin {
-        // The smaller builds of this pipeline post pins only, and keep each in an object of its own.
+        // Smaller builds of this pipeline post only pins, one per object.
         objects = objects.chain(list(lake, EVENTS, EVENTS.into())).boxed();
     }
     objects
 }
 
-/// A bucket lists its objects in the order of their names, a folder in none: those of a folder
-/// are put into it, as far as they are held.
+/// Sorts objects of a folder by path, 32,768 at a time. A bucket lists its objects in this order
+/// already, a folder in no particular order.
 pub fn ordered(lake: &Lake, objects: Objects) -> Objects {
     if lake.files.is_none() {
         return objects;
@@ -80,14 +81,14 @@ pub fn ordered(lake: &Lake, objects: Objects) -> Objects {
     let ordered = objects
         .try_chunks(ORDERED_OBJECTS)
         .map_err(|error| error.1)
-        .map_ok(|mut some| {
-            some.sort_by(|a, b| a.path.cmp(&b.path));
-            futures::stream::iter(some.into_iter().map(Ok::<_, Error>))
+        .map_ok(|mut chunk| {
+            chunk.sort_by(|a, b| a.path.cmp(&b.path));
+            futures::stream::iter(chunk.into_iter().map(Ok::<_, Error>))
         });
     ordered.try_flatten().boxed()
 }
 
-/// How many objects of each kind there are.
+/// Counts the objects of each kind, in the order of [`Kind::ALL`].
 ///
 /// # Errors
 /// The lake cannot be listed.
@@ -109,7 +110,7 @@ fn list(lake: &Lake, folder: &str, topic: String) -> Objects {
         .store
         .list(Some(&prefix))
         .map_err(move |error| failure(format!("cannot list the lake `{url}`"), error));
-    let found = listed.try_filter_map(move |meta| {
+    let objects = listed.try_filter_map(move |meta| {
         let relative = meta.location.prefix_match(&prefix).map(|parts| {
             parts
                 .map(|part| part.as_ref().to_string())
@@ -120,10 +121,11 @@ fn list(lake: &Lake, folder: &str, topic: String) -> Objects {
             raw_object(&topic, &parts, meta.location, meta.size, written_ms)
         })))
     });
-    found.boxed()
+    objects.boxed()
 }
 
-/// What an object's name says; `None`: anything else is not the sink's, such as a file half uploaded.
+/// Parses the path of an object. Returns `None` if the sink connector did not write it, such as a
+/// partially uploaded file.
 pub fn raw_object(
     topic: &str,
     parts: &[String],
@@ -140,7 +142,7 @@ pub fn raw_object(
     if is_event && !stem.starts_with("event-") {
         return None;
     }
-    // <topic>+<partition>+<offset>, with whatever stands between them in this sink.
+    // `<topic>+<partition>+<offset>`; the separator is `file.delim` of the sink connector.
     let numbers = stem.strip_prefix(topic).and_then(|rest| {
         let offset: String = rest
             .chars()
@@ -177,19 +179,19 @@ mod tests {
     fn object(name: &str, size_bytes: u64) -> RawObject {
         let parts: Vec<String> = name.split('/').map(String::from).collect();
         raw_object("a.pin", &parts, Path::from(name), size_bytes, 77)
-            .expect("an object of the sink")
+            .expect("object of the sink connector")
     }
 
     #[test]
-    fn names_tell_lane_and_offset() {
-        let found = object("partition=0/a.pin+0+0000001000.json", 5);
+    fn parses_partition_and_offset_from_the_name() {
+        let with_partition = object("partition=0/a.pin+0+0000001000.json", 5);
         assert_eq!(
-            (found.partition.as_str(), found.position),
+            (with_partition.partition.as_str(), with_partition.position),
             ("a.pin/partition=0+0+", 1000)
         );
-        let found = object("country=Peru/a.pin+2+0000000007.json.gz", 5);
+        let with_field = object("country=Peru/a.pin+2+0000000007.json.gz", 5);
         assert_eq!(
-            (found.partition.as_str(), found.position),
+            (with_field.partition.as_str(), with_field.position),
             ("a.pin/country=Peru+2+", 7)
         );
         assert_eq!(object("by-hand.json", 5).position, 77);

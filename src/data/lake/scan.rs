@@ -1,4 +1,4 @@
-//! Reading raw objects: many small ones together, large ones slice by slice.
+//! Reads raw objects: small ones in groups, large ones chunk by chunk.
 
 use std::future::Future;
 use std::io::Read;
@@ -18,35 +18,35 @@ use crate::data::lake::objects::{Objects, RawObject};
 use crate::data::storage::Lake;
 use crate::data::storage::failure;
 
-/// Objects of one group that are read at a time from S3.
+/// Concurrent reads from S3 per group of objects.
 const CONCURRENT_READS: usize = 16;
-/// Objects in one group at most.
-const GROUP_OBJECTS: usize = 2_048;
-/// Bytes of a large file that are read at a time.
+/// Maximum number of objects in a group.
+const MAX_GROUP_OBJECTS: usize = 2_048;
+/// Bytes per read of a large file.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// What packed JSON mostly unpacks to, times its size.
+/// Typical compression ratio of gzip-compressed JSON.
 const COMPRESSION_RATIO: u64 = 8;
 
-/// What is decoded in one go.
+/// Unit of decoding.
 pub enum ScanChunk {
-    /// Whole objects, as they are stored.
+    /// Complete objects, as stored.
     Objects(Vec<(RawObject, Bytes)>),
-    /// A part of one that is large, unpacked.
+    /// A decompressed part of a large object.
     LineChunk { object: RawObject, slice: LineChunk },
-    /// The last slice of an object has been handed out.
+    /// The end of a large object.
     End,
 }
 
-/// What is decoded, as it is read.
+/// Chunks of a scan in progress.
 pub type ScanChunks = BoxStream<'static, Result<ScanChunk>>;
 
 impl RawObject {
-    /// Its records are packed by gzip.
+    /// Whether the object is compressed with gzip.
     pub fn is_compressed(&self) -> bool {
         self.path.as_ref().ends_with(".gz")
     }
 
-    /// About how long its records are.
+    /// Estimated size of the records after decompression, in bytes.
     fn decompressed_bytes(&self) -> u64 {
         if self.is_compressed() {
             self.size_bytes.saturating_mul(COMPRESSION_RATIO)
@@ -56,45 +56,46 @@ impl RawObject {
     }
 }
 
-/// How much is read at a time.
+/// Sizes of the chunks of a scan, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct ChunkSize {
-    /// Small objects are joined, and large ones cut, to so many bytes.
+    /// Target size: small objects are grouped up to it, large ones are split at it.
     pub bytes: u64,
-    /// An object of more bytes is cut: that copies each of them once more.
+    /// Objects above this size are split, which costs one more copy of their bytes.
     pub max_whole_bytes: u64,
 }
 
-/// Reads objects while they are being listed, and ahead of who decodes them.
+/// Reads objects while they are listed, and prefetches chunks ahead of decoding.
 pub fn read_objects(lake: &Lake, objects: Objects, size: ChunkSize) -> ScanChunks {
     let lake = lake.clone();
-    let ahead = if lake.files.is_some() { 2 } else { 6 };
+    let prefetched_groups = if lake.files.is_some() { 2 } else { 6 };
     let read = move |group: Result<Vec<RawObject>>| {
         let lake = lake.clone();
-        // A task of its own goes on while nobody asks.
-        let reading = group.map(|group| tokio::spawn(read_group(lake, group, size)));
-        async move { reading?.await.context(interrupted)? }
+        // A separate task reads even while the stream is not polled.
+        let task = group.map(|group| tokio::spawn(read_group(lake, group, size)));
+        async move { task?.await.context(interrupted)? }
     };
     groups(objects, size.bytes)
         .map(read)
-        .buffered(ahead)
+        .buffered(prefetched_groups)
         .try_flatten()
         .boxed()
 }
 
-/// What ended before its time says so.
+/// Message for a scan that ended early.
 pub fn interrupted() -> &'static str {
     "reading the lake was interrupted"
 }
 
-/// Small objects that lie beside each other are joined; a large one stays alone.
+/// Groups consecutive small objects. A large object is a group of its own.
 fn groups(objects: Objects, chunk_bytes: u64) -> BoxStream<'static, Result<Vec<RawObject>>> {
     let next_group = move |mut objects: std::pin::Pin<Box<stream::Peekable<Objects>>>| async move {
         let mut group: Vec<RawObject> = Vec::new();
         let mut bytes = 0;
         while let Some(Ok(next)) = objects.as_mut().peek().await {
             if !group.is_empty()
-                && (bytes + next.decompressed_bytes() > chunk_bytes || group.len() == GROUP_OBJECTS)
+                && (bytes + next.decompressed_bytes() > chunk_bytes
+                    || group.len() == MAX_GROUP_OBJECTS)
             {
                 break;
             }
@@ -102,7 +103,7 @@ fn groups(objects: Objects, chunk_bytes: u64) -> BoxStream<'static, Result<Vec<R
             group.extend(objects.try_next().await?);
         }
         if group.is_empty() {
-            // The end, or what is wrong.
+            // The listing has ended or failed.
             objects.try_next().await?;
             return Ok(None);
         }
@@ -139,17 +140,17 @@ async fn read_group(lake: Lake, group: Vec<RawObject>, size: ChunkSize) -> Resul
     }
 }
 
-/// The contents of objects, in their order.
+/// Reads complete objects and returns their contents in the same order.
 async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
     if let Some(files) = &lake.files {
-        // One trip to a thread that may block for the whole group, not two for each object.
+        // One blocking task for the group instead of two for each object.
         let paths = objects
             .iter()
             .map(|object| files.path_to_filesystem(&object.path));
         let paths: Vec<PathBuf> = paths
             .collect::<Result<_, _>>()
             .context(|| format!("cannot read the lake `{}`", lake.url))?;
-        let read = tokio::task::spawn_blocking(move || {
+        let task = tokio::task::spawn_blocking(move || {
             let contents = paths.iter().map(|path| {
                 std::fs::read(path)
                     .map(Bytes::from)
@@ -157,15 +158,16 @@ async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
             });
             contents.collect::<Result<Vec<_>>>()
         });
-        return read.await.context(interrupted)?;
+        return task.await.context(interrupted)?;
     }
     let read = |object: RawObject| async move {
-        let got = lake
+        let response = lake
             .store
             .get(&object.path)
             .await
             .map_err(|error| cannot_read(lake, &object.path, error))?;
-        got.bytes()
+        response
+            .bytes()
             .await
             .map_err(|error| cannot_read(lake, &object.path, error))
     };
@@ -183,7 +185,7 @@ fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
     )
 }
 
-/// Slices of one object, read while others are decoded.
+/// Reads one large object chunk by chunk, in parallel with decoding.
 async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<ScanChunks> {
     let is_compressed = object.is_compressed();
     let line_splitter = LineSplitter::new(
@@ -193,24 +195,24 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
-        let got = lake
+        let response = lake
             .store
             .get(&path)
             .await
             .map_err(|error| cannot_read(&lake, &path, error))?;
-        let reading = tokio::spawn(async move {
-            let chunks = got
+        let task = tokio::spawn(async move {
+            let chunks = response
                 .into_stream()
                 .map_err(|error| cannot_read(&lake, &path, error));
-            slice_chunks(chunks, line_splitter, is_compressed, &slices).await
+            split_lines(chunks, line_splitter, is_compressed, &slices).await
         });
-        return Ok(handed_out(object, received, reading));
+        return Ok(line_chunks(object, received, task));
     };
     let path = files
         .path_to_filesystem(&path)
         .context(|| format!("cannot read the lake `{}`", lake.url))?;
     let mut file = std::fs::File::open(&path).map_err(|error| io_error("read", &path, error))?;
-    let reading = tokio::task::spawn_blocking(move || {
+    let task = tokio::task::spawn_blocking(move || {
         let chunks = std::iter::from_fn(move || {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
             match file
@@ -223,19 +225,20 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
                 Err(error) => Some(Err(io_error("read", &path, error))),
             }
         });
-        // On a thread that may block.
-        futures::executor::block_on(slice_chunks(
+        // This thread may block.
+        futures::executor::block_on(split_lines(
             stream::iter(chunks),
             line_splitter,
             is_compressed,
             &slices,
         ))
     });
-    Ok(handed_out(object, received, reading))
+    Ok(line_chunks(object, received, task))
 }
 
-/// Cuts what comes until it ends, or nobody wants more.
-async fn slice_chunks(
+/// Splits the chunks of an object into lines and sends them, until the object ends or the receiver
+/// is dropped.
+async fn split_lines(
     chunks: impl futures::Stream<Item = Result<Bytes>>,
     mut line_splitter: LineSplitter,
     is_compressed: bool,
@@ -256,17 +259,17 @@ async fn slice_chunks(
         }
     }
     for slice in line_splitter.finish() {
-        // Whoever does not want it has ended.
+        // Fails only if the receiver is dropped, which needs no more chunks.
         let _ = slices.send(slice).await;
     }
     Ok(())
 }
 
-/// The slices, and after the last one whether reading ended well.
-fn handed_out(
+/// Returns the received chunks, followed by the end of the object or the error of the reading task.
+fn line_chunks(
     object: RawObject,
     received: mpsc::Receiver<LineChunk>,
-    reading: impl Future<Output = Result<Result<()>, tokio::task::JoinError>> + Send + 'static,
+    task: impl Future<Output = Result<Result<()>, tokio::task::JoinError>> + Send + 'static,
 ) -> ScanChunks {
     let slices = stream::unfold(received, move |mut received| {
         let object = object.clone();
@@ -278,7 +281,7 @@ fn handed_out(
         }
     });
     let end = stream::once(async move {
-        reading.await.context(interrupted)??;
+        task.await.context(interrupted)??;
         Ok(ScanChunk::End)
     });
     slices.chain(end).boxed()

@@ -1,9 +1,10 @@
-//! What a clean record is and what is asked of it: portable SQL, the same text for
-//! DataFusion and Spark, for batch and stream.
+//! Cleaning and questions as portable SQL: the same text for DataFusion and Spark, for batch and
+//! stream.
 //!
-//! Only what both engines read alike is used: no engine's own functions, `NULL`s handled
-//! explicitly, times compared as they are. Tables: `raw_pin`, `raw_geo`, `raw_user` in,
-//! `clean_pin`, `clean_geo`, `clean_user` out, joined into `post` for the questions.
+//! The SQL uses only features that both engines interpret alike: no engine-specific functions,
+//! explicit handling of `NULL`, times compared without conversion. Cleaning reads `raw_pin`,
+//! `raw_geo` and `raw_user` and produces `clean_pin`, `clean_geo` and `clean_user`, which are
+//! joined into `post` for the questions.
 
 use std::path::Path;
 
@@ -17,9 +18,9 @@ pub const POST: &str = include_str!("post.sql");
 /// A question and the table that answers it.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// Name of the answer's table and file.
+    /// Name of the table and the file of the answer.
     pub name: String,
-    /// What is asked, for people.
+    /// The question as text.
     pub title: String,
     sql: String,
 }
@@ -74,11 +75,11 @@ const QUESTIONS: [(&str, &str, &str); 10] = [
     ),
     question!(
         "median_followers_by_age_group_and_join_year",
-        "8. the same by age group"
+        "8. median follower count of users by age group and year joined, 2015 to 2020"
     ),
 ];
 
-/// The eight questions and those of the configuration's folder.
+/// Returns the eight questions and those in the folder `batch.questions`.
 ///
 /// # Errors
 /// As [`questions`].
@@ -87,20 +88,21 @@ pub fn questions_of(config: &Config) -> Result<Vec<Question>> {
     questions(folder.map(Path::new))
 }
 
-/// The eight questions, and those that lie as `.sql` files in the user's folder, by name.
+/// Returns the eight questions, followed by the `.sql` files in the user's folder, by name.
 ///
-/// A user's file is one query over `post`, `clean_pin`, `clean_geo` and `clean_user`; its
-/// first line may be a comment that says what is asked.
+/// A file contains one query over `post`, `clean_pin`, `clean_geo` and `clean_user`. A comment in
+/// its first line is the title of the question; without one, the file name is.
 ///
 /// # Errors
-/// The folder cannot be read; a file takes the name of one of the eight.
+/// The folder cannot be read; the name of a file is not a valid table name, or that of one of the
+/// eight questions.
 pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
-    let own = |(name, title, sql): (&str, &str, &str)| Question {
+    let built_in = |(name, title, sql): (&str, &str, &str)| Question {
         name: name.into(),
         title: title.into(),
         sql: sql.into(),
     };
-    let mut questions: Vec<Question> = QUESTIONS.into_iter().map(own).collect();
+    let mut questions: Vec<Question> = QUESTIONS.into_iter().map(built_in).collect();
     let Some(folder) = folder else {
         return Ok(questions);
     };
@@ -123,14 +125,15 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
             .to_string_lossy()
             .into_owned();
         if !crate::base::config::check::is_id(&name) {
-            return Err(
-                Error::usage(format!("`{}` cannot name a table", path.display()))
-                    .hint("use 1 to 40 letters, digits, `-` or `_` before .sql"),
-            );
+            return Err(Error::usage(format!(
+                "cannot use the file name of `{}` as a table name",
+                path.display()
+            ))
+            .hint("use 1 to 40 letters, digits, `-` or `_` before `.sql`"));
         }
         if questions.iter().any(|question| question.name == name) {
             return Err(Error::usage(format!(
-                "`{}` has the name of one of the eight questions",
+                "cannot add the question `{}`: one of the eight questions has this name",
                 path.display()
             ))
             .hint("rename the file"));
@@ -151,7 +154,7 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
 }
 
 impl Question {
-    /// A question of a test.
+    /// Creates a question, for tests.
     #[cfg(test)]
     pub fn of(name: &str, title: &str, sql: &str) -> Self {
         Self {
@@ -161,7 +164,7 @@ impl Question {
         }
     }
 
-    /// The query, with the kind of median filled in.
+    /// Returns the query with the expression of the chosen median.
     pub fn query(&self, median: Median) -> String {
         let expression = match median {
             Median::Interpolated => "avg(CAST(follower_count AS DOUBLE))",
@@ -171,7 +174,8 @@ impl Question {
     }
 }
 
-/// The query that turns each raw row of a kind into a clean one; repeated rows go after it.
+/// Returns the query that converts each raw row of a kind to a clean one. Duplicates are dropped
+/// after it.
 pub fn clean(kind: Kind) -> &'static str {
     match kind {
         Kind::Pin => include_str!("clean/pin.sql"),
@@ -185,25 +189,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_users_questions_follow_the_eight() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn appends_the_questions_of_the_user() {
+        let folder = tempfile::tempdir().expect("create folder");
         std::fs::write(
             folder.path().join("busiest.sql"),
             "-- the busiest country\nSELECT country FROM post;\n",
         )
-        .expect("writes");
-        std::fs::write(folder.path().join("notes.txt"), "not a question").expect("writes");
-        let all = questions(Some(folder.path())).expect("reads");
+        .expect("write file");
+        std::fs::write(folder.path().join("notes.txt"), "not a question").expect("write file");
+        let all = questions(Some(folder.path())).expect("read questions");
         assert_eq!(all.len(), 11);
         assert_eq!(
             (all[10].name.as_str(), all[10].title.as_str()),
             ("busiest", "the busiest country")
         );
         assert!(!all[10].query(Median::Lower).contains(';'));
-        std::fs::write(folder.path().join("users_joined_by_year.sql"), "SELECT 1").expect("writes");
+        std::fs::write(folder.path().join("users_joined_by_year.sql"), "SELECT 1")
+            .expect("write file");
         assert!(
             questions(Some(folder.path())).is_err(),
-            "one of the eight is not replaced silently"
+            "a question of the user does not replace one of the eight"
         );
     }
 }

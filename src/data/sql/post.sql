@@ -1,4 +1,4 @@
--- One row for each post: what its pin, its geolocation and its user say.
+-- One row for each post: the join of its pin, geolocation and user.
 SELECT
     p.ind AS ind,
     p.category AS category,

@@ -1,10 +1,10 @@
-//! An earlier state of the tables.
+//! Time travel: the version or the timestamp at which tables are read.
 
 use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 
-/// A version of each table, or the state at a time.
+/// A version number, or a point in time, at which each table is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AsOf {
     Version(u64),
@@ -14,13 +14,14 @@ pub enum AsOf {
 impl FromStr for AsOf {
     type Err = String;
 
-    /// `12`, `2026-11-21T10:00:00Z`, `2026-11-21 10:00:00` or `2026-11-21`, in UTC where nothing else is said.
+    /// Parses `12`, `2026-11-21T10:00:00Z`, `2026-11-21 10:00:00` or `2026-11-21`. A time without
+    /// an offset is in UTC.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(version) = text.parse() {
             return Ok(Self::Version(version));
         }
         let zoned = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
-        let plain = || {
+        let without_offset = || {
             ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
                 .iter()
                 .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
@@ -32,17 +33,18 @@ impl FromStr for AsOf {
         };
         let time = zoned
             .ok()
-            .or_else(|| plain().or_else(day).map(|time| time.and_utc()));
+            .or_else(|| without_offset().or_else(day).map(|time| time.and_utc()));
         time.map(Self::Time).ok_or_else(|| {
             format!(
-                "`{text}` is neither a version such as 3 nor a time such as 2026-11-21T10:00:00Z"
+                "expected a version such as 3 or a time such as 2026-11-21T10:00:00Z, got `{text}`"
             )
         })
     }
 }
 
 impl AsOf {
-    /// Whether a time lies before this one, in milliseconds since 1970. A version lies before none.
+    /// Whether this is a time earlier than `moment_ms`, in milliseconds since 1970. Always `false`
+    /// for a version, or if `moment_ms` is `None`.
     pub fn is_before(self, moment_ms: Option<i64>) -> bool {
         matches!((self, moment_ms), (Self::Time(time), Some(moment_ms)) if time.timestamp_millis() < moment_ms)
     }
@@ -62,9 +64,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_and_times_are_told_apart() {
+    fn parses_versions_and_times() {
         assert_eq!("12".parse(), Ok(AsOf::Version(12)));
-        let time: AsOf = "2026-11-21T10:00:00Z".parse().expect("a time");
+        let time: AsOf = "2026-11-21T10:00:00Z".parse().expect("valid time");
         assert_eq!("2026-11-21 10:00:00".parse(), Ok(time));
         assert_eq!("2026-11-21T12:00:00+02:00".parse(), Ok(time));
         assert!(matches!("2026-11-21".parse(), Ok(AsOf::Time(_))));

@@ -24,7 +24,7 @@ use crate::data::storage::Lake;
 use crate::data::storage::failure;
 use crate::data::tables::as_of::AsOf;
 
-/// Delta's own commits on S3 rest on conditional puts, so its common log store serves.
+/// Log store for S3. Delta commits to S3 with conditional puts, so the default log store is enough.
 struct S3LogStore;
 
 impl LogStoreFactory for S3LogStore {
@@ -48,7 +48,7 @@ fn register_s3() {
     });
 }
 
-/// A group of tables: the folder below `tables.url` that holds them.
+/// A group of tables: one folder below `tables.url`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableNamespace {
     /// Clean tables of `pinpipe batch`.
@@ -69,20 +69,20 @@ impl std::fmt::Display for TableNamespace {
     }
 }
 
-/// Where one Delta table lies.
+/// Location of one Delta table.
 #[derive(Debug, Clone)]
 pub struct DeltaLocation {
     lake: Lake,
     url: Url,
-    /// As people know it.
+    /// Path or URL of the table, for messages.
     pub name: String,
 }
 
-/// What goes into one commit.
+/// Rows of one commit.
 pub struct Append {
     pub batches: Vec<RecordBatch>,
-    /// Application and the number of this commit, which is written with the rows, so
-    /// that a repeat is found.
+    /// Application id and number of this commit. Written in the same commit as the rows, so that
+    /// a repeated commit is detected.
     pub transaction: Option<(String, i64)>,
 }
 
@@ -90,7 +90,7 @@ impl DeltaLocation {
     /// Opens `<tables>/<namespace>/<table>`; a missing folder is created.
     ///
     /// # Errors
-    /// The location is not valid or cannot be created.
+    /// The location is invalid or cannot be created.
     pub async fn open(config: &Config, namespace: TableNamespace, table: &str) -> Result<Self> {
         let name = format!(
             "{}/{namespace}/{table}",
@@ -99,34 +99,34 @@ impl DeltaLocation {
         let lake = Lake::open(config, &name, true).await?;
         let url = if name.starts_with("s3://") {
             register_s3();
-            Url::parse(&format!("{name}/"))
-                .context(|| format!("`{name}` is not a valid address"))?
+            Url::parse(&format!("{name}/")).context(|| format!("cannot parse `{name}` as a URL"))?
         } else {
             let folder = std::fs::canonicalize(&name).map_err(|error| {
                 crate::base::error::io_error("open", std::path::Path::new(&name), error)
             })?;
-            // The Delta library makes a host name of the path, and panics where it cannot.
-            if let Some(odd) = folder
+            // The Delta library parses the path as a host name and panics if that fails.
+            if let Some(unsupported) = folder
                 .to_string_lossy()
                 .chars()
                 .find(|c| "[]^|\\:@".contains(*c))
             {
                 return Err(Error::failed(format!(
-                    "Delta tables cannot lie in `{}`: the library stumbles over `{odd}` in a path",
+                    "cannot store Delta tables in `{}`: the Delta library does not support `{unsupported}` in a path",
                     folder.display()
                 ))
-                .hint("work in a folder without it, or name another with `--data-dir` or `tables.url`"));
+                .hint("use a folder without this character, or set another with `--data-dir` or `tables.url`"));
             }
             Url::from_directory_path(folder)
-                .map_err(|()| Error::failed(format!("`{name}` is not a valid path")))?
+                .map_err(|()| Error::failed(format!("cannot convert the path `{name}` to a URL")))?
         };
         Ok(Self { lake, url, name })
     }
 
-    /// Whether its place can be reached: where the bucket is missing, the Delta library panics.
+    /// Lists the bucket of the location, because the Delta library panics if the bucket does not
+    /// exist. A local folder always passes.
     ///
     /// # Errors
-    /// There is no such bucket, or it cannot be asked.
+    /// The bucket does not exist or cannot be listed.
     pub async fn check_access(&self) -> Result<()> {
         if self.lake.files.is_some() {
             return Ok(());
@@ -137,40 +137,43 @@ impl DeltaLocation {
             .map_err(|error| failure(self.error_context("open"), error))
     }
 
-    /// The table's newest state; `None`: there is no table yet.
+    /// Loads the newest version of the table. Returns `None` if the table does not exist.
     pub async fn load(&self) -> Result<Option<DeltaTable>> {
         self.load_with(self.builder("open")?).await
     }
 
-    /// An earlier state of the table.
+    /// Loads an earlier version of the table.
     ///
     /// # Errors
-    /// There is no table, or it had no such state.
+    /// The table does not exist, or did not exist in this version or at this time.
     pub async fn load_as_of(&self, as_of: AsOf) -> Result<DeltaTable> {
         let builder = self.builder("open")?;
         let builder = match as_of {
             AsOf::Version(version) => builder.with_version(version),
             AsOf::Time(time) => builder.with_timestamp(time),
         };
-        let hint = "`pinpipe batch --output json` says the newest version of each table; files that `--optimize` swept up are gone";
+        let hint = "`pinpipe batch --output json` reports the newest version of each table; files that `--optimize` deleted cannot be read";
         match self.load_with(builder).await {
-            // The library takes the first state for any time before it.
-            Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => Err(Error::failed(
-                format!("the table `{}` had no state as of {as_of}", self.name),
-            )
-            .hint(hint)),
+            // The library returns the first version for any time before it.
+            Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => {
+                Err(Error::failed(format!(
+                    "cannot read the Delta table `{}` as of {as_of}: its first version is later",
+                    self.name
+                ))
+                .hint(hint))
+            }
             Ok(Some(table)) => Ok(table),
             Ok(None) => Err(Error::failed(format!(
-                "there is no table `{}` as of {as_of}",
+                "cannot read the Delta table `{}` as of {as_of}: it does not exist",
                 self.name
             ))
             .hint(hint)),
-            Err(error) => Err(Error::failed(format!(
-                "the table `{}` had no state as of {as_of}",
-                self.name
-            ))
-            .with_source(error)
-            .hint(hint)),
+            // The source names the table.
+            Err(error) => Err(
+                Error::failed(format!("cannot load the tables as of {as_of}"))
+                    .with_source(error)
+                    .hint(hint),
+            ),
         }
     }
 
@@ -190,17 +193,17 @@ impl DeltaLocation {
             Ok(table) => Ok(Some(table)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(error) => Err(Error::failed(self.error_context("read")).with_source(error).hint(
-                "can its place be reached? `pinpipe doctor` tries; where its files are damaged, move it away: `pinpipe batch` makes its tables anew from the lake",
+                "check access with `pinpipe doctor`; if the table is damaged, move it away: `pinpipe batch` recreates its tables from the lake",
             )),
         }
     }
 
-    /// The table, made empty with this schema where there is none.
+    /// Loads the table. Creates an empty one with this schema if it does not exist.
     pub async fn create_if_missing(&self, schema: &SchemaRef) -> Result<DeltaTable> {
         self.create_partitioned_if_missing(schema, &[]).await
     }
 
-    /// The same, its files kept apart by the values of these columns.
+    /// Like [`Self::create_if_missing`], with a table partitioned by these columns.
     pub async fn create_partitioned_if_missing(
         &self,
         schema: &SchemaRef,
@@ -213,7 +216,8 @@ impl DeltaLocation {
             .as_ref()
             .try_into_kernel()
             .context(|| self.error_context("create"))?;
-        // Made in a commit of its own: a first write that makes the table checks for no conflict.
+        // Created in a separate commit: a write that also creates the table does not check for
+        // conflicts.
         let created = self
             .builder("create")?
             .build()
@@ -224,7 +228,7 @@ impl DeltaLocation {
             .with_save_mode(SaveMode::Ignore);
         match created.await {
             Ok(table) => Ok(table),
-            // Another run that makes it at the same moment was first.
+            // Another process may have created the table in the meantime.
             Err(error) => self
                 .load()
                 .await?
@@ -235,7 +239,7 @@ impl DeltaLocation {
     /// Appends rows in one commit.
     ///
     /// # Errors
-    /// The table cannot be written, or holds this transaction already.
+    /// The table cannot be written, or already contains this transaction.
     pub async fn append(&self, schema: &SchemaRef, append: Append) -> Result<()> {
         let table = self.create_if_missing(schema).await?;
         let mut properties = CommitProperties::default();
@@ -245,8 +249,8 @@ impl DeltaLocation {
                 .await?
                 .is_some_and(|last| last >= *number)
             {
-                return Err(Error::failed(format!("another run has written commit {number} of `{application}` to `{}`", self.name))
-                    .hint("only one `pinpipe stream` may write a table at a time; run it again, it goes on after that commit"));
+                return Err(Error::failed(format!("cannot write the Delta table `{}`: another process has written commit {number} of `{application}`", self.name))
+                    .hint("run only one `pinpipe stream` per table; re-run the command to resume after that commit"));
             }
             properties = properties
                 .with_application_transaction(Transaction::new(application.clone(), *number));
@@ -271,7 +275,7 @@ impl DeltaLocation {
             .context(|| self.error_context("read"))
     }
 
-    /// Number of the last commit of this application; `None`: none yet.
+    /// Returns the number of the last commit of this application, or `None` before the first one.
     pub async fn last_transaction(&self, application: &str) -> Result<Option<i64>> {
         match self.load().await? {
             Some(table) => self.committed(&table, application).await,
@@ -279,8 +283,8 @@ impl DeltaLocation {
         }
     }
 
-    /// Lowest and highest value of a column of numbers, by what is known of each file. A file
-    /// of which nothing is known may hold any; `None`: the table has no files.
+    /// Returns the minimum and maximum of an integer column from the file statistics. A file
+    /// without statistics counts as the full range. Returns `None` if the table has no files.
     ///
     /// # Errors
     /// The table cannot be read.
@@ -310,7 +314,7 @@ impl DeltaLocation {
         Ok(range)
     }
 
-    /// Whether a table has files of this value of a partition column.
+    /// Whether the table has files in the partition with this value of a column.
     pub async fn has_files_of(
         &self,
         table: &DeltaTable,
@@ -335,7 +339,7 @@ impl DeltaLocation {
         Ok(false)
     }
 
-    /// The table for queries; `None`: there is no table yet.
+    /// Returns the newest version for queries, or `None` if the table does not exist.
     pub async fn provider(&self) -> Result<Option<Arc<dyn TableProvider>>> {
         match self.load().await? {
             Some(table) => self.provider_of(&table).await.map(Some),
@@ -343,10 +347,10 @@ impl DeltaLocation {
         }
     }
 
-    /// This state of the table, for queries.
+    /// Returns the loaded version of the table for queries.
     pub async fn provider_of(&self, table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
-        // Texts as they are: views would keep every page of a large table alive, and lists
-        // of all pages in every batch of a join.
+        // Plain strings instead of string views: views would keep every page of a large table in
+        // memory, and a list of all pages in every batch of a join.
         static SESSION: LazyLock<Arc<SessionState>> = LazyLock::new(|| {
             let config = SessionConfig::new().set_bool(
                 "datafusion.execution.parquet.schema_force_view_types",
@@ -361,12 +365,13 @@ impl DeltaLocation {
             .context(|| self.error_context("read"))
     }
 
+    /// Returns `cannot ACTION the Delta table NAME`.
     pub fn error_context(&self, action: &str) -> String {
         format!("cannot {action} the Delta table `{}`", self.name)
     }
 }
 
-/// When the state of a table that was loaded was committed, in milliseconds since 1970.
+/// Commit time of the loaded version, in milliseconds since 1970.
 fn committed_ms(table: &DeltaTable) -> Option<i64> {
     table.snapshot().ok()?.version_timestamp(table.version()?)
 }

@@ -1,26 +1,27 @@
-//! Keeping a table fast: many small files become few, and files that nobody reads go.
+//! Table maintenance: compacts small files and deletes files of old versions.
 
 use serde::Serialize;
 
 use crate::base::error::{ErrorContext, Result};
 use crate::data::tables::delta::DeltaLocation;
 
-/// What maintenance did to a table.
+/// Result of the maintenance of one table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Maintained {
     pub table: String,
     pub files_compacted: u64,
     pub files_made: u64,
-    /// Files of earlier states, older than the retention time.
+    /// Files of earlier versions that are older than the retention time.
     pub files_removed: u64,
 }
 
 impl DeltaLocation {
-    /// Compacts the table, then removes files of earlier states that are older than
-    /// `retention_hours`: `--as-of` reaches back that far.
+    /// Compacts the table, then deletes files of earlier versions that are older than
+    /// `retention_hours`. `--as-of` can read versions up to that age. Returns `None` if the table
+    /// does not exist.
     ///
     /// # Errors
-    /// The table cannot be written.
+    /// The table cannot be read or written.
     pub async fn maintain(&self, retention_hours: u32) -> Result<Option<Maintained>> {
         let Some(table) = self.load().await? else {
             return Ok(None);
@@ -33,7 +34,7 @@ impl DeltaLocation {
             .vacuum()
             .with_retention_period(chrono::Duration::hours(retention_hours.into()))
             .with_enforce_retention_duration(false);
-        let (_, vacuumed) = vacuum.await.context(|| self.error_context("sweep"))?;
+        let (_, vacuumed) = vacuum.await.context(|| self.error_context("vacuum"))?;
         Ok(Some(Maintained {
             table: self.name.clone(),
             files_compacted: compacted.num_files_removed,

@@ -1,4 +1,4 @@
-//! Delta tables: location, writer, commit, earlier versions, maintenance, rejected records.
+//! Delta tables: location, writer, commit, time travel, maintenance, rejected records.
 
 pub mod as_of;
 pub mod delta;

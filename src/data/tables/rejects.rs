@@ -1,4 +1,4 @@
-//! The table of records that did not fit: where they stand, why, and what they say.
+//! Table of rejected records: object, line, reason and text of each.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -23,53 +23,55 @@ use crate::data::tables::delta::{DeltaLocation, TableNamespace};
 use crate::data::tables::writer::{CommitRequest, OverwriteScope, TableWriter};
 use crate::data::transform::keys::kept;
 
-/// Each kind's rejects lie in a partition of their own, so that a kind can be started over.
+/// Partition column: the rejects of each kind can be replaced separately.
 const PARTITION: &str = "kind";
 
-/// The table; clones share it.
+/// The rejects table; clones share it.
 #[derive(Clone)]
 pub struct Rejects {
     location: DeltaLocation,
-    /// One commit at a time: the kinds are taken side by side.
-    committing: Arc<Mutex<()>>,
+    /// Serialises commits, because the kinds are ingested in parallel.
+    commit_lock: Arc<Mutex<()>>,
 }
 
-/// The rejects of a kind that is being taken.
+/// Rejects of a kind during ingestion.
 pub struct KindRejects {
     kind: Kind,
-    /// None that were there stay.
+    /// The commit removes existing rejects of the kind.
     replaces: bool,
     rejects: Rejects,
     budget: MemoryBudget,
-    open: Mutex<Open>,
+    pending: Mutex<PendingRejects>,
 }
 
-struct Open {
+struct PendingRejects {
     writer: TableWriter,
-    /// Rejects that the table may hold already. `None`: it holds none of the kind, and each object is read once.
+    /// Rejects that may already be in the table. `None` if the table has no rejects of the kind:
+    /// each object is read once, so all rejects are new.
     undecided: Option<Spill>,
 }
 
-/// An object and a line, 16 bytes however long the name is: two would have to share 128 bits.
+/// Hash of object and line: 16 bytes however long the object name is. A collision needs two rejects
+/// that share 128 bits.
 type RejectKey = (u64, u64);
 
-/// What makes places, under seeds that each run draws anew.
+/// Computes reject keys with seeds that are random in each run.
 struct RejectKeyMaker([RandomState; 2]);
 
 impl RejectKeyMaker {
-    /// Where each reject of a batch stands.
-    fn places<'a>(&'a self, batch: &'a RecordBatch) -> impl Iterator<Item = RejectKey> + 'a {
+    /// Returns the key of each reject of a batch.
+    fn keys<'a>(&'a self, batch: &'a RecordBatch) -> impl Iterator<Item = RejectKey> + 'a {
         let [first, second] = &self.0;
-        let places = batch
+        let positions = batch
             .column(1)
             .as_string::<i32>()
             .iter()
             .zip(batch.column(2).as_primitive::<Int64Type>().iter());
-        places.map(|place| (first.hash_one(place), second.hash_one(place)))
+        positions.map(|position| (first.hash_one(position), second.hash_one(position)))
     }
 }
 
-/// The table's name.
+/// Returns the table name, `<id>_rejects_table`.
 pub fn table(config: &Config) -> String {
     format!("{}_rejects_table", config.id)
 }
@@ -92,22 +94,25 @@ fn schema() -> SchemaRef {
 }
 
 impl Rejects {
-    /// `<id>_rejects_table` among the tables of batch.
+    /// Opens `<id>_rejects_table` among the tables of batch.
+    ///
+    /// # Errors
+    /// The location is invalid, or its bucket cannot be listed.
     pub async fn open(config: &Config) -> Result<Self> {
         let location = DeltaLocation::open(config, TableNamespace::Batch, &table(config)).await?;
         location.check_access().await?;
         Ok(Self {
             location,
-            committing: Arc::default(),
+            commit_lock: Arc::default(),
         })
     }
 
-    /// Where the table lies, as people know it.
+    /// Path or URL of the table, for messages.
     pub fn name(&self) -> &str {
         &self.location.name
     }
 
-    /// Makes ready for the rejects of a kind; `replaces`: none that are there stay.
+    /// Starts collecting the rejects of a kind. With `replaces` the commit removes existing ones.
     pub async fn begin(
         &self,
         kind: Kind,
@@ -115,33 +120,33 @@ impl Rejects {
         budget: &MemoryBudget,
     ) -> Result<KindRejects> {
         let table = {
-            let _one = self.committing.lock().await;
+            let _guard = self.commit_lock.lock().await;
             self.location
                 .create_partitioned_if_missing(&schema(), &[PARTITION])
                 .await?
         };
-        let may_know = !replaces
+        let has_existing = !replaces
             && self
                 .location
                 .has_files_of(&table, (PARTITION, kind.name()))
                 .await?;
-        let undecided = may_know
+        let undecided = has_existing
             .then(|| Spill::create(&budget.spill_folder, &schema()))
             .transpose()?;
         let writer = TableWriter::new(&self.location, &table, budget.row_group_size())?;
-        let open = Mutex::new(Open { writer, undecided });
+        let pending = Mutex::new(PendingRejects { writer, undecided });
         Ok(KindRejects {
             kind,
             replaces,
             rejects: self.clone(),
             budget: budget.clone(),
-            open,
+            pending,
         })
     }
 }
 
 impl KindRejects {
-    /// Writes rejects down.
+    /// Writes rejects to the data files; readers see them after [`Self::commit`].
     pub async fn add(&self, rejects: &[Reject]) -> Result<()> {
         if rejects.is_empty() {
             return Ok(());
@@ -170,28 +175,28 @@ impl KindRejects {
                 TimestampMicrosecondArray::from(vec![now_us; rejects.len()]).with_timezone("UTC"),
             ),
         ];
-        let batch =
-            RecordBatch::try_new(schema(), columns).context(|| "cannot write down the rejects")?;
-        let open = &mut *self.open.lock().await;
-        match &mut open.undecided {
+        let batch = RecordBatch::try_new(schema(), columns)
+            .context(|| "cannot convert rejected records to rows")?;
+        let pending = &mut *self.pending.lock().await;
+        match &mut pending.undecided {
             Some(undecided) => undecided.push(&batch),
-            None => open.writer.write(batch).await,
+            None => pending.writer.write(batch).await,
         }
     }
 
-    /// Makes those visible that the table did not hold yet.
+    /// Commits the rejects that are not in the table yet.
     pub async fn commit(self) -> Result<()> {
         let Self {
             kind,
             replaces,
             rejects,
             budget,
-            open,
+            pending,
         } = self;
-        let Open {
+        let PendingRejects {
             mut writer,
             undecided,
-        } = open.into_inner();
+        } = pending.into_inner();
         let location = &rejects.location;
         if let Some(undecided) = undecided.filter(|undecided| undecided.rows > 0) {
             write_new(location, kind, &mut writer, undecided, &budget).await?;
@@ -202,8 +207,8 @@ impl KindRejects {
         } else {
             OverwriteScope::Nothing
         };
-        let _one = rejects.committing.lock().await;
-        // The newest state: another kind may have been committed meanwhile.
+        let _guard = rejects.commit_lock.lock().await;
+        // Load the newest version: another kind may have been committed in the meantime.
         let table = location
             .create_partitioned_if_missing(&schema(), &[PARTITION])
             .await?;
@@ -221,8 +226,8 @@ impl KindRejects {
     }
 }
 
-/// Writes those that the table does not hold: in as many rounds as it takes to look for
-/// them without holding all of their places in memory.
+/// Writes the rejects that are not in the table. Looks them up in several rounds, so that the keys
+/// of one round fit in memory.
 async fn write_new(
     location: &DeltaLocation,
     kind: Kind,
@@ -230,25 +235,25 @@ async fn write_new(
     undecided: Spill,
     budget: &MemoryBudget,
 ) -> Result<()> {
-    let maker = RejectKeyMaker([RandomState::new(), RandomState::new()]);
+    let key_maker = RejectKeyMaker([RandomState::new(), RandomState::new()]);
     let mut undecided = undecided.read()?.peekable();
     while undecided.peek().is_some() {
-        let mut asked = HashSet::new();
+        let mut keys = HashSet::new();
         let mut round = Spill::create(&budget.spill_folder, &schema())?;
-        while asked.len() < budget.reject_lookup_batch()
+        while keys.len() < budget.reject_lookup_batch()
             && let Some(batch) = undecided.next().transpose()?
         {
-            asked.extend(maker.places(&batch));
+            keys.extend(key_maker.keys(&batch));
             round.push(&batch)?;
         }
-        let known = known(location, kind, &maker, &asked).await?;
+        let existing = existing_keys(location, kind, &key_maker, &keys).await?;
         for batch in round.read()? {
             let batch = batch?;
-            // Whoever waits for Ctrl-C gets a turn, also where nothing is new.
+            // Lets the Ctrl-C handler run, even if no reject is new.
             tokio::task::yield_now().await;
-            let is_new: BooleanArray = maker
-                .places(&batch)
-                .map(|place| Some(!known.contains(&place)))
+            let is_new: BooleanArray = key_maker
+                .keys(&batch)
+                .map(|key| Some(!existing.contains(&key)))
                 .collect();
             let new = kept(batch, &is_new)?;
             if new.num_rows() > 0 {
@@ -259,14 +264,14 @@ async fn write_new(
     Ok(())
 }
 
-/// Which of these places the table holds.
-async fn known(
+/// Returns those of `keys` that are in the table.
+async fn existing_keys(
     location: &DeltaLocation,
     kind: Kind,
-    maker: &RejectKeyMaker,
-    asked: &HashSet<RejectKey>,
+    key_maker: &RejectKeyMaker,
+    keys: &HashSet<RejectKey>,
 ) -> Result<HashSet<RejectKey>> {
-    let failed = || "cannot read the rejects there are";
+    let failed = || "cannot read existing rejected records";
     let Some(table) = location.load().await? else {
         return Ok(HashSet::new());
     };
@@ -276,13 +281,13 @@ async fn known(
         "SELECT kind, object, line FROM rejects WHERE kind = '{}'",
         kind.name()
     );
-    let mut batches = engine.stream("the rejects there are", &query).await?;
+    let mut batches = engine.stream("existing rejected records", &query).await?;
     let columns = Arc::new(schema().project(&[0, 1, 2]).context(failed)?);
-    let mut known = HashSet::new();
+    let mut existing = HashSet::new();
     while let Some(batch) = batches.try_next().await.context(failed)? {
         for batch in as_schema(vec![batch], &columns)? {
-            known.extend(maker.places(&batch).filter(|place| asked.contains(place)));
+            existing.extend(key_maker.keys(&batch).filter(|key| keys.contains(key)));
         }
     }
-    Ok(known)
+    Ok(existing)
 }

@@ -1,4 +1,4 @@
-//! Writing a Delta table as records come: files first, one commit at the end.
+//! Incremental writes to a Delta table: data files first, one commit at the end.
 
 use arrow::array::RecordBatch;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
@@ -14,10 +14,11 @@ use futures::TryStreamExt;
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::data::tables::delta::DeltaLocation;
 
-/// A file is closed at this size, so that readers can share the work, in bytes.
+/// Maximum size of a data file, in bytes. Several files let readers work in parallel.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Columns of few values, which are written as a dictionary; of the others it is only work.
+/// Columns with few distinct values, which are dictionary-encoded. For other columns a dictionary
+/// costs time without saving space.
 const REPEATING_COLUMNS: [&str; 8] = [
     "category",
     "country",
@@ -29,14 +30,15 @@ const REPEATING_COLUMNS: [&str; 8] = [
     "reason",
 ];
 
-/// How much is held in memory before it goes to the file: whichever is reached first.
+/// Maximum size of a row group, which is held in memory until it is written. The limit that is
+/// reached first applies.
 #[derive(Debug, Clone, Copy)]
 pub struct RowGroupSize {
     pub rows: usize,
     pub bytes: usize,
 }
 
-/// Writes files of a table that no reader sees before the commit.
+/// Writes data files of a table. Readers do not see them before the commit.
 pub struct TableWriter {
     writer: RecordBatchWriter,
     name: String,
@@ -48,7 +50,8 @@ impl TableWriter {
             .set_compression(Compression::SNAPPY)
             .set_max_row_group_row_count(Some(size.rows))
             .set_max_row_group_bytes(Some(size.bytes))
-            // Files are left out by these; pages are too small to be worth a comparison of every value.
+            // Queries skip files and row groups by these statistics. Statistics per page would cost
+            // a comparison of every value, and pages are small.
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_dictionary_enabled(false);
         for column in REPEATING_COLUMNS {
@@ -73,7 +76,7 @@ impl TableWriter {
             .map_err(|error| cannot_write(&self.name, error))
     }
 
-    /// Closes the files, ready for the commit.
+    /// Closes the files and returns them for the commit.
     pub async fn finish(mut self) -> Result<Vec<Add>> {
         self.writer
             .flush()
@@ -82,24 +85,23 @@ impl TableWriter {
     }
 }
 
-/// Files that could not be written are in no table: no commit names them.
+/// A failed write. Its files are not part of the table, because no commit names them.
 fn cannot_write(name: &str, error: DeltaTableError) -> Error {
     let failure =
         Error::failed(format!("cannot write the Delta table `{name}`")).with_source(error);
     if failure.to_string().contains("No space left") {
-        return failure.hint("the disk is full: free some space, or name another place with `--data-dir` or `tables.url`, then run it again; nothing was committed");
+        return failure.hint("the disk is full: free some space, or set another location with `--data-dir` or `tables.url`, then re-run the command; nothing was committed");
     }
-    failure.hint(
-        "`pinpipe doctor` tests whether tables can be written; run it again, nothing was committed",
-    )
+    failure
+        .hint("check access with `pinpipe doctor`, then re-run the command; nothing was committed")
 }
 
-/// Which files go when new ones come.
+/// Existing files that a commit removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverwriteScope {
     Nothing,
     Everything,
-    /// Those of this value of a partition column.
+    /// Files of the partition with this value of a column.
     Partition(&'static str, &'static str),
 }
 
@@ -119,20 +121,21 @@ impl OverwriteScope {
     }
 }
 
-/// What a commit changes.
+/// Changes of one commit.
 pub struct CommitRequest {
     pub adds: Vec<Add>,
     pub replaces: OverwriteScope,
-    /// A property of the table that is set in the same commit.
+    /// Name and value of a table property that is set in the same commit.
     pub property: Option<(&'static str, String)>,
 }
 
 impl DeltaLocation {
-    /// Commits a change to the state `table` was loaded in; the version it made.
+    /// Commits a change on top of the loaded version of `table` and returns the new version. A
+    /// change without actions commits nothing and returns the loaded version.
     ///
     /// # Errors
-    /// Another writer changed the table since: nothing was committed, and the error is
-    /// transient. The table cannot be written.
+    /// Another writer changed the table since it was loaded: nothing is committed, and the error
+    /// is retryable. The table cannot be written.
     pub async fn commit(&self, table: &DeltaTable, change: CommitRequest) -> Result<Version> {
         let snapshot = table.snapshot().context(|| self.error_context("read"))?;
         let mut actions: Vec<Action> = Vec::with_capacity(change.adds.len() + 1);
@@ -173,8 +176,8 @@ impl DeltaLocation {
             partition_by: None,
             predicate: None,
         };
-        let committing = CommitBuilder::from(CommitProperties::default()).with_actions(actions);
-        match committing
+        let commit = CommitBuilder::from(CommitProperties::default()).with_actions(actions);
+        match commit
             .build(Some(snapshot), table.log_store(), operation)
             .await
         {
@@ -185,17 +188,17 @@ impl DeltaLocation {
                     | TransactionError::MaxCommitAttempts(_)
                     | TransactionError::VersionAlreadyExists(_)),
             }) => Err(Error::failed(format!(
-                "another writer changed the Delta table `{}` at the same moment",
+                "cannot commit to the Delta table `{}`: another writer changed it at the same time",
                 self.name
             ))
             .with_source(source)
-            .hint("run it again; only one `pinpipe batch` should write a table at a time")
+            .hint("re-run the command; run only one `pinpipe batch` per table at a time")
             .retryable(true)),
             Err(error) => Err(Error::failed(self.error_context("write")).with_source(error)),
         }
     }
 
-    /// A property of a table that an earlier commit set.
+    /// Returns a table property that an earlier commit set.
     pub fn property(table: &DeltaTable, key: &str) -> Option<String> {
         table
             .snapshot()

@@ -1,4 +1,4 @@
-//! Cleaning: the portable SQL of a kind, planned once and run over batch after batch.
+//! Cleaning: the portable SQL of a kind, planned once and evaluated for each batch.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::base::model::Kind;
 use crate::data::engine::session::Engine;
 use crate::data::sql;
 
-/// Expressions over the columns that the step before them gives.
+/// Expressions over the output columns of the previous step.
 struct Step {
     expressions: Vec<Arc<dyn PhysicalExpr>>,
     output: SchemaRef,
 }
 
-/// Turns raw batches of a kind into clean ones, row for row. Batch and stream use the same.
+/// Converts raw batches of a kind to clean ones, row by row. Used by batch and stream.
 pub struct Cleaner {
     kind: Kind,
-    /// The raw columns that the plan reads: those it needs.
+    /// Raw columns that the plan reads.
     input: SchemaRef,
     steps: Vec<Step>,
     schema: SchemaRef,
@@ -55,8 +55,8 @@ impl Cleaner {
             plan = input;
         }
         if !plan.children().is_empty() {
-            return Err(Error::failed(format!("the cleaning of {} records is more than a list of expressions", kind.name()))
-                .hint("what is asked of more than one row, such as DISTINCT, has no place in src/sql/clean"));
+            return Err(Error::failed(format!("cannot plan the cleaning of {} records: the query is not a list of expressions", kind.name()))
+                .hint("use only expressions over one row in `src/data/sql/clean`, no DISTINCT, JOIN or GROUP BY"));
         }
         steps.reverse();
         Ok(Self {
@@ -67,7 +67,7 @@ impl Cleaner {
         })
     }
 
-    /// One clean row for each raw one.
+    /// Returns one clean row for each raw row.
     pub fn clean(&self, raw: &RecordBatch) -> Result<RecordBatch> {
         let failed = || format!("cannot clean {} records", self.kind.name());
         let columns = self
@@ -86,7 +86,7 @@ impl Cleaner {
             let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().context(failed)?;
             batch = RecordBatch::try_new(step.output.clone(), columns).context(failed)?;
         }
-        // An engine may choose other types: the tables decide.
+        // An engine may choose other types: cast to those of the clean table.
         let columns = batch
             .columns()
             .iter()
@@ -97,7 +97,8 @@ impl Cleaner {
     }
 }
 
-/// Casts a column. A time without a zone is one in UTC, which takes no calendar.
+/// Casts a column. A time without a zone is in UTC, so only its type changes, which needs no
+/// calendar arithmetic.
 fn as_type(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
     match (column.data_type(), data_type) {
         (
@@ -137,12 +138,12 @@ mod tests {
             .expect("cleans")
     }
 
-    fn shown(batch: RecordBatch) -> String {
+    fn rendered(batch: RecordBatch) -> String {
         pretty_format_batches(&[batch]).expect("prints").to_string()
     }
 
     #[tokio::test]
-    async fn follower_counts_become_numbers_or_unknown() {
+    async fn converts_follower_counts_to_numbers_or_null() {
         for (raw, clean) in [
             ("46k", "46000"),
             ("2M", "2000000"),
@@ -171,15 +172,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_time_is_the_same_however_it_is_written() {
-        let written = |between: &str| {
+    async fn reads_both_formats_of_a_time_as_the_same_time() {
+        let record = |separator: &str| {
             format!(
-                r#"{{"ind":7,"timestamp":"2022-05-27{between}11:30:59","latitude":1.5,"longitude":-2.5,"country":"Peru"}}"#
+                r#"{{"ind":7,"timestamp":"2022-05-27{separator}11:30:59","latitude":1.5,"longitude":-2.5,"country":"Peru"}}"#
             )
         };
-        let one = cleaned(Kind::Geo, &written(" ")).await;
-        assert_eq!(one, cleaned(Kind::Geo, &written("T")).await);
-        let table = shown(one);
+        let batch = cleaned(Kind::Geo, &record(" ")).await;
+        assert_eq!(batch, cleaned(Kind::Geo, &record("T")).await);
+        let table = rendered(batch);
         assert!(
             table.contains("[1.5, -2.5]") && table.contains("2022-05-27T11:30:59Z"),
             "{table}"
@@ -187,9 +188,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_are_joined_by_one_blank() {
+    async fn joins_the_names_with_one_space() {
         let record = r#"{"ind":1,"first_name":"Ada","last_name":"Byron","age":36,"date_joined":"2016-01-02 03:04:05"}"#;
-        let table = shown(cleaned(Kind::User, record).await);
+        let table = rendered(cleaned(Kind::User, record).await);
         assert!(table.contains("| Ada Byron |"), "{table}");
     }
 }

@@ -1,4 +1,4 @@
-//! Which rows of a run are new: told from repeated ones of the run and from those of the table.
+//! Deduplication: selects rows that are neither in the run nor in the table yet.
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::not;
@@ -8,24 +8,24 @@ use roaring::RoaringBitmap;
 
 use crate::base::error::{ErrorContext, Result};
 use crate::data::engine::memory_budget::MemoryBudget;
-use crate::data::engine::spill::{PartedSpill, Spill};
+use crate::data::engine::spill::{PartitionedSpill, Spill};
 use crate::data::tables::delta::DeltaLocation;
 use crate::data::tables::writer::TableWriter;
 use crate::data::transform::keys::{ExistingKeys, KeyMaker, KeySet, RowKeys, kept, numbers};
 
-/// What a run has seen so far.
+/// Keys and deferred rows of a run.
 pub struct Deduplicator {
     schema: SchemaRef,
     budget: MemoryBudget,
     key_maker: KeyMaker,
-    distinct: KeySet,
-    /// Row numbers that the table had before, once they matter.
-    known_numbers: RoaringBitmap,
-    /// Rows that may be in the table already.
+    seen_keys: KeySet,
+    /// Row numbers in the table before the run. Empty until [`Self::know`].
+    existing_numbers: RoaringBitmap,
+    /// Rows that may already be in the table.
     maybe_existing: Option<Spill>,
     maybe_existing_numbers: RoaringBitmap,
-    /// Rows that came when the set of those seen was full.
-    undecided: Option<PartedSpill>,
+    /// Rows that arrived when the key set was full.
+    undecided: Option<PartitionedSpill>,
     pub new_rows: u64,
     pub duplicates: u64,
 }
@@ -35,10 +35,10 @@ impl Deduplicator {
         let key_maker = KeySet::new().key_maker();
         Self {
             schema,
-            distinct: KeySet::within(key_maker.clone(), budget.keys_bytes()),
+            seen_keys: KeySet::within(key_maker.clone(), budget.keys_bytes()),
             budget,
             key_maker,
-            known_numbers: RoaringBitmap::new(),
+            existing_numbers: RoaringBitmap::new(),
             maybe_existing: None,
             maybe_existing_numbers: RoaringBitmap::new(),
             undecided: None,
@@ -47,100 +47,104 @@ impl Deduplicator {
         }
     }
 
-    /// What makes the keys that [`Self::take`] wants.
+    /// Returns the key maker for the keys of [`Self::take`].
     pub fn key_maker(&self) -> KeyMaker {
         self.key_maker.clone()
     }
 
-    /// The table had rows of these numbers before. To be said before rows of such numbers are taken.
+    /// Sets the row numbers that are in the table before the run. Must be called before
+    /// [`Self::take`] is called with rows of these numbers.
     pub fn know(&mut self, numbers: RoaringBitmap) {
-        self.known_numbers = numbers;
+        self.existing_numbers = numbers;
     }
 
-    /// About so many rows will come.
+    /// Announces the approximate number of rows, which limits the list in the key set.
     pub fn expect(&mut self, rows: u64) {
-        self.distinct.expect(usize::try_from(rows).unwrap_or(0));
+        self.seen_keys.expect(usize::try_from(rows).unwrap_or(0));
     }
 
-    /// The rows that are new for sure; others are set aside until [`Self::resolve_deferred`].
+    /// Returns the rows that are certainly new. Spills undecided rows to disk until
+    /// [`Self::resolve_deferred`].
     ///
     /// # Errors
-    /// There is no room to set rows aside.
+    /// The disk is full.
     pub fn take(&mut self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
-        let before = batch.num_rows() as u64;
-        let fresh = self.distinct.take(keys);
-        let undecided = fresh.undecided.true_count() as u64;
+        let rows = batch.num_rows() as u64;
+        let result = self.seen_keys.take(keys);
+        let undecided = result.undecided.true_count() as u64;
         if undecided > 0 {
-            let set_aside = match &mut self.undecided {
-                Some(set_aside) => set_aside,
-                None => self.undecided.insert(PartedSpill::create(
+            let spill = match &mut self.undecided {
+                Some(spill) => spill,
+                None => self.undecided.insert(PartitionedSpill::create(
                     &self.budget.spill_folder,
                     &self.schema,
                 )?),
             };
-            set_aside.push(
-                &kept(batch.clone(), &fresh.undecided)?,
-                &keys.kept(&fresh.undecided),
+            spill.push(
+                &kept(batch.clone(), &result.undecided)?,
+                &keys.kept(&result.undecided),
             )?;
         }
-        let new = kept(batch, &fresh.new)?;
-        self.duplicates += before - undecided - new.num_rows() as u64;
-        self.set_suspects_aside(new)
+        let new = kept(batch, &result.new)?;
+        self.duplicates += rows - undecided - new.num_rows() as u64;
+        self.defer_maybe_existing(new)
     }
 
-    /// The rows whose numbers the table does not have; the others wait.
-    fn set_suspects_aside(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
-        let mut left = batch;
-        if !self.known_numbers.is_empty() {
-            let found = left.column(0).as_primitive::<Int32Type>();
-            let is_known: BooleanArray =
-                found
-                    .iter()
-                    .map(|number| {
-                        Some(number.is_none_or(|number| {
-                            self.known_numbers.contains(number.cast_unsigned())
-                        }))
-                    })
-                    .collect();
-            let maybe_existing = kept(left.clone(), &is_known)?;
+    /// Returns the rows whose numbers are not in the table. Spills the others to disk.
+    fn defer_maybe_existing(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        let mut new = batch;
+        if !self.existing_numbers.is_empty() {
+            let row_numbers = new.column(0).as_primitive::<Int32Type>();
+            let is_existing: BooleanArray = row_numbers
+                .iter()
+                .map(|number| {
+                    Some(number.is_none_or(|number| {
+                        self.existing_numbers.contains(number.cast_unsigned())
+                    }))
+                })
+                .collect();
+            let maybe_existing = kept(new.clone(), &is_existing)?;
             if maybe_existing.num_rows() > 0 {
                 self.maybe_existing_numbers |= numbers([&maybe_existing]);
-                let set_aside = match &mut self.maybe_existing {
-                    Some(set_aside) => set_aside,
+                let spill = match &mut self.maybe_existing {
+                    Some(spill) => spill,
                     None => self
                         .maybe_existing
                         .insert(Spill::create(&self.budget.spill_folder, &self.schema)?),
                 };
-                set_aside.push(&maybe_existing)?;
+                spill.push(&maybe_existing)?;
             }
-            left = kept(left, &not(&is_known).context(|| "cannot tell rows apart")?)?;
+            new = kept(
+                new,
+                &not(&is_existing).context(|| "cannot deduplicate rows")?,
+            )?;
         }
-        self.new_rows += left.num_rows() as u64;
-        Ok(left)
+        self.new_rows += new.num_rows() as u64;
+        Ok(new)
     }
 
-    /// Finds out about the rows that were set aside, and hands those that are new to `emit`.
+    /// Decides on the spilled rows and passes the new ones to `sink`.
     ///
     /// # Errors
-    /// The table or what was set aside cannot be read; `emit` fails.
+    /// The table or the spilled rows cannot be read; `sink` fails.
     pub async fn resolve_deferred(
         &mut self,
         location: Option<(&DeltaLocation, &DeltaTable)>,
-        give: &mut RowSink<'_>,
+        sink: &mut RowSink<'_>,
     ) -> Result<()> {
         if let Some(undecided) = self.undecided.take() {
-            // What it knows has been looked at; the parts need the room.
-            self.distinct = KeySet::within(self.key_maker.clone(), 0);
+            // The key set is no longer needed, and the partitions need its memory.
+            self.seen_keys = KeySet::within(self.key_maker.clone(), 0);
             for part in undecided.into_parts() {
-                let mut distinct = KeySet::within(self.key_maker.clone(), usize::MAX);
+                let mut seen_keys = KeySet::within(self.key_maker.clone(), usize::MAX);
                 for batch in part.read()? {
                     let batch = batch?;
-                    let before = batch.num_rows() as u64;
+                    let rows = batch.num_rows() as u64;
                     let keys = self.key_maker.keys(&batch)?;
-                    let new = kept(batch, &distinct.take(&keys).new)?;
-                    self.duplicates += before - new.num_rows() as u64;
-                    let new = self.set_suspects_aside(new)?;
-                    give.emit(new).await?;
+                    let distinct = kept(batch, &seen_keys.take(&keys).new)?;
+                    self.duplicates += rows - distinct.num_rows() as u64;
+                    let new = self.defer_maybe_existing(distinct)?;
+                    sink.emit(new).await?;
                 }
             }
         }
@@ -149,42 +153,45 @@ impl Deduplicator {
         else {
             return Ok(());
         };
-        let all = std::mem::take(&mut self.maybe_existing_numbers);
-        let mut open = all.iter().peekable();
-        // Mostly one round: a lake that is read anew, over a large table, takes more.
-        while open.peek().is_some() {
-            let round: RoaringBitmap = open.by_ref().take(self.budget.key_lookup_batch()).collect();
-            let known = ExistingKeys::read(
+        let all_numbers = std::mem::take(&mut self.maybe_existing_numbers);
+        let mut remaining = all_numbers.iter().peekable();
+        // Usually one round. Reading the lake again over a large table takes several.
+        while remaining.peek().is_some() {
+            let round: RoaringBitmap = remaining
+                .by_ref()
+                .take(self.budget.key_lookup_batch())
+                .collect();
+            let existing = ExistingKeys::read(
                 &self.schema,
                 &round,
                 location.provider_of(table).await?,
                 &self.key_maker,
             )
             .await?;
-            let mut later = open
+            let mut later = remaining
                 .peek()
                 .map(|_| Spill::create(&self.budget.spill_folder, &self.schema))
                 .transpose()?;
             for batch in maybe_existing.read()? {
                 let mut batch = batch?;
                 if let Some(later) = &mut later {
-                    let found = batch.column(0).as_primitive::<Int32Type>();
-                    let is_now: BooleanArray = found
+                    let row_numbers = batch.column(0).as_primitive::<Int32Type>();
+                    let is_in_round: BooleanArray = row_numbers
                         .iter()
                         .map(|number| number.map(|number| round.contains(number.cast_unsigned())))
                         .collect();
                     later.push(&kept(
                         batch.clone(),
-                        &not(&is_now).context(|| "cannot tell rows apart")?,
+                        &not(&is_in_round).context(|| "cannot deduplicate rows")?,
                     )?)?;
-                    batch = kept(batch, &is_now)?;
+                    batch = kept(batch, &is_in_round)?;
                 }
-                let before = batch.num_rows() as u64;
+                let rows = batch.num_rows() as u64;
                 let keys = self.key_maker.keys(&batch)?;
-                let new = known.without_existing(batch, &keys)?;
+                let new = existing.without_existing(batch, &keys)?;
                 self.new_rows += new.num_rows() as u64;
-                self.duplicates += before - new.num_rows() as u64;
-                give.emit(new).await?;
+                self.duplicates += rows - new.num_rows() as u64;
+                sink.emit(new).await?;
             }
             match later {
                 Some(later) => maybe_existing = later,
@@ -195,17 +202,19 @@ impl Deduplicator {
     }
 }
 
-/// Where new rows go: into the table, into memory for the questions, or both.
+/// Destination of new rows: the table, the row cache for the questions, or both.
 pub struct RowSink<'a> {
     pub writer: Option<&'a mut TableWriter>,
     pub kept: &'a mut dyn FnMut(&RecordBatch) -> Result<()>,
 }
 
 impl RowSink<'_> {
+    /// Passes rows on.
+    ///
     /// # Errors
     /// The table cannot be written.
     pub async fn emit(&mut self, batch: RecordBatch) -> Result<()> {
-        // Whoever waits for Ctrl-C gets a turn, also where nothing is new.
+        // Lets the Ctrl-C handler run, even if no row is new.
         tokio::task::yield_now().await;
         if batch.num_rows() == 0 {
             return Ok(());
@@ -226,7 +235,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    /// Users by number, each of the name that its number and `salt` make.
+    /// Users with these numbers. The name of each is `salt` and its number.
     fn users(numbers: impl Iterator<Item = i32> + Clone, salt: &str) -> RecordBatch {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(numbers.clone().collect::<Int32Array>()),
@@ -248,47 +257,52 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_row_comes_once_also_when_most_of_them_had_to_be_set_aside() {
+    async fn emits_each_row_once_even_if_most_are_spilled_to_disk() {
         let folder = tempfile::tempdir().expect("a folder");
-        let budget = MemoryBudget::least(folder.path());
-        let mut fresh = Deduplicator::new(Kind::User.clean_schema(), budget);
-        let keys = fresh.key_maker();
-        let mut given: BTreeMap<String, u32> = BTreeMap::new();
-        let mut note = |batch: &RecordBatch| {
+        let budget = MemoryBudget::minimal(folder.path());
+        let mut deduplicator = Deduplicator::new(Kind::User.clean_schema(), budget);
+        let key_maker = deduplicator.key_maker();
+        let mut emitted: BTreeMap<String, u32> = BTreeMap::new();
+        let mut record = |batch: &RecordBatch| {
             for name in batch.column(1).as_string::<i32>().iter().flatten() {
-                *given.entry(name.to_string()).or_default() += 1;
+                *emitted.entry(name.to_string()).or_default() += 1;
             }
             Ok(())
         };
-        // Overlapping pieces, in and out of order, two rows for each number.
+        // Overlapping ranges, in and out of order, two rows per number.
         for start in [0, 500, 3000, 1000, 2500, 0] {
             for salt in ["a", "b"] {
                 let batch = users(start..start + 1000, salt);
-                let new = fresh
-                    .take(batch.clone(), &keys.keys(&batch).expect("keys"))
-                    .expect("takes");
-                note(&new).expect("notes");
+                let new = deduplicator
+                    .take(batch.clone(), &key_maker.keys(&batch).expect("keys"))
+                    .expect("take rows");
+                record(&new).expect("record rows");
             }
         }
-        assert!(fresh.undecided.is_some(), "the set was full");
-        fresh
+        assert!(deduplicator.undecided.is_some(), "the key set was full");
+        deduplicator
             .resolve_deferred(
                 None,
                 &mut RowSink {
                     writer: None,
-                    kept: &mut note,
+                    kept: &mut record,
                 },
             )
             .await
-            .expect("settles");
+            .expect("resolve deferred rows");
         // 0 to 1999 and 2500 to 3999, twice.
-        assert_eq!(given.len(), 7000);
-        assert!(given.values().all(|times| *times == 1));
-        assert_eq!((fresh.new_rows, fresh.duplicates), (7000, 12_000 - 7000));
+        assert_eq!(emitted.len(), 7000);
+        assert!(emitted.values().all(|times| *times == 1));
         assert_eq!(
-            std::fs::read_dir(folder.path()).expect("reads").count(),
+            (deduplicator.new_rows, deduplicator.duplicates),
+            (7000, 12_000 - 7000)
+        );
+        assert_eq!(
+            std::fs::read_dir(folder.path())
+                .expect("read folder")
+                .count(),
             0,
-            "the files have no names"
+            "spilled files are unnamed"
         );
     }
 }

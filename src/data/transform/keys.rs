@@ -1,4 +1,4 @@
-//! Leaving out repeated rows: those of which every column is equal after cleaning.
+//! Row keys for deduplication: duplicates are rows whose columns are all equal after cleaning.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -16,8 +16,8 @@ use roaring::RoaringBitmap;
 use crate::base::error::{ErrorContext, Result};
 use crate::data::engine::session::{Engine, as_schema};
 
-/// Stands for a row: its number, and 64 bits of all its columns. Two different rows would
-/// have to share their number and those bits, under a seed that each run draws anew.
+/// Key of a row: its number, and a 64-bit hash of all columns. A collision needs two different rows
+/// with the same number and hash, under a seed that is random in each run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
     hash: u64,
@@ -30,7 +30,7 @@ impl Hash for Key {
     }
 }
 
-/// The keys are hashes already.
+/// Hasher for keys, which are hashes already.
 #[derive(Default)]
 struct IdentityHasher(u64);
 
@@ -48,49 +48,50 @@ impl Hasher for IdentityHasher {
 
 type Keys = HashSet<Key, BuildHasherDefault<IdentityHasher>>;
 
-/// Bytes of a place in the set.
-const PLACE_BYTES: usize = size_of::<Key>() + 1;
+/// Bytes per slot of the hash set.
+const SLOT_BYTES: usize = size_of::<Key>() + 1;
 
-/// Places that row numbers may have in the list, for each row that is seen or expected: most
-/// lakes number their posts from 0 on, and the list is then much quicker than the set.
-const LISTED_NUMBERS_PER_ROW: usize = 4;
-/// Numbers below this are always listed.
-const LISTED_NUMBERS: usize = 64 * 1024;
+/// Maximum length of the list of first hashes, per seen or expected row. Most lakes number their
+/// posts from 0, and the list is then much faster than the hash set.
+const MAX_LISTED_NUMBERS_PER_ROW: usize = 4;
+/// Row numbers below this are always in the list.
+const MIN_LISTED_NUMBERS: usize = 64 * 1024;
 
-/// The rows seen so far, some tens of bytes each however wide they are.
+/// Set of the rows seen so far. Takes some tens of bytes per row, however wide the rows are.
 pub struct KeySet {
     key_maker: KeyMaker,
-    /// The first hash that was seen of each low row number; 0: none yet.
-    first: Vec<u64>,
-    /// What else was seen: other rows of such numbers, and rows of high ones.
+    /// First hash of each low row number. 0 is an empty entry.
+    first_hashes: Vec<u64>,
+    /// Other keys: further rows of these numbers, and rows of high numbers.
     keys: Keys,
-    /// Rows that were seen.
+    /// Number of rows seen.
     seen: usize,
     expected: usize,
-    /// What the set may take; where it would grow beyond, it takes no more.
+    /// Maximum memory. The set is full as soon as growth would exceed it.
     max_bytes: usize,
     is_full: bool,
 }
 
-/// Which rows of a batch are new, and of which the set cannot say, since it was full.
+/// Masks of a batch: new rows, and undecided rows, which arrived when the set was full.
 pub struct DedupResult {
     pub new: BooleanArray,
     pub undecided: BooleanArray,
 }
 
-/// The keys of a batch's rows; made without holding up who else looks for repeats.
+/// Keys of the rows of a batch, computed without locking the key set.
 pub struct RowKeys(Vec<Key>);
 
-/// Makes keys, in as many threads as one likes.
+/// Computes keys. Clones use the same seed in several threads.
 #[derive(Clone)]
 pub struct KeyMaker(QualityRandomState);
 
 impl KeyMaker {
-    /// The keys of the rows of a clean batch.
+    /// Computes the keys of a clean batch.
     pub fn keys(&self, batch: &RecordBatch) -> Result<RowKeys> {
         let mut hashes = vec![0; batch.num_rows()];
         create_hashes(batch.columns(), &self.0, &mut hashes).context(|| "cannot compare rows")?;
-        // The hash passes over nulls: without this, a value would do in the place of its neighbour's.
+        // `create_hashes` skips nulls, so (NULL, x) and (x, NULL) would have the same hash: mix in
+        // the position of the column.
         for (number, column) in batch
             .columns()
             .iter()
@@ -122,14 +123,14 @@ impl KeyMaker {
 }
 
 impl RowKeys {
-    /// The keys of the rows that the mask names.
+    /// Returns the keys of the rows that the mask selects.
     pub fn kept(&self, mask: &BooleanArray) -> Self {
         Self(mask.values().set_indices().map(|row| self.0[row]).collect())
     }
 
-    /// For each row which of so many parts it belongs to: the same for equal rows.
+    /// Returns the partition of each row, below `parts`. Equal rows have the same partition.
     pub fn parts(&self, parts: usize) -> impl Iterator<Item = usize> {
-        // Other bits than the set looks at first.
+        // Bits that the hash set does not use first.
         self.0
             .iter()
             .map(move |key| (key.hash >> 40) as usize % parts)
@@ -137,7 +138,7 @@ impl RowKeys {
 }
 
 impl KeySet {
-    /// Takes as many rows as there are.
+    /// Creates a set without a memory limit.
     pub fn new() -> Self {
         Self::within(
             KeyMaker(QualityRandomState::with_seed(rand::random())),
@@ -145,11 +146,11 @@ impl KeySet {
         )
     }
 
-    /// Of keys that this maker makes, within so many bytes.
+    /// Creates a set for the keys of this maker, with a memory limit of `max_bytes`.
     pub fn within(key_maker: KeyMaker, max_bytes: usize) -> Self {
         Self {
             key_maker,
-            first: Vec::new(),
+            first_hashes: Vec::new(),
             keys: Keys::default(),
             seen: 0,
             expected: 0,
@@ -158,59 +159,62 @@ impl KeySet {
         }
     }
 
-    /// What makes keys for this set.
+    /// Returns the key maker of this set.
     pub fn key_maker(&self) -> KeyMaker {
         self.key_maker.clone()
     }
 
-    /// About so many rows will come.
+    /// Announces the approximate number of rows, which limits the length of the list.
     pub fn expect(&mut self, rows: usize) {
         self.expected = self.expected.max(rows);
     }
 
-    /// Where the list says what was seen first of a number; `None`: it has no place for it.
-    fn place(&mut self, ind: i32) -> Option<&mut u64> {
-        let place = usize::try_from(ind).ok()?;
-        if place >= self.first.len() {
-            let most = self
+    /// Returns the list entry of a row number, and grows the list if necessary. Returns `None` for
+    /// a number that is not listed.
+    fn first_hash_mut(&mut self, ind: i32) -> Option<&mut u64> {
+        let index = usize::try_from(ind).ok()?;
+        if index >= self.first_hashes.len() {
+            let max_length = self
                 .expected
                 .max(self.seen)
-                .saturating_mul(LISTED_NUMBERS_PER_ROW)
-                .max(LISTED_NUMBERS);
-            let places = (place + 1).next_power_of_two().max(LISTED_NUMBERS);
-            // What the full set was not sure of must not be new later on.
+                .saturating_mul(MAX_LISTED_NUMBERS_PER_ROW)
+                .max(MIN_LISTED_NUMBERS);
+            let length = (index + 1).next_power_of_two().max(MIN_LISTED_NUMBERS);
+            // The list of a full set may not grow: a key that was reported as undecided must not be
+            // reported as new later.
             if self.is_full
-                || place >= most
-                || places.saturating_mul(2 * size_of::<u64>()) > self.max_bytes / 2
+                || index >= max_length
+                || length.saturating_mul(2 * size_of::<u64>()) > self.max_bytes / 2
             {
                 return None;
             }
-            // Fresh from the system, where no page is taken before it is used.
-            let mut grown = vec![0; places];
-            grown[..self.first.len()].copy_from_slice(&self.first);
-            self.first = grown;
+            // Zeroed memory from the system, which allocates no page before it is used.
+            let mut grown = vec![0; length];
+            grown[..self.first_hashes.len()].copy_from_slice(&self.first_hashes);
+            self.first_hashes = grown;
         }
-        self.first.get_mut(place)
+        self.first_hashes.get_mut(index)
     }
 
-    /// Notes a row; `None`: the set is full, and it is not in there.
-    fn note(&mut self, key: Key) -> Option<bool> {
-        // 0 stands for an empty place.
+    /// Inserts a key and returns whether it is new. Returns `None` if the set is full and does not
+    /// contain the key.
+    fn insert(&mut self, key: Key) -> Option<bool> {
+        // 0 is an empty entry of the list.
         let key = Key {
             hash: key.hash.max(1),
             ..key
         };
-        // A number may have been too high for the list when it first came.
+        // The number may have been too high for the list when it first arrived.
         let is_in_set = !self.keys.is_empty() && self.keys.contains(&key);
         if is_in_set {
             return Some(false);
         }
-        if let Some(first) = self.place(key.ind) {
-            if *first == 0 {
-                *first = key.hash;
+        if let Some(first_hash) = self.first_hash_mut(key.ind) {
+            if *first_hash == 0 {
+                *first_hash = key.hash;
                 return Some(true);
             }
-            if *first == key.hash {
+            if *first_hash == key.hash {
                 return Some(false);
             }
         }
@@ -222,7 +226,8 @@ impl KeySet {
         Some(self.keys.insert(key))
     }
 
-    /// Which rows are new; they are known from then on, unless the set is full.
+    /// Inserts keys and returns which rows are new. Rows that arrive when the set is full are
+    /// undecided and not inserted.
     pub fn take(&mut self, keys: &RowKeys) -> DedupResult {
         let rows = keys.0.len();
         let (mut new, mut undecided) = (
@@ -230,9 +235,9 @@ impl KeySet {
             BooleanBufferBuilder::new(rows),
         );
         for key in &keys.0 {
-            let noted = self.note(*key);
-            new.append(noted == Some(true));
-            undecided.append(noted.is_none());
+            let is_new = self.insert(*key);
+            new.append(is_new == Some(true));
+            undecided.append(is_new.is_none());
         }
         self.seen += rows;
         DedupResult {
@@ -241,21 +246,22 @@ impl KeySet {
         }
     }
 
-    /// Growing doubles the places, and the old ones are there meanwhile.
+    /// Whether the hash set would exceed the memory limit. Growing doubles its slots and keeps the
+    /// old ones until they are copied.
     fn would_be_too_large(&self) -> bool {
-        let places = self.keys.capacity() / 7 * 8;
-        places.saturating_mul(3 * PLACE_BYTES)
-            > self.max_bytes - (self.first.len() * size_of::<u64>()).min(self.max_bytes)
+        let slots = self.keys.capacity() / 7 * 8;
+        slots.saturating_mul(3 * SLOT_BYTES)
+            > self.max_bytes - (self.first_hashes.len() * size_of::<u64>()).min(self.max_bytes)
     }
 }
 
-/// Keys of the rows that a table holds under some numbers.
+/// Keys of the rows of a table with certain row numbers.
 pub struct ExistingKeys {
     keys: Keys,
 }
 
 impl ExistingKeys {
-    /// Reads the rows of the table that have these numbers; only their keys stay in memory.
+    /// Reads the rows of the table with these numbers. Only their keys are held in memory.
     ///
     /// # Errors
     /// The table cannot be read.
@@ -272,29 +278,29 @@ impl ExistingKeys {
         };
         let engine = Engine::new();
         engine.register_provider("existing", table)?;
-        // Files and row groups that hold none of them are left out by what is known of each.
+        // Statistics skip the files and row groups outside the range.
         let query = format!("SELECT * FROM existing WHERE ind BETWEEN {first} AND {last}");
-        let mut existing = engine.stream("rows that are there already", &query).await?;
+        let mut existing = engine.stream("existing rows", &query).await?;
         while let Some(batch) = existing
             .try_next()
             .await
-            .context(|| "cannot read rows that are there already")?
+            .context(|| "cannot read existing rows")?
         {
-            let found = batch.column(0).as_primitive::<Int32Type>();
-            let is_wanted: BooleanArray = found
+            let row_numbers = batch.column(0).as_primitive::<Int32Type>();
+            let is_requested: BooleanArray = row_numbers
                 .iter()
                 .map(|number| {
                     Some(number.is_some_and(|number| numbers.contains(number.cast_unsigned())))
                 })
                 .collect();
-            for batch in as_schema(vec![kept(batch, &is_wanted)?], schema)? {
+            for batch in as_schema(vec![kept(batch, &is_requested)?], schema)? {
                 keys.extend(key_maker.keys(&batch)?.0);
             }
         }
         Ok(Self { keys })
     }
 
-    /// Those rows of a batch that the table does not hold.
+    /// Returns the rows of a batch that are not in the table.
     pub fn without_existing(&self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
         let is_missing: BooleanArray = keys
             .0
@@ -305,7 +311,7 @@ impl ExistingKeys {
     }
 }
 
-/// The row numbers of clean batches.
+/// Returns the row numbers of clean batches.
 pub fn numbers<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> RoaringBitmap {
     let numbers = batches
         .into_iter()
@@ -313,40 +319,40 @@ pub fn numbers<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Roarin
     numbers.map(i32::cast_unsigned).collect()
 }
 
-/// The rows of a batch that the mask names.
+/// Returns the rows of a batch that the mask selects.
 pub fn kept(batch: RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
     if mask.true_count() == batch.num_rows() {
         return Ok(batch);
     }
-    filter_record_batch(&batch, mask).context(|| "cannot leave out repeated rows")
+    filter_record_batch(&batch, mask).context(|| "cannot drop duplicates")
 }
 
-/// The rows of `fresh`, none of them twice, that a table does not hold.
+/// Returns the rows of `candidates` that are not in the table. `candidates` has no duplicates.
 ///
 /// # Errors
 /// The table cannot be read.
 pub async fn anti_join_table(
     schema: &SchemaRef,
-    fresh: Vec<RecordBatch>,
+    candidates: Vec<RecordBatch>,
     table: Arc<dyn TableProvider>,
     key_maker: &KeyMaker,
 ) -> Result<Vec<RecordBatch>> {
-    let known = ExistingKeys::read(schema, &numbers(&fresh), table, key_maker).await?;
-    let mut left = Vec::with_capacity(fresh.len());
-    for batch in fresh {
+    let existing = ExistingKeys::read(schema, &numbers(&candidates), table, key_maker).await?;
+    let mut new = Vec::with_capacity(candidates.len());
+    for batch in candidates {
         let keys = key_maker.keys(&batch)?;
-        let batch = known.without_existing(batch, &keys)?;
-        if batch.num_rows() > 0 {
-            left.push(batch);
+        let new_rows = existing.without_existing(batch, &keys)?;
+        if new_rows.num_rows() > 0 {
+            new.push(new_rows);
         }
     }
-    Ok(left)
+    Ok(new)
 }
 
-/// The rows of `fresh` that `existing` does not hold, compared in every column.
+/// Returns the rows of `candidates` that are not in `existing`. Compares all columns.
 pub fn anti_join(
     schema: &SchemaRef,
-    fresh: Vec<RecordBatch>,
+    candidates: Vec<RecordBatch>,
     existing: &[RecordBatch],
 ) -> Result<Vec<RecordBatch>> {
     let failed = || "cannot compare rows";
@@ -356,24 +362,24 @@ pub fn anti_join(
         .map(|field| SortField::new(field.data_type().clone()))
         .collect();
     let converter = RowConverter::new(fields).context(failed)?;
-    let mut known = HashSet::new();
+    let mut existing_rows = HashSet::new();
     for batch in existing {
         let rows = converter.convert_columns(batch.columns()).context(failed)?;
-        known.extend(rows.iter().map(|row| row.as_ref().to_vec()));
+        existing_rows.extend(rows.iter().map(|row| row.as_ref().to_vec()));
     }
-    let mut left = Vec::with_capacity(fresh.len());
-    for batch in fresh {
+    let mut new = Vec::with_capacity(candidates.len());
+    for batch in candidates {
         let rows = converter.convert_columns(batch.columns()).context(failed)?;
         let is_new: BooleanArray = rows
             .iter()
-            .map(|row| Some(!known.contains(row.as_ref())))
+            .map(|row| Some(!existing_rows.contains(row.as_ref())))
             .collect();
-        let batch = kept(batch, &is_new)?;
-        if batch.num_rows() > 0 {
-            left.push(batch);
+        let new_rows = kept(batch, &is_new)?;
+        if new_rows.num_rows() > 0 {
+            new.push(new_rows);
         }
     }
-    Ok(left)
+    Ok(new)
 }
 
 #[cfg(test)]
@@ -382,7 +388,7 @@ mod tests {
     use crate::base::model::Kind;
     use arrow::array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray};
 
-    /// Users that have a number, and a name or an age.
+    /// Users with a number, an optional name and an optional age.
     fn users(rows: &[(i32, Option<&str>, Option<i32>)]) -> RecordBatch {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(|row| row.0).collect::<Int32Array>()),
@@ -398,9 +404,9 @@ mod tests {
         RecordBatch::try_new(Kind::User.clean_schema(), columns).expect("a batch")
     }
 
-    fn new_rows(distinct: &mut KeySet, batch: &RecordBatch) -> Vec<bool> {
-        let keys = distinct.key_maker().keys(batch).expect("keys");
-        distinct
+    fn new_rows(key_set: &mut KeySet, batch: &RecordBatch) -> Vec<bool> {
+        let keys = key_set.key_maker().keys(batch).expect("keys");
+        key_set
             .take(&keys)
             .new
             .iter()
@@ -409,8 +415,8 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_row_counts_once_and_every_column_tells_rows_apart() {
-        let mut distinct = KeySet::new();
+    fn drops_rows_that_are_equal_in_every_column() {
+        let mut key_set = KeySet::new();
         let rows = [
             (1, Some("A"), Some(20)),
             (1, Some("A"), Some(20)),
@@ -419,19 +425,19 @@ mod tests {
             (1, Some("B"), Some(20)),
         ];
         assert_eq!(
-            new_rows(&mut distinct, &users(&rows)),
+            new_rows(&mut key_set, &users(&rows)),
             [true, false, true, true, true]
         );
         assert_eq!(
-            new_rows(&mut distinct, &users(&rows)),
+            new_rows(&mut key_set, &users(&rows)),
             [false; 5],
-            "known over batches"
+            "duplicates across batches"
         );
     }
 
     #[test]
-    fn nothing_and_a_value_are_told_apart_wherever_they_stand() {
-        let mut distinct = KeySet::new();
+    fn distinguishes_null_from_a_value_in_every_column() {
+        let mut key_set = KeySet::new();
         let rows = [
             (1, None, None),
             (1, Some(""), None),
@@ -440,32 +446,32 @@ mod tests {
             (1, None, None),
         ];
         assert_eq!(
-            new_rows(&mut distinct, &users(&rows)),
+            new_rows(&mut key_set, &users(&rows)),
             [true, true, true, true, false]
         );
     }
 
     #[test]
-    fn a_full_set_says_of_which_rows_it_cannot_tell() {
+    fn full_set_reports_undecided_rows() {
         let rows: Vec<_> = (0..2_000).map(|ind| (ind, None, None)).collect();
-        let mut distinct = KeySet::within(KeySet::new().key_maker(), 20_000);
-        let keys = distinct.key_maker().keys(&users(&rows)).expect("keys");
-        let fresh = distinct.take(&keys);
-        let (new, undecided) = (fresh.new.true_count(), fresh.undecided.true_count());
+        let mut key_set = KeySet::within(KeySet::new().key_maker(), 20_000);
+        let keys = key_set.key_maker().keys(&users(&rows)).expect("keys");
+        let result = key_set.take(&keys);
+        let (new, undecided) = (result.new.true_count(), result.undecided.true_count());
         assert!(
             new > 200 && undecided > 200 && new + undecided == 2_000,
             "{new} and {undecided}"
         );
-        assert!(distinct.keys.capacity() * PLACE_BYTES < 20_000);
-        let again = distinct.take(&keys);
+        assert!(key_set.keys.capacity() * SLOT_BYTES < 20_000);
+        let second = key_set.take(&keys);
         assert_eq!(
-            (again.new.true_count(), again.undecided.true_count()),
+            (second.new.true_count(), second.undecided.true_count()),
             (0, undecided),
-            "what it took it still knows"
+            "inserted keys are still known"
         );
         assert_eq!(
             keys.parts(64).collect::<Vec<_>>(),
-            distinct
+            key_set
                 .key_maker()
                 .keys(&users(&rows))
                 .expect("keys")
@@ -475,9 +481,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever numbers come in whatever order, and wherever the set is full.
+        /// For any numbers in any order, and any memory limit.
         #[test]
-        fn each_row_is_new_once_or_never_sure(
+        fn each_row_is_new_once_or_always_undecided(
             rows in proptest::collection::vec((0..6usize, 0..40i32, 0..3u64), 1..400),
             max_bytes in proptest::sample::select(vec![0, 3_000, 2_200_000, usize::MAX]),
             batch_rows in 1..50usize,
@@ -485,21 +491,21 @@ mod tests {
             // Low numbers, some around where the list grows, high ones, and negative ones.
             const BASES: [i32; 6] = [0, 65_520, 131_060, 262_130, 2_000_000_000, -20];
             let keys: Vec<Key> = rows.iter().map(|(base, ind, hash)| Key { ind: BASES[*base] + ind, hash: *hash }).collect();
-            let mut distinct = KeySet::within(KeySet::new().key_maker(), max_bytes);
-            distinct.expect(50_000);
+            let mut key_set = KeySet::within(KeySet::new().key_maker(), max_bytes);
+            key_set.expect(50_000);
             let mut was_new = std::collections::HashMap::new();
             for batch in keys.chunks(batch_rows) {
-                let fresh = distinct.take(&RowKeys(batch.to_vec()));
+                let result = key_set.take(&RowKeys(batch.to_vec()));
                 for (row, key) in batch.iter().enumerate() {
-                    // An empty place is told from hash 0 by taking that for 1.
-                    let same = (key.ind, key.hash.max(1));
-                    match was_new.get(&same) {
+                    // Hash 0 is stored as 1, because 0 is an empty entry.
+                    let identity = (key.ind, key.hash.max(1));
+                    match was_new.get(&identity) {
                         None => {
-                            proptest::prop_assert!(fresh.new.value(row) != fresh.undecided.value(row));
-                            was_new.insert(same, fresh.new.value(row));
+                            proptest::prop_assert!(result.new.value(row) != result.undecided.value(row));
+                            was_new.insert(identity, result.new.value(row));
                         }
-                        Some(true) => proptest::prop_assert!(!fresh.new.value(row) && !fresh.undecided.value(row)),
-                        Some(false) => proptest::prop_assert!(!fresh.new.value(row) && fresh.undecided.value(row)),
+                        Some(true) => proptest::prop_assert!(!result.new.value(row) && !result.undecided.value(row)),
+                        Some(false) => proptest::prop_assert!(!result.new.value(row) && result.undecided.value(row)),
                     }
                 }
             }
@@ -507,14 +513,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_known_already_are_left_out_also_with_nulls_in_them() {
+    fn anti_join_drops_existing_rows_with_nulls() {
         let all = users(&[(1, Some("A B"), None), (2, Some("A B"), None)]);
-        let left = anti_join(
+        let new = anti_join(
             &Kind::User.clean_schema(),
             vec![all.clone()],
             &[all.slice(0, 1)],
         )
-        .expect("compares");
-        assert_eq!(left, [all.slice(1, 1)]);
+        .expect("compare rows");
+        assert_eq!(new, [all.slice(1, 1)]);
     }
 }

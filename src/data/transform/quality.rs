@@ -1,4 +1,4 @@
-//! Data quality: how many values of each column were missing, marked as unknown, or changed by cleaning.
+//! Data quality: per column the number of null, unknown and changed values.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -9,17 +9,17 @@ use serde::Serialize;
 use crate::base::error::{ErrorContext, Result};
 use crate::base::model::{ColumnType, Kind};
 
-/// Counts of one raw column, repeated records included.
+/// Counts of one raw column, duplicates included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ColumnQuality {
     pub kind: Kind,
     pub column: &'static str,
     pub values: u64,
-    /// Not in the record, or null there.
+    /// Values that are absent or null in the record.
     pub nulls: u64,
-    /// A marker such as `User Info Error`, which cleaning made null.
+    /// Markers such as `User Info Error`, which cleaning replaces with null.
     pub marked: u64,
-    /// Written in another way after cleaning: `46k` as 46000.
+    /// Values that cleaning changed, such as `46k` to 46000.
     pub changed: u64,
 }
 
@@ -33,7 +33,7 @@ impl ColumnQuality {
     }
 }
 
-/// The columns of a kind, nothing counted yet.
+/// Returns zero counts for each column of a kind.
 pub fn columns(kind: Kind) -> Vec<ColumnQuality> {
     let column = |(column, _): &crate::base::model::Column| ColumnQuality {
         kind,
@@ -46,7 +46,7 @@ pub fn columns(kind: Kind) -> Vec<ColumnQuality> {
     kind.columns().iter().map(column).collect()
 }
 
-/// Counts a raw batch and what cleaning made of it, row for row.
+/// Adds the counts of a raw batch and its clean batch, which have the same rows.
 pub fn count(
     kind: Kind,
     counts: &mut [ColumnQuality],
@@ -64,7 +64,7 @@ pub fn count(
         count.marked += after.null_count().saturating_sub(before.null_count()) as u64;
         count.changed += match column_type {
             ColumnType::Integer | ColumnType::Float => 0,
-            // A `T` between day and time is the one other form.
+            // The only format that cleaning changes has a `T` between date and time.
             ColumnType::DateTime => before
                 .as_string::<i32>()
                 .iter()

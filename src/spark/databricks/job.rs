@@ -1,4 +1,4 @@
-//! The job's files in the workspace.
+//! Files of the job in the workspace.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use crate::base::error::{ErrorContext, Result};
 use crate::clients::databricks::{ApiError, Databricks};
 use crate::spark::job::{JOB, Parameters};
 
-/// Where the job lies, as a run of it sees the workspace.
+/// Paths of the job's files, as a run sees them.
 #[derive(Debug, Clone)]
 pub struct JobFiles {
     pub python_file: String,
@@ -18,7 +18,7 @@ pub struct JobFiles {
 }
 
 impl JobFiles {
-    /// Those of a folder of the workspace.
+    /// Paths in a workspace folder.
     pub fn of(folder: &str) -> Self {
         Self {
             python_file: format!("/Workspace{folder}/{JOB_FILE}"),
@@ -30,10 +30,11 @@ impl JobFiles {
 const JOB_FILE: &str = "job.py";
 const PARAMETERS_FILE: &str = "parameters.json";
 
-/// The folder for this pipeline's jobs: the configured one, or one in the caller's own.
+/// Returns the workspace folder for the jobs of this pipeline: below `databricks.folder`, or below
+/// the home folder of the current user.
 ///
 /// # Errors
-/// Databricks does not say who is calling.
+/// The current user cannot be determined.
 pub async fn job_folder(client: &Databricks, config: &Config) -> Result<String> {
     #[derive(Deserialize)]
     struct Me {
@@ -48,7 +49,7 @@ pub async fn job_folder(client: &Databricks, config: &Config) -> Result<String> 
     Ok(format!("/Users/{}/pinpipe/{}", me.user_name, config.id))
 }
 
-/// The folder of the job that Airflow runs.
+/// Returns the workspace folder of the scheduled job.
 ///
 /// # Errors
 /// As [`job_folder`].
@@ -56,17 +57,17 @@ pub async fn scheduled_folder(client: &Databricks, config: &Config) -> Result<St
     Ok(format!("{}/scheduled", job_folder(client, config).await?))
 }
 
-/// What the folder is to hold: each file's name and content.
+/// Returns name and content of each file of the job.
 fn files(parameters: &Parameters) -> Result<[(&'static str, Vec<u8>); 2]> {
-    let told = serde_json::to_vec_pretty(parameters)
-        .context(|| "cannot write down the job's parameters")?;
-    Ok([(JOB_FILE, JOB.as_bytes().to_vec()), (PARAMETERS_FILE, told)])
+    let json = serde_json::to_vec_pretty(parameters)
+        .context(|| "cannot serialise the parameters of the job")?;
+    Ok([(JOB_FILE, JOB.as_bytes().to_vec()), (PARAMETERS_FILE, json)])
 }
 
-/// Puts the job there, over what was there.
+/// Uploads the job and overwrites existing files.
 ///
 /// # Errors
-/// Databricks refuses.
+/// Databricks refuses the request.
 pub async fn upload_job(
     client: &Databricks,
     folder: &str,
@@ -76,18 +77,18 @@ pub async fn upload_job(
         .post("/api/2.0/workspace/mkdirs", &json!({ "path": folder }))
         .await?;
     for (name, content) in files(parameters)? {
-        // RAW: a file as it is, where other formats would make a notebook of it.
+        // RAW imports a plain file; other formats create a notebook.
         let import = json!({ "path": format!("{folder}/{name}"), "format": "RAW", "overwrite": true, "content": STANDARD.encode(content) });
         let _: Value = client.post("/api/2.0/workspace/import", &import).await?;
     }
     Ok(JobFiles::of(folder))
 }
 
-/// What is in the way of running the job as it is wanted: files that are missing or differ.
-/// `None`: there is no folder.
+/// Returns the drift of the uploaded job: files that are missing or differ. Returns `None` if the
+/// folder contains none of them.
 ///
 /// # Errors
-/// Databricks refuses.
+/// Databricks refuses the request.
 pub async fn job_differences(
     client: &Databricks,
     folder: &str,
@@ -98,8 +99,8 @@ pub async fn job_differences(
         #[serde(default)]
         content: String,
     }
-    let mut differing = Vec::new();
-    let mut is_there = false;
+    let mut differences = Vec::new();
+    let mut exists = false;
     for (name, content) in files(parameters)? {
         let path = format!("{folder}/{name}");
         match client
@@ -109,23 +110,23 @@ pub async fn job_differences(
             )
             .await
         {
-            Ok(found) => {
-                is_there = true;
-                if STANDARD.decode(found.content).ok().as_deref() != Some(&content) {
-                    differing.push(format!("`{name}` is another version's"));
+            Ok(exported) => {
+                exists = true;
+                if STANDARD.decode(exported.content).ok().as_deref() != Some(&content) {
+                    differences.push(format!("`{name}` differs"));
                 }
             }
-            Err(refused) if is_missing(&refused) => differing.push(format!("`{name}` is missing")),
-            Err(refused) => return Err(refused.into()),
+            Err(error) if is_missing(&error) => differences.push(format!("`{name}` is missing")),
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(is_there.then_some(differing))
+    Ok(exists.then_some(differences))
 }
 
-/// Removes the folder. `false`: it was not there.
+/// Deletes the folder. Returns `false` if it did not exist.
 ///
 /// # Errors
-/// Databricks refuses.
+/// Databricks refuses the request.
 pub async fn remove_job(client: &Databricks, folder: &str) -> Result<bool> {
     match client
         .post::<Value>(
@@ -135,11 +136,11 @@ pub async fn remove_job(client: &Databricks, folder: &str) -> Result<bool> {
         .await
     {
         Ok(_) => Ok(true),
-        Err(refused) if is_missing(&refused) => Ok(false),
-        Err(refused) => Err(refused.into()),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn is_missing(refused: &ApiError) -> bool {
-    refused.code == "RESOURCE_DOES_NOT_EXIST"
+fn is_missing(error: &ApiError) -> bool {
+    error.code == "RESOURCE_DOES_NOT_EXIST"
 }

@@ -1,4 +1,4 @@
-//! Spark on Databricks, through the workspace's REST API.
+//! Spark on Databricks, through the REST API of the workspace.
 
 pub mod cluster;
 pub mod job;

@@ -1,4 +1,4 @@
-//! One run of the job on Databricks: submitted, followed, fetched.
+//! One run of the job on Databricks: submission, monitoring, results.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,43 +19,43 @@ use crate::spark::job::{Parameters, answers_url};
 use crate::spark::results::{discard, fetch};
 use crate::stages::batch::report::BatchReport;
 
-/// A run that was begun: kept before it is submitted, so that the next command finds it
-/// where this one is killed.
+/// A started run. Saved before it is submitted, so that the next command can resume it if this one
+/// is killed.
 #[derive(Debug, Serialize, Deserialize)]
-struct Begun {
-    /// Names the run: its folders, and what keeps Databricks from starting it twice.
+struct PendingRun {
+    /// Unique name: of its folders, and the idempotency token that prevents a second submission.
     name: String,
     host: String,
-    /// What it was told.
+    /// Parameters of the job.
     parameters: Value,
-    /// The job's folder in the workspace.
+    /// Folder of the job in the workspace.
     folder: String,
-    /// Where its answers go.
+    /// Output folder.
     out: String,
-    /// Once it is submitted.
+    /// Id at Databricks, after submission.
     run_id: Option<i64>,
-    /// An earlier command began it.
+    /// An earlier command started the run.
     #[serde(skip)]
     is_resumed: bool,
 }
 
-/// What became of a run.
-enum Outcome {
+/// Result of an attempt that did not fail.
+enum AttemptOutcome {
     Done,
-    /// It had ended before this command began: it knows nothing of what is new since.
+    /// The run ended before this command started, so its results may lack newer records.
     Stale,
 }
 
-/// Why this command does not go on.
-enum Stop {
-    /// The run is over, or was never begun.
-    Over(Error),
-    /// It may go on: the next command looks for it.
-    Open(Error),
+/// Failure of an attempt.
+enum AttemptError {
+    /// The run has ended, or was never submitted.
+    Final(Error),
+    /// The run may still be active: the next command resumes it.
+    Resumable(Error),
 }
 
-/// How long ago a run may have ended whose answers an earlier command could not fetch any more.
-const FRESH_MS: i64 = 600_000;
+/// Maximum age of results that an earlier command did not read, in milliseconds.
+const MAX_RESULT_AGE_MS: i64 = 600_000;
 
 /// A run, or one of its tasks, as Databricks describes it.
 #[derive(Debug, Deserialize)]
@@ -63,10 +63,10 @@ struct Run {
     #[serde(default)]
     run_id: i64,
     #[serde(default)]
-    state: State,
+    state: RunState,
     run_name: Option<String>,
     run_page_url: Option<String>,
-    /// In milliseconds since 1970; 0 while it goes on.
+    /// In milliseconds since 1970; 0 while the run is active.
     #[serde(default)]
     end_time: i64,
     #[serde(default)]
@@ -74,7 +74,7 @@ struct Run {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct State {
+struct RunState {
     life_cycle_state: Option<String>,
     result_state: Option<String>,
     state_message: Option<String>,
@@ -93,7 +93,7 @@ impl Run {
         )
     }
 
-    fn is_good(&self) -> bool {
+    fn is_success(&self) -> bool {
         self.state.result_state.as_deref() == Some("SUCCESS")
     }
 
@@ -102,10 +102,11 @@ impl Run {
     }
 }
 
-/// Uploads the job, runs it, and brings its answers here.
+/// Uploads the job, runs it and reads its results.
 ///
 /// # Errors
-/// No login; a lake that no cluster can read; the run fails; Ctrl-C, which cancels the run.
+/// There are no credentials; the lake is a local folder; the run fails; the user interrupts the
+/// command, which cancels the run.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let SparkBatch {
         config,
@@ -116,8 +117,8 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         printer,
     } = *batch;
     if !lake_url.starts_with("s3://") {
-        return Err(Error::usage(format!("Databricks cannot read `{lake_url}`, a folder of this machine"))
-            .hint("name a bucket with `--lake s3://BUCKET`, or run Spark here: `spark.place = \"spark-submit\"`"));
+        return Err(Error::usage(format!("cannot read the lake `{lake_url}` from Databricks: it is a local folder"))
+            .hint("choose a bucket with `--lake s3://BUCKET`, or set `spark.place = \"spark-submit\"` to run Spark on this machine"));
     }
     let client = Databricks::open(config)?;
     let out = answers_url(config, lake_url);
@@ -129,76 +130,82 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         median,
         out.clone(),
     );
-    let records = config.data_dir.join("databricks");
-    std::fs::create_dir_all(&records)
-        .map_err(|error| crate::base::error::io_error("make", &records, error))?;
-    let Some(_lock) = FileLock::try_lock(&records.join("lock"))? else {
+    let run_folder = config.data_dir.join("databricks");
+    std::fs::create_dir_all(&run_folder)
+        .map_err(|error| crate::base::error::io_error("create", &run_folder, error))?;
+    let Some(_lock) = FileLock::try_lock(&run_folder.join("lock"))? else {
         return Err(Error::failed(
-            "another `pinpipe batch` runs on Databricks from this data folder",
+            "cannot run on Databricks: another `pinpipe batch` process uses this data folder",
         )
-        .hint("wait for it, or use another folder with `--data-dir`"));
+        .hint("wait until it exits, or use another folder with `--data-dir`"));
     };
-    let record = Record {
+    let runner = Runner {
         client: &client,
         config,
-        path: records.join("run.json"),
+        path: run_folder.join("run.json"),
         printer,
     };
     let parent = job_folder(&client, config).await?;
-    let mut begun = record.begin(&parameters, &parent, &out).await?;
+    let mut pending = runner.start_or_resume(&parameters, &parent, &out).await?;
     let progress = printer.activity("Databricks");
     loop {
         let outcome = tokio::select! {
-            done = record.attempt(&mut begun, &parameters, &progress) => done,
-            () = crate::base::shutdown::shutdown_signal() => Err(record.cancel().await),
+            outcome = runner.attempt(&mut pending, &parameters, &progress) => outcome,
+            () = crate::base::shutdown::shutdown_signal() => Err(runner.cancel().await),
         };
         match outcome {
-            Ok(Outcome::Done) => break,
-            Ok(Outcome::Stale) => {
-                record.close(&begun).await;
-                begun = record.begin(&parameters, &parent, &out).await?;
+            Ok(AttemptOutcome::Done) => break,
+            Ok(AttemptOutcome::Stale) => {
+                runner.clean_up(&pending).await;
+                pending = runner.start_or_resume(&parameters, &parent, &out).await?;
             }
-            Err(Stop::Over(error)) => {
+            Err(AttemptError::Final(error)) => {
                 progress.finish();
-                record.close(&begun).await;
+                runner.clean_up(&pending).await;
                 return Err(error);
             }
-            Err(Stop::Open(error)) => {
+            Err(AttemptError::Resumable(error)) => {
                 progress.finish();
-                return Err(error.hint("the run may go on, and costs as long as it does: the same command finds it again"));
+                return Err(error.hint("the run may still be active on Databricks and incur costs: re-run the command to resume"));
             }
         }
     }
     progress.finish();
-    let report = fetch(config, &begun.out, lake_url, questions).await?;
-    record.close(&begun).await;
+    let report = fetch(config, &pending.out, lake_url, questions).await?;
+    runner.clean_up(&pending).await;
     Ok(report)
 }
 
-/// What is known of the run that was begun, and how it is worked on.
-struct Record<'a> {
+/// Drives the run that is saved at `path`.
+struct Runner<'a> {
     client: &'a Databricks,
     config: &'a Config,
     path: PathBuf,
     printer: &'a Printer,
 }
 
-impl Record<'_> {
-    /// The run to submit: that of a command that was killed, where it was the same, else a new one.
-    async fn begin(&self, parameters: &Parameters, parent: &str, out: &str) -> Result<Begun> {
+impl Runner<'_> {
+    /// Returns the run to submit: that of a killed command if it has the same workspace and
+    /// parameters, or a new one.
+    async fn start_or_resume(
+        &self,
+        parameters: &Parameters,
+        parent: &str,
+        out: &str,
+    ) -> Result<PendingRun> {
         let parameters = json!(parameters);
-        if let Some(before) = load_json::<Begun>(&self.path)? {
-            if before.host == self.client.host() && before.parameters == parameters {
-                return Ok(Begun {
+        if let Some(previous) = load_json::<PendingRun>(&self.path)? {
+            if previous.host == self.client.host() && previous.parameters == parameters {
+                return Ok(PendingRun {
                     is_resumed: true,
-                    ..before
+                    ..previous
                 });
             }
-            self.give_up(&before).await;
+            self.abandon(&previous).await;
         }
         let name = format!("run-{}", uuid::Uuid::new_v4().simple());
         let (folder, out) = (format!("{parent}/{name}"), format!("{out}/{name}"));
-        let begun = Begun {
+        let pending = PendingRun {
             name,
             host: self.client.host().to_string(),
             parameters,
@@ -207,104 +214,109 @@ impl Record<'_> {
             run_id: None,
             is_resumed: false,
         };
-        save_json(&self.path, &begun)?;
-        Ok(begun)
+        save_json(&self.path, &pending)?;
+        Ok(pending)
     }
 
-    /// Ends a run that was told something else and that nobody waits for any more.
-    async fn give_up(&self, before: &Begun) {
+    /// Cancels the run of an earlier command that had another workspace or other parameters.
+    async fn abandon(&self, previous: &PendingRun) {
         self.printer.warn(format!(
-            "run `{}`, which an earlier command began and did not see the end of, is given up",
-            before.name
+            "abandoning run `{}` of an earlier, interrupted command: its workspace or parameters differ",
+            previous.name
         ));
-        if before.host != self.client.host() {
+        if previous.host != self.client.host() {
             self.printer.warn(format!(
-                "it was begun at {}: look there whether it goes on",
-                before.host
+                "run `{}` was started at {}: check there whether it is still active",
+                previous.name, previous.host
             ));
             return;
         }
-        if let Some(run_id) = before.run_id
-            && let Err(refused) = self
+        if let Some(run_id) = previous.run_id
+            && let Err(error) = self
                 .client
                 .post::<Value>("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id }))
                 .await
         {
-            self.printer.warn(Error::from(refused).to_string());
+            self.printer.warn(Error::from(error).to_string());
         }
-        self.close(before).await;
+        self.clean_up(previous).await;
     }
 
-    /// Removes what a run that is over left; what cannot be removed is in nobody's way.
-    async fn close(&self, begun: &Begun) {
-        if let Err(error) = remove_job(self.client, &begun.folder).await {
+    /// Deletes the files of a run that has ended. A failure is only a warning, because leftover
+    /// files do not affect other runs.
+    async fn clean_up(&self, pending: &PendingRun) {
+        if let Err(error) = remove_job(self.client, &pending.folder).await {
             self.printer.warn(format!(
-                "the job's folder `{}` stays in the workspace: {error}",
-                begun.folder
+                "cannot delete the job folder `{}` in the workspace: {error}",
+                pending.folder
             ));
         }
-        if let Err(error) = discard(self.config, &begun.out).await {
+        if let Err(error) = discard(self.config, &pending.out).await {
             self.printer.warn(error.to_string());
         }
         let _ = std::fs::remove_file(&self.path);
     }
 
-    /// Submits the run, or finds the one that was submitted under its name.
-    async fn submitted(&self, begun: &mut Begun) -> Result<i64> {
-        if let Some(run_id) = begun.run_id {
+    /// Submits the run and returns its id. If the run was submitted before, the idempotency token
+    /// makes Databricks return the existing id.
+    async fn submit(&self, pending: &mut PendingRun) -> Result<i64> {
+        if let Some(run_id) = pending.run_id {
             return Ok(run_id);
         }
         let mut body = submission(
             self.config,
             &run_name(self.config),
-            &JobFiles::of(&begun.folder),
-            &begun.name,
+            &JobFiles::of(&pending.folder),
+            &pending.name,
         );
-        body["idempotency_token"] = json!(begun.name);
+        body["idempotency_token"] = json!(pending.name);
         let submitted: Submitted = self.client.post("/api/2.2/jobs/runs/submit", &body).await?;
-        begun.run_id = Some(submitted.run_id);
-        save_json(&self.path, begun)?;
+        pending.run_id = Some(submitted.run_id);
+        save_json(&self.path, pending)?;
         Ok(submitted.run_id)
     }
 
     async fn attempt(
         &self,
-        begun: &mut Begun,
+        pending: &mut PendingRun,
         parameters: &Parameters,
         progress: &Progress,
-    ) -> Result<Outcome, Stop> {
-        // Of a run that an earlier command may have submitted nothing is known until it is asked for.
-        let is_resumed = begun.is_resumed;
-        let early = |error: Error| {
+    ) -> Result<AttemptOutcome, AttemptError> {
+        // An earlier command may have submitted a resumed run. Until its state is read, it may be
+        // active.
+        let is_resumed = pending.is_resumed;
+        let submit_error = |error: Error| {
             if is_resumed || error.is_retryable() {
-                Stop::Open(error)
+                AttemptError::Resumable(error)
             } else {
-                Stop::Over(error)
+                AttemptError::Final(error)
             }
         };
-        if begun.run_id.is_none() {
+        if pending.run_id.is_none() {
             progress.say("uploading the job");
-            upload_job(self.client, &begun.folder, parameters)
+            upload_job(self.client, &pending.folder, parameters)
                 .await
-                .map_err(early)?;
+                .map_err(submit_error)?;
         }
-        let run_id = self.submitted(begun).await.map_err(early)?;
+        let run_id = self.submit(pending).await.map_err(submit_error)?;
         if is_resumed {
-            let run = self.run(run_id).await.map_err(Stop::Open)?;
+            let run = self.run(run_id).await.map_err(AttemptError::Resumable)?;
             if run.is_over() {
-                let is_fresh = run.is_good()
-                    && chrono::Utc::now().timestamp_millis() - run.end_time < FRESH_MS;
-                return Ok(if is_fresh {
-                    Outcome::Done
+                let is_recent = run.is_success()
+                    && chrono::Utc::now().timestamp_millis() - run.end_time < MAX_RESULT_AGE_MS;
+                return Ok(if is_recent {
+                    AttemptOutcome::Done
                 } else {
-                    Outcome::Stale
+                    AttemptOutcome::Stale
                 });
             }
             self.printer.note(format!(
-                "going on with run {run_id}, which an earlier command began"
+                "resuming run {run_id}, which an earlier command started"
             ));
         }
-        self.follow(run_id, progress).await.map(|()| Outcome::Done)
+        self.wait(run_id, progress)
+            .await
+            .map(|()| AttemptOutcome::Done)
     }
 
     async fn run(&self, run_id: i64) -> Result<Run> {
@@ -314,77 +326,79 @@ impl Record<'_> {
             .await?)
     }
 
-    /// Asks for the run's state until it is over; says each change.
-    async fn follow(&self, run_id: i64, progress: &Progress) -> Result<(), Stop> {
-        let mut shown = String::new();
-        let longest = Duration::from_millis(self.config.databricks.poll_ms);
-        let mut pause = longest / 8;
+    /// Polls the state of the run until it has ended, and reports each change.
+    async fn wait(&self, run_id: i64, progress: &Progress) -> Result<(), AttemptError> {
+        let mut reported = String::new();
+        let max_pause = Duration::from_millis(self.config.databricks.poll_ms);
+        let mut pause = max_pause / 8;
         loop {
-            let run = self.run(run_id).await.map_err(Stop::Open)?;
+            let run = self.run(run_id).await.map_err(AttemptError::Resumable)?;
             let message = run.state.state_message.as_deref().unwrap_or_default();
-            let says = if message.is_empty() {
+            let state = if message.is_empty() {
                 run.life_cycle_state().to_string()
             } else {
                 format!("{}: {message}", run.life_cycle_state())
             };
-            if says != shown {
+            if state != reported {
                 let page = run
                     .run_page_url
                     .as_deref()
-                    .filter(|_| shown.is_empty())
+                    .filter(|_| reported.is_empty())
                     .map(|url| format!(" ({url})"))
                     .unwrap_or_default();
                 progress.aside(|| {
                     self.printer
-                        .note(format!("Databricks run {run_id}: {says}{page}"))
+                        .note(format!("Databricks run {run_id}: {state}{page}"))
                 });
-                progress.say(format!("run {run_id} is {says}"));
-                shown = says;
+                progress.say(format!("waiting for run {run_id}: {state}"));
+                reported = state;
             }
             if run.is_over() {
-                return if run.is_good() {
+                return if run.is_success() {
                     Ok(())
                 } else {
-                    Err(Stop::Over(failure(self.client, &run).await))
+                    Err(AttemptError::Final(failure(self.client, &run).await))
                 };
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(longest);
+            pause = (pause * 2).min(max_pause);
         }
     }
 
-    /// Cancels the run, which costs money as long as it goes on.
-    async fn cancel(&self) -> Stop {
-        let cancelling = async {
-            // As it was kept last: it may or may not have been submitted. Under its name there is one at most.
-            let Some(mut begun) = load_json::<Begun>(&self.path)? else {
+    /// Cancels the run, which incurs costs while it is active.
+    async fn cancel(&self) -> AttemptError {
+        let cancellation = async {
+            // The saved run may or may not have been submitted. Submitting it again returns the id
+            // of the existing run, because its name is the idempotency token.
+            let Some(mut pending) = load_json::<PendingRun>(&self.path)? else {
                 return Ok(None);
             };
-            let run_id = self.submitted(&mut begun).await?;
+            let run_id = self.submit(&mut pending).await?;
             let _: Value = self
                 .client
                 .post("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id }))
                 .await?;
             Ok::<Option<i64>, Error>(Some(run_id))
         };
-        match cancelling.await {
+        match cancellation.await {
             Ok(run_id) => {
-                let which = run_id
-                    .map(|run_id| format!("; run {run_id} on Databricks was cancelled"))
+                let cancelled = run_id
+                    .map(|run_id| format!("run {run_id} on Databricks was cancelled; "))
                     .unwrap_or_default();
-                Stop::Over(
-                    Error::failed(format!("stopped{which}, and no answer was written"))
-                        .hint("run it again"),
+                AttemptError::Final(
+                    Error::failed(format!("interrupted: {cancelled}no answers were written"))
+                        .hint("re-run the command"),
                 )
             }
-            Err(error) => Stop::Open(
-                Error::failed("stopped, but the run on Databricks may go on").with_source(error),
+            Err(error) => AttemptError::Resumable(
+                Error::failed("interrupted: cannot cancel the run on Databricks")
+                    .with_source(error),
             ),
         }
     }
 }
 
-/// Why a run failed, as its tasks tell it.
+/// Returns the error of a failed run, with the message of its tasks.
 async fn failure(client: &Databricks, run: &Run) -> Error {
     #[derive(Default, Deserialize)]
     struct Output {
@@ -395,35 +409,36 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
         .result_state
         .as_deref()
         .unwrap_or_else(|| run.life_cycle_state());
-    let mut why = run.state.state_message.clone().unwrap_or_default();
+    let mut reason = run.state.state_message.clone().unwrap_or_default();
     for task in &run.tasks {
         let id = task.run_id.to_string();
-        // What it printed is more than its state says; that there is none is no further failure.
+        // The output of a task has more detail than its state. A missing output is not an error.
         let output: Output = client
             .get("/api/2.2/jobs/runs/get-output", &[("run_id", &id)])
             .await
             .unwrap_or_default();
         if let Some(error) = output.error.or_else(|| task.state.state_message.clone()) {
-            why = error;
+            reason = error;
         }
     }
     let page = run.run_page_url.as_deref().unwrap_or_else(|| client.host());
     let hint = match result {
-        "TIMEDOUT" => "`databricks.timeout_minutes` allows it more time".to_string(),
-        "CANCELED" => "somebody cancelled it: run it again".to_string(),
-        _ => format!("its page has the whole log: {page}"),
+        "TIMEDOUT" => "increase `databricks.timeout_minutes`".to_string(),
+        "CANCELED" => "a user cancelled the run: re-run the command".to_string(),
+        _ => format!("see the full log at {page}"),
     };
     Error::failed(format!(
-        "the run on Databricks ended as {result}: {}",
-        why.trim()
+        "the run on Databricks ended with {result}: {}",
+        reason.trim()
     ))
     .hint(hint)
 }
 
-/// Why the last run of this pipeline's job failed that Airflow started since then; `None`: Databricks knows none.
+/// Returns the reason of the most recent failed run of this pipeline since `since`, or `None` if
+/// Databricks lists none.
 ///
 /// # Errors
-/// Databricks refuses.
+/// Databricks refuses the request.
 pub async fn failure_since(
     client: &Databricks,
     config: &Config,
@@ -442,9 +457,9 @@ pub async fn failure_since(
         ("limit", "20"),
     ];
     let listed: Listed = client.get("/api/2.2/jobs/runs/list", &query).await?;
-    // The newest comes first.
+    // Databricks lists the newest run first.
     let failed = |run: &&Run| {
-        run.run_name.as_deref() == Some(&run_name(config)) && run.is_over() && !run.is_good()
+        run.run_name.as_deref() == Some(&run_name(config)) && run.is_over() && !run.is_success()
     };
     match listed.runs.iter().find(failed) {
         Some(run) => Ok(Some(failure(client, run).await.to_string())),
@@ -452,7 +467,7 @@ pub async fn failure_since(
     }
 }
 
-/// What this pipeline's runs are called.
+/// Returns the name of this pipeline's runs at Databricks.
 fn run_name(config: &Config) -> String {
     format!("pinpipe batch {}", config.id)
 }

@@ -1,4 +1,4 @@
-//! Airflow's connection to Databricks: its address, and the token from the environment.
+//! Airflow connection to Databricks: host and token of the configured credentials.
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -9,10 +9,10 @@ use crate::base::error::{ErrorContext, Result};
 use crate::clients::airflow::AirflowApi;
 use crate::clients::databricks::auth::Credentials;
 
-/// Its name, which is the one that Airflow's operators look for.
+/// Connection id, the default one of Airflow's Databricks operators.
 pub const CONNECTION: &str = "databricks_default";
 
-/// The connection of an environment.
+/// The connection in an Airflow environment.
 pub struct Connection<'a> {
     config: &'a Config,
     api: AirflowApi,
@@ -30,26 +30,26 @@ impl<'a> Connection<'a> {
         format!("/connections/{CONNECTION}")
     }
 
-    /// What says that pinpipe made it for this pipeline.
+    /// Description that marks the connection as managed by pinpipe for this pipeline.
     fn description(&self) -> String {
         format!("made by pinpipe for {}", self.config.id)
     }
 
     fn body(&self) -> Result<Value> {
-        let login = Credentials::find(self.config)?;
-        let mut body = self.place(&login)?;
+        let credentials = Credentials::find(self.config)?;
+        let mut body = self.workspace(&credentials)?;
         body["connection_id"] = json!(CONNECTION);
         body["description"] = json!(self.description());
-        // Airflow keeps it encrypted and shows it to nobody.
-        body["password"] = json!(login.token.expose_secret());
+        // Airflow stores the token encrypted and never returns it.
+        body["password"] = json!(credentials.token.expose_secret());
         Ok(body)
     }
 
-    /// The workspace as the provider takes it: it reads only a name from `host`, and asks by
-    /// https at the usual port unless it is told otherwise.
-    fn place(&self, login: &Credentials) -> Result<Value> {
-        let url = Url::parse(&login.host)
-            .context(|| format!("`{}` is not a valid address", login.host))?;
+    /// Returns the workspace as connection fields. Airflow's Databricks provider reads only a host
+    /// name from `host`, and uses HTTPS on its default port unless `schema` and `port` are set.
+    fn workspace(&self, credentials: &Credentials) -> Result<Value> {
+        let url = Url::parse(&credentials.host)
+            .context(|| format!("cannot parse `{}` as a URL", credentials.host))?;
         let scheme = Some(url.scheme())
             .filter(|scheme| *scheme != "https")
             .unwrap_or_default();
@@ -58,51 +58,53 @@ impl<'a> Connection<'a> {
         )
     }
 
-    /// As Airflow shows it, without the token. `None`: there is none.
+    /// Reads the connection, without the token. Returns `None` if it does not exist.
     pub async fn find(&self) -> Result<Option<Value>> {
         match self.api.get(&Self::path(), Value::Null).await {
-            Ok(found) => Ok(Some(found)),
+            Ok(connection) => Ok(Some(connection)),
             Err(refusal) if refusal.status == 404 => Ok(None),
             Err(refusal) => Err(refusal.into()),
         }
     }
 
-    /// Whether pinpipe made it.
+    /// Whether the connection is managed by pinpipe for this pipeline.
     pub fn is_ours(&self, found: &Value) -> bool {
         found["description"] == self.description()
     }
 
-    /// Whether it is the example that Airflow makes with its database, which leads nowhere.
+    /// Whether this is the example connection that Airflow creates with its database, which has no
+    /// valid host.
     pub fn is_example(found: &Value) -> bool {
         found["host"] == "localhost" && found["description"].as_str().is_none_or(str::is_empty)
     }
 
-    /// What differs from what is wanted; a token that is another cannot be seen.
+    /// Returns the drift of the connection, without the token, which Airflow does not return.
     pub fn differences(&self, found: &Value) -> Result<Vec<String>> {
-        // Who is not logged in can still see, and remove, what is there.
-        let Ok(login) = Credentials::find(self.config) else {
+        // Without credentials the connection can still be shown and deleted.
+        let Ok(credentials) = Credentials::find(self.config) else {
             return Ok(Vec::new());
         };
-        let wanted = self.place(&login)?;
+        let expected = self.workspace(&credentials)?;
         let is_same = |(key, value): (&String, &Value)| {
             found[key] == *value || *value == "" && found[key].is_null()
         };
-        let members = wanted.as_object().into_iter().flatten();
+        let members = expected.as_object().into_iter().flatten();
         Ok(members
             .filter(|member| !is_same(*member))
             .map(|(key, value)| format!("its {key} is {}, not {value}", found[key]))
             .collect())
     }
 
+    /// Creates the connection, or updates an existing one.
     pub async fn create(&self) -> Result<()> {
         match self.api.post("/connections", self.body()?).await {
-            // An attempt whose answer got lost had its effect.
+            // 409: an earlier attempt created it, but its response was lost.
             Err(refusal) if refusal.status == 409 => self.update().await,
-            made => Ok(made.map(|_| ())?),
+            response => Ok(response.map(|_| ())?),
         }
     }
 
-    /// Gives it the address and the token that are known here.
+    /// Sets host and token to those of the configured credentials.
     pub async fn update(&self) -> Result<()> {
         Ok(self
             .api
@@ -111,7 +113,7 @@ impl<'a> Connection<'a> {
             .map(|_| ())?)
     }
 
-    /// `false`: it was not there.
+    /// Deletes the connection. Returns `false` if it did not exist.
     pub async fn delete(&self) -> Result<bool> {
         match self.api.delete(&Self::path()).await {
             Ok(_) => Ok(true),

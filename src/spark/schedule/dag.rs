@@ -1,4 +1,4 @@
-//! The DAG's file.
+//! Python file of the DAG.
 
 use serde_json::Value;
 
@@ -8,37 +8,39 @@ use crate::spark::databricks::cluster::submission;
 use crate::spark::databricks::job::JobFiles;
 use crate::spark::schedule::connection::CONNECTION;
 
-/// What names a run's folder of answers, as Airflow fills it in: its id without what no path may hold.
+/// Airflow template for the results folder of a run: the run id without characters that are invalid
+/// in a path.
 const RUN: &str = "{{ run_id | replace(':', '-') | replace('+', '-') }}";
 
-/// Keeps Databricks from starting an attempt twice where an answer gets lost; each attempt has its own.
+/// Airflow template for the idempotency token. It is unique for each attempt, so that a lost
+/// response does not start an attempt twice.
 const ATTEMPT: &str = "{{ macros.uuid.uuid5(macros.uuid.NAMESPACE_URL, dag.dag_id ~ run_id ~ dag_run.start_date ~ ti.try_number) }}";
 
 const TEMPLATE: &str = include_str!("dag.py");
-/// How every DAG begins that pinpipe wrote, of whatever version.
+/// First words of every DAG file that pinpipe writes, in all versions.
 pub const DAG_BEGINS: &str = "\"\"\"Runs pinpipe's batch on Databricks.";
 
-/// The DAG's name in Airflow: `<id>_dag`.
+/// Returns the DAG id, `<id>_dag`.
 pub fn dag_id(config: &Config) -> String {
     format!("{}_dag", config.id)
 }
 
-/// Its file in Airflow's bucket: `dags/<id>_dag.py`.
+/// Returns the key of the DAG file in Airflow's bucket, `dags/<id>_dag.py`.
 pub fn dag_key(config: &Config) -> String {
     format!("dags/{}.py", dag_id(config))
 }
 
-/// The folder of answers of one run.
+/// Returns the results folder of a run, equal to the rendered template `RUN`.
 pub fn run_folder(run_id: &str) -> String {
     run_id.replace([':', '+'], "-")
 }
 
-/// The DAG that runs the job lying in this folder of the workspace.
+/// Returns the DAG file that runs the job in this workspace folder.
 pub fn rendered_dag(config: &Config, folder: &str) -> String {
     rendered(config, folder, &description(config, folder))
 }
 
-/// What the DAG says of itself: a checksum in it tells which of its versions Airflow has read.
+/// Returns the description of the DAG. Its checksum shows which version Airflow has loaded.
 pub fn description(config: &Config, folder: &str) -> String {
     let checksum = sha256(rendered(config, folder, "").as_bytes());
     format!(
@@ -48,14 +50,14 @@ pub fn description(config: &Config, folder: &str) -> String {
 }
 
 fn rendered(config: &Config, folder: &str, description: &str) -> String {
-    let wanted = &config.schedule;
+    let schedule = &config.schedule;
     let body = submission(
         config,
         &format!("pinpipe batch {}", config.id),
         &JobFiles::of(folder),
         RUN,
     );
-    // The operator's body is a template, but no text of the configuration is one for Airflow to fill in.
+    // Airflow renders the body as a template, but must not render texts of the configuration.
     let mut body = map_texts(&body, &|text| {
         if text == RUN {
             text.to_string()
@@ -64,8 +66,8 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
         }
     });
     body["idempotency_token"] = ATTEMPT.into();
-    // The configuration has checked the form: year, month, day.
-    let day: Vec<String> = wanted
+    // The format YEAR-MONTH-DAY is validated with the configuration.
+    let day: Vec<String> = schedule
         .start_date
         .split('-')
         .map(|part| part.trim_start_matches('0').to_string())
@@ -73,14 +75,14 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
     let values = [
         ("DAG_ID", literal(&dag_id(config).into(), 0)),
         ("DESCRIPTION", literal(&description.into(), 0)),
-        ("CRON", literal(&wanted.cron.as_str().into(), 0)),
+        ("CRON", literal(&schedule.cron.as_str().into(), 0)),
         ("START_DATE", day.join(", ")),
-        ("CATCHUP", literal(&wanted.catchup.into(), 0)),
+        ("CATCHUP", literal(&schedule.catchup.into(), 0)),
         ("OWNER", literal(&config.id.as_str().into(), 0)),
-        ("RETRIES", wanted.retries.to_string()),
+        ("RETRIES", schedule.retries.to_string()),
         (
             "RETRY_DELAY_SECONDS",
-            wanted.retry_delay_seconds.to_string(),
+            schedule.retry_delay_seconds.to_string(),
         ),
         ("CONNECTION", literal(&CONNECTION.into(), 0)),
         (
@@ -89,7 +91,7 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
         ),
         ("SUBMISSION", literal(&body, 2)),
     ];
-    // Piece by piece, so that a value that looks like a name stays as it is.
+    // The template is split only once, so that values are not searched for placeholders.
     TEMPLATE
         .split('@')
         .map(|piece| {
@@ -101,7 +103,7 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
         .collect()
 }
 
-/// A text that Airflow's templates leave as it is.
+/// Escapes a text that contains template syntax, so that Airflow does not render it.
 fn escaped(text: &str) -> String {
     if text.contains("{{") || text.contains("{%") || text.contains("{#") {
         format!("{{% raw %}}{text}{{% endraw %}}")
@@ -110,7 +112,7 @@ fn escaped(text: &str) -> String {
     }
 }
 
-/// The same value with other texts; names of members stay.
+/// Applies `change` to all strings of a value, but not to the keys of objects.
 fn map_texts(value: &Value, change: &dyn Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => change(text).into(),
@@ -123,14 +125,14 @@ fn map_texts(value: &Value, change: &dyn Fn(&str) -> String) -> Value {
     }
 }
 
-/// A value as Python writes it, indented like the code around it.
+/// Formats a value as a Python literal with this indentation depth.
 fn literal(value: &Value, depth: usize) -> String {
     let (inner, outer) = ("    ".repeat(depth + 1), "    ".repeat(depth));
     match value {
         Value::Null => "None".into(),
         Value::Bool(true) => "True".into(),
         Value::Bool(false) => "False".into(),
-        // JSON's numbers and texts, escapes included, are Python's too.
+        // JSON numbers and strings, including escapes, are valid Python literals.
         Value::Number(_) | Value::String(_) => value.to_string(),
         Value::Array(items) => {
             let items: String = items
@@ -159,12 +161,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_dag_is_known_by_its_beginning() {
+    fn template_begins_with_the_common_words() {
         assert!(TEMPLATE.starts_with(DAG_BEGINS));
     }
 
     #[test]
-    fn values_are_written_as_python_writes_them() {
+    fn formats_values_as_python_literals() {
         let value = json!({"a": [1, true, null], "b": "say \"é\"\n"});
         assert_eq!(
             literal(&value, 0),
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn references_to_secrets_are_not_airflows_to_fill_in() {
+    fn escapes_references_to_secrets() {
         let mapped = map_texts(
             &json!({"conf": {"key": "{{secrets/a/b}}", "other": "x"}}),
             &escaped,
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_a_run_is_what_airflow_makes_of_its_id() {
+    fn run_folder_equals_the_rendered_template() {
         assert_eq!(
             run_folder("scheduled__2026-11-21T00:00:00+00:00"),
             "scheduled__2026-11-21T00-00-00-00-00"

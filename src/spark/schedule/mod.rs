@@ -1,4 +1,4 @@
-//! Batch on a schedule: a DAG in Managed Airflow that runs the job on Databricks.
+//! Scheduled batch: a DAG in Managed Airflow that runs the job on Databricks.
 
 pub mod connection;
 pub mod dag;

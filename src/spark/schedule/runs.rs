@@ -28,8 +28,8 @@ use crate::spark::schedule::connection::Connection;
 use crate::spark::schedule::dag::{dag_id, description, rendered_dag, run_folder};
 use crate::stages::batch::report::BatchReport;
 
-/// Runs that are shown, the newest first.
-const SHOWN_RUNS: u32 = 10;
+/// Maximum number of runs in the report, newest first.
+const MAX_RUNS: u32 = 10;
 
 /// One run of the DAG.
 #[derive(Debug, Serialize)]
@@ -40,7 +40,7 @@ struct DagRun {
     ended: Option<String>,
 }
 
-/// The DAG and its latest runs.
+/// The DAG and its most recent runs.
 #[derive(Debug, Serialize)]
 pub struct ScheduleReport {
     dag: String,
@@ -87,6 +87,8 @@ pub struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
+    /// Opens the schedule of the configured Airflow environment.
+    ///
     /// # Errors
     /// The configuration has no schedule.
     pub async fn open(config: &'a Config) -> Result<Self> {
@@ -100,10 +102,10 @@ impl<'a> Schedule<'a> {
         })
     }
 
-    /// The text of the DAG.
+    /// Returns the DAG file.
     ///
     /// # Errors
-    /// No Databricks credentials.
+    /// There are no Databricks credentials; the current user cannot be determined.
     pub async fn rendered_dag(&self) -> Result<String> {
         let client = Databricks::open(self.config)?;
         Ok(rendered_dag(
@@ -112,8 +114,10 @@ impl<'a> Schedule<'a> {
         ))
     }
 
+    /// Calls the REST API of the environment.
+    ///
     /// # Errors
-    /// The environment does not exist, or its REST API cannot be called.
+    /// The environment does not exist; its REST API cannot be called.
     pub async fn check_environment(&self) -> Result<()> {
         self.api.get("/dags", json!({ "limit": 1 })).await?;
         Ok(())
@@ -128,15 +132,15 @@ impl<'a> Schedule<'a> {
         let work = async {
             let connection = Connection::new(self.config, self.mwaa.clone());
             match connection.find().await? {
-                // Airflow does not reveal whether the token differs.
-                Some(found) if connection.is_ours(&found) => connection.update().await?,
-                Some(found) => printer.warn(format!(
+                // Always updated, because Airflow does not return the token.
+                Some(existing) if connection.is_ours(&existing) => connection.update().await?,
+                Some(existing) => printer.warn(format!(
                     "Airflow's connection `databricks_default` is not managed by pinpipe: runs go to {}",
-                    found["host"].as_str().unwrap_or("no host")
+                    existing["host"].as_str().unwrap_or("no host")
                 )),
                 None => {}
             }
-            match turn_on(
+            match activate_dag(
                 self.config,
                 &self.api,
                 &self.dag,
@@ -147,7 +151,7 @@ impl<'a> Schedule<'a> {
             .await?
             {
                 Some(report) => Ok(Activated::Ran(report)),
-                None => shown(self.config, &self.api, &self.dag)
+                None => schedule_report(self.config, &self.api, &self.dag)
                     .await
                     .map(Activated::Scheduled),
             }
@@ -157,7 +161,7 @@ impl<'a> Schedule<'a> {
         outcome
     }
 
-    /// Pauses the DAG. `false`: Airflow does not have it.
+    /// Pauses the DAG. Returns `false` if it does not exist in Airflow or is inactive.
     ///
     /// # Errors
     /// Airflow cannot be called.
@@ -167,17 +171,17 @@ impl<'a> Schedule<'a> {
             .patch(&self.path(), json!({ "is_paused": true }))
             .await
         {
-            Ok(found) => Ok(is_active(&found)),
+            Ok(dag) => Ok(is_active(&dag)),
             Err(refusal) if refusal.status == 404 => Ok(false),
             Err(refusal) => Err(refusal.into()),
         }
     }
 
-    /// Deletes the runs from Airflow's history. While a run is still active Airflow refuses,
-    /// and drops the DAG by itself later.
+    /// Deletes the DAG and its runs from Airflow's database. Airflow refuses while a run is active,
+    /// which is not an error: it removes the DAG later.
     ///
     /// # Errors
-    /// Airflow cannot be called; the user interrupted it.
+    /// Airflow cannot be called; the user interrupts the command.
     pub async fn delete_history(&self) -> Result<()> {
         let delete = async {
             match self.api.delete(&self.path()).await {
@@ -215,8 +219,9 @@ fn interrupted() -> Error {
         .hint("started runs continue there: `pinpipe batch schedule` shows them")
 }
 
-/// Waits until Airflow knows the DAG, turns it on, and runs it where that was asked for.
-async fn turn_on(
+/// Waits until Airflow has loaded the DAG and unpauses it. With `trigger`, runs it and waits for
+/// the results.
+async fn activate_dag(
     config: &Config,
     api: &AirflowApi,
     dag: &str,
@@ -226,12 +231,12 @@ async fn turn_on(
 ) -> Result<Option<BatchReport>> {
     let path = format!("/dags/{dag}");
     let folder = scheduled_folder(&Databricks::open(config)?, config).await?;
-    known(config, api, dag, &description(config, &folder), progress).await?;
+    wait_until_loaded(config, api, dag, &description(config, &folder), progress).await?;
     api.patch(&path, json!({ "is_paused": false })).await?;
     if !trigger {
         return Ok(None);
     }
-    // Before the run, which reads no more than these.
+    // Counted before the run, so that objects that arrive later are not counted.
     let lake = lake_bucket(config);
     let objects = count_objects(
         &Lake::open(config, &lake, false).await?,
@@ -240,15 +245,15 @@ async fn turn_on(
     .await?;
     let now = Utc::now();
     let run_id = format!("pinpipe__{}", now.format("%Y-%m-%dT%H-%M-%S%.3f"));
-    // Newer versions of Airflow want the date, older ones take it.
+    // Airflow 3 requires the logical date, Airflow 2 accepts it.
     let body = json!({ "dag_run_id": run_id, "logical_date": now.to_rfc3339_opts(SecondsFormat::Micros, true) });
     match api.post(&format!("{path}/dagRuns"), body).await {
-        // An attempt whose answer got lost had its effect.
+        // 409: an earlier attempt started the run, but its response was lost.
         Err(refusal) if refusal.status != 409 => return Err(refusal.into()),
         _ => {}
     }
     printer.note(format!("started run `{run_id}`"));
-    finished(config, api, dag, &run_id, progress).await?;
+    wait_for_run(config, api, dag, &run_id, progress).await?;
     let questions = sql::questions_of(config)?;
     let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
     let report = fetch(config, &out, &lake, &questions)
@@ -260,30 +265,31 @@ async fn turn_on(
     }))
 }
 
-/// Whether Airflow knows the DAG and would run it.
-fn is_active(found: &Value) -> bool {
-    // By its name in Airflow 2, and in 3.
-    found["is_active"] != false && found["is_stale"] != true
+/// Whether the DAG is active in Airflow.
+fn is_active(dag: &Value) -> bool {
+    // `is_active` in Airflow 2, `is_stale` in Airflow 3.
+    dag["is_active"] != false && dag["is_stale"] != true
 }
 
-/// Airflow looks into its bucket now and then: waits until it has read the DAG as it is now.
-async fn known(
+/// Waits until Airflow has loaded this version of the DAG. Airflow synchronises its bucket only
+/// periodically.
+async fn wait_until_loaded(
     config: &Config,
     api: &AirflowApi,
     dag: &str,
     description: &str,
     progress: &Progress,
 ) -> Result<()> {
-    let longest = Duration::from_secs(config.provision.wait_minutes * 60);
+    let timeout = Duration::from_secs(config.provision.wait_minutes * 60);
     let (began, began_at) = (Instant::now(), Utc::now());
-    // An error may be that of the file as it was before, until Airflow has fetched and read the new one.
+    // An import error may belong to the previous version, until Airflow has loaded the new one.
     let margin = TimeDelta::milliseconds((config.provision.patience_ms * 4).cast_signed());
     loop {
         match api.get(&format!("/dags/{dag}"), Value::Null).await {
-            Ok(found)
-                if is_active(&found)
-                    && found["description"] == description
-                    && found["has_import_errors"] != true =>
+            Ok(loaded)
+                if is_active(&loaded)
+                    && loaded["description"] == description
+                    && loaded["has_import_errors"] != true =>
             {
                 return Ok(());
             }
@@ -291,37 +297,37 @@ async fn known(
             Err(refusal) if refusal.status == 404 => {}
             Err(refusal) => return Err(refusal.into()),
         }
-        if let Some((why, found_at)) = import_error(api, dag).await?
-            && found_at.is_none_or(|found_at| found_at > began_at + margin)
+        if let Some((stack_trace, raised_at)) = import_error(api, dag).await?
+            && raised_at.is_none_or(|raised_at| raised_at > began_at + margin)
         {
-            let last = why
+            let last_line = stack_trace
                 .trim()
                 .lines()
                 .last()
                 .unwrap_or("no reason given")
                 .to_string();
-            let hint = if why.contains("airflow.providers") {
-                "`airflow.requirements` must hold apache-airflow-providers-databricks, and the environment have installed it"
+            let hint = if stack_trace.contains("airflow.providers") {
+                "add `apache-airflow-providers-databricks` to `airflow.requirements` and wait until the environment has installed it"
             } else {
-                "the environment's page shows the whole error"
+                "see the full error in the Airflow UI of the environment"
             };
             return Err(
-                Error::failed(format!("Airflow cannot load `{dag}.py`: {last}")).hint(hint),
+                Error::failed(format!("Airflow cannot load `{dag}.py`: {last_line}")).hint(hint),
             );
         }
-        if began.elapsed() > longest {
+        if began.elapsed() > timeout {
             return Err(Error::failed(format!(
-                "Airflow has not read `{dag}.py` within {} min",
+                "Airflow did not load `{dag}.py` within {} min",
                 config.provision.wait_minutes
             ))
-            .hint("look at the environment's page; `pinpipe batch schedule` waits for it again"));
+            .hint("check the Airflow UI of the environment, then re-run `pinpipe batch schedule` to wait again"));
         }
-        progress.say(format!("waiting until Airflow has read `{dag}.py`"));
+        progress.say(format!("waiting for Airflow to load `{dag}.py`"));
         tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
     }
 }
 
-/// What Airflow says of a file that it could not load, and when it tried.
+/// Returns the stack trace and time of the import error of the DAG file, if there is one.
 async fn import_error(
     api: &AirflowApi,
     dag: &str,
@@ -333,7 +339,7 @@ async fn import_error(
             .as_str()
             .is_some_and(|name| format!("/{name}").ends_with(&file))
     };
-    let found = errors["import_errors"]
+    let dag_error = errors["import_errors"]
         .as_array()
         .into_iter()
         .flatten()
@@ -343,7 +349,7 @@ async fn import_error(
             .ok()
             .map(|time| time.to_utc())
     };
-    Ok(found.map(|error| {
+    Ok(dag_error.map(|error| {
         (
             error["stack_trace"]
                 .as_str()
@@ -354,8 +360,11 @@ async fn import_error(
     }))
 }
 
-/// Waits until a run is over.
-async fn finished(
+/// Waits until a run has succeeded.
+///
+/// # Errors
+/// The run fails or exceeds the time of all its attempts; Airflow cannot be called.
+async fn wait_for_run(
     config: &Config,
     api: &AirflowApi,
     dag: &str,
@@ -363,28 +372,29 @@ async fn finished(
     progress: &Progress,
 ) -> Result<()> {
     let (began, began_at) = (Instant::now(), Utc::now());
-    // All attempts, each behind another run at worst.
+    // Time for all attempts, each of which may wait for another run.
     let attempts = config.schedule.retries + 1;
-    let each = 2 * 60 * config.databricks.timeout_minutes + config.schedule.retry_delay_seconds;
-    let longest = Duration::from_secs(
-        u64::from(attempts) * u64::from(each) + config.provision.wait_minutes * 60,
+    let attempt_seconds =
+        2 * 60 * config.databricks.timeout_minutes + config.schedule.retry_delay_seconds;
+    let timeout = Duration::from_secs(
+        u64::from(attempts) * u64::from(attempt_seconds) + config.provision.wait_minutes * 60,
     );
     loop {
-        // Listed, not asked for by its id: MWAA takes paths of at most 64 characters.
-        let listed = api
+        // Listed instead of read by id, because MWAA accepts paths of at most 64 characters.
+        let response = api
             .get(
                 &format!("/dags/{dag}/dagRuns"),
                 json!({ "limit": 100, "order_by": "-id" }),
             )
             .await?;
-        if began.elapsed() > longest {
+        if began.elapsed() > timeout {
             return Err(Error::failed(format!(
-                "run `{run_id}` of `{dag}` is not over after {} min",
-                longest.as_secs() / 60
+                "run `{run_id}` of `{dag}` has not finished after {} min",
+                timeout.as_secs() / 60
             ))
-            .hint("it goes on: `pinpipe batch schedule` shows how it does"));
+            .hint("the run continues in Airflow: `pinpipe batch schedule` shows its state"));
         }
-        let runs = listed["dag_runs"].as_array().into_iter().flatten();
+        let runs = response["dag_runs"].as_array().into_iter().flatten();
         let run = runs.clone().find(|run| run["dag_run_id"] == run_id);
         match run
             .and_then(|run| run["state"].as_str())
@@ -392,26 +402,26 @@ async fn finished(
         {
             "success" => return Ok(()),
             "failed" => {
-                let why = failure_since(&Databricks::open(config)?, config, began_at).await?;
+                let reason = failure_since(&Databricks::open(config)?, config, began_at).await?;
                 return Err(Error::failed(format!(
                     "run `{run_id}` of `{dag}` failed{}",
-                    why.map(|why| format!(": {why}")).unwrap_or_default()
+                    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
                 ))
                 .hint(
-                    "the log of its task `batch` on Airflow's page names the run on Databricks",
+                    "see the log of its task `batch` in the Airflow UI, which names the run on Databricks",
                 ));
             }
-            // The first one that Airflow starts by itself, when a DAG is turned on, goes first.
+            // When a DAG is unpaused, Airflow may start a scheduled run first.
             state => {
-                let first = runs
+                let active = runs
                     .clone()
                     .find(|run| run["state"] == "running" && run["dag_run_id"] != run_id);
-                let behind = first
+                let blocker = active
                     .and_then(|run| run["dag_run_id"].as_str())
-                    .map(|other| format!(", behind `{other}`"))
+                    .map(|other| format!(", after `{other}`"))
                     .unwrap_or_default();
                 progress.say(format!(
-                    "run `{run_id}` is {state}{behind} since {} s",
+                    "waiting for run `{run_id}`: {state}{blocker} ({} s)",
                     began.elapsed().as_secs()
                 ));
             }
@@ -420,13 +430,13 @@ async fn finished(
     }
 }
 
-/// The DAG and its runs.
-async fn shown(config: &Config, api: &AirflowApi, dag: &str) -> Result<ScheduleReport> {
-    let found = api.get(&format!("/dags/{dag}"), Value::Null).await?;
-    let runs = api
+/// Reads the DAG and its most recent runs.
+async fn schedule_report(config: &Config, api: &AirflowApi, dag: &str) -> Result<ScheduleReport> {
+    let state = api.get(&format!("/dags/{dag}"), Value::Null).await?;
+    let response = api
         .get(
             &format!("/dags/{dag}/dagRuns"),
-            json!({ "limit": SHOWN_RUNS, "order_by": "-id" }),
+            json!({ "limit": MAX_RUNS, "order_by": "-id" }),
         )
         .await?;
     let text = |value: &Value| value.as_str().map(String::from);
@@ -434,7 +444,7 @@ async fn shown(config: &Config, api: &AirflowApi, dag: &str) -> Result<ScheduleR
         let time = DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
         Some(time.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true))
     };
-    let runs = runs["dag_runs"]
+    let runs = response["dag_runs"]
         .as_array()
         .into_iter()
         .flatten()
@@ -447,7 +457,7 @@ async fn shown(config: &Config, api: &AirflowApi, dag: &str) -> Result<ScheduleR
     Ok(ScheduleReport {
         dag: dag.into(),
         schedule: config.schedule.cron.clone(),
-        is_paused: found["is_paused"] == true,
+        is_paused: state["is_paused"] == true,
         runs: runs.collect(),
     })
 }

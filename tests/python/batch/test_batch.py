@@ -338,12 +338,12 @@ def test_as_of_answers_earlier_versions_and_maintenance_keeps_rows(pinpipe, sour
     assert as_of(1) == ([100] * 3, first)
     assert as_of(version) == ([600] * 3, last)
     done = pinpipe.run("batch", "--as-of", before_all.isoformat(), code=1)
-    assert "had no state as of" in done.stderr and "hint:" in done.stderr, (
+    assert "its first version is later" in done.stderr and "hint:" in done.stderr, (
         "a time before the first state is none"
     )
     done = pinpipe.run("batch", "--as-of", "99", code=1)
     assert "version 99" in done.stderr and "hint:" in done.stderr
-    assert "neither a version" in pinpipe.run("batch", "--as-of", "yesterday", code=2).stderr
+    assert "expected a version" in pinpipe.run("batch", "--as-of", "yesterday", code=2).stderr
 
     # Each table counts its own versions.
     write_lake(source, pinpipe.folder / "one", 3, first=570, last=600)

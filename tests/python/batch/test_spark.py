@@ -152,7 +152,7 @@ def test_missing_or_failing_spark_is_one_error(pinpipe):
         },
     )
     assert (
-        "Spark ended with" in done.stderr
+        "Spark failed with" in done.stderr
         and "Master must" in done.stderr
         and "hint:" in done.stderr
     )

@@ -265,7 +265,7 @@ def test_demo_rejects_an_unsuitable_folder_before_it_posts(tmp_path):
     pinpipe = Pinpipe(tmp_path / "odd[folder]")
     pinpipe.folder.mkdir()
     done = pinpipe.run("demo", "--posts", 5, code=1)
-    assert "Delta tables cannot lie in" in done.stderr and "hint:" in done.stderr
+    assert "cannot store Delta tables in" in done.stderr and "hint:" in done.stderr
     assert not (pinpipe.data / "source.db").exists()
 
 

@@ -52,7 +52,7 @@ def test_missing_bucket_is_reported_by_every_mode_of_batch(pinpipe, s3):
         stderr = pinpipe.run(*arguments, env=KEYS, code=1).stderr
         assert (
             "NoSuchBucket: " in stderr
-            and "`pinpipe provision` makes" in stderr
+            and "`pinpipe provision` creates" in stderr
             and "panicked" not in stderr
             and "<?xml" not in stderr
         ), stderr

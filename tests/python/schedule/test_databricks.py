@@ -178,7 +178,9 @@ def test_failures_are_reported_with_reason_and_hint(workspace):
     stderr = error(
         workspace.batch(code=1, env=workspace.environment(PINPIPE__BATCH__QUESTIONS="mine"))
     )
-    assert "ended as FAILED" in stderr and "nothing_like_it" in stderr and "hint:" in stderr, stderr
+    assert "ended with FAILED" in stderr and "nothing_like_it" in stderr and "hint:" in stderr, (
+        stderr
+    )
     stderr = error(
         workspace.batch(code=1, env=workspace.environment(DATABRICKS_TOKEN="dapi-wrong-0123456789"))
     )
@@ -190,7 +192,7 @@ def test_failures_are_reported_with_reason_and_hint(workspace):
     )
     assert "DATABRICKS_HOST" in stderr, stderr
     stderr = error(workspace.batch("--lake", "lake", code=2))
-    assert "folder of this machine" in stderr and "hint:" in stderr, stderr
+    assert "local folder" in stderr and "hint:" in stderr, stderr
     assert workspace.objects("answers/") == [], "a failed run leaves no objects"
 
 
@@ -243,7 +245,5 @@ def test_ctrl_c_cancels_the_run_and_a_killed_command_is_resumed(workspace):
     process.wait()
     time.sleep(0.2)
     done = workspace.batch()
-    assert "going on with run" in done.stderr and len(workspace.databricks.runs.by_id) == 2, (
-        done.stderr
-    )
+    assert "resuming run" in done.stderr and len(workspace.databricks.runs.by_id) == 2, done.stderr
     assert len(json.loads(done.stdout)["answers"]) == 10

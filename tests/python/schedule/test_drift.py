@@ -67,7 +67,7 @@ DRIFTS = {
     "the job is another": (
         lambda cloud: cloud.job().write_text("print('mine')"),
         "databricks-job",
-        ("update", "`job.py` is another version's"),
+        ("update", "`job.py` differs"),
     ),
     "its parameters are gone": (
         lambda cloud: cloud.job("parameters.json").unlink(),
@@ -77,7 +77,7 @@ DRIFTS = {
     "its parameters are others": (
         lambda cloud: cloud.job("parameters.json").write_text("{}"),
         "databricks-job",
-        ("update", "`parameters.json` is another version's"),
+        ("update", "`parameters.json` differs"),
     ),
     "the folder is gone": (remove_folder, "databricks-job", ("create", "does not exist")),
     "the DAG is another": (

@@ -28,7 +28,7 @@ def test_schedule_requires_aws_airflow_and_databricks(tmp_path):
         ["schedule", "--trigger"],
         ["unschedule"],
     ):
-        assert "a schedule needs Managed Airflow" in refused(
+        assert "a schedule requires Managed Airflow" in refused(
             configured(tmp_path, target="local"), *command, env=no_credentials
         )
         assert "`airflow.enabled` is false" in refused(

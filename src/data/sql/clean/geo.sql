@@ -1,5 +1,5 @@
--- A clean geolocation. Times come with a blank or a `T` in the middle, which must not
--- keep two copies of one record apart.
+-- Clean geolocation. Times contain a space or a `T` between date and time; both become a space, so
+-- that duplicates are equal.
 SELECT
     CAST(g.ind AS INT) AS ind,
     g.country AS country,

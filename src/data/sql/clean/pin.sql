@@ -1,5 +1,5 @@
--- A clean pin. Markers become NULL, `46k` becomes 46000.
--- A follower count is digits, or digits and one letter; anything else is unknown.
+-- Clean pin. Markers become NULL, `46k` becomes 46000.
+-- A follower count is digits, optionally followed by `k` or `m`; any other text becomes NULL.
 SELECT
     CAST(p.index AS INT) AS ind,
     p.unique_id AS unique_id,

@@ -1,4 +1,4 @@
--- A clean user: one name from two, with one blank between them.
+-- Clean user. First and last name are joined with one space.
 SELECT
     CAST(u.ind AS INT) AS ind,
     u.first_name || ' ' || u.last_name AS user_name,

@@ -1,7 +1,6 @@
--- The median follower count of the posts of users by the year they joined.
--- Equal counts are added up first, so that the middle is looked for among few rows; the
--- one middle value, or the two, of each group give an exact median without a function
--- that only one engine has.
+-- Median follower count of posts by join year of the user.
+-- Equal counts are aggregated first, so that few rows are sorted. The one or two middle values
+-- of each group then give an exact median without an engine-specific function.
 SELECT m.join_year AS join_year, {median} AS median_follower_count
 FROM (
     SELECT

@@ -1,4 +1,4 @@
--- How many posts each category had in each year, by the time of the post.
+-- Number of posts by category and year of the post.
 SELECT post_year, category, count(*) AS category_count
 FROM post
 WHERE post_year BETWEEN 2018 AND 2022

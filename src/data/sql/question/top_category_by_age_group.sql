@@ -1,4 +1,4 @@
--- The most popular category in each age group. Ties are kept.
+-- Most popular category in each age group. Ties are kept.
 SELECT r.age_group AS age_group, r.category AS category, r.category_count AS category_count
 FROM (
     SELECT

@@ -1,4 +1,4 @@
--- The most popular category in each country. Ties are kept.
+-- Most popular category in each country. Ties are kept.
 SELECT r.country AS country, r.category AS category, r.category_count AS category_count
 FROM (
     SELECT

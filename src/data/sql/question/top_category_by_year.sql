@@ -1,4 +1,4 @@
--- The most popular category of each year, by the time of the post. Ties are kept.
+-- Most popular category in each year of the post. Ties are kept.
 SELECT r.post_year AS post_year, r.category AS category, r.category_count AS category_count
 FROM (
     SELECT

@@ -1,4 +1,4 @@
--- The country whose top poster has the most followers. Ties are kept.
+-- Country whose top poster has the most followers. Ties are kept.
 SELECT r.country AS country, r.follower_count AS follower_count
 FROM (
     SELECT c.country AS country, c.follower_count AS follower_count, rank() OVER (ORDER BY c.follower_count DESC) AS place

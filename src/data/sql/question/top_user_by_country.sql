@@ -1,4 +1,4 @@
--- The poster with the most followers in each country. Ties are kept.
+-- Poster with the most followers in each country. Ties are kept.
 SELECT DISTINCT p.country AS country, p.poster_name AS poster_name, p.follower_count AS follower_count
 FROM post p
 JOIN (

@@ -1,4 +1,4 @@
--- How many users joined in each year. A user posts many times and counts once.
+-- Number of users by join year. A user with several posts counts once.
 SELECT u.join_year AS join_year, count(*) AS number_users_joined
 FROM (
     SELECT DISTINCT user_name, age, date_joined, join_year
