@@ -56,8 +56,8 @@ def round_of(module, latency=0.0, parallel=8, plans=5):
         cloud.aws.before_call = lambda call: time.sleep(latency)
     made = timed(cloud, cloud.apply)
     steps = cloud.json("provision", "--plan")["steps"]
-    assert len(steps) >= 30 and all(step["action"] == "keep" for step in steps), [
-        step["key"] for step in steps if step["action"] != "keep"
+    assert len(steps) >= 30 and all(step["action"] == "no-op" for step in steps), [
+        step["key"] for step in steps if step["action"] != "no-op"
     ]
     looked = [timed(cloud, lambda: cloud.run("provision", "--plan")) for _ in range(plans)]
     gone = timed(cloud, lambda: cloud.run("destroy", "--yes", "--data"))

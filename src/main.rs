@@ -1,4 +1,4 @@
-//! Entry point of the `pinpipe` binary. The program itself is the library beside it.
+//! Entry point of the `pinpipe` binary, which calls the library crate.
 
 use std::process::ExitCode;
 

@@ -1,9 +1,9 @@
-//! Checksums: of files, and of texts that AWS does not give back as they were sent.
+//! Checksums of files, and of texts that AWS returns in a different form than they were sent.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use md5::{Digest, Md5};
 
-/// SHA-256 in 64 hexadecimal digits.
+/// Returns the SHA-256 in 64 hexadecimal digits.
 pub fn sha256(content: &[u8]) -> String {
     digest(&SHA256, content)
         .as_ref()
@@ -12,7 +12,7 @@ pub fn sha256(content: &[u8]) -> String {
         .collect()
 }
 
-/// MD5 in 32 hexadecimal digits, as MSK Connect tells it of a plugin's file.
+/// Returns the MD5 in 32 hexadecimal digits, as MSK Connect reports it for the file of a plugin.
 pub fn md5(content: &[u8]) -> String {
     Md5::digest(content)
         .iter()
@@ -20,7 +20,8 @@ pub fn md5(content: &[u8]) -> String {
         .collect()
 }
 
-/// The first half of a text's SHA-256: enough to see a difference, short enough for a tag.
+/// Returns the first 32 digits of the SHA-256 of a text: long enough to detect a change, short
+/// enough for a tag.
 pub fn short(text: &str) -> String {
     sha256(text.as_bytes())[..32].to_string()
 }
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checksums_are_the_usual_ones() {
+    fn matches_published_test_vectors() {
         assert_eq!(
             sha256(b"abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,43 +1,49 @@
-//! The one error type that reaches a person: what failed, on what, why, and what to do next.
+//! The error type of all subcommands: the failed action, its object, the cause and a hint.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// `Result` of everything that can end a subcommand.
+/// Result of a function whose error can end a subcommand.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How the process ends because of this error.
+/// Kind of an error, which determines the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Exit code 1: the work itself failed.
+    /// Exit code 1: the operation failed.
     Failed,
-    /// Exit code 2: the command line or the configuration is wrong.
+    /// Exit code 2: the command line or the configuration is invalid.
     Usage,
+    /// Exit code 1: the user interrupted the work.
+    Interrupted,
 }
 
-/// An error for people. `message` is lower case, without a full stop, literals in backticks.
+/// An error as it is shown to the user. The message is lower case, has no full stop, and contains
+/// literals in backticks.
 #[derive(Debug)]
 pub struct Error {
     message: String,
     hint: Option<String>,
+    /// The hint is general advice: a hint of another error is more helpful.
+    is_generic_hint: bool,
     kind: Kind,
     is_retryable: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
-    /// Work that failed: exit code 1.
+    /// Creates an error of a failed operation: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             hint: None,
+            is_generic_hint: false,
             kind: Kind::Failed,
             is_retryable: false,
             source: None,
         }
     }
 
-    /// Wrong usage or configuration: exit code 2.
+    /// Creates an error of the command line or the configuration: exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
         Self {
             kind: Kind::Usage,
@@ -45,20 +51,20 @@ impl Error {
         }
     }
 
-    /// What the reader can do about it.
+    /// Sets the hint: one action that the user can take.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// More that stands after the message and its causes, each on a line of its own.
-    pub fn with_note(mut self, more: impl AsRef<str>) -> Self {
-        self.message = format!("{self}{}", more.as_ref());
+    /// Appends a note to the message and its causes. The note begins with a line break.
+    pub fn with_note(mut self, note: impl AsRef<str>) -> Self {
+        self.message = format!("{self}{}", note.as_ref());
         self.source = None;
         self
     }
 
-    /// The same without a secret that the text may quote.
+    /// Replaces a secret in the message and its causes by `<secret>`.
     pub fn redact(mut self, secret: &str) -> Self {
         let text = self.to_string();
         if !secret.is_empty() && text.contains(secret) {
@@ -68,39 +74,39 @@ impl Error {
         self
     }
 
-    /// What caused it, shown after the message.
+    /// Sets the cause, which is shown after the message.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The other side was not there, or too busy: the same call may do later.
+    /// Sets whether a retry may succeed: the service could not be reached or was overloaded.
     pub fn retryable(mut self, is_retryable: bool) -> Self {
         self.is_retryable = is_retryable;
         self
     }
 
-    /// Whether trying the same again later may do.
+    /// Whether a retry may succeed.
     pub fn is_retryable(&self) -> bool {
         self.is_retryable
     }
 
-    /// The process exit code this error stands for.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
-            Kind::Failed => 1,
+            Kind::Failed | Kind::Interrupted => 1,
             Kind::Usage => 2,
         }
     }
 
-    /// The hint, where there is one.
+    /// Returns the hint, if any.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 }
 
 impl fmt::Display for Error {
-    /// The message and, after colons, every cause that says something new.
+    /// Writes the message and, after colons, every cause that it does not already contain.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.message.clone();
         let mut cause: Option<&(dyn StdError + 'static)> = match &self.source {
@@ -122,9 +128,9 @@ impl fmt::Display for Error {
 
 impl StdError for Error {}
 
-/// Turns any error into an [`Error`] that says what was being done.
+/// Converts any error into an [`Error`] with a message about the failed action.
 pub trait ErrorContext<T> {
-    /// The error becomes the cause of a failure (exit code 1) with this message.
+    /// Wraps the error as the cause of a failure (exit code 1) with this message.
     fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
 }
 
@@ -134,25 +140,24 @@ impl<T, E: Into<Box<dyn StdError + Send + Sync>>> ErrorContext<T> for std::resul
     }
 }
 
-/// Explains an input or output error on a path: no space, no permission, not there.
+/// Converts an I/O error on a path into `cannot ACTION PATH`, with a hint for a full disk, missing
+/// permission or a missing path.
 pub fn io_error(action: &str, path: &std::path::Path, error: std::io::Error) -> Error {
     use std::io::ErrorKind;
     let hint = match error.kind() {
         ErrorKind::StorageFull => Some(
-            "free some space on that disk, then run the same command again: nothing acknowledged was lost",
+            "free space on this disk, then re-run the command; acknowledged records are not lost",
         ),
         ErrorKind::PermissionDenied if action.starts_with("read") => {
-            Some("give yourself permission to read it, then run the same command again")
+            Some("grant read permission on it, then re-run the command")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
-            "give yourself write permission there, or choose another folder (`--data-dir` for local state)",
+            "grant write permission on it, or choose another folder (`--data-dir` for local state)",
         ),
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
-            Some("there is a file where a folder is needed: move it, or choose another folder")
+            Some("a file exists where a folder is required: move it, or choose another folder")
         }
-        ErrorKind::NotFound => {
-            Some("check the path; relative paths start at the folder the command runs in")
-        }
+        ErrorKind::NotFound => Some("check the path; relative paths start at the current folder"),
         _ => None,
     };
     let failure = Error::failed(format!("cannot {action} `{}`", path.display())).with_source(error);
@@ -167,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_follow_the_message_and_are_not_repeated() {
+    fn appends_causes_to_the_message_without_repeating_them() {
         let io = std::io::Error::other("disk on fire");
         let inner = Error::failed("cannot write `x`").with_source(io);
         let outer = Error::failed("seed failed")
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_exits_with_two() {
+    fn usage_errors_exit_with_two() {
         assert_eq!(Error::usage("no such key").exit_code(), 2);
     }
 }

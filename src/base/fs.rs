@@ -1,4 +1,4 @@
-//! Files of the data folder: written whole or not at all, read back, locked.
+//! Files of the data folder: atomic writes, JSON, locks.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 
-/// Writes a file beside the old one and puts it in its place: a reader, or the next
-/// run after a kill, sees the one or the other, never a half.
+/// Writes a file atomically: writes a draft next to it and renames the draft. A reader, or the
+/// next run after a kill, sees the old or the new content, never a part of it.
 pub fn write_atomic(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
     let draft = draft(path);
     std::fs::write(&draft, content).and_then(|()| std::fs::rename(&draft, path))
@@ -22,17 +22,17 @@ fn draft(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Keeps a value as JSON, whole or not at all.
+/// Writes a value as JSON, atomically.
 pub fn save_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec_pretty(value)
         .context(|| format!("cannot write `{}`", path.display()))?;
     write_atomic(path, text).map_err(|error| io_error("write", path, error))
 }
 
-/// Reads back what [`save_json`] kept. `None`: there is no such file.
+/// Reads a value that [`save_json`] wrote. `None`: the file does not exist.
 ///
 /// # Errors
-/// The file cannot be read, or is not what this program wrote.
+/// The file cannot be read; its content is not valid JSON of this type.
 pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
         Ok(text) => serde_json::from_slice(&text)
@@ -46,15 +46,19 @@ pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 fn damaged(path: &Path, error: serde_json::Error) -> Error {
     Error::failed(format!("`{}` is damaged", path.display()))
         .with_source(error)
-        .hint("put back a copy of it, or move it away to go on without what it kept; nothing was changed")
+        .hint(
+            "restore the file from a copy, or move it away to continue without its content; \
+             nothing was changed",
+        )
 }
 
-/// A lock on a file, held until it is dropped or the process ends, however it ends.
+/// A lock on a file, held until it is dropped or the process exits, also by a kill.
 #[derive(Debug)]
-pub struct FileLock(#[expect(dead_code, reason = "an open file is what holds the lock")] File);
+pub struct FileLock(#[expect(dead_code, reason = "the open file holds the lock")] File);
 
 impl FileLock {
-    /// Takes the lock, making the file where there is none. `None`: somebody else holds it.
+    /// Acquires the lock; creates the file if it does not exist. `None`: the lock is
+    /// held elsewhere, in this or another process.
     pub fn try_lock(path: &Path) -> Result<Option<Self>> {
         let file = File::options()
             .create(true)
@@ -69,7 +73,7 @@ impl FileLock {
         }
     }
 
-    /// Whether somebody holds the lock now.
+    /// Whether the lock is held now.
     pub fn is_held(path: &Path) -> bool {
         let Ok(file) = File::options().write(true).open(path) else {
             return false;
@@ -83,18 +87,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kept_value_comes_back_and_damage_is_said_with_a_hint() {
+    fn loads_a_saved_value_and_reports_damage_with_a_hint() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("kept.json");
+        let path = folder.path().join("saved.json");
         assert_eq!(load_json::<Vec<u8>>(&path).expect("reads"), None);
         save_json(&path, &vec![1, 2]).expect("writes");
         assert_eq!(
             load_json::<Vec<u8>>(&path).expect("reads"),
             Some(vec![1, 2])
         );
-        assert!(!draft(&path).exists(), "the draft has become the file");
+        assert!(!draft(&path).exists(), "the draft was renamed to the file");
         std::fs::write(&path, "[1,").expect("writes");
-        let error = load_json::<Vec<u8>>(&path).expect_err("half a list is refused");
+        let error = load_json::<Vec<u8>>(&path).expect_err("a truncated list is rejected");
         assert!(
             error.to_string().contains("is damaged") && error.hint_text().is_some(),
             "{error}"
@@ -102,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_has_one_holder() {
+    fn lock_has_one_holder() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lock");
         assert!(!FileLock::is_held(&path));

@@ -1,4 +1,4 @@
-//! What every layer needs: configuration, errors, output, files, record kinds.
+//! Modules that every layer uses: configuration, errors, output, files, record kinds.
 
 pub mod checksum;
 pub mod config;

@@ -1,11 +1,11 @@
-//! What a record is: the three kinds, their raw columns, and the post that joins them.
+//! Records: the three kinds, their raw and clean columns, and the post of three records.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
-/// The three records that make one post.
+/// Record kind; a post consists of one record of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -14,27 +14,27 @@ pub enum Kind {
     User,
 }
 
-/// How a raw column arrives.
+/// Type of a raw column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnType {
     Integer,
     Float,
     Text,
-    /// `2022-05-27 11:30:59`; with a `T` from some clients.
+    /// `2022-05-27 11:30:59`; some clients send a `T` instead of the blank.
     DateTime,
 }
 
-/// A raw column: its name and how it arrives.
+/// Name and type of a raw column.
 pub type Column = (&'static str, ColumnType);
 
 use ColumnType::{DateTime, Float, Integer, Text};
 
 impl Kind {
-    /// All three, in the order they are sent.
+    /// All three kinds, in the order in which `emulate` sends them.
     pub const ALL: [Kind; 3] = [Kind::Pin, Kind::Geo, Kind::User];
 
-    /// The last part of topic names: `pin`, `geo`, `user`.
+    /// Returns the name, which is the last part of topic names: `pin`, `geo`, `user`.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Pin => "pin",
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// The source table.
+    /// Returns the source table.
     pub fn source_table(self) -> &'static str {
         match self {
             Kind::Pin => "pinterest_data",
@@ -52,12 +52,12 @@ impl Kind {
         }
     }
 
-    /// The column of the row number: `index` in pinterest_data, `ind` in the others.
+    /// Returns the column of the row number: `index` in pinterest_data, `ind` in the others.
     pub fn row_number_column(self) -> &'static str {
         self.columns()[0].0
     }
 
-    /// The source table's columns, in its order.
+    /// Returns the columns of the source table, in its order.
     pub fn columns(self) -> &'static [Column] {
         match self {
             Kind::Pin => &[
@@ -91,7 +91,7 @@ impl Kind {
         }
     }
 
-    /// The raw record as the engines read it. Datetimes stay text until cleaning.
+    /// Returns the schema of raw records. Datetimes are text until cleaning.
     pub fn raw_schema(self) -> SchemaRef {
         let field = |&(name, column_type): &Column| {
             let data_type = match column_type {
@@ -107,7 +107,7 @@ impl Kind {
     }
 }
 
-/// Row `number` of all three tables, as JSON objects ready to send, in the order of [`Kind::ALL`].
+/// Row `number` of the three source tables, as JSON objects in the order of [`Kind::ALL`].
 #[derive(Debug, Clone)]
 pub struct Post {
     pub number: i64,
@@ -115,13 +115,13 @@ pub struct Post {
 }
 
 impl Kind {
-    /// The table of the clean records: `<id>_pin_table`.
+    /// Returns the name of the clean table: `<id>_pin_table`.
     pub fn clean_table(self, id: &str) -> String {
         format!("{id}_{}_table", self.name())
     }
 
-    /// The clean record, as tables and engines have it. Times are microseconds in UTC,
-    /// which every reader of Delta knows.
+    /// Returns the schema of clean records, in tables and engines. Times are microseconds in UTC,
+    /// which every reader of Delta supports.
     pub fn clean_schema(self) -> SchemaRef {
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let numbers = DataType::List(Arc::new(Field::new("element", DataType::Float64, true)));

@@ -1,19 +1,19 @@
-//! Ctrl-C and SIGTERM: one wait for every long-running command.
+//! Ctrl-C and SIGTERM, for every long-running command.
 
 use crate::base::error::{Error, Result};
 
-/// Does some work, but not longer than until it is asked to stop, which ends it with this error.
+/// Runs `work` to its end, or until Ctrl-C or SIGTERM; returns the error of `interrupted` then.
 pub async fn run_until_shutdown<T>(
     work: impl Future<Output = Result<T>>,
-    stopped: impl FnOnce() -> Error,
+    interrupted: impl FnOnce() -> Error,
 ) -> Result<T> {
     tokio::select! {
-        done = work => done,
-        () = shutdown_signal() => Err(stopped()),
+        outcome = work => outcome,
+        () = shutdown_signal() => Err(interrupted()),
     }
 }
 
-/// Returns when the user or the system asks the process to stop.
+/// Returns on Ctrl-C or SIGTERM.
 pub async fn shutdown_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
@@ -24,7 +24,7 @@ pub async fn shutdown_signal() {
             }
         }
         Err(_) => {
-            // Without a handler SIGTERM ends the process at once, which every stage survives.
+            // Without a handler, SIGTERM kills the process at once, and every stage recovers.
             let _ = tokio::signal::ctrl_c().await;
         }
     }

@@ -16,7 +16,7 @@ use crate::provision::engine::destroy::{DestroyOptions, destroy};
 use crate::provision::engine::selection::Selection;
 use crate::provision::engine::status::status;
 
-/// What to do with the API.
+/// Subcommands of `pinpipe api`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ApiCommand {
     /// Deploy the routes to Kafka and Kinesis
@@ -25,13 +25,13 @@ pub enum ApiCommand {
     /// List all APIs
     #[command(after_help = "Example: pinpipe api list")]
     List,
-    /// Show what is deployed
+    /// Show the deployed routes
     #[command(after_help = "Example: pinpipe api status")]
     Status,
     /// Print the invoke URL
     #[command(after_help = "Example: pinpipe api url")]
     Url,
-    /// Take the routes back
+    /// Delete the deployed routes
     #[command(after_help = "Example: pinpipe api delete")]
     Delete,
 }
@@ -60,7 +60,7 @@ impl Report for ApiReport {
     }
 }
 
-/// One API: its name, and its id or address.
+/// An API: its name, and its id or address.
 #[derive(Debug, Serialize)]
 struct ApiListing {
     name: String,
@@ -69,12 +69,12 @@ struct ApiListing {
 
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-struct Listed(Vec<ApiListing>);
+struct ApiList(Vec<ApiListing>);
 
-impl Report for Listed {
+impl Report for ApiList {
     fn text(&self) -> String {
         if self.0.is_empty() {
-            return "no APIs; `pinpipe api deploy` deploys the pipeline's".into();
+            return "no APIs; run `pinpipe api deploy` to deploy one".into();
         }
         let mut table = Table::new(["api", "id"]);
         for listing in &self.0 {
@@ -110,10 +110,10 @@ impl Report for Deleted {
     }
 }
 
-/// Runs one of the commands.
+/// Runs a subcommand of `pinpipe api`.
 ///
 /// # Errors
-/// No stack is running; nothing is deployed where something is to be shown.
+/// The local stack is not running; AWS denies a call; no routes are deployed (`status`).
 pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
     if command == ApiCommand::Url {
         printer.report(&Url {
@@ -136,12 +136,13 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
                 name: "gateway".into(),
                 id: url,
             });
-            printer.report(&Listed(deployed.into_iter().collect()));
+            printer.report(&ApiList(deployed.into_iter().collect()));
         }
         ApiCommand::Status => {
             let deployment = client.routes().await?;
             let deployment = deployment.ok_or_else(|| {
-                Error::failed("no routes are deployed").hint("`pinpipe api deploy` deploys them")
+                Error::failed("no routes are deployed")
+                    .hint("run `pinpipe api deploy` to deploy them")
             })?;
             printer.report(&ApiReport { url, deployment });
         }
@@ -153,15 +154,12 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
     Ok(())
 }
 
-/// What makes up the API on AWS; the key and its plan only where they are asked for.
+/// Resources of the API on AWS; the key and the usage plan only if `api.auth` is "key".
 const RESOURCES: [&str; 3] = ["api", "api-key", "usage-plan"];
 
-/// The same on API Gateway: some resources of `provision`, driven alone.
+/// Runs the subcommand on API Gateway, by applying or destroying only the resources of the API.
 async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
-    let selection = Selection {
-        only: RESOURCES.map(String::from).to_vec(),
-        skip: Vec::new(),
-    };
+    let selection = Selection::of(RESOURCES);
     match command {
         ApiCommand::Deploy => {
             let arguments = ProvisionOptions {
@@ -172,9 +170,9 @@ async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Resu
             printer.report(&provision(config, &arguments, printer).await?);
         }
         ApiCommand::List => {
-            let found = apis(config).await?.into_iter();
-            printer.report(&Listed(
-                found
+            let listings = apis(config).await?.into_iter();
+            printer.report(&ApiList(
+                listings
                     .map(|listing| ApiListing {
                         name: listing.name,
                         id: listing.state,

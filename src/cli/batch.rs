@@ -31,7 +31,8 @@ pub struct BatchCommandLine {
 /// Subcommands of `pinpipe batch`.
 #[derive(Debug, Subcommand)]
 pub enum BatchCommand {
-    /// Schedule batch on Databricks with Managed Airflow, daily or by schedule.cron, and show its runs
+    /// Schedule batch on Databricks with Managed Airflow, daily or by schedule.cron, and show its
+    /// runs
     #[command(
         after_help = "Examples:\n  pinpipe batch schedule\n  pinpipe batch schedule --trigger"
     )]
@@ -44,13 +45,14 @@ pub enum BatchCommand {
 /// Arguments of `pinpipe batch`.
 #[derive(Debug, Args)]
 pub struct BatchArguments {
-    /// Lake to read: s3://BUCKET[/PREFIX] or the folder that contains topics/ [default: the sink's bucket]
+    /// Lake to read: s3://BUCKET[/PREFIX] or the folder that contains topics/ [default: the
+    /// sink's bucket]
     #[arg(long, value_name = "URL|DIR")]
     pub lake: Option<String>,
     /// Engine that runs the SQL [default: embedded (batch.engine)]
     #[arg(long, value_enum)]
     pub engine: Option<BatchEngine>,
-    /// Where Spark runs, with --engine spark [default: spark-submit (spark.place)]
+    /// Platform that Spark runs on, with --engine spark [default: spark-submit (spark.place)]
     #[arg(long, value_enum, value_name = "PLACE")]
     pub on: Option<SparkPlace>,
     /// Reprocess the whole lake and overwrite the tables
@@ -59,7 +61,8 @@ pub struct BatchArguments {
     /// Answer from the whole lake without reading or writing tables
     #[arg(long, conflicts_with_all = ["full", "as_of", "optimize"])]
     pub no_tables: bool,
-    /// Memory limit, such as 1GB; larger data spills to disk [default: half of the machine's (batch.memory)]
+    /// Memory limit, such as 1GB; larger data spills to disk [default: half of the machine's
+    /// (batch.memory)]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
     /// Id that prefixes the names of topics and tables [default: local (id)]
@@ -71,10 +74,12 @@ pub struct BatchArguments {
     /// Formats of the answers [default: csv,html (batch.formats)]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMAT,…")]
     pub format: Vec<AnswerFormat>,
-    /// Answer for an earlier state of the tables, without reading the lake: a version such as 3, or a time such as 2026-11-21T10:00:00Z
+    /// Answer for an earlier state of the tables, without reading the lake: a version such as 3,
+    /// or a time such as 2026-11-21T10:00:00Z
     #[arg(long, value_name = "VERSION|TIME", conflicts_with_all = ["full", "optimize", "lake"])]
     pub as_of: Option<AsOf>,
-    /// Compact the tables afterwards and delete files of versions older than batch.retention_hours (168)
+    /// Compact the tables afterwards and delete files of versions older than
+    /// batch.retention_hours (168)
     #[arg(long)]
     pub optimize: bool,
     /// Median of an even number of values [default: interpolated (batch.median)]
@@ -133,7 +138,7 @@ fn with_flags(config: &Config, arguments: &BatchArguments) -> Result<Config> {
     if let Some(id) = &arguments.user_id {
         if !is_id(id) {
             return Err(Error::usage(format!("invalid `--user-id {id}`"))
-                .hint("an id has 1 to 40 letters, digits, `-` or `_`"));
+                .hint("use 1 to 40 letters, digits, `-` or `_`"));
         }
         config.id.clone_from(id);
     }
@@ -151,13 +156,24 @@ fn with_flags(config: &Config, arguments: &BatchArguments) -> Result<Config> {
 fn check_engine(engine: BatchEngine, arguments: &BatchArguments) -> Result<()> {
     match engine {
         BatchEngine::Spark
-            if arguments.full || arguments.as_of.is_some() || arguments.optimize || arguments.no_tables || arguments.memory.is_some() =>
+            if arguments.full
+                || arguments.as_of.is_some()
+                || arguments.optimize
+                || arguments.no_tables
+                || arguments.memory.is_some() =>
         {
-            Err(Error::usage("`--full`, `--as-of`, `--optimize`, `--no-tables` and `--memory` require the embedded engine")
-                .hint("Spark always reads the whole lake, with the memory of its own settings: remove these flags, or `--engine spark`"))
+            Err(Error::usage(
+                "`--full`, `--as-of`, `--optimize`, `--no-tables` and `--memory` require the \
+                 embedded engine",
+            )
+            .hint(
+                "Spark always reads the whole lake, with the memory of its own settings: remove \
+                 these flags or `--engine spark`",
+            ))
         }
         BatchEngine::Embedded if arguments.on.is_some() => {
-            Err(Error::usage("`--on` requires the Spark engine").hint("add `--engine spark`, or remove `--on`"))
+            Err(Error::usage("`--on` requires the Spark engine")
+                .hint("add `--engine spark`, or remove `--on`"))
         }
         _ => Ok(()),
     }
@@ -171,7 +187,7 @@ async fn on_spark(
     let started = Instant::now();
     let questions = batch::prepare(config, options)?;
     let (lake, layout) = batch::open_lake(config, options).await?;
-    // Counted first: Spark takes half a minute to find out that the lake is empty.
+    // Checked first, because Spark needs half a minute to detect an empty lake.
     let objects = count_objects(&lake, &layout).await?;
     if objects.iter().all(|count| *count == 0) {
         return Err(empty_lake(&lake, &layout));

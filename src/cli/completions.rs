@@ -1,4 +1,4 @@
-//! `pinpipe completions`: print a shell's completion script.
+//! `pinpipe completions`: print a shell completion script.
 
 use clap::Args;
 
@@ -7,11 +7,11 @@ use crate::base::output::write_out;
 /// Arguments of `pinpipe completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArguments {
-    /// Shell to complete in
+    /// Shell that the script is for
     pub shell: clap_complete::Shell,
 }
 
-/// Prints the script of a command line.
+/// Prints the completion script of a command line.
 pub fn run(arguments: &CompletionsArguments, command: &mut clap::Command) {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, command, "pinpipe", &mut script);

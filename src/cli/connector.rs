@@ -1,4 +1,4 @@
-//! `pinpipe connector`: the sink from topics to the lake.
+//! `pinpipe connector`: manage the sink connector from topics to the lake.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -19,45 +19,48 @@ use crate::provision::engine::selection::Selection;
 use crate::provision::engine::status::status;
 use crate::stages::sink::properties::SinkProperties;
 
-/// What to do with the connector.
+/// Subcommands of `pinpipe connector`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ConnectorCommand {
-    /// Make the connector, or give it the configuration's properties
+    /// Create the connector, or update its properties from the configuration
     #[command(after_help = "Example: pinpipe connector create")]
     Create,
     /// List all connectors
     #[command(after_help = "Example: pinpipe connector list")]
     List,
-    /// Show how it is doing
+    /// Show state, record count, object count and lag of the connector
     #[command(after_help = "Example: pinpipe connector status")]
     Status,
-    /// Stop reading, keep the place
+    /// Pause the connector; its offsets are kept
     #[command(after_help = "Example: pinpipe connector pause")]
     Pause,
-    /// Read on
+    /// Resume the paused connector
     #[command(after_help = "Example: pinpipe connector resume")]
     Resume,
-    /// Start its task anew, as after a failure
+    /// Restart the task of the connector, for example after a failure
     #[command(after_help = "Example: pinpipe connector restart")]
     Restart,
-    /// Remove the connector; what it wrote stays
+    /// Delete the connector; its objects in the lake are kept
     #[command(after_help = "Example: pinpipe connector delete")]
     Delete,
 }
 
-/// The report of `connector status`.
+/// Value of `change` for a connector that does not exist.
+const NOT_THERE: &str = "not there";
+
+/// Report of `connector status`.
 #[derive(Debug, Serialize)]
 struct StatusReport {
     #[serde(flatten)]
     status: ConnectorStatus,
-    /// Records in the pipeline's topics that are not in the lake yet.
+    /// Lag: records in the topics of the pipeline that are not in the lake yet.
     behind: u64,
 }
 
 impl Report for StatusReport {
     fn text(&self) -> String {
         let status = &self.status;
-        let mut table = Table::new(["connector", "state", "records", "objects", "behind"]);
+        let mut table = Table::new(["connector", "state", "records", "objects", "lag"]);
         table.row([
             status.name.clone(),
             status.state.clone(),
@@ -72,15 +75,15 @@ impl Report for StatusReport {
     }
 }
 
-/// The report of `connector list`.
+/// Report of `connector list`.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-struct Listed(Vec<ListedResource>);
+struct ConnectorList(Vec<ListedResource>);
 
-impl Report for Listed {
+impl Report for ConnectorList {
     fn text(&self) -> String {
         if self.0.is_empty() {
-            return "no connectors; `pinpipe connector create` makes the pipeline's".into();
+            return "no connectors; run `pinpipe connector create` to create one".into();
         }
         let mut table = Table::new(["connector", "state"]);
         for listing in &self.0 {
@@ -91,22 +94,25 @@ impl Report for Listed {
 }
 
 #[derive(Debug, Serialize)]
-struct Done {
+struct ConnectorChange {
     connector: String,
     change: &'static str,
 }
 
-impl Report for Done {
+impl Report for ConnectorChange {
     fn text(&self) -> String {
-        let colon = if self.change == "not there" { ":" } else { "" };
-        format!("{}{colon} {}", self.change, self.connector)
+        match self.change {
+            NOT_THERE => format!("does not exist: {}", self.connector),
+            change => format!("{change} {}", self.connector),
+        }
     }
 }
 
-/// Runs one of the commands.
+/// Runs a subcommand of `pinpipe connector`.
 ///
 /// # Errors
-/// No stack is running, properties that are not honoured, no such connector.
+/// The local stack is not running; a property is not supported; the connector does not exist or
+/// has failed.
 pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
     if config.target == Target::Aws {
         return on_aws(config, command, printer).await;
@@ -114,13 +120,13 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
     let name = config.connector_name();
     let properties = config.connector_properties();
     if command == ConnectorCommand::Create {
-        // Mistakes are found here, before anything is asked for.
+        // Invalid properties are reported before the first request.
         SinkProperties::parse(&properties)?;
     }
     let client = ControlClient::new(config)?;
     let missing = || {
-        Error::failed(format!("there is no connector `{name}`"))
-            .hint("`pinpipe connector create` makes it")
+        Error::failed(format!("connector `{name}` does not exist"))
+            .hint("run `pinpipe connector create` to create it")
     };
     let change = match command {
         ConnectorCommand::Create => {
@@ -136,29 +142,32 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             change
         }
         ConnectorCommand::List => {
-            let mut listed = Vec::new();
+            let mut connectors = Vec::new();
             for name in client.connectors().await? {
                 let state = client
                     .connector_status(&name)
                     .await?
                     .map(|status| status.state)
                     .unwrap_or_default();
-                listed.push(ListedResource { name, state });
+                connectors.push(ListedResource { name, state });
             }
-            printer.report(&Listed(listed));
+            printer.report(&ConnectorList(connectors));
             return Ok(());
         }
         ConnectorCommand::Status => {
             let status = client.connector_status(&name).await?.ok_or_else(missing)?;
             let topics = Kind::ALL.map(|kind| config.topic(kind));
-            let behind = Admin::new(config)?
+            let lag = Admin::new(config)?
                 .lag(&crate::stages::sink::connectors::group(&name), &topics)
                 .await?;
             let has_failed = status.state == "FAILED";
-            printer.report(&StatusReport { status, behind });
+            printer.report(&StatusReport {
+                status,
+                behind: lag,
+            });
             return if has_failed {
                 Err(Error::failed(format!("connector `{name}` has failed"))
-                    .hint("mend the cause, then `pinpipe connector restart`"))
+                    .hint("fix the cause shown above, then run `pinpipe connector restart`"))
             } else {
                 Ok(())
             };
@@ -182,23 +191,20 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             if client.delete_connector(&name).await? {
                 "deleted"
             } else {
-                "not there"
+                NOT_THERE
             }
         }
     };
-    printer.report(&Done {
+    printer.report(&ConnectorChange {
         connector: name,
         change,
     });
     Ok(())
 }
 
-/// The same on MSK Connect: one resource of `provision`, driven alone.
+/// Runs the subcommand on MSK Connect, by applying or destroying only the connector.
 async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
-    let selection = Selection {
-        only: vec!["connector".into()],
-        skip: Vec::new(),
-    };
+    let selection = Selection::of(["connector"]);
     let operation = match command {
         ConnectorCommand::Create => {
             let arguments = ProvisionOptions {
@@ -223,7 +229,7 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
             return Ok(());
         }
         ConnectorCommand::List => {
-            printer.report(&Listed(connectors(config).await?));
+            printer.report(&ConnectorList(connectors(config).await?));
             return Ok(());
         }
         ConnectorCommand::Pause => ConnectorOperation::Pause,
@@ -231,7 +237,7 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
         ConnectorCommand::Restart => ConnectorOperation::Restart,
     };
     let change = operate_connector(config, operation, printer).await?;
-    printer.report(&Done {
+    printer.report(&ConnectorChange {
         connector: config.connector_name(),
         change,
     });

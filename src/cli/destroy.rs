@@ -12,7 +12,7 @@ use crate::provision::engine::destroy::{DestroyOptions, destroy};
 #[derive(Debug, Args)]
 pub struct DestroyArguments {
     /// Delete the data too: on target local the data folder with database, lake and
-    /// tables, on target aws the objects of buckets that are not empty
+    /// tables; on target aws the objects of buckets that are not empty
     #[arg(long)]
     pub data: bool,
     /// Skip the confirmation prompt

@@ -1,4 +1,4 @@
-//! `pinpipe emulate`: post rows of the source database as users do.
+//! `pinpipe emulate`: emulate users who post rows of the source database.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ pub struct EmulateArguments {
     /// Stop after this number of posts [default: run until Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub posts: Option<u64>,
-    /// Stop after this time, such as 90s, 15m or 2h; a bare number is seconds [default: run until Ctrl-C]
+    /// Stop after this time, such as 90s, 15m or 2h; a bare number is seconds [default: run until
+    /// Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Posts per second; 0 is unlimited [default: 0 (emulate.rate)]
@@ -70,6 +71,12 @@ pub async fn run(config: &Config, arguments: EmulateArguments, printer: &Printer
         thousands(summary.errors)
     ));
     Err(failure
-        .with_source(format!("the first: {}", summary.first_reason.unwrap_or_default()))
-        .hint("failed records and reasons are in the dead-letter file; re-posting is safe because duplicates are dropped"))
+        .with_source(format!(
+            "the first: {}",
+            summary.first_reason.unwrap_or_default()
+        ))
+        .hint(
+            "failed records and reasons are in the dead-letter file; re-posting is safe because \
+             duplicates are dropped",
+        ))
 }

@@ -1,4 +1,4 @@
-//! `pinpipe init`: writes a commented configuration.
+//! `pinpipe init`: write a commented configuration file.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,19 +11,19 @@ use crate::base::config::{AWS_TOML, LOCAL_TOML};
 use crate::base::error::{Error, Result, io_error};
 use crate::base::output::{Printer, Report, write_out};
 
-/// The file that `init` writes and every command reads where none is named.
+/// File that `init` writes, and that every command reads without `--config`.
 const FILE: &str = "pinpipe.toml";
 
-/// What `init` is told.
+/// Arguments of `pinpipe init`.
 #[derive(Debug, Args)]
 pub struct InitArguments {
-    /// Where the pipeline will run
+    /// Target that the pipeline runs on
     #[arg(long, value_enum, default_value_t = Target::Local)]
     pub target: Target,
     /// Print the configuration instead of writing pinpipe.toml
     #[arg(long)]
     pub print: bool,
-    /// Replace a pinpipe.toml that is there
+    /// Replace an existing pinpipe.toml
     #[arg(long)]
     pub force: bool,
 }
@@ -37,9 +37,9 @@ struct InitReport {
 impl Report for InitReport {
     fn text(&self) -> String {
         let next = match self.target {
-            Target::Local => "every key in it has its default: change what you like",
+            Target::Local => "it contains every key with its default",
             Target::Aws => {
-                "fill in what is in <angle brackets>; secrets go into .env (see .env.example)"
+                "replace the values in <angle brackets>; put secrets into .env (see .env.example)"
             }
         };
         format!("wrote {}; {next}", self.file)
@@ -49,7 +49,7 @@ impl Report for InitReport {
 /// Writes the file into the current folder.
 ///
 /// # Errors
-/// There is one already, or the folder cannot be written.
+/// The file already exists; the folder is not writable.
 pub fn run(arguments: &InitArguments, printer: &Printer) -> Result<()> {
     let text = match arguments.target {
         Target::Local => LOCAL_TOML,
@@ -67,14 +67,12 @@ pub fn run(arguments: &InitArguments, printer: &Printer) -> Result<()> {
     } else {
         options.create_new(true)
     };
-    let written = options
+    let result = options
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::failed(format!("there is a `{FILE}` here already"))
-                .hint("`--force` replaces it, `--print` only shows the new one")
-        }
+    result.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::failed(format!("`{FILE}` already exists"))
+            .hint("add `--force` to replace it, or `--print` to print the new file only"),
         _ => io_error("write", path, error),
     })?;
     printer.report(&InitReport {

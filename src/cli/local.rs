@@ -18,7 +18,7 @@ pub struct LocalArguments {
 /// Runs the servers until Ctrl-C.
 ///
 /// # Errors
-/// A port is taken; another local stack uses the data folder.
+/// A port is in use; another local stack uses the data folder.
 pub async fn run(config: Config, arguments: LocalArguments, printer: &Printer) -> Result<()> {
     local::run(
         config,

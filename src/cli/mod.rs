@@ -90,7 +90,7 @@ pub enum Command {
     /// Write a commented configuration file, pinpipe.toml, into this folder
     #[command(after_help = "Example: pinpipe init --target aws")]
     Init(InitArguments),
-    /// Fill the source database with generated or real posts
+    /// Fill the source database with generated posts or with posts from files
     #[command(after_help = "Examples:\n  pinpipe seed\n  pinpipe seed --from ./tables --replace")]
     Seed(SeedArguments),
     /// Run broker, gateway, Kinesis endpoint and sink on this machine until Ctrl-C
@@ -100,7 +100,7 @@ pub enum Command {
     Local(LocalArguments),
     /// Create or update every resource of the pipeline, and repair drift
     #[command(
-        after_help = "Examples:\n  pinpipe provision --plan\n  pinpipe provision --only api,usage-plan\n\nOn AWS, prints the plan and asks for confirmation. Progress is saved in the state file;\nre-running resumes where it stopped."
+        after_help = "Examples:\n  pinpipe provision --plan\n  pinpipe provision --only api,usage-plan\n\nOn AWS, prints the plan and asks for confirmation. Progress is saved in the state file;\nre-run the command to resume."
     )]
     Provision(ProvisionArguments),
     /// Show every resource of the pipeline, its age and its cost
@@ -133,7 +133,7 @@ pub enum Command {
     /// Test every connection of the configuration
     #[command(after_help = "Example: pinpipe doctor")]
     Doctor,
-    /// Delete what `provision` created, or all local data
+    /// Delete the resources that `provision` created, or all local data
     #[command(
         after_help = "Examples:\n  pinpipe destroy --data --yes\n  pinpipe destroy --skip bucket,plugin-object"
     )]

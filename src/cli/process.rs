@@ -11,12 +11,13 @@ use crate::base::output::Printer;
 use crate::cli::dispatch::run;
 use crate::cli::{Cli, Global};
 
-/// Query planning recurses deeply.
+/// Stack size of every thread; query planning recurses deeply.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
+/// Parses the command line, runs the subcommand and returns its exit code.
 pub fn main() -> ExitCode {
     tune_allocator();
-    // Two providers are compiled in by dependencies; one is chosen before anything connects.
+    // Dependencies compile in two TLS providers; one must be chosen before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
     let printer = Printer::new(cli.global.output, cli.global.quiet, cli.global.no_progress);
@@ -28,13 +29,14 @@ pub fn main() -> ExitCode {
     let outcome = match runtime {
         Ok(runtime) => {
             let outcome = on_large_stack(|| runtime.block_on(run(cli, &printer)));
-            // What the Delta library still does for an ended run panics when its tasks go: nobody needs to hear of it.
+            // Background tasks of the Delta library panic when the runtime shuts down under them;
+            // their messages are suppressed.
             std::panic::set_hook(Box::new(|_| {}));
-            // Calls to Kafka that block must not hold up the end.
+            // Blocking calls to Kafka must not delay the exit.
             runtime.shutdown_timeout(std::time::Duration::from_millis(500));
             outcome
         }
-        Err(error) => Err(Error::failed("cannot start").with_source(error)),
+        Err(error) => Err(Error::failed("cannot start the runtime").with_source(error)),
     };
     match outcome {
         Ok(code) => code,
@@ -45,11 +47,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Tells the allocator of the C library what batch does: it takes and gives back buffers of
-/// some megabytes all the time. By its own choice it spreads what is freed over eight arenas
-/// for each core, where it stays unused (a third of the memory of a large run), and gives
-/// every large buffer back to the system at once, which then has to clear it for the next
-/// (a twentieth of the time).
+/// Tunes the allocator of the C library for batch, which allocates and frees buffers of several
+/// megabytes all the time. By default, glibc keeps freed memory in up to eight arenas per core,
+/// where it stays unused (a third of the memory of a large run), and returns every large buffer
+/// to the system at once, which then has to clear it for the next allocation (a twentieth of the
+/// run time).
 fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -60,7 +62,7 @@ fn tune_allocator() {
             (libc::M_MMAP_THRESHOLD, 32 * MIB),
             (libc::M_TRIM_THRESHOLD, 64 * MIB),
         ] {
-            // SAFETY: it sets a number inside the allocator, before there are other threads.
+            // SAFETY: `mallopt` sets a number inside the allocator, before other threads start.
             unsafe { libc::mallopt(parameter, value) };
         }
     }
@@ -74,28 +76,29 @@ fn on_large_stack(work: impl FnOnce() -> Result<ExitCode> + Send) -> Result<Exit
             .spawn_scoped(scope, work);
         match thread.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(unexpected("a panic, described above")),
-            Err(error) => Err(Error::failed("cannot start").with_source(error)),
+            Ok(Err(_)) => Err(internal_error("panicked (see above)")),
+            Err(error) => Err(Error::failed("cannot start the main thread").with_source(error)),
         }
     })
 }
 
-fn unexpected(reason: &str) -> Error {
-    Error::failed(format!("something unexpected happened: {reason}"))
-        .hint("this is a mistake in pinpipe: please report it with the command you ran")
+fn internal_error(reason: &str) -> Error {
+    Error::failed(format!("internal error: {reason}"))
+        .hint("this is a bug in pinpipe: please report it with the command you ran")
 }
 
-/// Logs go to stderr; `PINPIPE_LOG` takes a filter such as `pinpipe=debug`.
+/// Starts the log on stderr. `PINPIPE_LOG` overrides the level, with a filter such as
+/// `pinpipe=debug`.
 fn start_log(global: &Global) {
     let level = match (global.quiet, global.verbose) {
-        // Libraries log as errors what their callers handle: only who asks for more sees them.
+        // Libraries log errors that their callers handle, so they are shown only from -vv on.
         (true, _) => "off,pinpipe=error",
         (false, 0) => "off,pinpipe=warn",
         (false, 1) => "off,pinpipe=info",
         (false, 2) => "warn,pinpipe=debug,spark=debug",
         (false, _) => "debug,pinpipe=trace",
     };
-    // The database library logs options of its URL, which may hold a password.
+    // The database library logs the options of its URL, which may contain a password.
     let level = format!("{level},sqlx=off,sqlx_core=off,sqlx_mysql=off,sqlx_postgres=off");
     let filter = EnvFilter::try_from_env("PINPIPE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()

@@ -1,5 +1,6 @@
 //! `pinpipe provision`: plan and apply.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -19,6 +20,12 @@ pub struct ProvisionArguments {
     /// Print the changes and their cost without applying them
     #[arg(long)]
     pub plan: bool,
+    /// Write the plan to a file that --apply accepts
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    pub out: Option<PathBuf>,
+    /// Apply exactly this plan, unless anything has changed since it was written
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "only", "skip", "allow_replace", "allow_recreate"])]
+    pub apply: Option<PathBuf>,
     /// With --plan: exit with 3 if there are changes
     #[arg(long, requires = "plan")]
     pub detailed_exit_code: bool,
@@ -27,6 +34,9 @@ pub struct ProvisionArguments {
     pub yes: bool,
     /// Allow replacing or deleting resources that hold data (their records are lost)
     #[arg(long)]
+    pub allow_replace: bool,
+    /// Former name of --allow-replace
+    #[arg(long, hide = true)]
     pub allow_recreate: bool,
     #[command(flatten)]
     pub selection: SelectionArguments,
@@ -35,21 +45,29 @@ pub struct ProvisionArguments {
 /// Prints the plan, or applies it after confirmation.
 ///
 /// # Errors
-/// A resource cannot be read or changed; the user did not confirm.
+/// A resource cannot be read or changed; the plan cannot be applied; the user did not confirm.
 pub async fn run(
     config: &Config,
     arguments: ProvisionArguments,
     printer: &Printer,
 ) -> Result<ExitCode> {
+    if arguments.allow_recreate {
+        printer.warn("`--allow-recreate` is deprecated: use `--allow-replace`");
+    }
     let options = ProvisionOptions {
         plan: arguments.plan,
+        out: arguments.out,
+        apply: arguments.apply,
         yes: arguments.yes,
-        allow_recreate: arguments.allow_recreate,
+        allow_replace: arguments.allow_replace || arguments.allow_recreate,
         selection: arguments.selection.into(),
     };
-    let report = provision(config, &options, printer).await?;
-    printer.report(&report);
-    let is_pending = arguments.detailed_exit_code && report.changes() > 0;
+    let plan = provision(config, &options, printer).await?;
+    printer.report(&plan);
+    if let Some(refusal) = plan.refusal() {
+        return Err(refusal);
+    }
+    let is_pending = arguments.detailed_exit_code && plan.changes() > 0;
     Ok(if is_pending {
         ExitCode::from(CHANGES_PENDING)
     } else {

@@ -1,4 +1,4 @@
-//! `pinpipe batch schedule` and `unschedule`: run batch on Databricks by Managed Airflow.
+//! `pinpipe batch schedule` and `unschedule`: schedule batch on Databricks with Managed Airflow.
 
 use clap::Args;
 use serde::Serialize;
@@ -37,7 +37,8 @@ impl Report for Unscheduled {
     fn text(&self) -> String {
         if self.removed {
             format!(
-                "deleted `{}`; answers of its runs are kept in the bucket\n`pinpipe provision` creates it again unless `schedule.enabled` is false",
+                "deleted `{}`; answers of its runs are kept in the bucket\n\
+                 `pinpipe provision` creates it again unless `schedule.enabled` is false",
                 self.dag
             )
         } else {
@@ -53,11 +54,12 @@ fn selection(keys: &[&str]) -> Selection {
     }
 }
 
-/// Creates or updates job, DAG and connection, unpauses the DAG, and shows its runs; with
-/// `--trigger` runs it once and shows the answers.
+/// Creates or updates job, DAG and connection, unpauses the DAG, and prints its runs; with
+/// `--trigger` runs it once and prints the answers.
 ///
 /// # Errors
-/// There is no Airflow environment; no Databricks credentials; Airflow cannot import the DAG; a run fails.
+/// The Airflow environment or Databricks credentials do not exist; Airflow cannot import the DAG;
+/// a run fails.
 pub async fn schedule(
     config: &Config,
     arguments: &ScheduleArguments,
@@ -68,11 +70,11 @@ pub async fn schedule(
         write_out(&schedule.rendered_dag().await?);
         return Ok(());
     }
-    // First: without an environment nothing should be uploaded anywhere.
+    // Checked first: without an environment, nothing is uploaded.
     schedule.check_environment().await?;
     let options = ProvisionOptions {
         yes: true,
-        selection: selection(&RESOURCES),
+        selection: Selection::of(RESOURCES),
         ..ProvisionOptions::default()
     };
     let applied = provision(config, &options, printer).await?;
@@ -99,7 +101,7 @@ pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     let options = DestroyOptions {
         yes: true,
         data: false,
-        selection: selection(&DELETED),
+        selection: Selection::of(DELETED),
     };
     let deleted = destroy(config, &options, printer).await?;
     if was_active {

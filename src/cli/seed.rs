@@ -23,15 +23,16 @@ pub struct SeedArguments {
         conflicts_with = "from"
     )]
     pub seed: u64,
-    /// Load real tables from this folder: pinterest_data, geolocation_data and user_data as .csv or .jsonl
+    /// Load real tables from this folder: pinterest_data, geolocation_data and user_data as .csv
+    /// or .jsonl
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
-    /// Drop existing tables and fill new ones
+    /// Drop existing tables before filling
     #[arg(long)]
     pub replace: bool,
 }
 
-/// Fills the database and prints what it holds.
+/// Fills the database and prints the number of posts.
 ///
 /// # Errors
 /// The database cannot be reached or written; the tables to load are missing or invalid.

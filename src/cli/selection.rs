@@ -7,10 +7,10 @@ use crate::provision::engine::selection::Selection;
 /// Flags that select resources.
 #[derive(Debug, Clone, Args, Default)]
 pub struct SelectionArguments {
-    /// Only these resources, by key or type (repeat, or separate by commas)
+    /// Select only these resources, by key or type (repeat, or separate by commas)
     #[arg(long, value_name = "RESOURCE", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// All resources except these
+    /// Select all resources except these, by key or type
     #[arg(long, value_name = "RESOURCE", value_delimiter = ',')]
     pub skip: Vec<String>,
 }

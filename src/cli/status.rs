@@ -1,4 +1,4 @@
-//! `pinpipe status`: resources, their age and their cost.
+//! `pinpipe status`: show resources, their age and their cost.
 
 use crate::base::config::schema::Config;
 use crate::base::error::Result;

@@ -16,7 +16,8 @@ pub struct StreamArguments {
     /// Process all records that are available now, then exit
     #[arg(long)]
     pub available_now: bool,
-    /// Pause between two reads without new records, in milliseconds [default: 1000 (stream.interval_ms)]
+    /// Pause between two reads without new records, in milliseconds [default: 1000
+    /// (stream.interval_ms)]
     #[arg(long, value_name = "MS")]
     pub interval: Option<u64>,
 }

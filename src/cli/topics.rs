@@ -1,4 +1,4 @@
-//! `pinpipe topics`: the pipeline's topics, over the Kafka protocol or by what AWS offers.
+//! `pinpipe topics`: manage topics, over the Kafka protocol or through AWS.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -12,56 +12,56 @@ use crate::clients::kafka::admin::{Admin, TopicDescription};
 use crate::clients::kafka::is_topic_name;
 use crate::provision::aws::msk::topic_service::TopicService;
 
-/// What to do with topics.
+/// Subcommands of `pinpipe topics`.
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
-    /// Make topics; those that are there stay as they are
+    /// Create topics; existing topics are not changed
     #[command(after_help = "Example: pinpipe topics create --partitions 6")]
     Create {
-        /// Names [default: the pipeline's three, <id>.pin, <id>.geo and <id>.user]
+        /// Names of the topics [default: <id>.pin, <id>.geo and <id>.user]
         names: Vec<String>,
-        /// Partitions of each [default: 3 (topics.partitions)]
+        /// Partitions of each topic [default: 3 (topics.partitions)]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
         partitions: Option<i32>,
     },
     /// List all topics of the cluster
     #[command(after_help = "Example: pinpipe topics list")]
     List,
-    /// Show partitions and offsets
+    /// Show partitions and offsets of topics
     #[command(
         visible_alias = "status",
         after_help = "Example: pinpipe topics describe local.pin"
     )]
     Describe {
-        /// Names [default: the pipeline's three]
+        /// Names of the topics [default: <id>.pin, <id>.geo and <id>.user]
         names: Vec<String>,
     },
     /// Delete topics and their records
     #[command(after_help = "Example: pinpipe topics delete local.pin")]
     Delete {
-        /// Names
+        /// Names of the topics
         #[arg(required = true)]
         names: Vec<String>,
     },
 }
 
-/// What was done to a topic that there was none of.
+/// Value of `change` for a topic that does not exist.
 const NOT_THERE: &str = "not there";
 
 #[derive(Debug, Serialize)]
-struct Changed {
+struct TopicChange {
     topic: String,
     change: &'static str,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-struct Changes(Vec<Changed>);
+struct Changes(Vec<TopicChange>);
 
 impl Report for Changes {
     fn text(&self) -> String {
-        let line = |changed: &Changed| match changed.change {
-            NOT_THERE => format!("{NOT_THERE}: {}", changed.topic),
+        let line = |changed: &TopicChange| match changed.change {
+            NOT_THERE => format!("does not exist: {}", changed.topic),
             change => format!("{change} {}", changed.topic),
         };
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -75,7 +75,7 @@ struct Names(Vec<String>);
 impl Report for Names {
     fn text(&self) -> String {
         if self.0.is_empty() {
-            "no topics; `pinpipe topics create` makes the pipeline's three".into()
+            "no topics; `pinpipe topics create` creates the three topics of the pipeline".into()
         } else {
             self.0.join("\n")
         }
@@ -112,7 +112,7 @@ impl Report for Descriptions {
     }
 }
 
-/// Topics as MSK or the client machine tells of them: without offsets.
+/// A topic as MSK or the client machine reports it, without offsets.
 #[derive(Debug, Serialize)]
 struct TopicCount {
     name: String,
@@ -133,7 +133,7 @@ impl Report for Counts {
     }
 }
 
-/// Over the Kafka protocol, or by what AWS offers.
+/// Client of the brokers over the Kafka protocol, or of a service of AWS.
 enum TopicClient {
     Brokers(Box<Admin>),
     Service(TopicService),
@@ -170,52 +170,53 @@ impl TopicClient {
 
     async fn describe(&self, names: Vec<String>, printer: &Printer) -> Result<()> {
         let missing = |name: &str| {
-            Error::failed(format!("there is no topic `{name}`"))
-                .hint("`pinpipe topics list` shows what is there, `pinpipe topics create` makes the pipeline's")
+            Error::failed(format!("topic `{name}` does not exist")).hint(
+                "run `pinpipe topics list` to see the existing topics, or `pinpipe topics create` \
+                 to create those of the pipeline",
+            )
         };
         match self {
             Self::Brokers(admin) => {
-                let mut found = Vec::new();
+                let mut descriptions = Vec::new();
                 for name in names {
-                    found.push(admin.describe(&name).await?.ok_or_else(|| missing(&name))?);
+                    descriptions.push(admin.describe(&name).await?.ok_or_else(|| missing(&name))?);
                 }
-                printer.report(&Descriptions(found));
+                printer.report(&Descriptions(descriptions));
             }
             Self::Service(service) => {
                 let all = service.list().await?;
-                let found = names.into_iter().map(|name| {
+                let counts = names.into_iter().map(|name| {
                     let partition_count = all.get(&name).copied().ok_or_else(|| missing(&name))?;
                     Ok(TopicCount {
                         name,
                         partition_count,
                     })
                 });
-                printer.report(&Counts(found.collect::<Result<_>>()?));
+                printer.report(&Counts(counts.collect::<Result<_>>()?));
             }
         }
         Ok(())
     }
 }
 
-/// Runs one of the commands.
+/// Runs a subcommand of `pinpipe topics`.
 ///
 /// # Errors
-/// The brokers cannot be reached or refuse; a topic to describe is not there.
+/// A name is invalid; the brokers cannot be reached or refuse the request; a topic to describe does
+/// not exist.
 pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> Result<()> {
     if let TopicsCommand::Create { names, .. }
     | TopicsCommand::Describe { names }
     | TopicsCommand::Delete { names } = &command
     {
-        // Also since some ways give them to a program on another machine.
+        // Some backends pass the names to a shell on another machine.
         if let Some(name) = names.iter().find(|name| !is_topic_name(name)) {
-            return Err(
-                Error::usage(format!("`{name}` cannot be the name of a topic"))
-                    .hint("a name has 1 to 249 letters, digits, `.`, `_` and `-`"),
-            );
+            return Err(Error::usage(format!("invalid topic name `{name}`"))
+                .hint("use 1 to 249 letters, digits, `.`, `_` and `-`"));
         }
     }
     let client = TopicClient::open(config, printer).await?;
-    let or_own = |names: Vec<String>| {
+    let or_default = |names: Vec<String>| {
         if names.is_empty() {
             Kind::ALL.map(|kind| config.topic(kind)).to_vec()
         } else {
@@ -225,28 +226,28 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
     match command {
         TopicsCommand::Create { names, partitions } => {
             let mut changes = Vec::new();
-            for topic in or_own(names) {
-                let made = client
+            for topic in or_default(names) {
+                let is_new = client
                     .create(
                         &topic,
                         partitions.unwrap_or(config.topics.partitions),
                         config.topics.replication_factor,
                     )
                     .await?;
-                changes.push(Changed {
+                changes.push(TopicChange {
                     topic,
-                    change: if made { "created" } else { "kept" },
+                    change: if is_new { "created" } else { "kept" },
                 });
             }
             printer.report(&Changes(changes));
         }
         TopicsCommand::List => printer.report(&Names(client.list().await?)),
-        TopicsCommand::Describe { names } => client.describe(or_own(names), printer).await?,
+        TopicsCommand::Describe { names } => client.describe(or_default(names), printer).await?,
         TopicsCommand::Delete { names } => {
             let mut changes = Vec::new();
             for topic in names {
                 let deleted = client.delete(&topic).await?;
-                changes.push(Changed {
+                changes.push(TopicChange {
                     topic,
                     change: if deleted { "deleted" } else { NOT_THERE },
                 });

@@ -3,202 +3,211 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::error::Result;
 use crate::provision::cost::CostItem;
 
-/// What has to be done about a resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What the engine has to do with a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     Create,
     Update,
-    /// It differs in what cannot be changed: it goes, and is made anew.
-    Recreate,
-    /// The configuration does not ask for it any more.
+    /// It differs in what cannot be updated: it is deleted and created again.
+    Replace,
+    /// The configuration no longer contains it.
     Delete,
-    /// It is being made or changed already, by an earlier run or by AWS.
+    /// An earlier run or AWS is creating or changing it.
     Pending,
     NoOp,
-    /// Something of that name is there that pinpipe did not make.
+    /// Its name belongs to a resource that pinpipe does not manage.
     Unmanaged,
 }
 
-/// How a resource stands: what has to be done about it, and why.
-#[derive(Debug, Clone, Serialize)]
+/// Whose resource it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ownership {
+    /// Created by pinpipe, or to be created.
+    Managed,
+    /// Used as it is; never changed or deleted.
+    Existing,
+    /// Has the name that the configuration asks for, but pinpipe did not create it.
+    Unmanaged,
+    /// Managed under its former name; the name in the configuration belongs to another resource.
+    NameConflict,
+}
+
+/// State of a resource, compared with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     pub exists: bool,
-    /// False: it is used, but pinpipe did not make it and never removes it.
-    pub is_ours: bool,
+    pub ownership: Ownership,
     pub action: Action,
-    /// Why, or how it is doing: one remark each.
+    /// Reasons of the action, or details of a resource without changes.
     pub reasons: Vec<String>,
 }
 
 impl Observation {
-    pub fn missing() -> Self {
+    fn new(exists: bool, ownership: Ownership, action: Action, reasons: Vec<String>) -> Self {
         Self {
-            exists: false,
-            is_ours: true,
-            action: Action::Create,
-            reasons: vec!["it is not there".into()],
-        }
-    }
-
-    /// It is there as it should be; `detail` says how it is doing.
-    pub fn in_sync(detail: impl Into<String>) -> Self {
-        Self {
-            exists: true,
-            is_ours: true,
-            action: Action::NoOp,
-            reasons: vec![detail.into()],
-        }
-    }
-
-    /// It is there without pinpipe having made it, and is used as it is.
-    pub fn unowned(detail: impl Into<String>) -> Self {
-        Self {
-            is_ours: false,
-            ..Self::in_sync(detail)
-        }
-    }
-
-    pub fn pending(state: impl Into<String>) -> Self {
-        Self {
-            exists: true,
-            is_ours: true,
-            action: Action::Pending,
-            reasons: vec![state.into()],
-        }
-    }
-
-    pub fn recreate(reasons: Vec<String>) -> Self {
-        Self {
-            exists: true,
-            is_ours: true,
-            action: Action::Recreate,
+            exists,
+            ownership,
+            action,
             reasons,
         }
     }
 
-    pub fn unmanaged() -> Self {
-        Self {
-            exists: true,
-            is_ours: false,
-            action: Action::Unmanaged,
-            reasons: vec!["it is there, but pinpipe did not make it".into()],
-        }
+    /// It does not exist and is to be created.
+    pub fn missing() -> Self {
+        Self::new(
+            false,
+            Ownership::Managed,
+            Action::Create,
+            vec!["does not exist".into()],
+        )
     }
 
-    /// It was made under a name that the configuration does not give it any more. `is_taken`:
-    /// the name of now is somebody else's, so that it cannot be made anew; it is still ours.
+    /// It equals the configuration; `detail` describes its state.
+    pub fn in_sync(detail: impl Into<String>) -> Self {
+        Self::new(true, Ownership::Managed, Action::NoOp, vec![detail.into()])
+    }
+
+    /// It exists, pinpipe did not create it, and uses it as it is.
+    pub fn existing(detail: impl Into<String>) -> Self {
+        Self::new(true, Ownership::Existing, Action::NoOp, vec![detail.into()])
+    }
+
+    /// It is being created or changed; `state` is the service's word for it.
+    pub fn pending(state: impl Into<String>) -> Self {
+        Self::new(
+            true,
+            Ownership::Managed,
+            Action::Pending,
+            vec![state.into()],
+        )
+    }
+
+    /// It can only become what the configuration asks for by being replaced.
+    pub fn replace(reasons: Vec<String>) -> Self {
+        Self::new(true, Ownership::Managed, Action::Replace, reasons)
+    }
+
+    /// A resource of this name exists that pinpipe did not create.
+    pub fn unmanaged() -> Self {
+        let reason = "already exists, not managed by pinpipe".into();
+        Self::new(true, Ownership::Unmanaged, Action::Unmanaged, vec![reason])
+    }
+
+    /// It is managed under a former name. `is_taken`: its new name belongs to another resource,
+    /// so it cannot be replaced.
     pub fn renamed(former: &str, is_taken: bool) -> Self {
         if is_taken {
             return Self {
-                is_ours: true,
+                ownership: Ownership::NameConflict,
                 ..Self::unmanaged()
             };
         }
-        Self::recreate(vec![format!("it was made under another name, `{former}`")])
+        Self::replace(vec![format!("was created under another name, `{former}`")])
     }
 
-    /// What differs, or `detail` where nothing does.
-    pub fn from_drift(differences: Vec<String>, detail: impl Into<String>) -> Self {
-        if differences.is_empty() {
+    /// It differs from the configuration; in sync, described by `detail`, without drift.
+    pub fn from_drift(drift: Vec<String>, detail: impl Into<String>) -> Self {
+        if drift.is_empty() {
             return Self::in_sync(detail);
         }
-        Self {
-            exists: true,
-            is_ours: true,
-            action: Action::Update,
-            reasons: differences,
-        }
+        Self::new(true, Ownership::Managed, Action::Update, drift)
     }
 
-    /// It is removed, for good or to be made anew.
+    /// Whether pinpipe may change and delete it.
+    pub fn is_managed(&self) -> bool {
+        matches!(self.ownership, Ownership::Managed | Ownership::NameConflict)
+    }
+
+    /// Whether the resource of now is deleted, for good or to be created again.
     pub fn is_removal(&self) -> bool {
-        matches!(self.action, Action::Recreate | Action::Delete)
+        matches!(self.action, Action::Replace | Action::Delete)
     }
 
-    /// All remarks as one text.
+    /// All reasons as one text.
     pub fn reason(&self) -> String {
         self.reasons.join("; ")
     }
 }
 
-/// A resource of the pipeline. Every verb may be repeated: making what is there and
-/// removing what is not there do no harm.
+/// A resource of the pipeline. Every call may be repeated: creating an existing resource and
+/// deleting a missing one do nothing.
 #[async_trait(?Send)]
 pub trait Resource {
-    /// Its key in the state, and what `--only` and `--skip` take: `role-client`.
+    /// Key in the state, in plans and for `--only` and `--skip`, such as `role-client`.
     fn key(&self) -> String;
 
-    /// Its kind, for people: `role`.
+    /// Type, such as `role`.
     fn kind(&self) -> &'static str;
 
-    /// Its name where it lives.
+    /// Name at the service.
     fn name(&self) -> String;
 
-    /// Keys of what must be there before it.
+    /// Keys of the resources that must exist before it.
     fn depends_on(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Keys of what it cannot outlive: when one of those is made anew, so is this.
+    /// Keys of the resources whose replacement also replaces this one.
     fn recreated_with(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// False: it is only looked at, never made or removed.
+    /// False: it is only used, never created or deleted.
     fn is_removable(&self) -> bool {
         true
     }
 
-    /// Key of what it lies inside of: it goes when that goes, without a call of its own.
+    /// Key of the resource that contains it: deleting that one deletes this one too.
     fn contained_in(&self) -> Option<String> {
         None
     }
 
-    /// Whether the configuration asks for it. What is not wanted and there is deleted.
+    /// Whether the configuration contains it. A managed resource that is not enabled is deleted.
     fn is_enabled(&self) -> bool {
         true
     }
 
-    /// Whether it is looked for although nobody asks for it and the state, which may be one
-    /// that was begun anew after it had been lost, does not know of it.
+    /// Whether it may exist although it is disabled and not in the state: the state may have been
+    /// lost and started again.
     async fn may_be_orphaned(&self) -> bool {
         false
     }
 
-    /// Whether making it anew loses records: done only where the user says so.
+    /// Whether replacing it loses records; done only with `--allow-replace`.
     fn holds_data(&self) -> bool {
         false
     }
 
-    /// What it holds that removing it would lose and that nobody can make again.
+    /// Data that deleting it would lose, which nothing can create again.
     async fn deletion_blocker(&self) -> Result<Option<String>> {
         Ok(None)
     }
 
-    /// What it costs, by lines of the price table.
+    /// Its cost, as lines of the price table.
     fn cost_items(&self) -> Vec<CostItem> {
         Vec::new()
     }
 
-    /// Compares what is there with what is wanted. Changes nothing.
+    /// Compares the resource with the configuration. Changes nothing at the service.
     async fn read(&self) -> Result<Observation>;
 
-    /// What is known to fail when this is done: said with the plan, not in the middle of an apply.
+    /// Refuses an action that is known to fail: with the plan, not in the middle of an apply.
     async fn check(&self, action: Action) -> Result<()> {
         let _ = action;
         Ok(())
     }
 
-    /// Makes it, bare where it must be: what `read` still finds different, `update` mends.
+    /// Creates it. Differences that `read` still finds afterwards are left to `update`.
     async fn create(&self) -> Result<()>;
 
-    /// Changes it into what is wanted.
+    /// Changes it to equal the configuration.
     async fn update(&self) -> Result<()>;
 
     /// Waits until it can be used.
@@ -206,11 +215,11 @@ pub trait Resource {
         Ok(())
     }
 
-    /// Removes it and waits until it is gone. `false`: it was not there, or is not ours.
+    /// Deletes it and waits until it is gone. `false`: it did not exist, or is not managed.
     async fn delete(&self) -> Result<bool>;
 }
 
-/// Names of the properties that differ, in order.
+/// Keys of the properties that differ, sorted.
 pub fn changed_keys(
     existing: &BTreeMap<String, String>,
     wanted: &BTreeMap<String, String>,

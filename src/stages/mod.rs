@@ -1,4 +1,4 @@
-//! What moves records, in the order of the data. Stages do not import each other.
+//! The stages of the pipeline, in the order of the data flow. Stages do not import each other.
 
 pub mod batch;
 pub mod emulate;

@@ -1,16 +1,16 @@
-//! What the types of the configuration cannot say: ranges, addresses, names.
+//! Checks of the configuration that its types cannot express: ranges, addresses, names.
 
 use secrecy::ExposeSecret;
 
 use crate::base::config::schema::{Config, KafkaAuth, Target, TopicsVia};
 use crate::base::config::size::memory_bytes;
 
-/// Whether posts can be paced like this; 0 stands for no pace at all.
+/// Whether a rate in posts per second is valid; 0 is unlimited.
 pub fn is_rate(rate: f64) -> bool {
     rate == 0.0 || (0.001..=1_000_000.0).contains(&rate)
 }
 
-/// Whether a text can stand in the names of topics, streams, tables and buckets.
+/// Whether a text can be part of the names of topics, streams, tables and buckets.
 pub fn is_id(text: &str) -> bool {
     (1..=40).contains(&text.len())
         && text
@@ -18,18 +18,18 @@ pub fn is_id(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
-/// Whether a text can say where a lake or tables lie: a folder, or a bucket of S3.
+/// Whether a text can be the location of a lake or of tables: a folder or an S3 bucket.
 pub fn is_location(text: &str) -> bool {
     text.starts_with("s3://")
         || text.starts_with("file://")
         || !(text.contains("://") || text.starts_with("s3:"))
 }
 
-/// Oldest version of Kafka whose topics MSK's own operations take.
+/// Oldest Kafka version (major, minor) that supports the topic operations of MSK.
 /// Source: Amazon MSK developer guide, "Topic operations".
 const TOPIC_OPERATIONS_SINCE: (u32, u32) = (3, 6);
 
-/// Whether MSK itself makes topics on clusters of this version of Kafka.
+/// Whether MSK can create topics through its API on clusters of this Kafka version.
 pub fn has_topic_operations(kafka_version: &str) -> bool {
     let mut parts = kafka_version
         .split('.')
@@ -37,7 +37,8 @@ pub fn has_topic_operations(kafka_version: &str) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= TOPIC_OPERATIONS_SINCE
 }
 
-/// What the types cannot say.
+/// Checks ranges, addresses, names and combinations of keys; adds a line to `problems` for each
+/// invalid key.
 pub fn check(config: &Config, problems: &mut Vec<String>) {
     let mut require = |holds: bool, problem: &str| {
         if !holds {
@@ -50,7 +51,7 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     );
     require(
         !config.data_dir.as_os_str().is_empty(),
-        "`data_dir` must name a folder",
+        "`data_dir` must be a folder, got an empty value",
     );
     require(
         (1..=1000).contains(&config.database.max_connections),
@@ -78,11 +79,11 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     );
     require(
         (1..=500).contains(&config.emulate.batch),
-        "`emulate.batch` must be 1 to 500 (what PutRecords takes)",
+        "`emulate.batch` must be 1 to 500 (the maximum of PutRecords)",
     );
     require(
         is_rate(config.emulate.rate),
-        "`emulate.rate` must be 0, or 0.001 to 1000000 posts a second",
+        "`emulate.rate` must be 0, or 0.001 to 1000000 posts per second",
     );
     require(
         config.stream.batch_records > 0,
@@ -90,7 +91,7 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     );
     require(
         config.kafka.timeout_ms > 0 && config.emulate.timeout_ms > 0,
-        "`timeout_ms` must be 1 or more",
+        "`kafka.timeout_ms` and `emulate.timeout_ms` must be 1 or more",
     );
     if let Err(error) = memory_bytes(&config.batch.memory) {
         require(false, &format!("`batch.memory`: {error}"));
@@ -99,26 +100,26 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     let needs_user = matches!(config.kafka.auth, KafkaAuth::Plain | KafkaAuth::ScramSha512);
     require(
         !needs_user || !config.kafka.username.is_empty(),
-        "`kafka.username` is needed for this `kafka.auth`",
+        "this `kafka.auth` requires `kafka.username`",
     );
     require(
         !needs_user || config.secrets.kafka_password.is_some(),
-        "this `kafka.auth` needs PINPIPE_KAFKA_PASSWORD in the environment or `.env`",
+        "this `kafka.auth` requires PINPIPE_KAFKA_PASSWORD in the environment or `.env`",
     );
     require(
         config.local.host == "localhost" || config.local.host.parse::<std::net::IpAddr>().is_ok(),
         &format!(
-            "`local.host` must be an IP address or localhost, not `{}`",
+            "`local.host` must be an IP address or localhost, got `{}`",
             config.local.host
         ),
     );
     let url = config.database.url.expose_secret();
-    let scheme_fits = url.is_empty()
+    let has_valid_scheme = url.is_empty()
         || ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"]
             .iter()
             .any(|scheme| url.starts_with(scheme));
     require(
-        scheme_fits,
+        has_valid_scheme,
         "`database.url` must start with sqlite:, mysql: or postgres:",
     );
     for (key, url) in [
@@ -131,14 +132,14 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         let parsed = url::Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let has_login = url.contains('@');
+        let has_credentials = url.contains('@');
         require(
-            url.is_empty() || has_login || parsed.is_some(),
-            &format!("`{key}` must be an http:// or https:// address, not `{url}`"),
+            url.is_empty() || has_credentials || parsed.is_some(),
+            &format!("`{key}` must be an http:// or https:// address, got `{url}`"),
         );
         require(
-            !has_login,
-            &format!("`{key}` must not hold a user or password"),
+            !has_credentials,
+            &format!("`{key}` must not contain a user or password"),
         );
     }
     for (key, url) in [
@@ -147,14 +148,14 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     ] {
         require(
             is_location(url),
-            &format!("`{key}` must be a folder or s3://BUCKET, not `{url}`"),
+            &format!("`{key}` must be a folder or s3://BUCKET, got `{url}`"),
         );
     }
     require(
         config
             .lake_bucket_on_s3()
             .is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
-        "`lake.url` must be s3://BUCKET, without a folder: the sink's `topics.dir` names one",
+        "`lake.url` must be s3://BUCKET without a folder; `topics.dir` of the sink sets the folder",
     );
     if config.target == Target::Aws {
         require(
@@ -177,12 +178,12 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
             .is_some_and(|start| text[start..].contains('>'));
         require(
             !has_placeholder,
-            &format!("`{key}` still holds a <placeholder>: fill it in, or leave the line out"),
+            &format!("`{key}` still contains a <placeholder>: replace it, or remove the line"),
         );
     }
 }
 
-/// What is provisioned on AWS.
+/// Checks the keys of resources on AWS and of the schedule.
 fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     require(
         (1..=100).contains(&config.aws.attempts),
@@ -218,11 +219,13 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     require(
         config.target == Target::Local
             || (2..=15).contains(&brokers) && (brokers % 2 == 0 || brokers % 3 == 0),
-        "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3: MSK spreads them evenly over two or three zones",
+        "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3: MSK distributes brokers \
+         evenly over two or three zones",
     );
     require(
         config.topics.via != TopicsVia::Msk || has_topic_operations(&config.cluster.kafka_version),
-        "`topics.via` can be \"msk\" where `cluster.kafka_version` is 3.6 or newer; \"auto\" always finds a way",
+        "`topics.via` \"msk\" requires `cluster.kafka_version` 3.6 or newer; \"auto\" works with \
+         every version",
     );
     require(
         (1..=16_384).contains(&config.cluster.volume_gib),
@@ -230,7 +233,7 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     );
     require(
         config.topics.replication_factor <= config.cluster.brokers.max(3),
-        "`topics.replication_factor` must not be more than `cluster.brokers`",
+        "`topics.replication_factor` must be at most `cluster.brokers`",
     );
     require(
         (1..=8).contains(&config.connector.mcu),
@@ -242,7 +245,7 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     );
     require(
         config.connector.plugin.ends_with(".zip"),
-        "`connector.plugin` must name a zip, as a file or an address",
+        "`connector.plugin` must be a zip: a file or an address",
     );
     let is_stage = |stage: &str| {
         (1..=128).contains(&stage.len())
@@ -252,7 +255,7 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     };
     require(
         is_stage(&config.api.stage),
-        "`api.stage` must be letters, digits, `_` and `-`",
+        "`api.stage` must be 1 to 128 letters, digits, `_` and `-`",
     );
     for (key, ranges) in [
         ("client.ssh_from", &config.client.ssh_from),
@@ -262,11 +265,11 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
             let is_named = key == "client.proxy_from" && range == "api-gateway";
             require(
                 is_named || is_range(range),
-                &format!("`{key}` must hold ranges like 203.0.113.7/32, not `{range}`"),
+                &format!("`{key}` must contain ranges such as 203.0.113.7/32, got `{range}`"),
             );
         }
     }
-    // These stand between single quotes in the script that sets the client machine up.
+    // The setup script of the client machine contains these values in single quotes.
     let client = &config.client;
     for (key, text) in [
         ("client.kafka_version", &client.kafka_version),
@@ -285,9 +288,7 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     for key in config.aws.tags.keys() {
         require(
             !key.starts_with("aws:") && !key.starts_with("pinpipe:"),
-            &format!(
-                "tags that begin with `aws:` or `pinpipe:` are not yours to set: `aws.tags.{key}`"
-            ),
+            &format!("`aws.tags.{key}`: the prefixes `aws:` and `pinpipe:` are reserved"),
         );
     }
     let databricks = &config.databricks;
@@ -308,14 +309,14 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     require(
         chrono::NaiveDate::parse_from_str(&schedule.start_date, "%Y-%m-%d").is_ok(),
         &format!(
-            "`schedule.start_date` must be a day such as 2024-01-01, not `{}`",
+            "`schedule.start_date` must be a day such as 2024-01-01, got `{}`",
             schedule.start_date
         ),
     );
     require(
         schedule.cron.starts_with('@') || schedule.cron.split_whitespace().count() == 5,
         &format!(
-            "`schedule.cron` must be a word such as @daily or five fields, not `{}`",
+            "`schedule.cron` must be a preset such as @daily or five fields, got `{}`",
             schedule.cron
         ),
     );
@@ -326,26 +327,28 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     let airflow = &config.airflow;
     require(
         !airflow.enabled || airflow.subnets.len() == 2,
-        "`airflow.subnets` must name two private subnets with a way out (NAT)",
+        "`airflow.subnets` must name two private subnets with a route through NAT",
     );
     let bucket = config.bucket();
     require(
         config.target != Target::Aws
             || config.lake_bucket_on_s3().is_none_or(|lake| lake == bucket),
         &format!(
-            "`s3.bucket.name` is `{bucket}`, but `lake.url` is `{}`: name the same bucket, or leave one of them out",
+            "`s3.bucket.name` is `{bucket}`, but `lake.url` is `{}`: set both to the same bucket, \
+             or remove one of them",
             config.lake.url
         ),
     );
     require(
         config.target != Target::Aws || is_bucket(&bucket),
         &format!(
-            "`{bucket}` cannot be a bucket: 3 to 63 lower-case letters, digits, `-` and `.` (it comes from `id`, or from `s3.bucket.name`)"
+            "`{bucket}` is not a valid bucket name: expected 3 to 63 lower-case letters, digits, \
+             `-` and `.` (set by `id` or `s3.bucket.name`)"
         ),
     );
 }
 
-/// An address range such as 10.0.0.0/8.
+/// Whether a text is an IPv4 address range such as 10.0.0.0/8.
 fn is_range(text: &str) -> bool {
     text.split_once('/').is_some_and(|(address, bits)| {
         address.parse::<std::net::Ipv4Addr>().is_ok()
@@ -353,7 +356,7 @@ fn is_range(text: &str) -> bool {
     })
 }
 
-/// A name that S3 takes.
+/// Whether a text is a valid name of an S3 bucket.
 fn is_bucket(name: &str) -> bool {
     let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     (3..=63).contains(&name.len())
@@ -370,15 +373,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topic_operations_come_with_kafka_3_6() {
-        for (version, has) in [
+    fn supports_topic_operations_since_kafka_3_6() {
+        for (version, expected) in [
             ("2.8.1", false),
             ("3.5.1", false),
             ("3.6.0", true),
             ("3.7.x", true),
             ("4.0.x.kraft", true),
         ] {
-            assert_eq!(has_topic_operations(version), has, "{version}");
+            assert_eq!(has_topic_operations(version), expected, "{version}");
         }
     }
 }

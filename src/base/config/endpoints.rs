@@ -1,4 +1,4 @@
-//! Endpoints: where each service is, so that no stage asks which target it runs on.
+//! Endpoints: the address of each service, so that no stage depends on the target.
 
 use std::path::PathBuf;
 
@@ -14,12 +14,12 @@ use crate::base::error::{Error, Result};
 pub struct Endpoints<'a>(&'a Config);
 
 impl Config {
-    /// Where each service is.
+    /// Addresses of the services.
     pub fn endpoints(&self) -> Endpoints<'_> {
         Endpoints(self)
     }
 
-    /// The same configuration with every address of a stack that runs in this process.
+    /// Returns the configuration with the addresses of a local stack in this process.
     pub fn with_addresses(mut self, addresses: &Addresses) -> Self {
         self.kafka.bootstrap_servers = addresses.kafka.clone();
         self.gateway.url = format!("http://{}", addresses.gateway);
@@ -29,9 +29,9 @@ impl Config {
 }
 
 impl Endpoints<'_> {
-    /// `host:port,…` of the Kafka brokers.
+    /// Returns `host:port,…` of the Kafka brokers.
     pub fn bootstrap_servers(&self) -> Result<String> {
-        self.pick(
+        self.resolve(
             &self.0.kafka.bootstrap_servers,
             "kafka.bootstrap_servers",
             |addresses| addresses.kafka,
@@ -39,26 +39,26 @@ impl Endpoints<'_> {
         )
     }
 
-    /// Base URL of the gateway, without a final slash.
+    /// Returns the base URL of the gateway, without a trailing slash.
     pub fn gateway_url(&self) -> Result<String> {
         let local = |addresses: Addresses| format!("http://{}", addresses.gateway);
-        let url = self.pick(&self.0.gateway.url, "gateway.url", local, |outputs| {
+        let url = self.resolve(&self.0.gateway.url, "gateway.url", local, |outputs| {
             outputs.gateway_url
         })?;
         Ok(url.trim_end_matches('/').to_string())
     }
 
-    /// Endpoint of the Kinesis API; `None` is the region's own.
+    /// Returns the endpoint of the Kinesis API; `None` is the default endpoint of the region.
     pub fn kinesis_url(&self) -> Result<Option<String>> {
         match self.0.target {
             Target::Aws => {
-                let own = Some(&self.0.kinesis.endpoint_url).filter(|url| !url.is_empty());
-                Ok(own
+                let configured = Some(&self.0.kinesis.endpoint_url).filter(|url| !url.is_empty());
+                Ok(configured
                     .or(Some(&self.0.aws.endpoint_url).filter(|url| !url.is_empty()))
                     .cloned())
             }
             Target::Local => self
-                .pick(
+                .resolve(
                     &self.0.kinesis.endpoint_url,
                     "kinesis.endpoint_url",
                     |addresses| format!("http://{}", addresses.kinesis),
@@ -68,12 +68,12 @@ impl Endpoints<'_> {
         }
     }
 
-    /// Base URL of the local control interface (connectors and routes).
+    /// Returns the base URL of the local control interface (connectors and routes).
     ///
     /// # Errors
-    /// On target aws there is none, on target local nothing may be running.
+    /// The target is aws, which has no control interface; the local stack is not running.
     pub fn control_url(&self) -> Result<String> {
-        self.pick(
+        self.resolve(
             "",
             "control",
             |addresses| format!("http://{}", addresses.control),
@@ -81,7 +81,10 @@ impl Endpoints<'_> {
         )
     }
 
-    /// The database URL, password included.
+    /// Returns the database URL with the password.
+    ///
+    /// # Errors
+    /// `database.url` is invalid or cannot contain a password.
     pub fn database_url(&self) -> Result<SecretString> {
         let text = self.0.database.url.expose_secret();
         if text.is_empty() {
@@ -97,11 +100,11 @@ impl Endpoints<'_> {
             Error::usage("`database.url` is not a valid address").with_source(error)
         })?;
         url.set_password(Some(password.expose_secret()))
-            .map_err(|()| Error::usage("`database.url` cannot carry a password"))?;
+            .map_err(|()| Error::usage("`database.url` cannot contain a password"))?;
         Ok(url.to_string().into())
     }
 
-    /// The lake: `s3://…`, or the folder that holds a folder for each bucket.
+    /// Returns the location of the lake: `s3://…`, or the folder that contains a folder per bucket.
     pub fn lake_url(&self) -> String {
         match self.0.target {
             Target::Aws if self.0.lake.url.is_empty() => format!("s3://{}", self.0.bucket()),
@@ -109,7 +112,7 @@ impl Endpoints<'_> {
         }
     }
 
-    /// Where Delta tables go.
+    /// Returns the location of the Delta tables.
     pub fn tables_url(&self) -> String {
         match self.0.target {
             Target::Aws if self.0.tables.url.is_empty() => {
@@ -129,7 +132,8 @@ impl Endpoints<'_> {
         }
     }
 
-    fn pick(
+    /// Returns the configured value, or the address of the running or provisioned service.
+    fn resolve(
         &self,
         configured: &str,
         key: &str,
@@ -142,15 +146,20 @@ impl Endpoints<'_> {
         match self.0.target {
             Target::Local => Ok(local(Runtime::read(&self.0.data_dir)?.addresses)),
             Target::Aws => provisioned(Outputs::read(&self.0.data_dir)?).ok_or_else(|| {
-                Error::failed(format!("`{key}` is not set, and nothing is known to be provisioned"))
-                    .hint("`pinpipe provision` makes it, `pinpipe status` finds what is there, or name it in the configuration")
+                Error::failed(format!(
+                    "`{key}` is not set, and no provisioned resource provides it"
+                ))
+                .hint(
+                    "run `pinpipe provision` to create it or `pinpipe status` to find an existing \
+                     one, or set it in the configuration",
+                )
             }),
         }
     }
 }
 
-/// The bucket the sink writes to, as a location to read from: `s3://bucket`, or
-/// the bucket's folder inside a folder lake.
+/// Returns the bucket that the sink writes to, as a location to read from: `s3://bucket`, or the
+/// folder of the bucket in a lake that is a folder.
 pub fn lake_bucket(config: &Config) -> String {
     let lake = config.endpoints().lake_url();
     if lake.starts_with("s3://") {

@@ -1,4 +1,4 @@
-//! Reads, layers and checks the configuration; says everything that is wrong with it at once.
+//! Reads, merges and checks the layers of the configuration; reports all errors at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,20 @@ use secrecy::SecretString;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use crate::base::checksum;
 use crate::base::config::LOCAL_TOML;
 use crate::base::config::check::check;
 use crate::base::config::schema::{Config, Secrets};
 use crate::base::error::{Error, Result};
 
-/// Sections that take any key, with texts as values.
+/// Sections that accept any key, with strings as values.
 const FREE_FORM: [&str; 3] = [
     "connector.properties",
     "connector.worker_properties",
     "aws.tags",
 ];
 
-/// A path inside such a section: outer section, inner section, key.
+/// Splits a path inside such a section into outer section, inner section and key.
 fn free_form(path: &str) -> Option<(&str, &str, &str)> {
     FREE_FORM.iter().find_map(|section| {
         let key = path.strip_prefix(section)?.strip_prefix('.')?;
@@ -28,7 +29,7 @@ fn free_form(path: &str) -> Option<(&str, &str, &str)> {
     })
 }
 
-/// What the global flags say about the configuration.
+/// Global flags that override the configuration.
 #[derive(Debug, Default)]
 pub struct Overrides {
     /// `--config FILE` or `PINPIPE_CONFIG`.
@@ -37,15 +38,15 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
 }
 
-/// The file that is read when none is named.
+/// File that is read without `--config`, if it exists.
 const DEFAULT_FILE: &str = "pinpipe.toml";
-/// Prefix of variables that set a key.
+/// Prefix of environment variables that set a key.
 const VARIABLE_PREFIX: &str = "PINPIPE__";
 
-/// Layers the built-in default, the file, the environment and the flags.
+/// Merges the built-in default, the file, the environment and the flags, in this order.
 ///
 /// # Errors
-/// Usage errors: a file that cannot be read or parsed, unknown keys, wrong values.
+/// The file cannot be read or parsed; a key is unknown; a value is invalid. All are usage errors.
 pub fn load(overrides: &Overrides) -> Result<Config> {
     read_dot_env()?;
     let mut problems = Vec::new();
@@ -60,8 +61,8 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
             Some(line) => format!("`{}` line {line}", file.display()),
             None => format!("`{}`", file.display()),
         };
-        refuse_secrets(&table, &mut problems);
-        lay_over(&mut layers, table, "", &origin, &mut problems);
+        reject_secrets(&table, &mut problems);
+        merge_layer(&mut layers, table, "", &origin, &mut problems);
     }
     let environment = from_environment(variables(), &layers, &mut problems);
     for (path, value) in environment {
@@ -73,11 +74,13 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
             Value::String(data_dir.to_string_lossy().into_owned()),
         );
     }
+    let checksum = checksum_of(&layers);
     let mut config = match Config::deserialize_from(layers, &mut problems) {
         Some(config) if problems.is_empty() => config,
         _ => return Err(report(problems, file.as_deref())),
     };
     config.secrets = secrets();
+    config.checksum = checksum;
     check(&config, &mut problems);
     if problems.is_empty() {
         Ok(config)
@@ -86,10 +89,18 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
     }
 }
 
+/// Checksum of everything that resources depend on: not of the source database, whose URL may
+/// carry a password.
+fn checksum_of(layers: &Table) -> String {
+    let mut layers = layers.clone();
+    layers.remove("database");
+    checksum::short(&layers.to_string())
+}
+
 fn defaults() -> Table {
     LOCAL_TOML
         .parse()
-        .expect("config/local.toml is part of the program and a test parses it")
+        .expect("config/local.toml is compiled in, and a test parses it")
 }
 
 impl Config {
@@ -115,21 +126,21 @@ fn first_line(error: &toml::de::Error) -> String {
         .to_string()
 }
 
-/// Takes `.env` of the current folder into the environment; what is set already stays.
+/// Adds `.env` of the current folder to the environment; variables that are set have priority.
 fn read_dot_env() -> Result<()> {
     match dotenvy::from_path(".env") {
         Ok(_) => Ok(()),
         Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        // The offending line may hold a secret, so it is not repeated.
+        // The message does not quote the invalid line, because it may contain a secret.
         Err(dotenvy::Error::LineParse(_, position)) => Err(Error::usage(format!(
-            "cannot read `.env`: a line is not NAME=value (error at character {position} of it)"
+            "cannot read `.env`: expected NAME=value (error at character {position} of a line)"
         ))
-        .hint("put values with spaces, `$` or `#` between single quotes")),
+        .hint("put values that contain spaces, `$` or `#` in single quotes")),
         Err(error) => Err(Error::usage("cannot read `.env`").with_source(error)),
     }
 }
 
-/// The file's keys, and the line each stands on.
+/// Returns the keys of the file, and the line number of each.
 fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         Error::usage(format!(
@@ -137,38 +148,36 @@ fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
             file.display()
         ))
         .with_source(error)
-        .hint("`pinpipe init` writes one; without `--config` the built-in default is used")
+        .hint("run `pinpipe init` to write one, or remove `--config` to use the built-in defaults")
     })?;
     let table = text.parse::<Table>().map_err(|error| {
-        let place = error.span().map(|span| {
+        let position = error.span().map(|span| {
             let before = &text[..span.start.min(text.len())];
             let line = line_at(&text, span.start);
-            let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+            let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
             format!(" (line {line}, column {column})")
         });
         Error::usage(format!(
             "`{}` is not valid TOML{}: {}",
             file.display(),
-            place.unwrap_or_default(),
+            position.unwrap_or_default(),
             first_line(&error)
         ))
-        .hint(
-            "texts stand between double quotes: key = \"value\"; `pinpipe init` writes an example",
-        )
+        .hint("put strings in double quotes: key = \"value\"; `pinpipe init` writes an example")
     })?;
     let mut lines = BTreeMap::new();
     if let Ok(spanned) = DeTable::parse(&text) {
-        note_lines(spanned.get_ref(), "", &text, &mut lines);
+        record_lines(spanned.get_ref(), "", &text, &mut lines);
     }
     Ok((table, lines))
 }
 
-fn note_lines(table: &DeTable<'_>, path: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
+fn record_lines(table: &DeTable<'_>, path: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
     for (key, value) in table {
-        let full = joined(path, key.get_ref());
-        lines.insert(full.clone(), line_at(text, key.span().start));
+        let full_path = join_path(path, key.get_ref());
+        lines.insert(full_path.clone(), line_at(text, key.span().start));
         if let DeValue::Table(inner) = value.get_ref() {
-            note_lines(inner, &full, text, lines);
+            record_lines(inner, &full_path, text, lines);
         }
     }
 }
@@ -181,7 +190,7 @@ fn line_at(text: &str, byte: usize) -> usize {
         + 1
 }
 
-fn joined(path: &str, key: &str) -> String {
+fn join_path(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_string()
     } else {
@@ -189,75 +198,77 @@ fn joined(path: &str, key: &str) -> String {
     }
 }
 
-/// Puts `over` on top of `base`, whose keys are all there are. Each key is tried
-/// alone, so that every mistake is found in one go.
-fn lay_over(
+/// Merges `layer` into `base`, which contains every valid key. Each key is validated alone, so
+/// that all errors are reported at once.
+fn merge_layer(
     base: &mut Table,
-    over: Table,
+    layer: Table,
     path: &str,
     origin: &dyn Fn(&str) -> String,
     problems: &mut Vec<String>,
 ) {
-    // Either names the topics: the one that is given takes the place of the default's.
+    // `topics` and `topics.regex` exclude each other: a given `topics` replaces the default regex.
     if path == "connector.properties"
-        && over.contains_key("topics")
-        && !over.contains_key("topics.regex")
+        && layer.contains_key("topics")
+        && !layer.contains_key("topics.regex")
     {
         base.remove("topics.regex");
     }
-    for (key, value) in over {
-        let full = joined(path, &key);
+    for (key, value) in layer {
+        let full_path = join_path(path, &key);
         let free_form = FREE_FORM.contains(&path);
         match (base.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => {
-                lay_over(inner, value, &full, origin, problems)
+                merge_layer(inner, value, &full_path, origin, problems)
             }
             (Some(Value::Table(_)), other) => {
                 problems.push(format!(
-                    "{}: `{full}` is a section, not a {}",
-                    origin(&full),
+                    "{}: `{full_path}`: expected a section, got {}",
+                    origin(&full_path),
                     other.type_str()
                 ));
             }
-            (None, _) if !free_form => problems.push(unknown(&full, &origin(&full))),
-            (_, value) => try_key(base, &full, key, value, &origin(&full), problems),
+            (None, _) if !free_form => problems.push(unknown_key(&full_path, &origin(&full_path))),
+            (_, value) => {
+                insert_if_valid(base, &full_path, key, value, &origin(&full_path), problems)
+            }
         }
     }
 }
 
-fn try_key(
+fn insert_if_valid(
     base: &mut Table,
-    full: &str,
+    full_path: &str,
     key: String,
     value: Value,
     origin: &str,
     problems: &mut Vec<String>,
 ) {
-    // An integer where a fraction is meant, a number where the sink wants text: both are clear enough.
+    // Floats accept integers; the strings of free-form sections accept integers and booleans.
     let value = match (base.get(&key), value) {
         (Some(Value::Float(_)), Value::Integer(number)) => Value::Float(number as f64),
-        (_, value) if free_form(full).is_some() => match value {
+        (_, value) if free_form(full_path).is_some() => match value {
             Value::Integer(number) => Value::String(number.to_string()),
             Value::Boolean(flag) => Value::String(flag.to_string()),
             value => value,
         },
         (_, value) => value,
     };
-    let mut whole = defaults();
-    set(&mut whole, full, value.clone());
-    let mut found = Vec::new();
-    Config::deserialize_from(whole, &mut found);
-    match found.pop() {
-        Some(problem) => problems.push(format!("{origin}: `{full}`: {problem}")),
+    let mut table = defaults();
+    set(&mut table, full_path, value.clone());
+    let mut errors = Vec::new();
+    Config::deserialize_from(table, &mut errors);
+    match errors.pop() {
+        Some(problem) => problems.push(format!("{origin}: `{full_path}`: {problem}")),
         None => {
             base.insert(key, value);
         }
     }
 }
 
-fn unknown(key: &str, origin: &str) -> String {
-    let known = known_keys();
-    let nearest = known
+fn unknown_key(key: &str, origin: &str) -> String {
+    let keys = known_keys();
+    let nearest = keys
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(candidate, key), candidate))
         .min_by_key(|(distance, _)| *distance)
@@ -270,17 +281,17 @@ fn unknown(key: &str, origin: &str) -> String {
     }
 }
 
-/// Every key as `section.key`, and every section.
+/// Returns every key as `section.key`, and every section.
 fn known_keys() -> Vec<String> {
     fn walk(table: &Table, path: &str, keys: &mut Vec<String>) {
         for (key, value) in table {
-            let full = joined(path, key);
+            let full_path = join_path(path, key);
             if let Value::Table(inner) = value
-                && full != "connector.properties"
+                && full_path != "connector.properties"
             {
-                walk(inner, &full, keys);
+                walk(inner, &full_path, keys);
             }
-            keys.push(full);
+            keys.push(full_path);
         }
     }
     let mut keys = Vec::new();
@@ -288,19 +299,19 @@ fn known_keys() -> Vec<String> {
     keys
 }
 
-/// The environment, without what is no text: none of ours.
+/// Returns the environment without variables that are not UTF-8, which pinpipe never reads.
 fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// `PINPIPE__EMULATE__RATE=5` sets `emulate.rate`.
+/// Returns the keys that variables set: `PINPIPE__EMULATE__RATE=5` sets `emulate.rate`.
 fn from_environment(
     variables: impl Iterator<Item = (String, String)>,
     base: &Table,
     problems: &mut Vec<String>,
 ) -> Vec<(String, Value)> {
-    let mut found = Vec::new();
+    let mut values = Vec::new();
     for (name, text) in variables {
         let Some(path) = name.strip_prefix(VARIABLE_PREFIX) else {
             continue;
@@ -308,7 +319,7 @@ fn from_environment(
         let path = path.to_lowercase().replace("__", ".");
         let origin = format!("variable `{name}`");
         let Some(current) = get(base, &path) else {
-            problems.push(unknown(&path, &origin));
+            problems.push(unknown_key(&path, &origin));
             continue;
         };
         let value = match current {
@@ -325,21 +336,21 @@ fn from_environment(
         };
         let Some(value) = value else {
             problems.push(format!(
-                "{origin}: `{path}` must be a {}",
+                "{origin}: `{path}`: expected {}",
                 current.type_str()
             ));
             continue;
         };
-        let mut whole = defaults();
-        set(&mut whole, &path, value.clone());
-        let mut wrong = Vec::new();
-        Config::deserialize_from(whole, &mut wrong);
-        match wrong.pop() {
+        let mut table = defaults();
+        set(&mut table, &path, value.clone());
+        let mut errors = Vec::new();
+        Config::deserialize_from(table, &mut errors);
+        match errors.pop() {
             Some(problem) => problems.push(format!("{origin}: {problem}")),
-            None => found.push((path, value)),
+            None => values.push((path, value)),
         }
     }
-    found
+    values
 }
 
 fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
@@ -350,7 +361,7 @@ fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
 }
 
 fn set(table: &mut Table, path: &str, value: Value) {
-    // Keys of such sections hold dots themselves.
+    // Keys of free-form sections contain dots.
     if let Some((section, inner, key)) = free_form(path) {
         if let Some(Value::Table(section)) = table.get_mut(section)
             && let Some(Value::Table(inner)) = section.get_mut(inner)
@@ -371,14 +382,15 @@ fn set(table: &mut Table, path: &str, value: Value) {
     }
 }
 
-/// A password in a file ends up in a repository sooner or later.
-fn refuse_secrets(table: &Table, problems: &mut Vec<String>) {
+/// Rejects a password in the file, because the file may be committed to a repository.
+fn reject_secrets(table: &Table, problems: &mut Vec<String>) {
     if get(table, "database.url")
         .and_then(Value::as_str)
         .is_some_and(crate::base::config::secret::has_password)
     {
         problems.push(
-            "`database.url` holds a password: take it out of the file and set PINPIPE_DATABASE_PASSWORD in the environment or `.env`"
+            "`database.url` contains a password: remove it from the file and set \
+             PINPIPE_DATABASE_PASSWORD in the environment or `.env`"
                 .into(),
         );
     }
@@ -395,14 +407,14 @@ fn secrets() -> Secrets {
         database_password: secret("PINPIPE_DATABASE_PASSWORD"),
         kafka_password: secret("PINPIPE_KAFKA_PASSWORD"),
         gateway_api_key: secret("PINPIPE_GATEWAY_API_KEY"),
-        // Databricks' own name for it.
+        // The variable that the tools of Databricks use.
         databricks_token: secret("DATABRICKS_TOKEN"),
     }
 }
 
 fn report(mut problems: Vec<String>, file: Option<&Path>) -> Error {
     let hint = match file {
-        Some(_) => "`pinpipe init --target local --print` shows every key with its default",
+        Some(_) => "run `pinpipe init --target local --print` to see every key with its default",
         None => "check the variables that start with PINPIPE__",
     };
     if problems.len() == 1 {
@@ -413,7 +425,7 @@ fn report(mut problems: Vec<String>, file: Option<&Path>) -> Error {
         .map(|problem| format!("\n  - {problem}"))
         .collect();
     Error::usage(format!(
-        "the configuration has {} mistakes{list}",
+        "the configuration has {} errors{list}",
         problems.len()
     ))
     .hint(hint)
@@ -423,10 +435,10 @@ fn report(mut problems: Vec<String>, file: Option<&Path>) -> Error {
 mod tests {
     use super::*;
 
-    fn laid(text: &str) -> (Table, Vec<String>) {
+    fn merged(text: &str) -> (Table, Vec<String>) {
         let mut problems = Vec::new();
         let mut base = defaults();
-        lay_over(
+        merge_layer(
             &mut base,
             text.parse().expect("test TOML parses"),
             "",
@@ -437,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn built_in_default_is_a_whole_and_valid_configuration() {
+    fn built_in_default_is_complete_and_valid() {
         let mut problems = Vec::new();
         let config =
             Config::deserialize_from(defaults(), &mut problems).expect("defaults deserialize");
@@ -446,15 +458,16 @@ mod tests {
     }
 
     #[test]
-    fn aws_example_uses_only_keys_there_are() {
-        let (_, problems) = laid(crate::base::config::AWS_TOML);
+    fn aws_example_contains_only_known_keys() {
+        let (_, problems) = merged(crate::base::config::AWS_TOML);
         assert_eq!(problems, Vec::<String>::new());
     }
 
     #[test]
-    fn every_mistake_is_listed_at_once_with_the_nearest_key() {
-        let (_, problems) =
-            laid("[emulate]\nconcurency = 4\nrate = \"fast\"\nto = \"nowhere\"\n[kafkaa]\nx = 1\n");
+    fn reports_all_errors_at_once_with_the_nearest_key() {
+        let (_, problems) = merged(
+            "[emulate]\nconcurency = 4\nrate = \"fast\"\nto = \"nowhere\"\n[kafkaa]\nx = 1\n",
+        );
         assert_eq!(problems.len(), 4, "{problems:#?}");
         assert!(
             problems
@@ -477,9 +490,9 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_do_for_fractions_and_properties() {
+    fn accepts_integers_for_floats_and_properties() {
         let (table, problems) =
-            laid("[emulate]\nrate = 5\n[connector.properties]\n\"flush.size\" = 10\n");
+            merged("[emulate]\nrate = 5\n[connector.properties]\n\"flush.size\" = 10\n");
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(get(&table, "emulate.rate"), Some(&Value::Float(5.0)));
         assert_eq!(
@@ -489,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_set_keys_and_unknown_ones_are_named() {
+    fn variables_set_keys_and_unknown_keys_are_reported() {
         let mut problems = Vec::new();
         let variables = [
             ("PINPIPE__EMULATE__RATE", "5"),
@@ -497,14 +510,17 @@ mod tests {
             ("PINPIPE__LOCAL__KAFKA_PORT", "x"),
             ("HOME", "/"),
         ];
-        let found = from_environment(
+        let values = from_environment(
             variables
                 .iter()
                 .map(|(k, v)| (k.to_string(), v.to_string())),
             &defaults(),
             &mut problems,
         );
-        assert_eq!(found, vec![("emulate.rate".to_string(), Value::Float(5.0))]);
+        assert_eq!(
+            values,
+            vec![("emulate.rate".to_string(), Value::Float(5.0))]
+        );
         assert_eq!(problems.len(), 2, "{problems:#?}");
         assert!(
             problems[0].contains("did you mean `emulate.rate`?"),
@@ -513,12 +529,12 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_the_file_is_refused_without_repeating_it() {
+    fn rejects_a_password_in_the_file_without_quoting_it() {
         let mut problems = Vec::new();
         let table: Table = "[database]\nurl = \"mysql://me:hunter2@db/x\"\n"
             .parse()
             .expect("parses");
-        refuse_secrets(&table, &mut problems);
+        reject_secrets(&table, &mut problems);
         assert_eq!(problems.len(), 1);
         assert!(!problems[0].contains("hunter2"));
     }

@@ -1,7 +1,7 @@
 //! The one typed configuration that every subcommand shares.
 //!
-//! Layers, the later the stronger: `config/local.toml` (built in), the user's
-//! TOML file, `PINPIPE__SECTION__KEY` variables, flags.
+//! Layers, from lowest to highest priority: `config/local.toml` (built in), the TOML file of the
+//! user, `PINPIPE__SECTION__KEY` variables, flags.
 
 pub mod check;
 pub mod endpoints;
@@ -12,7 +12,7 @@ pub mod schema;
 pub mod secret;
 pub mod size;
 
-/// The built-in default, and what `init --target local` writes.
+/// Built-in default, which `init --target local` also writes.
 pub const LOCAL_TOML: &str = include_str!("../../../config/local.toml");
-/// What `init --target aws` writes.
+/// Configuration that `init --target aws` writes.
 pub const AWS_TOML: &str = include_str!("../../../config/aws.toml");

@@ -1,4 +1,5 @@
-//! Where what `provision` made on AWS is found: a file in the data folder, without secrets.
+//! Addresses of the resources that `provision` created on AWS: a file in the data folder, without
+//! secrets.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::Result;
 use crate::base::fs::{load_json, save_json};
 
-/// Addresses of a pipeline on AWS; each is absent until it is known.
+/// Addresses of a pipeline on AWS; `None` until the address is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outputs {
-    /// `host:port,…` of the brokers, for IAM.
+    /// `host:port,…` of the brokers, for IAM authentication.
     pub bootstrap_servers: Option<String>,
-    /// The API's invoke URL, stage included.
+    /// Invoke URL of the API, including the stage.
     pub gateway_url: Option<String>,
-    /// Id of the API key; the key itself is asked for when it is needed.
+    /// Id of the API key; the key itself is requested from AWS on use.
     pub api_key_id: Option<String>,
 }
 
@@ -23,13 +24,15 @@ impl Outputs {
         data_dir.join("aws").join("outputs.json")
     }
 
+    /// Reads the file; all addresses are `None` if it does not exist.
+    ///
     /// # Errors
     /// The file is damaged.
     pub fn read(data_dir: &Path) -> Result<Self> {
         load_json(&Self::path(data_dir)).map(Option::unwrap_or_default)
     }
 
-    /// Leaves them for other commands; nothing is left where nothing is known.
+    /// Writes the file for other commands; deletes it if no address is known.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -40,7 +43,7 @@ impl Outputs {
         }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
-                .map_err(|error| crate::base::error::io_error("make", folder, error))?;
+                .map_err(|error| crate::base::error::io_error("create", folder, error))?;
         }
         if *self == Self::default() {
             let _ = std::fs::remove_file(&path);

@@ -1,4 +1,4 @@
-//! Where a running `pinpipe local` is found: the file it writes into its data folder.
+//! Addresses of a running `pinpipe local`: the file that it writes into its data folder.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::{Error, Result};
 use crate::base::fs::{FileLock, save_json};
 
-/// Addresses of the local servers, `host:port` each.
+/// Addresses of the local servers, each as `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     pub kafka: String,
@@ -16,7 +16,7 @@ pub struct Addresses {
     pub control: String,
 }
 
-/// What `local.json` says: which process serves what.
+/// Content of `local.json`: the process and the addresses of the local stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {
     pub pid: u32,
@@ -28,26 +28,34 @@ impl Runtime {
         data_dir.join("local.json")
     }
 
-    /// The file whose lock a running stack holds.
+    /// Returns the file that a running stack holds a lock on.
     pub fn lock_path(data_dir: &Path) -> PathBuf {
         data_dir.join("local.lock")
     }
 
-    /// Leaves word for other commands; replaces what an earlier run left.
+    /// Writes the file for other commands; replaces that of an earlier run.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn write(&self, data_dir: &Path) -> Result<()> {
         save_json(&Self::path(data_dir), self)
     }
 
-    /// What a running `local` left in this data folder.
+    /// Reads the file of the `local` that runs in this data folder.
     ///
     /// # Errors
-    /// There is none: says how to start it.
+    /// The local stack is not running; the hint says how to start it.
     pub fn read(data_dir: &Path) -> Result<Self> {
         let not_running = || {
-            Error::failed(format!("the local stack is not running in `{}`", data_dir.display()))
-                .hint("start it with `pinpipe local` in another terminal, or name an address in the configuration")
+            Error::failed(format!(
+                "the local stack is not running in `{}`",
+                data_dir.display()
+            ))
+            .hint(
+                "run `pinpipe local` in another terminal, or set the address in the configuration",
+            )
         };
-        // The file outlives a killed stack, and its ports may be another stack's by now.
+        // The file remains after a killed stack, whose ports another stack may use by now.
         if !FileLock::is_held(&Self::lock_path(data_dir)) {
             return Err(not_running());
         }
@@ -55,7 +63,7 @@ impl Runtime {
         serde_json::from_slice(&text).map_err(|error| not_running().with_source(error))
     }
 
-    /// Takes the word back on a clean stop.
+    /// Deletes the file when the stack stops.
     pub fn remove(data_dir: &Path) {
         let _ = std::fs::remove_file(Self::path(data_dir));
     }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-/// The whole configuration, after all layers.
+/// The configuration, merged from all layers.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
     pub target: Target,
@@ -37,9 +37,13 @@ pub struct Config {
     pub airflow: Airflow,
     #[serde(skip)]
     pub secrets: Secrets,
+    /// Checksum of all keys and values, without secrets: two configurations with the same
+    /// checksum are equal.
+    #[serde(skip)]
+    pub checksum: String,
 }
 
-/// What only the environment may hold.
+/// Secrets, which are read only from the environment and `.env`.
 #[derive(Debug, Clone, Default)]
 pub struct Secrets {
     pub database_password: Option<SecretString>,
@@ -51,15 +55,15 @@ pub struct Secrets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// Everything inside this program
+    /// All services on this machine, inside pinpipe
     Local,
-    /// The managed services of an AWS account
+    /// Managed services in an AWS account
     Aws,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Database {
-    /// Kept secret because a URL from the environment may carry a password.
+    /// A secret, because a URL from the environment may contain a password.
     pub url: SecretString,
     pub max_connections: u32,
     pub connect_timeout_ms: u64,
@@ -100,17 +104,18 @@ pub struct Topics {
     pub via: TopicsVia,
 }
 
-/// What makes topics on target aws.
+/// Backend that creates topics on target aws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TopicsVia {
-    /// MSK's own operations where the cluster has them, else the brokers where they can
-    /// be reached, else the client machine.
+    /// The topic operations of MSK if the cluster supports them, otherwise the Kafka protocol if
+    /// the brokers can be reached, otherwise the client machine.
     Auto,
+    /// The topic operations of MSK, Kafka 3.6 and newer.
     Msk,
     /// `kafka-topics.sh` on the client machine, through SSM Run Command.
     Ssm,
-    /// The Kafka protocol, from here.
+    /// The Kafka protocol, from this machine.
     Direct,
 }
 
@@ -128,13 +133,13 @@ pub struct Kinesis {
     pub retention_hours: u32,
 }
 
-/// How a Kinesis stream is paid for.
+/// Capacity mode of a Kinesis stream, which determines its price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StreamMode {
-    /// By shards
+    /// Priced by shards
     Provisioned,
-    /// By records; AWS chooses the shards
+    /// Priced by records; AWS sets the number of shards
     OnDemand,
 }
 
@@ -164,7 +169,7 @@ pub enum Destination {
     Kafka,
     /// Kinesis streams, through the gateway
     Kinesis,
-    /// Both halves
+    /// Kafka topics and Kinesis streams, through the gateway
     Both,
 }
 
@@ -184,33 +189,33 @@ pub struct Emulate {
 pub enum Median {
     /// Mean of the two middle values
     Interpolated,
-    /// The lower of the two middle values
+    /// Lower of the two middle values
     Lower,
 }
 
-/// What runs the SQL of batch.
+/// Engine that runs the SQL of batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum BatchEngine {
-    /// DataFusion, inside this program
+    /// DataFusion, inside pinpipe
     Embedded,
     /// Apache Spark, through spark-submit or on Databricks
     Spark,
 }
 
-/// What answers are written as.
+/// File format of the answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AnswerFormat {
-    /// One file of comma-separated values for each answer
+    /// One CSV file for each answer
     Csv,
-    /// One file of JSON lines for each answer
+    /// One JSON Lines file for each answer
     Json,
     /// One Parquet file for each answer
     Parquet,
-    /// One Delta table for each answer, beside the clean tables
+    /// One Delta table for each answer, next to the clean tables
     Delta,
-    /// One page, report.html, with charts
+    /// One HTML page for all answers, report.html, with charts
     Html,
 }
 
@@ -228,9 +233,9 @@ pub struct Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum SparkPlace {
-    /// Wherever spark-submit brings it: this machine, or a cluster it knows
+    /// This machine or a cluster, as spark-submit is configured
     SparkSubmit,
-    /// A cluster of a Databricks workspace
+    /// A cluster in a Databricks workspace
     Databricks,
 }
 
@@ -271,9 +276,9 @@ pub struct Schedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// The Kinesis streams
+    /// Kinesis streams
     Kinesis,
-    /// The Kafka topics
+    /// Kafka topics
     Kafka,
 }
 
@@ -345,7 +350,7 @@ pub enum ApiAuth {
     Key,
     /// Requests signed with AWS credentials.
     Iam,
-    /// Anybody.
+    /// No authentication.
     None,
 }
 
@@ -367,21 +372,21 @@ pub struct Airflow {
     pub requirements: Vec<String>,
 }
 
-/// The bucket of the built-in configuration's sink.
+/// Bucket of the sink in the built-in default.
 const DEFAULT_BUCKET: &str = "user-{id}-bucket";
 
 impl Config {
-    /// The topic of one kind of record: `<id>.pin`.
+    /// Returns the topic of a record kind: `<id>.pin`.
     pub fn topic(&self, kind: crate::base::model::Kind) -> String {
         format!("{}.{}", self.id, kind.name())
     }
 
-    /// The Kinesis stream of one kind of record: `streaming-<id>-pin`.
+    /// Returns the Kinesis stream of a record kind: `streaming-<id>-pin`.
     pub fn stream_name(&self, kind: crate::base::model::Kind) -> String {
         format!("streaming-{}-{}", self.id, kind.name())
     }
 
-    /// The connector's name.
+    /// Returns the name of the connector; default: `<id>-connector`.
     pub fn connector_name(&self) -> String {
         if self.connector.name.is_empty() {
             format!("{}-connector", self.id)
@@ -390,7 +395,7 @@ impl Config {
         }
     }
 
-    /// The bucket that the sink writes to.
+    /// Returns the bucket that the sink writes to.
     pub fn bucket(&self) -> String {
         self.connector_properties()
             .get("s3.bucket.name")
@@ -398,7 +403,7 @@ impl Config {
             .unwrap_or_default()
     }
 
-    /// The Airflow environment's name.
+    /// Returns the name of the Airflow environment; default: `<id>-airflow`.
     pub fn airflow_name(&self) -> String {
         if self.airflow.name.is_empty() {
             format!("{}-airflow", self.id)
@@ -407,12 +412,12 @@ impl Config {
         }
     }
 
-    /// Whether Airflow is to run batch.
+    /// Whether Airflow runs batch on a schedule.
     pub fn has_schedule(&self) -> bool {
         self.airflow.enabled && self.schedule.enabled
     }
 
-    /// The bucket that `lake.url` names; `None`: the lake is a folder, or not named.
+    /// Returns the bucket of `lake.url`. `None`: the lake is a folder, or `lake.url` is empty.
     pub fn lake_bucket_on_s3(&self) -> Option<&str> {
         self.lake
             .url
@@ -420,11 +425,11 @@ impl Config {
             .map(|bucket| bucket.trim_end_matches('/'))
     }
 
-    /// The connector's properties with `{id}` and `{region}` filled in. The sink writes into the
-    /// bucket that `lake.url` names, unless one is named for the sink.
+    /// Returns the properties of the connector with `{id}` and `{region}` replaced. The bucket of
+    /// `lake.url` replaces the default `s3.bucket.name`.
     pub fn connector_properties(&self) -> BTreeMap<String, String> {
         let lake = self.lake_bucket_on_s3();
-        let filled = |value: &String| match lake {
+        let rendered = |value: &String| match lake {
             Some(bucket) if value == DEFAULT_BUCKET => bucket.to_string(),
             _ => value
                 .replace("{id}", &self.id)
@@ -433,7 +438,7 @@ impl Config {
         self.connector
             .properties
             .iter()
-            .map(|(key, value)| (key.clone(), filled(value)))
+            .map(|(key, value)| (key.clone(), rendered(value)))
             .collect()
     }
 }

@@ -1,7 +1,7 @@
-//! Passwords in database URLs: found, and kept out of what is shown.
+//! Passwords in database URLs: detection and redaction.
 
-/// The URL as it may be shown: without password and options. Works on texts that are no
-/// valid URL too, since those are what ends up in errors.
+/// Returns the URL without password and options, for messages. Also redacts texts that are not
+/// valid URLs, because errors quote those.
 pub fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.split('?').next().unwrap_or_default().to_string();
@@ -12,21 +12,21 @@ pub fn redacted(url: &str) -> String {
         rest.rsplit_once('?').map_or(rest, |(before, _)| before)
     };
     match rest.rsplit_once('@') {
-        Some((login, place)) => format!(
-            "{scheme}://{}@{place}",
-            login.split(':').next().unwrap_or_default()
+        Some((user_info, address)) => format!(
+            "{scheme}://{}@{address}",
+            user_info.split(':').next().unwrap_or_default()
         ),
         None => format!("{scheme}://{rest}"),
     }
 }
 
-/// Whether a URL carries a password, in its login or among its options.
+/// Whether a URL contains a password, before the `@` or in its options.
 pub fn has_password(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
         return false;
     };
     rest.rsplit_once('@')
-        .is_some_and(|(login, _)| login.contains(':'))
+        .is_some_and(|(user_info, _)| user_info.contains(':'))
         || rest.to_lowercase().contains("password=")
 }
 
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_are_never_shown() {
+    fn redacts_passwords() {
         assert_eq!(
             redacted("mysql://me:hunter2@db:3306/x"),
             "mysql://me@db:3306/x"

@@ -1,4 +1,4 @@
-//! Sizes as people write them: `512MB`, `4GiB`.
+//! Sizes with a unit, such as `512MB` and `4GiB`.
 
 use crate::base::error::{Error, Result};
 
@@ -11,36 +11,39 @@ const UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("B", 1),
 ];
-/// Less than this no run can do with.
+/// Minimum memory of a run, in bytes.
 const MIN_BYTES: u64 = 512_000_000;
 
-/// Bytes of memory that a run may take. `None`: nothing is said.
+/// Parses the memory limit of a run, in bytes. `None`: the text is empty.
 ///
 /// # Errors
-/// It is no size, or too small a one.
+/// The text is not a size; the size is below the minimum.
 pub fn memory_bytes(text: &str) -> Result<Option<u64>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = |reason: &str| {
-        Error::usage(format!("`{text}` {reason}"))
-            .hint("write 512MB, 1GB or 4GiB; 512MB is the least")
+    let invalid = |reason: &str| {
+        Error::usage(format!("invalid size `{text}`: {reason}"))
+            .hint("write 512MB, 1GB or 4GiB; the minimum is 512MB")
     };
     let (number, unit) = UNITS
         .iter()
         .find_map(|(name, unit)| Some((strip_suffix_ignoring_case(text, name)?, *unit)))
-        .ok_or_else(|| wrong("is no size: no unit stands at its end"))?;
-    let number: f64 = number.trim().parse().map_err(|_| wrong("is no size"))?;
+        .ok_or_else(|| invalid("expected a number with a unit such as MB or GiB"))?;
+    let number: f64 = number
+        .trim()
+        .parse()
+        .map_err(|_| invalid("expected a number before the unit"))?;
     let bytes = number * unit as f64;
     if bytes < MIN_BYTES as f64 || !bytes.is_finite() {
-        return Err(wrong("is too little memory"));
+        return Err(invalid("expected at least 512MB of memory"));
     }
     Ok(Some(bytes as u64))
 }
 
 fn strip_suffix_ignoring_case<'a>(text: &'a str, suffix: &str) -> Option<&'a str> {
-    let at = text.len().checked_sub(suffix.len())?;
-    let (before, end) = (text.get(..at)?, text.get(at..)?);
+    let start = text.len().checked_sub(suffix.len())?;
+    let (before, end) = (text.get(..start)?, text.get(start..)?);
     end.eq_ignore_ascii_case(suffix).then_some(before)
 }
 
@@ -49,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_with_their_unit() {
+    fn parses_sizes_with_their_unit() {
         for (text, bytes) in [
             ("1GB", 1_000_000_000),
             ("512 mib", 512 << 20),
@@ -57,14 +60,14 @@ mod tests {
             ("999999999B", 999_999_999),
         ] {
             assert_eq!(
-                memory_bytes(text).expect("is a size"),
+                memory_bytes(text).expect("a valid size"),
                 Some(bytes),
                 "{text}"
             );
         }
-        assert_eq!(memory_bytes("").expect("is nothing"), None);
-        for wrong in ["1", "GB", "1MB", "-1GB", "1 TB", "ä", "infGB", "nanGB"] {
-            assert!(memory_bytes(wrong).is_err(), "{wrong}");
+        assert_eq!(memory_bytes("").expect("no limit"), None);
+        for invalid in ["1", "GB", "1MB", "-1GB", "1 TB", "ä", "infGB", "nanGB"] {
+            assert!(memory_bytes(invalid).is_err(), "{invalid}");
         }
     }
 }

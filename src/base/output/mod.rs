@@ -1,4 +1,4 @@
-//! Everything that is printed goes through here: results to stdout, the rest to stderr.
+//! Output of all commands: results on stdout; notes, warnings, errors and progress on stderr.
 
 pub mod progress;
 pub mod table;
@@ -12,22 +12,22 @@ use serde::Serialize;
 use crate::base::error::Error;
 use crate::base::output::progress::Progress;
 
-/// How results are written to stdout.
+/// Format of results on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Tables and sentences for people.
+    /// Tables and sentences
     Text,
-    /// One JSON document for programs.
+    /// One JSON document
     Json,
 }
 
-/// What a subcommand hands back: data for `--output json`, words for people.
+/// Result of a subcommand: serialised for `--output json`, formatted as text otherwise.
 pub trait Report: Serialize {
-    /// The report as people read it, without a final newline.
+    /// Returns the report as text, without a trailing newline.
     fn text(&self) -> String;
 }
 
-/// Prints results, notes and progress the way the global options ask for.
+/// Prints results, notes and progress according to the global options.
 #[derive(Debug, Clone)]
 pub struct Printer {
     format: Format,
@@ -37,7 +37,7 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Progress and colour show only where stderr is a terminal.
+    /// Creates a printer. Progress and colours are shown only if stderr is a terminal.
     pub fn new(format: Format, quiet: bool, no_progress: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
@@ -49,7 +49,7 @@ impl Printer {
         }
     }
 
-    /// A result: the only thing that goes to stdout.
+    /// Prints a result to stdout, in the chosen format.
     pub fn report(&self, report: &impl Report) {
         let text = match self.format {
             Format::Text => report.text(),
@@ -59,14 +59,14 @@ impl Printer {
         write_out(&text);
     }
 
-    /// A short remark for people; `--quiet` drops it.
+    /// Prints a note to stderr, unless `--quiet` is set.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
         }
     }
 
-    /// Something is wrong but the work goes on; never dropped.
+    /// Prints a warning to stderr, also with `--quiet`. The command continues.
     pub fn warn(&self, text: impl AsRef<str>) {
         let _ = writeln!(
             std::io::stderr(),
@@ -76,7 +76,7 @@ impl Printer {
         );
     }
 
-    /// The error that ends the process.
+    /// Prints the error that ends the process, and its hint.
     pub fn error(&self, error: &Error) {
         let mut stderr = std::io::stderr().lock();
         let _ = writeln!(stderr, "{} {error}", self.paint("1;31", "error:"));
@@ -85,12 +85,12 @@ impl Printer {
         }
     }
 
-    /// A progress bar over `total` steps, or a counter where the total is not known.
+    /// Starts a progress bar over `total` steps, or a counter if the total is unknown.
     pub fn progress(&self, label: &str, total: Option<u64>) -> Progress {
         Progress::start(label, total, self.progress)
     }
 
-    /// A spinner beside a text that says what is being done.
+    /// Starts a spinner with a label for the current action.
     pub fn activity(&self, label: &str) -> Progress {
         Progress::activity(label, self.progress)
     }
@@ -104,69 +104,77 @@ impl Printer {
     }
 }
 
-/// Asks on a terminal; elsewhere only `--yes` will do.
+/// Asks the user on a terminal to confirm an action ("delete …"); without a terminal, requires
+/// `--yes`.
 ///
 /// # Errors
-/// Nobody confirmed; Ctrl-C.
-pub async fn confirm(yes: bool, what: &str) -> crate::base::error::Result<()> {
+/// The user did not confirm, or pressed Ctrl-C; stdin is not a terminal.
+pub async fn confirm(yes: bool, action: &str) -> crate::base::error::Result<()> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::usage(format!("this would {what}"))
-            .hint("say `--yes` to do it without being asked"));
+        return Err(
+            Error::usage(format!("confirmation required: this would {action}"))
+                .hint("add `--yes` to skip the confirmation prompt"),
+        );
     }
     let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "This will {what}. Type yes to go on: ");
+    let _ = write!(stderr, "This will {action}. Type yes to continue: ");
     let _ = stderr.flush();
-    // On a thread of its own, which the end of the process does not wait for.
-    let answered = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
+    // Reads on a separate thread, which does not delay the exit of the process.
+    let input = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
     let answer = tokio::select! {
-        answer = answered => answer.ok().flatten().and_then(Result::ok),
+        line = input => line.ok().flatten().and_then(Result::ok),
         () = crate::base::shutdown::shutdown_signal() => {
             let _ = writeln!(stderr);
-            return Err(Error::failed("stopped: nothing was changed"));
+            return Err(Error::failed("interrupted: nothing was changed"));
         }
     };
     if answer.is_some_and(|answer| answer.trim() == "yes") {
         Ok(())
     } else {
         Err(Error::failed("not confirmed: nothing was changed")
-            .hint("type `yes` in full, or say `--yes`"))
+            .hint("type `yes` in full, or add `--yes`"))
     }
 }
 
-/// Why stdout could not be written, if it could not.
-static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
+/// Last error of a write to stdout, if any.
+static WRITE_ERROR: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
-/// Raw text to stdout (generated files, completions). A reader that went away is no failure.
+/// Writes text to stdout (results, generated files, completions). A closed pipe is not an error.
 pub fn write_out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let end = if text.ends_with('\n') { "" } else { "\n" };
-    let written = stdout
+    let result = stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.write_all(end.as_bytes()))
         .and_then(|()| stdout.flush());
-    if let Err(error) = written
+    if let Err(error) = result
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        *LOST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
+        *WRITE_ERROR
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
     }
 }
 
-/// Whether every result could be written.
+/// Checks that every result was written.
 ///
 /// # Errors
-/// Stdout took something not: a full disk, most likely.
+/// A write to stdout failed, most likely because the disk is full.
 pub fn check_written() -> crate::base::error::Result<()> {
-    match LOST
+    match WRITE_ERROR
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
         .take()
     {
-        Some(error) => Err(Error::failed("the result could not be written to stdout")
+        Some(error) => Err(Error::failed("cannot write the result to stdout")
             .with_source(error)
-            .hint("the work itself is done; free some space or write elsewhere, and ask again")),
+            .hint(
+                "the operation itself succeeded; free space or redirect stdout to another disk, \
+                 then re-run the command",
+            )),
         None => Ok(()),
     }
 }

@@ -1,20 +1,19 @@
-//! Progress of long work, on a terminal only.
+//! Progress of long operations, on a terminal only.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// How often a bar moves on by itself.
+/// Interval at which a bar is redrawn without progress.
 const TICK: Duration = Duration::from_millis(120);
 
-/// A bar or spinner on stderr; silent where progress is off.
-/// Clones move the same bar.
+/// A bar or spinner on stderr; hidden if progress is off. Clones advance the same bar.
 #[derive(Debug, Clone)]
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// Starts at zero. Without a total it counts and spins.
+    /// Starts a bar at zero; without a total, a spinner with a counter.
     pub fn start(label: &str, total: Option<u64>, visible: bool) -> Self {
         let bar = match total {
             Some(total) => ProgressBar::new(total),
@@ -31,7 +30,7 @@ impl Progress {
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             let rate = |state: &ProgressState, text: &mut dyn Write| {
-                // A bar that cannot be written is not worth an error.
+                // A bar that cannot be drawn is not an error.
                 let _ = write!(text, "{:.0}/s", state.per_sec());
             };
             bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
@@ -43,7 +42,7 @@ impl Progress {
         Self(bar)
     }
 
-    /// Spins beside a text that says what is being done.
+    /// Starts a spinner with a label for the current action.
     pub fn activity(label: &str, visible: bool) -> Self {
         let progress = Self::start(label, None, visible);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
@@ -52,18 +51,18 @@ impl Progress {
         progress
     }
 
-    /// Lets something be written, or asked, without the bar in between.
+    /// Hides the bar while `write` prints or asks something.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.0.suspend(write)
     }
 
-    /// Takes the bar off the screen until [`Self::show`], while something is asked.
+    /// Hides the bar until [`Self::show`], for a prompt.
     pub fn hide(&self) {
         self.0.disable_steady_tick();
         self.0.finish_and_clear();
     }
 
-    /// Begins anew after [`Self::hide`].
+    /// Shows the bar again after [`Self::hide`], from zero.
     pub fn show(&self) {
         self.0.reset();
         if !self.0.is_hidden() {
@@ -71,17 +70,17 @@ impl Progress {
         }
     }
 
-    /// Moves on by `steps`.
+    /// Advances the bar by `steps`.
     pub fn add(&self, steps: u64) {
         self.0.inc(steps);
     }
 
-    /// Says what is being done now.
+    /// Sets the label for the current action.
     pub fn say(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
         self.0.set_message(text);
     }
 
-    /// Takes the bar off the screen.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.0.finish_and_clear();
     }

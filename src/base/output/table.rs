@@ -1,8 +1,8 @@
-//! Tables for people.
+//! Tables in text output.
 
 use comfy_table::{CellAlignment, ContentArrangement, presets::UTF8_FULL_CONDENSED};
 
-/// A table built row by row; columns that hold only numbers are set to the right.
+/// A table built row by row; columns that contain only numbers are right-aligned.
 #[derive(Debug)]
 pub struct Table {
     headers: Vec<String>,
@@ -10,7 +10,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with these column headings.
+    /// Creates a table with these headings.
     pub fn new<H: Into<String>>(headers: impl IntoIterator<Item = H>) -> Self {
         Self {
             headers: headers.into_iter().map(Into::into).collect(),
@@ -23,7 +23,7 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// The table as text, fitted to the terminal's width.
+    /// Returns the table as text, wrapped to the width of the terminal.
     pub fn render(&self) -> String {
         let mut table = comfy_table::Table::new();
         table
@@ -51,7 +51,7 @@ impl Table {
     }
 }
 
-/// `11154` as `11,154`.
+/// Formats a number with thousands separators: `11154` as `11,154`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_get_their_commas() {
+    fn separates_thousands_by_commas() {
         assert_eq!(thousands(0), "0");
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(11_154), "11,154");

@@ -1,4 +1,4 @@
-//! Whether the batch half and the stream half hold the same rows.
+//! Comparison of the clean tables of the batch layer and the stream layer.
 
 use arrow::array::RecordBatch;
 
@@ -9,19 +9,19 @@ use crate::data::engine::session::{Engine, as_schema};
 use crate::data::tables::delta::{DeltaLocation, TableNamespace};
 use crate::data::transform::keys::anti_join;
 
-/// Rows of some posts in both halves.
+/// Counts of the rows of some posts in both layers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Agreement {
     pub batch_rows: u64,
     pub stream_rows: u64,
-    /// Rows that only one half has.
+    /// Rows that exist in only one layer.
     pub differing: u64,
 }
 
-/// Compares the clean tables of a kind, row for row, for the posts of these numbers.
+/// Compares the clean tables of a record kind, row by row, for the posts with these row numbers.
 ///
 /// # Errors
-/// A table is missing or cannot be read.
+/// A table does not exist or cannot be read.
 pub async fn compare(config: &Config, kind: Kind, numbers: &[i64]) -> Result<Agreement> {
     let batch = rows(config, TableNamespace::Batch, kind, numbers).await?;
     let stream = rows(config, TableNamespace::Stream, kind, numbers).await?;
@@ -49,10 +49,10 @@ async fn rows(
     let provider = location
         .provider()
         .await?
-        .ok_or_else(|| Error::failed(format!("there is no table `{}`", location.name)))?;
+        .ok_or_else(|| Error::failed(format!("table `{}` does not exist", location.name)))?;
     let engine = Engine::new();
     engine.register_provider("whole", provider)?;
-    // The numbers are integers, so they may stand in the statement as they are.
+    // The numbers are integers, so they need no quoting in the statement.
     let list: Vec<String> = numbers.iter().map(i64::to_string).collect();
     let (_, batches) = engine
         .query(

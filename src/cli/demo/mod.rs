@@ -28,9 +28,15 @@ pub struct DemoArguments {
 pub async fn run(config: &Config, arguments: &DemoArguments, printer: &Printer) -> Result<()> {
     let report = run::run(config, arguments, printer).await?;
     printer.report(&report);
-    match report.broken() {
+    match report.mismatches() {
         0 => Ok(()),
-        broken => Err(Error::failed(format!("{broken} of {} counts do not add up", report.claims.len()))
-            .hint("lines with ✖ say which; run it again in an empty folder, and report it if it happens there too")),
+        mismatches => Err(Error::failed(format!(
+            "{mismatches} of {} counts differ from the expected counts",
+            report.claims.len()
+        ))
+        .hint(
+            "see the lines with ✖; re-run the demo in an empty folder, and report a bug if they \
+             differ again",
+        )),
     }
 }

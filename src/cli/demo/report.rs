@@ -1,4 +1,4 @@
-//! What the demo shows: the answers, a line for each stage, and whether all adds up.
+//! Report of the demo: the answers, the counts of each stage, and the checks of these counts.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::base::output::Report;
 use crate::base::output::table::{Table, thousands};
 use crate::stages::batch::answer::Answer;
 
-/// One stage: what went in, what came out, how long it took.
+/// Records in, records out and duration of one stage.
 #[derive(Debug, Serialize)]
 pub struct Stage {
     pub name: &'static str,
@@ -18,7 +18,7 @@ pub struct Stage {
     pub remark: String,
 }
 
-/// Something that has to hold.
+/// A check that a count has its expected value.
 #[derive(Debug, Serialize)]
 pub struct Claim {
     pub claim: String,
@@ -32,14 +32,14 @@ impl Claim {
     }
 }
 
-/// Where something lies.
+/// Location of an output.
 #[derive(Debug, Serialize)]
 pub struct OutputLocation {
     pub what: &'static str,
     pub path: PathBuf,
 }
 
-/// The report of `demo`.
+/// Report of `pinpipe demo`.
 #[derive(Debug, Serialize)]
 pub struct DemoReport {
     pub seconds: f64,
@@ -50,8 +50,8 @@ pub struct DemoReport {
 }
 
 impl DemoReport {
-    /// How many claims do not hold.
-    pub fn broken(&self) -> usize {
+    /// Returns the number of counts that differ from the expected counts.
+    pub fn mismatches(&self) -> usize {
         self.claims.iter().filter(|claim| !claim.holds()).count()
     }
 }
@@ -75,7 +75,7 @@ impl Report for DemoReport {
                 format!("✔ {}: {}", claim.claim, thousands(claim.found))
             } else {
                 format!(
-                    "✖ {}: {} expected, {} found",
+                    "✖ {}: expected {}, got {}",
                     claim.claim,
                     thousands(claim.expected),
                     thousands(claim.found)

@@ -1,4 +1,4 @@
-//! The demo, stage by stage.
+//! The stages of the demo.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -32,24 +32,25 @@ use crate::stages::stream::run as stream;
 use crate::stages::stream::run::{StopCondition, StreamOptions, StreamReport};
 use crate::stages::stream::table::TableCounts;
 
-/// How long the sink may take after the last post.
-const SINK_PATIENCE: Duration = Duration::from_secs(120);
+/// Maximum time that the sink may take after the last post.
+const SINK_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs the whole pipeline; the report says whether all adds up.
+/// Runs the whole pipeline and checks the counts of its stages.
 ///
 /// # Errors
-/// A stage failed, or the user stopped it.
+/// The target is not local; a stage failed; Ctrl-C.
 pub async fn run(
     config: &Config,
     arguments: &DemoArguments,
     printer: &Printer,
 ) -> Result<DemoReport> {
     if config.target != Target::Local {
-        return Err(Error::usage("the demo runs on target local only")
-            .hint("leave out the configuration of the account: `pinpipe demo` needs none"));
+        return Err(Error::usage("the demo requires target local").hint(
+            "run `pinpipe demo` in a folder without pinpipe.toml: it needs no configuration",
+        ));
     }
     let mut config = config.clone();
-    // Any free ports: a demo must not collide with what runs on this machine.
+    // Any free ports, so that the demo does not collide with other servers on this machine.
     let ports = &mut config.local;
     (
         ports.kafka_port,
@@ -61,28 +62,29 @@ pub async fn run(
     let stages = Stages {
         printer,
         stages: Vec::new(),
-        at: Instant::now(),
+        stage_started: Instant::now(),
     };
-    let stopped = || {
-        Error::failed("stopped before the end").hint("run it again: it goes on with what is there")
+    let interrupted = || {
+        Error::failed("interrupted before the last stage")
+            .hint("re-run the command to resume with the existing data")
     };
     crate::base::shutdown::run_until_shutdown(
         run_pipeline(config, arguments, printer, stages, started),
-        stopped,
+        interrupted,
     )
     .await
 }
 
-/// Collects the stages and tells each as it is done.
+/// Collects the stages and prints each when it is complete.
 struct Stages<'a> {
     printer: &'a Printer,
     stages: Vec<Stage>,
-    at: Instant,
+    stage_started: Instant,
 }
 
 impl Stages<'_> {
     fn begin(&mut self) {
-        self.at = Instant::now();
+        self.stage_started = Instant::now();
     }
 
     fn done(
@@ -96,7 +98,7 @@ impl Stages<'_> {
             name,
             records_in,
             records_out,
-            seconds: self.at.elapsed().as_secs_f64(),
+            seconds: self.stage_started.elapsed().as_secs_f64(),
             remark: remark.into(),
         };
         self.printer.note(format!(
@@ -118,7 +120,7 @@ async fn run_pipeline(
     mut stages: Stages<'_>,
     started: Instant,
 ) -> Result<DemoReport> {
-    // What the tables cannot be written to is found before anything is posted.
+    // A folder that cannot contain Delta tables is reported before the first post.
     DeltaLocation::open(
         &config,
         TableNamespace::Batch,
@@ -149,18 +151,18 @@ async fn run_pipeline(
             .row_numbers()
             .await?
             .len() as u64;
-        stages.done("seed", posts, posts, "the database was there already");
+        stages.done("seed", posts, posts, "the database already exists");
     }
     stages.begin();
     let stack = LocalStack::start(&config).await?;
-    let own = config.clone().with_addresses(&stack.addresses);
+    let stack_config = config.clone().with_addresses(&stack.addresses);
     stages.done(
         "local",
         0,
         0,
-        "broker, gateway, Kinesis endpoint and sink are up",
+        "broker, gateway, Kinesis endpoint and sink are running",
     );
-    let outcome = run_stages(&own, arguments, printer, stages, started).await;
+    let outcome = run_stages(&stack_config, arguments, printer, stages, started).await;
     stack.stop().await;
     outcome
 }
@@ -179,27 +181,27 @@ async fn run_stages(
         0,
         0,
         format!(
-            "{} of {} resources made",
+            "{} of {} resources created or updated",
             applied.changes(),
             applied.steps.len()
         ),
     );
     let admin = Admin::new(config)?;
 
-    // What an earlier run left under way goes first, so that this run's counts are its own.
+    // Records of an earlier run are processed first, so that the counts contain only this run.
     wait_for_sink(config, &admin).await?;
     let available = StreamOptions {
         available_now: true,
         ..StreamOptions::default()
     };
-    let drained = |stop| StopCondition {
+    let until_drained = |stop| StopCondition {
         available_now: true,
         stop,
     };
     stream::run_until(
         config,
         &available,
-        drained(CancellationToken::new()),
+        until_drained(CancellationToken::new()),
         printer,
     )
     .await?;
@@ -218,11 +220,11 @@ async fn run_stages(
 
     stages.begin();
     let stop = CancellationToken::new();
-    let following = StreamOptions {
+    let continuous = StreamOptions {
         interval_ms: Some(250),
         ..StreamOptions::default()
     };
-    let bounds = StopCondition {
+    let stop_condition = StopCondition {
         available_now: false,
         stop: stop.clone(),
     };
@@ -232,7 +234,7 @@ async fn run_stages(
             config.clone(),
             Printer::new(crate::base::output::Format::Text, true, true),
         );
-        async move { stream::run_until(&config, &following, bounds, &printer).await }
+        async move { stream::run_until(&config, &continuous, stop_condition, &printer).await }
     });
     let emulate_arguments = EmulateOptions {
         to: Some(Destination::Both),
@@ -247,7 +249,7 @@ async fn run_stages(
         posts,
         summary.delivered,
         format!(
-            "posts in, records out, {} a second; p99 {:.1} ms",
+            "posts in, records out, {} records/s; p99 {:.1} ms",
             thousands(summary.records_per_second as u64),
             summary.latency_p99_ms
         ),
@@ -268,11 +270,11 @@ async fn run_stages(
     stop.cancel();
     let first = streaming
         .await
-        .context(|| "the stream stage stopped unexpectedly")??;
+        .context(|| "the stream stage ended unexpectedly")??;
     let second = stream::run_until(
         config,
         &available,
-        drained(CancellationToken::new()),
+        until_drained(CancellationToken::new()),
         printer,
     )
     .await?;
@@ -284,7 +286,7 @@ async fn run_stages(
             .sum()
     };
     let (streamed, stream_rows) = (total(|counts| counts.records), total(|counts| counts.rows));
-    stages.at = streaming_started;
+    stages.stage_started = streaming_started;
     stages.done(
         "stream",
         streamed,
@@ -317,7 +319,7 @@ async fn run_stages(
 
     let mut claims = vec![
         Claim {
-            claim: "records the gateway acknowledged (3 a post, both halves)".into(),
+            claim: "records acknowledged by the gateway (3 per post, both layers)".into(),
             expected: 2 * sent,
             found: summary.delivered,
         },
@@ -327,7 +329,7 @@ async fn run_stages(
             found: arrived,
         },
         Claim {
-            claim: "records the sink wrote to the lake".into(),
+            claim: "records written to the lake by the sink".into(),
             expected: sent,
             found: written,
         },
@@ -383,7 +385,7 @@ async fn run_stages(
     })
 }
 
-/// Rows in random order, none twice before all have come once.
+/// Returns row numbers in random order; every row is chosen once before a row repeats.
 async fn choose_rows(config: &Config, arguments: &DemoArguments) -> Result<Vec<i64>> {
     let mut all = Database::connect(config, false)
         .await?
@@ -413,7 +415,7 @@ async fn topic_records(config: &Config, admin: &Admin) -> Result<u64> {
     Ok(records)
 }
 
-/// Records the connector's task has taken since it started.
+/// Returns the records that the task of the connector has read since it started.
 async fn sink_records(config: &Config) -> Result<u64> {
     let status = crate::clients::control::ControlClient::new(config)?
         .connector_status(&config.connector_name())
@@ -421,11 +423,14 @@ async fn sink_records(config: &Config) -> Result<u64> {
     Ok(status.map_or(0, |status| status.records))
 }
 
-/// Waits until the connector has committed everything that the topics hold.
+/// Waits until the connector has committed all records of the topics.
+///
+/// # Errors
+/// The connector is not running; it still has lag after [`SINK_TIMEOUT`].
 async fn wait_for_sink(config: &Config, admin: &Admin) -> Result<()> {
     let group = group(&config.connector_name());
     let topics = Kind::ALL.map(|kind| config.topic(kind));
-    let deadline = Instant::now() + SINK_PATIENCE;
+    let deadline = Instant::now() + SINK_TIMEOUT;
     loop {
         let lag = admin.lag(&group, &topics).await?;
         if lag == 0 {
@@ -439,16 +444,21 @@ async fn wait_for_sink(config: &Config, admin: &Admin) -> Result<()> {
                 .trace
                 .map(|trace| format!(": {trace}"))
                 .unwrap_or_default();
-            return Err(Error::failed(format!("connector `{}` is {}{reason}", status.name, status.state)).hint(
-                "`pinpipe local`, then `pinpipe connector status`, shows more; `pinpipe connector resume` or `restart` sets it going",
+            return Err(Error::failed(format!(
+                "connector `{}` is {}{reason}",
+                status.name, status.state
+            ))
+            .hint(
+                "start `pinpipe local`, then run `pinpipe connector resume` if it is paused or \
+                 `pinpipe connector restart` if it failed",
             ));
         }
         if Instant::now() > deadline {
             return Err(Error::failed(format!(
-                "the sink is still {} records behind",
+                "the sink still has a lag of {} records",
                 thousands(lag)
             ))
-            .hint("`pinpipe local`, then `pinpipe connector status`, shows what it does"));
+            .hint("start `pinpipe local`, then run `pinpipe connector status`"));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -1,4 +1,4 @@
-//! `pinpipe doctor`: tests every connection that the configuration names.
+//! `pinpipe doctor`: test every connection of the configuration.
 
 pub mod aws;
 
@@ -19,28 +19,28 @@ use crate::clients::kafka::admin::Admin;
 use crate::data::storage::Lake;
 use crate::data::tables::delta::{DeltaLocation, TableNamespace};
 
-/// Longest one check may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout of one check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What came of one check.
+/// Result of one check.
 #[derive(Debug, Serialize)]
 pub struct Check {
     pub name: String,
     pub ok: bool,
-    /// What was found, or what is wrong.
+    /// The tested object, or the error.
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
-/// The report of `doctor`.
+/// Report of `pinpipe doctor`.
 #[derive(Debug, Serialize)]
 pub struct DoctorReport {
     pub checks: Vec<Check>,
 }
 
 impl DoctorReport {
-    /// How many checks failed.
+    /// Returns the number of checks that failed.
     pub fn failed(&self) -> usize {
         self.checks.iter().filter(|check| !check.ok).count()
     }
@@ -66,10 +66,10 @@ impl Report for DoctorReport {
 }
 
 async fn check(name: &str, test: impl Future<Output = Result<String>>) -> Check {
-    let outcome = match tokio::time::timeout(PATIENCE, test).await {
+    let outcome = match tokio::time::timeout(CHECK_TIMEOUT, test).await {
         Ok(outcome) => outcome,
         Err(_) => Err(
-            Error::failed(format!("no answer within {} s", PATIENCE.as_secs()))
+            Error::failed(format!("no response within {} s", CHECK_TIMEOUT.as_secs()))
                 .hint("check the address, the network and firewalls"),
         ),
     };
@@ -130,7 +130,7 @@ async fn data_dir(config: &Config) -> Result<String> {
         .and_then(|()| std::fs::write(&probe, b"x"))
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|error| io_error("write to", folder, error))?;
-    Ok(format!("{} can be written", folder.display()))
+    Ok(format!("{} is writable", folder.display()))
 }
 
 async fn database(config: &Config) -> Result<String> {
@@ -140,7 +140,9 @@ async fn database(config: &Config) -> Result<String> {
         .await?
         .len();
     if posts == 0 {
-        return Err(Error::failed("the database holds no post").hint("`pinpipe seed` fills it"));
+        return Err(
+            Error::failed("the database contains no posts").hint("run `pinpipe seed` to fill it")
+        );
     }
     Ok(format!("{} posts", thousands(posts as u64)))
 }
@@ -155,19 +157,22 @@ async fn kafka(config: &Config) -> Result<String> {
 }
 
 async fn gateway(config: &Config) -> Result<String> {
-    let client = GatewayClient::new(config, PATIENCE, 1).await?;
+    let client = GatewayClient::new(config, CHECK_TIMEOUT, 1).await?;
     let response = client.send(reqwest::Method::GET, "/brokers", None).await?;
     let url = client.url();
     match response.status().as_u16() {
-        200 => Ok(format!("{url} answers")),
+        200 => Ok(format!("{url} responds")),
         403 if config.target == Target::Local => Err(Error::failed(format!(
-            "{url} answers, but no routes are deployed"
+            "{url} responds, but no routes are deployed"
         ))
-        .hint("`pinpipe provision` or `pinpipe api deploy` deploys them")),
-        401 | 403 => Err(Error::failed(format!("{url} refuses"))
+        .hint("run `pinpipe provision` or `pinpipe api deploy`")),
+        401 | 403 => Err(Error::failed(format!("{url} denies access"))
             .hint("set PINPIPE_GATEWAY_API_KEY in the environment or `.env`")),
-        status => Err(Error::failed(format!("{url} answers HTTP {status}"))
-            .hint("does `gateway.url` end with the stage, and does the REST proxy run behind it?")),
+        status => Err(
+            Error::failed(format!("{url} responds with HTTP {status}")).hint(
+                "check that `gateway.url` ends with the stage and that the REST proxy is running",
+            ),
+        ),
     }
 }
 
@@ -183,9 +188,9 @@ async fn kinesis(config: &Config) -> Result<String> {
 
 async fn lake(config: &Config) -> Result<String> {
     let url = lake_bucket(config);
-    // A folder that is not there yet is made by the sink.
+    // The sink creates the folder with its first object.
     if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
-        return Ok(format!("{url} is empty so far"));
+        return Ok(format!("{url} is empty"));
     }
     let lake = Lake::open(config, &url, false).await?;
     let layout = crate::data::lake::objects::Layout::of(config);
@@ -199,7 +204,7 @@ async fn lake(config: &Config) -> Result<String> {
 async fn tables(config: &Config) -> Result<String> {
     let url = config.endpoints().tables_url();
     if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
-        return Ok(format!("{url} is empty so far"));
+        return Ok(format!("{url} is empty"));
     }
     let table = DeltaLocation::open(
         config,
@@ -209,11 +214,11 @@ async fn tables(config: &Config) -> Result<String> {
     .await?;
     table.check_access().await?;
     let state = if table.load().await?.is_some() {
-        "there"
+        "exists"
     } else {
-        "not written yet"
+        "does not exist yet"
     };
-    Ok(format!("{} is {state}", table.name))
+    Ok(format!("{} {state}", table.name))
 }
 
 async fn control(config: &Config) -> Result<String> {
@@ -221,12 +226,12 @@ async fn control(config: &Config) -> Result<String> {
     let name = config.connector_name();
     match client.connector_status(&name).await? {
         Some(status) if status.state == "FAILED" => Err(Error::failed(format!(
-            "connector {name} has failed: {}",
+            "connector `{name}` has failed: {}",
             status.trace.unwrap_or_default()
         ))
-        .hint("mend the cause, then `pinpipe connector restart`")),
-        Some(status) => Ok(format!("connector {name} is {}", status.state)),
-        None => Err(Error::failed(format!("there is no connector {name}"))
-            .hint("`pinpipe provision` or `pinpipe connector create` makes it")),
+        .hint("fix the cause, then run `pinpipe connector restart`")),
+        Some(status) => Ok(format!("connector `{name}` is {}", status.state)),
+        None => Err(Error::failed(format!("connector `{name}` does not exist"))
+            .hint("run `pinpipe provision` or `pinpipe connector create` to create it")),
     }
 }

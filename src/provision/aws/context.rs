@@ -354,10 +354,9 @@ impl Account {
     }
 
     /// Returns the error of a run that Ctrl-C interrupts; `progress` says what is unfinished.
-    /// The engine recognises it by the prefix `stopped`.
     pub fn stopped(&self, progress: &str) -> Error {
-        Error::failed(format!("stopped: {progress}"))
-            .hint("created resources are kept and recorded: re-run the command to resume")
+        Error::interrupted(format!("interrupted: {progress}"))
+            .hint("created resources are kept and recorded; re-run the command to resume")
     }
 
     /// Time that AWS may take to show a newly created resource (`provision.patience_ms`).

@@ -1,4 +1,4 @@
-//! The job's files in the Databricks workspace, as Airflow's DAG runs them.
+//! Files of the batch job in the Databricks workspace, which Airflow's DAG runs.
 
 use std::rc::Rc;
 
@@ -20,18 +20,24 @@ pub struct DatabricksJob {
 }
 
 impl DatabricksJob {
-    /// The workspace, and the folder in it.
-    async fn place(&self) -> Result<(Databricks, String)> {
+    /// Opens the workspace and returns it with the job's folder.
+    ///
+    /// # Errors
+    /// The workspace or its credentials are unknown; the workspace cannot be reached.
+    async fn workspace(&self) -> Result<(Databricks, String)> {
         let client = Databricks::open(&self.account.config).map_err(|error| {
             let hint = error.hint_text().unwrap_or_default().to_string();
-            error.hint(format!("{hint}; `schedule.enabled = false` makes Airflow without a schedule, `--skip {KEY}` leaves the job alone"))
+            error.hint(format!(
+                "{hint}; `schedule.enabled = false` creates Airflow without a schedule, \
+                 `--skip {KEY}` skips the job"
+            ))
         })?;
         let folder = scheduled_folder(&client, &self.account.config).await?;
         Ok((client, folder))
     }
 
-    /// Where it lies as far as is known.
-    async fn known_folder(&self) -> Option<String> {
+    /// Folder of the job according to the state.
+    async fn recorded_folder(&self) -> Option<String> {
         self.account.state.output(KEY, "folder").await
     }
 }
@@ -59,19 +65,24 @@ impl Resource for DatabricksJob {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let (client, folder) = match (self.place().await, self.known_folder().await) {
-            (Ok(place), _) => place,
-            // Enough for what is to be removed; making or changing it needs the workspace.
-            (Err(error), Some(known)) => {
+        let (client, folder) = match (self.workspace().await, self.recorded_folder().await) {
+            (Ok(workspace), _) => workspace,
+            // The recorded folder is enough to plan a deletion. Creating or updating the job
+            // requires the workspace.
+            (Err(error), Some(recorded)) => {
                 return Ok(Observation::in_sync(format!(
-                    "{known}, as far as is known: {error}"
+                    "{recorded}, not verified: {error}"
                 )));
             }
             (Err(error), None) => return Err(error),
         };
-        if let Some(known) = self.known_folder().await.filter(|known| *known != folder) {
+        if let Some(recorded) = self
+            .recorded_folder()
+            .await
+            .filter(|recorded| *recorded != folder)
+        {
             return Ok(Observation::from_drift(
-                vec![format!("it lies in {known}, not in {folder}")],
+                vec![format!("folder: {recorded} → {folder}")],
                 "",
             ));
         }
@@ -95,15 +106,19 @@ impl Resource for DatabricksJob {
     }
 
     async fn create(&self) -> Result<()> {
-        let (client, folder) = self.place().await?;
+        let (client, folder) = self.workspace().await?;
         upload_job(
             &client,
             &folder,
             &Parameters::scheduled(&self.account.config)?,
         )
         .await?;
-        if let Some(known) = self.known_folder().await.filter(|known| *known != folder) {
-            remove_job(&client, &known).await?;
+        if let Some(recorded) = self
+            .recorded_folder()
+            .await
+            .filter(|recorded| *recorded != folder)
+        {
+            remove_job(&client, &recorded).await?;
         }
         self.account
             .state
@@ -116,11 +131,12 @@ impl Resource for DatabricksJob {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let (client, folder) = match (self.place().await, self.known_folder().await) {
-            (Ok((client, folder)), known) => (client, known.unwrap_or(folder)),
-            (Err(error), Some(known)) => {
-                // Nothing else should go on costing money for some files that cost none.
-                tracing::warn!("`{known}` stays in the Databricks workspace: {error}");
+        let (client, folder) = match (self.workspace().await, self.recorded_folder().await) {
+            (Ok((client, folder)), recorded) => (client, recorded.unwrap_or(folder)),
+            (Err(error), Some(recorded)) => {
+                // The files are free of charge, so they must not block the deletion of resources
+                // that are not.
+                tracing::warn!("`{recorded}` stays in the Databricks workspace: {error}");
                 return Ok(false);
             }
             (Err(error), None) => return Err(error),

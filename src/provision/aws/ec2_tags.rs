@@ -1,4 +1,4 @@
-//! Tags of EC2's resources, and filters that find resources by them.
+//! Tags of EC2 resources, and filters that find resources by their tags.
 
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
 
@@ -6,7 +6,7 @@ use crate::base::error::Result;
 use crate::clients::aws::call::{Call, failed};
 use crate::provision::aws::context::{Account, TAG_ID, TAG_RESOURCE};
 
-/// The tags of a resource as EC2 takes them with the call that makes it.
+/// Tags of a resource, as a parameter of the call that creates the resource.
 pub fn tag_specification(account: &Account, key: &str, resource: ResourceType) -> TagSpecification {
     TagSpecification::builder()
         .resource_type(resource)
@@ -14,7 +14,7 @@ pub fn tag_specification(account: &Account, key: &str, resource: ResourceType) -
         .build()
 }
 
-/// The tags of a resource, and its name, which consoles show.
+/// Desired tags of a resource in EC2's type.
 pub fn ec2_tags(account: &Account, key: &str) -> Vec<Tag> {
     account
         .tags(key)
@@ -23,32 +23,33 @@ pub fn ec2_tags(account: &Account, key: &str) -> Vec<Tag> {
         .collect()
 }
 
-/// Keys and values of tags that EC2 answered.
+/// Keys and values of tags that EC2 returned.
 pub fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
     tags.iter()
         .filter_map(|tag| Some((tag.key()?, tag.value()?)))
         .collect()
 }
 
-/// Puts the wanted tags on something of EC2's.
+/// Sets the desired tags on the EC2 resource with this id.
 pub async fn put_tags(account: &Account, key: &str, id: &str) -> Result<()> {
-    let put = account
+    let request = account
         .ec2
         .create_tags()
         .resources(id)
         .set_tags(Some(ec2_tags(account, key)));
-    put.send()
+    request
+        .send()
         .await
         .map(|_| ())
         .map_err(|error| failed(Call("ec2:CreateTags", &format!("`{id}`")), &error))
 }
 
-/// A filter of one value, for describing calls of EC2.
+/// Filter with one value, for `Describe…` calls of EC2.
 pub fn filter(name: &str, value: impl Into<String>) -> Filter {
     Filter::builder().name(name).values(value).build()
 }
 
-/// Filters for what carries the tags of a resource.
+/// Filters that match the tags of a resource.
 pub fn tag_filters(account: &Account, key: &str) -> Vec<Filter> {
     vec![
         filter(&format!("tag:{TAG_ID}"), &account.config.id),

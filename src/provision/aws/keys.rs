@@ -1,5 +1,5 @@
-//! Keys of the resources: what the state, `--only` and `--skip` call them, and how rooms name
-//! the resources of other rooms that they depend on.
+//! Keys of the resources, as used in the state, in `--only` and `--skip`, and in dependencies
+//! between modules.
 
 use crate::base::model::Kind;
 
@@ -24,7 +24,7 @@ pub const S3_ENDPOINT: &str = "s3-endpoint";
 pub const USAGE_PLAN: &str = "usage-plan";
 pub const WORKER_CONFIGURATION: &str = "worker-configuration";
 
-/// Key of one kind's topic.
+/// Key of a record kind's topic.
 pub fn topic(kind: Kind) -> String {
     format!("topic-{}", kind.name())
 }

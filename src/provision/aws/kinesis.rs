@@ -1,4 +1,4 @@
-//! Kinesis streams, provisioned or on demand.
+//! Kinesis streams, in provisioned or on-demand mode.
 
 use std::rc::Rc;
 
@@ -20,12 +20,12 @@ pub struct Stream {
     pub account: Rc<Account>,
 }
 
-/// Key of one kind's stream.
+/// Key of a record kind's stream.
 pub fn key(kind: Kind) -> String {
     format!("stream-{}", kind.name())
 }
 
-/// How the stream should be and is not.
+/// One kind of drift. Each is repaired by its own API call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
     Tags(String),
@@ -50,19 +50,18 @@ impl Stream {
         StreamModeDetails::builder()
             .stream_mode(self.mode())
             .build()
-            .context(|| "a mode is not whole")
+            .context(|| "cannot build the stream mode")
     }
 
     fn describe(&self, drift: &Drift) -> String {
         let wanted = &self.account.config.kinesis;
         match drift {
             Drift::Tags(text) => text.clone(),
-            Drift::Mode => format!("it is not {}", self.mode().as_str()),
-            Drift::Shards { from } => format!("it has {from} shards, not {}", wanted.shards),
-            Drift::RetentionHours { from } => format!(
-                "it keeps records for {from} hours, not {}",
-                wanted.retention_hours
-            ),
+            Drift::Mode => format!("the stream mode is not {}", self.mode().as_str()),
+            Drift::Shards { from } => format!("shards: {from} → {}", wanted.shards),
+            Drift::RetentionHours { from } => {
+                format!("retention_hours: {from} → {}", wanted.retention_hours)
+            }
         }
     }
 
@@ -75,7 +74,7 @@ impl Stream {
             .send()
             .await
         {
-            Ok(found) => Ok(found.stream_description_summary),
+            Ok(response) => Ok(response.stream_description_summary),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
             Err(error) => Err(failed(
                 Call("kinesis:DescribeStreamSummary", &self.display_name()),
@@ -85,27 +84,28 @@ impl Stream {
     }
 
     async fn tags(&self) -> Result<Vec<(String, String)>> {
-        let found = self
+        let response = self
             .account
             .kinesis
             .list_tags_for_stream()
             .stream_name(self.name())
             .send()
             .await;
-        if found
+        if response
             .as_ref()
             .is_err_and(|error| code(error) == "ResourceNotFoundException")
         {
-            // It went between being described and being asked: whoever asks sees it go.
+            // The stream was deleted after it was described. The desired tags stand in, and the
+            // caller's next call reports the deletion.
             return Ok(self.account.tags(&self.key()));
         }
-        let found = found.map_err(|error| {
+        let listed = response.map_err(|error| {
             failed(
                 Call("kinesis:ListTagsForStream", &self.display_name()),
                 &error,
             )
         })?;
-        Ok(found
+        Ok(listed
             .tags()
             .iter()
             .map(|tag| {
@@ -151,7 +151,7 @@ impl Stream {
         differences
     }
 
-    async fn mend(&self, drift: &Drift, arn: &str) -> Result<()> {
+    async fn repair(&self, drift: &Drift, arn: &str) -> Result<()> {
         let (kinesis, wanted, name) = (
             &self.account.kinesis,
             &self.account.config.kinesis,
@@ -160,13 +160,13 @@ impl Stream {
         match drift {
             Drift::Tags(_) => {
                 let tags = self.account.tags(&self.key()).into_iter().collect();
-                let put = kinesis
+                let response = kinesis
                     .add_tags_to_stream()
                     .stream_name(name)
                     .set_tags(Some(tags))
                     .send()
                     .await;
-                put.map_err(|error| {
+                response.map_err(|error| {
                     failed(
                         Call("kinesis:AddTagsToStream", &self.display_name()),
                         &error,
@@ -174,13 +174,13 @@ impl Stream {
                 })?;
             }
             Drift::Mode => {
-                let put = kinesis
+                let response = kinesis
                     .update_stream_mode()
                     .stream_arn(arn)
                     .stream_mode_details(self.mode_details()?)
                     .send()
                     .await;
-                put.map_err(|error| {
+                response.map_err(|error| {
                     failed(
                         Call("kinesis:UpdateStreamMode", &self.display_name()),
                         &error,
@@ -188,14 +188,15 @@ impl Stream {
                 })?;
             }
             Drift::Shards { from } => {
-                // A stream at most doubles or halves in one step; the next reading takes the next.
+                // One call can at most double or halve the number of shards. The next observation
+                // takes the next step.
                 let step = wanted.shards.clamp((from + 1) / 2, from * 2);
-                let put = kinesis
+                let request = kinesis
                     .update_shard_count()
                     .stream_name(name)
                     .target_shard_count(step)
                     .scaling_type(ScalingType::UniformScaling);
-                put.send().await.map_err(|error| {
+                request.send().await.map_err(|error| {
                     failed(
                         Call("kinesis:UpdateShardCount", &self.display_name()),
                         &error,
@@ -203,11 +204,11 @@ impl Stream {
                 })?;
             }
             Drift::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
-                let put = kinesis
+                let request = kinesis
                     .increase_stream_retention_period()
                     .stream_name(name)
                     .retention_period_hours(wanted.retention_hours as i32);
-                put.send().await.map_err(|error| {
+                request.send().await.map_err(|error| {
                     failed(
                         Call(
                             "kinesis:IncreaseStreamRetentionPeriod",
@@ -218,11 +219,11 @@ impl Stream {
                 })?;
             }
             Drift::RetentionHours { .. } => {
-                let put = kinesis
+                let request = kinesis
                     .decrease_stream_retention_period()
                     .stream_name(name)
                     .retention_period_hours(wanted.retention_hours as i32);
-                put.send().await.map_err(|error| {
+                request.send().await.map_err(|error| {
                     failed(
                         Call(
                             "kinesis:DecreaseStreamRetentionPeriod",
@@ -326,13 +327,14 @@ impl Resource for Stream {
             return Ok(());
         };
         for drift in self.differences(&found, &self.tags().await?) {
-            let mended = self.mend(&drift, found.stream_arn()).await;
-            // A change whose answer got lost is under way: what is left is found by the next reading.
-            let is_under_way = mended
+            let repaired = self.repair(&drift, found.stream_arn()).await;
+            // A change whose response was lost is in progress. The next observation finds the
+            // remaining drift.
+            let is_in_progress = repaired
                 .as_ref()
                 .is_err_and(|error| error.to_string().contains("ResourceInUseException"));
-            if !is_under_way {
-                mended?;
+            if !is_in_progress {
+                repaired?;
             }
             self.wait().await?;
         }
@@ -374,12 +376,12 @@ impl Resource for Stream {
                 .await
             {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
-                    // An attempt whose answer got lost had its effect.
-                    let now = self
+                    // An earlier attempt whose response was lost has started the deletion.
+                    let status = self
                         .find()
                         .await?
                         .map(|found| found.stream_status().clone());
-                    if now.is_some_and(|status| status != StreamStatus::Deleting) {
+                    if status.is_some_and(|status| status != StreamStatus::Deleting) {
                         return Err(failed(
                             Call("kinesis:DeleteStream", &self.display_name()),
                             &error,

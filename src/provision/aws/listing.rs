@@ -1,4 +1,4 @@
-//! What is in the account beside the pipeline's own: all connectors, all APIs.
+//! Listings of the whole account: all connectors and all APIs, not only this pipeline's.
 
 use serde::Serialize;
 
@@ -7,33 +7,33 @@ use crate::base::error::Result;
 use crate::clients::aws::call::{Call, failed};
 use crate::clients::aws::sdk_config;
 
-/// Something by its name, and how it is doing.
+/// A listed resource: its name, and its state or id.
 #[derive(Debug, Serialize)]
 pub struct ListedResource {
     pub name: String,
     pub state: String,
 }
 
-/// Every connector of MSK Connect.
+/// Lists every connector of MSK Connect.
 ///
 /// # Errors
-/// They cannot be listed.
+/// The connectors cannot be listed.
 pub async fn connectors(config: &Config) -> Result<Vec<ListedResource>> {
     let client = aws_sdk_kafkaconnect::Client::new(&sdk_config(config).await);
-    let found = client
+    let response = client
         .list_connectors()
         .into_paginator()
         .items()
         .send()
         .collect::<std::result::Result<Vec<_>, _>>()
         .await;
-    let found = found.map_err(|error| {
+    let connectors = response.map_err(|error| {
         failed(
             Call("kafkaconnect:ListConnectors", "all connectors"),
             &error,
         )
     })?;
-    let listings = found.into_iter().map(|connector| ListedResource {
+    let listings = connectors.into_iter().map(|connector| ListedResource {
         state: connector
             .connector_state
             .map(|state| state.as_str().to_string())
@@ -43,13 +43,13 @@ pub async fn connectors(config: &Config) -> Result<Vec<ListedResource>> {
     Ok(listings.collect())
 }
 
-/// Every REST API of API Gateway, its id as its state.
+/// Lists every REST API of API Gateway, with its id as its state.
 ///
 /// # Errors
-/// They cannot be listed.
+/// The APIs cannot be listed.
 pub async fn apis(config: &Config) -> Result<Vec<ListedResource>> {
     let client = aws_sdk_apigateway::Client::new(&sdk_config(config).await);
-    let found = client
+    let response = client
         .get_rest_apis()
         .limit(500)
         .into_paginator()
@@ -57,8 +57,8 @@ pub async fn apis(config: &Config) -> Result<Vec<ListedResource>> {
         .send()
         .collect::<std::result::Result<Vec<_>, _>>()
         .await;
-    let found = found.map_err(|error| failed(Call("apigateway:GET", "all APIs"), &error))?;
-    let listings = found.into_iter().map(|api| ListedResource {
+    let apis = response.map_err(|error| failed(Call("apigateway:GET", "all APIs"), &error))?;
+    let listings = apis.into_iter().map(|api| ListedResource {
         name: api.name.unwrap_or_default(),
         state: api.id.unwrap_or_default(),
     });

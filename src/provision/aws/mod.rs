@@ -1,4 +1,4 @@
-//! The resources of a pipeline on AWS: one room per service, one file per resource.
+//! The resources of a pipeline on AWS: one module for each service, one file for each resource.
 
 pub mod airflow;
 pub mod apigateway;
@@ -31,74 +31,80 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::names::{BucketUse, Holder, Member};
 use crate::provision::resource::Resource;
 
-/// Every resource of a pipeline on AWS, those that the configuration does not ask for too.
+/// Returns every resource of a pipeline on AWS, including resources that the configuration
+/// disables.
 pub fn all(account: &Rc<Account>) -> Vec<Box<dyn Resource>> {
-    let own = || account.clone();
-    let mut all: Vec<Box<dyn Resource>> = vec![Box::new(network::vpc::Network { account: own() })];
+    let shared = || account.clone();
+    let mut all: Vec<Box<dyn Resource>> =
+        vec![Box::new(network::vpc::Network { account: shared() })];
     for member in [Member::Client, Member::Cluster, Member::Airflow] {
         all.push(Box::new(network::security_group::Group {
             member,
-            account: own(),
+            account: shared(),
         }));
     }
     all.push(Box::new(network::s3_endpoint::S3Endpoint {
-        account: own(),
+        account: shared(),
     }));
     for holder in Holder::ALL {
         all.push(Box::new(iam::role::Role {
             holder,
-            account: own(),
+            account: shared(),
         }));
     }
     all.push(Box::new(iam::instance_profile::InstanceProfile {
-        account: own(),
+        account: shared(),
     }));
-    all.push(Box::new(ec2::key_pair::KeyPair { account: own() }));
-    all.push(Box::new(proxy_secret::ProxySecret { account: own() }));
+    all.push(Box::new(ec2::key_pair::KeyPair { account: shared() }));
+    all.push(Box::new(proxy_secret::ProxySecret { account: shared() }));
     all.push(Box::new(s3::Bucket {
         purpose: BucketUse::Lake,
-        account: own(),
+        account: shared(),
     }));
     all.push(Box::new(connect::plugin_object::PluginObject {
-        account: own(),
+        account: shared(),
     }));
-    all.push(Box::new(msk::cluster::Cluster { account: own() }));
-    all.push(Box::new(ec2::client_machine::Client { account: own() }));
-    all.push(Box::new(network::address::Address { account: own() }));
+    all.push(Box::new(msk::cluster::Cluster { account: shared() }));
+    all.push(Box::new(ec2::client_machine::Client { account: shared() }));
+    all.push(Box::new(network::address::Address { account: shared() }));
     for kind in Kind::ALL {
         all.push(Box::new(msk::topic::Topic {
             kind,
-            account: own(),
+            account: shared(),
         }));
     }
-    all.push(Box::new(connect::plugin::Plugin { account: own() }));
+    all.push(Box::new(connect::plugin::Plugin { account: shared() }));
     all.push(Box::new(
-        connect::worker_configuration::WorkerConfiguration { account: own() },
+        connect::worker_configuration::WorkerConfiguration { account: shared() },
     ));
-    all.push(Box::new(connect::connector::Connector { account: own() }));
+    all.push(Box::new(connect::connector::Connector {
+        account: shared(),
+    }));
     for kind in Kind::ALL {
         all.push(Box::new(kinesis::Stream {
             kind,
-            account: own(),
+            account: shared(),
         }));
     }
-    all.push(Box::new(apigateway::api::Api { account: own() }));
-    all.push(Box::new(apigateway::api_key::ApiKey { account: own() }));
+    all.push(Box::new(apigateway::api::Api { account: shared() }));
+    all.push(Box::new(apigateway::api_key::ApiKey { account: shared() }));
     all.push(Box::new(apigateway::usage_plan::UsagePlan {
-        account: own(),
+        account: shared(),
     }));
     all.push(Box::new(s3::Bucket {
         purpose: BucketUse::Airflow,
-        account: own(),
+        account: shared(),
     }));
     all.push(Box::new(airflow::requirements::Requirements {
-        account: own(),
+        account: shared(),
     }));
-    all.push(Box::new(airflow::environment::Airflow { account: own() }));
-    all.push(Box::new(databricks::DatabricksJob { account: own() }));
-    all.push(Box::new(airflow::dag::Dag { account: own() }));
+    all.push(Box::new(airflow::environment::Airflow {
+        account: shared(),
+    }));
+    all.push(Box::new(databricks::DatabricksJob { account: shared() }));
+    all.push(Box::new(airflow::dag::Dag { account: shared() }));
     all.push(Box::new(airflow::connection::AirflowConnection {
-        account: own(),
+        account: shared(),
     }));
     all
 }

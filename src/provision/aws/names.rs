@@ -1,4 +1,4 @@
-//! Names of resources, known before they are created, for the rooms that refer to them.
+//! Names of resources, known before creation, for modules that refer to resources of others.
 
 use crate::base::config::schema::Config;
 use crate::provision::aws::context::Account;
@@ -6,7 +6,7 @@ use crate::provision::aws::context::Account;
 /// Port of the Kafka REST proxy.
 pub const PROXY_PORT: i32 = 8082;
 
-/// Whose group it is.
+/// Member of a security group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Member {
     Client,
@@ -24,7 +24,7 @@ impl Member {
     }
 }
 
-/// What a bucket is for.
+/// Purpose of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BucketUse {
     Lake,
@@ -50,14 +50,14 @@ impl BucketUse {
     }
 }
 
-/// Whose role it is.
+/// Service or machine that assumes a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// The client machine.
     Client,
     /// MSK Connect.
     Connector,
-    /// API Gateway, for Kinesis.
+    /// API Gateway, for calls to Kinesis.
     Kinesis,
     /// Managed Airflow.
     Airflow,
@@ -85,11 +85,12 @@ impl Holder {
     }
 }
 
-/// Name and ARN of a role, which are known before it is made.
+/// Name of a role, known before creation.
 pub fn role_name(account: &Account, holder: Holder) -> String {
     account.named(holder.suffix())
 }
 
+/// ARN of a role, known before creation.
 pub fn role_arn(account: &Account, holder: Holder) -> String {
     format!(
         "arn:{}:iam::{}:role/{}",
@@ -99,12 +100,12 @@ pub fn role_arn(account: &Account, holder: Holder) -> String {
     )
 }
 
-/// It is named as its role, as the console names it.
+/// Name of the instance profile: the name of its role, as the AWS console chooses it.
 pub fn profile_name(account: &Account) -> String {
     role_name(account, Holder::Client)
 }
 
-/// The cluster's name.
+/// Name of the cluster: `cluster.name`, by default `<id>-cluster`.
 pub fn cluster_name(config: &Config) -> String {
     if config.cluster.name.is_empty() {
         format!("{}-cluster", config.id)
@@ -113,7 +114,7 @@ pub fn cluster_name(config: &Config) -> String {
     }
 }
 
-/// The parameter that holds the password of the REST proxy.
+/// Name of the SSM parameter that stores the REST proxy's password.
 pub fn proxy_secret_name(config: &Config) -> String {
     format!("/pinpipe/{}/proxy-password", config.id)
 }

@@ -1,4 +1,4 @@
-//! Outputs of resources in the state that other rooms need.
+//! Outputs of resources that other modules read.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as STANDARD;
@@ -9,10 +9,11 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::names::{Member, proxy_secret_name};
 use crate::provision::aws::{keys, parameter};
 
-/// The user that the password belongs to.
+/// User name of the REST proxy's password.
 pub const USER: &str = "api-gateway";
 
-/// The header that the API adds to each request to the proxy; `None`: there is no password yet.
+/// Returns the `Authorization` header that the API adds to each request to the proxy; `None` if
+/// the password does not exist yet.
 pub async fn proxy_authorization(account: &Account) -> Result<Option<SecretString>> {
     let secret = parameter::get(account, &proxy_secret_name(&account.config)).await?;
     Ok(secret.map(|secret| {
@@ -24,10 +25,10 @@ pub async fn proxy_authorization(account: &Account) -> Result<Option<SecretStrin
     }))
 }
 
-/// The subnets that were found.
+/// Returns the ids of the recorded subnets.
 ///
 /// # Errors
-/// The network was not read.
+/// The network has not been observed yet.
 pub async fn subnets(account: &Account) -> Result<Vec<String>> {
     Ok(account
         .state
@@ -38,7 +39,8 @@ pub async fn subnets(account: &Account) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Whether Airflow's group was there when it was read: a sign that the rest of Airflow is there too.
+/// Whether Airflow's security group is recorded, which indicates that the rest of Airflow exists
+/// too.
 pub async fn is_airflow_known(account: &Account) -> bool {
     account
         .state

@@ -9,7 +9,7 @@ use crate::base::error::{ErrorContext, Result};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 
-/// The value; `None`: there is no such parameter.
+/// Reads a secret; `None` if the parameter does not exist.
 pub async fn get(account: &Account, name: &str) -> Result<Option<SecretString>> {
     match account
         .ssm
@@ -19,7 +19,7 @@ pub async fn get(account: &Account, name: &str) -> Result<Option<SecretString>> 
         .send()
         .await
     {
-        Ok(found) => Ok(found
+        Ok(response) => Ok(response
             .parameter()
             .and_then(|parameter| parameter.value())
             .map(SecretString::from)),
@@ -31,29 +31,28 @@ pub async fn get(account: &Account, name: &str) -> Result<Option<SecretString>> 
     }
 }
 
-/// Its description, without asking for its value; `None`: there is no such parameter.
+/// Reads a parameter's description without its value; `None` if the parameter does not exist.
 pub async fn description(account: &Account, name: &str) -> Result<Option<String>> {
     let filter = ParameterStringFilter::builder()
         .key("Name")
         .option("Equals")
         .values(name)
         .build()
-        .context(|| "a filter is not whole")?;
-    let found = account
+        .context(|| "cannot build a parameter filter")?;
+    let response = account
         .ssm
         .describe_parameters()
         .parameter_filters(filter)
         .send()
-        .await;
-    let found = found
+        .await
         .map_err(|error| failed(Call("ssm:DescribeParameters", &format!("`{name}`")), &error))?;
-    Ok(found
+    Ok(response
         .parameters()
         .first()
         .map(|parameter| parameter.description().unwrap_or_default().to_string()))
 }
 
-/// Keeps a secret, encrypted. One that is there already stays as it is.
+/// Stores a secret encrypted. An existing parameter is not changed.
 pub async fn put(
     account: &Account,
     key: &str,
@@ -81,16 +80,16 @@ pub async fn put(
     }
 }
 
-/// Wanted tags that it lacks.
+/// Returns the differences between the parameter's desired tags and its existing ones.
 pub async fn tag_differences(account: &Account, key: &str, name: &str) -> Result<Vec<String>> {
-    let found = account
+    let response = account
         .ssm
         .list_tags_for_resource()
         .resource_type(ResourceTypeForTagging::Parameter)
         .resource_id(name)
         .send()
         .await;
-    let found = found.map_err(|error| {
+    let listed = response.map_err(|error| {
         failed(
             Call("ssm:ListTagsForResource", &format!("`{name}`")),
             &error,
@@ -98,19 +97,20 @@ pub async fn tag_differences(account: &Account, key: &str, name: &str) -> Result
     })?;
     Ok(account.tag_differences(
         key,
-        found.tag_list().iter().map(|tag| (tag.key(), tag.value())),
+        listed.tag_list().iter().map(|tag| (tag.key(), tag.value())),
     ))
 }
 
-/// Puts the wanted tags on it.
+/// Sets the desired tags on a parameter.
 pub async fn put_tags(account: &Account, key: &str, name: &str) -> Result<()> {
     let request = account
         .ssm
         .add_tags_to_resource()
         .resource_type(ResourceTypeForTagging::Parameter)
         .resource_id(name);
-    let put = request.set_tags(Some(tags(account, key)?)).send().await;
-    put.map(|_| ())
+    let response = request.set_tags(Some(tags(account, key)?)).send().await;
+    response
+        .map(|_| ())
         .map_err(|error| failed(Call("ssm:AddTagsToResource", &format!("`{name}`")), &error))
 }
 
@@ -121,12 +121,12 @@ fn tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
             .key(key)
             .value(value)
             .build()
-            .context(|| "a tag is not whole")
+            .context(|| "cannot build a tag")
     })
     .collect()
 }
 
-/// Removes a secret; `false`: it was not there.
+/// Deletes a secret; `false` if the parameter does not exist.
 pub async fn delete(account: &Account, name: &str) -> Result<bool> {
     match account.ssm.delete_parameter().name(name).send().await {
         Ok(_) => Ok(true),

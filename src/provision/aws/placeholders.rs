@@ -5,7 +5,7 @@ use crate::provision::aws::names;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::names::{Holder, role_arn};
 
-/// Every placeholder with its value; all are known before anything is created.
+/// Returns every placeholder with its value. All values are known before creation.
 pub fn values(account: &Account) -> Vec<(&'static str, String)> {
     let config = &account.config;
     vec![

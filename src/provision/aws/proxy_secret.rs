@@ -1,9 +1,8 @@
-//! The password that the REST proxy asks for and that only the API and the machine know.
+//! The password of the REST proxy, known only to the API and the client machine.
 
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use base64::Engine;
 
 use crate::base::error::Result;
 use crate::provision::aws::context::Account;
@@ -45,13 +44,14 @@ impl Resource for ProxySecret {
     }
 
     async fn create(&self) -> Result<()> {
-        // 256 random bits, in letters and digits only: it stands in a properties file.
+        // 244 random bits as letters and digits only, because a properties file contains the
+        // password.
         let secret = format!(
             "{}{}",
             uuid::Uuid::new_v4().simple(),
             uuid::Uuid::new_v4().simple()
         );
-        // Tells this password from an earlier one without telling the password.
+        // Distinguishes this password from an earlier one without revealing it.
         let mark = format!(
             "password of pinpipe's REST proxy, {}",
             uuid::Uuid::new_v4().simple()

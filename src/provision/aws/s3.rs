@@ -1,4 +1,4 @@
-//! Buckets: the lake's, and Airflow's.
+//! S3 buckets: the lake and Airflow's bucket.
 
 use std::rc::Rc;
 
@@ -20,15 +20,15 @@ use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::document::Phase;
 
-/// Buckets whose tags are asked for at a time.
-const TAGS_AT_ONCE: usize = 8;
+/// Maximum number of concurrent requests for tags of buckets.
+const MAX_TAG_REQUESTS: usize = 8;
 
 pub struct Bucket {
     pub purpose: BucketUse,
     pub account: Rc<Account>,
 }
 
-/// How a bucket should be and is not.
+/// One kind of drift. Each is repaired by its own API call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
     Tags(String),
@@ -42,9 +42,9 @@ impl std::fmt::Display for Drift {
         match self {
             Self::Tags(text) => formatter.write_str(text),
             Self::Public => formatter.write_str("public access is not blocked"),
-            Self::Unencrypted => formatter.write_str("it is not encrypted"),
+            Self::Unencrypted => formatter.write_str("the bucket is not encrypted"),
             Self::Unversioned => {
-                formatter.write_str("it keeps no versions, which Airflow asks for")
+                formatter.write_str("versioning is disabled, but Airflow requires it")
             }
         }
     }
@@ -55,16 +55,16 @@ impl Bucket {
         format!("bucket `{}`", self.name())
     }
 
-    /// The bucket that an earlier configuration asked for, while it is there.
-    async fn former(&self) -> Result<Option<String>> {
+    /// Name of this bucket in an earlier configuration, if that bucket still exists.
+    async fn previous_name(&self) -> Result<Option<String>> {
         let key = self.purpose.key();
         if self.account.is_forgotten(key).await {
-            // The name of now costs one call, that of all buckets many.
-            let is_there = self.exists(&self.name()).await.unwrap_or(true);
-            return if is_there {
+            // The current name is checked first: that is one call, the search by tag many.
+            let exists = self.exists(&self.name()).await.unwrap_or(true);
+            return if exists {
                 Ok(None)
             } else {
-                self.tagged().await
+                self.find_by_tag().await
             };
         }
         for name in self
@@ -74,63 +74,66 @@ impl Bucket {
             .into_iter()
             .filter(|name| *name != self.name())
         {
-            let is_there = match self.exists(&name).await {
-                // It went, and the name is somebody else's by now.
+            let exists = match self.exists(&name).await {
+                // The bucket was deleted, and the name now belongs to another AWS account.
                 Err(_)
                     if self
-                        .of_account()
+                        .bucket_names()
                         .await
-                        .is_ok_and(|own| !own.contains(&name)) =>
+                        .is_ok_and(|names| !names.contains(&name)) =>
                 {
                     false
                 }
-                is_there => is_there?,
+                result => result?,
             };
-            if is_there && self.is_ours(&name, &self.tags(&name).await?).await {
+            if exists && self.is_ours(&name, &self.tags(&name).await?).await {
                 return Ok(Some(name));
             }
         }
         Ok(None)
     }
 
-    /// The bucket that carries the tags of this one, whatever its name.
-    async fn tagged(&self) -> Result<Option<String>> {
-        let names = match self.of_account().await {
+    /// Finds the bucket with the tags of this resource under any name.
+    async fn find_by_tag(&self) -> Result<Option<String>> {
+        let names = match self.bucket_names().await {
             Ok(names) => names,
             Err(error) => {
-                tracing::warn!(%error, "a bucket that the state has forgotten is not looked for");
+                tracing::warn!(
+                    %error,
+                    "cannot search for a bucket that the state does not contain"
+                );
                 return Ok(None);
             }
         };
-        let with_tags = |name: String| async move {
-            // What cannot be looked at is not ours.
+        let if_tagged = |name: String| async move {
+            // A bucket whose tags cannot be read is not managed by pinpipe.
             let tags = self.tags(&name).await.unwrap_or_default();
-            let found = tags
+            let pairs = tags
                 .iter()
                 .map(|(key, value)| (key.as_str(), value.as_str()));
             self.account
-                .is_tagged_as(self.purpose.key(), found)
+                .is_tagged_as(self.purpose.key(), pairs)
                 .then_some(name)
         };
-        let found: Vec<Option<String>> = stream::iter(names)
-            .map(with_tags)
-            .buffered(TAGS_AT_ONCE)
+        let tagged: Vec<Option<String>> = stream::iter(names)
+            .map(if_tagged)
+            .buffered(MAX_TAG_REQUESTS)
             .collect()
             .await;
-        Ok(found.into_iter().flatten().next())
+        Ok(tagged.into_iter().flatten().next())
     }
 
-    /// Names of the account's buckets in its region.
-    async fn of_account(&self) -> Result<Vec<String>> {
+    /// Names of the account's buckets in the configured region.
+    async fn bucket_names(&self) -> Result<Vec<String>> {
         let request = self
             .account
             .s3
             .list_buckets()
             .bucket_region(&self.account.config.aws.region)
             .max_buckets(1000);
-        let pages: Result<Vec<_>, _> = request.into_paginator().send().collect().await;
+        let response: Result<Vec<_>, _> = request.into_paginator().send().collect().await;
         let pages =
-            pages.map_err(|error| failed(Call("s3:ListAllMyBuckets", "the account"), &error))?;
+            response.map_err(|error| failed(Call("s3:ListAllMyBuckets", "the account"), &error))?;
         Ok(pages
             .iter()
             .flat_map(|page| page.buckets())
@@ -138,18 +141,31 @@ impl Bucket {
             .collect())
     }
 
-    /// Whether it is there, in this account.
+    /// Whether the bucket exists in this account and region.
+    ///
+    /// # Errors
+    /// The bucket belongs to another account or region; access is denied.
     async fn exists(&self, name: &str) -> Result<bool> {
         match self.account.s3.head_bucket().bucket(name).send().await {
             Ok(_) => Ok(true),
-            Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
+            Err(error) => match error
+                .raw_response()
+                .map(|response| response.status().as_u16())
+            {
                 Some(404) => Ok(false),
-                Some(301 | 403) => {
-                    Err(Error::failed(format!("bucket `{name}` is somebody else's, in another region, or not allowed to you"))
-                        .with_source(crate::clients::aws::call::describe(&error))
-                        .hint("names of buckets are shared by everybody: choose another `id`, or allow `s3:ListBucket` on it"))
-                }
-                _ => Err(failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error)),
+                Some(301 | 403) => Err(Error::failed(format!(
+                    "bucket `{name}` belongs to another AWS account or region, or access is \
+                     denied"
+                ))
+                .with_source(crate::clients::aws::call::describe(&error))
+                .hint(
+                    "bucket names are globally unique: choose another `id`, or allow \
+                     `s3:ListBucket` on the bucket",
+                )),
+                _ => Err(failed(
+                    Call("s3:ListBucket", &format!("bucket `{name}`")),
+                    &error,
+                )),
             },
         }
     }
@@ -163,7 +179,7 @@ impl Bucket {
             .send()
             .await
         {
-            Ok(found) => Ok(found
+            Ok(response) => Ok(response
                 .tag_set()
                 .iter()
                 .map(|tag| (tag.key().to_string(), tag.value().to_string()))
@@ -176,9 +192,10 @@ impl Bucket {
         }
     }
 
-    /// A bucket cannot be made with its tags on: one that this state began to make is ours too.
+    /// Whether pinpipe manages the bucket. `CreateBucket` sets no tags, so a bucket whose creation
+    /// is recorded in this state is managed too, even without tags.
     async fn is_ours(&self, name: &str, tags: &[(String, String)]) -> bool {
-        let is_begun = self
+        let is_being_created = self
             .account
             .state
             .entry(self.purpose.key())
@@ -188,7 +205,7 @@ impl Bucket {
                     && entry.name == name
                     && entry.values.get("made").is_some_and(|made| made == "here")
             });
-        is_begun
+        is_being_created
             || self.account.is_ours(
                 tags.iter()
                     .map(|(key, value)| (key.as_str(), value.as_str())),
@@ -197,17 +214,17 @@ impl Bucket {
 
     async fn differences(&self, tags: &[(String, String)]) -> Result<Vec<Drift>> {
         let (s3, name) = (&self.account.s3, self.name());
-        let found = tags
+        let pairs = tags
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()));
         let mut differences: Vec<Drift> = self
             .account
-            .tag_differences(self.purpose.key(), found)
+            .tag_differences(self.purpose.key(), pairs)
             .into_iter()
             .map(Drift::Tags)
             .collect();
         let block = match s3.get_public_access_block().bucket(&name).send().await {
-            Ok(found) => found.public_access_block_configuration().cloned(),
+            Ok(response) => response.public_access_block_configuration().cloned(),
             Err(error) if code(&error) == "NoSuchPublicAccessBlockConfiguration" => None,
             Err(error) => {
                 return Err(failed(
@@ -216,13 +233,13 @@ impl Bucket {
                 ));
             }
         };
-        if block != Some(blocked()) {
+        if block != Some(all_public_access_blocked()) {
             differences.push(Drift::Public);
         }
         let encryption = match s3.get_bucket_encryption().bucket(&name).send().await {
-            Ok(found) => found
+            Ok(response) => response
                 .server_side_encryption_configuration()
-                .map(|found| !found.rules().is_empty()),
+                .map(|configuration| !configuration.rules().is_empty()),
             Err(error) if code(&error) == "ServerSideEncryptionConfigurationNotFoundError" => None,
             Err(error) => {
                 return Err(failed(
@@ -235,22 +252,23 @@ impl Bucket {
             differences.push(Drift::Unencrypted);
         }
         if self.purpose == BucketUse::Airflow {
-            let found = s3.get_bucket_versioning().bucket(&name).send().await;
-            let found = found.map_err(|error| {
+            let response = s3.get_bucket_versioning().bucket(&name).send().await;
+            let versioning = response.map_err(|error| {
                 failed(Call("s3:GetBucketVersioning", &self.display_name()), &error)
             })?;
-            if found.status() != Some(&BucketVersioningStatus::Enabled) {
+            if versioning.status() != Some(&BucketVersioningStatus::Enabled) {
                 differences.push(Drift::Unversioned);
             }
         }
         Ok(differences)
     }
 
-    async fn mend(&self, drift: &Drift) -> Result<()> {
+    async fn repair(&self, drift: &Drift) -> Result<()> {
         let (s3, name) = (&self.account.s3, self.name());
         match drift {
             Drift::Tags(_) => {
-                // Putting tags replaces all of them: those of others are put again.
+                // `PutBucketTagging` replaces all tags, so tags that pinpipe does not manage are
+                // sent again.
                 let mut all: std::collections::BTreeMap<String, String> =
                     self.tags(&name).await?.into_iter().collect();
                 all.extend(self.account.tags(self.purpose.key()));
@@ -259,30 +277,30 @@ impl Bucket {
                         .key(key)
                         .value(value)
                         .build()
-                        .context(|| "a tag is not whole")
+                        .context(|| "cannot build a tag")
                 });
                 let tagging = Tagging::builder()
                     .set_tag_set(Some(tags.collect::<Result<_>>()?))
                     .build()
-                    .context(|| "tags are not whole")?;
-                let put = s3
+                    .context(|| "cannot build the tags")?;
+                let response = s3
                     .put_bucket_tagging()
                     .bucket(name)
                     .tagging(tagging)
                     .send()
                     .await;
-                put.map_err(|error| {
+                response.map_err(|error| {
                     failed(Call("s3:PutBucketTagging", &self.display_name()), &error)
                 })?;
             }
             Drift::Public => {
-                let put = s3
+                let response = s3
                     .put_public_access_block()
                     .bucket(name)
-                    .public_access_block_configuration(blocked())
+                    .public_access_block_configuration(all_public_access_blocked())
                     .send()
                     .await;
-                put.map_err(|error| {
+                response.map_err(|error| {
                     failed(
                         Call("s3:PutBucketPublicAccessBlock", &self.display_name()),
                         &error,
@@ -295,20 +313,20 @@ impl Bucket {
                     .build();
                 let rule = ServerSideEncryptionRule::builder()
                     .apply_server_side_encryption_by_default(
-                        default.context(|| "an encryption is not whole")?,
+                        default.context(|| "cannot build the encryption settings")?,
                     )
                     .build();
                 let rules = ServerSideEncryptionConfiguration::builder()
                     .rules(rule)
                     .build()
-                    .context(|| "an encryption is not whole")?;
-                let put = s3
+                    .context(|| "cannot build the encryption settings")?;
+                let response = s3
                     .put_bucket_encryption()
                     .bucket(name)
                     .server_side_encryption_configuration(rules)
                     .send()
                     .await;
-                put.map_err(|error| {
+                response.map_err(|error| {
                     failed(
                         Call("s3:PutEncryptionConfiguration", &self.display_name()),
                         &error,
@@ -319,13 +337,13 @@ impl Bucket {
                 let versioning = VersioningConfiguration::builder()
                     .status(BucketVersioningStatus::Enabled)
                     .build();
-                let put = s3
+                let response = s3
                     .put_bucket_versioning()
                     .bucket(name)
                     .versioning_configuration(versioning)
                     .send()
                     .await;
-                put.map_err(|error| {
+                response.map_err(|error| {
                     failed(Call("s3:PutBucketVersioning", &self.display_name()), &error)
                 })?;
             }
@@ -333,27 +351,26 @@ impl Bucket {
         Ok(())
     }
 
-    /// Removes every object, in all versions.
+    /// Deletes every version of every object.
     async fn empty(&self, name: &str) -> Result<()> {
-        let (s3, what) = (&self.account.s3, format!("bucket `{name}`"));
+        let (s3, bucket) = (&self.account.s3, format!("bucket `{name}`"));
         loop {
             let page = s3
                 .list_object_versions()
                 .bucket(name)
                 .max_keys(1000)
                 .send()
-                .await;
-            let page =
-                page.map_err(|error| failed(Call("s3:ListBucketVersions", &what), &error))?;
+                .await
+                .map_err(|error| failed(Call("s3:ListBucketVersions", &bucket), &error))?;
             let versions = page
                 .versions()
                 .iter()
-                .map(|found| (found.key(), found.version_id()));
-            let marks = page
+                .map(|version| (version.key(), version.version_id()));
+            let markers = page
                 .delete_markers()
                 .iter()
-                .map(|found| (found.key(), found.version_id()));
-            let objects = versions.chain(marks).filter_map(|(key, version)| {
+                .map(|marker| (marker.key(), marker.version_id()));
+            let objects = versions.chain(markers).filter_map(|(key, version)| {
                 let version = version
                     .filter(|version| *version != "null")
                     .map(String::from);
@@ -362,25 +379,25 @@ impl Bucket {
                         .key(key?)
                         .set_version_id(version)
                         .build()
-                        .context(|| "an object has no key"),
+                        .context(|| "cannot build an object identifier"),
                 )
             });
             let objects: Vec<ObjectIdentifier> = objects.collect::<Result<_>>()?;
             if objects.is_empty() {
                 return Ok(());
             }
-            self.account.progress.say(format!("emptying {what}"));
+            self.account.progress.say(format!("emptying {bucket}"));
             let delete = Delete::builder()
                 .set_objects(Some(objects))
                 .quiet(true)
                 .build()
-                .context(|| "nothing to delete")?;
-            let removed = s3.delete_objects().bucket(name).delete(delete).send().await;
-            let removed =
-                removed.map_err(|error| failed(Call("s3:DeleteObjectVersion", &what), &error))?;
-            if let Some(error) = removed.errors().first() {
+                .context(|| "cannot build the list of objects to delete")?;
+            let response = s3.delete_objects().bucket(name).delete(delete).send().await;
+            let deleted = response
+                .map_err(|error| failed(Call("s3:DeleteObjectVersion", &bucket), &error))?;
+            if let Some(error) = deleted.errors().first() {
                 return Err(Error::failed(format!(
-                    "`{}` of {what} cannot be removed",
+                    "cannot delete `{}` of {bucket}",
                     error.key().unwrap_or_default()
                 ))
                 .with_source(format!(
@@ -390,13 +407,15 @@ impl Bucket {
                 )));
             }
             if self.account.stop.is_cancelled() {
-                return Err(self.account.stopped(&format!("{what} is half empty")));
+                return Err(self
+                    .account
+                    .stopped(&format!("{bucket} still contains objects")));
             }
         }
     }
 }
 
-fn blocked() -> PublicAccessBlockConfiguration {
+fn all_public_access_blocked() -> PublicAccessBlockConfiguration {
     PublicAccessBlockConfiguration::builder()
         .block_public_acls(true)
         .ignore_public_acls(true)
@@ -432,7 +451,7 @@ impl Resource for Bucket {
     }
 
     async fn deletion_blocker(&self) -> Result<Option<String>> {
-        let name = self.former().await?.unwrap_or_else(|| self.name());
+        let name = self.previous_name().await?.unwrap_or_else(|| self.name());
         let page = self
             .account
             .s3
@@ -440,36 +459,35 @@ impl Resource for Bucket {
             .bucket(&name)
             .max_keys(1000)
             .send()
-            .await;
-        let page = page
+            .await
             .map_err(|error| failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error))?;
-        // What provision itself put there comes back by itself.
+        // Objects that `provision` uploads are not data: `provision` uploads them again.
         let dag = crate::spark::schedule::dag::dag_key(&self.account.config);
-        let is_own = |key: &str| is_zip(key) || key == REQUIREMENTS || key == dag;
+        let is_uploaded = |key: &str| is_zip(key) || key == REQUIREMENTS || key == dag;
         let objects = page
             .contents()
             .iter()
-            .filter(|object| !object.key().is_some_and(is_own))
+            .filter(|object| !object.key().is_some_and(is_uploaded))
             .count();
-        let more = if page.is_truncated() == Some(true) {
+        let prefix = if page.is_truncated() == Some(true) {
             "more than "
         } else {
             ""
         };
-        Ok((objects > 0).then(|| format!("{more}{objects} objects")))
+        Ok((objects > 0).then(|| format!("{prefix}{objects} objects")))
     }
 
     async fn read(&self) -> Result<Observation> {
-        if let Some(former) = self.former().await? {
+        if let Some(previous) = self.previous_name().await? {
             if self.account.is_forgotten(self.purpose.key()).await {
                 self.account
                     .state
-                    .record_outputs(self.purpose.key(), &former, &[])
+                    .record_outputs(self.purpose.key(), &previous, &[])
                     .await?;
             }
-            // A name that cannot be looked at is somebody else's.
+            // A name that cannot be checked is treated as taken by another AWS account.
             return Ok(Observation::renamed(
-                &former,
+                &previous,
                 self.exists(&self.name()).await.unwrap_or(true),
             ));
         }
@@ -493,41 +511,50 @@ impl Resource for Bucket {
 
     async fn create(&self) -> Result<()> {
         let region = &self.account.config.aws.region;
-        // Noted first, so that the bucket is known as ours although it has no tags yet.
+        // Recorded before the call, so that the bucket counts as managed while it has no tags.
         self.account
             .state
             .record_outputs(self.purpose.key(), &self.name(), &[("made", "here")])
             .await?;
         let request = self.account.s3.create_bucket().bucket(self.name());
-        let place = BucketLocationConstraint::from(region.as_str());
+        let location = BucketLocationConstraint::from(region.as_str());
         let request = match region.as_str() {
-            // The one region that must not be named.
+            // S3 rejects this region as a location constraint.
             "us-east-1" => request,
             _ => request.create_bucket_configuration(
                 CreateBucketConfiguration::builder()
-                    .location_constraint(place)
+                    .location_constraint(location)
                     .build(),
             ),
         };
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "BucketAlreadyOwnedByYou" => Ok(()),
-            Err(error) if code(&error) == "BucketAlreadyExists" => Err(failed(Call("s3:CreateBucket", &self.display_name()), &error)
-                .hint("names of buckets are shared by everybody: choose another `id`, or another `s3.bucket.name`")),
-            Err(error) => Err(failed(Call("s3:CreateBucket", &self.display_name()), &error)),
+            Err(error) if code(&error) == "BucketAlreadyExists" => {
+                Err(
+                    failed(Call("s3:CreateBucket", &self.display_name()), &error).hint(
+                        "bucket names are globally unique: choose another `id` or another \
+                         `s3.bucket.name`",
+                    ),
+                )
+            }
+            Err(error) => Err(failed(
+                Call("s3:CreateBucket", &self.display_name()),
+                &error,
+            )),
         }
     }
 
     async fn update(&self) -> Result<()> {
         let tags = self.tags(&self.name()).await?;
         for drift in self.differences(&tags).await? {
-            self.mend(&drift).await?;
+            self.repair(&drift).await?;
         }
         Ok(())
     }
 
     async fn delete(&self) -> Result<bool> {
-        let name = self.former().await?.unwrap_or_else(|| self.name());
+        let name = self.previous_name().await?.unwrap_or_else(|| self.name());
         if !self.exists(&name).await? || !self.is_ours(&name, &self.tags(&name).await?).await {
             return Ok(false);
         }
@@ -536,10 +563,11 @@ impl Resource for Bucket {
             .may_lose_data
             .borrow()
             .contains(self.purpose.key());
-        if !may_lose_data && let Some(held) = self.deletion_blocker().await? {
+        if !may_lose_data && let Some(objects) = self.deletion_blocker().await? {
             return Err(
-                Error::failed(format!("bucket `{name}` holds {held} by now")).hint(
-                    "`destroy --data`, or `provision --allow-recreate`, removes it with its data",
+                Error::failed(format!("bucket `{name}` now holds {objects}")).hint(
+                    "delete the bucket and its data with `pinpipe destroy --data` or `pinpipe \
+                     provision --allow-replace`",
                 ),
             );
         }

@@ -34,7 +34,7 @@ pub struct Prices {
 pub const MONTH_HOURS: f64 = 730.0;
 
 /// What something costs in dollars an hour.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     pub dollars_per_hour: f64,
     /// False: something in it is not in the table, so that it costs more than this.

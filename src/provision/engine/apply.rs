@@ -1,7 +1,8 @@
-//! `pinpipe provision`: plans, asks, and carries the plan out.
+//! `pinpipe provision`: makes a plan, asks for confirmation and applies it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -13,333 +14,443 @@ use crate::provision::aws::apigateway::verify::verify_api;
 use crate::provision::aws::keys;
 use crate::provision::cost::Prices;
 use crate::provision::engine::graph::Order;
-use crate::provision::engine::plan::{PlanReport, Step, action_text};
+use crate::provision::engine::plan::{Plan, PlanContext, Refusal, Step, action_text};
 use crate::provision::engine::reconcile::{
-    Converged, DataLossPolicy, converge, ensure_data_loss_allowed, foreign, remove,
+    Converged, DataLossPolicy, converge, delete, ensure_data_loss_allowed, unmanaged,
 };
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{Purpose, Session, read_one};
+use crate::provision::engine::session::{Observations, Purpose, Session, read_one};
 use crate::provision::resource::{Action, Observation, Resource};
 
-/// What `provision` changes, and what it may do without asking.
+/// What `provision` changes, and what it may do without confirmation.
 #[derive(Debug, Clone, Default)]
 pub struct ProvisionOptions {
-    /// Show what would be done and what it costs, change nothing
+    /// Only makes the plan.
     pub plan: bool,
-    /// Do not ask
+    /// Writes the plan to this file.
+    pub out: Option<PathBuf>,
+    /// Applies this plan, with its selection, unless anything has changed since.
+    pub apply: Option<PathBuf>,
+    /// Skips the confirmation prompt.
     pub yes: bool,
-    /// Make anew, or remove where it is not asked for any more, also what loses records by it
-    pub allow_recreate: bool,
+    /// Allows replacing or deleting resources that hold data.
+    pub allow_replace: bool,
     pub selection: Selection,
 }
 
-/// Makes everything that is missing and mends what differs; repeating it changes nothing.
+/// Applies the whole configuration without confirmation.
 ///
 /// # Errors
-/// A resource that cannot be read or made; what was made before stays, and the next run
-/// goes on from there.
-pub async fn apply(config: &Config, printer: &Printer) -> Result<PlanReport> {
-    provision(
-        config,
-        &ProvisionOptions {
-            yes: true,
-            ..ProvisionOptions::default()
-        },
-        printer,
-    )
-    .await
+/// A resource cannot be read or changed. Created resources are kept and recorded; the next run
+/// resumes.
+pub async fn apply(config: &Config, printer: &Printer) -> Result<Plan> {
+    let options = ProvisionOptions {
+        yes: true,
+        ..ProvisionOptions::default()
+    };
+    provision(config, &options, printer).await
 }
 
-/// `pinpipe provision`.
+/// Makes a plan and applies it, or a saved one. A plan that cannot be applied is returned with
+/// its refusals.
 ///
 /// # Errors
-/// As [`apply`]; nobody confirmed.
+/// As [`apply`]; the user did not confirm; a saved plan is out of date.
 pub async fn provision(
     config: &Config,
     options: &ProvisionOptions,
     printer: &Printer,
-) -> Result<PlanReport> {
+) -> Result<Plan> {
+    let saved = options.apply.as_deref().map(Plan::load).transpose()?;
     let purpose = if options.plan {
-        Purpose::Look
+        Purpose::Read
     } else {
         Purpose::Change
     };
     let progress = printer.activity("provisioning");
     let session = Session::open(config, purpose, progress.clone()).await?;
-    let outcome = session
-        .run_until_cancelled(plan_and_apply(config, &session, options, printer))
-        .await;
+    let work = plan_and_apply(config, &session, options, saved.as_ref(), printer);
+    let outcome = session.run_until_cancelled(work).await;
     progress.finish();
     session.close().await;
-    if let Ok(report) = &outcome
+    if let Ok(plan) = &outcome
         && config.target == Target::Aws
-        && report.applied
-        && report
-            .steps
-            .iter()
-            .any(|step| step.key == keys::API || step.key == keys::USAGE_PLAN)
+        && plan.applied
     {
-        if config.api.auth == ApiAuth::None {
-            printer.warn("anybody may post through the API: `api.auth` is \"none\"");
-        }
-        match verify_api(config).await {
-            Ok(text) => printer.note(text),
-            Err(error) => printer.warn(format!(
-                "{error}\nhint: {}",
-                error
-                    .hint_text()
-                    .unwrap_or("`pinpipe api status` asks it again")
-            )),
-        }
+        verify(config, plan, printer).await;
     }
     outcome
+}
+
+/// Calls a deployed API once and reports the result.
+async fn verify(config: &Config, plan: &Plan, printer: &Printer) {
+    let is_api = |step: &Step| step.key == keys::API || step.key == keys::USAGE_PLAN;
+    if !plan.steps.iter().any(is_api) {
+        return;
+    }
+    if config.api.auth == ApiAuth::None {
+        printer.warn("the API accepts requests without authentication: `api.auth` is \"none\"");
+    }
+    match verify_api(config).await {
+        Ok(text) => printer.note(text),
+        Err(error) => {
+            let hint = error
+                .hint_text()
+                .unwrap_or("`pinpipe api status` calls it again");
+            printer.warn(format!("{error}\nhint: {hint}"));
+        }
+    }
 }
 
 async fn plan_and_apply(
     config: &Config,
     session: &Session,
     options: &ProvisionOptions,
+    saved: Option<&Plan>,
     printer: &Printer,
-) -> Result<PlanReport> {
-    let prices = Prices::built_in();
-    let chosen = options.selection.chosen(&session.graph)?;
-    let observations = session.read(&chosen).await?;
-    for (position, observation) in observations
-        .iter()
-        .enumerate()
-        .filter(|(position, _)| chosen[*position])
-    {
-        if let Some(observation) = observation
-            .as_ref()
-            .filter(|observation| !matches!(observation.action, Action::NoOp | Action::Unmanaged))
-        {
-            session.graph.resources[position]
-                .check(observation.action)
-                .await?;
-        }
+) -> Result<Plan> {
+    let selection = saved.map_or_else(
+        || options.selection.clone(),
+        |saved| Selection::of(&saved.context.selected),
+    );
+    let data_loss = DataLossPolicy {
+        may_lose_data: saved.map_or(options.allow_replace, |saved| saved.context.allow_replace),
+    };
+    let selected = selection.keys(&session.graph)?;
+    let context = context(config, session, &selected, data_loss);
+    if let Some(saved) = saved {
+        check_context(&saved.context, &context)?;
     }
-    let plan = report(session, &prices, false, &chosen, &observations);
-    if plan.changes() == 0 {
-        session.mark_complete_if_done(&chosen).await?;
+    let observations = session.observe(&selected).await?;
+    let mut plan = new_plan(session, context.clone(), false, &selected, &observations);
+    plan.refusals = refusals(session, &selected, &observations, data_loss).await?;
+    if let Some(saved) = saved {
+        check_up_to_date(saved, &plan)?;
     }
-    if options.plan || plan.changes() == 0 {
+    if let Some(path) = &options.out {
+        plan.save(path)?;
+        printer.note(format!("wrote the plan to `{}`", path.display()));
+    }
+    if plan.changes() == 0 && plan.refusals.is_empty() {
+        session.mark_complete_if_done(&selected).await?;
         return Ok(plan);
     }
-    check_dependencies(session, &chosen, &observations)?;
-    let data_loss = DataLossPolicy {
-        may_lose_data: options.allow_recreate,
-    };
-    for ((resource, observation), chosen) in session
-        .graph
-        .resources
-        .iter()
-        .zip(&observations)
-        .zip(&chosen)
-    {
-        if let Some(observation) = observation.as_ref().filter(|_| *chosen) {
-            if observation.action == Action::Unmanaged {
-                return Err(foreign(resource.as_ref()));
-            }
-            ensure_data_loss_allowed(resource.as_ref(), observation, data_loss).await?;
-        }
+    if options.plan {
+        return Ok(plan);
+    }
+    if let Some(refusal) = plan.refusal() {
+        return Err(refusal);
     }
     if config.target == Target::Aws {
-        let question = format!(
-            "change {} resources of account {}",
-            plan.changes(),
-            account_of(session)
-        );
-        session.progress.hide();
-        if !options.yes {
-            printer.note(plan.text());
+        // A saved plan was read before it was passed.
+        confirm_changes(session, &plan, options.yes || saved.is_some(), printer).await?;
+    }
+    allow_data_loss(session, &selected, &observations, data_loss);
+    let applied = apply_plan(session, printer, &selected, &observations, data_loss).await?;
+    session.mark_complete_if_done(&selected).await?;
+    Ok(new_plan(session, context, true, &selected, &applied))
+}
+
+fn context(
+    config: &Config,
+    session: &Session,
+    selected: &BTreeSet<String>,
+    data_loss: DataLossPolicy,
+) -> PlanContext {
+    PlanContext {
+        id: config.id.clone(),
+        account: session
+            .account
+            .as_ref()
+            .map(|account| account.id.clone())
+            .unwrap_or_default(),
+        region: config.aws.region.clone(),
+        config_checksum: config.checksum.clone(),
+        selected: selected.iter().cloned().collect(),
+        allow_replace: data_loss.may_lose_data,
+    }
+}
+
+/// Refuses a saved plan of another pipeline, account, region or configuration.
+fn check_context(saved: &PlanContext, now: &PlanContext) -> Result<()> {
+    let pairs = [
+        ("pipeline", &saved.id, &now.id),
+        ("account", &saved.account, &now.account),
+        ("region", &saved.region, &now.region),
+    ];
+    for (what, planned, current) in pairs {
+        if planned != current {
+            return Err(Error::usage(format!(
+                "the plan is for {what} `{planned}`, not for `{current}`"
+            ))
+            .hint("pass the configuration and credentials that the plan was made with"));
         }
-        confirm(options.yes, &question).await?;
-        session.progress.show();
     }
-    if let Some(account) = &session.account {
-        // Of what goes, what holds records got this far only with `--allow-recreate`.
-        let goes = |position: &usize| {
-            observations[*position]
-                .as_ref()
-                .is_some_and(Observation::is_removal)
-                && data_loss.may_lose_data
-        };
-        let gone = (0..chosen.len())
-            .filter(|position| chosen[*position])
-            .filter(goes);
-        account
-            .may_lose_data
-            .borrow_mut()
-            .extend(gone.map(|position| session.graph.resources[position].key()));
+    if saved.config_checksum != now.config_checksum {
+        return Err(out_of_date("the configuration has changed"));
     }
-    let done = apply_plan(session, printer, &chosen, &observations, data_loss).await?;
-    session.mark_complete_if_done(&chosen).await?;
-    Ok(report(session, &prices, true, &chosen, &done))
+    Ok(())
 }
 
-fn account_of(session: &Session) -> String {
-    session
-        .account
-        .as_ref()
-        .map(|account| account.id.clone())
-        .unwrap_or_default()
+fn check_up_to_date(saved: &Plan, now: &Plan) -> Result<()> {
+    let differences = saved.differences(now);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let list: String = differences
+        .iter()
+        .map(|line| format!("\n  {line}"))
+        .collect();
+    Err(out_of_date(&format!(
+        "{} resources have changed{list}",
+        differences.len()
+    )))
 }
 
-fn report(
+fn out_of_date(reason: &str) -> Error {
+    Error::failed(format!(
+        "cannot apply the plan, it is out of date: {reason}"
+    ))
+    .hint("write a new one with `pinpipe provision --plan --out FILE`; nothing was changed")
+}
+
+fn new_plan(
     session: &Session,
-    prices: &Prices,
+    context: PlanContext,
     applied: bool,
-    chosen: &[bool],
-    observations: &[Option<Observation>],
-) -> PlanReport {
-    let steps = session.graph.resources.iter().zip(observations).zip(chosen);
-    let steps = steps
-        .filter(|(_, chosen)| **chosen)
-        .filter_map(|((resource, observation), _)| {
-            observation
-                .clone()
-                .map(|observation| Step::new(resource.as_ref(), observation, prices))
-        });
-    // What nobody wants and is not there is nobody's business.
-    let shown =
-        steps.filter(|step| step.observation.exists || step.observation.action != Action::NoOp);
-    PlanReport::new(applied, shown.collect(), prices)
+    selected: &BTreeSet<String>,
+    observations: &Observations,
+) -> Plan {
+    let prices = Prices::built_in();
+    let steps = session.graph.resources().filter_map(|resource| {
+        let key = resource.key();
+        let observation = observations
+            .get(&key)
+            .filter(|_| selected.contains(&key))?
+            .clone();
+        // A disabled resource that does not exist is not part of the pipeline.
+        let is_shown = observation.exists || observation.action != Action::NoOp;
+        is_shown.then(|| Step::new(resource, &session.graph, observation, &prices))
+    });
+    Plan::new(context, applied, steps.collect(), &prices)
 }
 
-/// Whether all that the chosen resources need is there or chosen too.
-fn check_dependencies(
+/// Everything that stands against applying the changes; a plan names the same as an apply.
+async fn refusals(
     session: &Session,
-    chosen: &[bool],
-    observations: &[Option<Observation>],
-) -> Result<()> {
-    for position in (0..chosen.len()).filter(|position| chosen[*position]) {
-        let is_to_be_made = observations[position].as_ref().is_some_and(|observation| {
-            !matches!(observation.action, Action::NoOp | Action::Delete)
-        });
-        for need in session
+    selected: &BTreeSet<String>,
+    observations: &Observations,
+    data_loss: DataLossPolicy,
+) -> Result<Vec<Refusal>> {
+    let mut refusals = missing_dependencies(session, selected, observations);
+    for resource in session.graph.resources() {
+        let key = resource.key();
+        let Some(observation) = observations.get(&key).filter(|_| selected.contains(&key)) else {
+            continue;
+        };
+        let checked = match observation.action {
+            Action::NoOp => Ok(()),
+            Action::Unmanaged => Err(unmanaged(resource)),
+            _ => match resource.check(observation.action).await {
+                Ok(()) => ensure_data_loss_allowed(resource, observation, data_loss).await,
+                refused => refused,
+            },
+        };
+        match checked {
+            Ok(()) => {}
+            // The question itself failed, not the plan.
+            Err(error) if error.is_retryable() || error.is_interrupted() => return Err(error),
+            Err(error) => refusals.push(Refusal::new(key, &error)),
+        }
+    }
+    Ok(refusals)
+}
+
+/// Resources to be changed whose dependencies neither exist nor are selected.
+fn missing_dependencies(
+    session: &Session,
+    selected: &BTreeSet<String>,
+    observations: &Observations,
+) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let changes = |key: &&String| {
+        let action = observations
+            .get(*key)
+            .map_or(Action::NoOp, |observation| observation.action);
+        !matches!(action, Action::NoOp | Action::Delete | Action::Unmanaged)
+    };
+    for key in selected.iter().filter(changes) {
+        for dependency in session
             .graph
-            .depends_on(position)
-            .iter()
-            .filter(|need| !chosen[**need])
+            .depends_on(key)
+            .filter(|key| !selected.contains(*key))
         {
-            let missing = observations[*need]
-                .as_ref()
-                .is_none_or(|observation| !observation.exists);
-            let needed = &session.graph.resources[*need];
-            if is_to_be_made && missing && needed.is_enabled() {
-                let key = needed.key();
-                return Err(Error::failed(format!(
-                    "`{}` needs `{key}`, which is not there",
-                    session.graph.resources[position].key()
+            let exists = observations
+                .get(dependency)
+                .is_some_and(|observation| observation.exists);
+            let is_enabled = session
+                .graph
+                .resource(dependency)
+                .is_some_and(|resource| resource.is_enabled());
+            if !exists && is_enabled {
+                let error = Error::failed(format!(
+                    "`{key}` depends on `{dependency}`, which does not exist"
                 ))
                 .hint(format!(
-                    "choose `{key}` too: add `--only {key}`, or take it out of `--skip`"
-                )));
+                    "select `{dependency}` too: add `--only {dependency}`, or remove it from `--skip`"
+                ));
+                refusals.push(Refusal::new(key, &error));
             }
         }
     }
+    refusals
+}
+
+async fn confirm_changes(
+    session: &Session,
+    plan: &Plan,
+    yes: bool,
+    printer: &Printer,
+) -> Result<()> {
+    session.progress.hide();
+    if !yes {
+        printer.note(plan.text());
+    }
+    let question = format!(
+        "change {} resources of account {}",
+        plan.changes(),
+        plan.context.account
+    );
+    confirm(yes, &question).await?;
+    session.progress.show();
     Ok(())
+}
+
+/// Tells the resources that are about to be deleted whether their data may be lost.
+fn allow_data_loss(
+    session: &Session,
+    selected: &BTreeSet<String>,
+    observations: &Observations,
+    data_loss: DataLossPolicy,
+) {
+    let Some(account) = session.account.as_ref().filter(|_| data_loss.may_lose_data) else {
+        return;
+    };
+    let is_removed = |key: &&String| observations.get(*key).is_some_and(Observation::is_removal);
+    account
+        .may_lose_data
+        .borrow_mut()
+        .extend(selected.iter().filter(is_removed).cloned());
 }
 
 async fn apply_plan(
     session: &Session,
     printer: &Printer,
-    chosen: &[bool],
-    observations: &[Option<Observation>],
+    selected: &BTreeSet<String>,
+    observations: &Observations,
     data_loss: DataLossPolicy,
-) -> Result<Vec<Option<Observation>>> {
-    // Whoever needs something that changed is read again: addresses and ids may be others now.
-    let changed = RefCell::new(delete_first(session, printer, chosen, observations).await?);
+) -> Result<Observations> {
+    let deleted = delete_first(session, printer, selected, observations).await?;
+    // Dependents of a changed resource are read again: addresses and ids may have changed.
+    let changed = RefCell::new(deleted);
     let changed = &changed;
     let visits = session
         .graph
-        .walk(Order::Needs, session.at_once, |position, resource| {
-            async move {
-                let Some(planned) = observations[position].clone().filter(|_| chosen[position])
-                else {
-                    return Ok(observations[position].clone());
-                };
-                if planned.action == Action::Delete {
-                    // It went before all else.
-                    return Ok(Some(planned));
+        .walk(
+            Order::DependenciesFirst,
+            session.max_concurrency,
+            |resource| {
+                async move {
+                    let key = resource.key();
+                    let Some(planned) = observations.get(&key).filter(|_| selected.contains(&key))
+                    else {
+                        return Ok(observations.get(&key).cloned());
+                    };
+                    if planned.action == Action::Delete {
+                        // Already deleted.
+                        return Ok(Some(planned.clone()));
+                    }
+                    let is_stale = planned.action == Action::Replace
+                        || session
+                            .graph
+                            .depends_on(&key)
+                            .any(|key| changed.borrow().contains(key));
+                    let start = if is_stale {
+                        read_one(resource).await?
+                    } else {
+                        planned.clone()
+                    };
+                    let began = Instant::now();
+                    let account = session.account.as_deref();
+                    let converged = session
+                        .run_until_shutdown(converge(account, resource, start, data_loss))
+                        .await?;
+                    let Converged {
+                        action,
+                        mut observation,
+                    } = converged;
+                    if action != Action::NoOp {
+                        let is_replaced = planned.action == Action::Replace;
+                        observation.action = if is_replaced { Action::Replace } else { action };
+                        observation.reasons.clone_from(&planned.reasons);
+                        changed.borrow_mut().insert(key);
+                        report_done(
+                            printer,
+                            session,
+                            resource,
+                            &resource.name(),
+                            observation.action,
+                            began,
+                        );
+                    }
+                    Ok(Some(observation))
                 }
-                let is_fallen = planned.action == Action::Recreate;
-                let is_stale = is_fallen
-                    || changed
-                        .borrow()
-                        .iter()
-                        .any(|other| session.graph.depends_on(position).contains(other));
-                let (began, why) = (Instant::now(), planned.reasons.clone());
-                let planned = if is_stale {
-                    read_one(resource).await?
-                } else {
-                    planned
-                };
-                let Converged {
-                    action,
-                    mut observation,
-                } = session
-                    .run_until_shutdown(converge(
-                        session.account.as_deref(),
-                        resource,
-                        planned,
-                        data_loss,
-                    ))
-                    .await?;
-                if action != Action::NoOp {
-                    let action = if is_fallen { Action::Recreate } else { action };
-                    changed.borrow_mut().insert(position);
-                    say_done(printer, session, resource, &resource.name(), action, began);
-                    observation.reasons = why;
-                    observation.action = action;
-                }
-                Ok(Some(observation))
-            }
-            .boxed_local()
-        })
+                .boxed_local()
+            },
+        )
         .await;
-    session.collect_results(visits)
+    let results = session.collect_results(visits)?.into_iter();
+    Ok(results
+        .filter_map(|(key, observation)| Some((key, observation?)))
+        .collect())
 }
 
-/// Removes what is not wanted any more or is to be made anew, what needs it before it.
-/// Returns what went.
+/// Deletes the resources that are replaced or no longer in the configuration, dependents first.
+/// Returns their keys.
 async fn delete_first(
     session: &Session,
     printer: &Printer,
-    chosen: &[bool],
-    observations: &[Option<Observation>],
-) -> Result<BTreeSet<usize>> {
-    let is_to_go = |position: usize| {
-        chosen[position]
-            && observations[position]
-                .as_ref()
-                .is_some_and(Observation::is_removal)
-    };
-    let positions: BTreeSet<usize> = (0..chosen.len())
-        .filter(|position| is_to_go(*position))
-        .collect();
-    let goes = &positions;
+    selected: &BTreeSet<String>,
+    observations: &Observations,
+) -> Result<BTreeSet<String>> {
+    let is_removed = |key: &&String| observations.get(*key).is_some_and(Observation::is_removal);
+    let keys: BTreeSet<String> = selected.iter().filter(is_removed).cloned().collect();
+    let to_delete = &keys;
     let visits = session
         .graph
-        .walk(Order::Dependents, session.at_once, |position, resource| {
-            async move {
-                if goes.contains(&position) {
-                    let (began, name) = (Instant::now(), session.recorded_name(resource).await);
-                    session
-                        .run_until_shutdown(remove(session.account.as_deref(), resource))
-                        .await?;
-                    say_done(printer, session, resource, &name, Action::Delete, began);
+        .walk(
+            Order::DependentsFirst,
+            session.max_concurrency,
+            |resource| {
+                async move {
+                    if to_delete.contains(&resource.key()) {
+                        let (began, name) = (Instant::now(), session.recorded_name(resource).await);
+                        let deleting = delete(session.account.as_deref(), resource);
+                        session.run_until_shutdown(deleting).await?;
+                        report_done(printer, session, resource, &name, Action::Delete, began);
+                    }
+                    Ok(())
                 }
-                Ok(())
-            }
-            .boxed_local()
-        })
+                .boxed_local()
+            },
+        )
         .await;
     session.collect_results(visits)?;
-    Ok(positions)
+    Ok(keys)
 }
 
-fn say_done(
+/// Prints a finished change on AWS, where each may take minutes.
+fn report_done(
     printer: &Printer,
     session: &Session,
     resource: &dyn Resource,
@@ -351,10 +462,7 @@ fn say_done(
         return;
     }
     let done = action_text(action, true);
-    let text = format!(
-        "{done} {} {name} in {:.1} s",
-        resource.kind(),
-        began.elapsed().as_secs_f64()
-    );
+    let seconds = began.elapsed().as_secs_f64();
+    let text = format!("{done} {} {name} in {seconds:.1} s", resource.kind());
     session.progress.aside(|| printer.note(text));
 }

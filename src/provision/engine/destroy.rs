@@ -1,7 +1,9 @@
-//! `pinpipe destroy`: takes back what `provision` made.
+//! `pinpipe destroy`: deletes what `provision` created, or all local data.
 
 use futures::FutureExt;
 use serde::Serialize;
+
+use std::collections::BTreeSet;
 
 use crate::base::config::runtime::Runtime;
 use crate::base::config::schema::{Config, Target};
@@ -9,18 +11,17 @@ use crate::base::error::{Error, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::base::output::{Printer, Report, confirm};
 use crate::provision::engine::graph::Order;
-use crate::provision::engine::reconcile::remove;
+use crate::provision::engine::reconcile::delete;
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{Purpose, Session};
-use crate::provision::resource::Observation;
+use crate::provision::engine::session::{Observations, Purpose, Session};
+use crate::provision::resource::{Observation, Resource};
 
-/// What `destroy` deletes, and what it may do without asking.
+/// What `destroy` deletes, and what it may do without confirmation.
 #[derive(Debug, Clone, Default)]
 pub struct DestroyOptions {
-    /// Remove the data too: on target local the data folder with database, lake and
-    /// tables, on target aws the objects of a bucket that still holds some
+    /// Deletes data too: the local data folder, or the objects of buckets that are not empty.
     pub data: bool,
-    /// Do not ask
+    /// Skips the confirmation prompt.
     pub yes: bool,
     pub selection: Selection,
 }
@@ -30,7 +31,7 @@ struct Removed {
     #[serde(rename = "type")]
     type_name: &'static str,
     name: String,
-    /// False: it was not there.
+    /// False: it did not exist.
     removed: bool,
 }
 
@@ -40,13 +41,13 @@ pub struct DestroyReport {
     resources: Vec<Removed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_dir: Option<std::path::PathBuf>,
-    /// Each was told on stderr when it went.
+    /// Each deletion was already printed on stderr.
     #[serde(skip)]
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl DestroyReport {
-    /// Whether anything was there.
+    /// Whether anything was deleted.
     pub fn removed_any(&self) -> bool {
         self.resources.iter().any(|resource| resource.removed)
     }
@@ -54,8 +55,8 @@ impl DestroyReport {
 
 impl Report for DestroyReport {
     fn text(&self) -> String {
-        if self.is_told && !self.resources.is_empty() {
-            return format!("removed {} resources", self.resources.len());
+        if self.is_reported && !self.resources.is_empty() {
+            return format!("deleted {} resources", self.resources.len());
         }
         let mut lines: Vec<String> = self
             .resources
@@ -66,7 +67,7 @@ impl Report for DestroyReport {
                     if removed.removed {
                         "deleted"
                     } else {
-                        "not there:"
+                        "does not exist:"
                     },
                     removed.type_name,
                     removed.name
@@ -76,20 +77,20 @@ impl Report for DestroyReport {
         lines.extend(
             self.data_dir
                 .iter()
-                .map(|folder| format!("removed {}", folder.display())),
+                .map(|folder| format!("deleted {}", folder.display())),
         );
         if lines.is_empty() {
-            "nothing to remove".into()
+            "nothing to delete".into()
         } else {
             lines.join("\n")
         }
     }
 }
 
-/// Files that show that a folder is a data folder of this program.
+/// Files that identify a data folder of pinpipe.
 const MARKS: [&str; 2] = ["local.lock", "source.db"];
 
-/// All that the program puts into its data folder; nothing else is removed.
+/// Everything that pinpipe writes into its data folder; nothing else is deleted.
 const ENTRIES: [&str; 21] = [
     "answers",
     "api.json",
@@ -114,17 +115,17 @@ const ENTRIES: [&str; 21] = [
     "local.json.new",
 ];
 
-/// Removes everything, in the reverse order of making it.
+/// Deletes the selected resources, dependents first, or all local data.
 ///
 /// # Errors
-/// Nobody confirmed; the stack still uses the data folder; something cannot be removed.
+/// The user did not confirm; the local stack uses the data folder; a resource cannot be deleted.
 pub async fn destroy(
     config: &Config,
     options: &DestroyOptions,
     printer: &Printer,
 ) -> Result<DestroyReport> {
     let lock_path = Runtime::lock_path(&config.data_dir);
-    // Without the file nothing can be running, and none is left behind by looking.
+    // Without the file nothing can be running; looking must not create it.
     let lock = if lock_path.exists() {
         FileLock::try_lock(&lock_path)?
     } else {
@@ -136,17 +137,17 @@ pub async fn destroy(
     }
     if !runs && !options.data {
         return Err(Error::failed(format!("the local stack is not running in `{}`", config.data_dir.display()))
-            .hint("start it with `pinpipe local` to remove what it serves, or remove everything with `--data`"));
+            .hint("start it with `pinpipe local` to delete its resources, or delete everything with `--data`"));
     }
     if runs && options.data {
         return Err(Error::failed(format!(
-            "the local stack still runs in `{}`",
+            "the local stack is still running in `{}`",
             config.data_dir.display()
         ))
         .hint("stop it with Ctrl-C first, then run `pinpipe destroy --data` again"));
     }
     if options.data {
-        // Held until everything is gone: nothing may start in there meanwhile.
+        // Held until everything is deleted: nothing may start there meanwhile.
         return remove_data(config, options.yes, lock).await;
     }
     remove_resources(config, options, printer).await
@@ -157,7 +158,7 @@ async fn remove_resources(
     options: &DestroyOptions,
     printer: &Printer,
 ) -> Result<DestroyReport> {
-    let progress = printer.activity("removing");
+    let progress = printer.activity("deleting");
     let session = Session::open(config, Purpose::Change, progress.clone()).await?;
     let outcome = session
         .run_until_cancelled(delete_selected(&session, options, printer))
@@ -172,86 +173,34 @@ async fn delete_selected(
     options: &DestroyOptions,
     printer: &Printer,
 ) -> Result<DestroyReport> {
-    let chosen = options.selection.chosen(&session.graph)?;
-    let observations = session.read(&chosen).await?;
-    let is_ours = |position: usize| {
-        chosen[position]
-            && observations[position]
-                .as_ref()
-                .is_some_and(is_there_and_ours)
-    };
+    let selected = options.selection.keys(&session.graph)?;
+    let observations = session.observe(&selected).await?;
+    let is_managed = |key: &String| observations.get(key).is_some_and(exists_and_is_managed);
+    let to_delete: BTreeSet<String> = selected
+        .iter()
+        .filter(|key| is_managed(key))
+        .cloned()
+        .collect();
     if let Some(account) = &session.account {
-        check_dependents(session, &chosen, &observations, &account.state.keys().await)?;
+        check_dependents(
+            session,
+            &selected,
+            &observations,
+            &account.state.keys().await,
+        )?;
         if options.data {
-            account.may_lose_data.borrow_mut().extend(
-                session
-                    .graph
-                    .resources
-                    .iter()
-                    .map(|resource| resource.key()),
-            );
+            let all = session.graph.resources().map(Resource::key);
+            account.may_lose_data.borrow_mut().extend(all);
         }
-        let mut holding = Vec::new();
-        for (position, resource) in session
-            .graph
-            .resources
-            .iter()
-            .enumerate()
-            .filter(|(position, _)| is_ours(*position))
-        {
-            let name = session.recorded_name(resource.as_ref()).await;
-            if resource.holds_data() {
-                let detail = observations[position]
-                    .as_ref()
-                    .map(Observation::reason)
-                    .unwrap_or_default();
-                holding.push(format!("{} {name} ({detail})", resource.kind()));
-            }
-            if !options.data
-                && let Some(held) = resource.deletion_blocker().await?
-            {
-                return Err(Error::failed(format!(
-                    "{} `{name}` still holds {held}",
-                    resource.kind()
-                ))
-                .hint(format!(
-                    "`--data` removes it with its data, `--skip {}` keeps it; nothing was removed",
-                    resource.key()
-                )));
-            }
-        }
-        let count = (0..chosen.len())
-            .filter(|position| is_ours(*position))
-            .count();
-        if count > 0 {
-            let with_data = if holding.is_empty() {
-                String::new()
-            } else {
-                format!(", with all records of {}", holding.join(", "))
-            };
-            let question = format!(
-                "remove {count} resources from account {}{with_data}",
-                account.id
-            );
-            session.progress.hide();
-            if !options.yes {
-                for (_, resource) in session
-                    .graph
-                    .resources
-                    .iter()
-                    .enumerate()
-                    .filter(|(position, _)| is_ours(*position))
-                {
-                    printer.note(format!(
-                        "  {} {}",
-                        resource.kind(),
-                        session.recorded_name(resource.as_ref()).await
-                    ));
-                }
-            }
-            confirm(options.yes, &question).await?;
-            session.progress.show();
-        }
+        confirm_on_aws(
+            session,
+            options,
+            &to_delete,
+            &observations,
+            &account.id,
+            printer,
+        )
+        .await?;
     } else {
         let question =
             "delete the topics with their records, the streams, the connector and the routes";
@@ -261,98 +210,162 @@ async fn delete_selected(
     }
     let visits = session
         .graph
-        .walk(Order::Dependents, session.at_once, |position, resource| {
-            let (is_ours, chosen) = (&is_ours, &chosen);
-            async move {
-                // Locally nothing is anybody else's, and deleting what is not there does no harm.
-                let is_found = is_ours(position) || session.account.is_none() && chosen[position];
-                let name = session.recorded_name(resource).await;
-                let container = resource
-                    .contained_in()
-                    .and_then(|key| session.graph.position(&key));
-                let removed = match (
-                    &session.account,
-                    container.filter(|container| is_ours(*container)),
-                ) {
-                    _ if !is_found => false,
-                    // It goes when that goes.
-                    (Some(account), Some(_)) => {
-                        account.state.remove_entry(&resource.key()).await?;
-                        true
-                    }
-                    _ => {
-                        session
-                            .run_until_shutdown(remove(session.account.as_deref(), resource))
-                            .await?
-                    }
-                };
-                if removed && session.account.is_some() {
-                    let text = format!("deleted {} {name}", resource.kind());
-                    session.progress.aside(|| printer.note(text));
-                }
-                Ok(Removed {
-                    type_name: resource.kind(),
-                    name,
-                    removed,
-                })
-            }
-            .boxed_local()
-        })
+        .walk(
+            Order::DependentsFirst,
+            session.max_concurrency,
+            |resource| delete_one(session, resource, &selected, &to_delete, printer).boxed_local(),
+        )
         .await;
-    let mut resources = session.collect_results(visits)?;
+    let results = session.collect_results(visits)?;
+    let mut resources: Vec<Removed> = results.into_iter().map(|(_, removed)| removed).collect();
     if let Some(account) = &session.account {
         for key in account.state.keys().await {
-            // What was remembered and is not there any more.
-            if let Some(position) = session.graph.position(&key)
-                && chosen[position]
-                && !is_ours(position)
-            {
+            // Recorded, but no longer existing.
+            if selected.contains(&key) && !to_delete.contains(&key) {
                 account.state.remove_entry(&key).await?;
             }
         }
         account.state.remove_if_empty().await?;
         resources.retain(|removed| removed.removed);
     }
-    // In the order of removing.
+    // In the order of deletion.
     resources.reverse();
     Ok(DestroyReport {
         resources,
         data_dir: None,
-        is_told: session.account.is_some(),
+        is_reported: session.account.is_some(),
     })
 }
 
-/// Refuses to take away what something that stays needs.
+/// Refuses to delete data that the options do not include, and asks for confirmation.
+async fn confirm_on_aws(
+    session: &Session,
+    options: &DestroyOptions,
+    to_delete: &BTreeSet<String>,
+    observations: &Observations,
+    account_id: &str,
+    printer: &Printer,
+) -> Result<()> {
+    let (mut names, mut holding_data) = (Vec::new(), Vec::new());
+    for resource in session
+        .graph
+        .resources()
+        .filter(|resource| to_delete.contains(&resource.key()))
+    {
+        let (key, name) = (resource.key(), session.recorded_name(resource).await);
+        if resource.holds_data() {
+            let detail = observations
+                .get(&key)
+                .map(Observation::reason)
+                .unwrap_or_default();
+            holding_data.push(format!("{} {name} ({detail})", resource.kind()));
+        }
+        if !options.data
+            && let Some(held) = resource.deletion_blocker().await?
+        {
+            return Err(Error::failed(format!("{} `{name}` still holds {held}", resource.kind()))
+                .hint(format!(
+                    "`--data` deletes it with its data, `--skip {key}` keeps it; nothing was deleted"
+                )));
+        }
+        names.push(format!("  {} {name}", resource.kind()));
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let with_data = if holding_data.is_empty() {
+        String::new()
+    } else {
+        format!(", with all records of {}", holding_data.join(", "))
+    };
+    session.progress.hide();
+    if !options.yes {
+        for name in &names {
+            printer.note(name);
+        }
+    }
+    let count = names.len();
+    let question = format!("delete {count} resources of account {account_id}{with_data}");
+    confirm(options.yes, &question).await?;
+    session.progress.show();
+    Ok(())
+}
+
+async fn delete_one(
+    session: &Session,
+    resource: &dyn Resource,
+    selected: &BTreeSet<String>,
+    to_delete: &BTreeSet<String>,
+    printer: &Printer,
+) -> Result<Removed> {
+    let key = resource.key();
+    // On target local every resource is managed, and deleting a missing one does nothing.
+    let is_included =
+        to_delete.contains(&key) || session.account.is_none() && selected.contains(&key);
+    let name = session.recorded_name(resource).await;
+    let container = resource
+        .contained_in()
+        .filter(|container| to_delete.contains(container));
+    let removed = match (&session.account, container) {
+        _ if !is_included => false,
+        // Deleting the container deletes it too.
+        (Some(account), Some(_)) => {
+            account.state.remove_entry(&key).await?;
+            true
+        }
+        _ => {
+            let deleting = delete(session.account.as_deref(), resource);
+            session.run_until_shutdown(deleting).await?
+        }
+    };
+    if removed && session.account.is_some() {
+        let text = format!("deleted {} {name}", resource.kind());
+        session.progress.aside(|| printer.note(text));
+    }
+    Ok(Removed {
+        type_name: resource.kind(),
+        name,
+        removed,
+    })
+}
+
+/// Refuses to delete a resource that a remaining one depends on.
 fn check_dependents(
     session: &Session,
-    chosen: &[bool],
-    observations: &[Option<Observation>],
-    remembered: &[String],
+    selected: &BTreeSet<String>,
+    observations: &Observations,
+    recorded: &[String],
 ) -> Result<()> {
-    for (position, resource) in session.graph.resources.iter().enumerate() {
-        // Somebody else's does not stand on ours.
-        let is_there = observations[position]
-            .as_ref()
-            .map_or_else(|| remembered.contains(&resource.key()), is_there_and_ours);
-        if chosen[position] || !is_there {
+    for resource in session.graph.resources() {
+        let key = resource.key();
+        // An unmanaged resource does not depend on a managed one.
+        let exists = observations
+            .get(&key)
+            .map_or_else(|| recorded.contains(&key), exists_and_is_managed);
+        if selected.contains(&key) || !exists {
             continue;
         }
-        if let Some(need) = session
-            .graph
-            .depends_on(position)
-            .iter()
-            .find(|need| chosen[**need] && session.graph.resources[**need].is_removable())
-        {
-            let (need, key) = (session.graph.resources[*need].key(), resource.key());
-            return Err(Error::failed(format!("`{need}` is needed by `{key}`, which is to stay"))
-                .hint(format!("remove both (`--only {need},{key}`), or keep both (`--skip {need}`); nothing was removed")));
+        let is_deleted = |dependency: &&str| {
+            let is_removable = session
+                .graph
+                .resource(dependency)
+                .is_some_and(|resource| resource.is_removable());
+            selected.contains(*dependency) && is_removable
+        };
+        if let Some(dependency) = session.graph.depends_on(&key).find(is_deleted) {
+            return Err(Error::failed(format!(
+                "cannot delete `{dependency}`: `{key}` depends on it and is not selected"
+            ))
+            .hint(format!(
+                "delete both (`--only {dependency},{key}`), or keep both (`--skip {dependency}`); nothing was deleted"
+            )));
         }
     }
     Ok(())
 }
 
-fn is_there_and_ours(observation: &Observation) -> bool {
-    observation.exists && observation.is_ours
+fn exists_and_is_managed(observation: &Observation) -> bool {
+    observation.exists && observation.is_managed()
 }
 
 async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
@@ -361,22 +374,22 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
         return Ok(DestroyReport {
             resources: Vec::new(),
             data_dir: None,
-            is_told: false,
+            is_reported: false,
         });
     }
-    // A run that failed at once leaves it empty.
+    // A run that failed early leaves it empty.
     let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
     if !is_empty && !MARKS.iter().any(|mark| folder.join(mark).is_file()) {
         return Err(Error::failed(format!(
-            "`{}` does not look like a data folder of pinpipe",
+            "`{}` is not a data folder of pinpipe",
             folder.display()
         ))
-        .hint("check `data_dir` and `--data-dir`; nothing was removed"));
+        .hint("check `data_dir` and `--data-dir`; nothing was deleted"));
     }
     confirm(
         yes,
         &format!(
-            "remove all data of pinpipe in `{}`: database, records, lake and tables",
+            "delete all data of pinpipe in `{}`: database, records, lake and tables",
             folder.display()
         ),
     )
@@ -390,18 +403,18 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
         };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &path, error));
+                return Err(io_error("delete", &path, error));
             }
             _ => {}
         }
     }
-    // The lock goes last, and the folder only where nothing of somebody else's is in it.
+    // The lock is deleted last, and the folder only if it holds no other files.
     let _ = std::fs::remove_file(folder.join("local.lock"));
     drop(lock);
     let _ = std::fs::remove_dir(folder);
     Ok(DestroyReport {
         resources: Vec::new(),
         data_dir: Some(folder.clone()),
-        is_told: false,
+        is_reported: false,
     })
 }

@@ -1,6 +1,6 @@
-//! Order: each resource after what it needs, what is independent side by side.
+//! Resources in dependency order; independent ones are visited concurrently.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
@@ -9,105 +9,143 @@ use futures::stream::FuturesUnordered;
 use crate::base::error::{Error, Result};
 use crate::provision::resource::Resource;
 
-/// Which way to go.
+/// Direction of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// What is needed comes first: making.
-    Needs,
-    /// What needs it comes first: removing.
-    Dependents,
+    /// Dependencies first: to create.
+    DependenciesFirst,
+    /// Dependents first: to delete.
+    DependentsFirst,
 }
 
-/// Resources of a pipeline, each after what it needs.
+/// Resources of a pipeline, each after those it depends on.
 pub struct Graph {
-    pub resources: Vec<Box<dyn Resource>>,
-    /// Positions of what each resource needs.
-    needs: Vec<BTreeSet<usize>>,
+    resources: Vec<Box<dyn Resource>>,
+    /// Keys of the resources that each resource depends on.
+    dependencies: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What came of the visit of one resource.
+/// Result of visiting one resource.
 pub enum Visit<T> {
     Done(T),
     Failed(Error),
-    /// Not visited, since what it waits for failed.
-    Left,
+    /// Not visited, since a resource that it waits for failed.
+    Skipped,
 }
 
 impl Graph {
     /// # Panics
-    /// A resource needs one that is not there: a mistake in the program, which a test finds.
+    /// A resource stands before one that it depends on, or depends on an unknown one: a mistake
+    /// in the list of resources, which the first test finds. Cycles are impossible this way.
     pub fn new(resources: Vec<Box<dyn Resource>>) -> Self {
-        let keys: Vec<String> = resources.iter().map(|resource| resource.key()).collect();
-        let position = |needed: &String| {
-            keys.iter()
-                .position(|key| key == needed)
-                .expect("every need is a resource of the graph")
-        };
-        let needs = resources
-            .iter()
-            .map(|resource| resource.depends_on().iter().map(position).collect())
-            .collect();
-        Self { resources, needs }
+        let mut dependencies: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for resource in &resources {
+            let depends_on: BTreeSet<String> = resource.depends_on().into_iter().collect();
+            for key in &depends_on {
+                let is_before = dependencies.contains_key(key);
+                assert!(
+                    is_before,
+                    "`{}` stands before its dependency `{key}`",
+                    resource.key()
+                );
+            }
+            dependencies.insert(resource.key(), depends_on);
+        }
+        Self {
+            resources,
+            dependencies,
+        }
     }
 
-    /// Position of a resource.
-    pub fn position(&self, key: &str) -> Option<usize> {
-        self.resources
-            .iter()
-            .position(|resource| resource.key() == key)
+    /// All resources, each after those it depends on.
+    pub fn resources(&self) -> impl Iterator<Item = &dyn Resource> {
+        self.resources.iter().map(Box::as_ref)
     }
 
-    /// Positions of what a resource needs.
-    pub fn depends_on(&self, position: usize) -> &BTreeSet<usize> {
-        &self.needs[position]
+    /// The resource of a key.
+    pub fn resource(&self, key: &str) -> Option<&dyn Resource> {
+        self.resources().find(|resource| resource.key() == key)
     }
 
-    /// Visits every resource once, at most `at_once` at a time. What waits for one that
-    /// failed is left; all else is still visited.
+    /// Keys of the resources that a resource depends on directly.
+    pub fn depends_on(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.dependencies
+            .get(key)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+    }
+
+    /// The given resources and all that they depend on, directly or not.
+    pub fn with_dependencies(&self, keys: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut all = keys.clone();
+        let mut open: Vec<String> = keys.iter().cloned().collect();
+        while let Some(key) = open.pop() {
+            for dependency in self.depends_on(&key) {
+                if all.insert(dependency.to_string()) {
+                    open.push(dependency.to_string());
+                }
+            }
+        }
+        all
+    }
+
+    /// Visits every resource once, up to `max_concurrency` at a time. Resources that wait for a
+    /// failed one are skipped; all others are still visited. The results are in graph order.
     pub async fn walk<'a, T>(
         &'a self,
         order: Order,
-        at_once: usize,
-        visit: impl Fn(usize, &'a dyn Resource) -> LocalBoxFuture<'a, Result<T>>,
-    ) -> Vec<Visit<T>> {
-        let count = self.resources.len();
-        let mut waits_for: Vec<BTreeSet<usize>> = match order {
-            Order::Needs => self.needs.clone(),
-            Order::Dependents => (0..count)
-                .map(|position| {
-                    (0..count)
-                        .filter(|other| self.needs[*other].contains(&position))
-                        .collect()
-                })
-                .collect(),
-        };
-        let mut visits: Vec<Option<Visit<T>>> = (0..count).map(|_| None).collect();
-        let mut is_started = vec![false; count];
+        max_concurrency: usize,
+        visit: impl Fn(&'a dyn Resource) -> LocalBoxFuture<'a, Result<T>>,
+    ) -> Vec<(String, Visit<T>)> {
+        let keys: Vec<String> = self.resources().map(Resource::key).collect();
+        let mut waits_for = self.waits_for(order);
+        let mut visits: BTreeMap<String, Visit<T>> = BTreeMap::new();
+        let mut is_started = BTreeSet::new();
         let mut running = FuturesUnordered::new();
         loop {
-            for position in 0..count {
-                if running.len() < at_once
-                    && !is_started[position]
-                    && waits_for[position].is_empty()
-                {
-                    is_started[position] = true;
-                    let visiting = visit(position, self.resources[position].as_ref());
-                    running.push(async move { (position, visiting.await) });
+            for (key, resource) in keys.iter().zip(self.resources()) {
+                let is_ready = waits_for.get(key).is_none_or(BTreeSet::is_empty);
+                if running.len() < max_concurrency && is_ready && is_started.insert(key.clone()) {
+                    let visiting = visit(resource);
+                    running.push(async move { (key.clone(), visiting.await) });
                 }
             }
-            let Some((position, outcome)) = running.next().await else {
+            let Some((key, result)) = running.next().await else {
                 break;
             };
-            if outcome.is_ok() {
-                waits_for.iter_mut().for_each(|waiting| {
-                    waiting.remove(&position);
+            if result.is_ok() {
+                waits_for.values_mut().for_each(|waiting| {
+                    waiting.remove(&key);
                 });
             }
-            visits[position] = Some(outcome.map_or_else(Visit::Failed, Visit::Done));
+            visits.insert(key, result.map_or_else(Visit::Failed, Visit::Done));
         }
-        visits
-            .into_iter()
-            .map(|visit| visit.unwrap_or(Visit::Left))
+        drop(running);
+        keys.into_iter()
+            .map(|key| {
+                let visit = visits.remove(&key).unwrap_or(Visit::Skipped);
+                (key, visit)
+            })
             .collect()
+    }
+
+    /// For each resource the keys that must be visited before it.
+    fn waits_for(&self, order: Order) -> BTreeMap<String, BTreeSet<String>> {
+        match order {
+            Order::DependenciesFirst => self.dependencies.clone(),
+            Order::DependentsFirst => {
+                let mut dependents: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+                for (key, depends_on) in &self.dependencies {
+                    for dependency in depends_on {
+                        dependents
+                            .entry(dependency.clone())
+                            .or_default()
+                            .insert(key.clone());
+                    }
+                }
+                dependents
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One resource, brought from how it stands to how it should.
+//! Reconciles one resource with the configuration.
 
 use std::time::Duration;
 
@@ -10,32 +10,32 @@ use crate::provision::engine::session::read_one;
 use crate::provision::resource::{Action, Observation, Resource};
 use crate::provision::state::document::Phase;
 
-/// Most changes until a resource must be as it should: made, waited for, mended, and once more.
+/// Maximum number of calls until a resource equals the configuration.
 const ROUNDS: usize = 20;
-/// Most updates for one and the same reason.
+/// Maximum number of updates for the same drift.
 const REPEATS: usize = 3;
-/// What was begun so lately may not be seen yet.
-const FRESH: Duration = Duration::from_secs(600);
+/// Created this recently: reads of AWS may not show it yet.
+const RECENT: Duration = Duration::from_secs(600);
 
-/// What may be done.
+/// Whether data may be lost.
 #[derive(Debug, Clone, Copy)]
 pub struct DataLossPolicy {
-    /// Resources that hold records may be made anew, which loses them.
+    /// Resources that hold records may be replaced or deleted, which loses the records.
     pub may_lose_data: bool,
 }
 
-/// What was done.
+/// The result of a reconciliation.
 #[derive(Debug)]
 pub struct Converged {
     pub action: Action,
     pub observation: Observation,
 }
 
-/// Makes, mends, waits and reads again until nothing is left to do. Reading after each
-/// change is what makes a plan after an apply empty.
+/// Creates, updates, waits and reads again until nothing is left to do. Reading after each
+/// change makes a plan after an apply empty.
 ///
 /// # Errors
-/// A call fails; Ctrl-C; it still differs after it was mended.
+/// A call fails; Ctrl-C; the resource still differs after it was changed.
 pub async fn converge(
     account: Option<&Account>,
     resource: &dyn Resource,
@@ -45,14 +45,14 @@ pub async fn converge(
     let mut done = Action::NoOp;
     let mut observation = planned;
     let key = resource.key();
-    // What an update was last to mend, and how often: what it does not mend again and again stays.
-    let (mut mended, mut repeats) = (Vec::new(), 0);
+    // The drift of the last update, and how often it came back: an update may have no effect.
+    let (mut updated, mut repeats) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
         if let Some(account) = account
             && account.stop.is_cancelled()
         {
             return Err(account.stopped(&format!(
-                "{} `{}` is not as it should be yet",
+                "{} `{}` does not equal the configuration yet",
                 resource.kind(),
                 resource.name()
             )));
@@ -68,10 +68,10 @@ pub async fn converge(
                     observation,
                 });
             }
-            Action::Unmanaged => return Err(foreign(resource)),
+            Action::Unmanaged => return Err(unmanaged(resource)),
             Action::Pending => resource.wait().await?,
             Action::Update => {
-                repeats = if mended == observation.reasons {
+                repeats = if updated == observation.reasons {
                     repeats + 1
                 } else {
                     0
@@ -82,10 +82,10 @@ pub async fn converge(
                 if let Some(account) = account
                     && repeats > 0
                 {
-                    // Reads of AWS may be behind.
+                    // Reads of AWS may be stale.
                     account.pause(account.patience() / 4).await;
                 }
-                mended.clone_from(&observation.reasons);
+                updated.clone_from(&observation.reasons);
                 resource.update().await?;
                 if done == Action::NoOp {
                     done = Action::Update;
@@ -100,18 +100,18 @@ pub async fn converge(
                     account.state.mark_creating(&key, &resource.name()).await?;
                 }
                 resource.create().await?;
-                if done != Action::Recreate {
+                if done != Action::Replace {
                     done = Action::Create;
                 }
             }
-            // Making it again and again would help nobody and cost money.
-            Action::Recreate if matches!(done, Action::Create | Action::Recreate) => break,
-            Action::Recreate => {
+            // Replacing it again would not help, and costs money.
+            Action::Replace if matches!(done, Action::Create | Action::Replace) => break,
+            Action::Replace => {
                 ensure_data_loss_allowed(resource, &observation, data_loss).await?;
-                remove(account, resource).await?;
-                done = Action::Recreate;
+                delete(account, resource).await?;
+                done = Action::Replace;
             }
-            // What goes has gone before anything is made.
+            // Deletions precede all other changes.
             Action::Delete => {
                 return Ok(Converged {
                     action: Action::Delete,
@@ -122,16 +122,16 @@ pub async fn converge(
         observation = read_one(resource).await?;
     }
     Err(Error::failed(format!("{} `{}` still differs after it was changed: {}", resource.kind(), resource.name(), observation.reason()))
-        .hint("AWS took the change and it did not last: `pinpipe provision --plan` shows how it stands, the service's console why"))
+        .hint("AWS accepted the change but the resource still differs: `pinpipe provision --plan` shows the drift, the service's console the cause"))
 }
 
-/// Removes a resource and forgets it. `false`: it was not there.
-pub async fn remove(account: Option<&Account>, resource: &dyn Resource) -> Result<bool> {
+/// Deletes a resource and its entry in the state. `false`: it did not exist.
+pub async fn delete(account: Option<&Account>, resource: &dyn Resource) -> Result<bool> {
     let key = resource.key();
     if let Some(account) = account {
         if account.stop.is_cancelled() {
             return Err(account.stopped(&format!(
-                "{} `{}` is still there",
+                "{} `{}` was not deleted",
                 resource.kind(),
                 resource.name()
             )));
@@ -145,8 +145,8 @@ pub async fn remove(account: Option<&Account>, resource: &dyn Resource) -> Resul
     Ok(removed)
 }
 
-/// Looks again for something that may have been made a moment ago, by this run or by one
-/// that was killed, before it is made a second time: reads of AWS may be behind.
+/// Reads a recently created resource again before it is created a second time, by this run or
+/// after a killed one: reads of AWS may be stale.
 async fn reread_before_create(
     account: &Account,
     resource: &dyn Resource,
@@ -157,7 +157,7 @@ async fn reread_before_create(
     let age = (chrono::Utc::now() - entry.begun_at)
         .to_std()
         .unwrap_or_default();
-    if entry.phase == Phase::Deleting || age > FRESH {
+    if entry.phase == Phase::Deleting || age > RECENT {
         return Ok(None);
     }
     let began = Instant::now();
@@ -171,18 +171,18 @@ async fn reread_before_create(
     Ok(None)
 }
 
-/// What to say of something that somebody else made.
-pub fn foreign(resource: &dyn Resource) -> Error {
-    Error::failed(format!("{} `{}` is there already, and pinpipe did not make it", resource.kind(), resource.name())).hint(format!(
-        "choose another `id` or name in the configuration, or use it as it is with `--skip {}`; it was not touched",
+/// The error of a name that belongs to a resource which pinpipe does not manage.
+pub fn unmanaged(resource: &dyn Resource) -> Error {
+    Error::failed(format!("{} `{}` already exists and is not managed by pinpipe", resource.kind(), resource.name())).hint(format!(
+        "choose another `id` or name in the configuration, or use it as it is with `--skip {}`; it was not changed",
         resource.key()
     ))
 }
 
-/// Refuses to make anew or to remove what holds records, unless that was allowed.
+/// Refuses to replace or delete a resource that holds records, unless the user allowed it.
 ///
 /// # Errors
-/// It was not; it cannot be asked what it holds.
+/// It is not allowed; the content of the resource cannot be read.
 pub async fn ensure_data_loss_allowed(
     resource: &dyn Resource,
     observation: &Observation,
@@ -194,17 +194,17 @@ pub async fn ensure_data_loss_allowed(
     if observation.action == Action::Delete
         && let Some(held) = resource.deletion_blocker().await?
     {
-        return Err(Error::failed(format!("{} `{}` is not asked for any more, but holds {held}", resource.kind(), resource.name()))
-            .hint("set the configuration back, empty it, or say `--allow-recreate` to lose that; nothing was changed"));
+        return Err(Error::failed(format!("{} `{}` is no longer in the configuration but still holds {held}", resource.kind(), resource.name()))
+            .hint("restore the configuration, empty it, or add `--allow-replace` to lose its data; nothing was changed"));
     }
-    if observation.action != Action::Recreate || !resource.holds_data() {
+    if observation.action != Action::Replace || !resource.holds_data() {
         return Ok(());
     }
     Err(Error::failed(format!(
-        "{} `{}` would have to be made anew, which loses what it holds: {}",
+        "{} `{}` must be replaced, which deletes its data: {}",
         resource.kind(),
         resource.name(),
         observation.reason()
     ))
-    .hint("set the configuration back, or say `--allow-recreate` to lose it"))
+    .hint("restore the configuration, or add `--allow-replace` to lose its data"))
 }

@@ -1,65 +1,57 @@
-//! `--only` and `--skip`: which resources a run changes.
+//! `--only` and `--skip`: the resources that a command works on.
+
+use std::collections::BTreeSet;
 
 use crate::base::error::{Error, Result};
 use crate::provision::engine::graph::Graph;
 
-/// Which resources a command works on.
+/// Selection of resources by key or type.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Only these resources, by key or type (repeat, or separate by commas)
+    /// Only these; all if empty.
     pub only: Vec<String>,
-    /// All but these resources
+    /// All except these.
     pub skip: Vec<String>,
 }
 
 impl Selection {
-    /// For each resource whether it is chosen.
+    /// Exactly the resources of these keys.
+    pub fn of(keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            only: keys.into_iter().map(Into::into).collect(),
+            skip: Vec::new(),
+        }
+    }
+
+    /// Keys of the selected resources.
     ///
     /// # Errors
-    /// A name that no resource has.
-    pub fn chosen(&self, graph: &Graph) -> Result<Vec<bool>> {
+    /// A name that is neither a key nor a type of a resource.
+    pub fn keys(&self, graph: &Graph) -> Result<BTreeSet<String>> {
         for name in self.only.iter().chain(&self.skip) {
-            if !graph
-                .resources
-                .iter()
-                .any(|resource| resource.key() == *name || resource.kind() == name)
-            {
+            let is_known = graph
+                .resources()
+                .any(|resource| resource.key() == *name || resource.kind() == name);
+            if !is_known {
                 return Err(unknown(name, graph));
             }
         }
-        let named = |names: &[String], key: &str, kind: &str| {
+        let is_named = |names: &[String], key: &str, kind: &str| {
             names.iter().any(|name| name == key || name == kind)
         };
-        let chosen = graph.resources.iter().map(|resource| {
+        let selected = graph.resources().filter_map(|resource| {
             let (key, kind) = (resource.key(), resource.kind());
-            (self.only.is_empty() || named(&self.only, &key, kind))
-                && !named(&self.skip, &key, kind)
+            let is_selected = (self.only.is_empty() || is_named(&self.only, &key, kind))
+                && !is_named(&self.skip, &key, kind);
+            is_selected.then_some(key)
         });
-        Ok(chosen.collect())
-    }
-
-    /// For each resource whether it must be read: the chosen ones, and what they need.
-    pub fn read(chosen: &[bool], graph: &Graph) -> Vec<bool> {
-        let mut read = chosen.to_vec();
-        let mut open: Vec<usize> = (0..chosen.len())
-            .filter(|position| chosen[*position])
-            .collect();
-        while let Some(position) = open.pop() {
-            for need in graph.depends_on(position) {
-                if !read[*need] {
-                    read[*need] = true;
-                    open.push(*need);
-                }
-            }
-        }
-        read
+        Ok(selected.collect())
     }
 }
 
 fn unknown(name: &str, graph: &Graph) -> Error {
     let mut names: Vec<String> = graph
-        .resources
-        .iter()
+        .resources()
         .flat_map(|resource| [resource.key(), resource.kind().to_string()])
         .collect();
     names.sort_unstable();
@@ -70,7 +62,7 @@ fn unknown(name: &str, graph: &Graph) -> Error {
         .cloned()
         .unwrap_or_default();
     Error::usage(format!(
-        "there is no resource `{name}`, did you mean `{nearest}`?"
+        "resource `{name}` does not exist, did you mean `{nearest}`?"
     ))
     .hint(format!("resources and types: {}", names.join(", ")))
 }

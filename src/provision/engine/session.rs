@@ -1,6 +1,7 @@
-//! The resources of a target, with what they are worked on with.
+//! A session: the resources of a target, their account, state and lock, for one command.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,50 +14,52 @@ use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result};
 use crate::base::output::progress::Progress;
 use crate::base::shutdown::shutdown_signal;
-use crate::clients::aws::call::VAGUE_HINTS;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::engine::graph::{Graph, Order, Visit};
-use crate::provision::engine::selection::Selection;
 use crate::provision::local;
 use crate::provision::resource::{Action, Observation, Resource};
 use crate::provision::state::backend::Lock;
 
-/// How long a call may go on after Ctrl-C.
+/// Grace period of one call after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
-/// How errors of what Ctrl-C ended begin.
-const STOPPED: &str = "stopped";
-/// How long a whole command may: what its calls brought is still told.
+/// Grace period of a whole command, so that results which arrived are still reported.
 pub const LONGER_GRACE: Duration = Duration::from_secs(3);
 
-/// What a command wants to do with the resources.
+/// What a command does with the resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    Look,
+    /// Only reads; takes no lock.
+    Read,
     Change,
 }
 
-/// Resources, in order, and the account they are in.
+/// Observations of resources, by key.
+pub type Observations = BTreeMap<String, Observation>;
+
+/// The resources of a pipeline and the account that they are in.
 pub struct Session {
     pub graph: Graph,
     /// On target aws only.
     pub account: Option<Rc<Account>>,
     pub stop: CancellationToken,
     pub progress: Progress,
-    /// Most resources worked on at a time.
-    pub at_once: usize,
+    /// Maximum number of resources that are read or changed at a time.
+    pub max_concurrency: usize,
     lock: Option<Lock>,
-    /// Something that nobody asks for could not be looked for.
+    /// Some disabled resources could not be read, so the plan may be incomplete.
     is_incomplete: Cell<bool>,
 }
 
 impl Session {
+    /// Opens the state and the clients; locks the state to change it.
+    ///
     /// # Errors
-    /// No local stack is running; no credentials; the state is held by another run.
+    /// The local stack is not running; no credentials; another process holds the lock.
     pub async fn open(config: &Config, purpose: Purpose, progress: Progress) -> Result<Self> {
         let stop = CancellationToken::new();
         let asked = stop.clone();
-        // It listens on when the stack is closed: who goes on with the account looks at it too.
+        // It listens beyond the session: callers may keep using the account.
         tokio::spawn(async move {
             shutdown_signal().await;
             asked.cancel();
@@ -65,7 +68,7 @@ impl Session {
             Target::Local => (local::resources(config).await?, None, None),
             Target::Aws => {
                 let place = run_until_shutdown(&stop, GRACE, Account::place(config)).await?;
-                // Never given up half way: a lock that was put all the same would stay.
+                // Not interruptible: a lock that was written all the same would stay.
                 let lock = if purpose == Purpose::Change {
                     Some(place.lock().await?)
                 } else {
@@ -97,13 +100,13 @@ impl Session {
             account,
             stop,
             progress,
-            at_once: config.provision.parallel,
+            max_concurrency: config.provision.parallel,
             lock,
             is_incomplete: Cell::new(false),
         })
     }
 
-    /// Leaves word where everything is, and lets the next run in.
+    /// Writes the outputs for other commands and releases the lock.
     pub async fn close(mut self) {
         if let Some(account) = &self.account {
             let outputs = Outputs {
@@ -115,11 +118,11 @@ impl Session {
                 api_key_id: account.state.output(keys::API_KEY, "id").await,
             };
             if let Err(error) = outputs.write(&account.config.data_dir) {
-                tracing::warn!(%error, "other commands will not find what was provisioned");
+                tracing::warn!(%error, "other commands will not find the provisioned resources");
             }
         }
         if let Some(lock) = self.lock.take() {
-            // The next run says how to remove one that could not be let go of in time.
+            // If this takes too long, the next run explains how to remove the lock.
             let _ = run_until_shutdown(&self.stop, GRACE, async {
                 lock.release().await;
                 Ok(())
@@ -128,107 +131,118 @@ impl Session {
         }
     }
 
-    /// Reads the chosen resources and what they need. What nobody wants is read only where
-    /// something of it is remembered, or, until all was made once, where there are signs of it.
+    /// Observes the selected resources and those they depend on. A disabled resource is observed
+    /// only if it is in the state, or, as long as the pipeline was never applied completely, if
+    /// there are signs of it.
     ///
     /// # Errors
-    /// One cannot be read.
-    pub async fn read(&self, chosen: &[bool]) -> Result<Vec<Option<Observation>>> {
-        let which = Selection::read(chosen, &self.graph);
-        let which = &which;
-        let remembered = match &self.account {
-            Some(account) => account.state.keys().await,
-            None => Vec::new(),
+    /// A resource cannot be read.
+    pub async fn observe(&self, selected: &BTreeSet<String>) -> Result<Observations> {
+        let to_read = self.graph.with_dependencies(selected);
+        let (recorded, may_be_lost) = match &self.account {
+            Some(account) => (
+                account.state.keys().await,
+                !account.state.is_complete().await,
+            ),
+            None => (Vec::new(), false),
         };
-        let remembered = &remembered;
-        let may_be_lost = match &self.account {
-            Some(account) => !account.state.is_complete().await,
-            None => false,
-        };
-        let mut observations: Vec<Option<Observation>> = vec![None; which.len()];
-        // One thing that the state forgot is a sign of others.
+        let mut observations = Observations::new();
+        // One resource that the state has lost is a sign of others.
         for _ in 0..if may_be_lost { 2 } else { 1 } {
-            let before = &observations;
+            let (to_read, recorded, before) = (&to_read, &recorded, &observations);
             let visits = self
                 .graph
-                .walk(Order::Needs, self.at_once, |position, resource| {
+                .walk(Order::DependenciesFirst, self.max_concurrency, |resource| {
                     async move {
-                        if !which[position] || before[position].is_some() {
-                            return Ok(before[position].clone());
+                        let key = resource.key();
+                        if !to_read.contains(&key) || before.contains_key(&key) {
+                            return Ok(before.get(&key).cloned());
                         }
-                        let is_known =
-                            resource.is_enabled() || remembered.contains(&resource.key());
-                        if !(is_known || may_be_lost && resource.may_be_orphaned().await) {
-                            return Ok(None);
-                        }
-                        if self.stop.is_cancelled() {
-                            return Err(Error::failed(
-                                "stopped while reading: nothing was changed",
-                            ));
-                        }
-                        match self.run_until_shutdown(read_one(resource)).await {
-                            // Nobody asks for it: a missing permission must not matter.
-                            Err(error)
-                                if !is_known
-                                    && !error.is_retryable()
-                                    && !self.stop.is_cancelled() =>
-                            {
-                                tracing::warn!(%error, "`{}` is not looked for", resource.key());
-                                self.is_incomplete.set(true);
-                                Ok(None)
-                            }
-                            observation => observation.map(Some),
-                        }
+                        let is_recorded = recorded.contains(&key);
+                        self.observe_one(resource, is_recorded, may_be_lost).await
                     }
                     .boxed_local()
                 })
                 .await;
-            observations = self.collect_results(visits)?;
+            let found = self.collect_results(visits)?;
+            let found = found
+                .into_iter()
+                .filter_map(|(key, observation)| Some((key, observation?)));
+            observations = found.collect();
         }
-        self.propagate_recreation(&mut observations, chosen);
+        self.propagate_replacement(&mut observations, selected);
         Ok(observations)
     }
 
-    /// Notes that the whole pipeline is as it should be, where all of it was looked at.
+    /// `None`: the resource is disabled, and nothing suggests that it exists.
+    async fn observe_one(
+        &self,
+        resource: &dyn Resource,
+        is_recorded: bool,
+        may_be_lost: bool,
+    ) -> Result<Option<Observation>> {
+        let is_known = resource.is_enabled() || is_recorded;
+        if !(is_known || may_be_lost && resource.may_be_orphaned().await) {
+            return Ok(None);
+        }
+        if self.stop.is_cancelled() {
+            return Err(Error::interrupted(
+                "interrupted while reading: nothing was changed",
+            ));
+        }
+        match self.run_until_shutdown(read_one(resource)).await {
+            // The resource is disabled: a missing permission to read it must not stop the command.
+            Err(error) if !is_known && !error.is_retryable() && !self.stop.is_cancelled() => {
+                tracing::warn!(%error, "cannot search for `{}`", resource.key());
+                self.is_incomplete.set(true);
+                Ok(None)
+            }
+            observation => observation.map(Some),
+        }
+    }
+
+    /// Records that the whole pipeline equals the configuration, if all of it was observed.
     ///
     /// # Errors
     /// The state cannot be written.
-    pub async fn mark_complete_if_done(&self, chosen: &[bool]) -> Result<()> {
+    pub async fn mark_complete_if_done(&self, selected: &BTreeSet<String>) -> Result<()> {
         match &self.account {
-            Some(account) if chosen.iter().all(|chosen| *chosen) && !self.is_incomplete.get() => {
+            Some(account)
+                if selected.len() == self.graph.resources().count()
+                    && !self.is_incomplete.get() =>
+            {
                 account.state.mark_complete().await
             }
             _ => Ok(()),
         }
     }
 
-    /// What cannot outlive something that is made anew is made anew too. What is not chosen
-    /// stays as it is.
-    fn propagate_recreation(&self, observations: &mut [Option<Observation>], chosen: &[bool]) {
-        // Needs stand before what needs them, so that one pass carries it all the way.
-        for (position, resource) in self.graph.resources.iter().enumerate() {
-            let falls_with = resource.recreated_with();
-            let fallen = falls_with.iter().filter(|key| {
-                let other = self
-                    .graph
-                    .position(key)
-                    .filter(|other| chosen[*other])
-                    .and_then(|other| observations[other].as_ref());
-                other.is_some_and(|observation| matches!(observation.action, Action::Recreate))
-            });
-            let because: Vec<String> = fallen.map(|key| format!("`{key}` is made anew")).collect();
-            if let Some(observation) = &mut observations[position]
+    /// Replaces selected resources that cannot outlive a replaced one.
+    fn propagate_replacement(&self, observations: &mut Observations, selected: &BTreeSet<String>) {
+        // Dependencies stand before their dependents, so one pass is enough.
+        for resource in self.graph.resources() {
+            let is_replaced = |key: &String| {
+                let observation = observations.get(key).filter(|_| selected.contains(key));
+                observation.is_some_and(|observation| observation.action == Action::Replace)
+            };
+            let reasons: Vec<String> = resource
+                .recreated_with()
+                .iter()
+                .filter(|key| is_replaced(key))
+                .map(|key| format!("`{key}` is replaced"))
+                .collect();
+            if let Some(observation) = observations.get_mut(&resource.key())
                 && observation.exists
-                && !because.is_empty()
+                && !reasons.is_empty()
                 && !matches!(observation.action, Action::Delete | Action::Unmanaged)
             {
-                observation.action = Action::Recreate;
-                observation.reasons = because;
+                observation.action = Action::Replace;
+                observation.reasons = reasons;
             }
         }
     }
 
-    /// The name under which a resource was made: the configuration may give it another one now.
+    /// The name that a resource was created under; the configuration may have changed since.
     pub async fn recorded_name(&self, resource: &dyn Resource) -> String {
         let entry = match &self.account {
             Some(account) => account.state.entry(&resource.key()).await,
@@ -237,7 +251,7 @@ impl Session {
         entry.map_or_else(|| resource.name(), |entry| entry.name)
     }
 
-    /// Does some work with one resource, but not much longer than Ctrl-C.
+    /// Runs work on one resource; after Ctrl-C for the grace period at most.
     ///
     /// # Errors
     /// The work fails; Ctrl-C.
@@ -245,7 +259,7 @@ impl Session {
         run_until_shutdown(&self.stop, GRACE, work).await
     }
 
-    /// Does all the work of a command, but not much longer than Ctrl-C, wherever it is.
+    /// Runs the work of a whole command; after Ctrl-C for a longer grace period at most.
     ///
     /// # Errors
     /// The work fails; Ctrl-C.
@@ -253,69 +267,58 @@ impl Session {
         run_until_shutdown(&self.stop, LONGER_GRACE, work).await
     }
 
-    /// What every visit brought.
+    /// The results of all visits, by key in graph order.
     ///
     /// # Errors
-    /// What the first that failed says, and how many others failed or had to wait for it.
-    pub fn collect_results<T>(&self, visits: Vec<Visit<T>>) -> Result<Vec<T>> {
-        let mut done = Vec::with_capacity(visits.len());
-        let (mut failure, mut stopped): (Option<Error>, Option<Error>) = (None, None);
-        let says_what_to_do = |error: &Error| {
-            error
-                .hint_text()
-                .is_some_and(|hint| !VAGUE_HINTS.contains(&hint))
-        };
-        let (mut others, mut left) = (Vec::new(), Vec::new());
-        for (position, visit) in visits.into_iter().enumerate() {
+    /// The most helpful failure, with the others and the skipped resources as notes.
+    pub fn collect_results<T>(&self, visits: Vec<(String, Visit<T>)>) -> Result<Vec<(String, T)>> {
+        let mut results = Vec::with_capacity(visits.len());
+        let (mut interruption, mut failures, mut skipped) = (None, Vec::new(), Vec::new());
+        for (key, visit) in visits {
             match visit {
-                Visit::Done(value) => done.push(value),
-                // That others were stopped too goes without saying; what failed before does not.
-                Visit::Failed(error)
-                    if self.stop.is_cancelled() && error.to_string().starts_with(STOPPED) =>
-                {
-                    stopped.get_or_insert(error);
+                Visit::Done(value) => results.push((key, value)),
+                Visit::Failed(error) if error.is_interrupted() => {
+                    interruption.get_or_insert(error);
                 }
-                Visit::Failed(error) if failure.is_none() => failure = Some(error),
-                // The first stands at the top, unless another one knows more.
-                Visit::Failed(error)
-                    if says_what_to_do(&error)
-                        && !failure.as_ref().is_some_and(says_what_to_do) =>
-                {
-                    others.extend(failure.replace(error).map(|first| first.to_string()));
-                }
-                Visit::Failed(error) => others.push(error.to_string()),
-                Visit::Left if !self.graph.resources[position].is_enabled() => {}
-                Visit::Left => left.push(self.graph.resources[position].key()),
+                Visit::Failed(error) => failures.push(error),
+                Visit::Skipped => skipped.push(key),
             }
         }
-        if let Some(failure) = &failure
-            && stopped.is_some()
-        {
-            others.insert(0, failure.to_string());
-        }
-        let Some(error) = stopped.or(failure) else {
-            return Ok(done);
+        let error = match interruption {
+            Some(interruption) => interruption,
+            None if failures.is_empty() => return Ok(results),
+            // The first failure, unless only a later one has advice of its own.
+            None => {
+                let specific = failures.iter().position(Error::has_specific_hint);
+                failures.remove(specific.unwrap_or_default())
+            }
         };
-        let mut note = String::new();
-        for other in &others {
-            note.push_str(&format!("\n  also: {other}"));
-        }
-        if !left.is_empty() {
+        let is_enabled = |key: &String| {
+            self.graph
+                .resource(key)
+                .is_some_and(|resource| resource.is_enabled())
+        };
+        skipped.retain(is_enabled);
+        let mut note: String = failures
+            .iter()
+            .map(|failure| format!("\n  also: {failure}"))
+            .collect();
+        if !skipped.is_empty() {
             note.push_str(&format!(
-                "\n  left, since they wait for it: {}",
-                left.join(", ")
+                "\n  skipped, since they depend on it: {}",
+                skipped.join(", ")
             ));
         }
-        if note.is_empty() {
-            Err(error)
+        Err(if note.is_empty() {
+            error
         } else {
-            Err(error.with_note(note))
-        }
+            error.with_note(note)
+        })
     }
 }
 
-/// Does some work, but not longer than Ctrl-C and `grace`: a call may be tried again for
-/// minutes. Whatever a call that is left behind did is found by the next run.
+/// Runs work until it is done or `grace` after Ctrl-C: the SDK may retry a call for minutes.
+/// The next run observes the effect of an abandoned call.
 ///
 /// # Errors
 /// The work fails; Ctrl-C.
@@ -324,19 +327,19 @@ pub async fn run_until_shutdown<T>(
     grace: Duration,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let given_up = async {
+    let abandoned = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
         biased;
         done = work => done,
-        () = given_up => Err(Error::failed("stopped while AWS was being asked")
-            .hint("what was made stays and is remembered: the same command goes on from here")),
+        () = abandoned => Err(Error::interrupted("interrupted during an AWS call")
+            .hint("created resources are kept and recorded; re-run the command to resume")),
     }
 }
 
-/// How a resource stands, a resource nobody wants being one to delete.
+/// Observes a resource; an existing managed one that is disabled is to be deleted.
 pub async fn read_one(resource: &dyn Resource) -> Result<Observation> {
     let mut observation = resource.read().await?;
     if !resource.is_enabled() {
@@ -344,7 +347,7 @@ pub async fn read_one(resource: &dyn Resource) -> Result<Observation> {
             (_, Action::Unmanaged) | (false, _) => Action::NoOp,
             _ => Action::Delete,
         };
-        observation.reasons = vec!["the configuration does not ask for it any more".into()];
+        observation.reasons = vec!["no longer in the configuration".into()];
     }
     Ok(observation)
 }

@@ -1,4 +1,4 @@
-//! `pinpipe status`: what is there, since when, and what it has cost.
+//! `pinpipe status`: every resource with its state, age and cost.
 
 use chrono::Utc;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::base::output::{Printer, Report};
 use crate::provision::cost::{Cost, Prices};
 use crate::provision::engine::selection::Selection;
 use crate::provision::engine::session::{Purpose, Session};
-use crate::provision::resource::Action;
+use crate::provision::resource::{Action, Observation};
 
 #[derive(Debug, Serialize)]
 struct ResourceStatus {
@@ -20,10 +20,10 @@ struct ResourceStatus {
     type_name: &'static str,
     name: String,
     exists: bool,
-    /// As a plan would have it: `keep` where all is well.
+    /// The action of a plan made now: `no-op` if it equals the configuration.
     action: Action,
     detail: String,
-    /// Since this pipeline's state knows it.
+    /// Hours since it was recorded in the state.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_hours: Option<f64>,
     #[serde(flatten)]
@@ -36,7 +36,7 @@ pub struct StatusReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses: Option<Addresses>,
     resources: Vec<ResourceStatus>,
-    /// What all of it has cost since it was made.
+    /// Cost of all resources since they were created.
     #[serde(skip_serializing_if = "Option::is_none")]
     dollars_so_far: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,22 +46,22 @@ pub struct StatusReport {
 impl Report for StatusReport {
     fn text(&self) -> String {
         let is_priced = self.prices.is_some();
-        let mut headers = vec!["type", "name", "there", "detail"];
+        let mut headers = vec!["type", "name", "exists", "detail"];
         if is_priced {
-            headers.extend(["age", "$ so far"]);
+            headers.extend(["age", "cost to date"]);
         }
         let mut table = Table::new(headers);
         for resource in &self.resources {
-            let there = match (resource.exists, resource.action) {
-                (_, Action::Unmanaged) => "not ours",
-                (true, Action::Update | Action::Recreate) => "differs",
+            let exists = match (resource.exists, resource.action) {
+                (_, Action::Unmanaged) => "unmanaged",
+                (true, Action::Update | Action::Replace) => "drift",
                 (true, _) => "yes",
                 (false, _) => "no",
             };
             let mut row = vec![
                 resource.type_name.to_string(),
                 resource.name.clone(),
-                there.into(),
+                exists.into(),
                 resource.detail.clone(),
             ];
             if is_priced {
@@ -79,7 +79,7 @@ impl Report for StatusReport {
             ));
         }
         if let (Some(dollars), Some(prices)) = (self.dollars_so_far, &self.prices) {
-            text.push_str(&format!("\nabout ${dollars:.2} so far ({prices})"));
+            text.push_str(&format!("\nabout ${dollars:.2} to date ({prices})"));
         }
         text
     }
@@ -93,17 +93,17 @@ fn age_text(hours: f64) -> String {
     }
 }
 
-/// Reads every resource.
+/// Observes the selected resources.
 ///
 /// # Errors
-/// The local stack is not running or cannot be asked; no credentials for AWS.
+/// The local stack is not running; no AWS credentials; a resource cannot be read.
 pub async fn status(
     config: &Config,
     selection: &Selection,
     printer: &Printer,
 ) -> Result<StatusReport> {
     let progress = printer.activity("reading");
-    let session = Session::open(config, Purpose::Look, progress.clone()).await?;
+    let session = Session::open(config, Purpose::Read, progress.clone()).await?;
     let report = session
         .run_until_cancelled(read(config, selection, &session))
         .await;
@@ -114,28 +114,27 @@ pub async fn status(
 
 async fn read(config: &Config, selection: &Selection, session: &Session) -> Result<StatusReport> {
     let prices = Prices::built_in();
-    let chosen = selection.chosen(&session.graph)?;
-    let observations = session.read(&chosen).await?;
+    let selected = selection.keys(&session.graph)?;
+    let observations = session.observe(&selected).await?;
     let mut resources = Vec::new();
-    for ((resource, observation), is_chosen) in
-        session.graph.resources.iter().zip(observations).zip(chosen)
-    {
-        // What nobody asks for is shown where it is there.
-        let Some(observation) = observation
-            .filter(|observation| is_chosen && (observation.exists || resource.is_enabled()))
-        else {
+    for resource in session.graph.resources() {
+        let key = resource.key();
+        // A disabled resource is shown if it exists.
+        let is_shown = |observation: &&Observation| observation.exists || resource.is_enabled();
+        let observation = observations.get(&key).filter(|_| selected.contains(&key));
+        let Some(observation) = observation.filter(is_shown) else {
             continue;
         };
         let entry = match &session.account {
-            Some(account) if observation.exists && observation.is_ours => {
-                account.state.entry(&resource.key()).await
+            Some(account) if observation.exists && observation.is_managed() => {
+                account.state.entry(&key).await
             }
             _ => None,
         };
         let age_hours =
             entry.map(|entry| (Utc::now() - entry.begun_at).num_seconds() as f64 / 3600.0);
         resources.push(ResourceStatus {
-            key: resource.key(),
+            key,
             type_name: resource.kind(),
             name: resource.name(),
             exists: observation.exists,
@@ -153,7 +152,7 @@ async fn read(config: &Config, selection: &Selection, session: &Session) -> Resu
         None
     };
     let is_priced = session.account.is_some();
-    // Begun at 0: the sum of nothing would be -0.
+    // Starts at 0.0: an empty sum would be -0.
     let so_far = resources
         .iter()
         .filter_map(|resource| Some(resource.age_hours? * resource.cost.dollars_per_hour))

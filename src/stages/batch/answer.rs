@@ -1,4 +1,4 @@
-//! An answer: a small table that goes to the terminal, to JSON and to CSV.
+//! An answer: a small table, written to the terminal, to JSON and to files.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::base::output::table::Table;
 use crate::data::engine::session::as_schema;
 use crate::data::sql::Question;
 
-/// Rows that the terminal shows of a long answer.
+/// Maximum number of rows of an answer in the terminal.
 const SHOWN_ROWS: usize = 15;
 
 /// The rows that answer a question.
@@ -30,9 +30,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes the result of a question's query.
+    /// Converts the result of a question's query.
+    ///
+    /// # Errors
+    /// A column cannot be cast or formatted.
     pub fn new(question: &Question, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
-        // However the engine held its texts, every file and table takes plain ones.
+        // The engine returns several types of strings; files and tables get plain `Utf8`.
         let fields = schema.fields().iter().map(|field| match field.data_type() {
             DataType::Utf8View | DataType::LargeUtf8 => {
                 Field::new(field.name(), DataType::Utf8, field.is_nullable())
@@ -60,7 +63,7 @@ impl Answer {
                             return Value::Null;
                         }
                         let text = formatter.value(row).to_string();
-                        // Numbers are numbers in JSON too; everything else is text.
+                        // Numbers stay numbers in JSON; all other types become text.
                         if column.data_type().is_numeric() {
                             serde_json::from_str(&text).unwrap_or(Value::String(text))
                         } else {
@@ -85,7 +88,7 @@ impl Answer {
         })
     }
 
-    /// The table as the terminal shows it.
+    /// Renders the title and the first rows for the terminal.
     pub fn text(&self) -> String {
         let mut table = Table::new(self.columns.clone());
         for row in self.rows.iter().take(SHOWN_ROWS) {
@@ -94,12 +97,12 @@ impl Answer {
                     .map(|cell| cell.as_str().map_or_else(|| cell.to_string(), String::from)),
             );
         }
-        let more = self.rows.len().saturating_sub(SHOWN_ROWS);
-        let rest = if more > 0 {
-            format!("\n… {more} more rows (the files of `batch --out DIR` have all)")
+        let hidden_rows = self.rows.len().saturating_sub(SHOWN_ROWS);
+        let footer = if hidden_rows > 0 {
+            format!("\n… {hidden_rows} more rows; `pinpipe batch --out DIR` writes all of them")
         } else {
             String::new()
         };
-        format!("{}\n{}{rest}", self.title, table.render())
+        format!("{}\n{}{footer}", self.title, table.render())
     }
 }

@@ -1,4 +1,4 @@
-//! The answers as files and tables for other programs.
+//! Answers as files and Delta tables for other programs.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,17 @@ use crate::stages::batch::answer::Answer;
 use crate::stages::batch::page;
 use crate::stages::batch::report::BatchReport;
 
-/// What of an answer is held in memory before it goes to its file.
+/// Maximum part of an answer that is buffered in memory before it is written to its file.
 const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize {
     rows: 8 * 1024,
     bytes: 8 * 1024 * 1024,
 };
 
-/// Writes the answers, each file whole or not at all, once all of them could be put into
-/// their formats. Returns what was written.
+/// Writes the answers and returns a description of each output. Files are written atomically,
+/// and only after every answer was encoded in every format.
 ///
 /// # Errors
-/// The folder or a table cannot be written.
+/// An answer cannot be encoded; the folder or a table cannot be written.
 pub async fn write(
     config: &Config,
     report: &BatchReport,
@@ -55,13 +55,13 @@ pub async fn write(
                 written.push(folder.join("report.html").display().to_string());
             }
             (Format::Csv | Format::Json | Format::Parquet, Some(folder)) => {
-                let (ending, name) = match format {
+                let (extension, name) = match format {
                     Format::Json => ("jsonl", "JSON lines"),
                     Format::Parquet => ("parquet", "Parquet"),
                     _ => ("csv", "CSV"),
                 };
                 for answer in &report.answers {
-                    let path = folder.join(format!("{}.{ending}", answer.name));
+                    let path = folder.join(format!("{}.{extension}", answer.name));
                     let bytes = encode(answer, *format)
                         .context(|| format!("cannot write `{}`", path.display()))?;
                     files.push((path, bytes));
@@ -80,9 +80,9 @@ pub async fn write(
     Ok(written)
 }
 
-type Encoded = std::result::Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
+type EncodeResult = std::result::Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
 
-fn encode(answer: &Answer, format: Format) -> Encoded {
+fn encode(answer: &Answer, format: Format) -> EncodeResult {
     let mut bytes = Vec::new();
     match format {
         Format::Csv => {
@@ -113,7 +113,8 @@ fn encode(answer: &Answer, format: Format) -> Encoded {
     Ok(bytes)
 }
 
-/// The rows; without any the header still belongs into a file.
+/// Returns the batches of an answer. Without rows it returns one empty batch, so that the file
+/// gets its header.
 fn batches(answer: &Answer) -> Vec<RecordBatch> {
     if answer.batches.is_empty() {
         vec![RecordBatch::new_empty(answer.schema.clone())]

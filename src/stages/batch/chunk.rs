@@ -1,4 +1,4 @@
-//! Decoding and cleaning a portion of the lake: the work that takes a core.
+//! Decoding and cleaning of one chunk of the lake: the CPU-bound part of the ingest.
 
 use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
@@ -14,19 +14,20 @@ use crate::data::transform::keys::{KeyMaker, RowKeys};
 use crate::data::transform::quality;
 use crate::data::transform::quality::ColumnQuality;
 
-/// Text that is decoded before it is looked at how much came of it.
-const PIECE_BYTES: usize = 64 * 1024;
-/// What a packed object is unpacked to at a time.
+/// Bytes of text that are decoded between two checks of the flush limits.
+const DECODE_BYTES: usize = 64 * 1024;
+/// Size of the line chunks of a decompressed object, in bytes.
 const DECOMPRESSED_BYTES: usize = 1024 * 1024;
-/// Rows and rejects that are handed over before a portion ends: short lines make many.
+/// Decoded rows that cause a flush before the chunk ends: short lines become many rows.
 const MAX_ROWS: usize = 128 * 1024;
+/// Rejected records that cause a flush before the chunk ends.
 const MAX_REJECTS: usize = 1_000;
 
-/// A portion of the lake, cleaned; where much came of it, a part of that.
+/// Cleaned rows of one chunk of the lake, or of a part of a chunk that exceeds a flush limit.
 pub struct TransformedChunk {
-    /// Objects that are done with.
+    /// Objects read to their end.
     pub objects: u64,
-    /// Of whole objects as they are stored, of a part of one its text.
+    /// Bytes read: the stored size of whole objects, the text size of a part of an object.
     pub bytes: u64,
     pub records: u64,
     pub batches: Vec<(RecordBatch, RowKeys)>,
@@ -34,21 +35,21 @@ pub struct TransformedChunk {
     pub rejects: Vec<Reject>,
 }
 
-/// What cleans portions of one kind.
+/// Decodes and cleans chunks of one record kind.
 pub struct ChunkTransformer {
     pub kind: Kind,
-    /// The lake is a folder: its objects are known by their paths.
+    /// The lake is a folder, so objects are reported with their absolute paths.
     pub is_folder: bool,
     pub cleaner: Cleaner,
     pub keys: KeyMaker,
-    /// Text of which the rows and rejects are handed over before a portion ends: packed objects may be long.
+    /// Bytes of text that cause a flush before the chunk ends: compressed objects can be long.
     pub max_text_bytes: u64,
 }
 
-/// A portion that is being cleaned.
+/// The transformation of one chunk.
 struct ChunkTransformation<'a> {
-    by: &'a ChunkTransformer,
-    give: &'a mpsc::Sender<TransformedChunk>,
+    transformer: &'a ChunkTransformer,
+    output: &'a mpsc::Sender<TransformedChunk>,
     decoder: Decoder,
     objects: u64,
     bytes: u64,
@@ -56,36 +57,40 @@ struct ChunkTransformation<'a> {
 }
 
 impl ChunkTransformer {
-    /// Hands over what comes of a portion, until nobody takes it. To be called where it may block.
+    /// Sends the cleaned rows of a chunk to `output`. Blocks while the channel is full, so it must
+    /// not run on an async worker thread.
     ///
     /// # Errors
-    /// It cannot be decoded. Records that do not fit are rejects instead.
-    pub fn clean(&self, chunk: ScanChunk, give: &mpsc::Sender<TransformedChunk>) -> Result<()> {
-        let mut cleaning = ChunkTransformation {
-            by: self,
-            give,
+    /// The records cannot be converted or cleaned; the receiver was dropped. Invalid records are
+    /// rejected instead.
+    pub fn clean(&self, chunk: ScanChunk, output: &mpsc::Sender<TransformedChunk>) -> Result<()> {
+        let mut transformation = ChunkTransformation {
+            transformer: self,
+            output,
             decoder: Decoder::new(self.kind),
             objects: 0,
             bytes: 0,
             text_bytes: 0,
         };
         match chunk {
-            ScanChunk::Objects(whole) => {
-                for (object, contents) in whole {
-                    cleaning.objects += 1;
-                    cleaning.bytes += object.size_bytes;
+            ScanChunk::Objects(objects) => {
+                for (object, contents) in objects {
+                    transformation.objects += 1;
+                    transformation.bytes += object.size_bytes;
                     match (object.is_compressed(), object.is_one_record) {
-                        (false, _) => cleaning.slice(
+                        (false, _) => transformation.transform(
                             &object,
                             LineChunk::Lines {
                                 first_line: 1,
                                 text: contents,
                             },
                         )?,
-                        (true, true) => cleaning.slice(&object, decompress_record(contents))?,
+                        (true, true) => {
+                            transformation.transform(&object, decompress_record(contents))?
+                        }
                         (true, false) => {
-                            for slice in decompress(contents, DECOMPRESSED_BYTES) {
-                                cleaning.slice(&object, slice)?;
+                            for lines in decompress(contents, DECOMPRESSED_BYTES) {
+                                transformation.transform(&object, lines)?;
                             }
                         }
                     }
@@ -93,16 +98,16 @@ impl ChunkTransformer {
             }
             ScanChunk::LineChunk { object, slice } => {
                 if let LineChunk::Lines { text, .. } = &slice {
-                    cleaning.bytes += text.len() as u64;
+                    transformation.bytes += text.len() as u64;
                 }
-                cleaning.slice(&object, slice)?;
+                transformation.transform(&object, slice)?;
             }
-            ScanChunk::End => cleaning.objects += 1,
+            ScanChunk::End => transformation.objects += 1,
         }
-        cleaning.flush()
+        transformation.flush()
     }
 
-    /// An object as people know it.
+    /// Returns the path of an object as reports show it.
     fn origin(&self, object: &RawObject) -> String {
         if self.is_folder {
             format!("/{}", object.path)
@@ -113,20 +118,20 @@ impl ChunkTransformer {
 }
 
 impl ChunkTransformation<'_> {
-    fn slice(&mut self, object: &RawObject, slice: LineChunk) -> Result<()> {
-        let origin = self.by.origin(object);
-        match slice {
+    fn transform(&mut self, object: &RawObject, lines: LineChunk) -> Result<()> {
+        let origin = self.transformer.origin(object);
+        match lines {
             LineChunk::Lines { first_line, text } if object.is_one_record => {
                 self.text_bytes += text.len() as u64;
                 self.decoder.record(&origin, first_line, &text)?;
             }
             LineChunk::Lines { first_line, text } => {
-                let (mut line, mut rest) = (first_line, &text[..]);
+                let (mut line_number, mut rest) = (first_line, &text[..]);
                 while !rest.is_empty() {
-                    let from = PIECE_BYTES.min(rest.len());
-                    let end = memchr::memchr(b'\n', &rest[from..])
-                        .map_or(rest.len(), |length| from + length + 1);
-                    line = self.decoder.lines(&origin, line, &rest[..end])?;
+                    let start = DECODE_BYTES.min(rest.len());
+                    let end = memchr::memchr(b'\n', &rest[start..])
+                        .map_or(rest.len(), |length| start + length + 1);
+                    line_number = self.decoder.lines(&origin, line_number, &rest[..end])?;
                     rest = &rest[end..];
                     self.text_bytes += end as u64;
                     self.flush_if_full()?;
@@ -140,24 +145,24 @@ impl ChunkTransformation<'_> {
     }
 
     fn flush_if_full(&mut self) -> Result<()> {
-        let is_much =
+        let has_many_records =
             self.decoder.held_rows() >= MAX_ROWS || self.decoder.rejects.len() >= MAX_REJECTS;
-        if is_much || self.text_bytes >= self.by.max_text_bytes {
+        if has_many_records || self.text_bytes >= self.transformer.max_text_bytes {
             self.flush()
         } else {
             Ok(())
         }
     }
 
-    /// Cleans what has been decoded, and gives it away.
+    /// Cleans the decoded rows and sends them to the output.
     fn flush(&mut self) -> Result<()> {
-        let by = self.by;
-        let mut quality = quality::columns(by.kind);
+        let transformer = self.transformer;
+        let mut quality = quality::columns(transformer.kind);
         let mut batches = Vec::new();
         for raw in self.decoder.finish()? {
-            let clean = by.cleaner.clean(&raw)?;
-            quality::count(by.kind, &mut quality, &raw, &clean)?;
-            let keys = by.keys.keys(&clean)?;
+            let clean = transformer.cleaner.clean(&raw)?;
+            quality::count(transformer.kind, &mut quality, &raw, &clean)?;
+            let keys = transformer.keys.keys(&clean)?;
             batches.push((clean, keys));
         }
         let rejects = std::mem::take(&mut self.decoder.rejects);
@@ -167,8 +172,7 @@ impl ChunkTransformation<'_> {
             std::mem::take(&mut self.bytes),
         );
         self.text_bytes = 0;
-        // Whoever does not want it has failed, and says more.
-        let cleaned = TransformedChunk {
+        let transformed = TransformedChunk {
             objects,
             bytes,
             records,
@@ -176,8 +180,9 @@ impl ChunkTransformation<'_> {
             quality,
             rejects,
         };
-        self.give
-            .blocking_send(cleaned)
+        // A dropped receiver means an error or an interruption, which is reported instead.
+        self.output
+            .blocking_send(transformed)
             .map_err(|_| Error::failed(interrupted()))
     }
 }

@@ -1,8 +1,8 @@
-//! One kind of record from the lake: what is new, each row once, into its clean table or
-//! into memory.
+//! Ingest of one record kind: reads new objects of the lake, deduplicates their rows, and writes
+//! them to the clean table or to memory.
 //!
-//! As many workers as cores decode, clean and write portions of the lake; all their
-//! files become visible in one commit, which also says which objects have been taken.
+//! Workers decode, clean and write chunks of the lake: one for each core, if the memory budget
+//! allows. One commit makes all their files visible and stores the checkpoint of the lake.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -35,52 +35,53 @@ use crate::data::transform::quality::ColumnQuality;
 use crate::stages::batch::chunk::{ChunkTransformer, TransformedChunk};
 use crate::stages::batch::row_cache::{CachedRows, RowCache};
 
-/// Property of a table that says which objects it holds.
-const TAKEN: &str = "pinpipe.batch.taken";
-/// Bytes of the rejects that a report names: one may have 64 KiB.
-const KEPT_REJECT_BYTES: usize = 4 * 1024 * 1024;
+/// Table property with the checkpoint of the lake: the objects whose records the table contains.
+const CHECKPOINT_PROPERTY: &str = "pinpipe.batch.taken";
+/// Maximum bytes of the rejected records in a report; one record can have 64 KiB.
+const MAX_REPORTED_REJECT_BYTES: usize = 4 * 1024 * 1024;
 
-/// Where the rows of a kind go besides memory.
+/// The tables that an ingest writes.
 pub struct Tables<'a> {
     pub location: &'a DeltaLocation,
     pub rejects: &'a Rejects,
-    /// Everything is read again, and the table written anew.
+    /// Reads the whole lake again and overwrites the table.
     pub full: bool,
 }
 
-/// What is taken, and how.
+/// Parameters of [`ingest`].
 pub struct Ingest<'a> {
     pub lake: &'a Lake,
     pub layout: &'a Layout,
     pub kind: Kind,
-    /// `None`: into memory only.
+    /// `None` keeps the rows in memory only.
     pub tables: Option<Tables<'a>>,
     pub budget: &'a MemoryBudget,
     pub progress: &'a Progress,
 }
 
-/// What came of one kind.
+/// Result of [`ingest`].
 pub struct Ingested {
-    /// Objects of the kind that the lake holds.
+    /// Objects of the record kind in the lake.
     pub objects_in_lake: u64,
-    /// Those that were read.
+    /// Objects that were read.
     pub objects: u64,
     pub records: u64,
     pub rejected: u64,
     pub duplicates: u64,
-    /// Rows that were not there before.
+    /// Rows that the table did not contain before.
     pub new_rows: u64,
     pub quality: Vec<ColumnQuality>,
-    /// The first of the records that did not fit.
+    /// The first rejected records.
     pub rejects: Vec<Reject>,
-    /// All rows of the kind, where all were read and there was room for them.
-    pub kept: Option<CachedRows>,
-    /// The table's version afterwards.
+    /// All rows of the record kind; `None` if only new objects were read or the rows exceeded the
+    /// memory budget of the cache.
+    pub cached_rows: Option<CachedRows>,
+    /// Version of the table after the commit.
     pub version: u64,
 }
 
 impl Ingested {
-    fn nothing(kind: Kind, version: u64) -> Self {
+    fn empty(kind: Kind, version: u64) -> Self {
         Self {
             objects_in_lake: 0,
             objects: 0,
@@ -90,47 +91,48 @@ impl Ingested {
             new_rows: 0,
             quality: quality::columns(kind),
             rejects: Vec::new(),
-            kept: None,
+            cached_rows: None,
             version,
         }
     }
 }
 
-/// What the property says.
+/// Value of the table property: the lake and its high-water marks.
 #[derive(Serialize, Deserialize)]
 struct LakeCheckpoint {
     lake: String,
     objects: HighWaterMarks,
 }
 
-/// The table that is written.
+/// The open table and the rejects of one record kind.
 struct OutputTable {
     location: DeltaLocation,
     table: DeltaTable,
-    /// `None`: it has no rows, or none that stay.
-    numbers: Option<TableNumbers>,
+    /// `None` if the table is empty or overwritten.
+    existing_numbers: Option<RowNumberRange>,
     rejects: KindRejects,
     row_group_size: RowGroupSize,
 }
 
-/// The row numbers of a table: mostly it is enough to know that they are lower than the new ones.
-struct TableNumbers {
+/// Range of the row numbers in a table. New rows usually have higher numbers; only if they overlap
+/// the range are the numbers read.
+struct RowNumberRange {
     lowest: i64,
     highest: i64,
-    /// All of them have been read.
-    are_known: tokio::sync::OnceCell<()>,
+    /// Set once all row numbers of the table have been read.
+    is_loaded: tokio::sync::OnceCell<()>,
 }
 
-impl TableNumbers {
-    fn within((lowest, highest): (i64, i64)) -> Self {
+impl RowNumberRange {
+    fn new((lowest, highest): (i64, i64)) -> Self {
         Self {
             lowest,
             highest,
-            are_known: tokio::sync::OnceCell::new(),
+            is_loaded: tokio::sync::OnceCell::new(),
         }
     }
 
-    fn may_have(&self, batch: &RecordBatch) -> bool {
+    fn may_contain(&self, batch: &RecordBatch) -> bool {
         let numbers = batch.column(0).as_primitive::<Int32Type>();
         numbers.iter().any(|number| {
             number.is_none_or(|number| (self.lowest..=self.highest).contains(&number.into()))
@@ -138,21 +140,21 @@ impl TableNumbers {
     }
 }
 
-/// What the workers share.
+/// State shared by the workers.
 struct Shared {
-    cleaner: ChunkTransformer,
+    transformer: ChunkTransformer,
     listing: LakeListing,
     chunks: tokio::sync::Mutex<ScanChunks>,
-    open: Option<OutputTable>,
+    output: Option<OutputTable>,
     state: Mutex<IngestState>,
 }
 
-/// What they add up.
+/// Deduplication and counts of all workers.
 struct IngestState {
-    fresh: Deduplicator,
+    deduplicator: Deduplicator,
     row_cache: Option<RowCache>,
     ingested: Ingested,
-    kept_reject_bytes: usize,
+    reported_reject_bytes: usize,
 }
 
 impl Shared {
@@ -163,99 +165,102 @@ impl Shared {
     }
 
     fn writer(&self) -> Result<Option<TableWriter>> {
-        self.open
+        self.output
             .as_ref()
-            .map(|open| TableWriter::new(&open.location, &open.table, open.row_group_size))
+            .map(|output| TableWriter::new(&output.location, &output.table, output.row_group_size))
             .transpose()
     }
 }
 
-/// Takes what is new in the lake, or all of it. Rows are kept for the questions where all are read.
+/// Ingests the new objects of the lake, or all of them. Fills the row cache if all are read.
 ///
 /// # Errors
-/// The lake cannot be read; the table cannot be written, or was changed by another writer
-/// meanwhile (a transient error). Records that do not fit are set aside instead.
-pub async fn ingest(what: &Ingest<'_>, row_cache: RowCache) -> Result<Ingested> {
-    let kind = what.kind;
+/// The lake is empty or cannot be read; the table cannot be written, or another writer changed it
+/// during the run (a retryable error). Invalid records are rejected instead.
+pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingested> {
+    let kind = request.kind;
     let Some(Tables {
         location,
         rejects,
         full,
-    }) = &what.tables
+    }) = &request.tables
     else {
         let listing = LakeListing::after(HighWaterMarks::default());
-        let objects = listing.fresh(what.lake, what.layout, kind);
-        let (ingested, _, _) = read_all(what, listing, objects, None, Some(row_cache)).await?;
+        let objects = listing.fresh(request.lake, request.layout, kind);
+        let (ingested, _, _) = read_all(request, listing, objects, None, Some(row_cache)).await?;
         return Ok(ingested);
     };
     let table = location.create_if_missing(&kind.clean_schema()).await?;
-    // A property of another form is another version's: all is read anew.
-    let taken: Option<LakeCheckpoint> =
-        DeltaLocation::property(&table, TAKEN).and_then(|text| serde_json::from_str(&text).ok());
-    let taken = taken
-        .filter(|taken| taken.lake == what.lake.identity())
-        .map(|taken| taken.objects);
-    // A table that was written without noting what it took, or from another lake, is no start to go on from.
-    let replaces = *full || taken.is_none();
-    let listing = LakeListing::after(taken.filter(|_| !full).unwrap_or_default());
-    let mut objects = Box::pin(listing.fresh(what.lake, what.layout, kind).peekable());
-    let is_nothing_new = objects.as_mut().peek().await.is_none();
-    if is_nothing_new && replaces && holds_nothing(what.lake, what.layout).await? {
-        // A wrong folder or an emptied bucket: what the tables hold stays.
-        return Err(empty_lake(what.lake, what.layout));
+    // Another version of pinpipe may have written the property in another form; such a checkpoint
+    // is ignored and the whole lake is read.
+    let previous_checkpoint: Option<LakeCheckpoint> =
+        DeltaLocation::property(&table, CHECKPOINT_PROPERTY)
+            .and_then(|text| serde_json::from_str(&text).ok());
+    let high_water_marks = previous_checkpoint
+        .filter(|checkpoint| checkpoint.lake == request.lake.identity())
+        .map(|checkpoint| checkpoint.objects);
+    // Without a checkpoint of this lake the table cannot be extended, only overwritten.
+    let overwrites = *full || high_water_marks.is_none();
+    let listing = LakeListing::after(high_water_marks.filter(|_| !full).unwrap_or_default());
+    let mut objects = Box::pin(listing.fresh(request.lake, request.layout, kind).peekable());
+    let has_no_new_objects = objects.as_mut().peek().await.is_none();
+    if has_no_new_objects && overwrites && is_empty(request.lake, request.layout).await? {
+        // A wrong folder or an emptied bucket must not empty the tables.
+        return Err(empty_lake(request.lake, request.layout));
     }
-    if is_nothing_new && !replaces {
-        let mut ingested = Ingested::nothing(kind, table.version().unwrap_or_default());
+    if has_no_new_objects && !overwrites {
+        let mut ingested = Ingested::empty(kind, table.version().unwrap_or_default());
         ingested.objects_in_lake = listing.objects();
         return Ok(ingested);
     }
-    tracing::debug!(table = location.name, "opened");
-    let open = OutputTable {
+    tracing::debug!(table = location.name, "opened the table");
+    let output = OutputTable {
         location: (*location).clone(),
-        numbers: if replaces {
+        existing_numbers: if overwrites {
             None
         } else {
             location
                 .range(&table, "ind")
                 .await?
-                .map(TableNumbers::within)
+                .map(RowNumberRange::new)
         },
         table,
-        rejects: rejects.begin(kind, replaces, what.budget).await?,
-        row_group_size: what.budget.row_group_size(),
+        rejects: rejects.begin(kind, overwrites, request.budget).await?,
+        row_group_size: request.budget.row_group_size(),
     };
-    let row_cache = Some(row_cache).filter(|_| replaces);
-    let (mut ingested, adds, open) = read_all(
-        what,
+    let row_cache = Some(row_cache).filter(|_| overwrites);
+    let (mut ingested, adds, output) = read_all(
+        request,
         listing.clone(),
         objects.boxed(),
-        Some(open),
+        Some(output),
         row_cache,
     )
     .await?;
-    let open = open.ok_or_else(|| Error::failed(interrupted()))?;
-    tracing::debug!(table = location.name, "read");
-    // Before the rows: what is set aside twice is told apart, what is lost is not found again.
-    open.rejects.commit().await?;
-    tracing::debug!(table = location.name, "rejects are written");
-    let taken = LakeCheckpoint {
-        lake: what.lake.identity(),
+    let output = output.ok_or_else(|| Error::failed(interrupted()))?;
+    tracing::debug!(table = location.name, "read the objects");
+    // Rejects are committed before the rows: a retry drops a reject that is already stored, but a
+    // lost reject could not be recovered once the rows and the checkpoint are committed.
+    output.rejects.commit().await?;
+    tracing::debug!(table = location.name, "committed the rejects");
+    let checkpoint = LakeCheckpoint {
+        lake: request.lake.identity(),
         objects: listing.taken(),
     };
-    let property =
-        serde_json::to_string(&taken).context(|| "cannot note which objects were taken")?;
-    let replaces = if replaces {
+    let property = serde_json::to_string(&checkpoint)
+        .context(|| "cannot encode the checkpoint of the lake")?;
+    let overwrite_scope = if overwrites {
         OverwriteScope::Everything
     } else {
         OverwriteScope::Nothing
     };
     let version = location
         .commit(
-            &open.table,
+            &output.table,
             CommitRequest {
                 adds,
-                replaces,
-                property: Some((TAKEN, property)),
+                replaces: overwrite_scope,
+                property: Some((CHECKPOINT_PROPERTY, property)),
             },
         )
         .await?;
@@ -264,14 +269,14 @@ pub async fn ingest(what: &Ingest<'_>, row_cache: RowCache) -> Result<Ingested> 
         version,
         objects = ingested.objects,
         rows = ingested.new_rows,
-        "wrote the table"
+        "committed the rows"
     );
     ingested.version = version;
     Ok(ingested)
 }
 
-/// Whether a lake has no object of any kind.
-async fn holds_nothing(lake: &Lake, layout: &Layout) -> Result<bool> {
+/// Returns whether the lake has no objects of any record kind.
+async fn is_empty(lake: &Lake, layout: &Layout) -> Result<bool> {
     for kind in Kind::ALL {
         if list_objects(lake, layout, kind).try_next().await?.is_some() {
             return Ok(false);
@@ -280,53 +285,61 @@ async fn holds_nothing(lake: &Lake, layout: &Layout) -> Result<bool> {
     Ok(true)
 }
 
-/// The error of a lake that has none.
+/// Error for a lake without records of the configured id.
 pub fn empty_lake(lake: &Lake, layout: &Layout) -> Error {
-    Error::failed(format!("the lake `{}` holds no records of `{}`", lake.url, layout.id)).hint(format!(
-        "it was searched for {}/{}.pin and so on: `pinpipe emulate` posts records, `--user-id` names another id",
-        layout.topics_dir, layout.id
+    let topic = format!("{}/{}", layout.topics_dir, layout.id);
+    Error::failed(format!(
+        "the lake `{}` holds no records of `{}`: searched `{topic}.pin`, `{topic}.geo` and \
+         `{topic}.user`",
+        lake.url, layout.id
     ))
+    .hint("post records with `pinpipe emulate`, or select another id with `--user-id`")
 }
 
-/// Lets the workers at the objects; what came of them, and the files they wrote.
+/// Reads the objects with several workers. Returns the result, the written files that are still to
+/// be committed, and the output table.
 async fn read_all(
-    what: &Ingest<'_>,
+    request: &Ingest<'_>,
     listing: LakeListing,
     objects: Objects,
-    open: Option<OutputTable>,
+    output: Option<OutputTable>,
     row_cache: Option<RowCache>,
 ) -> Result<(Ingested, Vec<Add>, Option<OutputTable>)> {
-    let fresh = Deduplicator::new(what.kind.clean_schema(), what.budget.clone());
+    let deduplicator = Deduplicator::new(request.kind.clean_schema(), request.budget.clone());
     let shared = Arc::new(Shared {
-        cleaner: ChunkTransformer {
-            kind: what.kind,
-            is_folder: what.lake.files.is_some(),
-            cleaner: Cleaner::new(what.kind).await?,
-            keys: fresh.key_maker(),
-            max_text_bytes: what.budget.chunk_size().max_whole_bytes,
+        transformer: ChunkTransformer {
+            kind: request.kind,
+            is_folder: request.lake.files.is_some(),
+            cleaner: Cleaner::new(request.kind).await?,
+            keys: deduplicator.key_maker(),
+            max_text_bytes: request.budget.chunk_size().max_whole_bytes,
         },
         listing,
-        chunks: tokio::sync::Mutex::new(read_objects(what.lake, objects, what.budget.chunk_size())),
-        open,
+        chunks: tokio::sync::Mutex::new(read_objects(
+            request.lake,
+            objects,
+            request.budget.chunk_size(),
+        )),
+        output,
         state: Mutex::new(IngestState {
-            fresh,
+            deduplicator,
             row_cache,
-            ingested: Ingested::nothing(what.kind, 0),
-            kept_reject_bytes: 0,
+            ingested: Ingested::empty(request.kind, 0),
+            reported_reject_bytes: 0,
         }),
     });
     let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..what.budget.workers() {
-        workers.spawn(work(shared.clone(), what.progress.clone()));
+    for _ in 0..request.budget.workers() {
+        workers.spawn(ingest_chunks(shared.clone(), request.progress.clone()));
     }
     let mut adds = Vec::new();
-    while let Some(done) = workers.join_next().await {
-        adds.extend(done.context(interrupted)??);
+    while let Some(files) = workers.join_next().await {
+        adds.extend(files.context(interrupted)??);
     }
     let shared = Arc::into_inner(shared).ok_or_else(|| Error::failed(interrupted()))?;
     let mut writer = shared.writer()?;
     let IngestState {
-        mut fresh,
+        mut deduplicator,
         mut row_cache,
         mut ingested,
         ..
@@ -334,22 +347,22 @@ async fn read_all(
         .state
         .into_inner()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut kept = |batch: &RecordBatch| {
+    let mut cache = |batch: &RecordBatch| {
         row_cache
             .as_mut()
             .map_or(Ok(()), |row_cache| row_cache.add(batch))
     };
-    let mut give = RowSink {
+    let mut sink = RowSink {
         writer: writer.as_mut(),
-        kept: &mut kept,
+        kept: &mut cache,
     };
-    fresh
+    deduplicator
         .resolve_deferred(
             shared
-                .open
+                .output
                 .as_ref()
-                .map(|open| (&open.location, &open.table)),
-            &mut give,
+                .map(|output| (&output.location, &output.table)),
+            &mut sink,
         )
         .await?;
     if let Some(writer) = writer {
@@ -357,31 +370,32 @@ async fn read_all(
     }
     ingested.objects_in_lake = shared.listing.objects();
     ingested.objects = shared.listing.fresh_objects().0;
-    ingested.new_rows = fresh.new_rows;
-    ingested.duplicates = fresh.duplicates;
-    ingested.kept = row_cache.and_then(RowCache::rows);
-    Ok((ingested, adds, shared.open))
+    ingested.new_rows = deduplicator.new_rows;
+    ingested.duplicates = deduplicator.duplicates;
+    ingested.cached_rows = row_cache.and_then(RowCache::rows);
+    Ok((ingested, adds, shared.output))
 }
 
-/// Takes portion after portion; the files it wrote.
-async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
+/// Transforms and writes chunks until none are left. Returns the written files.
+async fn ingest_chunks(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
     let mut writer = shared.writer()?;
     loop {
         let next = shared.chunks.lock().await.try_next().await?;
         let Some(chunk) = next else { break };
-        let own = shared.clone();
-        let (give, mut given) = mpsc::channel(1);
-        let cleaning = tokio::task::spawn_blocking(move || own.cleaner.clean(chunk, &give));
-        while let Some(cleaned) = given.recv().await {
-            let objects = cleaned.objects;
-            for batch in take(&shared, cleaned).await? {
+        let task_state = shared.clone();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let transformation =
+            tokio::task::spawn_blocking(move || task_state.transformer.clean(chunk, &sender));
+        while let Some(transformed) = receiver.recv().await {
+            let objects = transformed.objects;
+            for batch in dedup_chunk(&shared, transformed).await? {
                 if let Some(writer) = &mut writer {
                     writer.write(batch).await?;
                 }
             }
             progress.add(objects);
         }
-        cleaning.await.context(interrupted)??;
+        transformation.await.context(interrupted)??;
     }
     match writer {
         Some(writer) => writer.finish().await,
@@ -389,73 +403,73 @@ async fn work(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
     }
 }
 
-/// Notes what came of a portion and tells new rows, which it returns, from repeated ones.
-async fn take(shared: &Shared, cleaned: TransformedChunk) -> Result<Vec<RecordBatch>> {
-    if let Some(open) = &shared.open {
-        open.rejects.add(&cleaned.rejects).await?;
-        if let Some(numbers) = &open.numbers
-            && cleaned
+/// Counts the records of a chunk, stores its rejects and returns its new rows.
+async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<Vec<RecordBatch>> {
+    if let Some(output) = &shared.output {
+        output.rejects.add(&transformed.rejects).await?;
+        if let Some(existing_numbers) = &output.existing_numbers
+            && transformed
                 .batches
                 .iter()
-                .any(|(batch, _)| numbers.may_have(batch))
+                .any(|(batch, _)| existing_numbers.may_contain(batch))
         {
-            let read = async {
-                let numbers = read_numbers(&open.location, &open.table).await?;
-                shared.state().fresh.know(numbers);
+            let load = async {
+                let numbers = read_numbers(&output.location, &output.table).await?;
+                shared.state().deduplicator.know(numbers);
                 Ok::<_, Error>(())
             };
-            numbers.are_known.get_or_try_init(|| read).await?;
+            existing_numbers.is_loaded.get_or_try_init(|| load).await?;
         }
     }
     let state = &mut *shared.state();
-    if state.ingested.records == 0 && cleaned.bytes > 0 {
-        // The first portion tells how many rows there will be in what has been listed.
+    if state.ingested.records == 0 && transformed.bytes > 0 {
+        // Estimates the rows of all objects listed so far from the first chunk.
         let (_, bytes) = shared.listing.fresh_objects();
         state
-            .fresh
-            .expect(cleaned.records * (bytes / cleaned.bytes + 1));
+            .deduplicator
+            .expect(transformed.records * (bytes / transformed.bytes + 1));
     }
-    state.ingested.records += cleaned.records;
-    state.ingested.rejected += cleaned.rejects.len() as u64;
-    for (count, more) in state.ingested.quality.iter_mut().zip(&cleaned.quality) {
-        count.add(more);
+    state.ingested.records += transformed.records;
+    state.ingested.rejected += transformed.rejects.len() as u64;
+    for (total, counts) in state.ingested.quality.iter_mut().zip(&transformed.quality) {
+        total.add(counts);
     }
-    for reject in cleaned.rejects {
+    for reject in transformed.rejects {
         if state.ingested.rejects.len() == KEPT_REJECTS
-            || state.kept_reject_bytes + reject.raw.len() > KEPT_REJECT_BYTES
+            || state.reported_reject_bytes + reject.raw.len() > MAX_REPORTED_REJECT_BYTES
         {
             break;
         }
-        state.kept_reject_bytes += reject.raw.len();
+        state.reported_reject_bytes += reject.raw.len();
         state.ingested.rejects.push(reject);
     }
-    let mut new = Vec::new();
-    for (batch, keys) in cleaned.batches {
-        let batch = state.fresh.take(batch, &keys)?;
-        if batch.num_rows() > 0 {
+    let mut new_batches = Vec::new();
+    for (batch, keys) in transformed.batches {
+        let new_rows = state.deduplicator.take(batch, &keys)?;
+        if new_rows.num_rows() > 0 {
             if let Some(row_cache) = &mut state.row_cache {
-                row_cache.add(&batch)?;
+                row_cache.add(&new_rows)?;
             }
-            new.push(batch);
+            new_batches.push(new_rows);
         }
     }
-    Ok(new)
+    Ok(new_batches)
 }
 
-/// The row numbers of a table.
+/// Reads all row numbers of a table.
 async fn read_numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<RoaringBitmap> {
     let engine = Engine::new();
     engine.register_provider("existing", location.provider_of(table).await?)?;
     let mut batches = engine
-        .stream("the row numbers there are", "SELECT ind FROM existing")
+        .stream("the row numbers of the table", "SELECT ind FROM existing")
         .await?;
-    let mut found = RoaringBitmap::new();
+    let mut row_numbers = RoaringBitmap::new();
     while let Some(batch) = batches
         .try_next()
         .await
-        .context(|| "cannot read the row numbers there are")?
+        .context(|| "cannot read the row numbers of the table")?
     {
-        found.extend(
+        row_numbers.extend(
             batch
                 .column(0)
                 .as_primitive::<Int32Type>()
@@ -464,5 +478,5 @@ async fn read_numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<Ro
                 .map(i32::cast_unsigned),
         );
     }
-    Ok(found)
+    Ok(row_numbers)
 }

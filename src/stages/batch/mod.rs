@@ -1,4 +1,4 @@
-//! `pinpipe batch`: reads the lake, cleans it, answers the eight questions.
+//! `pinpipe batch`: reads the lake, cleans its records, answers the questions.
 
 pub mod answer;
 pub mod answer_files;

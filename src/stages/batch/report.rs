@@ -1,4 +1,4 @@
-//! What `batch` found.
+//! The report of `batch`.
 
 use serde::Serialize;
 
@@ -10,27 +10,27 @@ use crate::data::tables::maintain::Maintained;
 use crate::data::transform::quality::ColumnQuality;
 use crate::stages::batch::answer::Answer;
 
-/// Rejects that are named one by one.
+/// Maximum number of rejected records that are printed one by one.
 const SHOWN_REJECTS: usize = 10;
 
-/// Counts of one kind of record.
+/// Counts of one record kind.
 #[derive(Debug, Serialize)]
 pub struct KindCounts {
     pub kind: Kind,
     pub objects_in_lake: u64,
-    /// Objects read now: those that no earlier run took.
+    /// Objects read by this run; earlier runs had not ingested them.
     pub objects: u64,
-    /// Records read, fitting or not.
+    /// Records read, including rejected ones.
     pub records: u64,
     pub rejects: u64,
     pub duplicates: u64,
-    /// Rows that this run added.
+    /// Rows added by this run.
     pub new_rows: u64,
-    /// Rows of the clean table.
+    /// Rows of the clean table after the run.
     pub rows: u64,
-    /// The Delta table they went to.
+    /// Location of the Delta table.
     pub table: String,
-    /// The table's version in Delta.
+    /// Delta version of the table.
     pub version: u64,
 }
 
@@ -40,22 +40,22 @@ pub struct BatchReport {
     pub lake: String,
     pub seconds: f64,
     pub inputs: Vec<KindCounts>,
-    /// What cleaning met in the records of this run.
+    /// Data quality of the records read by this run.
     pub quality: Vec<ColumnQuality>,
-    /// All records that did not fit, with their text.
+    /// Location of the table of rejected records; empty if the run wrote no tables.
     pub rejects_table: String,
-    /// The first of those of this run.
+    /// The first rejected records of this run.
     pub rejects: Vec<Reject>,
     pub answers: Vec<Answer>,
-    /// Files and tables that hold the answers.
+    /// Descriptions of the files and tables that contain the answers.
     pub written: Vec<String>,
-    /// What `--optimize` did.
+    /// Results of `--optimize`, one for each table.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub maintained: Vec<Maintained>,
 }
 
 impl KindCounts {
-    /// A table from which nothing was read yet.
+    /// Counts of a table before any record is read.
     pub fn of_table(kind: Kind, rows: u64, table: String, version: u64) -> Self {
         Self {
             kind,
@@ -73,7 +73,7 @@ impl KindCounts {
 }
 
 impl BatchReport {
-    /// With the number of objects of each kind, all of which were read.
+    /// Sets the number of objects of each record kind, all of which were read.
     pub fn of_objects(mut self, counts: &[u64]) -> Self {
         for (input, count) in self.inputs.iter_mut().zip(counts) {
             (input.objects_in_lake, input.objects) = (*count, *count);
@@ -81,7 +81,7 @@ impl BatchReport {
         self
     }
 
-    /// A report with nothing in it yet.
+    /// Creates an empty report.
     pub fn new(lake: String) -> Self {
         Self {
             lake,
@@ -96,7 +96,7 @@ impl BatchReport {
         }
     }
 
-    /// The first rejects with their objects, and how many there are.
+    /// Returns one line for each of the first rejected records, and one with their total.
     pub fn reject_lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self
             .rejects
@@ -104,18 +104,24 @@ impl BatchReport {
             .take(SHOWN_REJECTS)
             .map(|reject| {
                 format!(
-                    "left out `{}`, line {}: {}",
+                    "rejected a record of `{}`, line {}: {}",
                     reject.origin, reject.line, reject.reason
                 )
             })
             .collect();
-        let all: u64 = self.inputs.iter().map(|input| input.rejects).sum();
-        if all > 0 {
-            let all = thousands(all);
+        let rejected: u64 = self.inputs.iter().map(|input| input.rejects).sum();
+        if rejected > 0 {
+            let total = thousands(rejected);
             lines.push(if self.rejects_table.is_empty() {
-                format!("left out {all} records in all; without `--no-tables` a table gets them with their reasons")
+                format!(
+                    "rejected records in total: {total}; not stored: the embedded engine stores \
+                     them without `--no-tables`"
+                )
             } else {
-                format!("left out {all} records in all; `{}` has them with their reasons", self.rejects_table)
+                format!(
+                    "rejected records in total: {total}; stored with their reasons in `{}`",
+                    self.rejects_table
+                )
             });
         }
         lines
@@ -150,22 +156,25 @@ impl Report for BatchReport {
         }
         let mut parts: Vec<String> = self.answers.iter().map(Answer::text).collect();
         parts.push(table.render());
-        let mut last: Vec<String> = self
+        let mut footer: Vec<String> = self
             .written
             .iter()
             .map(|written| format!("wrote {written}"))
             .collect();
-        last.extend(self.maintained.iter().map(|maintained| {
+        footer.extend(self.maintained.iter().map(|maintained| {
             format!(
-                "{}: {} files became {}, {} of earlier states removed",
+                "{}: compacted {} files into {}, deleted {} files of earlier versions",
                 maintained.table,
                 maintained.files_compacted,
                 maintained.files_made,
                 maintained.files_removed
             )
         }));
-        last.push(format!("lake {} in {:.2} s", self.lake, self.seconds));
-        parts.push(last.join("\n"));
+        footer.push(format!(
+            "answered from {} in {:.2} s",
+            self.lake, self.seconds
+        ));
+        parts.push(footer.join("\n"));
         parts.join("\n\n")
     }
 }

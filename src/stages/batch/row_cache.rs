@@ -1,4 +1,4 @@
-//! Rows that stay in memory for the questions: only the columns that those ask for.
+//! Rows that stay in memory for the questions: only the columns that the questions read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::data::engine::session::Engine;
 use crate::data::sql;
 use crate::data::sql::Question;
 
-/// The rows of one kind.
+/// Caches the rows of one record kind, up to the memory budget.
 pub struct RowCache {
     columns: Vec<usize>,
     pub schema: SchemaRef,
@@ -24,21 +24,21 @@ pub struct RowCache {
     bytes: u64,
     max_rows: u64,
     max_bytes: u64,
-    /// Nowhere else will they be.
-    is_needed: bool,
-    /// There were too many: none are kept.
-    is_given_up: bool,
+    /// Without tables (`--no-tables`) the cache is the only copy of the rows.
+    is_only_copy: bool,
+    /// The rows exceeded the budget; the cache was emptied.
+    has_overflowed: bool,
 }
 
 impl RowCache {
-    /// `is_needed`: there is no table that has the rows.
+    /// Creates an empty cache. `is_only_copy`: no table contains the rows.
     pub fn new(
         kind: Kind,
         columns: &BTreeSet<String>,
         budget: &MemoryBudget,
-        is_needed: bool,
+        is_only_copy: bool,
     ) -> Self {
-        let (columns, schema) = part_of(kind, columns);
+        let (columns, schema) = projection(kind, columns);
         let (max_rows, max_bytes) = (budget.cached_rows(), budget.cached_bytes());
         Self {
             columns,
@@ -48,85 +48,91 @@ impl RowCache {
             bytes: 0,
             max_rows,
             max_bytes,
-            is_needed,
-            is_given_up: false,
+            is_only_copy,
+            has_overflowed: false,
         }
     }
 
-    /// Keeps what is asked for of these rows.
+    /// Adds the required columns of these rows. Empties the cache if they exceed the budget.
     ///
     /// # Errors
-    /// There is no room, and no table that has them.
+    /// The rows exceed the budget and the cache is their only copy.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
-        if self.is_given_up {
+        if self.has_overflowed {
             return Ok(());
         }
-        let asked = batch
+        let projected = batch
             .project(&self.columns)
-            .context(|| "cannot keep rows for the questions")?;
+            .context(|| "cannot cache rows for the questions")?;
         self.rows += batch.num_rows() as u64;
-        self.bytes += asked.get_array_memory_size() as u64;
+        self.bytes += projected.get_array_memory_size() as u64;
         if self.rows > self.max_rows || self.bytes > self.max_bytes {
-            if self.is_needed {
-                return Err(Error::failed("the lake is too large to be answered from memory alone")
-                    .hint("leave out `--no-tables`: with tables any lake will do; or allow more with `--memory`"));
+            if self.is_only_copy {
+                return Err(Error::failed(
+                    "cannot answer from memory alone: the rows of the lake exceed the memory limit",
+                )
+                .hint(
+                    "run without `--no-tables`, which works for a lake of any size, or raise \
+                     `--memory`",
+                ));
             }
-            self.is_given_up = true;
+            self.has_overflowed = true;
             self.batches = Vec::new();
             return Ok(());
         }
-        self.batches.push(asked);
+        self.batches.push(projected);
         Ok(())
     }
 
-    /// What was kept; `None`: there was too much.
+    /// Returns the cached rows; `None` if they exceeded the budget.
     pub fn rows(self) -> Option<CachedRows> {
-        (!self.is_given_up).then_some(CachedRows {
+        (!self.has_overflowed).then_some(CachedRows {
             schema: self.schema,
             batches: self.batches,
         })
     }
 }
 
-/// Where these columns of a kind stand, and the schema that they make.
-fn part_of(kind: Kind, columns: &BTreeSet<String>) -> (Vec<usize>, SchemaRef) {
-    let whole = kind.clean_schema();
-    let columns: Vec<usize> = (0..whole.fields().len())
-        .filter(|position| columns.contains(whole.field(*position).name()))
+/// Returns the positions of these columns in the clean schema, and the schema projected to them.
+fn projection(kind: Kind, columns: &BTreeSet<String>) -> (Vec<usize>, SchemaRef) {
+    let schema = kind.clean_schema();
+    let columns: Vec<usize> = (0..schema.fields().len())
+        .filter(|position| columns.contains(schema.field(*position).name()))
         .collect();
-    let schema = Arc::new(Schema::new(
+    let projected_schema = Arc::new(Schema::new(
         columns
             .iter()
-            .map(|position| whole.field(*position).clone())
+            .map(|position| schema.field(*position).clone())
             .collect::<Vec<_>>(),
     ));
-    (columns, schema)
+    (columns, projected_schema)
 }
 
-/// All rows of a kind, in the columns that are asked for.
+/// All rows of a record kind, with the required columns only.
 pub struct CachedRows {
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
 }
 
-/// Columns of each kind.
+/// Columns of each record kind that the questions read.
 pub type RequiredColumns = BTreeMap<Kind, BTreeSet<String>>;
 
-/// What is being planned on another core, while the lake is opened and listed.
+/// Required columns that a background task determines while the lake is opened and listed.
 pub struct PendingColumns(tokio::sync::Mutex<Planning>);
 
 enum Planning {
-    Begun(JoinHandle<Result<RequiredColumns>>),
+    Running(JoinHandle<Result<RequiredColumns>>),
     Done(Arc<RequiredColumns>),
     Failed,
 }
 
 impl PendingColumns {
-    pub fn begun(planning: JoinHandle<Result<RequiredColumns>>) -> Self {
-        Self(tokio::sync::Mutex::new(Planning::Begun(planning)))
+    /// Wraps the running task.
+    pub fn new(task: JoinHandle<Result<RequiredColumns>>) -> Self {
+        Self(tokio::sync::Mutex::new(Planning::Running(task)))
     }
 
-    /// Waits for it.
+    /// Waits for the task and returns the columns.
     ///
     /// # Errors
     /// A question cannot be planned.
@@ -135,7 +141,7 @@ impl PendingColumns {
         let failed = || "planning the questions was interrupted";
         let columns = match std::mem::replace(&mut *planning, Planning::Failed) {
             Planning::Done(columns) => columns,
-            Planning::Begun(begun) => Arc::new(begun.await.context(failed)??),
+            Planning::Running(task) => Arc::new(task.await.context(failed)??),
             Planning::Failed => return Err(Error::failed(failed())),
         };
         *planning = Planning::Done(columns.clone());
@@ -143,7 +149,7 @@ impl PendingColumns {
     }
 }
 
-/// The columns of each kind that the posts and the questions read.
+/// Determines the columns of each record kind that the join of posts and the questions read.
 ///
 /// # Errors
 /// A question cannot be planned.
@@ -152,22 +158,26 @@ pub async fn required_columns(questions: &[Question], median: Median) -> Result<
     for kind in Kind::ALL {
         engine.register(&clean_name(kind), kind.clean_schema(), Vec::new())?;
     }
-    let mut read = engine.columns_read("the posts", sql::POST).await?;
+    let mut required = engine.columns_read("the posts", sql::POST).await?;
     let (post, _) = engine.query("the posts", sql::POST).await?;
     engine.register("post", post.clone(), Vec::new())?;
     for question in questions {
         let sql = question.query(median);
-        let own = engine.columns_read(&question.name, &sql).await;
-        let mut own = own.map_err(|error| {
-            error.hint("correct the question's file; it may read `post`, `clean_pin`, `clean_geo` and `clean_user`, whose columns the README names")
+        let columns_read = engine.columns_read(&question.name, &sql).await;
+        let mut columns_by_table = columns_read.map_err(|error| {
+            error.hint(
+                "correct the question's file; it can read `post`, `clean_pin`, `clean_geo` and \
+                 `clean_user`, whose columns docs/batch.md lists",
+            )
         })?;
         let reads_clean_rows = Kind::ALL
             .iter()
-            .any(|kind| own.contains_key(&clean_name(*kind)));
-        // A plan leaves out what no answer depends on; the names must stand all the same.
-        if reads_clean_rows && !can_be_asked(question, &sql, &own, &post).await? {
+            .any(|kind| columns_by_table.contains_key(&clean_name(*kind)));
+        // The optimizer drops columns that do not affect the answer, but the SQL still names them
+        // and the query cannot be planned without them.
+        if reads_clean_rows && !can_be_planned(question, &sql, &columns_by_table, &post).await? {
             for kind in Kind::ALL {
-                if let Some(columns) = own.get_mut(&clean_name(kind)) {
+                if let Some(columns) = columns_by_table.get_mut(&clean_name(kind)) {
                     columns.extend(
                         kind.clean_schema()
                             .fields()
@@ -177,37 +187,40 @@ pub async fn required_columns(questions: &[Question], median: Median) -> Result<
                 }
             }
         }
-        for (table, columns) in own {
-            read.entry(table).or_default().extend(columns);
+        for (table, columns) in columns_by_table {
+            required.entry(table).or_default().extend(columns);
         }
     }
-    let of = |kind: Kind| {
-        let mut columns = read.remove(&clean_name(kind)).unwrap_or_default();
-        // What tells how many rows there are, also where nothing is asked for.
+    let of_kind = |kind: Kind| {
+        let mut columns = required.remove(&clean_name(kind)).unwrap_or_default();
+        // Rows are counted by the row number, even if no question reads a column.
         columns.insert("ind".into());
         (kind, columns)
     };
-    Ok(Kind::ALL.map(of).into_iter().collect())
+    Ok(Kind::ALL.map(of_kind).into_iter().collect())
 }
 
-/// Whether a question can be planned over tables of these columns alone.
-async fn can_be_asked(
+/// Returns whether a question can be planned over tables that have only these columns.
+async fn can_be_planned(
     question: &Question,
     sql: &str,
-    columns: &BTreeMap<String, BTreeSet<String>>,
+    columns_by_table: &BTreeMap<String, BTreeSet<String>>,
     post: &SchemaRef,
 ) -> Result<bool> {
     let engine = Engine::single();
     engine.register("post", post.clone(), Vec::new())?;
     for kind in Kind::ALL {
-        let mut own = columns.get(&clean_name(kind)).cloned().unwrap_or_default();
-        own.insert("ind".into());
-        engine.register(&clean_name(kind), part_of(kind, &own).1, Vec::new())?;
+        let mut columns = columns_by_table
+            .get(&clean_name(kind))
+            .cloned()
+            .unwrap_or_default();
+        columns.insert("ind".into());
+        engine.register(&clean_name(kind), projection(kind, &columns).1, Vec::new())?;
     }
     Ok(engine.plan(&question.name, sql).await.is_ok())
 }
 
-/// The name by which the SQL knows the clean rows of a kind.
+/// Name of the table of clean rows of a record kind in the SQL.
 pub fn clean_name(kind: Kind) -> String {
     format!("clean_{}", kind.name())
 }
@@ -217,8 +230,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_the_questions_read_is_kept() {
-        let own = Question::of("mine", "Mine", "SELECT title FROM clean_pin");
+    async fn requires_only_the_columns_that_questions_read() {
+        let user_question = Question::of("mine", "Mine", "SELECT title FROM clean_pin");
         let mut questions = sql::questions(None).expect("the eight");
         let columns = required_columns(&questions, Median::Lower)
             .await
@@ -238,16 +251,17 @@ mod tests {
                 "age date_joined ind user_name".into()
             )
         );
-        questions.push(own);
+        questions.push(user_question);
         assert!(
             required_columns(&questions, Median::Lower)
                 .await
                 .expect("plans")[&Kind::Pin]
                 .contains("title")
         );
-        // No answer depends on the description, yet its name must stand.
-        let named = "WITH p AS (SELECT ind, category, description FROM clean_pin) SELECT category, count(*) AS n FROM p GROUP BY category";
-        let columns = required_columns(&[Question::of("named", "Named", named)], Median::Lower)
+        // The answer does not depend on the description, but the SQL names it.
+        let sql = "WITH p AS (SELECT ind, category, description FROM clean_pin) \
+                   SELECT category, count(*) AS n FROM p GROUP BY category";
+        let columns = required_columns(&[Question::of("named", "Named", sql)], Median::Lower)
             .await
             .expect("plans");
         assert!(

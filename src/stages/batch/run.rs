@@ -1,4 +1,4 @@
-//! The run: read, clean, write, answer.
+//! The run of `batch` on the embedded engine: ingest, answer, write.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +30,8 @@ use crate::stages::batch::row_cache::{
     PendingColumns, RequiredColumns, RowCache, clean_name, required_columns,
 };
 
-/// Settings of one run; those that are `None` or empty come from `[batch]` in the configuration.
+/// Settings of one run. `None` and empty lists select the values of `[batch]` in the
+/// configuration.
 #[derive(Debug, Clone, Default)]
 pub struct BatchOptions {
     /// Lake to read: a folder or s3://BUCKET[/PREFIX].
@@ -41,16 +42,18 @@ pub struct BatchOptions {
     pub no_tables: bool,
     /// Folder for the answers; created if missing.
     pub out: Option<PathBuf>,
+    /// Formats of the answers.
     pub formats: Vec<AnswerFormat>,
     /// Answers for this state of the tables, without reading the lake.
     pub as_of: Option<AsOf>,
     /// Compacts the tables after the run.
     pub optimize: bool,
+    /// Median of an even number of values.
     pub median: Option<Median>,
 }
 
-/// How often a table is written again that another writer changed meanwhile.
-const ATTEMPTS: usize = 3;
+/// Maximum number of attempts to commit a table that another writer keeps changing.
+const MAX_ATTEMPTS: usize = 3;
 
 /// Ingests new objects of the lake into the clean tables and answers the questions, on the
 /// embedded engine.
@@ -65,7 +68,7 @@ pub async fn run(
 ) -> Result<BatchReport> {
     let interrupted = || {
         Error::failed("interrupted before all questions were answered")
-            .hint("committed rows are kept; re-run to continue")
+            .hint("re-run the command to resume; committed rows are kept")
     };
     crate::base::shutdown::run_until_shutdown(
         answer_and_write(config, options, printer),
@@ -82,14 +85,15 @@ async fn answer_and_write(
     let started = Instant::now();
     let questions = prepare(config, options)?;
     let median = options.median.unwrap_or(config.batch.median);
-    let report = embedded(config, options, &questions, median, printer).await?;
+    let report = ingest_and_answer(config, options, &questions, median, printer).await?;
     finish(config, options, report, started).await
 }
 
 /// Reads the questions and creates the output folder, before any expensive work.
 ///
 /// # Errors
-/// Formats without an output folder; a question that cannot be read; a folder that cannot be created.
+/// Formats are given without an output folder; a question cannot be read; the folder cannot be
+/// created.
 pub fn prepare(config: &Config, options: &BatchOptions) -> Result<Vec<Question>> {
     if options.out.is_none()
         && options
@@ -106,7 +110,7 @@ pub fn prepare(config: &Config, options: &BatchOptions) -> Result<Vec<Question>>
     Ok(questions)
 }
 
-/// Writes the answers and compacts the tables, where the options ask for it.
+/// Writes the answers and compacts the tables, if the options request it.
 ///
 /// # Errors
 /// The output folder or a table cannot be written.
@@ -137,8 +141,8 @@ pub async fn finish(
     Ok(report)
 }
 
-/// The run of the engine inside this program.
-async fn embedded(
+/// Ingests and answers on the embedded engine.
+async fn ingest_and_answer(
     config: &Config,
     options: &BatchOptions,
     questions: &[Question],
@@ -149,92 +153,109 @@ async fn embedded(
     let budget = MemoryBudget::of(config, folder.path())?;
     let engine = Engine::new();
     let mut report = match options.as_of {
-        Some(as_of) => state_as_of(config, as_of, &engine).await?,
+        Some(as_of) => register_as_of(config, as_of, &engine).await?,
         None => {
-            // Planned on another core while the lake is being opened and listed.
-            let own = questions.to_vec();
-            let asked = tokio::spawn(async move { required_columns(&own, median).await });
-            read_lake(config, options, &engine, asked, &budget, printer).await?
+            // The questions are planned on another core while the lake is opened and listed.
+            let planned_questions = questions.to_vec();
+            let planning =
+                tokio::spawn(async move { required_columns(&planned_questions, median).await });
+            ingest_lake(config, options, &engine, planning, &budget, printer).await?
         }
     };
-    let most = report
+    let max_rows = report
         .inputs
         .iter()
         .map(|input| input.rows)
         .max()
         .unwrap_or_default();
-    let answering = printer.activity("answering");
-    let answered = if budget.fits_in_memory(most) {
-        answers(&engine, questions, median).await
+    let activity = printer.activity("answering the questions");
+    let answers = if budget.fits_in_memory(max_rows) {
+        answer_in_memory(&engine, questions, median).await
     } else {
-        answers_within(&engine, questions, median, &budget).await
+        answer_with_spill(&engine, questions, median, &budget).await
     };
-    answering.finish();
-    tracing::debug!("answered");
-    report.answers = answered?;
+    activity.finish();
+    tracing::debug!("answered the questions");
+    report.answers = answers?;
     Ok(report)
 }
 
-/// All answers, from memory.
-async fn answers(engine: &Engine, questions: &[Question], median: Median) -> Result<Vec<Answer>> {
+/// Answers all questions in memory, several at a time.
+async fn answer_in_memory(
+    engine: &Engine,
+    questions: &[Question],
+    median: Median,
+) -> Result<Vec<Answer>> {
     let (schema, posts) = engine.query("the posts", sql::POST).await?;
     tracing::debug!("joined the posts");
-    // Each question is small beside the cores: side by side they leave none idle.
-    let asked = Engine::single();
-    asked.register("post", schema, posts)?;
+    // A single question is too small for all cores, so each runs on one core and they run in
+    // parallel.
+    let question_engine = Engine::single();
+    question_engine.register("post", schema, posts)?;
     for kind in Kind::ALL {
-        engine.share(&clean_name(kind), &asked).await?;
+        engine.share(&clean_name(kind), &question_engine).await?;
     }
-    let answered = futures::stream::iter(questions).map(|question| {
-        let (engine, question) = (asked.clone(), question.clone());
-        let answering = tokio::spawn(async move {
+    let answers = futures::stream::iter(questions).map(|question| {
+        let (engine, question) = (question_engine.clone(), question.clone());
+        let answer = tokio::spawn(async move {
             let (schema, batches) = engine
                 .query(&question.name, &question.query(median))
                 .await?;
             Answer::new(&question, schema, batches)
         });
-        async move { answering.await.context(|| "answering was interrupted")? }
+        async move {
+            answer
+                .await
+                .context(|| "answering the questions was interrupted")?
+        }
     });
-    answered.buffered(cores()).try_collect().await
+    answers.buffered(cores()).try_collect().await
 }
 
-/// All answers, one after another, with the posts on disk.
-async fn answers_within(
+/// Answers one question after another with limited memory; the joined posts spill to disk.
+async fn answer_with_spill(
     engine: &Engine,
     questions: &[Question],
     median: Median,
     budget: &MemoryBudget,
 ) -> Result<Vec<Answer>> {
     let folder = &budget.spill_folder;
-    std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
-    let asked = Engine::within(budget.query_bytes(), folder)?;
+    std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
+    let question_engine = Engine::within(budget.query_bytes(), folder)?;
     for kind in Kind::ALL {
-        engine.share(&clean_name(kind), &asked).await?;
+        engine.share(&clean_name(kind), &question_engine).await?;
     }
-    asked
+    question_engine
         .spill("post", sql::POST, &folder.join("post.parquet"))
         .await?;
     let mut answers = Vec::with_capacity(questions.len());
     for question in questions {
-        let (schema, batches) = asked.query(&question.name, &question.query(median)).await?;
+        let (schema, batches) = question_engine
+            .query(&question.name, &question.query(median))
+            .await?;
         answers.push(Answer::new(question, schema, batches)?);
     }
     Ok(answers)
 }
 
-/// The lake that is read, and how it is laid out.
+/// Opens the lake of the options or of the configuration, and returns it with its layout.
+///
+/// # Errors
+/// The lake is neither a folder nor an S3 URL, or cannot be opened.
 pub async fn open_lake(config: &Config, options: &BatchOptions) -> Result<(Lake, Layout)> {
     let url = options.lake.clone().unwrap_or_else(|| lake_bucket(config));
     if url.is_empty() || !crate::base::config::check::is_location(&url) {
-        return Err(Error::usage(format!("`--lake {url}` names no lake"))
-            .hint("name a folder, or s3://BUCKET[/PREFIX]"));
+        return Err(Error::usage(format!(
+            "invalid lake: expected a folder or s3://BUCKET[/PREFIX], got `{url}`"
+        ))
+        .hint("name the lake with `--lake`"));
     }
     let lake = Lake::open(config, &url, false).await?;
     Ok((lake, Layout::of(config)))
 }
 
-/// The tables as they were, without reading the lake.
-async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<BatchReport> {
+/// Registers an earlier state of the tables, without reading the lake.
+async fn register_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<BatchReport> {
     let mut report = BatchReport::new(format!("tables as of {as_of}"));
     let mut locations = Vec::new();
     for kind in Kind::ALL {
@@ -245,12 +266,13 @@ async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<Ba
         let newest = location.load().await?.and_then(|table| table.version());
         locations.push((kind, location, newest));
     }
-    // Each table counts its own versions: one that has not come so far is taken as it is, unless none has.
+    // Each table counts its own versions. A table without the requested version is read at its
+    // newest version, provided that another table has the requested one.
     let newest_of_all = locations.iter().filter_map(|(_, _, newest)| *newest).max();
     for (kind, location, newest) in locations {
         let as_of = match (as_of, newest) {
             (AsOf::Version(version), Some(newest))
-                if newest_of_all.is_some_and(|of_all| version <= of_all) =>
+                if newest_of_all.is_some_and(|newest_version| version <= newest_version) =>
             {
                 AsOf::Version(version.min(newest))
             }
@@ -268,6 +290,7 @@ async fn state_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<Ba
     Ok(report)
 }
 
+/// Registers a state of a clean table under its SQL name and returns its number of rows.
 async fn register(
     engine: &Engine,
     kind: Kind,
@@ -279,24 +302,24 @@ async fn register(
     engine.count(&name).await
 }
 
-/// What reading needs of the tables, where there are any.
+/// Tables that the run writes.
 struct OutputTables {
     locations: BTreeMap<Kind, DeltaLocation>,
     rejects: Rejects,
 }
 
-/// Takes what is new in the lake into the tables, or all of it into memory.
-async fn read_lake(
+/// Ingests new objects of the lake into the tables, or all objects into memory.
+async fn ingest_lake(
     config: &Config,
     options: &BatchOptions,
     engine: &Engine,
-    asked: tokio::task::JoinHandle<Result<RequiredColumns>>,
+    planning: tokio::task::JoinHandle<Result<RequiredColumns>>,
     budget: &MemoryBudget,
     printer: &Printer,
 ) -> Result<BatchReport> {
     let (lake, layout) = open_lake(config, options).await?;
     let mut report = BatchReport::new(lake.url.clone());
-    let mut places = None;
+    let mut output_tables = None;
     if !options.no_tables {
         let rejects = Rejects::open(config).await?;
         report.rejects_table = rejects.name().to_string();
@@ -308,49 +331,56 @@ async fn read_lake(
                     .await?,
             );
         }
-        places = Some(OutputTables { locations, rejects });
+        output_tables = Some(OutputTables { locations, rejects });
     }
-    let asked = PendingColumns::begun(asked);
+    let pending_columns = PendingColumns::new(planning);
     let progress = printer.progress("objects of the lake", None);
     let scan = ScanContext {
         lake: &lake,
         layout: &layout,
-        places: places.as_ref(),
+        output_tables: output_tables.as_ref(),
         full: options.full,
-        asked: &asked,
+        pending_columns: &pending_columns,
         budget,
         progress: &progress,
     };
-    let one = |kind| scan.kind(kind);
-    let taken = if budget.is_low_memory() {
+    let ingest_kind = |kind| scan.ingest_kind(kind);
+    let results = if budget.is_low_memory() {
         [
-            one(Kind::Pin).await?,
-            one(Kind::Geo).await?,
-            one(Kind::User).await?,
+            ingest_kind(Kind::Pin).await?,
+            ingest_kind(Kind::Geo).await?,
+            ingest_kind(Kind::User).await?,
         ]
     } else {
-        // Side by side: the two small kinds fill the gaps that the large one leaves.
-        let (pin, geo, user) = futures::try_join!(one(Kind::Pin), one(Kind::Geo), one(Kind::User))?;
+        // In parallel: the two small kinds use the cores that the large one leaves idle.
+        let (pin, geo, user) = futures::try_join!(
+            ingest_kind(Kind::Pin),
+            ingest_kind(Kind::Geo),
+            ingest_kind(Kind::User)
+        )?;
         [pin, geo, user]
     };
-    tracing::debug!("read the lake");
-    for (kind, taken) in Kind::ALL.into_iter().zip(taken) {
-        let location = places
+    tracing::debug!("ingested the lake");
+    for (kind, ingested) in Kind::ALL.into_iter().zip(results) {
+        let location = output_tables
             .as_ref()
-            .and_then(|places| places.locations.get(&kind));
-        let rows = match (taken.kept, location) {
-            (Some(kept), _) => {
-                let rows = kept
+            .and_then(|tables| tables.locations.get(&kind));
+        let rows = match (ingested.cached_rows, location) {
+            (Some(cached), _) => {
+                let rows = cached
                     .batches
                     .iter()
                     .map(|batch| batch.num_rows() as u64)
                     .sum();
-                engine.register(&clean_name(kind), kept.schema, kept.batches)?;
+                engine.register(&clean_name(kind), cached.schema, cached.batches)?;
                 rows
             }
             (None, Some(location)) => {
                 let table = location.load().await?.ok_or_else(|| {
-                    Error::failed(format!("the table `{}` is gone", location.name))
+                    Error::failed(format!(
+                        "cannot read the table `{}`: it was deleted during the run",
+                        location.name
+                    ))
                 })?;
                 register(engine, kind, location, &table).await?
             }
@@ -359,16 +389,16 @@ async fn read_lake(
         let table =
             location.map_or_else(|| "(none written)".into(), |location| location.name.clone());
         report.inputs.push(KindCounts {
-            objects_in_lake: taken.objects_in_lake,
-            objects: taken.objects,
-            records: taken.records,
-            rejects: taken.rejected,
-            duplicates: taken.duplicates,
-            new_rows: taken.new_rows,
-            ..KindCounts::of_table(kind, rows, table, taken.version)
+            objects_in_lake: ingested.objects_in_lake,
+            objects: ingested.objects,
+            records: ingested.records,
+            rejects: ingested.rejected,
+            duplicates: ingested.duplicates,
+            new_rows: ingested.new_rows,
+            ..KindCounts::of_table(kind, rows, table, ingested.version)
         });
-        report.rejects.extend(taken.rejects);
-        report.quality.extend(taken.quality);
+        report.rejects.extend(ingested.rejects);
+        report.quality.extend(ingested.quality);
     }
     progress.finish();
     if report
@@ -381,7 +411,7 @@ async fn read_lake(
     Ok(report)
 }
 
-/// Compacts and sweeps the clean tables and the rejects.
+/// Compacts the clean tables and the rejects table, and deletes files of expired versions.
 async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
     let mut maintained = Vec::new();
     let tables = Kind::ALL.map(|kind| kind.clean_table(&config.id));
@@ -395,30 +425,30 @@ async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
     Ok(maintained)
 }
 
-/// What all kinds are read with.
+/// Parameters shared by the ingests of all record kinds.
 struct ScanContext<'a> {
     lake: &'a Lake,
     layout: &'a Layout,
-    places: Option<&'a OutputTables>,
+    output_tables: Option<&'a OutputTables>,
     full: bool,
-    asked: &'a PendingColumns,
+    pending_columns: &'a PendingColumns,
     budget: &'a MemoryBudget,
     progress: &'a Progress,
 }
 
 impl ScanContext<'_> {
-    /// Takes a kind's objects, again where another writer came between.
-    async fn kind(&self, kind: Kind) -> Result<Ingested> {
-        let asked = self.asked.columns().await?;
+    /// Ingests the objects of a record kind; retries if another writer changed the table.
+    async fn ingest_kind(&self, kind: Kind) -> Result<Ingested> {
+        let required_columns = self.pending_columns.columns().await?;
         let tables = || {
-            let places = self.places?;
+            let output_tables = self.output_tables?;
             Some(Tables {
-                location: places.locations.get(&kind)?,
-                rejects: &places.rejects,
+                location: output_tables.locations.get(&kind)?,
+                rejects: &output_tables.rejects,
                 full: self.full,
             })
         };
-        let what = Ingest {
+        let request = Ingest {
             lake: self.lake,
             layout: self.layout,
             kind,
@@ -428,13 +458,18 @@ impl ScanContext<'_> {
         };
         let mut attempt = 1;
         loop {
-            let row_cache = RowCache::new(kind, &asked[&kind], self.budget, self.places.is_none());
-            match ingest(&what, row_cache).await {
-                Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
-                    tracing::info!(%error, attempt, "taking the objects again");
+            let row_cache = RowCache::new(
+                kind,
+                &required_columns[&kind],
+                self.budget,
+                self.output_tables.is_none(),
+            );
+            match ingest(&request, row_cache).await {
+                Err(error) if error.is_retryable() && attempt < MAX_ATTEMPTS => {
+                    tracing::info!(%error, attempt, "retrying the ingest");
                     attempt += 1;
                 }
-                done => return done,
+                result => return result,
             }
         }
     }

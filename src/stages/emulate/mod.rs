@@ -1,4 +1,4 @@
-//! `pinpipe emulate`: users who post rows of the database through the gateway.
+//! `pinpipe emulate`: posts rows of the source database through the gateway, as users do.
 
 pub mod dead_letters;
 pub mod order;

@@ -1,4 +1,4 @@
-//! Which rows are posted, and in which order.
+//! Row numbers to post, and their order.
 
 use std::collections::VecDeque;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
-/// Row numbers from the command line: `7,19,30-40`.
+/// Row numbers of `--rows`, such as `7,19,30-40`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowList(pub Vec<i64>);
 
-/// Most rows that one list may name.
-const MAX_ROWS: i64 = 1_000_000;
+/// Maximum number of rows in one range of a list.
+const MAX_RANGE_ROWS: i64 = 1_000_000;
 
 impl FromStr for RowList {
     type Err = String;
@@ -20,19 +20,20 @@ impl FromStr for RowList {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut rows = Vec::new();
         for part in text.split(',').map(str::trim) {
-            let wrong = || format!("`{part}` is neither a row number nor a range like 30-40");
+            let invalid =
+                || format!("expected a row number or a range such as 30-40, got `{part}`");
             let (first, last) = match part.split_once('-') {
                 Some((first, last)) => (
-                    first.trim().parse().map_err(|_| wrong())?,
-                    last.trim().parse().map_err(|_| wrong())?,
+                    first.trim().parse().map_err(|_| invalid())?,
+                    last.trim().parse().map_err(|_| invalid())?,
                 ),
                 None => {
-                    let number: i64 = part.parse().map_err(|_| wrong())?;
+                    let number: i64 = part.parse().map_err(|_| invalid())?;
                     (number, number)
                 }
             };
-            if first > last || last - first >= MAX_ROWS {
-                return Err(wrong());
+            if first > last || last - first >= MAX_RANGE_ROWS {
+                return Err(invalid());
             }
             rows.extend(first..=last);
         }
@@ -40,12 +41,11 @@ impl FromStr for RowList {
     }
 }
 
-/// Row numbers in the order they are posted.
+/// Iterator over row numbers in the order in which they are posted.
 pub enum Order {
-    /// Exactly these, once.
+    /// The rows of the user's list, once and in the order of the list.
     Given(VecDeque<i64>),
-    /// All there are, shuffled, and shuffled again whenever they are used up: no row
-    /// comes twice before every other has come once.
+    /// All rows in random order, shuffled again after each pass: a pass posts every row once.
     Shuffled {
         all: Vec<i64>,
         next: usize,
@@ -58,7 +58,7 @@ impl Order {
         Self::Given(rows.into())
     }
 
-    /// The same seed gives the same order.
+    /// Returns all rows in random order. Equal seeds give equal orders.
     pub fn shuffled(mut all: Vec<i64>, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         all.shuffle(&mut random);
@@ -93,18 +93,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_numbers_and_ranges() {
+    fn parses_row_numbers_and_ranges() {
         assert_eq!(
             "7, 19,30-32".parse::<RowList>(),
             Ok(RowList(vec![7, 19, 30, 31, 32]))
         );
-        for wrong in ["", "x", "5-3", "1,,2", "0-99999999999"] {
-            assert!(wrong.parse::<RowList>().is_err(), "`{wrong}` was taken");
+        for invalid in ["", "x", "5-3", "1,,2", "0-99999999999"] {
+            assert!(
+                invalid.parse::<RowList>().is_err(),
+                "`{invalid}` was accepted"
+            );
         }
     }
 
     #[test]
-    fn every_row_comes_once_before_any_comes_again() {
+    fn posts_every_row_once_in_each_pass() {
         let mut order = Order::shuffled((0..50).collect(), 1);
         for _ in 0..3 {
             let mut round: Vec<i64> = order.by_ref().take(50).collect();

@@ -1,4 +1,4 @@
-//! What goes to the gateway for each destination, and what its answer means.
+//! Requests to the gateway for each destination, and the outcomes in its responses.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use crate::base::config::schema::{Config, Destination};
 use crate::base::model::Kind;
 
-/// One of the six places a record can go: a topic or a stream of a kind.
+/// One of the six destinations of records: the topic or the stream of a record kind.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub kind: Kind,
     pub service: Service,
-    /// Topic or stream.
+    /// Name of the topic or stream.
     pub name: String,
 }
 
@@ -30,24 +30,24 @@ impl Service {
     }
 }
 
-/// A record on its way: the row it comes from and its JSON.
+/// A record to deliver: the number of its row and its JSON.
 #[derive(Debug, Clone)]
 pub struct OutboundRecord {
     pub row: i64,
     pub json: String,
 }
 
-/// What became of one record of a request.
+/// Outcome of one record of a request. A failure contains its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     Delivered,
-    /// May succeed when it is sent again.
+    /// Not delivered; a retry may succeed.
     Retry(String),
-    /// Never will.
+    /// Not delivered; a retry cannot succeed.
     Permanent(String),
 }
 
-/// The topics and streams of a destination, in the order of the kinds.
+/// Returns the topics and streams of a destination, ordered by record kind.
 pub fn targets(config: &Config, to: Destination) -> Vec<Target> {
     let mut targets = Vec::new();
     for kind in Kind::ALL {
@@ -70,7 +70,7 @@ pub fn targets(config: &Config, to: Destination) -> Vec<Target> {
 }
 
 impl Target {
-    /// Method, path, content type and body that carry these records.
+    /// Returns method, path, content type and body of the request that delivers these records.
     pub fn request(&self, records: &[OutboundRecord]) -> (Method, String, &'static str, String) {
         match (self.service, records) {
             (Service::Kafka, _) => {
@@ -112,7 +112,7 @@ impl Target {
         }
     }
 
-    /// Reads an answer: one outcome for each of `count` records.
+    /// Parses a response. Returns one outcome for each of the `count` records of the request.
     pub fn outcomes(&self, status: u16, body: &[u8], count: usize) -> Vec<DeliveryOutcome> {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |value: &Value, keys: [&str; 3]| {
@@ -144,11 +144,11 @@ impl Target {
         let (list, code_key, final_code) = match self.service {
             Service::Kafka => ("offsets", "error_code", Some(50002)),
             Service::Kinesis if count == 1 && body.get("Records").is_none() => {
-                let has_number = body.get("SequenceNumber").is_some();
-                return vec![if has_number {
+                let has_sequence_number = body.get("SequenceNumber").is_some();
+                return vec![if has_sequence_number {
                     DeliveryOutcome::Delivered
                 } else {
-                    DeliveryOutcome::Retry("the answer has no sequence number".into())
+                    DeliveryOutcome::Retry("the response has no sequence number".into())
                 }];
             }
             Service::Kinesis => ("Records", "ErrorCode", None),
@@ -160,7 +160,7 @@ impl Target {
             .unwrap_or_default();
         (0..count)
             .map(|position| match results.get(position) {
-                None => DeliveryOutcome::Retry("the answer lacks this record".into()),
+                None => DeliveryOutcome::Retry("the response has no result for this record".into()),
                 Some(result) => match result.get(code_key) {
                     None | Some(Value::Null) => DeliveryOutcome::Delivered,
                     Some(code) => {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_failures_are_told_apart() {
+    fn distinguishes_retryable_from_permanent_failures() {
         let body = br#"{"offsets":[{"partition":0,"offset":1,"error_code":null},{"error_code":50003,"error":"later"},{"error_code":50002,"error":"never"}]}"#;
         let outcomes = target(Service::Kafka).outcomes(200, body, 4);
         assert_eq!(outcomes[0], DeliveryOutcome::Delivered);
@@ -203,12 +203,12 @@ mod tests {
         );
         assert!(
             matches!(outcomes[3], DeliveryOutcome::Retry(_)),
-            "a record the answer does not mention was not acknowledged"
+            "a record without a result was not acknowledged"
         );
     }
 
     #[test]
-    fn throttling_is_tried_again_and_a_missing_stream_is_not() {
+    fn retries_throttling_but_not_a_missing_stream() {
         let kinesis = target(Service::Kinesis);
         assert!(matches!(
             kinesis.outcomes(

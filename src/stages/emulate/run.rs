@@ -1,4 +1,5 @@
-//! The run: rows from the database, paced, to the gateway by many at a time.
+//! A run of `emulate`: reads rows from the database and posts them at a limited rate, with
+//! several workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,44 +23,45 @@ use crate::stages::emulate::summary::Summary;
 
 /// Rows read from the database at a time.
 const READ_ROWS: usize = 200;
-/// Deliveries that fail in a row before the run gives up: the other side is gone.
-const MAX_FAILURES_IN_A_ROW: u64 = 60;
+/// Consecutive failed deliveries that stop the run: the gateway is then considered unavailable.
+const MAX_CONSECUTIVE_FAILURES: u64 = 60;
 
-/// Settings of one run; those that are `None` come from `[emulate]` in the configuration.
+/// Options of one run. `None` means the default.
 #[derive(Debug, Clone, Default)]
 pub struct EmulateOptions {
-    /// Where posts go [default: both (emulate.to)]
+    /// Destination of the posts; default: `emulate.to`.
     pub to: Option<Destination>,
-    /// Stop after so many posts [default: go on until Ctrl-C]
+    /// Maximum number of posts; default: unlimited.
     pub posts: Option<u64>,
-    /// Stop after this time, such as 90s, 15m or 2h; a bare number is seconds [default: go on until Ctrl-C]
+    /// Maximum duration of the run; default: unlimited.
     pub duration: Option<Duration>,
-    /// Posts a second; 0 is as fast as it goes [default: 0 (emulate.rate)]
+    /// Posts per second, or 0 for no limit; default: `emulate.rate`.
     pub rate: Option<f64>,
-    /// Maximum random pause before each post.
+    /// Maximum random pause before each post, in milliseconds; default: `emulate.jitter_ms`.
     pub jitter_ms: Option<u64>,
-    /// Posts, or batches of them, under way at a time [default: 16 (emulate.concurrency)]
+    /// Maximum number of requests in flight per topic or stream; default:
+    /// `emulate.concurrency`.
     pub concurrency: Option<u32>,
-    /// Records in one request [default: 1 (emulate.batch)]
+    /// Records per request; default: `emulate.batch`.
     pub batch: Option<u32>,
-    /// Number the order of the rows comes from [default: another one each time]
+    /// Random seed of the row order; default: a random one.
     pub seed: Option<u64>,
-    /// Post exactly these rows, once and in this order: numbers and ranges, such as 7,19,30-40
+    /// Rows to post, once and in this order; default: all rows, in random order, repeatedly.
     pub rows: Option<RowList>,
 }
 
-/// Runs until the posts, the time or the user's patience are used up.
+/// Posts rows until `posts`, `duration` or `rows` is exhausted or the user interrupts the run.
 ///
 /// # Errors
-/// The database or the gateway cannot be used, or so many deliveries failed that
-/// going on is pointless. Single failures are in the summary instead.
+/// The database or the gateway cannot be used; a second interrupt aborted requests in flight.
+/// Failed deliveries are in the summary instead, even if the run stopped because of them.
 pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -> Result<Summary> {
     let to = options.to.unwrap_or(config.emulate.to);
     let rate = options.rate.unwrap_or(config.emulate.rate);
     if !crate::base::config::check::is_rate(rate) {
-        return Err(Error::usage(
-            "`--rate` must be 0, or 0.001 to 1000000 posts a second",
-        ));
+        return Err(Error::usage(format!(
+            "`--rate`: expected 0, or 0.001 to 1000000 posts per second, got {rate}"
+        )));
     }
     let concurrency = options
         .concurrency
@@ -73,16 +75,17 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
         None => {
             let all = database.row_numbers().await?;
             if all.is_empty() {
-                return Err(Error::failed("the database holds no post").hint(
-                    "a post is a row number that all three tables have; `pinpipe seed` fills them",
-                ));
+                return Err(Error::failed(
+                    "the database contains no posts: no row number exists in all three tables",
+                )
+                .hint("`pinpipe seed` fills the tables"));
             }
             Order::shuffled(all, options.seed.unwrap_or_else(rand::random))
         }
     };
     let started = Instant::now();
-    let until = options.duration.map(|duration| started + duration);
-    let sender = Arc::new(Sender::new(config, concurrency, until).await?);
+    let deadline = options.duration.map(|duration| started + duration);
+    let sender = Arc::new(Sender::new(config, concurrency, deadline).await?);
     let targets: Arc<[Target]> = targets(config, to).into();
     for target in targets.iter() {
         sender.check(target).await?;
@@ -98,16 +101,16 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
         started,
         rate,
         jitter_ms: options.jitter_ms.unwrap_or(config.emulate.jitter_ms),
-        until,
+        deadline,
     };
 
-    let (jobs, waiting) = mpsc::channel::<Vec<Post>>(concurrency);
-    let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
+    let (jobs, receiver) = mpsc::channel::<Vec<Post>>(concurrency);
+    let received_jobs: Jobs = Arc::new(tokio::sync::Mutex::new(receiver));
     let circuit_open = Arc::new(AtomicBool::new(false));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency {
-        workers.spawn(work(
-            waiting.clone(),
+        workers.spawn(deliver_jobs(
+            received_jobs.clone(),
             sender.clone(),
             targets.clone(),
             progress.clone(),
@@ -115,40 +118,46 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
         ));
     }
     let order = order.take(planned.map_or(usize::MAX, |posts| posts as usize));
-    let mut ended = {
+    let mut result = {
         let feeding = feed(&database, order, batch, &rate_limiter, jobs, &circuit_open);
         tokio::select! {
-            fed = feeding => fed.map_err(Failure::Feeding),
+            read = feeding => read.map_err(Failure::Database),
             () = crate::base::shutdown::shutdown_signal() => {
-                printer.note("stopping: finishing what is under way");
+                printer.note(
+                    "interrupted: waiting for requests in flight; Ctrl-C again aborts them",
+                );
                 Ok(())
             }
-            error = first_failure(&mut workers) => Err(Failure::Keeping(error)),
+            error = first_failure(&mut workers) => Err(Failure::DeadLetter(error)),
         }
     };
-    // With the feeding gone the workers finish what they have and end.
+    // The job channel is closed by now: the workers deliver the remaining jobs and exit.
     loop {
-        let done = tokio::select! {
-            done = workers.join_next() => done,
+        let joined = tokio::select! {
+            joined = workers.join_next() => joined,
             () = crate::base::shutdown::shutdown_signal() => {
                 workers.abort_all();
-                return Err(Error::failed("stopped at once: records under way may have arrived or not").hint("posting them again does no harm: repeated records count once"));
+                return Err(Error::failed(
+                    "interrupted: records in flight may or may not have been delivered",
+                )
+                .hint("re-posting is safe because duplicates are dropped"));
             }
         };
-        let Some(done) = done else { break };
-        ended = ended.and(
-            done.context(|| "a sender stopped unexpectedly")
+        let Some(worker) = joined else { break };
+        result = result.and(
+            worker
+                .context(|| "a worker exited unexpectedly")
                 .flatten()
-                .map_err(Failure::Keeping),
+                .map_err(Failure::DeadLetter),
         );
     }
     progress.finish();
-    match ended {
+    match result {
         Ok(()) => {}
-        Err(Failure::Feeding(error)) => return Err(error),
-        // The summary counts those records, so it is still shown.
-        Err(Failure::Keeping(error)) => printer.warn(format!(
-            "records that were not delivered could not be kept either: {error}"
+        Err(Failure::Database(error)) => return Err(error),
+        // The summary counts these records, so it is still printed.
+        Err(Failure::DeadLetter(error)) => printer.warn(format!(
+            "some undelivered records are missing from the dead-letter file: {error}"
         )),
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -165,57 +174,58 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
         .summary(seconds, dead_letters);
     if circuit_open.load(Ordering::Relaxed) {
         printer.warn(format!(
-            "gave up after {MAX_FAILURES_IN_A_ROW} failed deliveries in a row"
+            "stopped after {MAX_CONSECUTIVE_FAILURES} consecutive failed deliveries"
         ));
     }
     Ok(summary)
 }
 
-/// What can end a run early.
+/// Error that ends a run early.
 enum Failure {
-    /// The database gives no more rows.
-    Feeding(Error),
-    /// A record that was not delivered cannot be written down either.
-    Keeping(Error),
+    /// Rows cannot be read from the database.
+    Database(Error),
+    /// An undelivered record cannot be written to the dead-letter file, or a worker panicked.
+    DeadLetter(Error),
 }
 
-/// Waits for a worker that fails; workers that end well are no news.
+/// Waits for the first worker that fails. Never returns if no worker fails.
 async fn first_failure(workers: &mut JoinSet<Result<()>>) -> Error {
-    while let Some(done) = workers.join_next().await {
-        if let Err(error) = done.context(|| "a sender stopped unexpectedly").flatten() {
+    while let Some(worker) = workers.join_next().await {
+        if let Err(error) = worker.context(|| "a worker exited unexpectedly").flatten() {
             return error;
         }
     }
     std::future::pending().await
 }
 
-/// When each post may go.
+/// Times at which posts are due: the rate, the random pause and the end of the run.
 struct RateLimiter {
     started: Instant,
     rate: f64,
     jitter_ms: u64,
-    until: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 impl RateLimiter {
-    /// Waits for the turn of post `number`; `false`: the time is up.
+    /// Waits until post `number` is due. Returns `false` if that is not before the deadline.
     async fn wait(&self, number: u64) -> bool {
         if self.rate > 0.0 {
-            let turn = self.started + Duration::from_secs_f64(number as f64 / self.rate);
-            if self.until.is_some_and(|until| turn >= until) {
+            let due = self.started + Duration::from_secs_f64(number as f64 / self.rate);
+            if self.deadline.is_some_and(|deadline| due >= deadline) {
                 return false;
             }
-            tokio::time::sleep_until(turn).await;
+            tokio::time::sleep_until(due).await;
         }
         if self.jitter_ms > 0 {
             let pause = rand::rng().random_range(0..=self.jitter_ms);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        self.until.is_none_or(|until| Instant::now() < until)
+        self.deadline
+            .is_none_or(|deadline| Instant::now() < deadline)
     }
 }
 
-/// Reads rows ahead and hands them out in batches, at their pace.
+/// Reads rows ahead and sends them to the workers in batches, at the rate of the run.
 async fn feed(
     database: &Database,
     order: impl Iterator<Item = i64>,
@@ -228,7 +238,7 @@ async fn feed(
     let mut number = 0;
     let mut job = Vec::with_capacity(batch);
     while order.peek().is_some() {
-        // A slow pace wants few rows at a time, so that the first goes at once.
+        // A low rate reads few rows at a time, so that the first post is sent without delay.
         let ahead = if rate_limiter.rate > 0.0 {
             (rate_limiter.rate.ceil() as usize).clamp(1, READ_ROWS)
         } else {
@@ -251,38 +261,39 @@ async fn feed(
             }
         }
         if rate_limiter
-            .until
-            .is_some_and(|until| Instant::now() >= until)
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
             || circuit_open.load(Ordering::Relaxed)
             || (rate_limiter.rate > 0.0
-                && rate_limiter.until.is_some_and(|until| {
+                && rate_limiter.deadline.is_some_and(|deadline| {
                     rate_limiter.started
                         + Duration::from_secs_f64(number as f64 / rate_limiter.rate)
-                        >= until
+                        >= deadline
                 }))
         {
             break;
         }
     }
     if !job.is_empty() {
-        // Workers only stop listening when this side is gone.
+        // Cannot fail: `run` holds the receiver until this function has returned.
         let _ = jobs.send(job).await;
     }
     Ok(())
 }
 
+/// Receiving end of the job channel, shared by the workers.
 type Jobs = Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<Post>>>>;
 
-/// Takes one batch of posts after the other and sends its three records everywhere.
-async fn work(
-    jobs: Jobs,
+/// Receives batches of posts and delivers the three records of each post to all targets.
+async fn deliver_jobs(
+    received_jobs: Jobs,
     sender: Arc<Sender>,
     targets: Arc<[Target]>,
     progress: Arc<Progress>,
     circuit_open: Arc<AtomicBool>,
 ) -> Result<()> {
     loop {
-        let job = jobs.lock().await.recv().await;
+        let job = received_jobs.lock().await.recv().await;
         let Some(posts) = job else { return Ok(()) };
         let deliveries = targets.iter().map(|target| {
             let position = Kind::ALL
@@ -298,8 +309,8 @@ async fn work(
                 .collect();
             sender.deliver(target, records)
         });
-        for delivered in futures::future::join_all(deliveries).await {
-            delivered?;
+        for result in futures::future::join_all(deliveries).await {
+            result?;
         }
         let mut counts = sender
             .counts
@@ -307,7 +318,7 @@ async fn work(
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         counts.posts += posts.len() as u64;
         progress.add(posts.len() as u64);
-        if counts.failures_in_a_row >= MAX_FAILURES_IN_A_ROW {
+        if counts.consecutive_failures >= MAX_CONSECUTIVE_FAILURES {
             circuit_open.store(true, Ordering::Relaxed);
         }
     }

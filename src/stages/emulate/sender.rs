@@ -1,4 +1,4 @@
-//! Sending records to the gateway, again where that may help.
+//! Delivery of records to the gateway, with retries.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use crate::stages::emulate::dead_letters::DeadLetters;
 use crate::stages::emulate::request::{DeliveryOutcome, OutboundRecord, Service, Target};
 use crate::stages::emulate::summary::Counts;
 
-/// Shared by everything that sends.
+/// Delivers records. All workers share one sender.
 pub struct Sender {
     gateway: GatewayClient,
     backoff: ExponentialBuilder,
-    /// When the run's time is up: nothing is tried again after it.
-    until: Option<tokio::time::Instant>,
+    /// End of the run's duration: retries after it are not attempted.
+    deadline: Option<tokio::time::Instant>,
     pub counts: Mutex<Counts>,
     pub dead_letters: Mutex<DeadLetters>,
 }
@@ -32,7 +32,7 @@ impl Sender {
     pub async fn new(
         config: &Config,
         concurrency: usize,
-        until: Option<tokio::time::Instant>,
+        deadline: Option<tokio::time::Instant>,
     ) -> Result<Self> {
         let timeout = Duration::from_millis(config.emulate.timeout_ms);
         let backoff = ExponentialBuilder::default()
@@ -43,16 +43,16 @@ impl Sender {
         Ok(Self {
             gateway: GatewayClient::new(config, timeout, concurrency * 6).await?,
             backoff,
-            until,
+            deadline,
             counts: Mutex::new(Counts::new()),
             dead_letters: Mutex::new(DeadLetters::new(&config.data_dir)),
         })
     }
 
-    /// Asks whether a topic or stream is there, before anything is sent.
+    /// Checks that a topic or stream exists, before any record is sent.
     ///
     /// # Errors
-    /// The gateway cannot be reached or refuses, or does not know the name.
+    /// The gateway cannot be reached or denies access; the topic or stream does not exist.
     pub async fn check(&self, target: &Target) -> Result<()> {
         let path = match target.service {
             Service::Kafka => format!("/topics/{}", target.name),
@@ -74,96 +74,97 @@ impl Sender {
             .and_then(serde_json::Value::as_str)
             .unwrap_or("no reason was given")
             .to_string();
-        let what = if target.service == Service::Kafka {
+        let resource = if target.service == Service::Kafka {
             "topic"
         } else {
             "stream"
         };
         let hint = match status.as_u16() {
             401 | 403 if message.contains("no routes") => {
-                "`pinpipe provision` makes topics, streams, connector and routes"
+                "`pinpipe provision` creates topics, streams, connector and routes"
             }
             401 | 403 => {
-                "the API asks for a key: set PINPIPE_GATEWAY_API_KEY in the environment or `.env`"
+                "the API requires a key: set PINPIPE_GATEWAY_API_KEY in the environment or `.env`"
             }
-            _ => "`pinpipe provision` makes topics, streams, connector and routes",
+            _ => "`pinpipe provision` creates topics, streams, connector and routes",
         };
         Err(Error::failed(format!(
-            "the gateway at {} does not offer {what} `{}` (HTTP {}: {message})",
-            self.gateway.url(),
+            "cannot use {resource} `{}` of the gateway at {}: HTTP {}: {message}",
             target.name,
+            self.gateway.url(),
             status.as_u16()
         ))
         .hint(hint))
     }
 
-    /// Sends records until each is delivered or given up and kept as a dead letter.
+    /// Sends records until each is delivered or stored as a dead letter.
     ///
     /// # Errors
-    /// Only where a dead letter cannot be written.
+    /// A dead letter cannot be written.
     pub async fn deliver(&self, target: &Target, records: Vec<OutboundRecord>) -> Result<()> {
-        let mut waiting = records;
+        let mut pending = records;
         let mut delays = self.backoff.build();
         loop {
-            let outcomes = self.send(target, &waiting).await;
-            let mut again = Vec::new();
-            let mut reason = String::new();
+            let outcomes = self.send(target, &pending).await;
+            let mut retries = Vec::new();
+            let mut last_reason = String::new();
             let mut delivered = 0;
-            for (record, outcome) in waiting.into_iter().zip(outcomes) {
+            for (record, outcome) in pending.into_iter().zip(outcomes) {
                 match outcome {
                     DeliveryOutcome::Delivered => delivered += 1,
-                    DeliveryOutcome::Retry(why) => {
-                        reason = why;
-                        again.push(record);
+                    DeliveryOutcome::Retry(reason) => {
+                        last_reason = reason;
+                        retries.push(record);
                     }
-                    DeliveryOutcome::Permanent(why) => self.give_up(target, &record, &why)?,
+                    DeliveryOutcome::Permanent(reason) => self.give_up(target, &record, &reason)?,
                 }
             }
             {
                 let mut counts = lock(&self.counts);
                 counts.delivered += delivered;
                 if delivered > 0 {
-                    counts.failures_in_a_row = 0;
+                    counts.consecutive_failures = 0;
                 }
             }
-            if again.is_empty() {
+            if retries.is_empty() {
                 return Ok(());
             }
-            let in_time = |delay: &Duration| {
-                self.until
-                    .is_none_or(|until| tokio::time::Instant::now() + *delay < until)
+            let before_deadline = |delay: &Duration| {
+                self.deadline
+                    .is_none_or(|deadline| tokio::time::Instant::now() + *delay < deadline)
             };
-            let Some(delay) = delays.next().filter(in_time) else {
-                return again
+            let Some(delay) = delays.next().filter(before_deadline) else {
+                return retries
                     .iter()
-                    .try_for_each(|record| self.give_up(target, record, &reason));
+                    .try_for_each(|record| self.give_up(target, record, &last_reason));
             };
             tracing::debug!(
                 target = target.name,
-                records = again.len(),
-                reason,
-                "sending again"
+                records = retries.len(),
+                reason = last_reason,
+                "retrying"
             );
-            lock(&self.counts).retries += again.len() as u64;
+            lock(&self.counts).retries += retries.len() as u64;
             tokio::time::sleep(delay).await;
-            waiting = again;
+            pending = retries;
         }
     }
 
+    /// Counts a record as failed and stores it as a dead letter.
     fn give_up(&self, target: &Target, record: &OutboundRecord, reason: &str) -> Result<()> {
         let mut counts = lock(&self.counts);
         counts.failed += 1;
-        counts.failures_in_a_row += 1;
+        counts.consecutive_failures += 1;
         counts
             .first_reason
             .get_or_insert_with(|| reason.to_string());
-        lock(&self.dead_letters).keep(target, record, reason)
+        lock(&self.dead_letters).append(target, record, reason)
     }
 
     async fn send(&self, target: &Target, records: &[OutboundRecord]) -> Vec<DeliveryOutcome> {
         let (method, path, content_type, body) = target.request(records);
         let started = Instant::now();
-        let answered = async {
+        let exchange = async {
             let response = self
                 .gateway
                 .send(method, &path, Some((content_type, &body)))
@@ -173,12 +174,12 @@ impl Sender {
                 .bytes()
                 .await
                 .map_err(reqwest::Error::without_url)
-                .context(|| "no answer")?;
+                .context(|| "cannot read the gateway's response")?;
             Ok::<_, Error>((status, body))
         };
-        match answered.await {
+        match exchange.await {
             Ok((status, body)) => {
-                lock(&self.counts).answered(started.elapsed());
+                lock(&self.counts).record_latency(started.elapsed());
                 target.outcomes(status, &body, records.len())
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-//! What `emulate` did, and how fast.
+//! Counts and latencies of a run of `emulate`.
 
 use std::path::PathBuf;
 
@@ -8,44 +8,44 @@ use serde::Serialize;
 use crate::base::output::Report;
 use crate::base::output::table::{Table, thousands};
 
-/// Longest latency the histogram tells apart, in microseconds.
-const LONGEST_US: u64 = 10 * 60 * 1_000_000;
+/// Maximum latency of the histogram, in microseconds. A longer latency counts as this one.
+const MAX_LATENCY_US: u64 = 10 * 60 * 1_000_000;
 
-/// Counts while it runs.
+/// Counters of a run in progress.
 pub struct Counts {
     pub posts: u64,
     pub delivered: u64,
     pub failed: u64,
     pub retries: u64,
-    /// Why the first record that failed was not delivered.
+    /// Reason of the first failed record.
     pub first_reason: Option<String>,
-    /// Deliveries in a row that failed for good.
-    pub failures_in_a_row: u64,
+    /// Records that failed permanently since the last delivered record.
+    pub consecutive_failures: u64,
     latencies_us: Histogram<u64>,
 }
 
 impl Counts {
     pub fn new() -> Self {
         let latencies_us =
-            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are valid");
+            Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("these bounds are valid");
         Self {
             posts: 0,
             delivered: 0,
             failed: 0,
             retries: 0,
             first_reason: None,
-            failures_in_a_row: 0,
+            consecutive_failures: 0,
             latencies_us,
         }
     }
 
-    /// A request was answered.
-    pub fn answered(&mut self, took: std::time::Duration) {
+    /// Adds the latency of a request that received a response.
+    pub fn record_latency(&mut self, latency: std::time::Duration) {
         self.latencies_us
-            .saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US));
+            .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(MAX_LATENCY_US));
     }
 
-    /// The report at the end.
+    /// Returns the report of the run.
     pub fn summary(&self, seconds: f64, dead_letters: Option<PathBuf>) -> Summary {
         let percentile =
             |quantile: f64| self.latencies_us.value_at_quantile(quantile) as f64 / 1000.0;
@@ -70,18 +70,18 @@ impl Counts {
     }
 }
 
-/// The report of `emulate`.
+/// Report of `emulate`.
 #[derive(Debug, Serialize)]
 pub struct Summary {
     pub posts: u64,
     pub records: u64,
     pub delivered: u64,
-    /// Records that went to the dead-letter file.
+    /// Failed records, which are in the dead-letter file.
     pub errors: u64,
-    /// Why the first of them did.
+    /// Reason of the first failed record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_reason: Option<String>,
-    /// Records that were sent again.
+    /// Records that were sent again, counted at each retry.
     pub retries: u64,
     pub seconds: f64,
     pub records_per_second: f64,
@@ -119,7 +119,7 @@ impl Report for Summary {
         match &self.dead_letters {
             Some(path) => {
                 format!(
-                    "{}\n{} records were not delivered; they are in {}",
+                    "{}\n{} records were not delivered and are stored in {}",
                     table.render(),
                     thousands(self.errors),
                     path.display()

@@ -1,4 +1,4 @@
-//! Topics, partitions, offsets and brokers.
+//! Routes that describe topics, partitions, offsets and brokers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -13,10 +13,11 @@ use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
 use crate::stages::gateway::response::RestError;
 
-/// How long the list of topics is believed when a topic is missing from it.
-const BELIEVED: Duration = Duration::from_millis(200);
+/// Age up to which the cache decides that a topic does not exist. A topic that is missing from
+/// an older cache is looked up in Kafka.
+const MISSING_TOPIC_TTL: Duration = Duration::from_millis(200);
 
-/// A partition as the proxy shows it.
+/// A partition as the REST Proxy describes it.
 #[derive(Debug, Clone)]
 pub struct Partition {
     id: i32,
@@ -24,21 +25,23 @@ pub struct Partition {
     replicas: Vec<i32>,
 }
 
-/// Topics by name; asked for again when one is not found.
+/// Topics by name, fetched again when a topic is not found.
 #[derive(Default)]
 pub struct TopicCache {
-    known: RwLock<(Option<Instant>, Arc<Topics>)>,
+    /// Time of the last fetch and its topics.
+    snapshot: RwLock<(Option<Instant>, Arc<Topics>)>,
 }
 
 type Topics = BTreeMap<String, Vec<Partition>>;
 
 impl Gateway {
+    /// Fetches the topics from Kafka and replaces the cache.
     async fn topics(&self) -> Result<Arc<Topics>, RestError> {
         let (consumer, timeout) = (
             self.consumer.clone(),
             Duration::from_millis(self.config.kafka.timeout_ms),
         );
-        let asked = tokio::task::spawn_blocking(move || {
+        let fetch = tokio::task::spawn_blocking(move || {
             use rdkafka::consumer::Consumer;
             consumer.fetch_metadata(None, timeout).map(|metadata| {
                 let describe = |partition: &rdkafka::metadata::MetadataPartition| Partition {
@@ -58,32 +61,32 @@ impl Gateway {
                     .collect::<Topics>()
             })
         });
-        let topics = asked
+        let fetched = fetch
             .await
             .map_err(|error| RestError::kafka(error.to_string()))?
             .map_err(|error| RestError::kafka(error.to_string()))?;
-        let topics = Arc::new(topics);
+        let topics = Arc::new(fetched);
         *self
             .topics
-            .known
+            .snapshot
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner()) =
             (Some(Instant::now()), topics.clone());
         Ok(topics)
     }
 
-    /// The partitions of a topic, from memory where it is known.
+    /// Returns the partitions of a topic, from the cache if it contains the topic.
     pub async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, RestError> {
-        let (asked, known) = self
+        let (fetched_at, topics) = self
             .topics
-            .known
+            .snapshot
             .read()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .clone();
-        if let Some(partitions) = known.get(topic) {
+        if let Some(partitions) = topics.get(topic) {
             return Ok(partitions.clone());
         }
-        if asked.is_some_and(|asked| asked.elapsed() < BELIEVED) {
+        if fetched_at.is_some_and(|time| time.elapsed() < MISSING_TOPIC_TTL) {
             return Err(RestError::topic_not_found());
         }
         self.topics()
@@ -93,24 +96,27 @@ impl Gateway {
             .ok_or_else(RestError::topic_not_found)
     }
 
-    /// The topic turned out to be gone.
-    pub fn forget_topics(&self) {
+    /// Clears the cache, because Kafka does not know a topic that the cache contains.
+    pub fn clear_topic_cache(&self) {
         *self
             .topics
-            .known
+            .snapshot
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner()) = (None, Arc::default());
     }
 
-    /// Checks that a partition exists.
+    /// Returns a partition of a topic.
+    ///
+    /// # Errors
+    /// The topic or the partition does not exist; the brokers cannot be reached.
     pub async fn partition(&self, topic: &str, partition: &str) -> Result<Partition, RestError> {
         let partitions = self.partitions(topic).await?;
-        let wanted: i32 = partition
+        let id: i32 = partition
             .parse()
             .map_err(|_| RestError::partition_not_found())?;
         partitions
             .into_iter()
-            .find(|partition| partition.id == wanted)
+            .find(|partition| partition.id == id)
             .ok_or_else(RestError::partition_not_found)
     }
 }
@@ -184,11 +190,11 @@ pub async fn partition_offsets(
         gateway.consumer.clone(),
         Duration::from_millis(gateway.config.kafka.timeout_ms),
     );
-    let asked = tokio::task::spawn_blocking(move || {
+    let fetch = tokio::task::spawn_blocking(move || {
         use rdkafka::consumer::Consumer;
         consumer.fetch_watermarks(&topic, partition, timeout)
     });
-    let (beginning, end) = asked
+    let (beginning, end) = fetch
         .await
         .map_err(|error| RestError::kafka(error.to_string()))?
         .map_err(|error| RestError::kafka(error.to_string()))?;
@@ -202,7 +208,7 @@ pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> RestResult {
         gateway.consumer.clone(),
         Duration::from_millis(gateway.config.kafka.timeout_ms),
     );
-    let asked = tokio::task::spawn_blocking(move || {
+    let fetch = tokio::task::spawn_blocking(move || {
         use rdkafka::consumer::Consumer;
         consumer.fetch_metadata(None, timeout).map(|metadata| {
             metadata
@@ -212,7 +218,7 @@ pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> RestResult {
                 .collect::<Vec<i32>>()
         })
     });
-    let brokers = asked
+    let brokers = fetch
         .await
         .map_err(|error| RestError::kafka(error.to_string()))?
         .map_err(|error| RestError::kafka(error.to_string()))?;

@@ -1,5 +1,5 @@
-//! The gateway: Kafka REST Proxy v2 over Kafka, and the `/streams` routes over Kinesis,
-//! behind routes that are deployed or not, as Amazon API Gateway's are.
+//! The gateway: Kafka REST Proxy v2 over Kafka, and the `/streams` routes over Kinesis. Requests
+//! are rejected until the routes are deployed, as on Amazon API Gateway.
 
 pub mod metadata;
 pub mod produce;
@@ -23,24 +23,24 @@ use crate::base::error::Result;
 use crate::clients::kafka::context::Context;
 use crate::stages::gateway::routes::Routes;
 
-/// Requests worked on at a time; more wait at their connections.
-const CONCURRENT_REQUESTS: usize = 48;
+/// Maximum number of requests processed at a time. Further requests wait on their connections.
+const MAX_CONCURRENT_REQUESTS: usize = 48;
 
-/// What the gateway works with.
+/// Clients, settings and caches that the routes share.
 pub struct Gateway {
     config: Config,
     routes: Arc<Routes>,
     producer: FutureProducer<Context>,
-    /// Asked for metadata and offsets only.
+    /// Used for metadata and offsets only; it consumes no records.
     consumer: Arc<BaseConsumer<Context>>,
     topics: metadata::TopicCache,
     kinesis: aws_sdk_kinesis::Client,
-    /// Taken before a body is read: what is under way at a time bounds the memory.
+    /// Acquired before a request body is read, which bounds the memory for bodies.
     permits: Semaphore,
 }
 
 impl Gateway {
-    /// Sets up the clients; nothing is contacted yet.
+    /// Creates the clients without a request to Kafka or Kinesis.
     pub async fn new(config: &Config, routes: Arc<Routes>) -> Result<Arc<Self>> {
         let consumer = Arc::new(crate::clients::kafka::consumer(config, "pinpipe-gateway")?);
         crate::clients::kafka::auth::refresh_tokens_in_background(config, &consumer);
@@ -51,11 +51,11 @@ impl Gateway {
             consumer,
             topics: metadata::TopicCache::default(),
             kinesis: crate::clients::aws::kinesis(config).await?,
-            permits: Semaphore::new(CONCURRENT_REQUESTS),
+            permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
         }))
     }
 
-    /// The gateway as a router.
+    /// Returns the router of the gateway.
     pub fn router(self: Arc<Self>) -> Router {
         let body_limit = self.config.gateway.body_limit_bytes;
         Router::new()
@@ -86,14 +86,14 @@ impl Gateway {
             .route("/", post(response::not_found))
             .fallback(response::not_found)
             .method_not_allowed_fallback(response::method_not_allowed)
-            .layer(from_fn_with_state(self.clone(), only_deployed))
+            .layer(from_fn_with_state(self.clone(), require_deployment))
             .layer(DefaultBodyLimit::max(body_limit))
             .with_state(self)
     }
 }
 
-/// Routes that are not deployed are not there, as on Amazon API Gateway.
-async fn only_deployed(
+/// Rejects every request until the routes are deployed, as Amazon API Gateway does.
+async fn require_deployment(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
     next: Next,
@@ -104,7 +104,7 @@ async fn only_deployed(
             "no routes are deployed here: run `pinpipe api deploy` or `pinpipe provision`",
         );
     }
-    // The semaphore is never closed, so there always is a permit to wait for.
+    // Cannot fail: the semaphore is never closed.
     let _permit = gateway.permits.acquire().await;
     next.run(request).await
 }

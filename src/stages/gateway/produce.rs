@@ -16,14 +16,14 @@ use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
 use crate::stages::gateway::response::RestError;
 
-/// How the records of a request are embedded.
+/// Format of the keys and values in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Embedded {
     Json,
     Binary,
 }
 
-/// A record ready for Kafka.
+/// A record as bytes, ready to be sent to Kafka.
 struct Record {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
@@ -63,7 +63,7 @@ fn embedded(headers: &HeaderMap) -> Result<Embedded, RestError> {
         .as_str()
     {
         "application/vnd.kafka.json.v2+json" => Ok(Embedded::Json),
-        // As in the proxy, these stand for binary.
+        // As in the REST Proxy, a content type without a format means binary.
         "application/vnd.kafka.binary.v2+json" | "application/vnd.kafka.v2+json" => {
             Ok(Embedded::Binary)
         }
@@ -94,20 +94,20 @@ async fn produce(
     if records.iter().any(|record| {
         record
             .partition
-            .is_some_and(|wanted| !partitions.iter().any(|partition| partition.id() == wanted))
+            .is_some_and(|id| !partitions.iter().any(|partition| partition.id() == id))
     }) {
         return Err(RestError::partition_not_found());
     }
     let timeout = Duration::from_millis(gateway.config.kafka.timeout_ms);
-    // Polled in order, so the records of one request stay in order.
-    let sent = records.iter().map(|record| {
-        let mut wanted: FutureRecord<'_, Vec<u8>, Vec<u8>> = FutureRecord::to(topic);
-        wanted.key = record.key.as_ref();
-        wanted.payload = record.value.as_ref();
-        wanted.partition = record.partition;
-        gateway.producer.send(wanted, timeout)
+    // `join_all` polls in order, which keeps the records of a request in order.
+    let deliveries = records.iter().map(|record| {
+        let mut kafka_record: FutureRecord<'_, Vec<u8>, Vec<u8>> = FutureRecord::to(topic);
+        kafka_record.key = record.key.as_ref();
+        kafka_record.payload = record.value.as_ref();
+        kafka_record.partition = record.partition;
+        gateway.producer.send(kafka_record, timeout)
     });
-    let outcomes = futures::future::join_all(sent).await;
+    let outcomes = futures::future::join_all(deliveries).await;
     let offsets: Vec<Value> = outcomes
         .into_iter()
         .map(|outcome| match outcome {
@@ -115,10 +115,10 @@ async fn produce(
             Err((error, _)) => {
                 let code = error.rdkafka_error_code();
                 if matches!(code, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) {
-                    gateway.forget_topics();
+                    gateway.clear_topic_cache();
                 }
-                // 50003 tells the client that it may try again.
-                let is_final = matches!(
+                // A client may retry a record with code 50003, but not one with code 50002.
+                let is_permanent = matches!(
                     code,
                     Some(
                         RDKafkaErrorCode::MessageSizeTooLarge
@@ -127,7 +127,7 @@ async fn produce(
                             | RDKafkaErrorCode::TopicAuthorizationFailed
                     )
                 );
-                json!({ "partition": null, "offset": null, "error_code": if is_final { 50002 } else { 50003 }, "error": error.to_string() })
+                json!({ "partition": null, "offset": null, "error_code": if is_permanent { 50002 } else { 50003 }, "error": error.to_string() })
             }
         })
         .collect();
@@ -152,19 +152,19 @@ fn read_record(
             "Unrecognized field: {unknown}"
         )));
     }
-    let own = match record.get("partition") {
+    let own_partition = match record.get("partition") {
         None | Some(Value::Null) => None,
-        Some(wanted) => Some(
-            wanted
+        Some(value) => Some(
+            value
                 .as_i64()
-                .and_then(|wanted| i32::try_from(wanted).ok())
+                .and_then(|id| i32::try_from(id).ok())
                 .ok_or_else(|| RestError::unprocessable("partition must be a whole number"))?,
         ),
     };
     Ok(Record {
         key: bytes(record.get("key"), embedded)?,
         value: bytes(record.get("value"), embedded)?,
-        partition: partition.or(own),
+        partition: partition.or(own_partition),
     })
 }
 

@@ -1,10 +1,10 @@
-//! Answers and errors, as the Kafka REST Proxy and Amazon API Gateway give them.
+//! Responses and errors in the formats of the Kafka REST Proxy and Amazon API Gateway.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-/// What the Kafka REST Proxy speaks.
+/// Content type of the Kafka REST Proxy.
 const KAFKA_JSON: &str = "application/vnd.kafka.v2+json";
 
 fn respond(status: StatusCode, content_type: &'static str, body: &Value) -> Response<Body> {
@@ -16,22 +16,22 @@ fn respond(status: StatusCode, content_type: &'static str, body: &Value) -> Resp
     response
 }
 
-/// A good answer of the Kafka REST Proxy.
+/// Returns a successful response of the Kafka REST Proxy.
 pub fn kafka(body: &Value) -> Response<Body> {
     respond(StatusCode::OK, KAFKA_JSON, body)
 }
 
-/// An answer of a `/streams` route: what Kinesis said.
+/// Returns a response of a `/streams` route with the body of Kinesis.
 pub fn kinesis(status: StatusCode, body: &Value) -> Response<Body> {
     respond(status, "application/json", body)
 }
 
-/// What API Gateway itself says.
+/// Returns an error of API Gateway itself.
 pub fn api_gateway(status: StatusCode, message: &str) -> Response<Body> {
     respond(status, "application/json", &json!({ "message": message }))
 }
 
-/// An error of the Kafka REST Proxy.
+/// Error of the Kafka REST Proxy.
 #[derive(Debug)]
 pub struct RestError {
     status: StatusCode,
@@ -64,7 +64,7 @@ impl RestError {
         }
     }
 
-    /// The body is JSON, but not what was asked for.
+    /// The body is JSON, but not a valid request.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,
@@ -73,7 +73,7 @@ impl RestError {
         }
     }
 
-    /// A value could not be turned into bytes.
+    /// A key or value cannot be converted to bytes.
     pub fn conversion(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,

@@ -1,4 +1,4 @@
-//! Which routes the gateway serves: deployed, looked at, taken back, kept over restarts.
+//! Deployment of the gateway's routes. It is stored in `api.json` and survives restarts.
 
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
@@ -7,7 +7,7 @@ use crate::base::error::{Result, io_error};
 use crate::base::fs::{load_json, save_json};
 use crate::clients::control::Deployment;
 
-/// The routes of the pipeline, as `api deploy` sets them up here and on AWS.
+/// Routes of the pipeline, as methods and paths. `api deploy` deploys the same routes on AWS.
 pub const ROUTES: [(&str, &str); 7] = [
     ("ANY", "/topics/{proxy+}, /brokers"),
     ("GET", "/streams"),
@@ -18,14 +18,17 @@ pub const ROUTES: [(&str, &str); 7] = [
     ("PUT", "/streams/{stream-name}/records"),
 ];
 
-/// The deployment there is, if any.
+/// The current deployment of the routes, if any.
 pub struct Routes {
     path: PathBuf,
     current: RwLock<Option<Deployment>>,
 }
 
 impl Routes {
-    /// Finds what an earlier run deployed.
+    /// Loads the deployment of an earlier run.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("api.json");
         let current = load_json(&path)?;
@@ -42,7 +45,10 @@ impl Routes {
             .clone()
     }
 
-    /// Deploys all routes; what is deployed already stays as it is.
+    /// Deploys all routes, unless they are already deployed. Returns the deployment.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn deploy(&self) -> Result<Deployment> {
         if let Some(deployment) = self.current() {
             return Ok(deployment);
@@ -63,18 +69,21 @@ impl Routes {
         Ok(deployment)
     }
 
-    /// Takes the routes back. `false`: none were deployed.
+    /// Deletes the deployment. Returns `false` if no routes were deployed.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
     pub fn delete(&self) -> Result<bool> {
-        let had = self
+        let was_deployed = self
             .current
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .take()
             .is_some();
-        if had {
+        if was_deployed {
             std::fs::remove_file(&self.path)
                 .map_err(|error| io_error("remove", &self.path, error))?;
         }
-        Ok(had)
+        Ok(was_deployed)
     }
 }

@@ -1,4 +1,4 @@
-//! The `/streams` routes: what API Gateway's mapping templates do on AWS.
+//! The `/streams` routes. On AWS, API Gateway's mapping templates do the same.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
 
-/// An answer that is not the one wished for, ready to send. Boxed: it is large and rare.
+/// An error response, ready to send. Boxed, because it is large and rare.
 pub struct StreamError(Box<Response<Body>>);
 
 impl StreamError {
@@ -30,15 +30,16 @@ impl axum::response::IntoResponse for StreamError {
 
 type StreamResult = Result<Response<Body>, StreamError>;
 
-fn refuse(message: &str) -> StreamError {
+/// Returns the error of Kinesis for an invalid request.
+fn serialization_error(message: &str) -> StreamError {
     StreamError::new(response::kinesis(
         StatusCode::BAD_REQUEST,
         &json!({ "__type": "SerializationException", "message": message }),
     ))
 }
 
-/// What Kinesis refused, or that it could not be reached.
-fn fault<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> StreamError {
+/// Converts an error of Kinesis, or a failed connection to it, to a response.
+fn kinesis_error<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> StreamError {
     match error.as_service_error() {
         Some(service) => {
             let code = service.code().unwrap_or("UnknownError");
@@ -59,18 +60,20 @@ fn fault<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> StreamError {
     }
 }
 
-fn body_of(bytes: &[u8]) -> Result<Value, StreamError> {
+/// Parses a request body. An empty body is an empty object.
+fn parse_body(bytes: &[u8]) -> Result<Value, StreamError> {
     if bytes.is_empty() {
         return Ok(json!({}));
     }
-    serde_json::from_slice(bytes).map_err(|error| refuse(&format!("the body is not JSON: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| serialization_error(&format!("the body is not JSON: {error}")))
 }
 
 pub async fn list(State(gateway): State<Arc<Gateway>>) -> StreamResult {
     let mut names = Vec::new();
     let mut pages = gateway.kinesis.list_streams().into_paginator().send();
     while let Some(page) = pages.next().await {
-        names.extend(page.map_err(fault)?.stream_names);
+        names.extend(page.map_err(kinesis_error)?.stream_names);
     }
     Ok(response::kinesis(
         StatusCode::OK,
@@ -88,11 +91,11 @@ pub async fn describe(
         .stream_name(stream)
         .send()
         .await
-        .map_err(fault)?;
-    let Some(found) = output.stream_description else {
-        return Err(refuse("Kinesis described nothing"));
+        .map_err(kinesis_error)?;
+    let Some(details) = output.stream_description else {
+        return Err(serialization_error("Kinesis described nothing"));
     };
-    let shards: Vec<Value> = found
+    let shards: Vec<Value> = details
         .shards
         .iter()
         .map(|shard| {
@@ -105,11 +108,11 @@ pub async fn describe(
         })
         .collect();
     let description = json!({
-        "StreamName": found.stream_name,
-        "StreamARN": found.stream_arn,
-        "StreamStatus": found.stream_status.as_str(),
-        "RetentionPeriodHours": found.retention_period_hours,
-        "HasMoreShards": found.has_more_shards,
+        "StreamName": details.stream_name,
+        "StreamARN": details.stream_arn,
+        "StreamStatus": details.stream_status.as_str(),
+        "RetentionPeriodHours": details.retention_period_hours,
+        "HasMoreShards": details.has_more_shards,
         "Shards": shards,
     });
     Ok(response::kinesis(
@@ -123,7 +126,7 @@ pub async fn create(
     Path(stream): Path<String>,
     body: Bytes,
 ) -> StreamResult {
-    let body = body_of(&body)?;
+    let body = parse_body(&body)?;
     let shards = body
         .get("ShardCount")
         .and_then(Value::as_i64)
@@ -136,7 +139,7 @@ pub async fn create(
         .shard_count(shards)
         .send()
         .await
-        .map_err(fault)?;
+        .map_err(kinesis_error)?;
     Ok(response::kinesis(StatusCode::OK, &json!({})))
 }
 
@@ -150,11 +153,11 @@ pub async fn delete(
         .stream_name(stream)
         .send()
         .await
-        .map_err(fault)?;
+        .map_err(kinesis_error)?;
     Ok(response::kinesis(StatusCode::OK, &json!({})))
 }
 
-/// A field under either of the names that clients of this API use.
+/// Returns a field by one of the two names that clients of this API use. Null counts as missing.
 fn field<'a>(body: &'a Value, names: [&str; 2]) -> Option<&'a Value> {
     names
         .iter()
@@ -162,17 +165,18 @@ fn field<'a>(body: &'a Value, names: [&str; 2]) -> Option<&'a Value> {
         .filter(|value| !value.is_null())
 }
 
-/// Data and partition key of one record. An object becomes its JSON text; a text is taken as it is.
+/// Returns data and partition key of one record. A string is used unchanged, any other value as
+/// JSON text.
 fn entry(body: &Value) -> Result<(Blob, String), StreamError> {
     let data = match field(body, ["Data", "data"]) {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
-        None => return Err(refuse("Data is missing")),
+        None => return Err(serialization_error("Data is missing")),
     };
     let key = match field(body, ["PartitionKey", "partition-key"]) {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
-        None => return Err(refuse("PartitionKey is missing")),
+        None => return Err(serialization_error("PartitionKey is missing")),
     };
     Ok((Blob::new(data), key))
 }
@@ -182,7 +186,7 @@ pub async fn put_record(
     Path(stream): Path<String>,
     body: Bytes,
 ) -> StreamResult {
-    let (data, key) = entry(&body_of(&body)?)?;
+    let (data, key) = entry(&parse_body(&body)?)?;
     let output = gateway
         .kinesis
         .put_record()
@@ -191,7 +195,7 @@ pub async fn put_record(
         .partition_key(key)
         .send()
         .await
-        .map_err(fault)?;
+        .map_err(kinesis_error)?;
     Ok(response::kinesis(
         StatusCode::OK,
         &json!({ "ShardId": output.shard_id, "SequenceNumber": output.sequence_number }),
@@ -203,20 +207,21 @@ pub async fn put_records(
     Path(stream): Path<String>,
     body: Bytes,
 ) -> StreamResult {
-    let body = body_of(&body)?;
+    let body = parse_body(&body)?;
     let records = field(&body, ["Records", "records"])
         .and_then(Value::as_array)
-        .ok_or_else(|| refuse("Records is missing"))?;
+        .ok_or_else(|| serialization_error("Records is missing"))?;
     let mut request = gateway.kinesis.put_records().stream_name(stream);
     for record in records {
         let (data, key) = entry(record)?;
-        let built = PutRecordsRequestEntry::builder()
+        let put_entry = PutRecordsRequestEntry::builder()
             .data(data)
             .partition_key(key)
             .build();
-        request = request.records(built.map_err(|error| refuse(&error.to_string()))?);
+        request =
+            request.records(put_entry.map_err(|error| serialization_error(&error.to_string()))?);
     }
-    let output = request.send().await.map_err(fault)?;
+    let output = request.send().await.map_err(kinesis_error)?;
     let results: Vec<Value> = output
         .records
         .iter()

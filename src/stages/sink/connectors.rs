@@ -1,5 +1,5 @@
-//! The connectors there are: made, paused, resumed, restarted, deleted, and found
-//! again after a restart.
+//! Connectors of the local stack, which can be created, updated, paused, resumed, restarted and
+//! deleted. Their definitions are stored in `connectors.json` and survive restarts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::data::storage::Lake;
 use crate::stages::sink::properties::SinkProperties;
 use crate::stages::sink::task::{Task, TaskState};
 
-/// What is kept of a connector.
+/// Stored definition of a connector.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Definition {
     config: BTreeMap<String, String>,
@@ -34,8 +34,8 @@ struct Running {
 struct Connector {
     definition: Definition,
     running: Option<Running>,
-    /// Why it could not be started at all.
-    refused: Option<String>,
+    /// Error of the last attempt to start the task.
+    start_error: Option<String>,
 }
 
 /// All connectors of one process.
@@ -46,7 +46,10 @@ pub struct Connectors {
 }
 
 impl Connectors {
-    /// Starts what an earlier run left.
+    /// Loads the stored connectors and starts those that are not paused.
+    ///
+    /// # Errors
+    /// The definitions cannot be read.
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
         let path = config.data_dir.join("connectors.json");
         let definitions: BTreeMap<String, Definition> = load_json(&path)?.unwrap_or_default();
@@ -61,7 +64,7 @@ impl Connectors {
                 let mut connector = Connector {
                     definition,
                     running: None,
-                    refused: None,
+                    start_error: None,
                 };
                 manager.start(&name, &mut connector).await;
                 connectors.insert(name, connector);
@@ -70,10 +73,11 @@ impl Connectors {
         Ok(Arc::new(manager))
     }
 
-    /// Makes a connector, or gives one that is there other properties. `true`: it is new.
+    /// Creates a connector, or replaces the properties of an existing one. Returns `true` if it is
+    /// new.
     ///
     /// # Errors
-    /// Properties that are not honoured.
+    /// A property is missing, invalid or not supported; the definitions cannot be stored.
     pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
         SinkProperties::parse(&config)?;
         let mut connectors = self.connectors.lock().await;
@@ -81,7 +85,7 @@ impl Connectors {
             .get(name)
             .is_some_and(|connector| connector.definition.paused);
         let definition = Definition { config, paused };
-        // Written first: what fails here has changed nothing.
+        // Stored first, so that a failure here leaves the connector unchanged.
         self.save(&connectors, Some((name, &definition)))?;
         let is_new = !connectors.contains_key(name);
         let connector = connectors
@@ -89,7 +93,7 @@ impl Connectors {
             .or_insert_with(|| Connector {
                 definition: definition.clone(),
                 running: None,
-                refused: None,
+                start_error: None,
             });
         connector.definition = definition;
         stop(connector).await;
@@ -97,23 +101,23 @@ impl Connectors {
         Ok(is_new)
     }
 
-    /// Stops a connector and forgets it; what it wrote stays. `false`: there was none.
+    /// Stops and deletes a connector. Its objects are kept. Returns `false` if it does not exist.
     pub async fn delete(&self, name: &str) -> Result<bool> {
         let mut connectors = self.connectors.lock().await;
         let Some(connector) = connectors.get_mut(name) else {
             return Ok(false);
         };
         stop(connector).await;
-        let left = connectors
+        let remaining = connectors
             .iter()
-            .filter(|(own, _)| *own != name)
-            .map(|(own, connector)| (own.as_str(), &connector.definition));
-        save_json(&self.path, &left.collect::<BTreeMap<_, _>>())?;
+            .filter(|(other, _)| *other != name)
+            .map(|(other, connector)| (other.as_str(), &connector.definition));
+        save_json(&self.path, &remaining.collect::<BTreeMap<_, _>>())?;
         connectors.remove(name);
         Ok(true)
     }
 
-    /// Pauses or resumes. `false`: there is no such connector.
+    /// Pauses or resumes a connector. Returns `false` if it does not exist.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool> {
         let mut connectors = self.connectors.lock().await;
         let Some(definition) = connectors.get(name).map(|connector| Definition {
@@ -135,7 +139,7 @@ impl Connectors {
         Ok(true)
     }
 
-    /// Stops and starts. `false`: there is no such connector.
+    /// Restarts the task of a connector. Returns `false` if the connector does not exist.
     pub async fn restart(&self, name: &str) -> bool {
         let mut connectors = self.connectors.lock().await;
         let Some(connector) = connectors.get_mut(name) else {
@@ -146,7 +150,7 @@ impl Connectors {
         true
     }
 
-    /// A connector's properties.
+    /// Returns the properties of a connector.
     pub async fn config(&self, name: &str) -> Option<BTreeMap<String, String>> {
         self.connectors
             .lock()
@@ -155,7 +159,7 @@ impl Connectors {
             .map(|connector| connector.definition.config.clone())
     }
 
-    /// How each is doing, by name.
+    /// Returns the status of each connector, ordered by name.
     pub async fn statuses(&self) -> Vec<ConnectorStatus> {
         self.connectors
             .lock()
@@ -165,7 +169,7 @@ impl Connectors {
             .collect()
     }
 
-    /// How one is doing.
+    /// Returns the status of a connector.
     pub async fn status(&self, name: &str) -> Option<ConnectorStatus> {
         self.connectors
             .lock()
@@ -174,32 +178,34 @@ impl Connectors {
             .map(|connector| status(name, connector))
     }
 
-    /// Stops all tasks; they start again with the next run.
+    /// Stops all tasks. The next run of the local stack starts them again.
     pub async fn stop_all(&self) {
         for connector in self.connectors.lock().await.values_mut() {
             stop(connector).await;
         }
     }
 
+    /// Stores the definitions of all connectors; `changed` is added or replaced.
     fn save(
         &self,
         connectors: &BTreeMap<String, Connector>,
-        with: Option<(&str, &Definition)>,
+        changed: Option<(&str, &Definition)>,
     ) -> Result<()> {
         let mut definitions: BTreeMap<&str, &Definition> = connectors
             .iter()
             .map(|(name, connector)| (name.as_str(), &connector.definition))
             .collect();
-        definitions.extend(with);
+        definitions.extend(changed);
         save_json(&self.path, &definitions)
     }
 
+    /// Starts the task of a connector that is not paused, on a thread of its own.
     async fn start(&self, name: &str, connector: &mut Connector) {
-        connector.refused = None;
+        connector.start_error = None;
         if connector.definition.paused {
             return;
         }
-        match self.task(name, &connector.definition.config).await {
+        match self.create_task(name, &connector.definition.config).await {
             Ok(task) => {
                 let state = task.state.clone();
                 let thread = std::thread::Builder::new()
@@ -207,17 +213,17 @@ impl Connectors {
                     .spawn(move || task.run());
                 match thread {
                     Ok(thread) => {
-                        tracing::info!(connector = name, "the sink reads");
+                        tracing::info!(connector = name, "started the sink task");
                         connector.running = Some(Running { state, thread });
                     }
-                    Err(error) => connector.refused = Some(error.to_string()),
+                    Err(error) => connector.start_error = Some(error.to_string()),
                 }
             }
-            Err(error) => connector.refused = Some(error.to_string()),
+            Err(error) => connector.start_error = Some(error.to_string()),
         }
     }
 
-    async fn task(&self, name: &str, config: &BTreeMap<String, String>) -> Result<Task> {
+    async fn create_task(&self, name: &str, config: &BTreeMap<String, String>) -> Result<Task> {
         let properties = SinkProperties::parse(config)?;
         let (store, root) = self.destination(&properties).await?;
         let consumer = crate::clients::kafka::consumer(&self.config, &group(name))?;
@@ -231,7 +237,8 @@ impl Connectors {
         })
     }
 
-    /// The bucket: on S3 where `store.url` or the lake says so, else a folder of the lake.
+    /// Returns the store and the root path of the bucket: S3 if `lake.url` is a bucket, at
+    /// `store.url` if that is set; else a folder of the lake.
     async fn destination(
         &self,
         properties: &SinkProperties,
@@ -244,18 +251,21 @@ impl Connectors {
         else {
             if properties.store_url.is_some() {
                 return Err(Error::usage(format!(
-                    "`store.url` names a server, but `lake.url` is the folder `{lake_url}`"
+                    "`store.url` requires a bucket in `lake.url`, got the folder `{lake_url}`"
                 ))
-                .hint("set `lake.url` to s3://BUCKET, so that batch reads what the sink writes"));
+                .hint(
+                    "set `lake.url` to `s3://BUCKET`, so that batch reads what the sink writes",
+                ));
             }
             return self.folder(&lake_url, properties).await;
         };
         if bucket != properties.bucket {
             return Err(Error::usage(format!(
-                "`s3.bucket.name` is `{}`, but `lake.url` is `{lake_url}`",
+                "expected the same bucket in `s3.bucket.name` and `lake.url`, got `{}` and \
+                 `{lake_url}`",
                 properties.bucket
             ))
-            .hint("name the same bucket in both"));
+            .hint("set both to the same bucket"));
         }
         if let Some(url) = &properties.store_url {
             config.lake.endpoint_url.clone_from(url);
@@ -266,6 +276,7 @@ impl Connectors {
         ))
     }
 
+    /// Returns the store and the root path of the bucket's folder in the lake.
     async fn folder(
         &self,
         lake_url: &str,
@@ -277,7 +288,7 @@ impl Connectors {
     }
 }
 
-/// The consumer group of a connector, named as Kafka Connect names it.
+/// Returns the consumer group of a connector, named as Kafka Connect names it.
 pub fn group(connector: &str) -> String {
     format!("connect-{connector}")
 }
@@ -295,10 +306,10 @@ fn status(name: &str, connector: &Connector) -> ConnectorStatus {
                 running
                     .thread
                     .is_finished()
-                    .then(|| "the task ended unexpectedly; the log says more".to_string())
+                    .then(|| "the task exited unexpectedly; see the log for the cause".to_string())
             })
         }
-        None => connector.refused.clone(),
+        None => connector.start_error.clone(),
     };
     let state = match (&failure, connector.definition.paused) {
         (Some(_), _) => "FAILED",
@@ -320,10 +331,11 @@ fn status(name: &str, connector: &Connector) -> ConnectorStatus {
     }
 }
 
+/// Stops the task of a connector and waits for its thread.
 async fn stop(connector: &mut Connector) {
     if let Some(running) = connector.running.take() {
         running.state.stop.store(true, Ordering::Relaxed);
-        // The thread blocks on this runtime, so waiting for it must not hold a worker.
+        // The thread runs futures on this runtime, so waiting for it must not block a worker.
         let _ = tokio::task::spawn_blocking(move || running.thread.join()).await;
     }
 }

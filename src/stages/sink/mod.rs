@@ -1,4 +1,5 @@
-//! Kafka topics to lake objects, by the Confluent S3 sink connector's own properties.
+//! The local sink connector. It writes Kafka topics to lake objects and is configured with the
+//! properties of the Confluent S3 sink connector.
 
 pub mod connectors;
 pub mod partitioner;

@@ -1,4 +1,4 @@
-//! Which folder of its topic a record goes to.
+//! Partitioners, which choose the folder of a record below the folder of its topic.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
 
-/// The partitioners of the Confluent connector.
+/// Partitioners of the Confluent S3 sink connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Partitioner {
     /// `partition=<kafka partition>`
     Default,
     /// `<field>=<value>/…`
     Field(Vec<String>),
-    /// A path from the record's time, cut to `duration`.
+    /// A path formatted from the record's time, which is truncated to a multiple of `duration`.
     Time {
         format: Vec<Part>,
         duration: Duration,
     },
 }
 
-/// A piece of `path.format`.
+/// Element of `path.format`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     Literal(String),
-    /// The letter of Java's format and how often it stands.
+    /// A letter of Java's date format and the number of its repetitions.
     Field(char, usize),
 }
 
-/// Where the time of a record comes from.
+/// Source of a record's time, chosen by `timestamp.extractor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimestampSource {
     Wallclock,
@@ -37,6 +37,7 @@ pub enum TimestampSource {
 }
 
 impl TimestampSource {
+    /// Parses `timestamp.extractor` and `timestamp.field`. An error is added to `problems`.
     pub fn parse(
         extractor: Option<&str>,
         field: Option<String>,
@@ -47,14 +48,18 @@ impl TimestampSource {
             Some("Record") => Self::Record,
             Some("RecordField") => Self::Field(field.unwrap_or_else(|| "timestamp".into())),
             Some(other) => {
-                problems.push(format!("`timestamp.extractor` = `{other}` is not honoured here; what is: Wallclock, Record, RecordField"));
+                problems.push(format!(
+                    "`timestamp.extractor` = `{other}` is not supported by the local sink: \
+                     expected Wallclock, Record or RecordField"
+                ));
                 Self::Wallclock
             }
         }
     }
 
-    /// The record's time in milliseconds; `None`: the field is no time.
-    pub fn of(&self, value: &Value, record_ms: i64) -> Option<i64> {
+    /// Returns the record's time in milliseconds since the epoch, or `None` if the field is not a
+    /// time.
+    pub fn extract(&self, value: &Value, record_ms: i64) -> Option<i64> {
         match self {
             Self::Wallclock => Some(Utc::now().timestamp_millis()),
             Self::Record => Some(record_ms),
@@ -84,6 +89,7 @@ impl TimestampSource {
 }
 
 impl Partitioner {
+    /// Parses the properties of the partitioner. An error is added to `problems`.
     pub fn parse(
         class: Option<&str>,
         fields: Option<String>,
@@ -94,7 +100,7 @@ impl Partitioner {
         let class = class.map(|class| class.rsplit('.').next().unwrap_or(class).to_string());
         let hourly = "'year'=YYYY/'month'=MM/'day'=dd/'hour'=HH";
         let daily = "'year'=YYYY/'month'=MM/'day'=dd";
-        let fits = match class.as_deref() {
+        let parsed = match class.as_deref() {
             None | Some("DefaultPartitioner") => return Self::Default,
             Some("FieldPartitioner") => match fields {
                 Some(fields) => {
@@ -105,14 +111,15 @@ impl Partitioner {
                             .collect(),
                     );
                 }
-                None => Err("FieldPartitioner needs `partition.field.name`".to_string()),
+                None => Err("FieldPartitioner requires `partition.field.name`".to_string()),
             },
             Some("TimeBasedPartitioner") => match (format, duration) {
                 (Some(format), Some(duration)) => {
                     parse_format(&format).map(|format| Self::Time { format, duration })
                 }
                 _ => Err(
-                    "TimeBasedPartitioner needs `path.format` and `partition.duration.ms`".into(),
+                    "TimeBasedPartitioner requires `path.format` and `partition.duration.ms`"
+                        .into(),
                 ),
             },
             Some("HourlyPartitioner") => parse_format(hourly).map(|format| Self::Time {
@@ -124,16 +131,19 @@ impl Partitioner {
                 duration: Duration::from_secs(86_400),
             }),
             Some(other) => Err(format!(
-                "`partitioner.class` = `{other}` is not honoured here; what is: DefaultPartitioner, FieldPartitioner, TimeBasedPartitioner, HourlyPartitioner, DailyPartitioner"
+                "`partitioner.class` = `{other}` is not supported by the local sink: expected \
+                 DefaultPartitioner, FieldPartitioner, TimeBasedPartitioner, HourlyPartitioner or \
+                 DailyPartitioner"
             )),
         };
-        fits.unwrap_or_else(|problem| {
+        parsed.unwrap_or_else(|problem| {
             problems.push(problem);
             Self::Default
         })
     }
 
-    /// The path below the topic's folder; `None`: the record lacks what it takes.
+    /// Returns the path below the topic's folder, or `None` if the record has no value for a part
+    /// of the path.
     pub fn path(
         &self,
         kafka_partition: i32,
@@ -145,12 +155,12 @@ impl Partitioner {
             Self::Default => Some(format!("partition={kafka_partition}")),
             Self::Field(fields) => {
                 let parts = fields.iter().map(|field| {
-                    let found = field
+                    let field_value = field
                         .split('.')
                         .try_fold(value, |value, part| value.get(part))?;
-                    let text = found
+                    let text = field_value
                         .as_str()
-                        .map_or_else(|| found.to_string(), String::from);
+                        .map_or_else(|| field_value.to_string(), String::from);
                     Some(format!("{field}={text}"))
                 });
                 parts
@@ -160,12 +170,13 @@ impl Partitioner {
             Self::Time { format, duration } => {
                 let step = i64::try_from(duration.as_millis()).ok()?.max(1);
                 let time = DateTime::from_timestamp_millis(time_ms)?.with_timezone(&timezone);
-                // Cut in local time, so that days start at local midnight.
+                // Truncated in local time, so that days start at local midnight.
                 let offset_ms =
                     i64::from(chrono::Offset::fix(time.offset()).local_minus_utc()) * 1000;
-                let cut_ms = (time_ms + offset_ms).div_euclid(step) * step - offset_ms;
-                let cut = DateTime::from_timestamp_millis(cut_ms)?.with_timezone(&timezone);
-                Some(format.iter().map(|part| part.render(&cut)).collect())
+                let truncated_ms = (time_ms + offset_ms).div_euclid(step) * step - offset_ms;
+                let truncated =
+                    DateTime::from_timestamp_millis(truncated_ms)?.with_timezone(&timezone);
+                Some(format.iter().map(|part| part.render(&truncated)).collect())
             }
         }
     }
@@ -195,7 +206,7 @@ impl Part {
     }
 }
 
-/// Java's date format, as far as paths use it: y Y M d H m s and text between quotes.
+/// Parses the part of Java's date format that paths use: y Y M d H m s and text in single quotes.
 fn parse_format(format: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut characters = format.chars().peekable();
@@ -207,7 +218,8 @@ fn parse_format(format: &str) -> Result<Vec<Part>, String> {
         } else if character.is_ascii_alphabetic() {
             if !"yYMdHms".contains(character) {
                 return Err(format!(
-                    "`path.format`: the letter `{character}` is not honoured here; what is: y Y M d H m s, and text between single quotes"
+                    "`path.format`: the letter `{character}` is not supported by the local sink: \
+                     expected y, Y, M, d, H, m, s or text in single quotes"
                 ));
             }
             let mut width = 1;
@@ -234,7 +246,7 @@ mod tests {
         duration_ms: u64,
     ) -> Partitioner {
         let mut problems = Vec::new();
-        let made = Partitioner::parse(
+        let parsed = Partitioner::parse(
             Some(class),
             field.map(String::from),
             format.map(String::from),
@@ -242,14 +254,14 @@ mod tests {
             &mut problems,
         );
         assert_eq!(problems, Vec::<String>::new());
-        made
+        parsed
     }
 
     #[test]
-    fn paths_are_those_of_the_confluent_partitioners() {
+    fn builds_the_paths_of_the_confluent_partitioners() {
         let value = json!({ "country": "Peru", "n": 5, "at": "2022-05-27 11:30:59" });
         let time_ms = TimestampSource::Field("at".into())
-            .of(&value, 0)
+            .extract(&value, 0)
             .expect("a time");
         let path =
             |partitioner: Partitioner, timezone| partitioner.path(2, &value, time_ms, timezone);

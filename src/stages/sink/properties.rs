@@ -1,4 +1,5 @@
-//! The sink's properties, typed. One it does not honour is refused by name.
+//! Typed properties of the sink connector. A property that the local sink does not support is
+//! rejected by name.
 //!
 //! Names and meanings: <https://docs.confluent.io/kafka-connectors/s3-sink/current/configuration_options.html>
 
@@ -10,10 +11,10 @@ use chrono_tz::Tz;
 use crate::base::error::{Error, Result};
 use crate::stages::sink::partitioner::{Partitioner, TimestampSource};
 
-/// Part size where `s3.part.size` is not given, in bytes: what S3 takes at least.
-const PART_BYTES: usize = 5 * 1024 * 1024;
+/// Minimum and default of `s3.part.size`, in bytes: the minimum part size of S3.
+const MIN_PART_BYTES: usize = 5 * 1024 * 1024;
 
-/// Which topics the sink reads.
+/// Topics that the sink reads: `topics` or `topics.regex`.
 #[derive(Debug, Clone)]
 pub enum Topics {
     List(Vec<String>),
@@ -23,13 +24,13 @@ pub enum Topics {
 impl Topics {
     pub fn matches(&self, topic: &str) -> bool {
         match self {
-            Self::List(topics) => topics.iter().any(|own| own == topic),
+            Self::List(topics) => topics.iter().any(|name| name == topic),
             Self::Regex(regex) => regex.is_match(topic),
         }
     }
 }
 
-/// All that the sink goes by.
+/// Typed properties of a sink connector.
 #[derive(Debug, Clone)]
 pub struct SinkProperties {
     pub topics: Topics,
@@ -40,57 +41,61 @@ pub struct SinkProperties {
     pub offset_digits: usize,
     pub gzip: bool,
     pub part_bytes: usize,
-    /// Records in one object.
+    /// Maximum number of records per object.
     pub flush_size: u64,
-    /// Span of record time in one object.
+    /// Maximum span of record time per object.
     pub rotate_interval: Option<Duration>,
-    /// Wall-clock rhythm at which objects are closed.
+    /// Wall-clock interval at which objects are closed.
     pub rotate_schedule: Option<Duration>,
     pub timezone: Tz,
     pub partitioner: Partitioner,
     pub timestamp: TimestampSource,
-    /// A record that is no JSON is left out instead of stopping the task.
+    /// Skips a record that is not JSON instead of failing the task.
     pub tolerate_errors: bool,
-    /// A record without a value is left out instead of stopping the task.
+    /// Skips a record without a value instead of failing the task.
     pub ignore_nulls: bool,
 }
 
-/// Takes properties out one by one, collecting what is wrong.
+/// Removes properties one by one and collects their problems.
 struct Reader {
-    left: BTreeMap<String, String>,
+    remaining: BTreeMap<String, String>,
     problems: Vec<String>,
 }
 
 impl Reader {
     fn text(&mut self, key: &str) -> Option<String> {
-        self.left
+        self.remaining
             .remove(key)
             .map(|value| value.trim().to_string())
             .filter(|value| !value.is_empty())
     }
 
-    fn number<T: std::str::FromStr + PartialOrd>(&mut self, key: &str, least: T) -> Option<T> {
+    fn number<T>(&mut self, key: &str, min: T) -> Option<T>
+    where
+        T: std::str::FromStr + PartialOrd + std::fmt::Display,
+    {
         let text = self.text(key)?;
-        let number = text.parse().ok().filter(|number| *number >= least);
+        let number = text.parse().ok().filter(|number| *number >= min);
         if number.is_none() {
             self.problems.push(format!(
-                "`{key}` must be a number that is not too small, not `{text}`"
+                "`{key}`: expected an integer of at least {min}, got `{text}`"
             ));
         }
         number
     }
 
-    /// A property that only has one sensible value here.
+    /// Reads a property of which the local sink supports only the `accepted` values.
     fn only(&mut self, key: &str, accepted: &[&str]) -> Option<String> {
         let value = self.text(key)?;
-        if accepted.iter().any(|accepted| {
-            value.eq_ignore_ascii_case(accepted) || value.ends_with(&format!(".{accepted}"))
-        }) {
+        if accepted
+            .iter()
+            .any(|name| value.eq_ignore_ascii_case(name) || value.ends_with(&format!(".{name}")))
+        {
             return Some(value);
         }
         self.problems.push(format!(
-            "`{key}` = `{value}` is not honoured here; what is: {}",
-            accepted.join(", ")
+            "`{key}` = `{value}` is not supported by the local sink: expected {}",
+            accepted.join(" or ")
         ));
         None
     }
@@ -104,13 +109,13 @@ impl Reader {
 }
 
 impl SinkProperties {
-    /// Reads the properties of a connector.
+    /// Parses the properties of a connector.
     ///
     /// # Errors
-    /// One usage error that lists everything missing, wrong or not honoured.
+    /// A property is missing, invalid or not supported. The usage error lists all of them.
     pub fn parse(properties: &BTreeMap<String, String>) -> Result<Self> {
         let mut reader = Reader {
-            left: properties.clone(),
+            remaining: properties.clone(),
             problems: Vec::new(),
         };
         let r = &mut reader;
@@ -118,7 +123,7 @@ impl SinkProperties {
         if r.only("connector.class", &["S3SinkConnector"]).is_none() && r.problems.is_empty() {
             r.problems.push("`connector.class` is missing".into());
         }
-        // One task does the work of all: never more than allowed.
+        // The local sink always runs one task, which no valid `tasks.max` forbids.
         r.number::<u32>("tasks.max", 1);
         r.text("s3.region");
         r.only("storage.class", &["S3Storage"]);
@@ -144,14 +149,14 @@ impl SinkProperties {
                 Ok(regex) => Some(Topics::Regex(regex)),
                 Err(_) => {
                     r.problems.push(format!(
-                        "`topics.regex` = `{pattern}` is not a regular expression"
+                        "`topics.regex`: expected a regular expression, got `{pattern}`"
                     ));
                     None
                 }
             },
             (Some(_), Some(_)) => {
                 r.problems
-                    .push("`topics` and `topics.regex` exclude each other".into());
+                    .push("`topics` and `topics.regex` are mutually exclusive".into());
                 None
             }
             (None, None) => {
@@ -163,7 +168,7 @@ impl SinkProperties {
         let bucket = r.text("s3.bucket.name");
         match &bucket {
             None => r.problems.push("`s3.bucket.name` is missing".into()),
-            // In a folder lake it names a folder, which must not lead out of it.
+            // If the lake is a folder, this is the name of a folder and must not leave the lake.
             Some(name)
                 if !name
                     .chars()
@@ -171,7 +176,7 @@ impl SinkProperties {
                     || name.starts_with('.') =>
             {
                 r.problems.push(format!(
-                    "`s3.bucket.name` = `{name}` is no name of a bucket"
+                    "`s3.bucket.name`: expected the name of a bucket, got `{name}`"
                 ));
             }
             Some(_) => {}
@@ -182,17 +187,19 @@ impl SinkProperties {
         }
         let rotate_interval = r.duration("rotate.interval.ms");
         let rotate_schedule = r.duration("rotate.schedule.interval.ms");
-        let timezone = r.text("timezone");
-        if rotate_schedule.is_some() && timezone.is_none() {
+        let timezone_name = r.text("timezone");
+        if rotate_schedule.is_some() && timezone_name.is_none() {
             r.problems
-                .push("`rotate.schedule.interval.ms` needs `timezone`".into());
+                .push("`rotate.schedule.interval.ms` requires `timezone`".into());
         }
-        let timezone: Tz = match timezone.as_deref().map(str::parse) {
+        let timezone: Tz = match timezone_name.as_deref().map(str::parse) {
             None => chrono_tz::UTC,
             Some(Ok(timezone)) => timezone,
             Some(Err(_)) => {
-                r.problems
-                    .push("`timezone` must be a name like UTC or Europe/Berlin".into());
+                r.problems.push(format!(
+                    "`timezone`: expected a name such as UTC or Europe/Berlin, got `{}`",
+                    timezone_name.as_deref().unwrap_or_default()
+                ));
                 chrono_tz::UTC
             }
         };
@@ -222,8 +229,8 @@ impl SinkProperties {
                 .unwrap_or(10),
             gzip,
             part_bytes: r
-                .number::<usize>("s3.part.size", PART_BYTES)
-                .unwrap_or(PART_BYTES),
+                .number::<usize>("s3.part.size", MIN_PART_BYTES)
+                .unwrap_or(MIN_PART_BYTES),
             flush_size: flush_size.unwrap_or(1),
             rotate_interval,
             rotate_schedule,
@@ -237,10 +244,10 @@ impl SinkProperties {
                 .only("behavior.on.null.values", &["fail", "ignore"])
                 .is_some_and(|value| value.eq_ignore_ascii_case("ignore")),
         };
-        for key in reader.left.keys() {
+        for key in reader.remaining.keys() {
             reader
                 .problems
-                .push(format!("`{key}` is not honoured by the local sink"));
+                .push(format!("`{key}` is not supported by the local sink"));
         }
         if reader.problems.is_empty() {
             return Ok(properties);
@@ -250,8 +257,14 @@ impl SinkProperties {
             .iter()
             .map(|problem| format!("\n  - {problem}"))
             .collect();
-        Err(Error::usage(format!("the sink's properties have {} mistake(s){list}", reader.problems.len()))
-            .hint("correct `[connector.properties]`; the sink honours the Confluent S3 sink's properties for JSON"))
+        Err(Error::usage(format!(
+            "invalid connector properties: {} error(s){list}",
+            reader.problems.len()
+        ))
+        .hint(
+            "correct `[connector.properties]`; the local sink supports the properties of the \
+             Confluent S3 sink for JSON",
+        ))
     }
 }
 
@@ -276,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn a_property_that_is_not_honoured_is_refused_by_name() {
-        let refused = SinkProperties::parse(&properties(&[
+    fn rejects_unsupported_properties_by_name() {
+        let result = SinkProperties::parse(&properties(&[
             ("s3.acl.canned", "private"),
             (
                 "format.class",
@@ -285,20 +298,20 @@ mod tests {
             ),
             ("rotate.schedule.interval.ms", "5"),
         ]));
-        let text = refused.expect_err("three mistakes").to_string();
+        let text = result.expect_err("three invalid properties").to_string();
         for part in [
-            "3 mistake",
-            "`s3.acl.canned` is not honoured",
+            "3 error",
+            "`s3.acl.canned` is not supported",
             "AvroFormat",
-            "needs `timezone`",
+            "requires `timezone`",
         ] {
             assert!(text.contains(part), "{text}");
         }
     }
 
     #[test]
-    fn the_regex_has_to_match_the_whole_name() {
-        let properties = SinkProperties::parse(&properties(&[])).expect("fits");
+    fn matches_the_regex_against_the_entire_name() {
+        let properties = SinkProperties::parse(&properties(&[])).expect("valid properties");
         assert!(properties.topics.matches("a.pin"));
         assert!(!properties.topics.matches("ba.pin"));
         assert!(!properties.topics.matches("axpin"));

@@ -1,4 +1,4 @@
-//! The sink's task: reads its topics, writes objects, commits offsets after them.
+//! Task of the sink connector: reads topics, writes objects, then commits their offsets.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,24 +18,24 @@ use crate::stages::sink::partitioner::{Partitioner, TimestampSource};
 use crate::stages::sink::properties::SinkProperties;
 use crate::stages::sink::writer::PartitionWriter;
 
-/// How often new topics and partitions are looked for.
-const REFRESH: Duration = Duration::from_secs(1);
+/// Interval at which the task looks for new and deleted partitions.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shared between the task and whoever asks about it.
+/// State of a task, shared with its connector.
 #[derive(Default)]
 pub struct TaskState {
     pub stop: AtomicBool,
     pub records: AtomicU64,
     pub objects: AtomicU64,
-    /// Why the task has stopped by itself.
+    /// Reason for which the task failed.
     pub failure: Mutex<Option<String>>,
 }
 
-/// Everything a task works with.
+/// A task with its clients and properties.
 pub struct Task {
     pub consumer: BaseConsumer<Context>,
     pub store: Arc<dyn ObjectStore>,
-    /// Where in the store the bucket's own paths begin.
+    /// Path in the store at which the paths of the bucket begin.
     pub root: Path,
     pub properties: SinkProperties,
     pub state: Arc<TaskState>,
@@ -45,10 +45,10 @@ pub struct Task {
 type Partition = (String, i32);
 
 impl Task {
-    /// Runs until it is told to stop or fails; on a thread of its own.
+    /// Runs until `state.stop` is set or the task fails. Blocks, so it requires its own thread.
     pub fn run(self) {
-        if let Err(reason) = self.work() {
-            tracing::error!(reason, "the sink's task failed");
+        if let Err(reason) = self.process_until_stopped() {
+            tracing::error!(reason, "the sink task failed");
             *self
                 .state
                 .failure
@@ -57,36 +57,38 @@ impl Task {
         }
     }
 
-    fn work(&self) -> Result<(), String> {
+    fn process_until_stopped(&self) -> Result<(), String> {
         let mut writers: HashMap<Partition, PartitionWriter> = HashMap::new();
         let mut refreshed: Option<Instant> = None;
         let mut next_rotation_ms = self.next_rotation_ms();
         while !self.state.stop.load(Ordering::Relaxed) {
-            if refreshed.is_none_or(|last| last.elapsed() >= REFRESH) {
+            if refreshed.is_none_or(|last| last.elapsed() >= REFRESH_INTERVAL) {
                 self.refresh(&mut writers);
                 refreshed = Some(Instant::now());
             }
             match self.consumer.poll(Duration::from_millis(50)) {
                 None => {}
-                Some(Ok(message)) => self.take(&mut writers, &message)?,
-                // Lost connections and deleted topics mend themselves or show at the next refresh.
+                Some(Ok(message)) => self.process(&mut writers, &message)?,
+                // Only denied access is fatal: lost connections recover, and the next refresh sees
+                // deleted topics.
                 Some(Err(error)) if is_access_denied(&error) => {
-                    return Err(format!("Kafka refuses: {error}"));
+                    return Err(format!("access denied by Kafka: {error}"));
                 }
-                Some(Err(error)) => tracing::debug!(%error, "the sink cannot read"),
+                Some(Err(error)) => tracing::debug!(%error, "cannot read from Kafka"),
             }
             if next_rotation_ms.is_some_and(|at| Utc::now().timestamp_millis() >= at) {
                 for writer in writers.iter_mut() {
-                    self.close(writer)?;
+                    self.close_if_open(writer)?;
                 }
                 next_rotation_ms = self.next_rotation_ms();
             }
         }
-        // What has not been closed was not committed either: the next start reads it again.
+        // The offsets of open objects were not committed: the next start reads their records again.
         Ok(())
     }
 
-    /// The next multiple of the schedule's interval in local time.
+    /// Returns the next rotation in milliseconds since the epoch: the next multiple of the
+    /// schedule's interval in local time.
     fn next_rotation_ms(&self) -> Option<i64> {
         let step = i64::try_from(self.properties.rotate_schedule?.as_millis())
             .ok()?
@@ -100,19 +102,19 @@ impl Task {
         Some((local_ms.div_euclid(step) + 1) * step - offset_ms)
     }
 
-    /// Takes up partitions that are new and lets go of those that are gone.
+    /// Assigns new partitions to the consumer and unassigns deleted ones.
     fn refresh(&self, writers: &mut HashMap<Partition, PartitionWriter>) {
         let metadata = match self.consumer.fetch_metadata(None, Duration::from_secs(5)) {
             Ok(metadata) => metadata,
             Err(error) => {
-                tracing::debug!(%error, "the sink cannot list topics");
+                tracing::debug!(%error, "cannot list topics");
                 return;
             }
         };
         let topics = metadata.topics().iter().filter(|topic| {
             topic.error().is_none() && self.properties.topics.matches(topic.name())
         });
-        let there: Vec<Partition> = topics
+        let existing: Vec<Partition> = topics
             .flat_map(|topic| {
                 topic
                     .partitions()
@@ -121,7 +123,7 @@ impl Task {
             })
             .collect();
         let mut added = TopicPartitionList::new();
-        for (topic, partition) in &there {
+        for (topic, partition) in &existing {
             if !writers.contains_key(&(topic.clone(), *partition))
                 && added
                     .add_partition_offset(topic, *partition, Offset::Stored)
@@ -133,37 +135,38 @@ impl Task {
                 );
             }
         }
-        let mut gone = TopicPartitionList::new();
+        let mut removed = TopicPartitionList::new();
         writers.retain(|key, _| {
-            let stays = there.contains(key);
-            if !stays {
-                gone.add_partition(&key.0, key.1);
+            let exists = existing.contains(key);
+            if !exists {
+                removed.add_partition(&key.0, key.1);
             }
-            stays
+            exists
         });
         if added.count() > 0
             && let Err(error) = self.consumer.incremental_assign(&added)
         {
-            tracing::warn!(%error, "the sink cannot take up partitions");
-            // They are tried again at the next refresh.
+            tracing::warn!(%error, "cannot assign partitions to the sink");
+            // The next refresh retries them.
             for element in added.elements() {
                 writers.remove(&(element.topic().to_string(), element.partition()));
             }
         }
-        if gone.count() > 0
-            && let Err(error) = self.consumer.incremental_unassign(&gone)
+        if removed.count() > 0
+            && let Err(error) = self.consumer.incremental_unassign(&removed)
         {
-            tracing::warn!(%error, "the sink cannot let go of partitions");
+            tracing::warn!(%error, "cannot unassign partitions from the sink");
         }
     }
 
-    fn take(
+    /// Appends a record to the object of its folder, and closes objects that are complete.
+    fn process(
         &self,
         writers: &mut HashMap<Partition, PartitionWriter>,
         message: &BorrowedMessage<'_>,
     ) -> Result<(), String> {
         let key = (message.topic().to_string(), message.partition());
-        let place = || {
+        let position = || {
             format!(
                 "topic `{}`, partition {}, offset {}",
                 message.topic(),
@@ -175,7 +178,8 @@ impl Task {
             return Ok(());
         };
         if message.offset() < writer.next_offset {
-            // The topic was made anew: what is open belongs to the old one and was never committed.
+            // The topic was recreated. The open objects belong to the deleted topic, and their
+            // offsets were never committed.
             *writer = PartitionWriter::new(message.topic(), message.partition(), self.root.clone());
         }
         let Some(value) = message.payload() else {
@@ -185,28 +189,28 @@ impl Task {
             }
             return Err(format!(
                 "{} has no value, and `behavior.on.null.values` is fail",
-                place()
+                position()
             ));
         };
-        // Only partitioners that look into the record need it taken apart.
+        // Only partitioners and timestamps from fields need the parsed record.
         let needs_value = matches!(self.properties.partitioner, Partitioner::Field(_))
             || matches!(self.properties.timestamp, TimestampSource::Field(_));
-        let parsed = if needs_value {
+        let result = if needs_value {
             serde_json::from_slice::<Value>(value)
         } else {
             serde_json::from_slice::<serde::de::IgnoredAny>(value).map(|_| Value::Null)
         };
-        let parsed = match parsed {
+        let parsed = match result {
             Ok(parsed) => parsed,
             Err(error) if self.properties.tolerate_errors => {
-                tracing::warn!(%error, "left out {}", place());
+                tracing::warn!(%error, "skipped {}", position());
                 writer.skip(message.offset());
                 return Ok(());
             }
             Err(error) => {
                 return Err(format!(
                     "{} is not JSON ({error}), and `errors.tolerance` is none",
-                    place()
+                    position()
                 ));
             }
         };
@@ -217,11 +221,11 @@ impl Task {
         let time_ms = self
             .properties
             .timestamp
-            .of(&parsed, record_ms)
+            .extract(&parsed, record_ms)
             .ok_or_else(|| {
                 format!(
-                    "{} has no time in the field that `timestamp.field` names",
-                    place()
+                    "{} has no valid time in the field of `timestamp.field`",
+                    position()
                 )
             })?;
         let folder = self.properties.partitioner.path(
@@ -230,9 +234,9 @@ impl Task {
             time_ms,
             self.properties.timezone,
         );
-        let folder =
-            folder.ok_or_else(|| format!("{} lacks a field of `partition.field.name`", place()))?;
-        let one_line = one_line(value);
+        let folder = folder
+            .ok_or_else(|| format!("{} has no field of `partition.field.name`", position()))?;
+        let line = single_line(value);
         let spans_too_long = match (self.properties.rotate_interval, writer.first_ms) {
             (Some(interval), Some(first_ms)) => {
                 time_ms - first_ms >= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)
@@ -240,7 +244,7 @@ impl Task {
             _ => false,
         };
         if spans_too_long {
-            self.close_one(&key, writer)?;
+            self.close(&key, writer)?;
         }
         writer.first_ms.get_or_insert(time_ms);
         self.runtime
@@ -249,27 +253,30 @@ impl Task {
                 &self.properties,
                 folder,
                 message.offset(),
-                &one_line,
+                &line,
             ))
             .map_err(|error| format!("cannot write to the lake: {error}"))?;
         self.state.records.fetch_add(1, Ordering::Relaxed);
         if writer.is_full(&self.properties) {
-            self.close_one(&key, writer)
+            self.close(&key, writer)
         } else {
             Ok(())
         }
     }
 
-    fn close(&self, (key, writer): (&Partition, &mut PartitionWriter)) -> Result<(), String> {
+    fn close_if_open(
+        &self,
+        (key, writer): (&Partition, &mut PartitionWriter),
+    ) -> Result<(), String> {
         if writer.is_open() {
-            self.close_one(key, writer)
+            self.close(key, writer)
         } else {
             Ok(())
         }
     }
 
-    /// Closes the objects of a partition, then commits what they hold.
-    fn close_one(
+    /// Closes the objects of a partition, then commits the offset after their records.
+    fn close(
         &self,
         (topic, partition): &Partition,
         writer: &mut PartitionWriter,
@@ -283,20 +290,20 @@ impl Task {
         offsets
             .add_partition_offset(topic, *partition, Offset::Offset(writer.next_offset))
             .map_err(|error| error.to_string())?;
-        // A commit that fails only means reading again what lies in the lake already.
+        // A failed commit only means that records which are already in the lake are read again.
         if let Err(error) = self.consumer.commit(&offsets, CommitMode::Sync) {
-            tracing::warn!(%error, topic, partition, "the sink cannot commit");
+            tracing::warn!(%error, topic, partition, "cannot commit the sink's offset");
         }
         Ok(())
     }
 }
 
-/// JSON without line breaks: one object, one line.
-fn one_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+/// Replaces the line breaks of a JSON record with spaces, because a line is one record.
+fn single_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     if !value.contains(&b'\n') && !value.contains(&b'\r') {
         return value.into();
     }
-    // In JSON a line break only ever stands between tokens; inside a text it is escaped.
+    // In JSON, a line break occurs only between tokens; within a string it is escaped.
     value
         .iter()
         .map(|byte| {
@@ -310,7 +317,7 @@ fn one_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
         .into()
 }
 
-/// Errors that no waiting mends.
+/// Returns whether Kafka denied access, which a retry cannot resolve.
 fn is_access_denied(error: &rdkafka::error::KafkaError) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
     matches!(

@@ -1,4 +1,4 @@
-//! Objects under way: one for each folder that records of a Kafka partition go to.
+//! Open objects: one for each folder to which records of a Kafka partition are written.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,10 +13,10 @@ use tokio::io::AsyncWriteExt;
 
 use crate::stages::sink::properties::SinkProperties;
 
-/// Bytes gathered before they go to the object's writer.
+/// Bytes buffered before they are passed to the writer of the object.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Plain or packed, on the way to the store.
+/// Buffer of an open object, plain or compressed.
 enum Chunk {
     Plain(Vec<u8>),
     Gzip(Box<GzEncoder<Vec<u8>>>),
@@ -29,18 +29,19 @@ struct OpenObject {
     records: u64,
 }
 
-/// The objects of one Kafka partition. Rotation closes all of them at once, so that
-/// the committed offset says exactly what lies in the lake.
+/// The open objects of one Kafka partition. Rotation closes all of them at once, so that the
+/// committed offset states exactly which records are in the lake.
 pub struct PartitionWriter {
     topic: String,
     partition: i32,
-    /// Where in the store the bucket's own paths begin.
+    /// Path in the store at which the paths of the bucket begin.
     root: Path,
     objects: BTreeMap<String, OpenObject>,
-    /// Offset after the last record taken.
+    /// Offset after the last record that was appended or skipped.
     pub next_offset: i64,
+    /// Whether a record was skipped since the last rotation.
     has_skipped: bool,
-    /// Time of the first record in the open objects, in milliseconds.
+    /// Time of the first record in the open objects, in milliseconds since the epoch.
     pub first_ms: Option<i64>,
 }
 
@@ -57,18 +58,19 @@ impl PartitionWriter {
         }
     }
 
-    /// Whether something waits for the next rotation: records, or the place after some left out.
+    /// Returns whether the next rotation has objects to close or an offset after skipped records
+    /// to commit.
     pub fn is_open(&self) -> bool {
         !self.objects.is_empty() || self.has_skipped
     }
 
-    /// A record was left out: reading goes on after it.
+    /// Skips the record at `offset`: the next commit includes it.
     pub fn skip(&mut self, offset: i64) {
         self.next_offset = offset + 1;
         self.has_skipped = true;
     }
 
-    /// Whether one of the objects has all the records it may hold.
+    /// Returns whether one of the objects has `flush.size` records.
     pub fn is_full(&self, properties: &SinkProperties) -> bool {
         self.objects
             .values()
@@ -77,8 +79,8 @@ impl PartitionWriter {
 
     /// Appends a record to the object of its folder, as one line.
     ///
-    /// The object is named after its first record's offset: writing it again after a
-    /// kill replaces it.
+    /// The name of the object contains the offset of its first record, so writing it again after
+    /// a crash replaces it.
     pub async fn append(
         &mut self,
         store: &Arc<dyn ObjectStore>,
@@ -98,7 +100,7 @@ impl PartitionWriter {
                 d = properties.file_delimiter,
                 width = properties.offset_digits,
             );
-            // Each part of the path is taken as it is; characters S3 minds are encoded.
+            // Each part is one path segment; `join` encodes characters that S3 does not allow.
             let path = name
                 .split('/')
                 .filter(|part| !part.is_empty())
@@ -127,8 +129,8 @@ impl PartitionWriter {
                 encoder.write_all(value)?;
                 encoder.write_all(b"\n")?;
                 if encoder.get_ref().len() >= CHUNK_BYTES {
-                    let packed = std::mem::take(encoder.get_mut());
-                    object.writer.write_all(&packed).await?;
+                    let compressed = std::mem::take(encoder.get_mut());
+                    object.writer.write_all(&compressed).await?;
                 }
             }
         }
@@ -137,8 +139,11 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// Closes all objects; returns how many. What fails is still there and may be tried again
-    /// only by reading the records again.
+    /// Closes all objects and returns their number.
+    ///
+    /// # Errors
+    /// An object cannot be written. Its records can be written again only by reading them again
+    /// from Kafka.
     pub async fn close(&mut self) -> std::io::Result<u64> {
         let mut closed = 0;
         while let Some((_, mut object)) = self.objects.pop_first() {

@@ -1,5 +1,5 @@
-//! Generated posts with the shape of the real ones: the same shares of dirt, as many
-//! countries, users and categories, and the same skew.
+//! Generated posts with the statistics of the real ones: the same shares of dirty values, the
+//! same numbers of countries, users and categories, and the same skew.
 
 use std::collections::HashSet;
 
@@ -15,12 +15,13 @@ use crate::stages::source::words::{
     OFFERS, SENTENCES,
 };
 
-/// Posts of the real source.
+/// Number of posts in the real source.
 pub const DEFAULT_POSTS: u32 = 11_154;
-/// Distinct users among them.
+/// Number of distinct users in the real source.
 const REAL_USERS: f64 = 5_307.0;
-/// Seconds between the first and the last `date_joined`, and of all `timestamp`s.
+/// Seconds between the first and the last `date_joined`.
 const JOIN_SECONDS: f64 = 2.0 * 365.0 * 86_400.0;
+/// Seconds between the first and the last `timestamp`.
 const POST_SECONDS: i64 = 5 * 365 * 86_400;
 
 struct User {
@@ -33,7 +34,7 @@ struct User {
     longitude: f64,
 }
 
-/// The three tables with `posts` rows each; equal arguments give equal rows.
+/// Generates the three tables with `posts` rows each. Equal arguments generate equal rows.
 pub fn generate(posts: u32, seed: u64) -> Vec<Rows> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let users = users(posts, &mut random);
@@ -47,14 +48,15 @@ pub fn generate(posts: u32, seed: u64) -> Vec<Rows> {
         .flat_map(|category| std::iter::repeat_n(category, share(category.posts, posts)));
     for (number, user) in users.iter().enumerate() {
         let number = number as i64;
-        // Rounding may leave the last block short.
+        // Shares are rounded up, so the last category may have fewer posts than its share.
         let category = categories
             .next()
             .unwrap_or(&CATEGORIES[CATEGORIES.len() - 1]);
         tables[0]
             .rows
             .push(pin(number, category, &mut posters, &mut random));
-        let posted = at(2017, 10, 19) + Duration::seconds(random.random_range(0..POST_SECONDS));
+        let posted =
+            midnight(2017, 10, 19) + Duration::seconds(random.random_range(0..POST_SECONDS));
         tables[1].rows.push(vec![
             Cell::Integer(number),
             Cell::DateTime(posted),
@@ -73,42 +75,44 @@ pub fn generate(posts: u32, seed: u64) -> Vec<Rows> {
     tables.into()
 }
 
+/// Scales a number of posts in the real source to a source of `posts` posts, rounded up.
 fn share(of_real: u32, posts: u32) -> usize {
     (u64::from(of_real) * u64::from(posts)).div_ceil(u64::from(DEFAULT_POSTS)) as usize
 }
 
-fn at(year: i32, month: u32, day: u32) -> NaiveDateTime {
+fn midnight(year: i32, month: u32, day: u32) -> NaiveDateTime {
     NaiveDate::from_ymd_opt(year, month, day)
         .and_then(|date| date.and_hms_opt(0, 0, 0))
         .unwrap_or_default()
 }
 
-/// One user for each post, in random order.
+/// Returns the user of each post, in random order.
 ///
-/// A few users post most. In the real tables, whoever posts more has earlier dates, a
-/// lower age and a name and country nearer to A: each is its range times a fraction
-/// that shrinks with the number of posts.
+/// A few users have most of the posts. In the real tables, users with more posts have earlier
+/// dates, a lower age, and names and countries closer to A. Therefore each value is its range
+/// times a fraction that decreases with the number of posts.
 fn users(posts: u32, random: &mut ChaCha8Rng) -> Vec<std::rc::Rc<User>> {
     let count = ((f64::from(posts) * REAL_USERS / f64::from(DEFAULT_POSTS)).round() as usize)
         .clamp(1, posts as usize);
-    // Everyone posts once; the rest goes by weights with a heavy tail.
-    let mut sums = Vec::with_capacity(count);
+    // Each user has one post. The remaining posts are distributed by heavy-tailed weights.
+    let mut cumulative_weights = Vec::with_capacity(count);
     let mut sum = 0.0;
     for _ in 0..count {
         let uniform: f64 = random.random();
         sum += ((1.0 - uniform).powf(-1.0 / 1.05)).min(250.0);
-        sums.push(sum);
+        cumulative_weights.push(sum);
     }
-    let mut own_posts = vec![1u32; count];
+    let mut post_counts = vec![1u32; count];
     for _ in count..posts as usize {
         let draw = random.random_range(0.0..sum);
-        own_posts[sums.partition_point(|upper| *upper <= draw).min(count - 1)] += 1;
+        let user = cumulative_weights.partition_point(|upper| *upper <= draw);
+        post_counts[user.min(count - 1)] += 1;
     }
     let mut seen = HashSet::new();
-    let mut made: Vec<User> = own_posts
+    let mut distinct_users: Vec<User> = post_counts
         .iter()
-        .map(|own| {
-            let scale = f64::from(*own).powf(-0.75);
+        .map(|post_count| {
+            let scale = f64::from(*post_count).powf(-0.75);
             loop {
                 let user = user(scale, random);
                 if seen.insert((user.first_name, user.last_name, user.age, user.joined)) {
@@ -117,11 +121,11 @@ fn users(posts: u32, random: &mut ChaCha8Rng) -> Vec<std::rc::Rc<User>> {
             }
         })
         .collect();
-    settle_empty_countries(&mut made, &own_posts);
+    fill_empty_countries(&mut distinct_users, &post_counts);
     let mut rows = Vec::with_capacity(posts as usize);
-    for (user, own) in made.into_iter().zip(own_posts) {
+    for (user, post_count) in distinct_users.into_iter().zip(post_counts) {
         let user = std::rc::Rc::new(user);
-        rows.extend(std::iter::repeat_n(user, own as usize));
+        rows.extend(std::iter::repeat_n(user, post_count as usize));
     }
     rows.shuffle(random);
     rows
@@ -135,33 +139,34 @@ fn user(scale: f64, random: &mut ChaCha8Rng) -> User {
         first_name: FIRST_NAMES[pick(part(), FIRST_NAMES.len())],
         last_name: LAST_NAMES[pick(part(), LAST_NAMES.len())],
         age: 20 + pick(part(), 41) as i64,
-        joined: at(2015, 10, 21) + Duration::seconds((part() * JOIN_SECONDS) as i64),
+        joined: midnight(2015, 10, 21) + Duration::seconds((part() * JOIN_SECONDS) as i64),
         country: pick(part(), COUNTRIES.len()),
         latitude: rounded(-90.0 + 180.0 * part()),
         longitude: rounded(-180.0 + 360.0 * part()),
     }
 }
 
-/// Every country has someone where there are users enough: single posters move.
-fn settle_empty_countries(users: &mut [User], own_posts: &[u32]) {
-    let mut inhabitants = [0u32; COUNTRIES.len()];
+/// Moves users with a single post to countries without users, until there is no such country or
+/// no such user left.
+fn fill_empty_countries(users: &mut [User], post_counts: &[u32]) {
+    let mut user_counts = [0u32; COUNTRIES.len()];
     for user in users.iter() {
-        inhabitants[user.country] += 1;
+        user_counts[user.country] += 1;
     }
     let mut empty: Vec<usize> = (0..COUNTRIES.len())
-        .filter(|country| inhabitants[*country] == 0)
+        .filter(|country| user_counts[*country] == 0)
         .collect();
-    for (user, own) in users.iter_mut().zip(own_posts) {
+    for (user, post_count) in users.iter_mut().zip(post_counts) {
         let Some(country) = empty.last() else { return };
-        if *own == 1 && inhabitants[user.country] > 1 {
-            inhabitants[user.country] -= 1;
+        if *post_count == 1 && user_counts[user.country] > 1 {
+            user_counts[user.country] -= 1;
             user.country = *country;
             empty.pop();
         }
     }
 }
 
-/// A story pin may lack what others have; the shares are those of 2,562 real pins.
+/// Dirty values of a pin. A story pin may lack values that other pins have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dirt {
     None,
@@ -174,6 +179,7 @@ enum Dirt {
     StoryWithoutAnything,
 }
 
+/// Number of pins with each kind of dirty values among 2,562 real pins.
 const DIRT: [(Dirt, u32); 8] = [
     (Dirt::None, 2360),
     (Dirt::NoDescription, 36),
@@ -260,20 +266,21 @@ fn pin(
     ]
 }
 
-fn one<'a>(words: &[&'a str], random: &mut ChaCha8Rng) -> &'a str {
+/// Chooses one of the words.
+fn choose_word<'a>(words: &[&'a str], random: &mut ChaCha8Rng) -> &'a str {
     words.choose(random).copied().unwrap_or_default()
 }
 
 fn title(category: &Category, random: &mut ChaCha8Rng) -> String {
-    let subject = one(&category.subjects, random);
+    let subject = choose_word(&category.subjects, random);
     let mut title = format!(
         "{} {} {subject} {}",
         random.random_range(5..65),
-        one(ADJECTIVES, random),
-        one(OFFERS, random)
+        choose_word(ADJECTIVES, random),
+        choose_word(OFFERS, random)
     );
     if random.random_bool(0.1) {
-        title = format!("{title} {}", one(DECORATIONS, random));
+        title = format!("{title} {}", choose_word(DECORATIONS, random));
     }
     if random.random_bool(0.01) {
         title = format!("\"{title}\"");
@@ -284,13 +291,14 @@ fn title(category: &Category, random: &mut ChaCha8Rng) -> String {
 fn description(category: &Category, random: &mut ChaCha8Rng) -> String {
     let mut text = String::new();
     for _ in 0..random.random_range(1..4) {
-        let sentence = one(SENTENCES, random).replace("{}", one(&category.subjects, random));
+        let sentence =
+            choose_word(SENTENCES, random).replace("{}", choose_word(&category.subjects, random));
         if !text.is_empty() {
             text.push(' ');
         }
         text.push_str(&sentence);
     }
-    // Long ones are cut off and end in a no-break space, as two in five real ones do.
+    // Long descriptions are truncated and end in a no-break space, as two in five real ones do.
     if text.chars().count() > 150 {
         text = text.chars().take(178).collect();
         text.push_str("…\u{a0}");
@@ -302,14 +310,15 @@ fn tags(category: &Category, random: &mut ChaCha8Rng) -> String {
     let mut tags: Vec<String> = category
         .subjects
         .iter()
-        .map(|subject| format!("{} {subject}", one(ADJECTIVES, random)))
+        .map(|subject| format!("{} {subject}", choose_word(ADJECTIVES, random)))
         .collect();
     tags.shuffle(random);
     tags.truncate(9);
     tags.join(",")
 }
 
-/// A poster and their follower count; about a third of the pins come from one seen before.
+/// Returns the name and the follower count of a poster. About a third of the pins have a poster
+/// that already occurred.
 fn poster(posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> (String, String) {
     if random.random_bool(0.34)
         && let Some(known) = posters.choose(random)
@@ -318,9 +327,9 @@ fn poster(posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> (Stri
     }
     let name = format!(
         "{} {} {}",
-        one(FIRST_NAMES, random),
-        one(LAST_NAMES, random),
-        one(BRANDS, random)
+        choose_word(FIRST_NAMES, random),
+        choose_word(LAST_NAMES, random),
+        choose_word(BRANDS, random)
     );
     let name = if random.random_bool(0.017) {
         format!("{name} ")
@@ -331,7 +340,7 @@ fn poster(posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> (Stri
     let followers = if scale < 161 {
         format!("{}", random.random_range(0..973))
     } else if scale < 928 {
-        // Few have many: the logarithm is even.
+        // Few posters have many followers: the logarithm of the count is uniformly distributed.
         format!("{}k", 10f64.powf(random.random_range(0.0..2.9945)) as u32)
     } else {
         format!(
@@ -358,16 +367,16 @@ mod tests {
     }
 
     fn share_of(rows: &Rows, column: usize, text: &str) -> f64 {
-        let wanted = format!("{:?}", Cell::Text(text.into()));
+        let cell = format!("{:?}", Cell::Text(text.into()));
         texts(rows, column)
             .iter()
-            .filter(|value| **value == wanted)
+            .filter(|value| **value == cell)
             .count() as f64
             / rows.rows.len() as f64
     }
 
     #[test]
-    fn the_default_source_has_the_real_ones_shape() {
+    fn default_source_has_the_statistics_of_the_real_one() {
         let tables = generate(DEFAULT_POSTS, 100);
         assert!(tables.iter().all(|table| table.rows.len() == 11_154));
         let countries: HashSet<String> = texts(&tables[1], 4).into_iter().collect();
@@ -389,13 +398,13 @@ mod tests {
             let share = share_of(&tables[0], column, marker);
             assert!(
                 (share - real).abs() < real * 0.4,
-                "`{marker}` makes {share}, really {real}"
+                "the share of `{marker}` is {share}, expected about {real}"
             );
         }
     }
 
     #[test]
-    fn equal_seeds_give_equal_records_and_others_do_not() {
+    fn equal_seeds_generate_equal_records_and_different_seeds_do_not() {
         let (a, b, c) = (generate(200, 1), generate(200, 1), generate(200, 2));
         for table in 0..3 {
             assert_eq!(a[table].rows, b[table].rows);
@@ -404,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn tiny_sources_are_whole_too() {
+    fn small_sources_have_all_rows() {
         for posts in [1, 2, 13, 100] {
             assert!(
                 generate(posts, 5)

@@ -1,4 +1,4 @@
-//! Real tables from files: `<table>.csv` or `<table>.jsonl`.
+//! Loads real source tables from files: `<table>.csv` or `<table>.jsonl`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,11 @@ use crate::base::error::{Error, Result, io_error};
 use crate::base::model::{Column, ColumnType, Kind};
 use crate::clients::database::{Cell, Rows};
 
-/// Reads one table from the folder.
+/// Reads one table from the folder. The CSV file is preferred.
 ///
 /// # Errors
-/// Neither file there, a missing column, a value that does not fit: each with file and line.
+/// Neither file exists; a column is missing or a value is invalid, with file and line; a row
+/// number is not unique.
 pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
     let csv = folder.join(format!("{}.csv", kind.source_table()));
     let jsonl = folder.join(format!("{}.jsonl", kind.source_table()));
@@ -22,8 +23,16 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
     } else if jsonl.is_file() {
         load_jsonl(&jsonl, kind)?
     } else {
-        return Err(Error::failed(format!("there is neither `{}` nor `{}`", csv.display(), jsonl.display()))
-            .hint("`--from` names a folder with pinterest_data, geolocation_data and user_data as .csv or .jsonl"));
+        return Err(Error::failed(format!(
+            "cannot load table `{}`: neither `{}` nor `{}` exists",
+            kind.source_table(),
+            csv.display(),
+            jsonl.display()
+        ))
+        .hint(
+            "`--from` requires a folder with pinterest_data, geolocation_data and user_data as \
+             .csv or .jsonl",
+        ));
     };
     let mut seen = std::collections::HashSet::new();
     for row in &rows {
@@ -31,7 +40,7 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
             && !seen.insert(*number)
         {
             return Err(Error::failed(format!(
-                "row number {number} stands twice in table `{}` of `{}`",
+                "cannot load table `{}` from `{}`: duplicate row number {number}",
                 kind.source_table(),
                 folder.display()
             ))
@@ -41,32 +50,33 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
     Ok(Rows { kind, rows })
 }
 
-fn unreadable(path: &Path, line: u64, reason: impl std::fmt::Display) -> Error {
+/// Returns the error for a line that cannot be read.
+fn read_error(path: &Path, line: u64, reason: impl std::fmt::Display) -> Error {
     Error::failed(format!(
         "cannot read `{}`, line {line}: {reason}",
         path.display()
     ))
-    .hint("correct that line; nothing was loaded")
+    .hint("correct the line; nothing was loaded")
 }
 
 fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
-    let mut reader = csv::Reader::from_path(path).map_err(|error| unreadable(path, 1, error))?;
+    let mut reader = csv::Reader::from_path(path).map_err(|error| read_error(path, 1, error))?;
     let headers = reader
         .headers()
-        .map_err(|error| unreadable(path, 1, error))?
+        .map_err(|error| read_error(path, 1, error))?
         .clone();
     let mut positions = Vec::new();
     for (name, _) in kind.columns() {
         let position = headers
             .iter()
             .position(|header| header.trim() == *name)
-            .ok_or_else(|| unreadable(path, 1, format!("there is no column `{name}`")))?;
+            .ok_or_else(|| read_error(path, 1, format!("column `{name}` is missing")))?;
         positions.push(position);
     }
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| {
-            unreadable(path, error.position().map_or(0, csv::Position::line), error)
+            read_error(path, error.position().map_or(0, csv::Position::line), error)
         })?;
         let line = record.position().map_or(0, csv::Position::line);
         let cells = positions
@@ -74,18 +84,18 @@ fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
             .zip(kind.columns())
             .map(|(position, column)| {
                 let text = record.get(*position).unwrap_or_default();
-                // In CSV an empty number or time is a null, an empty text is a text.
+                // In CSV, an empty number or time is null, and an empty text is an empty string.
                 if text.is_empty() && column.1 != ColumnType::Text {
                     Ok(Cell::Null)
                 } else {
-                    from_text(text, column)
+                    parse_cell(text, column)
                 }
             });
         rows.push(
             cells
                 .collect::<Result<Vec<_>, String>>()
-                .and_then(with_number)
-                .map_err(|reason| unreadable(path, line, reason))?,
+                .and_then(require_row_number)
+                .map_err(|reason| read_error(path, line, reason))?,
         );
     }
     Ok(rows)
@@ -101,36 +111,37 @@ fn load_jsonl(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
         }
         let number = number as u64 + 1;
         let object: Value =
-            serde_json::from_str(&line).map_err(|error| unreadable(path, number, error))?;
+            serde_json::from_str(&line).map_err(|error| read_error(path, number, error))?;
         let cells = kind
             .columns()
             .iter()
             .map(|column| match (object.get(column.0), column.1) {
-                (None, _) => Err(format!("there is no key `{}`", column.0)),
+                (None, _) => Err(format!("key `{}` is missing", column.0)),
                 (Some(Value::Null), _) => Ok(Cell::Null),
-                (Some(Value::String(text)), _) => from_text(text, column),
+                (Some(Value::String(text)), _) => parse_cell(text, column),
                 (Some(Value::Number(number)), ColumnType::Integer) => number
                     .as_i64()
                     .map(Cell::Integer)
-                    .ok_or_else(|| format!("`{}` is {number}, not an integer", column.0)),
+                    .ok_or_else(|| format!("`{}`: expected an integer, got {number}", column.0)),
                 (Some(Value::Number(number)), ColumnType::Float) => number
                     .as_f64()
                     .map(Cell::Float)
-                    .ok_or_else(|| format!("`{}` is {number}, not a number", column.0)),
+                    .ok_or_else(|| format!("`{}`: expected a number, got {number}", column.0)),
                 (Some(other), ColumnType::Text) => Ok(Cell::Text(other.to_string())),
-                (Some(other), _) => Err(format!("`{}` is {other}", column.0)),
+                (Some(other), _) => Err(format!("`{}`: unexpected value {other}", column.0)),
             });
         rows.push(
             cells
                 .collect::<Result<Vec<_>, String>>()
-                .and_then(with_number)
-                .map_err(|reason| unreadable(path, number, reason))?,
+                .and_then(require_row_number)
+                .map_err(|reason| read_error(path, number, reason))?,
         );
     }
     Ok(rows)
 }
 
-fn with_number(cells: Vec<Cell>) -> Result<Vec<Cell>, String> {
+/// Returns the row unchanged if its first cell is a row number.
+fn require_row_number(cells: Vec<Cell>) -> Result<Vec<Cell>, String> {
     if matches!(cells.first(), Some(Cell::Integer(_))) {
         Ok(cells)
     } else {
@@ -138,7 +149,8 @@ fn with_number(cells: Vec<Cell>) -> Result<Vec<Cell>, String> {
     }
 }
 
-fn from_text(text: &str, column: &Column) -> Result<Cell, String> {
+/// Parses a value of a column from text.
+fn parse_cell(text: &str, column: &Column) -> Result<Cell, String> {
     let (name, column_type) = column;
     match column_type {
         ColumnType::Text => Ok(Cell::Text(text.to_string())),
@@ -146,19 +158,19 @@ fn from_text(text: &str, column: &Column) -> Result<Cell, String> {
             .trim()
             .parse()
             .map(Cell::Integer)
-            .map_err(|_| format!("`{name}` is `{text}`, not an integer")),
+            .map_err(|_| format!("`{name}`: expected an integer, got `{text}`")),
         ColumnType::Float => text
             .trim()
             .parse()
             .map(Cell::Float)
-            .map_err(|_| format!("`{name}` is `{text}`, not a number")),
+            .map_err(|_| format!("`{name}`: expected a number, got `{text}`")),
         ColumnType::DateTime => {
             let parsed = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
                 .iter()
                 .find_map(|format| NaiveDateTime::parse_from_str(text.trim(), format).ok());
-            parsed
-                .map(Cell::DateTime)
-                .ok_or_else(|| format!("`{name}` is `{text}`, not a time like 2022-05-27 11:30:59"))
+            parsed.map(Cell::DateTime).ok_or_else(|| {
+                format!("`{name}`: expected a time such as 2022-05-27 11:30:59, got `{text}`")
+            })
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `pinpipe seed`: fills the source database.
+//! `pinpipe seed`: fills the source database with generated or loaded posts.
 
 use std::path::PathBuf;
 
@@ -14,29 +14,30 @@ use crate::base::output::{Printer, Report};
 use crate::clients::database::connect::Database;
 use crate::stages::source::{generate, load};
 
-/// What `seed` fills the database with.
+/// Options of one run of `seed`.
 #[derive(Debug, Clone, Default)]
 pub struct SeedOptions {
-    /// Posts to generate [default: 11154, as many as the real source has]
+    /// Number of posts to generate; default: 11154, the size of the real source.
     pub posts: Option<u32>,
-    /// Number the generated records grow from; the same number gives the same records
+    /// Random seed of the generated posts. Equal seeds generate equal posts.
     pub seed: u64,
-    /// Load real tables from this folder: pinterest_data, geolocation_data and user_data as .csv or .jsonl
+    /// Folder with real tables to load instead: pinterest_data, geolocation_data and user_data as
+    /// .csv or .jsonl.
     pub from: Option<PathBuf>,
-    /// Drop the tables that are there and fill new ones
+    /// Drop existing tables and fill new ones.
     pub replace: bool,
 }
 
-/// What `seed` did.
+/// Report of `seed`.
 #[derive(Debug, Serialize)]
 pub struct SeedReport {
     pub database: String,
-    /// False: the tables were full already and stayed as they were.
+    /// `false` if the tables already had rows and were kept.
     pub filled: bool,
     pub pinterest_data: u64,
     pub geolocation_data: u64,
     pub user_data: u64,
-    /// Row numbers that all three tables have.
+    /// Row numbers that exist in all three tables.
     pub posts: u64,
 }
 
@@ -53,17 +54,18 @@ impl Report for SeedReport {
             format!("filled {}: {rows}", self.database)
         } else {
             format!(
-                "{} is full already: {rows} (`--replace` starts over)",
+                "{} is already filled: {rows} (`--replace` recreates the tables)",
                 self.database
             )
         }
     }
 }
 
-/// Whether the database holds posts already; one without any row in its tables is empty.
+/// Returns whether the database contains posts. Missing or empty tables contain none.
 ///
 /// # Errors
-/// It cannot be reached, or it holds rows that make no post: those are somebody's.
+/// The database cannot be reached; it contains rows but no post, and these rows may be data of
+/// the user.
 pub async fn has_posts(config: &Config) -> Result<bool> {
     let database = Database::connect(config, true).await?;
     if total_rows(&database).await? == 0 {
@@ -71,13 +73,14 @@ pub async fn has_posts(config: &Config) -> Result<bool> {
     }
     if database.row_numbers().await?.is_empty() {
         return Err(Error::failed(
-            "the database holds rows, but no row number that all three tables have",
+            "the database contains rows, but no row number exists in all three tables",
         )
-        .hint("`pinpipe seed --replace` drops the tables and fills them anew"));
+        .hint("`pinpipe seed --replace` drops the tables and fills new ones"));
     }
     Ok(true)
 }
 
+/// Counts the rows of the three tables. A table that does not exist counts as empty.
 async fn total_rows(database: &Database) -> Result<i64> {
     let mut rows = 0;
     for kind in Kind::ALL {
@@ -86,12 +89,13 @@ async fn total_rows(database: &Database) -> Result<i64> {
     Ok(rows)
 }
 
-/// Fills the database, unless it is full already.
+/// Fills the database, unless it already contains rows.
 ///
 /// # Errors
-/// Files that do not fit, a database that cannot be reached or written.
+/// A file to load is missing or invalid; the database cannot be reached or written; it contains
+/// rows although `posts` or `from` is set without `replace`.
 pub async fn seed(config: &Config, options: &SeedOptions, printer: &Printer) -> Result<SeedReport> {
-    // Files are read whole before anything is dropped.
+    // All files are read before any table is dropped.
     let loaded = match &options.from {
         Some(folder) => Some(
             Kind::ALL
@@ -106,12 +110,13 @@ pub async fn seed(config: &Config, options: &SeedOptions, printer: &Printer) -> 
     if rows > 0 && !options.replace {
         if options.from.is_some() || options.posts.is_some() {
             return Err(Error::failed(format!(
-                "the database already holds {} rows",
+                "the database already contains {} rows",
                 thousands(rows as u64)
             ))
-            .hint("`--replace` drops them and fills the tables anew"));
+            .hint("`--replace` drops the tables and fills new ones"));
         }
-        // What cannot be read as posts is said here, not first by `emulate`.
+        // The report reads the posts, so invalid tables are an error here and not first in
+        // `emulate`.
         return report(config, &database, false).await;
     }
     let tables = match loaded {

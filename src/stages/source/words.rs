@@ -1,6 +1,6 @@
-//! Words the generated records are made of. No real record stands behind them.
+//! Words of the generated records. None of them comes from a real record.
 
-/// Countries, as many as the real source has, in alphabetical order.
+/// Countries in alphabetical order, as many as in the real source.
 #[rustfmt::skip]
 pub const COUNTRIES: [&str; 243] = [
     "Afghanistan", "Albania", "Algeria", "American Samoa", "Andorra", "Angola", "Anguilla", "Antigua and Barbuda", "Argentina",
@@ -76,14 +76,14 @@ pub const LAST_NAMES: &[&str] = &[
     "Wu", "Yang", "Young", "Zamora", "Zimmerman",
 ];
 
-/// A category: its name, its posts among 11,154, its subjects.
+/// A category: its name, its number of posts among 11,154, and its subjects.
 pub struct Category {
     pub name: &'static str,
     pub posts: u32,
     pub subjects: [&'static str; 10],
 }
 
-/// The thirteen categories, in the order of their row numbers.
+/// The thirteen categories, ordered by row number.
 pub const CATEGORIES: [Category; 13] = [
     Category {
         name: "art",
@@ -295,7 +295,7 @@ pub const CATEGORIES: [Category; 13] = [
     },
 ];
 
-/// What a title says about its subject.
+/// Adjectives of titles and tags.
 pub const ADJECTIVES: &[&str] = &[
     "easy",
     "simple",
@@ -314,7 +314,7 @@ pub const ADJECTIVES: &[&str] = &[
     "inspiring",
 ];
 
-/// What a title offers.
+/// Endings of titles, which name what the pin offers.
 pub const OFFERS: &[&str] = &[
     "ideas",
     "inspiration",
@@ -328,7 +328,7 @@ pub const OFFERS: &[&str] = &[
     "step by step",
 ];
 
-/// Sentences of descriptions; `{}` is the subject.
+/// Sentences of descriptions; `{}` is replaced by the subject.
 pub const SENTENCES: &[&str] = &[
     "Discover the best {} for your next weekend.",
     "Save this {} guide for later and share it with a friend.",
@@ -339,7 +339,7 @@ pub const SENTENCES: &[&str] = &[
     "Learn how to get started with {} today.",
 ];
 
-/// Decorations of titles, as real ones have: emoji, Greek, Cyrillic.
+/// Decorations of titles, as in the real source: emoji, Greek, Cyrillic.
 pub const DECORATIONS: &[&str] = &["✨", "🎄", "💕", "🔥", "Ιδέες", "Идеи", "🌿", "«»"];
 
 /// Endings of posters' names.

@@ -1,8 +1,8 @@
-//! How far a stream has been read, written down before each commit of its table.
+//! Checkpoints of a stream: files with its read positions, written before each commit of the table.
 //!
-//! The table's commit carries the number of its checkpoint. After a kill the number of
-//! the table's last commit tells which checkpoint holds: one that was written but not
-//! committed is simply written again, so nothing is lost and nothing comes twice.
+//! The commit of the table contains the number of its checkpoint. After a kill, the number in the
+//! table's last commit selects the valid checkpoint. A checkpoint that was written but not
+//! committed is overwritten, so no record is lost and none is committed twice.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ use crate::base::error::{Error, Result, io_error};
 use crate::base::fs::{FileLock, load_json, save_json};
 use crate::stages::stream::source::record_source::Positions;
 
-/// One file: positions after commit `number`.
+/// Content of one file: the positions after commit `number`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub number: i64,
-    /// The stream or topic these positions belong to.
+    /// Identity of the stream or topic to which the positions belong.
     pub identity: String,
     pub positions: Positions,
 }
@@ -24,19 +24,23 @@ pub struct Checkpoint {
 /// The checkpoints of one table.
 pub struct Checkpoints {
     folder: PathBuf,
-    /// Held as long as this run writes the table: two would skip each other's records.
+    /// Held while this run writes the table: two runs would skip each other's records.
     _lock: FileLock,
 }
 
 impl Checkpoints {
+    /// Creates the folder of a table's checkpoints and locks it.
+    ///
     /// # Errors
-    /// The folder cannot be written, or another run holds it.
+    /// The folder cannot be written; another process holds the lock.
     pub fn open(data_dir: &Path, source: &str, table: &str) -> Result<Self> {
         let folder = data_dir.join("checkpoints").join(source).join(table);
         std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
         let lock = FileLock::try_lock(&folder.join("lock"))?.ok_or_else(|| {
-            Error::failed(format!("another `pinpipe stream` is writing `{table}`"))
-                .hint("stop it first, or wait until it has ended")
+            Error::failed(format!(
+                "cannot write table `{table}`: another `pinpipe stream` is writing it"
+            ))
+            .hint("stop the other process, or wait until it exits")
         })?;
         Ok(Self {
             folder,
@@ -48,11 +52,11 @@ impl Checkpoints {
         self.folder.join(format!("{number:012}.json"))
     }
 
-    /// The checkpoint of the table's last commit; a start from the beginning where the
-    /// table has none, or where the stream is another one than it was.
+    /// Returns the checkpoint of the table's last commit; one at the beginning of the stream if the
+    /// table has no commit or the stream has another identity than before.
     ///
     /// # Errors
-    /// The table has a commit whose checkpoint is missing or damaged.
+    /// The checkpoint of the table's last commit does not exist or is damaged.
     pub fn resume(&self, committed: Option<i64>, identity: &str) -> Result<Checkpoint> {
         let Some(number) = committed else {
             return Ok(Checkpoint {
@@ -62,12 +66,13 @@ impl Checkpoints {
             });
         };
         let path = self.path(number);
-        let hint = "put the folder `checkpoints` back, or remove the table together with its checkpoints to start over";
+        let hint = "restore the folder `checkpoints`, or delete the table and its checkpoints to \
+                    start over";
         let checkpoint = load_json::<Checkpoint>(&path)
             .map_err(|error| error.hint(hint))?
             .ok_or_else(|| {
                 Error::failed(format!(
-                    "the checkpoint `{}` of the table's last commit is missing",
+                    "cannot resume: checkpoint `{}` of the table's last commit does not exist",
                     path.display()
                 ))
                 .hint(hint)
@@ -78,7 +83,7 @@ impl Checkpoints {
         tracing::info!(
             was = checkpoint.identity,
             now = identity,
-            "the stream was made anew: reading it from its start"
+            "the stream was recreated; reading it from its start"
         );
         Ok(Checkpoint {
             number,
@@ -87,7 +92,11 @@ impl Checkpoints {
         })
     }
 
-    /// Writes a checkpoint; older ones than the one before it go.
+    /// Writes a checkpoint and deletes the one before the previous: the table may still be at the
+    /// previous commit.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn write(&self, checkpoint: &Checkpoint) -> Result<()> {
         save_json(&self.path(checkpoint.number), checkpoint)?;
         if checkpoint.number >= 2 {
@@ -102,13 +111,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_last_commit_decides_where_to_go_on() {
+    fn resumes_from_the_checkpoint_of_the_tables_last_commit() {
         let folder = tempfile::tempdir().expect("a folder");
         let checkpoints =
             Checkpoints::open(folder.path(), "kinesis", "a_pin_table").expect("opens");
         assert!(
             Checkpoints::open(folder.path(), "kinesis", "a_pin_table").is_err(),
-            "a second run is refused"
+            "a second run is rejected"
         );
         let at = |number: i64| Checkpoint {
             number,
@@ -119,14 +128,14 @@ mod tests {
         for number in 0..3 {
             checkpoints.write(&at(number)).expect("writes");
         }
-        // Killed after checkpoint 2 was written and before the table's commit 2.
+        // A run that was killed between writing checkpoint 2 and commit 2 of the table.
         assert_eq!(checkpoints.resume(Some(1), "s:1").expect("resumes"), at(1));
         assert_eq!(checkpoints.resume(Some(2), "s:1").expect("resumes"), at(2));
         assert!(
             checkpoints.resume(Some(0), "s:1").is_err(),
-            "what is long past is gone"
+            "older checkpoints are deleted"
         );
-        let anew = checkpoints.resume(Some(2), "s:2").expect("starts anew");
-        assert_eq!((anew.number, anew.positions.len()), (2, 0));
+        let restarted = checkpoints.resume(Some(2), "s:2").expect("restarts");
+        assert_eq!((restarted.number, restarted.positions.len()), (2, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! `pinpipe stream`: records as they arrive, cleaned into Delta tables, each exactly once.
+//! `pinpipe stream`: cleans records as they arrive and commits each exactly once to Delta tables.
 
 pub mod checkpoint;
 pub mod run;

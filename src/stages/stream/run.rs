@@ -1,4 +1,4 @@
-//! The run: all three tables follow their streams.
+//! The run of `stream`: three tables follow their streams in parallel.
 
 use std::time::{Duration, Instant};
 
@@ -16,29 +16,30 @@ use crate::data::lake::decode::Reject;
 use crate::stages::stream::source;
 use crate::stages::stream::table::{StreamTable, TableCounts};
 
-/// How long a source may be away: 1 s to 30 s between tries, a quarter of an hour in all.
+/// Retries of an unavailable source: pauses from 1 s to 30 s, about 15 minutes in total.
 const SOURCE_RETRY_POLICY: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(1))
     .with_max_delay(Duration::from_secs(30))
     .with_max_times(34);
 
-/// Settings of one run; those that are `None` come from `[stream]` in the configuration.
+/// Settings of one run. `None` selects the value of `[stream]` in the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct StreamOptions {
-    /// What is read [default: kinesis (stream.source)]
+    /// Service to read from; default of `stream.source`: Kinesis.
     pub source: Option<Source>,
-    /// Take what is there now, then stop
+    /// Processes all records that are available now, then returns.
     pub available_now: bool,
-    /// Pause between two reads when there is nothing new, in milliseconds [default: 1000 (stream.interval_ms)]
+    /// Pause between two reads without new records, in milliseconds; default of
+    /// `stream.interval_ms`: 1000.
     pub interval_ms: Option<u64>,
 }
 
-/// When a run ends.
+/// Conditions that end a run.
 #[derive(Debug, Clone)]
 pub struct StopCondition {
-    /// Stop at the end of what is there.
+    /// The run ends when all available records are processed.
     pub available_now: bool,
-    /// Stop after the commit under way when this is cancelled.
+    /// Cancellation ends the run after the commit in progress.
     pub stop: CancellationToken,
 }
 
@@ -76,7 +77,10 @@ impl Report for StreamReport {
     }
 }
 
-/// `pinpipe stream`: until Ctrl-C, or what is available now.
+/// Runs `pinpipe stream` until Ctrl-C, or until all available records are processed.
+///
+/// # Errors
+/// A source or a table cannot be used.
 pub async fn run(
     config: &Config,
     options: &StreamOptions,
@@ -84,14 +88,14 @@ pub async fn run(
 ) -> Result<StreamReport> {
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
-    let waiting = tokio::spawn(async move {
+    let signal_task = tokio::spawn(async move {
         crate::base::shutdown::shutdown_signal().await;
         on_signal.cancel();
     });
     if !options.available_now {
-        printer.note("following the streams; Ctrl-C stops");
+        printer.note("following the streams; press Ctrl-C to stop");
     }
-    let report = run_until(
+    let result = run_until(
         config,
         options,
         StopCondition {
@@ -101,22 +105,25 @@ pub async fn run(
         printer,
     )
     .await;
-    waiting.abort();
-    let report = report?;
+    signal_task.abort();
+    let report = result?;
     for reject in report.rejects.iter().take(10) {
         printer.warn(format!(
-            "left out a record of {}: {}",
+            "rejected a record of `{}`: {}",
             reject.origin, reject.reason
         ));
     }
     Ok(report)
 }
 
-/// Runs until the bounds say so. A table that fails stops the others after their commit.
+/// Runs until a stop condition holds. If one table fails, the others end after their commit.
+///
+/// # Errors
+/// A source or a table cannot be used.
 pub async fn run_until(
     config: &Config,
     options: &StreamOptions,
-    bounds: StopCondition,
+    stop_condition: StopCondition,
     printer: &Printer,
 ) -> Result<StreamReport> {
     let started = Instant::now();
@@ -128,17 +135,25 @@ pub async fn run_until(
         tables.push(StreamTable::open(config, kind, records).await?);
     }
     let progress = std::sync::Arc::new(printer.progress("records", None));
-    let most = config.stream.batch_records;
-    let mut running = JoinSet::new();
+    let max_records = config.stream.batch_records;
+    let mut tasks = JoinSet::new();
     for mut table in tables {
-        let (bounds, progress) = (bounds.clone(), progress.clone());
+        let (stop_condition, progress) = (stop_condition.clone(), progress.clone());
         let printer = printer.clone();
-        running.spawn(async move {
-            let outcome = follow(&mut table, &bounds, interval, most, &progress, &printer).await;
-            if outcome.is_err() {
-                bounds.stop.cancel();
+        tasks.spawn(async move {
+            let result = follow(
+                &mut table,
+                &stop_condition,
+                interval,
+                max_records,
+                &progress,
+                &printer,
+            )
+            .await;
+            if result.is_err() {
+                stop_condition.stop.cancel();
             }
-            outcome.map(|()| table)
+            result.map(|()| table)
         });
     }
     let mut report = StreamReport {
@@ -147,8 +162,8 @@ pub async fn run_until(
         rejects: Vec::new(),
     };
     let mut failure = None;
-    while let Some(done) = running.join_next().await {
-        match done.context(|| "a stream stopped unexpectedly")? {
+    while let Some(result) = tasks.join_next().await {
+        match result.context(|| "a stream stopped unexpectedly")? {
             Ok(table) => {
                 report.tables.push(table.counts);
                 report.rejects.extend(table.rejects);
@@ -165,22 +180,23 @@ pub async fn run_until(
     Ok(report)
 }
 
+/// Runs micro-batches of one table until a stop condition holds.
 async fn follow(
     table: &mut StreamTable,
-    bounds: &StopCondition,
+    stop_condition: &StopCondition,
     interval: Duration,
-    most: usize,
+    max_records: usize,
     progress: &crate::base::output::progress::Progress,
     printer: &Printer,
 ) -> Result<()> {
     let mut backoff = None;
     loop {
-        let before = table.counts.records;
-        let pause = match table.run_micro_batch(most).await {
+        let records_before = table.counts.records;
+        let pause = match table.run_micro_batch(max_records).await {
             Ok(at_end) => {
                 backoff = None;
-                progress.add(table.counts.records - before);
-                if bounds.stop.is_cancelled() || (at_end && bounds.available_now) {
+                progress.add(table.counts.records - records_before);
+                if stop_condition.stop.is_cancelled() || (at_end && stop_condition.available_now) {
                     return Ok(());
                 }
                 if !at_end {
@@ -188,8 +204,8 @@ async fn follow(
                 }
                 interval
             }
-            // Who follows wants to go on where the other side comes back; who drains wants to know.
-            Err(error) if error.is_retryable() && !bounds.available_now => {
+            // Continuous runs retry an unavailable source; `--available-now` reports it.
+            Err(error) if error.is_retryable() && !stop_condition.available_now => {
                 let is_first = backoff.is_none();
                 let Some(delay) = backoff
                     .get_or_insert_with(|| SOURCE_RETRY_POLICY.build())
@@ -198,7 +214,7 @@ async fn follow(
                     return Err(error);
                 };
                 if is_first {
-                    printer.warn(format!("{error}; trying again"));
+                    printer.warn(format!("{error}; retrying"));
                 }
                 delay
             }
@@ -206,7 +222,7 @@ async fn follow(
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = bounds.stop.cancelled() => return Ok(()),
+            () = stop_condition.stop.cancelled() => return Ok(()),
         }
     }
 }

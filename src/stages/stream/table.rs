@@ -1,4 +1,4 @@
-//! One stream into one table: read, clean, leave out what is there, commit.
+//! One stream into one table: read, clean, deduplicate, commit.
 
 use arrow::array::RecordBatch;
 use serde::Serialize;
@@ -41,7 +41,10 @@ pub struct StreamTable {
 }
 
 impl StreamTable {
-    /// Finds where the last run stopped.
+    /// Opens the table and loads the checkpoint of its last commit.
+    ///
+    /// # Errors
+    /// The table or its checkpoint cannot be read; another process writes the table.
     pub async fn open(config: &Config, kind: Kind, source: OpenSource) -> Result<Self> {
         let OpenSource {
             service,
@@ -53,7 +56,7 @@ impl StreamTable {
         location.check_access().await?;
         let checkpoints = Checkpoints::open(&config.data_dir, service, &table)?;
         let application = format!("pinpipe-stream-{service}-{table}");
-        // Positions belong to this stream in this table: with another of either they mean nothing.
+        // Positions are valid only for this stream and this table.
         let identity = format!("{} into {}", source.identity(), location.name);
         let last = checkpoints.resume(location.last_transaction(&application).await?, &identity)?;
         let counts = TableCounts {
@@ -80,14 +83,18 @@ impl StreamTable {
         })
     }
 
-    /// Reads once and commits what came. `true`: nothing more is there for now.
+    /// Reads one micro-batch and commits its new rows. Returns `true` if no more records are
+    /// available.
+    ///
+    /// # Errors
+    /// The source cannot be read; the checkpoint or the table cannot be written.
     pub async fn run_micro_batch(&mut self, max_records: usize) -> Result<bool> {
-        let read = self.source.read(&self.last.positions, max_records).await?;
-        if read.records.is_empty() {
-            return Ok(read.at_end);
+        let batch = self.source.read(&self.last.positions, max_records).await?;
+        if batch.records.is_empty() {
+            return Ok(batch.at_end);
         }
         let mut decoder = Decoder::new(self.kind);
-        for record in &read.records {
+        for record in &batch.records {
             decoder.record(&record.origin, 0, &record.data)?;
         }
         let mut distinct = KeySet::new();
@@ -95,19 +102,19 @@ impl StreamTable {
         let mut cleaned = Vec::new();
         for raw in decoder.finish()? {
             let clean = self.cleaner.clean(&raw)?;
-            let own = keys.keys(&clean)?;
-            cleaned.push(kept(clean, &distinct.take(&own).new)?);
+            let row_keys = keys.keys(&clean)?;
+            cleaned.push(kept(clean, &distinct.take(&row_keys).new)?);
         }
-        let fresh = self.drop_existing(cleaned, &keys).await?;
-        let rows: u64 = fresh.iter().map(|batch| batch.num_rows() as u64).sum();
+        let new_batches = self.drop_existing(cleaned, &keys).await?;
+        let rows: u64 = new_batches.iter().map(|rows| rows.num_rows() as u64).sum();
         let next = Checkpoint {
             number: self.last.number + 1,
             identity: self.last.identity.clone(),
-            positions: read.positions,
+            positions: batch.positions,
         };
         self.checkpoints.write(&next)?;
         let append = Append {
-            batches: fresh,
+            batches: new_batches,
             transaction: Some((self.application.clone(), next.number)),
         };
         self.location
@@ -118,7 +125,7 @@ impl StreamTable {
             commit = next.number,
             records = decoder.records,
             rows,
-            "wrote a commit"
+            "committed a micro-batch"
         );
         self.last = next;
         let rejected = decoder.rejects.len() as u64;
@@ -129,10 +136,10 @@ impl StreamTable {
         self.counts.commits += 1;
         let room = KEPT_REJECTS.saturating_sub(self.rejects.len());
         self.rejects.extend(decoder.rejects.into_iter().take(room));
-        Ok(read.at_end)
+        Ok(batch.at_end)
     }
 
-    /// A record that came in an earlier commit does not come again.
+    /// Drops rows that the table already contains.
     async fn drop_existing(
         &self,
         cleaned: Vec<RecordBatch>,

@@ -264,13 +264,17 @@ def test_no_tables_gives_the_same_answers_and_writes_nothing(pinpipe):
         and report["answers"] == whole["answers"]
         and report["quality"] == whole["quality"]
     )
-    assert "left out 1 records in all; without `--no-tables`" in done.stderr
+    assert "rejected records in total: 1; not stored" in done.stderr
+    assert "without `--no-tables`" in done.stderr
     assert not other.data.exists() or not list(other.data.rglob("*.parquet"))
     assert "cannot be used with" in other.run("batch", "--no-tables", "--full", code=2).stderr
     stderr = other.run("batch", "--lake", "../lake", "--memory", "12", code=2).stderr
-    assert "`12` is no size" in stderr and "hint: write 512MB" in stderr
     assert (
-        "too little memory"
+        "invalid size `12`: expected a number with a unit" in stderr
+        and "hint: write 512MB" in stderr
+    )
+    assert (
+        "invalid size `1MB`: expected at least 512MB of memory"
         in other.run(
             "batch", "--lake", "../lake", env={"PINPIPE__BATCH__MEMORY": "1MB"}, code=2
         ).stderr
@@ -296,8 +300,8 @@ def test_lake_larger_than_memory_is_rejected_without_tables(lake):
     )
     assert (
         done.returncode == 1
-        and "too large to be answered from memory" in done.stderr
-        and "hint: leave out `--no-tables`" in done.stderr
+        and "cannot answer from memory alone: the rows of the lake exceed" in done.stderr
+        and "hint: run without `--no-tables`" in done.stderr
     ), done.stderr
 
 

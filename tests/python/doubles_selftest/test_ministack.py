@@ -159,7 +159,7 @@ def test_posts_reach_kafka_through_the_api(empty, gateway):
     empty.aws.gateway = gateway.gateway
     stderr = empty.run("provision", "--yes").stderr
     url = empty.run("api", "url").stdout.strip()
-    assert url.startswith(f"{empty.aws.url}/restapis/") and f"the API answers: {url}" in stderr
+    assert url.startswith(f"{empty.aws.url}/restapis/") and f"the API responds: {url}" in stderr
     assert empty.plan() == {}
     empty.run("seed", "--posts", 60)
     before = len(empty.aws.invocations)

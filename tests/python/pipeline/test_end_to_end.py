@@ -80,7 +80,7 @@ def test_provision_plans_applies_and_is_idempotent(local):
     planned = pinpipe.json("provision", "--plan")
     assert not planned["applied"] and [s["action"] for s in planned["steps"]] == ["create"] * 8
     assert [s["action"] for s in pinpipe.json("provision")["steps"]] == ["create"] * 8
-    assert [s["action"] for s in pinpipe.json("provision", "--plan")["steps"]] == ["keep"] * 8
+    assert [s["action"] for s in pinpipe.json("provision", "--plan")["steps"]] == ["no-op"] * 8
     pinpipe.run("topics", "delete", "local.geo")
     requests.put(
         f"http://{local.control}/connectors/local-connector/config",
@@ -88,7 +88,7 @@ def test_provision_plans_applies_and_is_idempotent(local):
         timeout=10,
     )
     drift = {
-        s["name"]: s for s in pinpipe.json("provision", "--plan")["steps"] if s["action"] != "keep"
+        s["name"]: s for s in pinpipe.json("provision", "--plan")["steps"] if s["action"] != "no-op"
     }
     assert (
         set(drift) == {"local.geo", "local-connector"}

@@ -329,7 +329,7 @@ def test_failed_environment_reports_its_reason_and_is_recreated(cloud, wanted, s
         and "the reason of it" in stderr
         and cloud.aws.count("CreateEnvironment") == 1
     ), stderr
-    assert cloud.plan(*ONLY)["airflow"][0] == "recreate"
+    assert cloud.plan(*ONLY)["airflow"][0] == "replace"
     cloud.aws.outcome = lambda *_: None
     cloud.run(*PROVISION)
     assert not differences(cloud.everything(), wanted) and cloud.aws.count("CreateEnvironment") == 2

@@ -134,7 +134,7 @@ def test_destroy_killed_once_is_resumed(cloud):
         # Every second killed destroy is resumed by another destroy, the others by an apply.
         command, after = (("destroy", empty), ("provision", wanted))[turn % 2]
         code, stderr = (
-            cloud.run_to_end(command, "--yes", "--allow-recreate")
+            cloud.run_to_end(command, "--yes", "--allow-replace")
             if command == "provision"
             else cloud.run_to_end(command, "--yes")
         )

@@ -274,7 +274,7 @@ def test_interrupt_ends_a_throttled_run(cloud, wanted, operation):
 @pytest.mark.parametrize(
     ("kind", "makes", "flags"),
     [
-        ("cluster", "CreateClusterV2", ("--allow-recreate",)),
+        ("cluster", "CreateClusterV2", ("--allow-replace",)),
         ("connector", "CreateConnector", ()),
         ("plugin", "CreateCustomPlugin", ()),
     ],
@@ -290,7 +290,7 @@ def test_failed_resource_reports_its_reason_and_is_recreated(
     # MSK Connect returns no reason for a failed plugin; the hint names the possible ones.
     assert "the reason of it" in stderr or kind == "plugin", stderr
     assert cloud.aws.count(makes) == 1, "what has failed is made again only by another run"
-    assert cloud.plan()[kind][0] == "recreate"
+    assert cloud.plan()[kind][0] == "replace"
     cloud.aws.outcome = lambda *_: None
     cloud.run("provision", "--yes", *flags)
     assert not differences(cloud.aws.snapshot(), wanted)

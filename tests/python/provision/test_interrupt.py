@@ -90,7 +90,7 @@ def interrupted_at(cloud, fits, *arguments, when="after"):
         hook.process.returncode == 1 and stderr.count("error: ") == 1 and "panicked" not in stderr
     ), stderr
     assert (
-        "error: stopped" in stderr
+        "error: interrupted" in stderr
         and "hint: " in stderr
         and "re-run the command to resume" in stderr
     ), stderr
@@ -180,11 +180,11 @@ def test_interrupt_does_not_hide_an_earlier_failure(cloud):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert (
-        process.returncode == 1 and "stopped: cluster `me-cluster` is still CREATING" in stderr
+        process.returncode == 1 and "interrupted: cluster `me-cluster` is still CREATING" in stderr
     ), stderr
-    assert "AccessDeniedException: not allowed to you" in stderr and stderr.count("stopped") == 1, (
-        stderr
-    )
+    assert (
+        "AccessDeniedException: not allowed to you" in stderr and stderr.count("interrupted") == 1
+    ), stderr
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_interrupt_ends_any_wait_and_names_the_resource(cloud, wanted, operation
     # At once: within fewer polls than a second and a half has.
     assert len(cloud.aws.calls) - calls < 90 and process.returncode == 1, stderr
     assert (
-        f"stopped: {label}" in stderr
+        f"interrupted: {label}" in stderr
         and " is still " in stderr
         and "re-run the command to resume" in stderr
     ), stderr
@@ -271,7 +271,7 @@ def unavailable(cloud, operation, *arguments):
     finally:
         cloud.aws.faults.clear()
     assert (
-        process.returncode == 1 and stderr.count("error: ") == 1 and "error: stopped" in stderr
+        process.returncode == 1 and stderr.count("error: ") == 1 and "error: interrupted" in stderr
     ), f"{time.time() - began:.1f} s\n{stderr}"
     return stderr
 
@@ -378,7 +378,7 @@ def test_interrupt_while_observing_changes_nothing(cloud, arguments):
     stdout, stderr = hook.process.communicate(timeout=60)
     cloud.aws.before_call = None
     assert hook.call and time.time() - hook.began < SOON and hook.process.returncode == 1, stderr
-    assert stdout == "" and "error: stopped" in stderr and stderr.count("error: ") == 1, stderr
+    assert stdout == "" and "error: interrupted" in stderr and stderr.count("error: ") == 1, stderr
     assert not [call.name for call in cloud.aws.calls[since:] if changes(call)] and not differences(
         cloud.aws.snapshot(), before
     )
@@ -401,7 +401,7 @@ def test_interrupt_at_the_prompt_changes_nothing(cloud, command):
     )
     output = b""
     try:
-        while b"Type yes to go on" not in output:
+        while b"Type yes to continue" not in output:
             output += os.read(terminal, 4096)
         process.send_signal(signal.SIGINT)
         assert process.wait(SOON) != 0

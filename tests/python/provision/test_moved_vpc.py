@@ -9,16 +9,19 @@ import pytest
 from support.provisioned import assert_plan, assert_plan_and_apply
 from support.renamed import EVERY_NAME, NAMED, TOPICS
 
-ELSEWHERE = ("recreate", "it is in another VPC, vpc-")
+GROUP_ELSEWHERE = ("replace", "the security group is in another VPC, vpc-")
 # Resources whose VPC differs, and those that are recreated with them.
 MOVED = {
-    "group-client": ELSEWHERE,
-    "group-cluster": ("recreate", "`group-client` is made anew|it is in another VPC"),
-    "s3-endpoint": ELSEWHERE,
-    "cluster": ("recreate", "`group-cluster` is made anew"),
-    "client": ("recreate", "`group-client` is made anew"),
+    "group-client": GROUP_ELSEWHERE,
+    "group-cluster": (
+        "replace",
+        "`group-client` is replaced|the security group is in another VPC",
+    ),
+    "s3-endpoint": ("replace", "the endpoint is in another VPC, vpc-"),
+    "cluster": ("replace", "`group-cluster` is replaced"),
+    "client": ("replace", "`group-client` is replaced"),
     **TOPICS,
-    "connector": ("recreate", "`cluster` is made anew"),
+    "connector": ("replace", "`cluster` is replaced"),
 }
 # That the private address changes is visible only once the new machine exists.
 MAY = ("address", "api", "usage-plan")
@@ -92,8 +95,8 @@ def test_another_vpc_recreates_everything_and_leaves_nothing(cloud):
     moved = {"PINPIPE__NETWORK__VPC": vpc}
     assert_plan(cloud, MOVED, MAY, env=moved)
     stderr = cloud.refused("provision", "--yes", env=moved)
-    assert "loses what it holds" in stderr and "--allow-recreate" in stderr
-    assert_plan_and_apply(cloud, MOVED, "--allow-recreate", may=MAY, env=moved)
+    assert "which deletes its data" in stderr and "--allow-replace" in stderr
+    assert_plan_and_apply(cloud, MOVED, "--allow-replace", may=MAY, env=moved)
     assert vpcs_of_ours(cloud) == {vpc} and old != {vpc}
     cloud.run("destroy", "--yes", env=moved)
     assert cloud.aws.snapshot() == before
@@ -125,7 +128,7 @@ def test_unmanaged_groups_and_endpoints_in_another_vpc_are_kept(cloud):
 
 RENAMED = {
     "cluster": NAMED + "`me-cluster`",
-    "connector": NAMED + "`me-connector`|`cluster` is made anew",
+    "connector": NAMED + "`me-connector`|`cluster` is replaced",
     "plugin": NAMED + "`me-plugin`",
     "worker-configuration": NAMED + "`me-confluent-worker`",
     "bucket": NAMED + "`user-me-bucket`",
@@ -138,9 +141,9 @@ def test_renamed_resources_are_found_by_tags_without_the_state(cloud):
     cloud.change(**EVERY_NAME)
     (cloud.data / "aws" / "state.json").unlink()
     found = cloud.plan()
-    assert {key: found[key][0] for key in RENAMED} == dict.fromkeys(RENAMED, "recreate"), found
+    assert {key: found[key][0] for key in RENAMED} == dict.fromkeys(RENAMED, "replace"), found
     assert found["api"][0] == "update"
-    cloud.apply("--allow-recreate")
+    cloud.apply("--allow-replace")
     after = cloud.aws.snapshot()
     assert cloud.plan() == {} and {kind: len(things) for kind, things in after.items()} == {
         kind: len(things) for kind, things in before.items()
@@ -172,8 +175,8 @@ def test_airflow_and_its_bucket_are_found_by_tags(cloud):
     (cloud.data / "aws" / "state.json").unlink()
     found = cloud.plan("--only", "bucket-airflow,airflow")
     assert {key: action for key, (action, _) in found.items()} == {
-        "airflow": "recreate",
-        "bucket-airflow": "recreate",
+        "airflow": "replace",
+        "bucket-airflow": "replace",
     }, found
     cloud.run("destroy", "--yes")
     assert cloud.aws.snapshot() == before
@@ -270,9 +273,14 @@ def test_orphans_in_another_vpc_are_deleted(cloud):
         VpcEndpointType="Gateway",
         TagSpecifications=tags("vpc-endpoint", "s3-endpoint"),
     )
-    left = ("update", f"another of ours is in {vpc}")
+    group_left = ("update", f"another security group of this pipeline is in {vpc}")
     assert_plan_and_apply(
-        cloud, dict.fromkeys(("group-client", "group-cluster", "s3-endpoint"), left)
+        cloud,
+        {
+            "group-client": group_left,
+            "group-cluster": group_left,
+            "s3-endpoint": ("update", f"another endpoint of this pipeline is in {vpc}"),
+        },
     )
     assert cloud.aws.snapshot() == before
 
@@ -298,9 +306,12 @@ def test_group_in_use_in_another_vpc_is_kept(cloud):
     interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"][
         "NetworkInterfaceId"
     ]
-    assert cloud.plan()["group-client"] == ("update", f"another of ours is in {vpc}")
+    assert cloud.plan()["group-client"] == (
+        "update",
+        f"another security group of this pipeline is in {vpc}",
+    )
     assert (
-        f"the security group `{group}` in another VPC is in use: it stays until `pinpipe destroy`"
+        f"the security group `{group}` in another VPC is in use: it is kept until `pinpipe destroy`"
         in cloud.run("provision", "--yes").stderr
     )
     assert cloud.plan() == {}

@@ -49,8 +49,8 @@ def md5(content):
 
 CONTENT = {
     "plugin-object": ("update", "the object differs from `sink.zip`"),
-    "plugin": ("recreate", "created from a zip with other content"),
-    "connector": ("recreate", "`plugin` is made anew"),
+    "plugin": ("replace", "created from a zip with other content"),
+    "connector": ("replace", "`plugin` is replaced"),
 }
 
 
@@ -119,7 +119,7 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
     moved = {
         **CONTENT,
         "plugin-object": ("update", "the object came from another address"),
-        "plugin": ("recreate", "the address of the zip has changed"),
+        "plugin": ("replace", "the address of the zip has changed"),
     }
     with serve(contents) as (url, asked):
         for path, content in contents.items():
@@ -176,8 +176,8 @@ def test_renamed_zip_deletes_the_previous_object(module, cloud):
     (cloud.folder / "sink-2.zip").write_bytes(zip_with_manifest("2"))
     env = {"PINPIPE__CONNECTOR__PLUGIN": "sink-2.zip"}
     named = {
-        "plugin-object": ("recreate", NAMED + f"`s3://{BUCKET}/{OBJECT}`"),
-        "plugin": ("recreate", "created from another object"),
+        "plugin-object": ("replace", NAMED + f"`s3://{BUCKET}/{OBJECT}`"),
+        "plugin": ("replace", "created from another object"),
         "connector": CONTENT["connector"],
     }
     assert_plan_and_apply(cloud, named, env=env)
@@ -191,32 +191,32 @@ def test_renamed_zip_deletes_the_previous_object(module, cloud):
 
 # Names.
 
-CONNECTOR = ("recreate", "`(cluster|plugin|worker-configuration)` is made anew")
+CONNECTOR = ("replace", "`(cluster|plugin|worker-configuration)` is replaced")
 ROLE = ("update", "allows something else|assumed by others")
 # Each is renamed once; the tests build on each other.
 NAMES = {
     "connector": (
         {"connector": {"name": "another"}},
-        {"connector": ("recreate", NAMED + "`me-connector`"), "role-connector": ROLE},
+        {"connector": ("replace", NAMED + "`me-connector`"), "role-connector": ROLE},
     ),
     "plugin": (
         {"connector": {"plugin_name": "another"}},
-        {"plugin": ("recreate", NAMED + "`me-plugin`"), "connector": CONNECTOR},
+        {"plugin": ("replace", NAMED + "`me-plugin`"), "connector": CONNECTOR},
     ),
     "worker configuration": (
         {"connector": {"worker_name": "another"}},
         {
-            "worker-configuration": ("recreate", NAMED + "`me-confluent-worker`"),
+            "worker-configuration": ("replace", NAMED + "`me-confluent-worker`"),
             "connector": CONNECTOR,
         },
     ),
-    "api": ({"api": {"name": "another"}}, {"api": ("update", "its name is `me-api`")}),
+    "api": ({"api": {"name": "another"}}, {"api": ("update", "the API is named `me-api`")}),
     "bucket": (
         {"connector__properties": {"s3.bucket.name": "another-bucket"}},
         {
-            "bucket": ("recreate", NAMED + f"`{BUCKET}`"),
-            "plugin-object": ("recreate", NAMED),
-            "plugin": ("recreate", "created from another object"),
+            "bucket": ("replace", NAMED + f"`{BUCKET}`"),
+            "plugin-object": ("replace", NAMED),
+            "plugin": ("replace", "created from another object"),
             "connector": CONNECTOR,
             "role-connector": ROLE,
         },
@@ -224,7 +224,7 @@ NAMES = {
     "cluster": (
         {"cluster": {"name": "another"}},
         {
-            "cluster": ("recreate", NAMED + "`me-cluster`"),
+            "cluster": ("replace", NAMED + "`me-cluster`"),
             **TOPICS,
             "connector": CONNECTOR,
             "role-client": ROLE,
@@ -251,9 +251,9 @@ def test_renamed_resource_is_not_left_behind(module, cloud, name):
     if name in HOLDING:
         assert_plan(cloud, expected)
         stderr = cloud.refused("provision", "--yes")
-        assert "loses what it holds" in stderr and "--allow-recreate" in stderr
+        assert "which deletes its data" in stderr and "--allow-replace" in stderr
     ids = cloud.state_value("api")
-    assert_plan_and_apply(cloud, expected, *(["--allow-recreate"] if name in HOLDING else []))
+    assert_plan_and_apply(cloud, expected, *(["--allow-replace"] if name in HOLDING else []))
     after = cloud.aws.snapshot()
     assert [thing["name"] for thing in after[KINDS[name]]] == [
         "another-bucket" if name == "bucket" else "another"
@@ -269,8 +269,8 @@ def test_renaming_a_bucket_with_records_requires_a_flag(module, cloud):
     bucket = cloud.boto("s3").list_buckets()["Buckets"][0]["Name"]
     cloud.boto("s3").put_object(Bucket=bucket, Key="topics/me.pin/partition=0/x.json", Body=b"{}")
     cloud.change(connector__properties={"s3.bucket.name": "yet-another-bucket"})
-    assert "loses what it holds" in cloud.refused("provision", "--yes")
-    stderr = cloud.run("provision", "--yes", "--allow-recreate").stderr
+    assert "which deletes its data" in cloud.refused("provision", "--yes")
+    stderr = cloud.run("provision", "--yes", "--allow-replace").stderr
     assert (
         f"deleted bucket {bucket} " in stderr and "recreated bucket yet-another-bucket " in stderr
     )
@@ -284,8 +284,8 @@ def test_renamed_cluster_is_found_without_the_state(module, cloud):
     name = cloud.boto("kafka").list_clusters_v2()["ClusterInfoList"][0]["ClusterName"]
     (cloud.data / "aws" / "state.json").unlink()
     cloud.change(cluster={"name": "the-next"})
-    assert cloud.plan()["cluster"] == ("recreate", NAMED + f"`{name}`")
-    assert "loses what it holds" in cloud.refused("provision", "--yes")
+    assert cloud.plan()["cluster"] == ("replace", NAMED + f"`{name}`")
+    assert "which deletes its data" in cloud.refused("provision", "--yes")
     cloud.change(cluster={"name": name})
     cloud.apply()
     assert cloud.plan() == {}
@@ -298,7 +298,7 @@ def test_destroy_deletes_resources_of_an_earlier_configuration(empty, how):
     empty.apply()
     empty.change(**EVERY_NAME)
     if how != "destroyed":
-        empty.apply("--allow-recreate")
+        empty.apply("--allow-replace")
         assert empty.plan() == {}
     stderr = empty.run("destroy", "--yes").stderr
     assert empty.aws.snapshot() == before and not (empty.data / "aws" / "state.json").exists()
@@ -318,9 +318,9 @@ def test_new_name_that_is_unmanaged_is_rejected(empty):
     before = empty.aws.snapshot()
     empty.apply()
     empty.change(connector={"worker_name": "theirs"})
-    assert empty.plan()["worker-configuration"][0] == "foreign"
+    assert empty.plan()["worker-configuration"][0] == "unmanaged"
     stderr = empty.refused("provision", "--yes")
-    assert "worker-configuration `theirs` is there already, and pinpipe did not make it" in stderr
+    assert "worker-configuration `theirs` already exists and is not managed by pinpipe" in stderr
     empty.run("destroy", "--yes")
     assert empty.aws.snapshot() == before
 
@@ -342,12 +342,12 @@ def test_renamed_airflow_is_recreated(empty):
     empty.change(airflow={"name": "another", "bucket": "another-airflow"})
     found = {key: action for key, (action, _) in empty.plan(*only).items()}
     assert found == {
-        "airflow": "recreate",
-        "bucket-airflow": "recreate",
+        "airflow": "replace",
+        "bucket-airflow": "replace",
         "airflow-requirements": "create",
         "role-airflow": "update",
     }
-    empty.apply(*only, "--allow-recreate")
+    empty.apply(*only, "--allow-replace")
     assert empty.plan(*only) == {}
     after = empty.aws.snapshot()
     assert [each["name"] for each in after["environments"]] == ["another"] and [
@@ -375,7 +375,7 @@ def brokers_planned(cloud, brokers):
     cloud.change(cluster={"brokers": brokers})
     found = cloud.plan(*CLUSTER)
     assert set(found) <= {"cluster"}, found
-    return found.get("cluster", ("keep", ""))
+    return found.get("cluster", ("no-op", ""))
 
 
 def test_brokers_are_added_in_the_existing_zones(empty):
@@ -401,10 +401,10 @@ def test_brokers_are_added_in_the_existing_zones(empty):
 def test_broker_changes_that_require_a_new_cluster_require_a_flag(empty, before, after, reason):
     empty.change(cluster={"brokers": before})
     empty.apply(*CLUSTER)
-    assert brokers_planned(empty, after) == ("recreate", reason)
+    assert brokers_planned(empty, after) == ("replace", reason)
     stderr = empty.refused("provision", "--yes", *CLUSTER)
-    assert reason in stderr and "--allow-recreate" in stderr
-    empty.apply(*CLUSTER, "--allow-recreate")
+    assert reason in stderr and "--allow-replace" in stderr
+    empty.apply(*CLUSTER, "--allow-replace")
     assert spread(empty) == (after, 2 if after == 4 else 3) and empty.plan(*CLUSTER) == {}
 
 
@@ -425,7 +425,7 @@ def test_three_brokers_in_a_region_of_two_zones(empty):
     for subnet in ec2.describe_subnets()["Subnets"]:
         if subnet["AvailabilityZone"] not in zones[:2]:
             ec2.delete_subnet(SubnetId=subnet["SubnetId"])
-    assert "3 brokers cannot be spread evenly over 2 subnets" in empty.refused("provision", "--yes")
+    assert "cannot spread 3 brokers evenly over 2 subnets" in empty.refused("provision", "--yes")
     empty.change(cluster={"brokers": 2})
     empty.apply(*CLUSTER)
     assert spread(empty) == (2, 2)

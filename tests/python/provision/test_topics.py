@@ -215,10 +215,10 @@ def test_topics_are_created_observed_and_recreated_by_each_backend(cloud, reques
     assert cloud.stands(way) == OWN and cloud.gone() == {way}
     steps = {step["key"]: step for step in cloud.json("provision", "--plan")["steps"]}
     assert {key: (steps[key]["action"], steps[key]["reasons"]) for key in KEYS} == dict.fromkeys(
-        KEYS, ("keep", [f"3 partitions, read through {way}"])
+        KEYS, ("no-op", [f"3 partitions, read through {way}"])
     )
     cloud.lose(way, "me.geo")
-    assert cloud.plan() == {"topic-geo": ("create", "it is not there")}
+    assert cloud.plan() == {"topic-geo": ("create", "does not exist")}
     cloud.run("provision", "--yes")
     assert cloud.stands(way) == OWN and cloud.plan() == {} and cloud.gone() == {way}
 
@@ -247,7 +247,7 @@ def test_topic_commands_use_the_chosen_backend(cloud, request, name):
         "deleted",
     ]
     assert cloud.topics("delete", "more")[0]["change"] != "deleted"
-    assert "there is no topic `more`" in cloud.failing("topics", "describe", "more")
+    assert "topic `more` does not exist" in cloud.failing("topics", "describe", "more")
     assert cloud.topics("list") == ["me.geo", "me.pin", "most"] == sorted(cloud.stands(way))
     assert set(cloud.plan()) == {"topic-user"}
     assert cloud.topics("create") == [

@@ -8,16 +8,16 @@ from support.provisioned import assert_plan_and_apply
 from support.scenarios import update
 from support.scenarios.update import UNMANAGED
 
-ROUTES = "lets others in than it should"
+ROUTES = "has a different authorization"
 STREAMS = ("stream-pin", "stream-geo", "stream-user")
 AIRFLOW = {"group-airflow", "role-airflow", "bucket-airflow", "airflow-requirements", "airflow"}
 RECREATED = {
-    "worker-configuration": ("recreate", "properties differ: offset.flush.interval.ms"),
-    "connector": ("recreate", "`worker-configuration` is made anew"),
+    "worker-configuration": ("replace", "properties differ: offset.flush.interval.ms"),
+    "connector": ("replace", "`worker-configuration` is replaced"),
 }
 ANOTHER = {
-    "api": ("update", "maps requests in another way"),
-    **{key: ("update", "has 1 shards, not 3") for key in STREAMS},
+    "api": ("update", "has a different request mapping"),
+    **{key: ("update", "shards: 1 → 3") for key in STREAMS},
 }
 OPEN = {
     "api": ("update", ROUTES),
@@ -31,7 +31,7 @@ CLOSED = {
 }
 RENAMED = {
     "api": ("update", "not deployed to the stage `live`"),
-    "usage-plan": ("update", "stage is not in it"),
+    "usage-plan": ("update", "stage is not in the usage plan"),
 }
 
 # The changes build on each other; each that can be reverted is.
@@ -67,11 +67,11 @@ CHANGES = {
     "more shards": ({"kinesis": {"shards": 3}}, ANOTHER),
     "longer retention": (
         {"kinesis": {"retention_hours": 48}},
-        {key: ("update", "for 24 hours, not 48") for key in STREAMS},
+        {key: ("update", "retention_hours: 24 → 48") for key in STREAMS},
     ),
     "shorter retention": (
         {"kinesis": {"retention_hours": 24}},
-        {key: ("update", "for 48 hours, not 24") for key in STREAMS},
+        {key: ("update", "retention_hours: 48 → 24") for key in STREAMS},
     ),
     "streams on demand": (
         {"kinesis": {"mode": "on-demand"}},
@@ -107,11 +107,16 @@ CHANGES = {
     ),
     "ssh from nowhere": (
         {"client": {"ssh_from": []}},
-        {"group-client": ("update", "rule `port 22 from 203.0.113.7/32` is not wanted")},
+        {
+            "group-client": (
+                "update",
+                "rule `port 22 from 203.0.113.7/32` is no longer in the configuration",
+            )
+        },
     ),
     "another machine": (
         {"client": {"instance_type": "t3.small"}},
-        {"client": ("recreate", "instance_type: t2.micro → t3.small")},
+        {"client": ("replace", "instance_type: t2.micro → t3.small")},
     ),
 }
 
@@ -179,12 +184,12 @@ def test_smaller_disks_require_a_flag(module, cloud):
     ]["StorageInfo"]["EbsStorageInfo"]["VolumeSize"]
     cloud.change(cluster={"volume_gib": size - 1})
     action, reason = cloud.plan()["cluster"]
-    assert action == "recreate" and (
+    assert action == "replace" and (
         f"volume_gib: {size} → {size - 1} (volumes cannot shrink)" in reason
     )
     stderr = cloud.refused("provision", "--yes")
-    assert "loses what it holds" in stderr and "--allow-recreate" in stderr
-    cloud.apply("--allow-recreate")
+    assert "which deletes its data" in stderr and "--allow-replace" in stderr
+    cloud.apply("--allow-replace")
     assert cloud.plan() == {}
     assert {topic["name"] for topic in cloud.aws.snapshot()["topics"]} == {
         "me.pin",
@@ -209,14 +214,14 @@ def test_airflow_is_enabled_and_disabled(empty):
     assert len(empty.aws.snapshot()["environments"]) == 1
     empty.change(airflow={"requirements": ["apache-airflow-providers-databricks", "pandas"]})
     assert_plan_and_apply(
-        empty, {"airflow-requirements": ("update", "asks for other packages")}, may={"airflow"}
+        empty, {"airflow-requirements": ("update", "lists other packages")}, may={"airflow"}
     )
     empty.change(airflow={"enabled": False})
     # Objects of other users in its bucket are not deleted.
     others = {"Bucket": "user-me-airflow", "Key": "dags/of_somebody.py"}
     empty.boto("s3").put_object(**others, Body=b"")
     assert (
-        "bucket `user-me-airflow` is not asked for any more, but holds 1 objects"
+        "bucket `user-me-airflow` is no longer in the configuration but still holds 1 objects"
         in empty.refused("provision", "--yes")
     )
     empty.boto("s3").delete_object(**others)
@@ -258,7 +263,7 @@ def test_only_selected_resources_are_created(empty):
 def test_selection_requires_its_dependencies(empty):
     stderr = empty.refused("provision", "--yes", "--only", "cluster")
     assert (
-        "`cluster` needs `group-cluster`, which is not there" in stderr
+        "`cluster` depends on `group-cluster`, which does not exist" in stderr
         and "--only group-cluster" in stderr
     )
 
@@ -303,7 +308,7 @@ def test_plan_changes_nothing(empty):
 def test_region_without_api_gateway_is_reported(empty):
     empty.change(aws={"region": "ap-south-2"})
     assert (
-        "knows no addresses of API Gateway in ap-south-2"
+        "lists no addresses of API Gateway in ap-south-2"
         in empty.run("provision", "--yes", "--only", "network,group-client", code=1).stderr
     )
 
@@ -324,9 +329,9 @@ def test_missing_default_vpc_is_reported(empty):
     for vpc in ec2.describe_vpcs()["Vpcs"]:
         ec2.delete_vpc(VpcId=vpc["VpcId"])
     stderr = empty.refused("provision", "--yes")
-    assert "there is no default VPC in us-east-1" in stderr and "[network]" in stderr
+    assert "the default VPC does not exist in us-east-1" in stderr and "[network]" in stderr
     stderr = empty.refused("provision", "--yes", env={"PINPIPE__NETWORK__VPC": "vpc-12345678"})
-    assert "there is no VPC `vpc-12345678`" in stderr
+    assert "VPC `vpc-12345678` does not exist" in stderr
 
 
 # Unmanaged resources.
@@ -378,7 +383,7 @@ def test_skipped_resource_keeps_its_dependencies(module, cloud):
     stderr = cloud.refused("destroy", "--yes", "--only", "cluster")
     assert (
         "`cluster` is needed by `" in stderr
-        and "which is to stay" in stderr
+        and "depends on it and is not selected" in stderr
         and "--skip cluster" in stderr
     )
     assert "is needed by" in cloud.refused("destroy", "--yes", "--skip", "connector")

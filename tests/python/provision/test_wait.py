@@ -152,7 +152,7 @@ def test_creation_timeout_is_resumed_by_the_next_run(cloud, clock, key):
     assert waiting <= set(left[1].split(", ") if left else ()), stderr
     arn = cloud.state()["resources"][key]["values"]["arn"]
     assert [thing.arn for thing in things(cloud.aws).values()] == [arn]
-    assert cloud.plan(*arguments)[key] == ("wait", "CREATING")
+    assert cloud.plan(*arguments)[key] == ("pending", "CREATING")
     release()
     cloud.run("provision", "--yes", *arguments)
     assert cloud.aws.count(makes) == 1 and cloud.state()["resources"][key]["values"]["arn"] == arn
@@ -193,7 +193,7 @@ def test_update_timeout_is_resumed_by_the_next_run(cloud, clock, key, operation,
         re.search(rf"^error: {SLOW[key][1]} is still UPDAT\w+ after \d+ min \d+ s$", stderr, re.M)
         and "\nhint: " in stderr
     ), stderr
-    assert cloud.plan()[key] == ("wait", "UPDATING")
+    assert cloud.plan()[key] == ("pending", "UPDATING")
     release()
     cloud.run("provision", "--yes")
     assert cloud.aws.count(operation) == 1 and cloud.plan() == {}

@@ -79,16 +79,16 @@ DRIFTS = {
         "databricks-job",
         ("update", "`parameters.json` is another version's"),
     ),
-    "the folder is gone": (remove_folder, "databricks-job", ("create", "it is not there")),
+    "the folder is gone": (remove_folder, "databricks-job", ("create", "does not exist")),
     "the DAG is another": (
         lambda cloud: put(cloud, DAG_KEY, "# mine"),
         "airflow-dag",
-        ("update", "it is another version's, or was changed"),
+        ("update", "the DAG was edited or comes from another version of pinpipe"),
     ),
     "the DAG is gone": (
         lambda cloud: cloud.s3.delete_object(Bucket=AIRFLOW, Key=DAG_KEY),
         "airflow-dag",
-        ("create", "it is not there"),
+        ("create", "does not exist"),
     ),
     "another host": (
         lambda cloud: patched(cloud, host="elsewhere.example"),
@@ -108,7 +108,7 @@ DRIFTS = {
     "the connection is gone": (
         lambda cloud: cloud.api.request("DELETE", CONNECTION),
         "airflow-connection",
-        ("create", "it is not there"),
+        ("create", "does not exist"),
     ),
 }
 
@@ -186,7 +186,7 @@ def test_connection_of_another_team_is_left_alone(cloud):
     before = connection_of(cloud)
     try:
         assert cloud.plan() == {}
-        assert "theirs.example, made by somebody else" in cloud.run("status").stdout
+        assert "theirs.example, not managed by pinpipe" in cloud.run("status").stdout
         cloud.run("provision", "--yes")
         cloud.run("destroy", "--yes", *ONLY)
         assert (

@@ -254,7 +254,7 @@ def waits_and_is_stopped(cloud, sync):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 1 and stdout == "" and "3 of 3 resources changed" in stderr
-    assert "error: stopped while waiting for Airflow\nhint: " in stderr
+    assert "error: interrupted while waiting for Airflow\nhint: " in stderr
 
 
 def cannot_be_loaded(cloud, sync, api):
@@ -345,7 +345,7 @@ def test_schedule_trigger_and_unschedule(tmp_path, version):
             ]
 
             # Deleted, except for answers and connection.
-            assert "`me_dag` is gone" in cloud.run("batch", "unschedule").stdout
+            assert "deleted `me_dag`; answers" in cloud.run("batch", "unschedule").stdout
             assert (
                 cloud.keys(AIRFLOW, "dags/") == [] and not databricks.workspace.local(JOB).exists()
             )

@@ -110,13 +110,23 @@ plugin = "sink.zip"
     def apply(self, *arguments, **options):
         return self.json("provision", "--yes", *arguments, **options)
 
+    def whole_plan(self, *arguments, env=None):
+        """Returns the plan; it exits with 1 exactly if it names what stands against applying it."""
+        command = ("provision", "--plan", *arguments, "--output", "json")
+        process = self.start(*command, env=env)
+        stdout, stderr = process.communicate(timeout=180)
+        assert stdout, stderr
+        plan = json.loads(stdout)
+        assert process.returncode == (1 if plan["refusals"] else 0), stderr
+        return plan
+
     def plan(self, *arguments, **options):
         """Returns action and reasons of each planned change, by key."""
-        steps = self.json("provision", "--plan", *arguments, **options)["steps"]
+        steps = self.whole_plan(*arguments, **options)["steps"]
         return {
             step["key"]: (step["action"], "; ".join(step["reasons"]))
             for step in steps
-            if step["action"] != "keep"
+            if step["action"] != "no-op"
         }
 
     def state(self):

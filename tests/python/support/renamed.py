@@ -1,7 +1,7 @@
 """Renamed resources: a configuration that renames all of them, and reasons in the plan."""
 
 TOPICS = dict.fromkeys(
-    ("topic-pin", "topic-geo", "topic-user"), ("recreate", "`cluster` is made anew")
+    ("topic-pin", "topic-geo", "topic-user"), ("replace", "`cluster` is replaced")
 )
 
 

@@ -1,4 +1,4 @@
-//! Airflow's connection to Databricks, which lives inside the environment.
+//! Airflow's connection to Databricks, which is contained in the environment.
 
 use std::rc::Rc;
 
@@ -23,11 +23,13 @@ impl AirflowConnection {
         Connection::new(&self.account.config, self.account.mwaa.clone())
     }
 
-    /// Whether there is an environment that answers.
+    /// Whether the environment exists and its API can be called.
     async fn has_environment(&self) -> Result<bool> {
         let name = self.account.config.airflow_name();
         let status = match self.account.mwaa.get_environment().name(&name).send().await {
-            Ok(found) => found.environment.and_then(|environment| environment.status),
+            Ok(response) => response
+                .environment
+                .and_then(|environment| environment.status),
             Err(error) if code(&error) == "ResourceNotFoundException" => None,
             Err(error) => {
                 return Err(failed(
@@ -86,15 +88,18 @@ impl Resource for AirflowConnection {
         };
         if Connection::is_example(&found) {
             return Ok(Observation::from_drift(
-                vec!["it is Airflow's own example, which leads nowhere".into()],
+                vec!["the connection is Airflow's example, without a workspace".into()],
                 "",
             ));
         }
-        let host = found["host"].as_str().unwrap_or("nowhere").to_string();
+        let host = found["host"]
+            .as_str()
+            .unwrap_or("an unknown host")
+            .to_string();
         if !connection.is_ours(&found) {
-            // Somebody's own does as well; it is theirs to keep right.
-            return Ok(Observation::unowned(format!(
-                "to {host}, made by somebody else"
+            // A connection created by the user serves as well. pinpipe uses it unchanged.
+            return Ok(Observation::existing(format!(
+                "to {host}, not managed by pinpipe"
             )));
         }
         self.account

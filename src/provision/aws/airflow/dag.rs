@@ -73,7 +73,7 @@ impl Resource for Dag {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let found = match self
+        let response = match self
             .account
             .s3
             .get_object()
@@ -82,13 +82,13 @@ impl Resource for Dag {
             .send()
             .await
         {
-            Ok(found) => found,
+            Ok(response) => response,
             Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
                 return Ok(Observation::missing());
             }
             Err(error) => return Err(failed(Call("s3:GetObject", &self.display_name()), &error)),
         };
-        let text = found
+        let text = response
             .body
             .collect()
             .await
@@ -98,22 +98,23 @@ impl Resource for Dag {
             && self.account.is_forgotten(KEY).await
             && !text.starts_with(DAG_BEGINS.as_bytes())
         {
-            // Somebody else's of that name: an object has no tags to tell.
+            // Not managed by pinpipe: the object has no tags, and its text does not begin like a
+            // DAG of pinpipe.
             return Ok(Observation::missing());
         }
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[])
             .await?;
-        // Who cannot log in to Databricks can still see that it is there, and remove it.
+        // Without Databricks credentials the DAG can still be shown and deleted.
         let Ok(content) = self.content().await else {
-            return Ok(Observation::in_sync("it is there"));
+            return Ok(Observation::in_sync("exists, content not compared"));
         };
         let is_current = content.as_bytes() == text;
         let differences = if is_current {
             Vec::new()
         } else {
-            vec!["it is another version's, or was changed".into()]
+            vec!["the DAG was edited or comes from another version of pinpipe".into()]
         };
         Ok(Observation::from_drift(
             differences,
@@ -130,11 +131,11 @@ impl Resource for Dag {
             .bucket(self.bucket())
             .key(self.object())
             .content_type("text/x-python");
-        let put = request
+        request
             .body(ByteStream::from(content.into_bytes()))
             .send()
-            .await;
-        put.map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+            .await
+            .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[])
@@ -156,7 +157,7 @@ impl Resource for Dag {
             .await
         {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            removed => removed
+            result => result
                 .map(|_| true)
                 .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error)),
         }

@@ -1,4 +1,4 @@
-//! The Managed Airflow environment. Off by default: it costs by the hour.
+//! The Managed Airflow environment. Disabled by default, because it is billed by the hour.
 
 use std::rc::Rc;
 
@@ -51,7 +51,7 @@ impl Airflow {
         if found.is_some() || !self.account.is_forgotten(KEY).await {
             return Ok(found);
         }
-        let names: Result<Vec<_>, _> = self
+        let listed: Result<Vec<_>, _> = self
             .account
             .mwaa
             .list_environments()
@@ -60,10 +60,10 @@ impl Airflow {
             .send()
             .collect()
             .await;
-        let names = match names {
-            // What may not be looked at is somebody else's.
+        let names = match listed {
+            // Without permission to list environments, none can be recognized by its tags.
             Err(error) if is_access_denied(&error) => return Ok(None),
-            names => names.map_err(|error| {
+            result => result.map_err(|error| {
                 failed(
                     Call("airflow:ListEnvironments", &self.display_name()),
                     &error,
@@ -71,8 +71,8 @@ impl Airflow {
             })?,
         };
         for name in names {
-            let found = match self.account.mwaa.get_environment().name(&name).send().await {
-                Ok(found) => found.environment,
+            let environment = match self.account.mwaa.get_environment().name(&name).send().await {
+                Ok(response) => response.environment,
                 Err(error)
                     if is_access_denied(&error) || code(&error) == "ResourceNotFoundException" =>
                 {
@@ -88,25 +88,26 @@ impl Airflow {
                     ));
                 }
             };
-            if found
+            if environment
                 .as_ref()
                 .and_then(Environment::tags)
                 .is_some_and(|tags| self.account.is_tagged_as(KEY, pairs(tags)))
             {
-                return Ok(found);
+                return Ok(environment);
             }
         }
         Ok(None)
     }
 
-    /// That environment as it stands now; `None`: it is gone.
-    async fn again(&self, found: &Environment) -> Result<Option<Environment>> {
-        Ok(self.find().await?.filter(|now| now.name() == found.name()))
+    /// Reads the environment again; `None` if it no longer exists.
+    async fn reread(&self, environment: &Environment) -> Result<Option<Environment>> {
+        let current = self.find().await?;
+        Ok(current.filter(|current| current.name() == environment.name()))
     }
 
     async fn find_named(&self, name: &str) -> Result<Option<Environment>> {
         match self.account.mwaa.get_environment().name(name).send().await {
-            Ok(found) => Ok(found.environment),
+            Ok(response) => Ok(response.environment),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
             Err(error) => Err(failed(
                 Call("airflow:GetEnvironment", &self.display_name()),
@@ -115,31 +116,31 @@ impl Airflow {
         }
     }
 
-    /// What can be changed and differs.
+    /// Differences that an update can repair, tags excluded.
     async fn differences(&self, found: &Environment) -> Result<Vec<String>> {
         let wanted = &self.account.config.airflow;
         let mut differences = Vec::new();
         if found.airflow_version() != Some(&wanted.version) {
             differences.push(format!(
-                "it runs Airflow {}, not {}",
+                "version: {} → {}",
                 found.airflow_version().unwrap_or("unknown"),
                 wanted.version
             ));
         }
         if found.environment_class() != Some(&wanted.class) {
             differences.push(format!(
-                "it is a {}, not a {}",
+                "class: {} → {}",
                 found.environment_class().unwrap_or("unknown"),
                 wanted.class
             ));
         }
         if found.execution_role_arn() != Some(&role_arn(&self.account, Holder::Airflow)) {
-            differences.push("it has another role".into());
+            differences.push("the execution role differs".into());
         }
         if found.source_bucket_arn() != Some(&self.bucket_arn())
             || found.dag_s3_path() != Some(DAG_FOLDER)
         {
-            differences.push("its DAGs lie somewhere else".into());
+            differences.push("the bucket or the folder of the DAGs differs".into());
         }
         let version = self
             .account
@@ -147,7 +148,7 @@ impl Airflow {
             .output(keys::AIRFLOW_REQUIREMENTS, "version")
             .await;
         if version.is_some() && found.requirements_s3_object_version() != version.as_deref() {
-            differences.push("it has installed other requirements".into());
+            differences.push("another version of the requirements is installed".into());
         }
         let groups = found
             .network_configuration()
@@ -156,7 +157,7 @@ impl Airflow {
         if let Some(group) = self.account.state.output(Member::Airflow.key(), "id").await
             && groups != [group]
         {
-            differences.push("it is in another security group".into());
+            differences.push("the security group differs".into());
         }
         Ok(differences)
     }
@@ -211,7 +212,7 @@ impl Resource for Airflow {
         let name = found.name().unwrap_or_default();
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            // Who took a name that is not wanted any more is nobody's business.
+            // An unmanaged environment under a previous name is ignored.
             return Ok(if is_renamed {
                 Observation::missing()
             } else {
@@ -236,9 +237,9 @@ impl Resource for Airflow {
                     .last_update()
                     .and_then(|update| update.error())
                     .and_then(|error| error.error_message());
-                return Ok(Observation::recreate(vec![format!(
-                    "it failed: {}",
-                    error.unwrap_or("AWS gives no reason")
+                return Ok(Observation::replace(vec![format!(
+                    "the environment failed: {}",
+                    error.unwrap_or("AWS gave no reason")
                 )]));
             }
             Some(Status::Deleted) => return Ok(Observation::missing()),
@@ -254,8 +255,8 @@ impl Resource for Airflow {
             .map(|network| network.subnet_ids().to_vec())
             .unwrap_or_default();
         if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
-            return Ok(Observation::recreate(vec![format!(
-                "it is in other subnets: {}",
+            return Ok(Observation::replace(vec![format!(
+                "the environment is in other subnets: {}",
                 subnets.join(", ")
             )]));
         }
@@ -311,7 +312,7 @@ impl Resource for Airflow {
             {
                 Ok(_) => Ok(()),
                 Err(error) => {
-                    // An attempt whose answer got lost had its effect.
+                    // An earlier attempt whose response was lost has created the environment.
                     if code(&error) == "ValidationException"
                         && self.find_named(&self.name()).await?.is_some()
                     {
@@ -324,7 +325,7 @@ impl Resource for Airflow {
                 }
             }
         };
-        // A role is seen by MWAA some seconds after IAM has made it.
+        // MWAA sees a role some seconds after IAM has created it.
         let is_unseen = |error: &Error| error.to_string().to_lowercase().contains("role");
         self.account.retry_until_visible(is_unseen, call).await
     }
@@ -336,16 +337,18 @@ impl Resource for Airflow {
         let wanted = &self.account.config.airflow;
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
-            let put = self
+            let request = self
                 .account
                 .mwaa
                 .tag_resource()
                 .resource_arn(found.arn().unwrap_or_default());
-            let put = put
+            request
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
-                .await;
-            put.map_err(|error| failed(Call("airflow:TagResource", &self.display_name()), &error))?;
+                .await
+                .map_err(|error| {
+                    failed(Call("airflow:TagResource", &self.display_name()), &error)
+                })?;
         }
         if self.differences(&found).await?.is_empty() {
             return Ok(());
@@ -377,11 +380,11 @@ impl Resource for Airflow {
         let network = UpdateNetworkConfigurationInput::builder()
             .security_group_ids(group)
             .build();
-        let changed = request.set_network_configuration(network.ok()).send().await;
-        if let Err(error) = changed {
-            // A change whose answer got lost is under way already.
-            let now = self.find().await?.and_then(|found| found.status);
-            if now != Some(EnvironmentStatus::Updating) {
+        let response = request.set_network_configuration(network.ok()).send().await;
+        if let Err(error) = response {
+            // An update whose response was lost is already in progress.
+            let status = self.find().await?.and_then(|found| found.status);
+            if status != Some(EnvironmentStatus::Updating) {
                 return Err(failed(
                     Call("airflow:UpdateEnvironment", &self.display_name()),
                     &error,
@@ -405,8 +408,11 @@ impl Resource for Airflow {
                         .and_then(|update| update.error())
                         .and_then(|error| error.error_message());
                     return Err(Error::failed(format!("{} failed", self.display_name()))
-                        .with_source(error.unwrap_or("AWS gives no reason").to_string())
-                        .hint("usual causes: subnets without a way out (NAT), or requirements that do not install"));
+                        .with_source(error.unwrap_or("AWS gave no reason").to_string())
+                        .hint(
+                            "check that the subnets have a route to the internet (NAT) and that \
+                             the requirements can be installed",
+                        ));
                 }
                 status => Some(status.map_or("unknown", Status::as_str).to_string()),
             })
@@ -423,7 +429,7 @@ impl Resource for Airflow {
             return Ok(false);
         }
         if found.status() == Some(&EnvironmentStatus::Creating) {
-            // It takes no other call meanwhile; that it fails in the end does not matter here.
+            // MWAA rejects other calls during creation. A failed creation does not matter here.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {
@@ -440,9 +446,9 @@ impl Resource for Airflow {
                 .await
             {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
-                    // An attempt whose answer got lost had its effect.
-                    let now = self.again(&found).await?.and_then(|found| found.status);
-                    if now.is_some_and(|status| status != EnvironmentStatus::Deleting) {
+                    // An earlier attempt whose response was lost has started the deletion.
+                    let status = self.reread(&found).await?.and_then(|found| found.status);
+                    if status.is_some_and(|status| status != EnvironmentStatus::Deleting) {
                         return Err(failed(
                             Call("airflow:DeleteEnvironment", &self.display_name()),
                             &error,
@@ -454,7 +460,7 @@ impl Resource for Airflow {
         }
         let check = || async {
             Ok(self
-                .again(&found)
+                .reread(&found)
                 .await?
                 .and_then(|found| found.status)
                 .map(|status| status.as_str().to_string()))

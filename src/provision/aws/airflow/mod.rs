@@ -1,4 +1,4 @@
-//! Managed Airflow: environment, requirements, DAG and connection.
+//! Managed Airflow: the environment, its requirements, the DAG and the connection to Databricks.
 
 pub mod connection;
 pub mod dag;

@@ -1,4 +1,4 @@
-//! The Python packages that Airflow installs, as a file in its bucket.
+//! The Python requirements of Airflow, as a file in its bucket.
 
 use std::rc::Rc;
 
@@ -69,7 +69,7 @@ impl Resource for Requirements {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let found = match self
+        let response = match self
             .account
             .s3
             .get_object()
@@ -78,14 +78,14 @@ impl Resource for Requirements {
             .send()
             .await
         {
-            Ok(found) => found,
+            Ok(response) => response,
             Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
                 return Ok(Observation::missing());
             }
             Err(error) => return Err(failed(Call("s3:GetObject", &self.display_name()), &error)),
         };
-        let version = found.version_id().map(String::from);
-        let text = found
+        let version = response.version_id().map(String::from);
+        let text = response
             .body
             .collect()
             .await
@@ -95,7 +95,7 @@ impl Resource for Requirements {
             && self.account.is_forgotten(KEY).await
             && text != self.content().as_bytes()
         {
-            // Somebody else's: an object has no tags to tell.
+            // Not managed by pinpipe: the object has no tags, and its content is different.
             return Ok(Observation::missing());
         }
         if let Some(version) = version {
@@ -106,7 +106,7 @@ impl Resource for Requirements {
         }
         if text != self.content().as_bytes() {
             return Ok(Observation::from_drift(
-                vec!["it asks for other packages".into()],
+                vec!["the file lists other packages".into()],
                 "",
             ));
         }
@@ -124,18 +124,17 @@ impl Resource for Requirements {
             .bucket(self.bucket())
             .key(REQUIREMENTS)
             .content_type("text/plain");
-        let put = request
+        let response = request
             .body(ByteStream::from(self.content().into_bytes()))
             .send()
-            .await;
-        let put =
-            put.map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+            .await
+            .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
         self.account
             .state
             .record_outputs(
                 KEY,
                 &self.name(),
-                &[("version", put.version_id().unwrap_or_default())],
+                &[("version", response.version_id().unwrap_or_default())],
             )
             .await
     }
@@ -155,7 +154,7 @@ impl Resource for Requirements {
             .await
         {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            removed => removed
+            result => result
                 .map(|_| true)
                 .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error)),
         }

@@ -1,4 +1,4 @@
-//! The REST API in front of the proxy and of Kinesis: routes, deployment and stage.
+//! The REST API in front of the Kafka REST proxy and Kinesis: routes, deployment and stage.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ pub struct Api {
     pub account: Rc<Account>,
 }
 
-/// The API's name.
+/// Name of the API: `api.name`, by default `<id>-api`.
 pub fn name(account: &Account) -> String {
     if account.config.api.name.is_empty() {
         account.named("api")
@@ -40,8 +40,8 @@ impl Api {
         format!("API `{}`", self.name())
     }
 
-    fn is_named(&self, found: &RestApi) -> bool {
-        found.name() == Some(self.name().as_str())
+    fn is_named(&self, api: &RestApi) -> bool {
+        api.name() == Some(self.name().as_str())
     }
 
     async fn find_all(&self) -> Result<Vec<RestApi>> {
@@ -54,20 +54,20 @@ impl Api {
             .items()
             .send();
         let mut all = Vec::new();
-        while let Some(found) = pages.next().await {
-            let found = found
-                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
-            let tags = found.tags().cloned().unwrap_or_default();
-            // Names are not unique: somebody else's API of the same name is nobody's business. Ours
-            // may have another name, from an earlier configuration.
+        while let Some(item) = pages.next().await {
+            let api =
+                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let tags = api.tags().cloned().unwrap_or_default();
+            // API names are not unique, so an API of the same name that pinpipe does not manage
+            // is ignored. The managed API may still have the name of an earlier configuration.
             let is_named =
-                self.is_named(&found) || tags.get(TAG_RESOURCE).is_some_and(|key| key == KEY);
+                self.is_named(&api) || tags.get(TAG_RESOURCE).is_some_and(|key| key == KEY);
             if is_named
                 && self
                     .account
                     .is_ours(crate::provision::aws::tags::pairs(&tags))
             {
-                all.push(found);
+                all.push(api);
             }
         }
         all.sort_by_key(|api| (!self.is_named(api), api.id().map(String::from)));
@@ -96,15 +96,15 @@ impl Api {
             .items()
             .send();
         let mut all = BTreeMap::new();
-        while let Some(found) = pages.next().await {
-            let found = found
-                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
-            all.insert(found.path().unwrap_or_default().to_string(), found);
+        while let Some(item) = pages.next().await {
+            let resource =
+                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            all.insert(resource.path().unwrap_or_default().to_string(), resource);
         }
         Ok(all)
     }
 
-    /// `None`: what the routes lead to is not there yet.
+    /// Returns the desired routes; `None` if the proxy's address or password does not exist yet.
     async fn routes(&self) -> Result<Option<Vec<Route>>> {
         let Some(ip) = self.account.state.output(keys::ADDRESS, "ip").await else {
             return Ok(None);
@@ -113,7 +113,7 @@ impl Api {
         Ok(authorization.map(|authorization| routes(&self.account, &ip, &authorization)))
     }
 
-    /// The definition's checksum: a deployment says which definition it deployed.
+    /// Checksum of the definition. Each deployment carries it in its description.
     fn checksum(routes: &[Route]) -> String {
         let mut text = String::new();
         for route in routes {
@@ -137,9 +137,9 @@ impl Api {
         checksum::short(&text)
     }
 
-    /// The stage, where there is one.
-    async fn stage(&self, api: &str) -> Result<Option<Served>> {
-        let stage = self
+    /// Reads the stage and its deployment; `None` if the stage does not exist.
+    async fn stage(&self, api: &str) -> Result<Option<DeployedStage>> {
+        let response = self
             .account
             .api
             .get_stage()
@@ -147,23 +147,23 @@ impl Api {
             .stage_name(&self.account.config.api.stage)
             .send()
             .await;
-        let stage = match stage {
+        let stage = match response {
             Err(error) if code(&error) == "NotFoundException" => return Ok(None),
-            stage => stage
+            result => result
                 .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?,
         };
-        let tags = self
+        let response = self
             .account
             .api
             .get_tags()
             .resource_arn(arn(&self.account, &self.stage_path(api)))
             .send()
             .await;
-        let tags = tags
+        let tags = response
             .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?
             .tags
             .unwrap_or_default();
-        let tag_problems = self
+        let tag_differences = self
             .account
             .tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
         let deployment = stage.deployment_id().unwrap_or_default();
@@ -176,13 +176,13 @@ impl Api {
             .send()
             .await
         {
-            Ok(found) => Ok(Some(Served {
-                checksum: found.description().map(String::from),
-                tag_problems,
+            Ok(deployment) => Ok(Some(DeployedStage {
+                checksum: deployment.description().map(String::from),
+                tag_differences,
             })),
-            Err(error) if code(&error) == "NotFoundException" => Ok(Some(Served {
+            Err(error) if code(&error) == "NotFoundException" => Ok(Some(DeployedStage {
                 checksum: None,
-                tag_problems,
+                tag_differences,
             })),
             Err(error) => Err(failed(Call("apigateway:GET", &self.display_name()), &error)),
         }
@@ -192,11 +192,11 @@ impl Api {
         format!("/restapis/{api}/stages/{}", self.account.config.api.stage)
     }
 
-    /// Where the API is called.
+    /// URL of the deployed stage.
     fn url(&self, api: &str) -> String {
         let stage = &self.account.config.api.stage;
         match self.account.endpoint() {
-            // A server of one's own has no names for APIs.
+            // A custom endpoint has no host name for each API: the path contains the API's id.
             Some(endpoint) => format!(
                 "{}/restapis/{api}/{stage}/_user_request_",
                 endpoint.trim_end_matches('/')
@@ -215,8 +215,8 @@ impl Api {
         }
     }
 
-    /// A stage that an earlier configuration asked for.
-    async fn old_stage(&self) -> Option<String> {
+    /// Stage of an earlier configuration, if `api.stage` has changed since.
+    async fn previous_stage(&self) -> Option<String> {
         self.account
             .state
             .output(KEY, "stage")
@@ -224,7 +224,8 @@ impl Api {
             .filter(|stage| *stage != self.account.config.api.stage)
     }
 
-    /// Takes such a stage away, and out of the usage plan, which would hold it.
+    /// Deletes a stage. A stage in a usage plan cannot be deleted, so it is removed from the plan
+    /// first.
     async fn remove_stage(&self, api: &str, stage: &str) -> Result<()> {
         if let Some(plan) = self
             .account
@@ -274,30 +275,30 @@ impl Api {
         }
     }
 
-    async fn note(&self, key: &str, value: &str) -> Result<()> {
+    async fn record_output(&self, key: &str, value: &str) -> Result<()> {
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[(key, value)])
             .await
     }
 
-    /// Id of a path's resource, which is made where it is missing, its parents first.
-    async fn path_id(
+    /// Returns the id of a path's resource. Creates missing resources, parents before children.
+    async fn ensure_path(
         &self,
         api: &str,
         path: &str,
         resources: &mut BTreeMap<String, String>,
     ) -> Result<String> {
         let mut missing = Vec::new();
-        let mut at = path;
-        while !resources.contains_key(at) && at != "/" {
-            missing.push(at);
-            at = split(at).0;
+        let mut ancestor = path;
+        while !resources.contains_key(ancestor) && ancestor != "/" {
+            missing.push(ancestor);
+            ancestor = split(ancestor).0;
         }
         for path in missing.into_iter().rev() {
             let (parent, last) = split(path);
             let parent_id = resources.get(parent).cloned().unwrap_or_default();
-            let made = self
+            let response = self
                 .account
                 .api
                 .create_resource()
@@ -306,11 +307,11 @@ impl Api {
                 .path_part(last)
                 .send()
                 .await;
-            let id = match made {
-                Ok(made) => made.id().unwrap_or_default().to_string(),
+            let id = match response {
+                Ok(resource) => resource.id().unwrap_or_default().to_string(),
                 Err(error) if code(&error) == "ConflictException" => {
-                    let found = self.resources(api).await?;
-                    found
+                    let existing = self.resources(api).await?;
+                    existing
                         .get(path)
                         .and_then(|resource| resource.id())
                         .unwrap_or_default()
@@ -328,11 +329,11 @@ impl Api {
         Ok(resources.get(path).cloned().unwrap_or_default())
     }
 
-    /// Puts a method and what is behind it, whatever was there before.
-    async fn put(&self, api: &str, id: &str, route: &Route, is_there: bool) -> Result<()> {
-        let (client, what) = (&self.account.api, self.display_name());
-        if is_there {
-            // A method that is there cannot be put again.
+    /// Creates or replaces a method and its integration.
+    async fn put_method(&self, api: &str, id: &str, route: &Route, exists: bool) -> Result<()> {
+        let (client, display_name) = (&self.account.api, self.display_name());
+        if exists {
+            // `PutMethod` fails for an existing method.
             match client
                 .delete_method()
                 .rest_api_id(api)
@@ -342,7 +343,7 @@ impl Api {
                 .await
             {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &what), &error));
+                    return Err(failed(Call("apigateway:DELETE", &display_name), &error));
                 }
                 _ => {}
             }
@@ -359,7 +360,7 @@ impl Api {
             .set_request_parameters(Some(route.request_parameters.clone().into_iter().collect()));
         match method.send().await {
             Err(error) if code(&error) != "ConflictException" => {
-                return Err(failed(Call("apigateway:PUT", &what), &error));
+                return Err(failed(Call("apigateway:PUT", &display_name), &error));
             }
             _ => {}
         }
@@ -373,7 +374,7 @@ impl Api {
                 .status_code(*status);
             match response.send().await {
                 Err(error) if code(&error) != "ConflictException" => {
-                    return Err(failed(Call("apigateway:PUT", &what), &error));
+                    return Err(failed(Call("apigateway:PUT", &display_name), &error));
                 }
                 _ => {}
             }
@@ -401,8 +402,8 @@ impl Api {
             .set_request_templates(templates)
             .passthrough_behavior(wanted.passthrough);
         integration.send().await.map_err(|error| {
-            // An answer may quote what was sent.
-            let failure = failed(Call("apigateway:PUT", &what), &error);
+            // The response may quote the request, which contains the password.
+            let failure = failed(Call("apigateway:PUT", &display_name), &error);
             wanted.parameters.values().fold(failure, |failure, value| {
                 failure.redact(
                     value
@@ -424,17 +425,17 @@ impl Api {
             response
                 .send()
                 .await
-                .map_err(|error| failed(Call("apigateway:PUT", &what), &error))?;
+                .map_err(|error| failed(Call("apigateway:PUT", &display_name), &error))?;
         }
         Ok(())
     }
 }
 
-/// What a stage serves.
-struct Served {
-    /// Of the definition, by the deployment's description.
+/// The deployed stage.
+struct DeployedStage {
+    /// Checksum of the deployed definition, from the description of the deployment.
     checksum: Option<String>,
-    tag_problems: Vec<String>,
+    tag_differences: Vec<String>,
 }
 
 #[async_trait(?Send)]
@@ -464,20 +465,20 @@ impl Resource for Api {
             return Ok(Observation::missing());
         };
         let api = found.id().unwrap_or_default();
-        self.note("id", api).await?;
+        self.record_output("id", api).await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut problems = self
             .account
             .tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
         if !self.is_named(&found) {
             problems.push(format!(
-                "its name is `{}`",
+                "the API is named `{}`",
                 found.name().unwrap_or_default()
             ));
         }
         let Some(routes) = self.routes().await? else {
             return Ok(Observation::from_drift(
-                vec!["the proxy it leads to, or its password, is not there".into()],
+                vec!["the Kafka REST proxy or its password does not exist".into()],
                 "",
             ));
         };
@@ -485,23 +486,25 @@ impl Resource for Api {
         for route in &routes {
             problems.extend(differences(route, resources.get(route.path)));
         }
-        if let Some(old) = self.old_stage().await {
-            problems.push(format!("the stage `{old}` is not asked for any more"));
+        if let Some(previous) = self.previous_stage().await {
+            problems.push(format!(
+                "the stage `{previous}` is no longer in the configuration"
+            ));
         }
         let stage = &self.account.config.api.stage;
         match self.stage(api).await? {
-            None => problems.push(format!("it is not deployed to the stage `{stage}`")),
-            Some(served) => {
-                // Only now: others post to it.
-                self.note("url", &self.url(api)).await?;
-                if served.checksum.as_deref() != Some(&Self::checksum(&routes)) {
-                    problems.push(format!("the stage `{stage}` serves another definition"));
+            None => problems.push(format!("the API is not deployed to the stage `{stage}`")),
+            Some(deployed) => {
+                // Recorded only for a deployed stage: other commands post to this URL.
+                self.record_output("url", &self.url(api)).await?;
+                if deployed.checksum.as_deref() != Some(&Self::checksum(&routes)) {
+                    problems.push(format!("the stage `{stage}` serves a different definition"));
                 }
                 problems.extend(
-                    served
-                        .tag_problems
+                    deployed
+                        .tag_differences
                         .into_iter()
-                        .map(|problem| format!("stage `{stage}`: {problem}")),
+                        .map(|difference| format!("stage `{stage}`: {difference}")),
                 );
             }
         }
@@ -509,7 +512,7 @@ impl Resource for Api {
     }
 
     async fn create(&self) -> Result<()> {
-        let make = || async {
+        let create = || async {
             let endpoint = EndpointConfiguration::builder()
                 .types(EndpointType::Regional)
                 .build();
@@ -520,20 +523,20 @@ impl Resource for Api {
                 .name(self.name())
                 .description("made by pinpipe")
                 .endpoint_configuration(endpoint);
-            let made = request
+            let response = request
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await;
-            let made = made.map_err(|error| {
+            let created = response.map_err(|error| {
                 CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
             })?;
-            Ok(RestApi::builder().set_id(made.id).build())
+            Ok(RestApi::builder().set_id(created.id).build())
         };
-        let made = self
+        let api = self
             .account
-            .create_idempotently(|| self.find(), make)
+            .create_idempotently(|| self.find(), create)
             .await?;
-        self.note("id", made.id().unwrap_or_default()).await
+        self.record_output("id", api.id().unwrap_or_default()).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -555,7 +558,7 @@ impl Resource for Api {
                 .path("/name")
                 .value(self.name())
                 .build();
-            let put = self
+            let response = self
                 .account
                 .api
                 .update_rest_api()
@@ -563,40 +566,41 @@ impl Resource for Api {
                 .patch_operations(patch)
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
+            response
+                .map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
             self.account.state.rename(KEY, &self.name()).await?;
         }
         let Some(routes) = self.routes().await? else {
             return Ok(());
         };
-        let there = self.resources(api).await?;
-        let mut ids: BTreeMap<String, String> = there
+        let existing = self.resources(api).await?;
+        let mut ids: BTreeMap<String, String> = existing
             .iter()
             .map(|(path, resource)| (path.clone(), resource.id().unwrap_or_default().to_string()))
             .collect();
         for route in &routes {
-            let resource = there.get(route.path);
+            let resource = existing.get(route.path);
             if !differences(route, resource).is_empty() {
-                let id = self.path_id(api, route.path, &mut ids).await?;
-                let has_method = resource.and_then(|resource| resource.resource_methods());
-                self.put(
+                let id = self.ensure_path(api, route.path, &mut ids).await?;
+                let methods = resource.and_then(|resource| resource.resource_methods());
+                self.put_method(
                     api,
                     &id,
                     route,
-                    has_method.is_some_and(|methods| methods.contains_key(route.method)),
+                    methods.is_some_and(|methods| methods.contains_key(route.method)),
                 )
                 .await?;
             }
         }
         let checksum = Self::checksum(&routes);
-        let served = self.stage(api).await?;
-        if served
+        let deployed = self.stage(api).await?;
+        if deployed
             .as_ref()
-            .and_then(|served| served.checksum.as_deref())
+            .and_then(|deployed| deployed.checksum.as_deref())
             != Some(&checksum)
         {
             let stage = &self.account.config.api.stage;
-            let deployed = self
+            let response = self
                 .account
                 .api
                 .create_deployment()
@@ -605,14 +609,14 @@ impl Resource for Api {
                 .description(checksum)
                 .send()
                 .await;
-            deployed
+            response
                 .map_err(|error| failed(Call("apigateway:POST", &self.display_name()), &error))?;
         }
-        if served.is_none_or(|served| !served.tag_problems.is_empty()) {
+        if deployed.is_none_or(|deployed| !deployed.tag_differences.is_empty()) {
             put_tags(&self.account, KEY, &self.stage_path(api)).await?;
         }
-        if let Some(old) = self.old_stage().await {
-            self.remove_stage(api, &old).await?;
+        if let Some(previous) = self.previous_stage().await {
+            self.remove_stage(api, &previous).await?;
         }
         self.account
             .state

@@ -1,4 +1,4 @@
-//! The API key, which callers send as `x-api-key`.
+//! The API key, which clients send in the header `x-api-key`.
 
 use std::rc::Rc;
 
@@ -36,12 +36,12 @@ impl ApiKey {
             .items()
             .send();
         let mut all = Vec::new();
-        while let Some(found) = pages.next().await {
-            let found = found
-                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
-            let tags = found.tags().cloned().unwrap_or_default();
-            if found.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
-                all.push(found);
+        while let Some(item) = pages.next().await {
+            let key =
+                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let tags = key.tags().cloned().unwrap_or_default();
+            if key.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
+                all.push(key);
             }
         }
         all.sort_by_key(|key| key.id().map(String::from));
@@ -92,16 +92,16 @@ impl Resource for ApiKey {
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         if !found.enabled() {
-            differences.push("it is switched off".into());
+            differences.push("the API key is disabled".into());
         }
         Ok(Observation::from_drift(
             differences,
-            "callers send it as x-api-key",
+            "sent as the header x-api-key",
         ))
     }
 
     async fn create(&self) -> Result<()> {
-        let make = || async {
+        let create = || async {
             let request = self
                 .account
                 .api_once
@@ -109,22 +109,22 @@ impl Resource for ApiKey {
                 .name(self.name())
                 .description("made by pinpipe")
                 .enabled(true);
-            let made = request
+            let response = request
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await;
-            let made = made.map_err(|error| {
+            let created = response.map_err(|error| {
                 CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
             })?;
-            Ok(GatewayKey::builder().set_id(made.id).build())
+            Ok(GatewayKey::builder().set_id(created.id).build())
         };
-        let made = self
+        let key = self
             .account
-            .create_idempotently(|| self.find(), make)
+            .create_idempotently(|| self.find(), create)
             .await?;
         self.account
             .state
-            .record_outputs(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
+            .record_outputs(KEY, &self.name(), &[("id", key.id().unwrap_or_default())])
             .await
     }
 
@@ -140,7 +140,7 @@ impl Resource for ApiKey {
                 .path("/enabled")
                 .value("true")
                 .build();
-            let put = self
+            let response = self
                 .account
                 .api
                 .update_api_key()
@@ -148,7 +148,8 @@ impl Resource for ApiKey {
                 .patch_operations(enable)
                 .send()
                 .await;
-            put.map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
+            response
+                .map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
         }
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {

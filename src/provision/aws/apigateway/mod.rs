@@ -1,4 +1,4 @@
-//! API Gateway: API with its routes, API key, usage plan.
+//! API Gateway: the API with its routes, the API key and the usage plan.
 
 pub mod api;
 pub mod api_key;

@@ -1,4 +1,4 @@
-//! What the API should answer: each route with the integration behind it.
+//! Desired routes of the API, each with its integration.
 
 use std::collections::BTreeMap;
 
@@ -16,37 +16,39 @@ use crate::provision::aws::templates;
 pub struct Route {
     pub path: &'static str,
     pub method: &'static str,
-    /// Who may call it, as API Gateway names it.
+    /// Authorization type of API Gateway: `AWS_IAM` or `NONE`.
     pub authorization: &'static str,
+    /// Whether the method requires an API key.
     pub needs_key: bool,
-    /// Path variables that the method declares.
+    /// Path variables that the method declares, each with whether it is required.
     pub request_parameters: BTreeMap<String, bool>,
     pub integration: Integration,
 }
 
-/// What is behind a route.
+/// Backend of a route, as API Gateway calls it.
 pub struct Integration {
     pub kind: IntegrationType,
     pub method: &'static str,
     pub uri: String,
     pub credentials: Option<String>,
-    /// May hold the proxy's password.
+    /// Request parameters; those of the proxy's route include its password.
     pub parameters: BTreeMap<String, SecretString>,
     pub templates: BTreeMap<String, String>,
     pub passthrough: &'static str,
-    /// Status that is answered for a pattern of the integration's status; empty where
-    /// everything goes through as it is.
+    /// Response statuses, each with the pattern of integration statuses that it is returned for.
+    /// Empty if every response is passed through unchanged.
     pub responses: Vec<(&'static str, Option<&'static str>)>,
 }
 
-/// Kinesis' refusals stay refusals: without these patterns they would be answered with 200.
+/// Responses of the Kinesis routes. Without the patterns, errors of Kinesis would be returned with
+/// status 200.
 const RESPONSES: [(&str, Option<&str>); 3] = [
     ("200", None),
     ("400", Some("4\\d{2}")),
     ("500", Some("5\\d{2}")),
 ];
 
-/// All routes; each path stands after its parent.
+/// Returns all routes, each path after its parent.
 pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretString) -> Vec<Route> {
     let auth = account.config.api.auth;
     let authorization = if auth == ApiAuth::Iam {
@@ -143,7 +145,7 @@ pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretStr
     ]
 }
 
-/// A path's parent and its last part.
+/// Splits a path into its parent and its last part.
 pub fn split(path: &str) -> (&str, &str) {
     match path.rsplit_once('/') {
         Some(("", last)) => ("/", last),
@@ -152,7 +154,7 @@ pub fn split(path: &str) -> (&str, &str) {
     }
 }
 
-/// What differs between a method as it is and as it should be, without showing a secret.
+/// Returns the differences between the desired method and the existing one, without secrets.
 pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
     let named = |text: &str| format!("{} {} {text}", route.method, route.path);
     let method = found
@@ -165,7 +167,7 @@ pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
     if method.authorization_type() != Some(route.authorization)
         || method.api_key_required().unwrap_or(false) != route.needs_key
     {
-        differences.push(named("lets others in than it should"));
+        differences.push(named("has a different authorization"));
     }
     let parameters = method.request_parameters().cloned().unwrap_or_default();
     if route
@@ -173,7 +175,7 @@ pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
         .iter()
         .any(|(name, value)| parameters.get(name) != Some(value))
     {
-        differences.push(named("declares other parameters"));
+        differences.push(named("declares different parameters"));
     }
     differences.extend(
         integration_differences(&route.integration, method)
@@ -184,55 +186,57 @@ pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
 }
 
 fn integration_differences(wanted: &Integration, method: &Method) -> Vec<String> {
-    let Some(found) = method.method_integration() else {
-        return vec!["has nothing behind it".into()];
+    let Some(existing) = method.method_integration() else {
+        return vec!["has no integration".into()];
     };
     let mut differences = Vec::new();
-    if found.uri() != Some(wanted.uri.as_str()) {
+    if existing.uri() != Some(wanted.uri.as_str()) {
         differences.push(format!(
-            "leads to {}, not to {}",
-            found.uri().unwrap_or("nowhere"),
+            "integration URI: {} → {}",
+            existing.uri().unwrap_or("none"),
             wanted.uri
         ));
     }
     let is_same_kind =
-        found.r#type() == Some(&wanted.kind) && found.http_method() == Some(wanted.method);
-    if !is_same_kind || found.credentials() != wanted.credentials.as_deref() {
-        differences.push("is called in another way".into());
+        existing.r#type() == Some(&wanted.kind) && existing.http_method() == Some(wanted.method);
+    if !is_same_kind || existing.credentials() != wanted.credentials.as_deref() {
+        differences.push("has a different integration type, method or role".into());
     }
-    let parameters = found.request_parameters().cloned().unwrap_or_default();
+    let parameters = existing.request_parameters().cloned().unwrap_or_default();
     let is_same_parameters = parameters.len() == wanted.parameters.len()
         && wanted.parameters.iter().all(|(name, value)| {
             parameters.get(name).map(String::as_str) == Some(value.expose_secret())
         });
     if !is_same_parameters {
-        differences.push("passes other headers on".into());
+        differences.push("passes different parameters to the integration".into());
     }
-    let templates: BTreeMap<String, String> = found
+    let templates: BTreeMap<String, String> = existing
         .request_templates()
         .cloned()
         .unwrap_or_default()
         .into_iter()
         .collect();
     if templates != wanted.templates
-        || found
+        || existing
             .passthrough_behavior()
-            .is_some_and(|found| found != wanted.passthrough)
+            .is_some_and(|behavior| behavior != wanted.passthrough)
     {
-        differences.push("maps requests in another way".into());
+        differences.push("has a different request mapping".into());
     }
-    let responses = found.integration_responses().cloned().unwrap_or_default();
-    let is_answered = wanted.responses.iter().all(|(status, pattern)| {
-        let found = responses.get(*status);
-        found.is_some_and(|found| {
-            found
+    let responses = existing
+        .integration_responses()
+        .cloned()
+        .unwrap_or_default();
+    let is_same_responses = wanted.responses.iter().all(|(status, pattern)| {
+        responses.get(*status).is_some_and(|response| {
+            response
                 .selection_pattern()
                 .filter(|pattern| !pattern.is_empty())
                 == *pattern
         })
     });
-    if !is_answered {
-        differences.push("answers in another way".into());
+    if !is_same_responses {
+        differences.push("has a different response mapping".into());
     }
     differences
 }
@@ -242,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_split_into_parent_and_last_part() {
+    fn splits_a_path_into_parent_and_last_part() {
         assert_eq!(split("/{proxy+}"), ("/", "{proxy+}"));
         assert_eq!(
             split("/streams/{stream-name}/record"),

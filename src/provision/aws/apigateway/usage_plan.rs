@@ -1,4 +1,4 @@
-//! The usage plan: it ties the API key to the API's stage.
+//! The usage plan, which associates the API key with the API's stage.
 
 use std::rc::Rc;
 
@@ -35,12 +35,12 @@ impl UsagePlan {
             .items()
             .send();
         let mut all = Vec::new();
-        while let Some(found) = pages.next().await {
-            let found = found
-                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
-            let tags = found.tags().cloned().unwrap_or_default();
-            if found.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
-                all.push(found);
+        while let Some(item) = pages.next().await {
+            let plan =
+                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let tags = plan.tags().cloned().unwrap_or_default();
+            if plan.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
+                all.push(plan);
             }
         }
         all.sort_by_key(|plan| plan.id().map(String::from));
@@ -57,7 +57,7 @@ impl UsagePlan {
             .cloned())
     }
 
-    /// Ids of the keys in a plan.
+    /// Ids of the API keys in a usage plan.
     async fn keys(&self, plan: &str) -> Result<Vec<String>> {
         let mut pages = self
             .account
@@ -69,15 +69,15 @@ impl UsagePlan {
             .items()
             .send();
         let mut all = Vec::new();
-        while let Some(found) = pages.next().await {
-            let found = found
-                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
-            all.extend(found.id().map(String::from));
+        while let Some(item) = pages.next().await {
+            let key =
+                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            all.extend(key.id().map(String::from));
         }
         Ok(all)
     }
 
-    /// Stages are written as `<api>:<stage>`.
+    /// The API's stage as usage plans name it: `<api>:<stage>`.
     async fn stage(&self) -> Option<String> {
         let api = self.account.state.output(keys::API, "id").await?;
         Some(format!("{api}:{}", self.account.config.api.stage))
@@ -165,14 +165,14 @@ impl Resource for UsagePlan {
             .await
             .is_none_or(|stage| !stages.contains(&stage))
         {
-            differences.push("the API's stage is not in it".into());
+            differences.push("the API's stage is not in the usage plan".into());
         }
         let key = self.account.state.output(keys::API_KEY, "id").await;
         let keys = self.keys(id).await?;
         if key.is_none_or(|key| !keys.contains(&key)) {
-            differences.push("the API key is not in it".into());
+            differences.push("the API key is not in the usage plan".into());
         }
-        Ok(Observation::from_drift(differences, "lets the key in"))
+        Ok(Observation::from_drift(differences, "contains the API key"))
     }
 
     async fn create(&self) -> Result<()> {
@@ -181,7 +181,7 @@ impl Resource for UsagePlan {
             .api_id(api)
             .stage(&self.account.config.api.stage)
             .build();
-        let make = || async {
+        let create = || async {
             let request = self
                 .account
                 .api_once
@@ -189,22 +189,22 @@ impl Resource for UsagePlan {
                 .name(self.name())
                 .description("made by pinpipe")
                 .api_stages(stage.clone());
-            let made = request
+            let response = request
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await;
-            let made = made.map_err(|error| {
+            let created = response.map_err(|error| {
                 CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
             })?;
-            Ok(GatewayPlan::builder().set_id(made.id).build())
+            Ok(GatewayPlan::builder().set_id(created.id).build())
         };
-        let made = self
+        let plan = self
             .account
-            .create_idempotently(|| self.find(), make)
+            .create_idempotently(|| self.find(), create)
             .await?;
         self.account
             .state
-            .record_outputs(KEY, &self.name(), &[("id", made.id().unwrap_or_default())])
+            .record_outputs(KEY, &self.name(), &[("id", plan.id().unwrap_or_default())])
             .await
     }
 
@@ -252,7 +252,7 @@ impl Resource for UsagePlan {
         let all = self.find_all().await?;
         for plan in &all {
             let id = plan.id().unwrap_or_default();
-            // A plan with stages cannot be deleted.
+            // A usage plan with stages cannot be deleted.
             for stage in stages(plan) {
                 self.patch(id, Op::Remove, &stage).await?;
             }

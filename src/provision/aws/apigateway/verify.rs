@@ -1,4 +1,4 @@
-//! Whether the API that was provisioned answers.
+//! Verification that the provisioned API responds.
 
 use std::time::Duration;
 
@@ -10,50 +10,56 @@ use crate::base::error::{Error, Result};
 use crate::base::shutdown::run_until_shutdown;
 use crate::clients::gateway::GatewayClient;
 
-/// Longest time one answer may take: API Gateway itself gives up after 29 s.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum time for one response. The integration timeout of API Gateway is 29 s.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks the proxy, through the API, for the pipeline's first topic.
+/// Requests the pipeline's first topic from the proxy through the API.
+///
+/// A new key or stage may take some seconds to become active: HTTP 403 is retried for four times
+/// `provision.patience_ms`.
 ///
 /// # Errors
-/// It does not answer, or refuses: a new key or stage may take some seconds. Ctrl-C.
+/// The API does not respond; it rejects the request; Ctrl-C.
 pub async fn verify_api(config: &Config) -> Result<String> {
-    let stopped = || {
-        Error::failed("stopped before the API had answered")
-            .hint("`pinpipe api status` asks it again")
+    let interrupted = || {
+        Error::failed("interrupted before the API responded")
+            .hint("check the API with `pinpipe api status`")
     };
-    run_until_shutdown(ask(config), stopped).await
+    run_until_shutdown(request_topic(config), interrupted).await
 }
 
-async fn ask(config: &Config) -> Result<String> {
-    let client = GatewayClient::new(config, PATIENCE, 1).await?;
+async fn request_topic(config: &Config) -> Result<String> {
+    let client = GatewayClient::new(config, RESPONSE_TIMEOUT, 1).await?;
     let topic = config.topic(crate::base::model::Kind::Pin);
-    let began = Instant::now();
+    let start = Instant::now();
     loop {
         let response = client
             .send(Method::GET, &format!("/topics/{topic}"), None)
             .await?;
         let status = response.status().as_u16();
         if status == 200 {
-            return Ok(format!("the API answers: {}", client.url()));
+            return Ok(format!("the API responds: {}", client.url()));
         }
-        let is_new = status == 403
-            && began.elapsed().as_millis() < u128::from(config.provision.patience_ms) * 4;
-        if !is_new {
+        let may_be_inactive = status == 403
+            && start.elapsed().as_millis() < u128::from(config.provision.patience_ms) * 4;
+        if !may_be_inactive {
             let hint = match status {
                 401 => {
-                    "the proxy refuses the API's password: restart the service kafka-rest on the client machine"
+                    "the proxy rejects the API's password: restart the service `kafka-rest` on \
+                     the client machine"
                 }
                 403 => {
-                    "the API refuses the key: `pinpipe provision --plan` shows whether the usage plan holds it"
+                    "the API rejects the key: check with `pinpipe provision --plan` that the usage \
+                     plan contains the key"
                 }
                 500 | 502 | 504 => {
-                    "the API does not reach the proxy: is the client machine running? `pinpipe status` says so"
+                    "the API cannot reach the proxy: check with `pinpipe status` that the client \
+                     machine is running"
                 }
-                _ => "`pinpipe provision --plan` shows what differs",
+                _ => "show the drift with `pinpipe provision --plan`",
             };
             return Err(Error::failed(format!(
-                "the API at {} answers HTTP {status}",
+                "cannot call the API at {}: HTTP {status}",
                 client.url()
             ))
             .hint(hint));

@@ -397,7 +397,7 @@ impl Resource for Connector {
         }
         match description.connector_state() {
             Some(ConnectorState::Failed) => {
-                return Ok(Observation::recreate(vec![format!(
+                return Ok(Observation::replace(vec![format!(
                     "the connector failed: {}",
                     reason(&description)
                 )]));
@@ -416,7 +416,7 @@ impl Resource for Connector {
             .iter()
             .any(|drift| matches!(drift, Drift::Fixed(_)))
         {
-            return Ok(Observation::recreate(texts));
+            return Ok(Observation::replace(texts));
         }
         let detail = if self.has_delivered().await? {
             "running; objects have arrived in the bucket"

@@ -51,7 +51,7 @@ pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result
                 return Ok(Some(listed));
             }
             Ok(_) => {}
-            // A resource whose tags may not be read is not managed by pinpipe.
+            // If access to its tags is denied, pinpipe does not manage the resource.
             Err(error) if is_access_denied(&error) || code(&error) == "NotFoundException" => {}
             Err(error) => {
                 return Err(failed(

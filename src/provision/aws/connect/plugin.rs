@@ -166,7 +166,7 @@ impl Resource for Plugin {
         match summary.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
-                return Ok(Observation::recreate(vec![
+                return Ok(Observation::replace(vec![
                     "MSK Connect rejected the zip".into(),
                 ]));
             }
@@ -177,7 +177,7 @@ impl Resource for Plugin {
             }
         }
         if let Some(reason) = self.zip_difference(&summary).await {
-            return Ok(Observation::recreate(vec![reason.into()]));
+            return Ok(Observation::replace(vec![reason.into()]));
         }
         Ok(Observation::from_drift(
             self.account.tag_differences(KEY, pairs(&tags)),

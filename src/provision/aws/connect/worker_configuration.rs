@@ -180,7 +180,7 @@ impl Resource for WorkerConfiguration {
             &self.account.config.connector.worker_properties,
         );
         if !changed.is_empty() {
-            return Ok(Observation::recreate(vec![format!(
+            return Ok(Observation::replace(vec![format!(
                 "properties differ: {}",
                 changed.join(", ")
             )]));

@@ -380,7 +380,7 @@ impl Resource for Client {
             .await?;
         let differences = self.differences(&instance).await?;
         if !differences.is_empty() {
-            return Ok(Observation::recreate(differences));
+            return Ok(Observation::replace(differences));
         }
         if let Some(reason) = self
             .account
@@ -388,7 +388,7 @@ impl Resource for Client {
             .output(KEY, &format!("failed-{id}"))
             .await
         {
-            return Ok(Observation::recreate(vec![reason]));
+            return Ok(Observation::replace(vec![reason]));
         }
         match state(&instance) {
             Some(InstanceStateName::Stopped) => {

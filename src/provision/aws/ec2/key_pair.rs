@@ -272,9 +272,7 @@ impl Resource for KeyPair {
                 differences.push(format!("the parameter `{}` is missing", self.parameter()))
             }
             (false, false) => {
-                return Ok(Observation::recreate(vec![
-                    "the private key is lost".into(),
-                ]));
+                return Ok(Observation::replace(vec!["the private key is lost".into()]));
             }
         }
         Ok(Observation::from_drift(

@@ -1,4 +1,4 @@
-//! The instance profile: how a machine is given its role.
+//! The instance profile, which gives the client machine its role.
 
 use std::rc::Rc;
 
@@ -34,7 +34,7 @@ impl InstanceProfile {
             .send()
             .await
         {
-            Ok(found) => Ok(found.instance_profile().cloned()),
+            Ok(response) => Ok(response.instance_profile().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
             Err(error) => Err(failed(
                 Call("iam:GetInstanceProfile", &self.display_name()),
@@ -74,9 +74,9 @@ impl Resource for InstanceProfile {
         if !profile
             .roles()
             .iter()
-            .any(|found| found.role_name() == role)
+            .any(|attached| attached.role_name() == role)
         {
-            differences.push(format!("the role `{role}` is not in it"));
+            differences.push(format!("the role `{role}` is not in the instance profile"));
         }
         Ok(Observation::from_drift(differences, role))
     }
@@ -107,7 +107,7 @@ impl Resource for InstanceProfile {
             .tag_differences(KEY, iam_pairs(profile.tags()))
             .is_empty()
         {
-            let put = self
+            let response = self
                 .account
                 .iam
                 .tag_instance_profile()
@@ -115,16 +115,16 @@ impl Resource for InstanceProfile {
                 .set_tags(Some(iam_tags(&self.account, KEY)?))
                 .send()
                 .await;
-            put.map_err(|error| {
+            response.map_err(|error| {
                 failed(Call("iam:TagInstanceProfile", &self.display_name()), &error)
             })?;
         }
         let role = role_name(&self.account, Holder::Client);
-        // A profile holds one role: another one that somebody put there goes.
+        // A profile contains at most one role, so a role added outside pinpipe is removed first.
         for other in profile
             .roles()
             .iter()
-            .filter(|found| found.role_name() != role)
+            .filter(|attached| attached.role_name() != role)
         {
             let request = self
                 .account
@@ -142,7 +142,7 @@ impl Resource for InstanceProfile {
         if profile
             .roles()
             .iter()
-            .all(|found| found.role_name() != role)
+            .all(|attached| attached.role_name() != role)
         {
             let request = self
                 .account
@@ -152,7 +152,8 @@ impl Resource for InstanceProfile {
                 .role_name(&role);
             match request.send().await {
                 Ok(_) => {}
-                // The profile is full: an earlier attempt had its effect.
+                // The profile already contains a role: an earlier attempt whose response was lost
+                // has added it.
                 Err(error) if code(&error) == "LimitExceeded" => {}
                 Err(error) => {
                     return Err(failed(

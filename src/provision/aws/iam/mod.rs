@@ -1,4 +1,4 @@
-//! IAM: roles and the instance profile.
+//! IAM: the roles and the instance profile.
 
 pub mod instance_profile;
 pub mod role;

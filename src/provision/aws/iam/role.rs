@@ -1,4 +1,4 @@
-//! IAM roles, each with one policy that allows what it needs and no more.
+//! IAM roles, each with one inline policy of least privilege.
 
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ use crate::provision::aws::placeholders;
 use crate::provision::aws::templates;
 use crate::provision::resource::{Observation, Resource};
 
-/// The trust policy of a role.
+/// Template of a role's trust policy.
 fn trust_policy(holder: Holder) -> &'static str {
     match holder {
         Holder::Client => templates::EC2_TRUST,
@@ -24,7 +24,7 @@ fn trust_policy(holder: Holder) -> &'static str {
     }
 }
 
-/// The permission policy of a role.
+/// Template of a role's permission policy.
 fn permission_policy(holder: Holder) -> &'static str {
     match holder {
         Holder::Client => templates::CLIENT_POLICY,
@@ -39,7 +39,7 @@ pub struct Role {
     pub account: Rc<Account>,
 }
 
-/// The name of the one policy that a role carries.
+/// Name of a role's inline policy.
 const POLICY_NAME: &str = "pinpipe";
 
 impl Role {
@@ -49,9 +49,9 @@ impl Role {
 
     fn document(&self, template: &str) -> Result<String> {
         let text = templates::render(template, &placeholders::values(&self.account));
-        // Without the spaces of the template: IAM counts characters.
+        // Serialized without the template's whitespace, because IAM limits the length of policies.
         let value: Value = serde_json::from_str(&text)
-            .context(|| format!("the policy of {} is no JSON", self.display_name()))?;
+            .context(|| format!("cannot parse the policy of {}", self.display_name()))?;
         Ok(value.to_string())
     }
 
@@ -64,7 +64,7 @@ impl Role {
             .send()
             .await
         {
-            Ok(found) => Ok(found.role().cloned()),
+            Ok(response) => Ok(response.role().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
             Err(error) => Err(failed(Call("iam:GetRole", &self.display_name()), &error)),
         }
@@ -80,7 +80,7 @@ impl Role {
             .send()
             .await
         {
-            Ok(found) => Ok(Some(found.policy_document().to_string())),
+            Ok(response) => Ok(Some(response.policy_document().to_string())),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
             Err(error) => Err(failed(
                 Call("iam:GetRolePolicy", &self.display_name()),
@@ -90,7 +90,10 @@ impl Role {
     }
 }
 
-/// The tags of a resource as IAM takes them.
+/// Returns the desired tags of a resource in IAM's type.
+///
+/// # Errors
+/// A tag cannot be built.
 pub fn iam_tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
     let tags = account.tags(key).into_iter();
     tags.map(|(key, value)| {
@@ -98,27 +101,27 @@ pub fn iam_tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
             .key(key)
             .value(value)
             .build()
-            .context(|| "a tag is not whole")
+            .context(|| "cannot build a tag")
     })
     .collect()
 }
 
-/// Keys and values of tags that IAM answered.
+/// Keys and values of tags that IAM returned.
 pub fn iam_pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
     tags.iter().map(|tag| (tag.key(), tag.value())).collect()
 }
 
-/// Whether two policy documents say the same; AWS answers them percent-encoded.
-fn is_same(answered: &str, wanted: &str) -> bool {
-    let plain = percent_decoded(answered);
-    let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
-    parsed(&plain).is_some_and(|answered| Some(answered) == parsed(wanted))
+/// Whether two policy documents are equal as JSON. AWS returns documents percent-encoded.
+fn is_same_policy(existing: &str, wanted: &str) -> bool {
+    let decoded = percent_decoded(existing);
+    let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
+    parse(&decoded).is_some_and(|existing| Some(existing) == parse(wanted))
 }
 
-/// `%7B` becomes `{`; what is no escape stays.
+/// Decodes escapes such as `%7B` for `{`. A `%` without two hex digits is unchanged.
 fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
+    let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         let hex = (bytes[at] == b'%')
@@ -126,16 +129,16 @@ fn percent_decoded(text: &str) -> String {
             .flatten();
         match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
-                plain.push(byte);
+                decoded.push(byte);
                 at += 3;
             }
             None => {
-                plain.push(bytes[at]);
+                decoded.push(bytes[at]);
                 at += 1;
             }
         }
     }
-    String::from_utf8_lossy(&plain).into_owned()
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[async_trait(?Send)]
@@ -174,16 +177,18 @@ impl Resource for Role {
         let mut differences = self
             .account
             .tag_differences(&self.key(), iam_pairs(role.tags()));
-        if !is_same(
+        if !is_same_policy(
             role.assume_role_policy_document().unwrap_or_default(),
             &self.document(trust_policy(self.holder))?,
         ) {
-            differences.push("it may be assumed by others than it should".into());
+            differences.push("the trust policy differs".into());
         }
         match self.policy().await? {
-            None => differences.push(format!("its policy `{POLICY_NAME}` is missing")),
-            Some(policy) if !is_same(&policy, &self.document(permission_policy(self.holder))?) => {
-                differences.push(format!("its policy `{POLICY_NAME}` allows something else"));
+            None => differences.push(format!("the policy `{POLICY_NAME}` is missing")),
+            Some(policy)
+                if !is_same_policy(&policy, &self.document(permission_policy(self.holder))?) =>
+            {
+                differences.push(format!("the policy `{POLICY_NAME}` differs"));
             }
             Some(_) => {}
         }
@@ -217,26 +222,25 @@ impl Resource for Role {
             .tag_differences(&self.key(), iam_pairs(role.tags()))
             .is_empty()
         {
-            let put = iam
-                .tag_role()
+            iam.tag_role()
                 .role_name(self.name())
                 .set_tags(Some(iam_tags(&self.account, &self.key())?))
                 .send()
-                .await;
-            put.map_err(|error| failed(Call("iam:TagRole", &self.display_name()), &error))?;
+                .await
+                .map_err(|error| failed(Call("iam:TagRole", &self.display_name()), &error))?;
         }
         let trust = self.document(trust_policy(self.holder))?;
-        if !is_same(
+        if !is_same_policy(
             role.assume_role_policy_document().unwrap_or_default(),
             &trust,
         ) {
-            let put = iam
+            let response = iam
                 .update_assume_role_policy()
                 .role_name(self.name())
                 .policy_document(trust)
                 .send()
                 .await;
-            put.map_err(|error| {
+            response.map_err(|error| {
                 failed(
                     Call("iam:UpdateAssumeRolePolicy", &self.display_name()),
                     &error,
@@ -247,16 +251,15 @@ impl Resource for Role {
         if !self
             .policy()
             .await?
-            .is_some_and(|found| is_same(&found, &policy))
+            .is_some_and(|existing| is_same_policy(&existing, &policy))
         {
-            let put = iam
-                .put_role_policy()
+            iam.put_role_policy()
                 .role_name(self.name())
                 .policy_name(POLICY_NAME)
                 .policy_document(policy)
                 .send()
-                .await;
-            put.map_err(|error| failed(Call("iam:PutRolePolicy", &self.display_name()), &error))?;
+                .await
+                .map_err(|error| failed(Call("iam:PutRolePolicy", &self.display_name()), &error))?;
         }
         Ok(())
     }
@@ -306,13 +309,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_compared_by_what_they_say() {
-        assert!(is_same(
+    fn compares_policies_as_json() {
+        assert!(is_same_policy(
             "%7B%22a%22%3A%20%5B1%2C%202%5D%7D",
             r#"{"a":[1,2]}"#
         ));
-        assert!(is_same(r#"{ "b": 1, "a": "50%" }"#, r#"{"a":"50%","b":1}"#));
-        assert!(!is_same("%7B%22a%22%3A1%7D", r#"{"a":2}"#));
-        assert!(!is_same("no json", "no json"));
+        assert!(is_same_policy(
+            r#"{ "b": 1, "a": "50%" }"#,
+            r#"{"a":"50%","b":1}"#
+        ));
+        assert!(!is_same_policy("%7B%22a%22%3A1%7D", r#"{"a":2}"#));
+        assert!(!is_same_policy("no json", "no json"));
     }
 }

@@ -490,7 +490,7 @@ impl Resource for Cluster {
         match cluster.state() {
             Some(ClusterState::Active) => {}
             Some(ClusterState::Failed) => {
-                return Ok(Observation::recreate(vec![format!(
+                return Ok(Observation::replace(vec![format!(
                     "the cluster failed: {}",
                     failure(cluster)
                 )]));
@@ -511,7 +511,7 @@ impl Resource for Cluster {
             .iter()
             .any(|drift| matches!(drift, Drift::Fixed(_)))
         {
-            return Ok(Observation::recreate(texts));
+            return Ok(Observation::replace(texts));
         }
         let config = &self.account.config.cluster;
         let detail = format!(
@@ -523,7 +523,7 @@ impl Resource for Cluster {
 
     /// Fails if MSK does not offer the configured Kafka version, before the cluster is created.
     async fn check(&self, action: Action) -> Result<()> {
-        if !matches!(action, Action::Create | Action::Recreate) {
+        if !matches!(action, Action::Create | Action::Replace) {
             return Ok(());
         }
         let desired = &self.account.config.cluster.kafka_version;
@@ -675,7 +675,7 @@ impl Resource for Cluster {
                         self.display_name(),
                         failure(&cluster)
                     ))
-                    .hint("`pinpipe provision --allow-recreate` replaces the cluster"));
+                    .hint("`pinpipe provision --allow-replace` replaces the cluster"));
                 }
                 state => Some(state.map_or("unknown", ClusterState::as_str).to_string()),
             })

@@ -31,14 +31,12 @@ impl TopicService {
             return Ok(None);
         }
         let progress = printer.activity("topics");
-        let session = Session::open(config, Purpose::Look, progress).await?;
+        let session = Session::open(config, Purpose::Read, progress).await?;
         // Reading these two records their addresses if this machine has no state.
-        let selection = Selection {
-            only: vec![keys::CLUSTER.into(), keys::CLIENT.into()],
-            skip: Vec::new(),
-        };
-        let chosen = selection.chosen(&session.graph)?;
-        session.run_until_cancelled(session.read(&chosen)).await?;
+        let selected = Selection::of([keys::CLUSTER, keys::CLIENT]).keys(&session.graph)?;
+        session
+            .run_until_cancelled(session.observe(&selected))
+            .await?;
         let Some(account) = session.account.clone() else {
             return Ok(None);
         };

@@ -1,4 +1,5 @@
-//! The Elastic IP of the client machine: the API keeps pointing at it, whatever the machine does.
+//! The Elastic IP of the client machine, so that the API's integration stays valid when the
+//! machine is replaced.
 
 use std::rc::Rc;
 
@@ -21,7 +22,7 @@ pub struct Address {
 }
 
 impl Address {
-    const WHAT: &'static str = "the Elastic IP";
+    const DISPLAY_NAME: &'static str = "the Elastic IP";
 
     async fn find_all(&self) -> Result<Vec<ElasticIp>> {
         let request = self
@@ -29,12 +30,13 @@ impl Address {
             .ec2
             .describe_addresses()
             .set_filters(Some(tag_filters(&self.account, KEY)));
-        let found = request
+        let response = request
             .send()
             .await
-            .map_err(|error| failed(Call("ec2:DescribeAddresses", Self::WHAT), &error))?;
-        let mut all = found.addresses().to_vec();
-        // One that lost its tags is still known by its id, and would be paid for twice.
+            .map_err(|error| failed(Call("ec2:DescribeAddresses", Self::DISPLAY_NAME), &error))?;
+        let mut all = response.addresses().to_vec();
+        // An address without its tags is found by its recorded id. Otherwise a second one would be
+        // allocated and billed.
         if all.is_empty()
             && let Some(id) = self.account.state.output(KEY, "id").await
         {
@@ -46,10 +48,13 @@ impl Address {
                 .send()
                 .await
             {
-                Ok(found) => all.extend(found.addresses().iter().cloned()),
+                Ok(response) => all.extend(response.addresses().iter().cloned()),
                 Err(error) if code(&error) == "InvalidAllocationID.NotFound" => {}
                 Err(error) => {
-                    return Err(failed(Call("ec2:DescribeAddresses", Self::WHAT), &error));
+                    return Err(failed(
+                        Call("ec2:DescribeAddresses", Self::DISPLAY_NAME),
+                        &error,
+                    ));
                 }
             }
         }
@@ -57,7 +62,7 @@ impl Address {
         Ok(all)
     }
 
-    /// The one in use, or the first where several were left by interrupted runs.
+    /// Returns the associated address, or the first if interrupted runs allocated several.
     async fn find(&self) -> Result<Option<ElasticIp>> {
         let all = self.find_all().await?;
         Ok(all
@@ -67,7 +72,7 @@ impl Address {
             .cloned())
     }
 
-    async fn note(&self, address: &ElasticIp) -> Result<()> {
+    async fn record_outputs(&self, address: &ElasticIp) -> Result<()> {
         let values = [
             ("id", address.allocation_id().unwrap_or_default()),
             ("ip", address.public_ip().unwrap_or_default()),
@@ -105,11 +110,11 @@ impl Resource for Address {
         let Some(address) = self.find().await? else {
             return Ok(Observation::missing());
         };
-        self.note(&address).await?;
+        self.record_outputs(&address).await?;
         let mut differences = self.account.tag_differences(KEY, pairs(address.tags()));
         let instance = self.account.state.output(keys::CLIENT, "id").await;
         if instance.is_none() || address.instance_id() != instance.as_deref() {
-            differences.push("it does not lead to the client machine".into());
+            differences.push("the address is not associated with the client machine".into());
         }
         Ok(Observation::from_drift(
             differences,
@@ -118,9 +123,9 @@ impl Resource for Address {
     }
 
     async fn create(&self) -> Result<()> {
-        let make = || async {
+        let allocate = || async {
             let tags = tag_specification(&self.account, KEY, ResourceType::ElasticIp);
-            let made = self
+            let response = self
                 .account
                 .ec2_once
                 .allocate_address()
@@ -128,19 +133,19 @@ impl Resource for Address {
                 .tag_specifications(tags)
                 .send()
                 .await;
-            let made = made.map_err(|error| {
-                CreateError::new(Call("ec2:AllocateAddress", Self::WHAT), &error)
+            let allocated = response.map_err(|error| {
+                CreateError::new(Call("ec2:AllocateAddress", Self::DISPLAY_NAME), &error)
             })?;
             Ok(ElasticIp::builder()
-                .set_allocation_id(made.allocation_id)
-                .set_public_ip(made.public_ip)
+                .set_allocation_id(allocated.allocation_id)
+                .set_public_ip(allocated.public_ip)
                 .build())
         };
-        let made = self
+        let address = self
             .account
-            .create_idempotently(|| self.find(), make)
+            .create_idempotently(|| self.find(), allocate)
             .await?;
-        self.note(&made).await
+        self.record_outputs(&address).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -161,10 +166,9 @@ impl Resource for Address {
                 .allocation_id(id)
                 .instance_id(instance)
                 .allow_reassociation(true);
-            request
-                .send()
-                .await
-                .map_err(|error| failed(Call("ec2:AssociateAddress", Self::WHAT), &error))?;
+            request.send().await.map_err(|error| {
+                failed(Call("ec2:AssociateAddress", Self::DISPLAY_NAME), &error)
+            })?;
         }
         if !self
             .account
@@ -189,7 +193,10 @@ impl Resource for Address {
                     .await
                 {
                     Err(error) if code(&error) != "InvalidAssociationID.NotFound" => {
-                        return Err(failed(Call("ec2:DisassociateAddress", Self::WHAT), &error));
+                        return Err(failed(
+                            Call("ec2:DisassociateAddress", Self::DISPLAY_NAME),
+                            &error,
+                        ));
                     }
                     _ => {}
                 }
@@ -203,7 +210,10 @@ impl Resource for Address {
                 .await
             {
                 Err(error) if !matches!(code(&error), "InvalidAllocationID.NotFound") => {
-                    return Err(failed(Call("ec2:ReleaseAddress", Self::WHAT), &error));
+                    return Err(failed(
+                        Call("ec2:ReleaseAddress", Self::DISPLAY_NAME),
+                        &error,
+                    ));
                 }
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! The addresses that API Gateway calls from, as AWS publishes them.
+//! Addresses from which API Gateway sends requests, as published by AWS.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,12 @@ use serde::Deserialize;
 use crate::base::error::{Error, Result};
 use crate::provision::aws::context::Account;
 
-/// What stands for these addresses in `client.proxy_from`.
+/// Placeholder of these addresses in `client.proxy_from`.
 pub const API_GATEWAY: &str = "api-gateway";
 
+/// The part of <https://ip-ranges.amazonaws.com/ip-ranges.json> that is used.
 #[derive(Debug, Deserialize)]
-struct Published {
+struct IpRanges {
     prefixes: Vec<Prefix>,
 }
 
@@ -22,18 +23,18 @@ struct Prefix {
     service: String,
 }
 
-/// Address ranges with `api-gateway` replaced by what AWS publishes for the region.
+/// Replaces `api-gateway` by the address ranges that AWS publishes for the region.
 ///
 /// # Errors
-/// The list cannot be had, or knows nothing of this region.
-pub async fn resolved(account: &Account, configured: &[String]) -> Result<Vec<String>> {
+/// The list cannot be read; it has no ranges for this region.
+pub async fn resolve(account: &Account, configured: &[String]) -> Result<Vec<String>> {
     let mut ranges = BTreeSet::new();
     for entry in configured {
         match entry.as_str() {
             API_GATEWAY => ranges.extend(
                 account
                     .gateway_ranges
-                    .get_or_try_init(|| published(account))
+                    .get_or_try_init(|| gateway_ranges(account))
                     .await?
                     .iter()
                     .cloned(),
@@ -46,12 +47,13 @@ pub async fn resolved(account: &Account, configured: &[String]) -> Result<Vec<St
     Ok(ranges.into_iter().collect())
 }
 
-async fn published(account: &Account) -> Result<Vec<String>> {
+/// Downloads API Gateway's address ranges in the configured region.
+async fn gateway_ranges(account: &Account) -> Result<Vec<String>> {
     let (url, region) = (
         &account.config.network.ip_ranges_url,
         &account.config.aws.region,
     );
-    let hint = "name address ranges yourself in `client.proxy_from`";
+    let hint = "list address ranges in `client.proxy_from`";
     let failure = |error: reqwest::Error| {
         Error::failed(format!("cannot read API Gateway's addresses from `{url}`"))
             .with_source(error.without_url())
@@ -64,19 +66,19 @@ async fn published(account: &Account) -> Result<Vec<String>> {
         .bytes()
         .await
         .map_err(failure)?;
-    let published: Published = serde_json::from_slice(&text).map_err(|error| {
-        Error::failed(format!("`{url}` is not the list that AWS publishes"))
+    let published: IpRanges = serde_json::from_slice(&text).map_err(|error| {
+        Error::failed(format!("cannot parse API Gateway's addresses from `{url}`"))
             .with_source(error)
             .hint(hint)
     })?;
-    let ours = published
+    let prefixes = published
         .prefixes
         .into_iter()
         .filter(|prefix| prefix.service == "API_GATEWAY" && prefix.region == *region);
-    let ranges: Vec<String> = ours.map(|prefix| prefix.ip_prefix).collect();
+    let ranges: Vec<String> = prefixes.map(|prefix| prefix.ip_prefix).collect();
     if ranges.is_empty() {
         return Err(Error::failed(format!(
-            "`{url}` knows no addresses of API Gateway in {region}"
+            "`{url}` lists no addresses of API Gateway in {region}"
         ))
         .hint(hint));
     }

@@ -1,4 +1,4 @@
-//! The network: VPC, security groups, S3 endpoint, Elastic IP.
+//! The network: VPC, security groups, S3 endpoint and Elastic IP.
 
 pub mod address;
 pub mod ip_ranges;

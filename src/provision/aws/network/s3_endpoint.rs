@@ -1,5 +1,5 @@
-//! The way from the VPC to S3: workers of MSK Connect have no public address, and without
-//! this endpoint they wait for S3 until they fail. It costs nothing.
+//! The gateway endpoint from the VPC to S3. Workers of MSK Connect have no public address and
+//! cannot reach S3 without it: their requests time out. A gateway endpoint is free of charge.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
 use crate::provision::aws::outputs;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Observation, Ownership, Resource};
 
 const KEY: &str = keys::S3_ENDPOINT;
 
@@ -26,44 +26,44 @@ impl S3Endpoint {
         format!("com.amazonaws.{}.s3", self.account.config.aws.region)
     }
 
-    /// The one of the VPC, whosever it is.
+    /// Finds the S3 endpoint of the VPC, managed by pinpipe or not.
     async fn find(&self) -> Result<Option<VpcEndpoint>> {
         let Some(vpc) = self.account.state.output(keys::NETWORK, "vpc").await else {
             return Ok(None);
         };
-        let found = self
-            .described(vec![
+        let endpoints = self
+            .describe(vec![
                 filter("vpc-id", vpc),
                 filter("service-name", self.service()),
             ])
             .await?;
-        Ok(found
+        Ok(endpoints
             .into_iter()
             .min_by_key(|endpoint| endpoint.vpc_endpoint_id().map(String::from)))
     }
 
-    /// Ours in other VPCs: the configuration may have named another one since.
-    async fn elsewhere(&self) -> Result<Vec<VpcEndpoint>> {
+    /// Finds this pipeline's endpoints in other VPCs, which an earlier configuration may have used.
+    async fn in_other_vpcs(&self) -> Result<Vec<VpcEndpoint>> {
         let vpc = self.account.state.output(keys::NETWORK, "vpc").await;
         Ok(self
-            .described(tag_filters(&self.account, KEY))
+            .describe(tag_filters(&self.account, KEY))
             .await?
             .into_iter()
             .filter(|endpoint| endpoint.vpc_id != vpc)
             .collect())
     }
 
-    async fn described(&self, filters: Vec<Filter>) -> Result<Vec<VpcEndpoint>> {
-        let found = self
+    /// Describes the usable gateway endpoints that match the filters.
+    async fn describe(&self, filters: Vec<Filter>) -> Result<Vec<VpcEndpoint>> {
+        let response = self
             .account
             .ec2
             .describe_vpc_endpoints()
             .set_filters(Some(filters))
             .send()
-            .await;
-        let found = found
+            .await
             .map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
-        let usable = |endpoint: &VpcEndpoint| {
+        let is_usable = |endpoint: &VpcEndpoint| {
             let state = endpoint
                 .state()
                 .map(|state| state.as_str().to_lowercase())
@@ -71,11 +71,11 @@ impl S3Endpoint {
             endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway)
                 && !matches!(state.as_str(), "deleted" | "deleting")
         };
-        Ok(found
+        Ok(response
             .vpc_endpoints
             .unwrap_or_default()
             .into_iter()
-            .filter(usable)
+            .filter(is_usable)
             .collect())
     }
 
@@ -84,26 +84,25 @@ impl S3Endpoint {
             .into_iter()
             .filter_map(|endpoint| endpoint.vpc_endpoint_id)
             .collect();
-        let what = format!("`{}`", ids.join("`, `"));
-        let removed = self
+        let names = format!("`{}`", ids.join("`, `"));
+        let response = self
             .account
             .ec2
             .delete_vpc_endpoints()
             .set_vpc_endpoint_ids(Some(ids))
             .send()
-            .await;
-        let removed =
-            removed.map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &what), &error))?;
-        match removed.unsuccessful().iter().find_map(|item| item.error()) {
+            .await
+            .map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &names), &error))?;
+        match response.unsuccessful().iter().find_map(|item| item.error()) {
             Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => Err(
-                Error::failed(format!("the S3 endpoint {what} cannot be removed"))
+                Error::failed(format!("cannot delete the S3 endpoint {names}"))
                     .with_source(error.message().unwrap_or_default().to_string()),
             ),
             _ => Ok(()),
         }
     }
 
-    /// Tables that the subnets' traffic goes by: their own, or the VPC's main one.
+    /// Ids of the route tables of the subnets: their own, or the VPC's main one.
     async fn route_tables(&self) -> Result<Vec<String>> {
         let vpc = self
             .account
@@ -115,30 +114,32 @@ impl S3Endpoint {
             .ec2
             .describe_route_tables()
             .filters(filter("vpc-id", vpc));
-        let found = request
+        let response = request
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeRouteTables", "the network"), &error))?;
         let subnets = outputs::subnets(&self.account).await?;
-        let of = |is: &dyn Fn(&aws_sdk_ec2::types::RouteTableAssociation) -> bool| {
-            let tables = found
+        let associated = |matches: &dyn Fn(&aws_sdk_ec2::types::RouteTableAssociation) -> bool| {
+            let tables = response
                 .route_tables()
                 .iter()
-                .filter(|table: &&RouteTable| table.associations().iter().any(is));
+                .filter(|table: &&RouteTable| table.associations().iter().any(matches));
             tables
                 .filter_map(|table| table.route_table_id().map(String::from))
                 .collect::<Vec<_>>()
         };
-        let explicit = |subnet: &String| of(&|association| association.subnet_id() == Some(subnet));
+        let explicit =
+            |subnet: &String| associated(&|association| association.subnet_id() == Some(subnet));
         let mut tables: Vec<String> = subnets.iter().flat_map(explicit).collect();
         if subnets.iter().any(|subnet| explicit(subnet).is_empty()) {
-            tables.extend(of(&|association| association.main() == Some(true)));
+            tables.extend(associated(&|association| association.main() == Some(true)));
         }
         tables.sort_unstable();
         tables.dedup();
         Ok(tables)
     }
 
+    /// Ids of the subnets' route tables that do not use the endpoint.
     async fn missing_tables(&self, endpoint: &VpcEndpoint) -> Result<Vec<String>> {
         Ok(self
             .route_tables()
@@ -168,13 +169,13 @@ impl Resource for S3Endpoint {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let (found, elsewhere) = (self.find().await?, self.elsewhere().await?);
-        let is_here = found
+        let (found, in_other_vpcs) = (self.find().await?, self.in_other_vpcs().await?);
+        let is_managed = found
             .as_ref()
             .is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
-        if let Some(endpoint) = elsewhere.first().filter(|_| !is_here) {
-            return Ok(Observation::recreate(vec![format!(
-                "it is in another VPC, {}",
+        if let Some(endpoint) = in_other_vpcs.first().filter(|_| !is_managed) {
+            return Ok(Observation::replace(vec![format!(
+                "the endpoint is in another VPC, {}",
                 endpoint.vpc_id().unwrap_or_default()
             )]));
         }
@@ -183,25 +184,26 @@ impl Resource for S3Endpoint {
         };
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
-        if !is_here && missing.is_empty() {
-            return Ok(Observation::unowned(format!(
-                "{id}, which was there already"
+        if !is_managed && missing.is_empty() {
+            return Ok(Observation::existing(format!(
+                "{id}, not managed by pinpipe"
             )));
         }
         let mut differences: Vec<String> = missing
             .iter()
-            .map(|table| format!("route table `{table}` does not use it"))
+            .map(|table| format!("route table `{table}` does not use the endpoint"))
             .collect();
-        if !is_here {
-            // Somebody else's endpoint that does not serve our subnets: S3 allows only one a table, so it is extended.
+        if !is_managed {
+            // An unmanaged endpoint does not serve the subnets. A route table can use only one S3
+            // endpoint, so the existing endpoint is extended.
             return Ok(Observation {
-                is_ours: false,
+                ownership: Ownership::Existing,
                 ..Observation::from_drift(differences, id)
             });
         }
-        differences.extend(elsewhere.iter().map(|endpoint| {
+        differences.extend(in_other_vpcs.iter().map(|endpoint| {
             format!(
-                "another of ours is in {}",
+                "another endpoint of this pipeline is in {}",
                 endpoint.vpc_id().unwrap_or_default()
             )
         }));
@@ -217,7 +219,7 @@ impl Resource for S3Endpoint {
             .await?;
         let tables = self.route_tables().await?;
         let token = self.account.state.mark_creating(KEY, &self.name()).await?;
-        let make = || async {
+        let create = || async {
             let tags = tag_specification(&self.account, KEY, ResourceType::VpcEndpoint);
             let request = self
                 .account
@@ -230,14 +232,14 @@ impl Resource for S3Endpoint {
                 .vpc_endpoint_type(VpcEndpointType::Gateway)
                 .set_route_table_ids(Some(tables.clone()))
                 .tag_specifications(tags);
-            let made = request.send().await.map_err(|error| {
+            let response = request.send().await.map_err(|error| {
                 CreateError::new(Call("ec2:CreateVpcEndpoint", "the S3 endpoint"), &error)
             })?;
-            Ok(made.vpc_endpoint().cloned())
+            Ok(response.vpc_endpoint().cloned())
         };
         let find = || async { self.find().await.map(|found| found.map(Some)) };
         self.account
-            .create_idempotently(find, make)
+            .create_idempotently(find, create)
             .await
             .map(|_| ())
     }
@@ -267,25 +269,25 @@ impl Resource for S3Endpoint {
         {
             put_tags(&self.account, KEY, id).await?;
         }
-        let elsewhere = self.elsewhere().await?;
-        if elsewhere.is_empty() {
+        let in_other_vpcs = self.in_other_vpcs().await?;
+        if in_other_vpcs.is_empty() {
             Ok(())
         } else {
-            self.remove(elsewhere).await
+            self.remove(in_other_vpcs).await
         }
     }
 
     async fn delete(&self) -> Result<bool> {
-        let mut ours = self.elsewhere().await?;
-        ours.extend(
+        let mut managed = self.in_other_vpcs().await?;
+        managed.extend(
             self.find()
                 .await?
                 .filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))),
         );
-        if ours.is_empty() {
+        if managed.is_empty() {
             return Ok(false);
         }
-        self.remove(ours).await?;
+        self.remove(managed).await?;
         Ok(true)
     }
 }

@@ -1,4 +1,4 @@
-//! Security groups, with the rules that let their members be reached.
+//! Security groups with their ingress rules.
 
 use std::rc::Rc;
 
@@ -17,26 +17,26 @@ use crate::provision::aws::keys;
 use crate::provision::aws::names::Member;
 use crate::provision::aws::names::PROXY_PORT;
 use crate::provision::aws::network::ip_ranges;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Observation, Ownership, Resource};
 
-/// What the state calls groups of ours in other VPCs that somebody is in.
-const KEPT: &str = "kept";
+/// Output in the state: ids of this pipeline's groups in other VPCs that are still in use.
+const GROUPS_IN_USE: &str = "kept";
 
 pub struct Group {
     pub member: Member,
     pub account: Rc<Account>,
 }
 
-/// A rule for traffic that comes in.
+/// An ingress rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
-    /// `None`: every protocol and port.
+    /// TCP port; `None`: every protocol and port.
     port: Option<i32>,
-    from: From,
+    source: Source,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum From {
+enum Source {
     Range(String),
     Group(String),
 }
@@ -47,43 +47,44 @@ impl std::fmt::Display for Rule {
             Some(port) => write!(formatter, "port {port}")?,
             None => write!(formatter, "all traffic")?,
         }
-        match &self.from {
-            From::Range(range) => write!(formatter, " from {range}"),
-            From::Group(group) => write!(formatter, " from {group}"),
+        match &self.source {
+            Source::Range(range) => write!(formatter, " from {range}"),
+            Source::Group(group) => write!(formatter, " from {group}"),
         }
     }
 }
 
 impl Rule {
-    fn of(found: &SecurityGroupRule) -> Option<Self> {
-        let group = found
+    /// Converts a rule of EC2; `None` if its source is neither an IPv4 range nor a group.
+    fn parse(rule: &SecurityGroupRule) -> Option<Self> {
+        let group = rule
             .referenced_group_info()
             .and_then(|group| group.group_id());
-        let from = match (found.cidr_ipv4(), group) {
-            (Some(range), _) => From::Range(range.into()),
-            (None, Some(group)) => From::Group(group.into()),
+        let source = match (rule.cidr_ipv4(), group) {
+            (Some(range), _) => Source::Range(range.into()),
+            (None, Some(group)) => Source::Group(group.into()),
             (None, None) => return None,
         };
-        let port = if found.ip_protocol() == Some("-1") {
+        let port = if rule.ip_protocol() == Some("-1") {
             None
         } else {
-            found.from_port()
+            rule.from_port()
         };
-        Some(Self { port, from })
+        Some(Self { port, source })
     }
 
-    fn data_loss(&self) -> IpPermission {
-        let data_loss = match self.port {
+    fn ip_permission(&self) -> IpPermission {
+        let permission = match self.port {
             Some(port) => IpPermission::builder()
                 .ip_protocol("tcp")
                 .from_port(port)
                 .to_port(port),
             None => IpPermission::builder().ip_protocol("-1"),
         };
-        match &self.from {
-            From::Range(range) => data_loss.ip_ranges(IpRange::builder().cidr_ip(range).build()),
-            From::Group(group) => {
-                data_loss.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build())
+        match &self.source {
+            Source::Range(range) => permission.ip_ranges(IpRange::builder().cidr_ip(range).build()),
+            Source::Group(group) => {
+                permission.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).build())
             }
         }
         .build()
@@ -91,6 +92,7 @@ impl Rule {
 }
 
 impl Group {
+    /// Description in AWS. It cannot be changed after creation.
     fn description(&self) -> &'static str {
         match self.member {
             Member::Client => {
@@ -105,13 +107,13 @@ impl Group {
         format!("security group `{}`", self.name())
     }
 
-    /// The group of that name in the VPC, whosever it is.
+    /// Finds the group with this name in the VPC, managed by pinpipe or not.
     async fn find(&self) -> Result<Option<SecurityGroup>> {
         let Some(vpc) = self.account.state.output(keys::NETWORK, "vpc").await else {
             return Ok(None);
         };
         Ok(self
-            .described(vec![
+            .describe(vec![
                 filter("vpc-id", vpc),
                 filter("group-name", self.name()),
             ])
@@ -120,47 +122,48 @@ impl Group {
             .next())
     }
 
-    /// Ours in other VPCs: the configuration may have named another one since.
-    async fn elsewhere(&self) -> Result<Vec<SecurityGroup>> {
+    /// Finds this pipeline's groups in other VPCs, which an earlier configuration may have used.
+    async fn in_other_vpcs(&self) -> Result<Vec<SecurityGroup>> {
         let vpc = self.account.state.output(keys::NETWORK, "vpc").await;
         Ok(self
-            .described(tag_filters(&self.account, self.member.key()))
+            .describe(tag_filters(&self.account, self.member.key()))
             .await?
             .into_iter()
             .filter(|group| group.vpc_id != vpc)
             .collect())
     }
 
-    /// Those of them that nobody is in, as far as is known.
-    async fn strays(&self) -> Result<Vec<SecurityGroup>> {
-        let kept = self
+    /// Groups in other VPCs without those that are recorded as in use.
+    async fn orphans(&self) -> Result<Vec<SecurityGroup>> {
+        let in_use = self
             .account
             .state
-            .output(self.member.key(), KEPT)
+            .output(self.member.key(), GROUPS_IN_USE)
             .await
             .unwrap_or_default();
-        let is_kept =
-            |group: &SecurityGroup| kept.split(',').any(|id| Some(id) == group.group_id());
+        let is_in_use =
+            |group: &SecurityGroup| in_use.split(',').any(|id| Some(id) == group.group_id());
         Ok(self
-            .elsewhere()
+            .in_other_vpcs()
             .await?
             .into_iter()
-            .filter(|group| !is_kept(group))
+            .filter(|group| !is_in_use(group))
             .collect())
     }
 
-    /// Removes what an earlier run left in another VPC, unless somebody is in it.
-    async fn remove_strays(&self) -> Result<()> {
-        for group in self.strays().await? {
+    /// Deletes groups in other VPCs. A group in use is kept and recorded.
+    async fn remove_orphans(&self) -> Result<()> {
+        for group in self.orphans().await? {
             let id = group.group_id().unwrap_or_default();
-            if !self.is_removed(id).await? {
+            if !self.try_remove(id).await? {
                 tracing::warn!(
-                    "the security group `{id}` in another VPC is in use: it stays until `pinpipe destroy`"
+                    "the security group `{id}` in another VPC is in use: it is kept until \
+                     `pinpipe destroy`"
                 );
-                let kept = self
+                let in_use = self
                     .account
                     .state
-                    .output(self.member.key(), KEPT)
+                    .output(self.member.key(), GROUPS_IN_USE)
                     .await
                     .unwrap_or_default();
                 self.account
@@ -168,7 +171,7 @@ impl Group {
                     .record_outputs(
                         &self.key(),
                         &self.name(),
-                        &[(KEPT, &format!("{kept},{id}"))],
+                        &[(GROUPS_IN_USE, &format!("{in_use},{id}"))],
                     )
                     .await?;
             }
@@ -176,8 +179,8 @@ impl Group {
         Ok(())
     }
 
-    /// Removes a group; `false`: something is in it.
-    async fn is_removed(&self, id: &str) -> Result<bool> {
+    /// Deletes a group; `false` if it is in use.
+    async fn try_remove(&self, id: &str) -> Result<bool> {
         match self
             .account
             .ec2
@@ -196,101 +199,109 @@ impl Group {
         }
     }
 
-    async fn described(&self, filters: Vec<Filter>) -> Result<Vec<SecurityGroup>> {
+    async fn describe(&self, filters: Vec<Filter>) -> Result<Vec<SecurityGroup>> {
         let request = self
             .account
             .ec2
             .describe_security_groups()
             .set_filters(Some(filters));
-        let found = request.send().await.map_err(|error| {
+        let response = request.send().await.map_err(|error| {
             failed(
                 Call("ec2:DescribeSecurityGroups", &self.display_name()),
                 &error,
             )
         })?;
-        Ok(found.security_groups.unwrap_or_default())
+        Ok(response.security_groups.unwrap_or_default())
     }
 
-    /// Removes a group as soon as nothing is in it any more.
+    /// Deletes a group as soon as it is no longer in use.
     async fn remove(&self, group: &SecurityGroup) -> Result<()> {
         let id = group.group_id().unwrap_or_default();
-        // Network interfaces of what used it go some time after their owners.
-        let check = || async { Ok((!self.is_removed(id).await?).then(|| "in use".to_string())) };
+        // Network interfaces are deleted some time after the resources that used them.
+        let check = || async { Ok((!self.try_remove(id).await?).then(|| "in use".to_string())) };
         self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn wanted_rules(&self) -> Result<Vec<Rule>> {
         let client = &self.account.config.client;
         let proxy_from = match self.member {
-            Member::Client => ip_ranges::resolved(&self.account, &client.proxy_from).await?,
+            Member::Client => ip_ranges::resolve(&self.account, &client.proxy_from).await?,
             Member::Cluster | Member::Airflow => Vec::new(),
         };
-        let from = |port: i32, ranges: &[String]| {
+        let rules = |port: i32, ranges: &[String]| {
             let rule = move |range: &String| Rule {
                 port: Some(port),
-                from: From::Range(range.clone()),
+                source: Source::Range(range.clone()),
             };
             ranges.iter().map(rule).collect::<Vec<_>>()
         };
         Ok(match self.member {
-            Member::Client => [from(PROXY_PORT, &proxy_from), from(22, &client.ssh_from)].concat(),
+            Member::Client => {
+                [rules(PROXY_PORT, &proxy_from), rules(22, &client.ssh_from)].concat()
+            }
             Member::Cluster => {
                 let group = self.account.state.output(Member::Client.key(), "id").await;
                 group
                     .map(|group| Rule {
                         port: None,
-                        from: From::Group(group),
+                        source: Source::Group(group),
                     })
                     .into_iter()
                     .collect()
             }
             Member::Airflow => {
-                // Its parts talk to each other.
-                let own = self.account.state.output(Member::Airflow.key(), "id").await;
-                own.map(|group| Rule {
-                    port: None,
-                    from: From::Group(group),
-                })
-                .into_iter()
-                .collect()
+                // MWAA requires a rule that allows traffic within the group.
+                let group = self.account.state.output(Member::Airflow.key(), "id").await;
+                group
+                    .map(|group| Rule {
+                        port: None,
+                        source: Source::Group(group),
+                    })
+                    .into_iter()
+                    .collect()
             }
         })
     }
 
-    /// Rules that are missing, and ids of rules of ours that are not wanted. Rules that
-    /// somebody else added carry no tag of ours and stay.
+    /// Missing rules, and managed rules that are not in the configuration, with their ids. Rules
+    /// without pinpipe's tags are not managed and are kept.
     async fn rule_differences(&self, id: &str) -> Result<(Vec<Rule>, Vec<(String, Rule)>)> {
         let request = self
             .account
             .ec2
             .describe_security_group_rules()
             .filters(filter("group-id", id));
-        let found: Result<Vec<SecurityGroupRule>, _> =
+        let response: Result<Vec<SecurityGroupRule>, _> =
             request.into_paginator().items().send().collect().await;
-        let found = found.map_err(|error| {
+        let rules = response.map_err(|error| {
             failed(
                 Call("ec2:DescribeSecurityGroupRules", &self.display_name()),
                 &error,
             )
         })?;
-        let incoming: Vec<&SecurityGroupRule> = found
+        let ingress: Vec<&SecurityGroupRule> = rules
             .iter()
             .filter(|rule| rule.is_egress() == Some(false))
             .collect();
-        let there: Vec<Rule> = incoming.iter().filter_map(|rule| Rule::of(rule)).collect();
+        let existing: Vec<Rule> = ingress
+            .iter()
+            .filter_map(|rule| Rule::parse(rule))
+            .collect();
         let wanted = self.wanted_rules().await?;
-        let ours = incoming
+        let managed = ingress
             .iter()
             .filter(|rule| self.account.is_ours(pairs(rule.tags())));
-        let unwanted = ours
-            .filter_map(|rule| Some((rule.security_group_rule_id()?.to_string(), Rule::of(rule)?)));
-        let unwanted = unwanted
-            .filter(|(_, rule)| !wanted.contains(rule))
-            .collect();
+        let managed = managed.filter_map(|rule| {
+            Some((
+                rule.security_group_rule_id()?.to_string(),
+                Rule::parse(rule)?,
+            ))
+        });
+        let unwanted = managed.filter(|(_, rule)| !wanted.contains(rule)).collect();
         Ok((
             wanted
                 .into_iter()
-                .filter(|rule| !there.contains(rule))
+                .filter(|rule| !existing.contains(rule))
                 .collect(),
             unwanted,
         ))
@@ -324,7 +335,7 @@ impl Resource for Group {
 
     fn recreated_with(&self) -> Vec<String> {
         match self.member {
-            // Its rule names the client's.
+            // The rule of the cluster's group refers to the client's group.
             Member::Cluster => vec![Member::Client.key().into()],
             Member::Client | Member::Airflow => Vec::new(),
         }
@@ -339,15 +350,15 @@ impl Resource for Group {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let (found, strays) = (self.find().await?, self.strays().await?);
-        let is_here = found
+        let (found, orphans) = (self.find().await?, self.orphans().await?);
+        let is_managed = found
             .as_ref()
             .is_some_and(|group| self.account.is_ours(pairs(group.tags())));
-        if let Some(group) = strays.first().filter(|_| !is_here) {
+        if let Some(group) = orphans.first().filter(|_| !is_managed) {
             if found.is_some() {
-                // The name is taken by somebody else there.
+                // An unmanaged group in the configured VPC already has the name.
                 return Ok(Observation {
-                    is_ours: true,
+                    ownership: Ownership::NameConflict,
                     ..Observation::unmanaged()
                 });
             }
@@ -359,8 +370,8 @@ impl Resource for Group {
                     &[("id", group.group_id().unwrap_or_default())],
                 )
                 .await?;
-            return Ok(Observation::recreate(vec![format!(
-                "it is in another VPC, {}",
+            return Ok(Observation::replace(vec![format!(
+                "the security group is in another VPC, {}",
                 group.vpc_id().unwrap_or_default()
             )]));
         }
@@ -369,20 +380,20 @@ impl Resource for Group {
         };
         let tags = pairs(group.tags());
         let id = group.group_id().unwrap_or_default();
-        // Noted of somebody else's too: who leaves it out uses it as it is.
-        if is_here || self.is_enabled() {
+        // Recorded for an unmanaged group too: with `--skip`, other resources use it unchanged.
+        if is_managed || self.is_enabled() {
             self.account
                 .state
                 .record_outputs(&self.key(), &self.name(), &[("id", id)])
                 .await?;
         }
-        if !is_here {
+        if !is_managed {
             return Ok(Observation::unmanaged());
         }
         let mut differences = self.account.tag_differences(&self.key(), tags);
-        differences.extend(strays.iter().map(|group| {
+        differences.extend(orphans.iter().map(|group| {
             format!(
-                "another of ours is in {}",
+                "another security group of this pipeline is in {}",
                 group.vpc_id().unwrap_or_default()
             )
         }));
@@ -395,7 +406,7 @@ impl Resource for Group {
         differences.extend(
             unwanted
                 .iter()
-                .map(|(_, rule)| format!("the rule `{rule}` is not wanted any more")),
+                .map(|(_, rule)| format!("the rule `{rule}` is no longer in the configuration")),
         );
         Ok(Observation::from_drift(differences, id))
     }
@@ -415,17 +426,17 @@ impl Resource for Group {
             .description(self.description())
             .vpc_id(vpc);
         match request.tag_specifications(tags).send().await {
-            Ok(made) => {
+            Ok(response) => {
                 self.account
                     .state
                     .record_outputs(
                         &self.key(),
                         &self.name(),
-                        &[("id", made.group_id().unwrap_or_default())],
+                        &[("id", response.group_id().unwrap_or_default())],
                     )
                     .await
             }
-            // An earlier attempt had its effect.
+            // An earlier attempt whose response was lost has created the group.
             Err(error) if code(&error) == "InvalidGroup.Duplicate" => Ok(()),
             Err(error) => Err(failed(
                 Call("ec2:CreateSecurityGroup", &self.display_name()),
@@ -455,7 +466,7 @@ impl Resource for Group {
                 .ec2
                 .authorize_security_group_ingress()
                 .group_id(id)
-                .ip_permissions(rule.data_loss());
+                .ip_permissions(rule.ip_permission());
             match request.tag_specifications(tags).send().await {
                 Ok(_) => {}
                 Err(error) if code(&error) == "InvalidPermission.Duplicate" => {}
@@ -485,26 +496,27 @@ impl Resource for Group {
             }
         }
         if self.member == Member::Client {
-            // A rule of the cluster's names the client's, which cannot go before it.
+            // A rule of the cluster's group refers to the client's group, so the cluster's group
+            // must be deleted first.
             let cluster = Self {
                 member: Member::Cluster,
                 account: self.account.clone(),
             };
-            cluster.remove_strays().await?;
+            cluster.remove_orphans().await?;
         }
-        self.remove_strays().await
+        self.remove_orphans().await
     }
 
     async fn delete(&self) -> Result<bool> {
-        let mut ours = self.elsewhere().await?;
-        ours.extend(
+        let mut managed = self.in_other_vpcs().await?;
+        managed.extend(
             self.find()
                 .await?
                 .filter(|group| self.account.is_ours(pairs(group.tags()))),
         );
-        for group in &ours {
+        for group in &managed {
             self.remove(group).await?;
         }
-        Ok(!ours.is_empty())
+        Ok(!managed.is_empty())
     }
 }

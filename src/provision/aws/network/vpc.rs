@@ -1,4 +1,4 @@
-//! The VPC and its subnets: found, never made.
+//! The existing VPC and its subnets, which pinpipe uses and never changes.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::provision::aws::keys;
 use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::NETWORK;
-/// How many zones MSK spreads a cluster over.
+/// Number of availability zones over which MSK spreads a cluster.
 const ZONES: std::ops::RangeInclusive<usize> = 2..=3;
 
 pub struct Network {
@@ -28,23 +28,33 @@ impl Network {
             "" => request.filters(filter("is-default", "true")),
             vpc => request.filters(filter("vpc-id", vpc)),
         };
-        let found = request
+        let response = request
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeVpcs", "the network"), &error))?;
-        let vpc = found
+        let vpc = response
             .vpcs()
             .iter()
             .find_map(|vpc| vpc.vpc_id())
             .map(String::from);
         vpc.ok_or_else(|| match configured.as_str() {
-            "" => Error::failed(format!("there is no default VPC in {}", self.account.config.aws.region))
-                .hint("make one with `aws ec2 create-default-vpc`, or name a VPC and subnets in `[network]`"),
-            vpc => Error::failed(format!("there is no VPC `{vpc}` in {}", self.account.config.aws.region)).hint("correct `network.vpc`"),
+            "" => Error::failed(format!(
+                "the default VPC does not exist in {}",
+                self.account.config.aws.region
+            ))
+            .hint(
+                "create a default VPC with `aws ec2 create-default-vpc`, or set a VPC and subnets \
+                 in `[network]`",
+            ),
+            vpc => Error::failed(format!(
+                "VPC `{vpc}` does not exist in {}",
+                self.account.config.aws.region
+            ))
+            .hint("correct `network.vpc`"),
         })
     }
 
-    /// One subnet of each zone, as many as the brokers can be spread over.
+    /// Selects one subnet in each zone, as many as the brokers can be spread over evenly.
     async fn subnets(&self, vpc: &str) -> Result<Vec<String>> {
         let config = &self.account.config;
         let request = self
@@ -52,11 +62,11 @@ impl Network {
             .ec2
             .describe_subnets()
             .filters(filter("vpc-id", vpc));
-        let found = request
+        let response = request
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeSubnets", "the network"), &error))?;
-        let mut all: Vec<(&str, &str)> = found
+        let mut all: Vec<(&str, &str)> = response
             .subnets()
             .iter()
             .filter_map(|subnet| Some((subnet.availability_zone()?, subnet.subnet_id()?)))
@@ -68,7 +78,7 @@ impl Network {
             .find(|name| !all.iter().any(|(_, subnet)| subnet == name))
         {
             return Err(
-                Error::failed(format!("there is no subnet `{missing}` in `{vpc}`"))
+                Error::failed(format!("subnet `{missing}` does not exist in `{vpc}`"))
                     .hint("correct `network.subnets`"),
             );
         }
@@ -83,20 +93,28 @@ impl Network {
         if !named.is_empty() && subnets.len() < named.len() {
             return Err(
                 Error::failed("two of `network.subnets` are in the same zone")
-                    .hint("name subnets in distinct zones: the brokers are spread over them"),
+                    .hint("choose subnets in distinct zones: the brokers are spread over them"),
             );
         }
-        let (brokers, found) = (config.cluster.brokers, subnets.len());
+        let (brokers, available) = (config.cluster.brokers, subnets.len());
         let is_even = |zones: &usize| (brokers as usize).is_multiple_of(*zones);
         if named.is_empty()
-            && let Some(zones) = ZONES.rev().filter(|zones| *zones <= found).find(is_even)
+            && let Some(zones) = ZONES
+                .rev()
+                .filter(|zones| *zones <= available)
+                .find(is_even)
         {
-            // As many zones as share the brokers evenly.
+            // The largest number of zones that divides the number of brokers.
             subnets.truncate(zones);
         }
         if !ZONES.contains(&subnets.len()) || !is_even(&subnets.len()) {
-            return Err(Error::failed(format!("{brokers} brokers cannot be spread evenly over {} subnets", subnets.len())).hint(
-                "MSK takes two or three subnets, each in a zone of its own, and `cluster.brokers` must be a multiple of their number",
+            return Err(Error::failed(format!(
+                "cannot spread {brokers} brokers evenly over {} subnets",
+                subnets.len()
+            ))
+            .hint(
+                "choose two or three subnets in distinct zones, as MSK requires, and set \
+                 `cluster.brokers` to a multiple of their number",
             ));
         }
         Ok(subnets)
@@ -136,8 +154,8 @@ impl Resource for Network {
                 &[("vpc", &vpc), ("subnets", &subnets.join(","))],
             )
             .await?;
-        // Found, not made: there is nothing to do about it.
-        Ok(Observation::unowned(format!(
+        // An existing resource: pinpipe never changes it.
+        Ok(Observation::existing(format!(
             "{vpc}, {} subnets in distinct zones",
             subnets.len()
         )))

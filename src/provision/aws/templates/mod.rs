@@ -1,4 +1,4 @@
-//! Texts that are sent to AWS with names filled in: policies, user data, mapping templates.
+//! Templates of texts sent to AWS: policies, user data and mapping templates.
 
 pub const USER_DATA: &str = include_str!("user_data.sh");
 pub const PROXY_ANSWERS: &str = include_str!("proxy_answers.sh");
@@ -19,7 +19,7 @@ pub const DELETE_STREAM: &str = include_str!("mapping/delete_stream.vtl");
 pub const PUT_RECORD: &str = include_str!("mapping/put_record.vtl");
 pub const PUT_RECORDS: &str = include_str!("mapping/put_records.vtl");
 
-/// A template with every `@name@` filled in.
+/// Renders a template: replaces every `@name@` by its value.
 pub fn render(template: &str, names: &[(&str, String)]) -> String {
     let mut text = template.to_string();
     for (name, value) in names {
@@ -28,7 +28,7 @@ pub fn render(template: &str, names: &[(&str, String)]) -> String {
     text
 }
 
-/// The name that a text still asks for, if any.
+/// Returns the first placeholder left in a text.
 #[cfg(test)]
 fn unresolved_placeholder(text: &str) -> Option<&str> {
     let start = text.find('@')?;
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_filled_in_and_what_is_left_is_found() {
+    fn renders_placeholders_and_finds_unresolved_ones() {
         let text = render("a @id@ b @region@", &[("id", "me".into())]);
         assert_eq!(text, "a me b @region@");
         assert_eq!(unresolved_placeholder(&text), Some("@region@"));

@@ -1,24 +1,24 @@
-//! Charts as SVG, drawn from nothing but numbers.
+//! Charts as SVG, without any library or script.
 
 use std::fmt::Write;
 
 use crate::base::output::table::thousands;
 use crate::stages::batch::page::escape::escaped;
 
-/// Colours that people with any colour vision tell apart, over and over.
+/// Colours of the series: distinguishable with colour blindness, repeated after the last one.
 const COLOURS: [&str; 13] = [
     "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5",
     "#9c6b4e", "#9498a0", "#1b9e77", "#d95f02", "#7570b3",
 ];
-/// Width of every chart, in its own units.
+/// Width of every chart, in SVG units.
 const WIDTH: f64 = 960.0;
 
-/// The colour of the so manyth name.
+/// Returns the colour of the n-th series, counted from 0.
 pub fn colour(position: usize) -> &'static str {
     COLOURS[position % COLOURS.len()]
 }
 
-/// A bar: what it stands for, how long it is, its colour, and what is said beside it.
+/// One bar of a bar chart; the note is the text to its right.
 pub struct Bar {
     pub label: String,
     pub value: f64,
@@ -26,7 +26,7 @@ pub struct Bar {
     pub note: String,
 }
 
-/// Bars below each other.
+/// Draws horizontal bars, one below the other.
 pub fn bars(title: &str, bars: &[Bar]) -> String {
     const ROW: f64 = 20.0;
     const LABEL: f64 = 200.0;
@@ -48,16 +48,16 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
             escaped(&bar.note),
         );
     }
-    framed(title, bars.len() as f64 * ROW + 4.0, &body)
+    svg(title, bars.len() as f64 * ROW + 4.0, &body)
 }
 
-/// A line: its name and a value for each place on the x axis, where there is one.
+/// One series: its name and its value at each position of the x axis; `None` if it has no value.
 pub struct Line {
     pub name: String,
     pub values: Vec<Option<f64>>,
 }
 
-/// Lines over a common x axis, with a legend at the right.
+/// Draws lines over a common x axis, with a legend at the right.
 pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
     const HEIGHT: f64 = 320.0;
     const LEFT: f64 = 70.0;
@@ -67,8 +67,8 @@ pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
         .flat_map(|line| line.values.iter().flatten())
         .copied()
         .fold(1.0, f64::max);
-    let x = |place: usize| {
-        LEFT + (WIDTH - LEFT - RIGHT) * place as f64 / (x_labels.len().max(2) - 1) as f64
+    let x = |position: usize| {
+        LEFT + (WIDTH - LEFT - RIGHT) * position as f64 / (x_labels.len().max(2) - 1) as f64
     };
     let y = |value: f64| HEIGHT - 30.0 - (HEIGHT - 50.0) * value / highest;
     let mut body = String::new();
@@ -84,11 +84,11 @@ pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
             thousands(value.round() as u64),
         );
     }
-    for (place, label) in x_labels.iter().enumerate() {
+    for (position, label) in x_labels.iter().enumerate() {
         let _ = write!(
             body,
             r#"<text x="{:.1}" y="{:.0}" text-anchor="middle">{}</text>"#,
-            x(place),
+            x(position),
             HEIGHT - 8.0,
             escaped(label)
         );
@@ -98,7 +98,7 @@ pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
             .values
             .iter()
             .enumerate()
-            .filter_map(|(place, value)| Some(format!("{:.1},{:.1}", x(place), y((*value)?))))
+            .filter_map(|(position, value)| Some(format!("{:.1},{:.1}", x(position), y((*value)?))))
             .collect();
         let _ = write!(
             body,
@@ -118,10 +118,10 @@ pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
             escaped(&line.name),
         );
     }
-    framed(title, HEIGHT.max(lines.len() as f64 * 20.0 + 20.0), &body)
+    svg(title, HEIGHT.max(lines.len() as f64 * 20.0 + 20.0), &body)
 }
 
-/// A grid of numbers, the greater the darker (by their magnitude).
+/// Draws a grid of numbers. Greater numbers are darker, on a logarithmic scale.
 pub fn grid(title: &str, columns: &[String], rows: &[Line]) -> String {
     const ROW: f64 = 34.0;
     const LABEL: f64 = 90.0;
@@ -132,8 +132,8 @@ pub fn grid(title: &str, columns: &[String], rows: &[Line]) -> String {
         .copied()
         .fold(1.0, f64::max);
     let mut body = String::new();
-    for (place, column) in columns.iter().enumerate() {
-        let x = LABEL + width * (place as f64 + 0.5);
+    for (position, column) in columns.iter().enumerate() {
+        let x = LABEL + width * (position as f64 + 0.5);
         let _ = write!(
             body,
             r#"<text x="{x:.1}" y="14" text-anchor="middle" class="soft">{}</text>"#,
@@ -149,11 +149,12 @@ pub fn grid(title: &str, columns: &[String], rows: &[Line]) -> String {
             y + 21.0,
             escaped(&row.name)
         );
-        for (place, value) in row.values.iter().enumerate() {
+        for (position, value) in row.values.iter().enumerate() {
             let Some(value) = value else { continue };
-            // Counts of followers span magnitudes: a linear shade would show one cell only.
+            // Follower counts span orders of magnitude: on a linear scale only one cell would be
+            // visible.
             let share = ((value + 1.0).ln() / (highest + 1.0).ln()).clamp(0.05, 1.0);
-            let x = LABEL + width * place as f64;
+            let x = LABEL + width * position as f64;
             let _ = write!(
                 body,
                 r##"<rect x="{x:.1}" y="{y:.0}" width="{:.1}" height="{:.0}" fill="#4269d0" fill-opacity="{:.2}"/><text x="{:.1}" y="{:.0}" text-anchor="middle">{}</text>"##,
@@ -166,10 +167,11 @@ pub fn grid(title: &str, columns: &[String], rows: &[Line]) -> String {
             );
         }
     }
-    framed(title, 22.0 + rows.len() as f64 * ROW, &body)
+    svg(title, 22.0 + rows.len() as f64 * ROW, &body)
 }
 
-fn framed(title: &str, height: f64, body: &str) -> String {
+/// Wraps the shapes into an SVG element with an accessible title.
+fn svg(title: &str, height: f64, body: &str) -> String {
     format!(
         r#"<svg viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{0}"><title>{0}</title>{body}</svg>"#,
         escaped(title)

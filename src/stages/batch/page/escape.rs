@@ -1,6 +1,6 @@
 //! Escaping of text in HTML.
 
-/// The text with HTML's special characters replaced by entities.
+/// Replaces the special characters of HTML by entities.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing beside it: charts, answers, data quality, counts.
+//! The report as one self-contained HTML page: charts, answers, data quality, counts.
 
 pub mod chart;
 pub mod escape;
@@ -14,13 +14,13 @@ use crate::stages::batch::page::chart::{Bar, Line};
 use crate::stages::batch::page::escape::escaped;
 use crate::stages::batch::report::BatchReport;
 
-/// Countries in the chart; the table below it has all.
+/// Maximum number of countries in the chart; the table of the answer has all of them.
 const SHOWN_COUNTRIES: usize = 25;
 
-/// The whole page.
+/// Renders the page.
 pub fn render(report: &BatchReport) -> String {
     let mut body = format!(
-        "<h1>Pinterest posts</h1><p class=\"about\">lake {}, read {} by pinpipe {}</p>",
+        "<h1>Pinterest posts</h1><p class=\"about\">Source: {}. Created on {} with pinpipe {}.</p>",
         escaped(&report.lake),
         chrono::Utc::now().format("%Y-%m-%d %H:%M UTC"),
         env!("CARGO_PKG_VERSION"),
@@ -30,7 +30,7 @@ pub fn render(report: &BatchReport) -> String {
             let _ = write!(body, "<h2>{title}</h2>{chart}");
         }
     }
-    body.push_str("<h2>Answers</h2>");
+    body.push_str("<h2>Answers to the questions</h2>");
     for answer in &report.answers {
         let numeric: Vec<bool> = (0..answer.columns.len())
             .map(|column| {
@@ -43,7 +43,7 @@ pub fn render(report: &BatchReport) -> String {
         let rows = answer
             .rows
             .iter()
-            .map(|row| row.iter().map(shown).collect());
+            .map(|row| row.iter().map(cell_text).collect());
         let _ = write!(
             body,
             "<details><summary>{} ({} rows)</summary><div class=\"scroll\">{}</div></details>",
@@ -52,16 +52,16 @@ pub fn render(report: &BatchReport) -> String {
             table(&answer.columns, &numeric, rows),
         );
     }
-    body.push_str("<h2>Counts</h2>");
+    body.push_str("<h2>Records and rows of this run</h2>");
     let columns = [
-        "kind",
+        "record kind",
         "objects in the lake",
         "objects read",
         "records read",
-        "rejects",
+        "rejected records",
         "duplicates",
         "new rows",
-        "rows",
+        "rows in total",
     ];
     let rows = report.inputs.iter().map(|input| {
         let counts = [
@@ -78,12 +78,12 @@ pub fn render(report: &BatchReport) -> String {
             .collect()
     });
     body.push_str(&table(&columns, &[&[false][..], &[true; 7]].concat(), rows));
-    body.push_str("<h2>Data quality of the records read</h2>");
+    body.push_str("<h2>Data quality of the records of this run</h2>");
     let columns = [
-        "kind",
+        "record kind",
         "column",
         "values",
-        "null",
+        "empty (null)",
         "marked as unknown",
         "changed by cleaning",
     ];
@@ -119,10 +119,10 @@ pub fn render(report: &BatchReport) -> String {
     )
 }
 
-/// The answer that has every category.
+/// Name of the answer that contains every category.
 const YEARS: &str = "posts_by_category_and_year";
 
-/// A chart, where the report has what it shows.
+/// Draws a chart; `None` if the report does not contain its answer.
 type Draw = fn(&str, &BatchReport) -> Option<String>;
 
 const CHARTS: [(&str, Draw); 3] = [
@@ -148,24 +148,24 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
         .iter()
         .map(|row| {
             (
-                shown(&row[0]),
-                shown(&row[1]),
+                cell_text(&row[0]),
+                cell_text(&row[1]),
                 row[2].as_f64().unwrap_or_default(),
             )
         })
         .collect();
-    // The same colours as in the chart of years, which has all categories.
+    // The chart of years contains all categories: both charts give a category the same colour.
     let mut categories: Vec<String> = rows.iter().map(|row| row.1.clone()).collect();
     categories.extend(
         report
             .answers
             .iter()
             .filter(|answer| answer.name == YEARS)
-            .flat_map(|answer| answer.rows.iter().map(|row| shown(&row[1]))),
+            .flat_map(|answer| answer.rows.iter().map(|row| cell_text(&row[1]))),
     );
     categories.sort();
     categories.dedup();
-    // Equal counts stay in the order of their countries.
+    // The sort is stable: countries with equal counts stay in alphabetical order.
     rows.sort_by(|a, b| b.2.total_cmp(&a.2));
     let bars: Vec<Bar> = rows
         .into_iter()
@@ -176,7 +176,7 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
             colour: chart::colour(
                 categories
                     .iter()
-                    .position(|own| *own == category)
+                    .position(|name| *name == category)
                     .unwrap_or_default(),
             ),
             note: format!("{category}, {}", thousands(count as u64)),
@@ -187,28 +187,28 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
 
 fn years(title: &str, report: &BatchReport) -> Option<String> {
     let answer = answer(report, YEARS)?;
-    let (columns, lines) = pivoted(
+    let (columns, lines) = pivot(
         answer
             .rows
             .iter()
-            .map(|row| (shown(&row[1]), shown(&row[0]), row[2].as_f64())),
+            .map(|row| (cell_text(&row[1]), cell_text(&row[0]), row[2].as_f64())),
     );
     Some(chart::lines(title, &columns, &lines))
 }
 
 fn followers(title: &str, report: &BatchReport) -> Option<String> {
     let answer = answer(report, "median_followers_by_age_group_and_join_year")?;
-    let (columns, lines) = pivoted(
+    let (columns, lines) = pivot(
         answer
             .rows
             .iter()
-            .map(|row| (shown(&row[0]), shown(&row[1]), row[2].as_f64())),
+            .map(|row| (cell_text(&row[0]), cell_text(&row[1]), row[2].as_f64())),
     );
     Some(chart::grid(title, &columns, &lines))
 }
 
-/// Name, column and value of each row as one line for each name.
-fn pivoted(rows: impl Iterator<Item = (String, String, Option<f64>)>) -> (Vec<String>, Vec<Line>) {
+/// Pivots rows of name, column and value into sorted columns and one line for each name.
+fn pivot(rows: impl Iterator<Item = (String, String, Option<f64>)>) -> (Vec<String>, Vec<Line>) {
     let mut cells: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
     for (name, column, value) in rows {
         cells
@@ -261,7 +261,7 @@ fn table(
     format!("<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 }
 
-fn shown(value: &Value) -> String {
+fn cell_text(value: &Value) -> String {
     value.as_str().map_or_else(
         || {
             if value.is_null() {
@@ -279,20 +279,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_posts_say_cannot_become_a_part_of_the_page() {
+    fn escapes_html_in_texts_of_posts() {
         assert_eq!(escaped("<script>\"&"), "&lt;script&gt;&quot;&amp;");
         let table = table(&["a"], &[false], std::iter::once(vec!["<b>".to_string()]));
         assert!(table.contains("<td>&lt;b&gt;</td>"), "{table}");
     }
 
     #[test]
-    fn rows_become_lines_with_a_place_for_each_column() {
+    fn pivots_rows_into_lines_with_a_value_for_each_column() {
         let rows = [
             ("art", "2018", Some(1.0)),
             ("art", "2020", Some(3.0)),
             ("quotes", "2018", Some(2.0)),
         ];
-        let (columns, lines) = pivoted(
+        let (columns, lines) = pivot(
             rows.into_iter()
                 .map(|(name, column, value)| (name.to_string(), column.to_string(), value)),
         );

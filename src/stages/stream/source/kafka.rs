@@ -1,4 +1,4 @@
-//! Records of a Kafka topic, partition by partition.
+//! Reads the records of a Kafka topic by partition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use crate::stages::stream::source::record_source::{
     Positions, ReadBatch, RecordSource, SourceRecord,
 };
 
-/// How long a read waits for records that the brokers say are there.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum time without a record before the end offsets are reached.
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
+/// A Kafka topic as a source of records.
 pub struct KafkaSource {
     config: Config,
     admin: Admin,
@@ -28,14 +29,16 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
+    /// Connects to the brokers and checks that the topic exists.
+    ///
     /// # Errors
-    /// The topic is not there or the brokers cannot be reached.
+    /// The topic does not exist; the brokers cannot be reached.
     pub async fn open(config: &Config, topic: &str) -> Result<Self> {
         let config = crate::clients::kafka::pinned(config)?;
         let admin = Admin::new(&config)?;
         if admin.describe(topic).await?.is_none() {
-            return Err(Error::failed(format!("there is no topic `{topic}`"))
-                .hint("`pinpipe provision` or `pinpipe topics create` makes it"));
+            return Err(Error::failed(format!("topic `{topic}` does not exist"))
+                .hint("create it with `pinpipe provision` or `pinpipe topics create`"));
         }
         let consumer = Arc::new(crate::clients::kafka::consumer(&config, "pinpipe-stream")?);
         let identity = format!("kafka:{}/{topic}", config.kafka.bootstrap_servers);
@@ -56,29 +59,38 @@ impl RecordSource for KafkaSource {
     }
 
     async fn read(&mut self, from: &Positions, max_records: usize) -> Result<ReadBatch> {
-        let description = self
-            .admin
-            .describe(&self.topic)
-            .await?
-            .ok_or_else(|| Error::failed(format!("topic `{}` is gone", self.topic)))?;
-        let mut wanted = TopicPartitionList::new();
+        let description = self.admin.describe(&self.topic).await?.ok_or_else(|| {
+            Error::failed(format!(
+                "cannot read topic `{}`: it was deleted",
+                self.topic
+            ))
+        })?;
+        let mut assignment = TopicPartitionList::new();
         let mut ends = Vec::new();
         let mut positions = from.clone();
         for partition in description.partitions {
             let name = partition.partition.to_string();
-            let next = from
+            let position = from
                 .get(&name)
                 .and_then(|offset| offset.parse::<i64>().ok())
                 .unwrap_or(0);
-            // A position past the end belongs to an earlier topic of this name.
-            let next =
-                if next > partition.end_offset { 0 } else { next }.max(partition.start_offset);
-            positions.insert(name, next.to_string());
-            if next < partition.end_offset {
-                wanted
-                    .add_partition_offset(&self.topic, partition.partition, Offset::Offset(next))
-                    .context(|| "cannot name a partition")?;
-                ends.push((partition.partition, next, partition.end_offset));
+            // A position past the end is from a deleted topic of the same name.
+            let next_offset = if position > partition.end_offset {
+                0
+            } else {
+                position
+            }
+            .max(partition.start_offset);
+            positions.insert(name, next_offset.to_string());
+            if next_offset < partition.end_offset {
+                assignment
+                    .add_partition_offset(
+                        &self.topic,
+                        partition.partition,
+                        Offset::Offset(next_offset),
+                    )
+                    .context(|| "cannot assign a partition")?;
+                ends.push((partition.partition, next_offset, partition.end_offset));
             }
         }
         if ends.is_empty() {
@@ -93,27 +105,27 @@ impl RecordSource for KafkaSource {
             self.topic.clone(),
             self.config.clone(),
         );
-        let polled = tokio::task::spawn_blocking(move || {
+        let batch = tokio::task::spawn_blocking(move || {
             poll(
                 &consumer,
                 &config,
                 &topic,
-                &wanted,
+                &assignment,
                 ends,
                 positions,
                 max_records,
             )
         });
-        polled.await.context(|| "reading Kafka was interrupted")?
+        batch.await.context(|| "reading Kafka was interrupted")?
     }
 }
 
-/// Polls until every partition is read to the end it had, or enough is there.
+/// Polls until every partition is read to its end offset, or `max_records` are read.
 fn poll(
     consumer: &BaseConsumer<Context>,
     config: &Config,
     topic: &str,
-    wanted: &TopicPartitionList,
+    assignment: &TopicPartitionList,
     ends: Vec<(i32, i64, i64)>,
     mut positions: Positions,
     max_records: usize,
@@ -121,18 +133,18 @@ fn poll(
     let failed = |error: rdkafka::error::KafkaError| {
         crate::clients::kafka::failure(&format!("cannot read topic `{topic}`"), config, &error)
     };
-    consumer.assign(wanted).map_err(failed)?;
+    consumer.assign(assignment).map_err(failed)?;
     let mut records = Vec::new();
-    let mut left: HashMap<i32, i64> = ends
+    let mut remaining: HashMap<i32, i64> = ends
         .iter()
         .map(|(partition, _, end)| (*partition, *end))
         .collect();
     let mut last_progress = Instant::now();
-    while !left.is_empty() && records.len() < max_records {
+    while !remaining.is_empty() && records.len() < max_records {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 last_progress = Instant::now();
-                let Some(end) = left.get(&message.partition()).copied() else {
+                let Some(end) = remaining.get(&message.partition()).copied() else {
                     continue;
                 };
                 positions.insert(
@@ -144,19 +156,21 @@ fn poll(
                     data: message.payload().unwrap_or_default().to_vec(),
                 });
                 if message.offset() + 1 >= end {
-                    left.remove(&message.partition());
+                    remaining.remove(&message.partition());
                 }
             }
-            Some(Err(error)) if last_progress.elapsed() > PATIENCE => return Err(failed(error)),
-            // The last offsets may be no records: transaction markers, or compacted away.
-            None if pass_gaps(consumer, topic, &mut left, &mut positions) => {
+            Some(Err(error)) if last_progress.elapsed() > MAX_IDLE => return Err(failed(error)),
+            // The last offsets can be without a record: transaction markers or compacted records.
+            None if skip_gaps(consumer, topic, &mut remaining, &mut positions) => {
                 last_progress = Instant::now()
             }
-            None if last_progress.elapsed() > PATIENCE => {
+            None if last_progress.elapsed() > MAX_IDLE => {
                 return Err(Error::failed(format!(
-                    "topic `{topic}` gives no records although it has some"
+                    "cannot read topic `{topic}`: no records received for {} s before its end \
+                     offset",
+                    MAX_IDLE.as_secs()
                 ))
-                .hint("`pinpipe doctor` tests every connection"));
+                .hint("test the connections with `pinpipe doctor`"));
             }
             _ => {}
         }
@@ -165,25 +179,26 @@ fn poll(
     Ok(ReadBatch {
         records,
         positions,
-        at_end: left.is_empty(),
+        at_end: remaining.is_empty(),
     })
 }
 
-/// Takes partitions that the consumer has passed the end of as read; whether there were any.
-fn pass_gaps(
+/// Marks partitions as read if the consumer has passed their end offset. Returns whether it marked
+/// any.
+fn skip_gaps(
     consumer: &BaseConsumer<Context>,
     topic: &str,
-    left: &mut HashMap<i32, i64>,
+    remaining: &mut HashMap<i32, i64>,
     positions: &mut Positions,
 ) -> bool {
-    let Ok(reached) = consumer.position() else {
+    let Ok(consumed) = consumer.position() else {
         return false;
     };
-    let before = left.len();
-    left.retain(|partition, end| {
-        match reached
+    let before = remaining.len();
+    remaining.retain(|partition, end| {
+        match consumed
             .find_partition(topic, *partition)
-            .map(|found| found.offset())
+            .map(|element| element.offset())
         {
             Some(Offset::Offset(offset)) if offset >= *end => {
                 positions.insert(partition.to_string(), offset.to_string());
@@ -192,5 +207,5 @@ fn pass_gaps(
             _ => true,
         }
     });
-    left.len() < before
+    remaining.len() < before
 }

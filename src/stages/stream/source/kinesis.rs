@@ -1,4 +1,4 @@
-//! Records of a Kinesis stream, shard by shard.
+//! Reads the records of a Kinesis stream by shard.
 
 use std::collections::HashMap;
 
@@ -12,20 +12,23 @@ use crate::stages::stream::source::record_source::{
     Positions, ReadBatch, RecordSource, SourceRecord,
 };
 
-/// Most records one GetRecords asks for.
+/// Maximum number of records in one GetRecords call; the service allows up to 10,000.
 const READ_LIMIT: i32 = 10_000;
 
+/// A Kinesis stream as a source of records.
 pub struct KinesisSource {
     client: Client,
     stream: String,
     identity: String,
-    /// Iterators that go on where the last read ended, by shard: position and iterator.
+    /// By shard: the position after the last read and the iterator that continues from it.
     iterators: HashMap<String, (Option<String>, String)>,
 }
 
 impl KinesisSource {
+    /// Checks that the stream exists.
+    ///
     /// # Errors
-    /// The stream is not there or the endpoint cannot be reached.
+    /// The stream does not exist; the endpoint cannot be reached.
     pub async fn open(client: Client, stream: &str) -> Result<Self> {
         let summary = client
             .describe_stream_summary()
@@ -60,7 +63,7 @@ impl KinesisSource {
         let mut shards = Vec::new();
         let mut token: Option<String> = None;
         loop {
-            // A token already names the stream; giving both is refused.
+            // The token identifies the stream; the service rejects a request with both.
             let request = match token.take() {
                 Some(token) => self.client.list_shards().next_token(token),
                 None => self.client.list_shards().stream_name(&self.stream),
@@ -108,15 +111,15 @@ impl RecordSource for KinesisSource {
     }
 
     async fn read(&mut self, from: &Positions, max_records: usize) -> Result<ReadBatch> {
-        let mut read = ReadBatch {
+        let mut batch = ReadBatch {
             records: Vec::new(),
             positions: from.clone(),
             at_end: true,
         };
         for shard in self.shards().await? {
             loop {
-                let position = read.positions.get(&shard);
-                // An iterator is used again only where it stands at this position, and it expires.
+                let position = batch.positions.get(&shard);
+                // An iterator is reused only at its own position; it can also have expired.
                 let iterator = match self.iterators.remove(&shard) {
                     Some((at, iterator)) if at.as_ref() == position => iterator,
                     _ => self.iterator(&shard, position).await?,
@@ -145,32 +148,34 @@ impl RecordSource for KinesisSource {
                     )
                 })?;
                 if let Some(last) = output.records.last() {
-                    read.positions
+                    batch
+                        .positions
                         .insert(shard.clone(), last.sequence_number.clone());
                 }
-                read.records
+                batch
+                    .records
                     .extend(output.records.into_iter().map(|record| SourceRecord {
                         origin: format!("{}/{shard}", self.stream),
                         data: record.data.into_inner(),
                     }));
-                let behind = output.millis_behind_latest.unwrap_or(0) > 0;
+                let has_lag = output.millis_behind_latest.unwrap_or(0) > 0;
                 match output.next_shard_iterator {
                     Some(next) => {
                         self.iterators
-                            .insert(shard.clone(), (read.positions.get(&shard).cloned(), next));
+                            .insert(shard.clone(), (batch.positions.get(&shard).cloned(), next));
                     }
-                    // The shard was closed by a resharding and has been read to its end.
+                    // A resharding closed the shard, and all its records are read.
                     None => break,
                 }
-                if read.records.len() >= max_records {
-                    read.at_end = false;
-                    return Ok(read);
+                if batch.records.len() >= max_records {
+                    batch.at_end = false;
+                    return Ok(batch);
                 }
-                if !behind {
+                if !has_lag {
                     break;
                 }
             }
         }
-        Ok(read)
+        Ok(batch)
     }
 }

@@ -1,4 +1,4 @@
-//! The seam between `stream` and the services that it reads.
+//! The interface between `stream` and the services that it reads.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,8 @@ pub struct ReadBatch {
 /// One stream or topic, read in micro-batches.
 #[async_trait]
 pub trait RecordSource: Send + Sync {
-    /// Identifies the stream or topic across re-creations under the same name.
+    /// Identifies the stream or topic. A Kinesis stream that is recreated under the same name has
+    /// another identity.
     fn identity(&self) -> &str;
 
     /// Reads records after these positions, up to about `max_records`.

@@ -11,7 +11,7 @@ def creates_everything_then_plans_nothing(cloud):
     )
     assert cloud.plan() == {}
     again = cloud.apply()
-    assert [s["action"] for s in again["steps"] if s["action"] != "keep"] == []
+    assert [s["action"] for s in again["steps"] if s["action"] != "no-op"] == []
 
 
 def destroys_everything_and_succeeds_again(cloud):

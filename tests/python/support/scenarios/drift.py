@@ -42,7 +42,7 @@ def assert_repaired(module, cloud, expected, may=()):
     for key, (action, reason) in expected.items():
         assert planned[key][0] == action and re.search(reason, planned[key][1]), (key, planned[key])
     done = {
-        step["key"]: step["action"] for step in cloud.apply()["steps"] if step["action"] != "keep"
+        step["key"]: step["action"] for step in cloud.apply()["steps"] if step["action"] != "no-op"
     }
     assert {key: action for key, (action, _) in expected.items()}.items() <= done.items(), done
     assert cloud.plan() == {}
@@ -62,7 +62,7 @@ def machine_gets_its_role_back(module, cloud):
     assert_repaired(
         module,
         cloud,
-        {"instance-profile": ("update", "`me-ec2-access-role` is not in it")},
+        {"instance-profile": ("update", "`me-ec2-access-role` is not in the instance profile")},
         may={"client", *TOPICS},
     )
 
@@ -167,8 +167,8 @@ def key_lost_everywhere_is_recreated_with_its_machine(module, cloud):
         module,
         cloud,
         {
-            "key-pair": ("recreate", "the private key is lost"),
-            "client": ("recreate", "`key-pair` is made anew"),
+            "key-pair": ("replace", "the private key is lost"),
+            "client": ("replace", "`key-pair` is replaced"),
         },
         may={"address", *TOPICS},
     )

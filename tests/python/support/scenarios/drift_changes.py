@@ -251,7 +251,7 @@ BLOCK = {
 }
 
 
-GONE = "it is not there"
+GONE = "does not exist"
 
 
 DRIFT = {
@@ -264,12 +264,12 @@ DRIFT = {
         revoke_rule("group-client"),
     ),
     "endpoint without a table": (
-        {"s3-endpoint": ("update", "route table `rtb-.*` does not use it")},
+        {"s3-endpoint": ("update", "route table `rtb-.*` does not use the endpoint")},
         endpoint_without_table,
     ),
     "endpoint gone": ({"s3-endpoint": ("create", GONE)}, endpoint_gone),
     "policy changed": (
-        {"role-connector": ("update", "policy `pinpipe` allows something else")},
+        {"role-connector": ("update", "policy `pinpipe` differs")},
         role("put_role_policy", **NAMED, PolicyDocument=json.dumps(ALL)),
     ),
     "policy gone": (
@@ -277,7 +277,7 @@ DRIFT = {
         role("delete_role_policy", **NAMED),
     ),
     "trust changed": (
-        {"role-kinesis": ("update", "assumed by others")},
+        {"role-kinesis": ("update", "trust policy differs")},
         role(
             "update_assume_role_policy",
             RoleName="me-kinesis-access-role",
@@ -285,7 +285,7 @@ DRIFT = {
         ),
     ),
     "profile with another role": (
-        {"instance-profile": ("update", "`me-ec2-access-role` is not in it")},
+        {"instance-profile": ("update", "`me-ec2-access-role` is not in the instance profile")},
         other_role,
     ),
     "public access block gone": (
@@ -302,7 +302,10 @@ DRIFT = {
         s3("put_object", Key=OBJECT, Body=b"PK another"),
     ),
     "plugin object gone": ({"plugin-object": ("create", GONE)}, s3("delete_object", Key=OBJECT)),
-    "address free": ({"address": ("update", "does not lead to the client machine")}, free_address),
+    "address free": (
+        {"address": ("update", "is not associated with the client machine")},
+        free_address,
+    ),
     "topic gone": ({"topic-geo": ("create", GONE)}, topic_gone),
     "connector properties": (
         {"connector": ("update", "properties differ: flush.size, more")},
@@ -314,21 +317,21 @@ DRIFT = {
     ),
     "connector gone": ({"connector": ("create", GONE)}, connector_gone),
     "stream retention": (
-        {"stream-geo": ("update", "for 48 hours, not 24")},
+        {"stream-geo": ("update", "retention_hours: 48 → 24")},
         kinesis("increase_stream_retention_period", RetentionPeriodHours=48),
     ),
     "stream shards": (
-        {"stream-geo": ("update", "has 4 shards, not 2")},
+        {"stream-geo": ("update", "shards: 4 → 2")},
         kinesis("update_shard_count", **SHARDS),
     ),
     "stream on demand": ({"stream-geo": ("update", "not PROVISIONED")}, stream_on_demand),
     "stream gone": ({"stream-geo": ("create", GONE)}, stream_gone),
     "api to an old address": (
-        {"api": ("update", r"ANY /\{proxy\+\} leads to http://198.51.100.7:8082")},
+        {"api": ("update", r"ANY /\{proxy\+\} integration URI: http://198.51.100.7:8082")},
         of_api("update_integration", PROXY, "ANY", [("/uri", "http://198.51.100.7:8082/{proxy}")]),
     ),
     "api without a key": (
-        {"api": ("update", "PUT .*/record lets others in")},
+        {"api": ("update", "PUT .*/record has a different authorization")},
         of_api("update_method", RECORD, "PUT", [("/apiKeyRequired", "false")]),
     ),
     "method gone": (
@@ -336,7 +339,7 @@ DRIFT = {
         of_api("delete_method", STREAM, "DELETE"),
     ),
     "integration gone": (
-        {"api": ("update", "PUT .*/record has nothing behind it")},
+        {"api": ("update", "PUT .*/record has no integration")},
         of_api("delete_integration", RECORD, "PUT"),
     ),
     "path gone": (
@@ -344,33 +347,36 @@ DRIFT = {
         path_gone,
     ),
     "authorization header": (
-        {"api": ("update", "passes other headers on")},
+        {"api": ("update", "passes different parameters to the integration")},
         of_api("update_integration", PROXY, "ANY", [(HEADER, "'Basic bm9ib2R5'")]),
     ),
     "template": (
-        {"api": ("update", "maps requests in another way")},
+        {"api": ("update", "has a different request mapping")},
         of_api(
             "update_integration", RECORD, "PUT", [("/requestTemplates/application~1json", "{}")]
         ),
     ),
     "answers": (
-        {"api": ("update", "answers in another way")},
+        {"api": ("update", "has a different response mapping")},
         of_api("delete_integration_response", RECORD, "PUT", statusCode="400"),
     ),
     "deployed by others": (
-        {"api": ("update", "stage `prod` serves another definition")},
+        {"api": ("update", "stage `prod` serves a different definition")},
         deployed_by_others,
     ),
-    "key off": ({"api-key": ("update", "switched off")}, key_off),
+    "key off": ({"api-key": ("update", "the API key is disabled")}, key_off),
     "key gone": (
-        {"api-key": ("create", GONE), "usage-plan": ("update", "key is not in it")},
+        {"api-key": ("create", GONE), "usage-plan": ("update", "key is not in the usage plan")},
         key_gone,
     ),
     "plan without its stage": (
-        {"usage-plan": ("update", "stage is not in it")},
+        {"usage-plan": ("update", "stage is not in the usage plan")},
         plan_without_stage,
     ),
-    "plan without its key": ({"usage-plan": ("update", "key is not in it")}, plan_without_key),
+    "plan without its key": (
+        {"usage-plan": ("update", "key is not in the usage plan")},
+        plan_without_key,
+    ),
     "plan gone": ({"usage-plan": ("create", GONE)}, plan_gone),
     "stage without its tags": (
         {"api": ("update", "^stage `prod`: tag `team` is missing$")},
@@ -379,7 +385,7 @@ DRIFT = {
     "stage gone": (
         {
             "api": ("update", "not deployed to the stage `prod`"),
-            "usage-plan": ("update", "stage is not in it"),
+            "usage-plan": ("update", "stage is not in the usage plan"),
         },
         stage_gone,
     ),

@@ -87,10 +87,10 @@ UNMANAGED = {
 def unmanaged_resource_is_left_alone(empty, key):
     UNMANAGED[key](empty)
     before = empty.aws.snapshot()
-    assert empty.plan()[key] == ("foreign", "it is there, but pinpipe did not make it")
+    assert empty.plan()[key] == ("unmanaged", "already exists, not managed by pinpipe")
     # Reported before anything is created that costs money.
     stderr = empty.refused("provision", "--yes")
-    assert "is there already, and pinpipe did not make it" in stderr and f"--skip {key}" in stderr
+    assert "already exists and is not managed by pinpipe" in stderr and f"--skip {key}" in stderr
     empty.run("destroy", "--yes", "--data")
     assert empty.aws.snapshot() == before
 
