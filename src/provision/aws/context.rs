@@ -1,4 +1,4 @@
-//! The account that resources are made in: clients, state, tags, patience.
+//! The AWS account of the pipeline: service clients, state, tags and waiting.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,23 +17,23 @@ use crate::clients::aws::sdk_config;
 use crate::provision::state::State;
 use crate::provision::state::backend::{StateBackend, file_path};
 
-/// Tag that says which pipeline a resource belongs to.
+/// Tag with the `id` of the pipeline that a resource belongs to.
 pub const TAG_ID: &str = "pinpipe:id";
-/// Tag that says which of its resources it is.
+/// Tag with the key of the resource within its pipeline.
 pub const TAG_RESOURCE: &str = "pinpipe:resource";
 
-/// How often a call that makes something is tried when AWS is busy or broken.
-const MAKE_ATTEMPTS: u32 = 8;
+/// Maximum attempts of a create call while AWS throttles or fails.
+const MAX_CREATE_ATTEMPTS: u32 = 8;
 
-/// Everything that resources on AWS share.
+/// Clients, configuration and state that all resources on AWS share.
 pub struct Account {
     pub config: Config,
-    /// Twelve digits.
+    /// AWS account id: twelve digits.
     pub id: String,
-    /// `aws`, `aws-cn` or `aws-us-gov`.
+    /// Partition of the ARNs: `aws`, `aws-cn` or `aws-us-gov`.
     pub partition: String,
     pub ec2: aws_sdk_ec2::Client,
-    /// Calls that make a second one when repeated go through clients that repeat nothing.
+    /// Client without retries, for calls that would create a second resource when repeated.
     pub ec2_once: aws_sdk_ec2::Client,
     pub iam: aws_sdk_iam::Client,
     pub s3: aws_sdk_s3::Client,
@@ -41,32 +41,34 @@ pub struct Account {
     pub connect: aws_sdk_kafkaconnect::Client,
     pub kinesis: aws_sdk_kinesis::Client,
     pub api: aws_sdk_apigateway::Client,
+    /// Client without retries, as `ec2_once`.
     pub api_once: aws_sdk_apigateway::Client,
     pub ssm: aws_sdk_ssm::Client,
     pub mwaa: aws_sdk_mwaa::Client,
     pub state: State,
     endpoint: Option<String>,
-    /// Set by Ctrl-C: nothing new is begun, waits end.
+    /// Cancelled by Ctrl-C: no further change starts and waits end.
     pub stop: CancellationToken,
     pub progress: Progress,
-    /// Keys of the buckets that may be removed with what they hold.
+    /// Keys of the buckets that may be deleted with their objects.
     pub may_lose_data: RefCell<BTreeSet<String>>,
-    /// Whether brokers can be reached from here, once somebody has tried.
+    /// Whether brokers are reachable from this machine; set by the first attempt.
     pub brokers_reached: OnceCell<bool>,
-    /// Where API Gateway calls from, once somebody has asked.
+    /// IP ranges that API Gateway calls from; set by the first request.
     pub gateway_ranges: OnceCell<Vec<String>>,
-    /// What the client machine said of the topics, until one changes.
+    /// Partitions by topic as the client machine described them; cleared when a topic changes.
     pub described_topics: Mutex<Option<BTreeMap<String, i32>>>,
 }
 
 impl Account {
-    /// Connects, asks who we are, and reads the state.
+    /// Creates the clients, reads the caller's identity and opens the state.
     ///
     /// # Errors
-    /// No usable credentials; a state that cannot be read or is another's.
+    /// There are no usable credentials; the state cannot be read or belongs to another pipeline,
+    /// account or region.
     pub async fn open(
         config: &Config,
-        place: StateBackend,
+        backend: StateBackend,
         is_written: bool,
         progress: Progress,
         stop: CancellationToken,
@@ -74,8 +76,8 @@ impl Account {
         use aws_config::retry::RetryConfig;
         let shared = sdk_config(config).await;
         let sts = aws_sdk_sts::Client::new(&shared);
-        let identity = sts.get_caller_identity().send().await;
-        let identity = identity
+        let response = sts.get_caller_identity().send().await;
+        let identity = response
             .map_err(|error| failed(Call("sts:GetCallerIdentity", "these credentials"), &error))?;
         let id = identity.account().unwrap_or_default().to_string();
         let partition = identity
@@ -83,21 +85,21 @@ impl Account {
             .and_then(|arn| arn.split(':').nth(1))
             .unwrap_or("aws")
             .to_string();
-        let state = State::open(place, is_written, &config.id, &id, &config.aws.region).await?;
-        let once = shared
+        let state = State::open(backend, is_written, &config.id, &id, &config.aws.region).await?;
+        let without_retries = shared
             .to_builder()
             .retry_config(RetryConfig::disabled())
             .build();
         Ok(Self {
             ec2: aws_sdk_ec2::Client::new(&shared),
-            ec2_once: aws_sdk_ec2::Client::new(&once),
+            ec2_once: aws_sdk_ec2::Client::new(&without_retries),
             iam: aws_sdk_iam::Client::new(&shared),
             s3: crate::clients::aws::s3(&shared),
             msk: aws_sdk_kafka::Client::new(&shared),
             connect: aws_sdk_kafkaconnect::Client::new(&shared),
             kinesis: crate::clients::aws::kinesis(config).await?,
             api: aws_sdk_apigateway::Client::new(&shared),
-            api_once: aws_sdk_apigateway::Client::new(&once),
+            api_once: aws_sdk_apigateway::Client::new(&without_retries),
             ssm: aws_sdk_ssm::Client::new(&shared),
             mwaa: crate::clients::aws::mwaa(&shared),
             config: config.clone(),
@@ -114,10 +116,10 @@ impl Account {
         })
     }
 
-    /// Where the state of this configuration lies.
+    /// Returns the backend that stores the state of this configuration.
     ///
     /// # Errors
-    /// `provision.state` is no location.
+    /// `provision.state` is not a valid location.
     pub async fn place(config: &Config) -> Result<StateBackend> {
         if config.provision.state.is_empty() {
             return Ok(StateBackend::File(file_path(&config.data_dir)));
@@ -128,30 +130,32 @@ impl Account {
         )
     }
 
-    /// The endpoint that stands for all of AWS, where one is configured.
+    /// Endpoint that replaces all AWS services, if one is configured.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
 
-    /// Name of something of this pipeline: `<id>-<suffix>`.
+    /// Returns the name of a resource of this pipeline: `<id>-<suffix>`.
     pub fn named(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.config.id)
     }
 
-    /// Names that a resource may be found under: the one it was made under, where the
-    /// configuration has given it another one since, and then the one of now.
+    /// Returns the names to look a resource up by: the recorded name first, if the configuration
+    /// has changed it since, then the configured name.
     pub async fn names(&self, key: &str, name: &str) -> Vec<String> {
-        let made_under = self
+        let recorded_name = self
             .state
             .entry(key)
             .await
             .map(|entry| entry.name)
-            .filter(|made_under| made_under != name);
-        made_under.into_iter().chain([name.to_string()]).collect()
+            .filter(|recorded_name| recorded_name != name);
+        recorded_name
+            .into_iter()
+            .chain([name.to_string()])
+            .collect()
     }
 
-    /// Finds something by its name: the one it was made under, where the configuration has
-    /// given it another one since, or the one of now.
+    /// Finds a resource by the names that [`names`](Self::names) returns, in that order.
     ///
     /// # Errors
     /// `find` fails.
@@ -172,12 +176,13 @@ impl Account {
         Ok(None)
     }
 
-    /// The state knows nothing of a resource: was it made under a name that only its tags tell?
+    /// Whether the state has no entry for `key`. The resource may still exist under an earlier
+    /// name, and must be searched for by its tags.
     pub async fn is_forgotten(&self, key: &str) -> bool {
         self.state.entry(key).await.is_none()
     }
 
-    /// The tags that a resource carries.
+    /// Returns the tags of a resource: pipeline, key and the tags of the configuration.
     pub fn tags(&self, key: &str) -> Vec<(String, String)> {
         let mut tags = vec![
             (TAG_ID.to_string(), self.config.id.clone()),
@@ -193,13 +198,13 @@ impl Account {
         tags
     }
 
-    /// Whether these tags say that pinpipe made it for this pipeline.
+    /// Whether these tags mark a resource that pinpipe created for this pipeline.
     pub fn is_ours<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
         tags.into_iter()
             .any(|(key, value)| key == TAG_ID && value == self.config.id)
     }
 
-    /// Whether these tags say that it is this very resource of this pipeline.
+    /// Whether these tags mark the resource with this key in this pipeline.
     pub fn is_tagged_as<'a>(
         &self,
         key: &str,
@@ -211,52 +216,55 @@ impl Account {
                 .any(|(tag, value)| tag == TAG_RESOURCE && value == key)
     }
 
-    /// Wanted tags that are missing or have another value. Tags of others are left alone.
+    /// Describes the tags that are missing or have another value. Additional tags are ignored:
+    /// they are not managed by pinpipe.
     pub fn tag_differences<'a>(
         &self,
         key: &str,
-        found: impl IntoIterator<Item = (&'a str, &'a str)>,
+        current: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Vec<String> {
-        let found: std::collections::BTreeMap<&str, &str> = found.into_iter().collect();
-        let wanted = self.tags(key);
-        let differing = wanted
+        let current: BTreeMap<&str, &str> = current.into_iter().collect();
+        let desired = self.tags(key);
+        let differing = desired
             .iter()
-            .filter(|(key, value)| found.get(key.as_str()) != Some(&value.as_str()));
+            .filter(|(key, value)| current.get(key.as_str()) != Some(&value.as_str()));
         differing
-            .map(|(key, value)| match found.get(key.as_str()) {
-                Some(other) => format!("tag `{key}` is `{other}`, not `{value}`"),
+            .map(|(key, value)| match current.get(key.as_str()) {
+                Some(other) => format!("tag `{key}`: `{other}` → `{value}`"),
                 None => format!("tag `{key}` is missing"),
             })
             .collect()
     }
 
-    /// Makes something that AWS would make twice if it were asked twice: after a failure
-    /// that may have had its effect, it is looked for before it is made again.
+    /// Creates a resource that AWS would create twice if the call were repeated: when a failed
+    /// call may have succeeded on the server, searches for the resource before the next attempt.
     ///
     /// # Errors
-    /// It cannot be made.
-    pub async fn create_idempotently<T, Found, Made>(
+    /// The call fails with an error that is not retryable; all attempts fail; Ctrl-C.
+    pub async fn create_idempotently<T, Found, Created>(
         &self,
         find: impl Fn() -> Found,
-        make: impl Fn() -> Made,
+        create: impl Fn() -> Created,
     ) -> Result<T>
     where
         Found: Future<Output = Result<Option<T>>>,
-        Made: Future<Output = Result<T, CreateError>>,
+        Created: Future<Output = Result<T, CreateError>>,
     {
         let mut attempt = 0;
         loop {
-            let unmade = match make().await {
-                Ok(made) => return Ok(made),
-                Err(unmade) => unmade,
+            let failure = match create().await {
+                Ok(created) => return Ok(created),
+                Err(failure) => failure,
             };
             attempt += 1;
-            if !unmade.error.is_retryable() || attempt >= MAKE_ATTEMPTS || self.stop.is_cancelled()
+            if !failure.error.is_retryable()
+                || attempt >= MAX_CREATE_ATTEMPTS
+                || self.stop.is_cancelled()
             {
-                return Err(unmade.error);
+                return Err(failure.error);
             }
-            tracing::info!(error = %unmade.error, attempt, "trying again");
-            if unmade.outcome_unknown {
+            tracing::info!(error = %failure.error, attempt, "retrying");
+            if failure.outcome_unknown {
                 let began = Instant::now();
                 while began.elapsed() < self.patience() {
                     if let Some(found) = find().await? {
@@ -270,10 +278,11 @@ impl Account {
         }
     }
 
-    /// Repeats a call while AWS does not see yet what was made a moment ago.
+    /// Retries a call that fails because AWS does not see a newly created resource yet.
     ///
     /// # Errors
-    /// Any other failure at once; the same failure after a minute.
+    /// The call fails with another error; it still fails after four times
+    /// [`patience`](Self::patience); Ctrl-C.
     pub async fn retry_until_visible<T, Called>(
         &self,
         is_unseen: impl Fn(&Error) -> bool,
@@ -290,59 +299,72 @@ impl Account {
                         && began.elapsed() < self.patience() * 4
                         && !self.stop.is_cancelled() =>
                 {
-                    tracing::info!(%error, "not seen yet, trying again");
+                    tracing::info!(%error, "not visible yet, retrying");
                     self.pause(self.patience() / 8).await;
                 }
-                outcome => return outcome,
+                result => return result,
             }
         }
     }
 
-    /// Asks again and again until `check` says that it is done (`None`), showing what it says meanwhile.
+    /// Polls `check` until it returns `None`, and shows the state that it returns until then.
+    /// The pause grows to `provision.poll_ms`.
     ///
     /// # Errors
-    /// A check fails; Ctrl-C; it takes longer than `provision.wait_minutes`.
-    pub async fn wait_until<Checked>(&self, what: &str, check: impl Fn() -> Checked) -> Result<()>
+    /// A check fails; Ctrl-C; the wait exceeds `provision.wait_minutes`.
+    pub async fn wait_until<Checked>(
+        &self,
+        resource: &str,
+        check: impl Fn() -> Checked,
+    ) -> Result<()>
     where
         Checked: Future<Output = Result<Option<String>>>,
     {
         let began = Instant::now();
-        let longest = Duration::from_secs(self.config.provision.wait_minutes * 60);
-        // Quick things are done after a second or two: the pause grows to its full length.
-        let full = Duration::from_millis(self.config.provision.poll_ms);
-        let mut pause = full / 8;
+        let timeout = Duration::from_secs(self.config.provision.wait_minutes * 60);
+        // Quick operations finish after a second or two, so the first pauses are short.
+        let max_pause = Duration::from_millis(self.config.provision.poll_ms);
+        let mut pause = max_pause / 8;
         loop {
             let Some(state) = check().await? else {
                 return Ok(());
             };
             let elapsed = began.elapsed();
-            tracing::info!(what, state, elapsed_s = elapsed.as_secs(), "waiting");
-            self.progress
-                .say(format!("{what} is {state} since {}", time_text(elapsed)));
-            if elapsed > longest {
-                return Err(Error::failed(format!("{what} is still {state} after {}", time_text(elapsed)))
-                    .hint("it goes on at AWS: the same command waits for it again (`provision.wait_minutes` says how long)"));
+            tracing::info!(resource, state, elapsed_s = elapsed.as_secs(), "waiting");
+            self.progress.say(format!(
+                "waiting for {resource}: {state} ({})",
+                time_text(elapsed)
+            ));
+            if elapsed > timeout {
+                return Err(Error::failed(format!(
+                    "{resource} is still {state} after {}",
+                    time_text(elapsed)
+                ))
+                .hint(
+                    "AWS continues the operation: re-run the command to wait again \
+                     (`provision.wait_minutes` sets the limit)",
+                ));
             }
             self.pause(pause).await;
             if self.stop.is_cancelled() {
-                return Err(self.stopped(&format!("{what} is still {state}")));
+                return Err(self.stopped(&format!("{resource} is still {state}")));
             }
-            pause = (pause * 2).min(full);
+            pause = (pause * 2).min(max_pause);
         }
     }
 
-    /// The error of a run that Ctrl-C ends.
-    pub fn stopped(&self, what: &str) -> Error {
-        Error::interrupted(format!("interrupted: {what}"))
+    /// Returns the error of a run that Ctrl-C interrupts; `progress` says what is unfinished.
+    pub fn stopped(&self, progress: &str) -> Error {
+        Error::interrupted(format!("interrupted: {progress}"))
             .hint("created resources are kept and recorded; re-run the command to resume")
     }
 
-    /// How long AWS may take to see what was made a moment ago.
+    /// Time that AWS may take to show a newly created resource (`provision.patience_ms`).
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.config.provision.patience_ms)
     }
 
-    /// Sleeps, but not beyond Ctrl-C.
+    /// Sleeps for `duration`, or until Ctrl-C.
     pub async fn pause(&self, duration: Duration) {
         tokio::select! {
             () = tokio::time::sleep(duration) => {}
@@ -351,7 +373,7 @@ impl Account {
     }
 }
 
-/// `42 s`, `12 min 5 s`.
+/// Formats a duration: `42 s`, `12 min 5 s`.
 fn time_text(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     if seconds < 60 {

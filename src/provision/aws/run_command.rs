@@ -1,4 +1,4 @@
-//! Commands on the client machine, through SSM Run Command.
+//! Commands on the client machine, run through SSM Run Command.
 
 use std::cell::RefCell;
 
@@ -8,30 +8,30 @@ use crate::base::error::Result;
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
 
-/// What came of a command.
+/// Result of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandOutcome {
-    /// It ended with 0 and said this.
+    /// Standard output of a command that exited with 0.
     Done(String),
-    /// It ended otherwise; the last line it said.
+    /// Last line of output of a command that failed.
     Failed(String),
-    /// The machine has not registered with Systems Manager.
-    NotThere,
+    /// The machine is not registered with Systems Manager.
+    Unregistered,
 }
 
-/// Longest time a command may take, in seconds.
+/// Maximum run time of a command, in seconds.
 const TIMEOUT_SECONDS: &str = "120";
 
-/// Runs a script on a machine and waits for its end.
+/// Runs a shell script on a machine and waits until it exits.
 ///
 /// # Errors
-/// It cannot be sent or asked for; Ctrl-C.
+/// The command cannot be sent or its status cannot be read; Ctrl-C.
 pub async fn run_command(
     account: &Account,
     instance: &str,
     script: &str,
 ) -> Result<CommandOutcome> {
-    let what = format!("the machine `{instance}`");
+    let machine = format!("the machine `{instance}`");
     let lines: Vec<String> = script.lines().map(String::from).collect();
     let request = account
         .ssm
@@ -42,41 +42,45 @@ pub async fn run_command(
         .parameters("commands", lines)
         .parameters("executionTimeout", vec![TIMEOUT_SECONDS.into()])
         .comment("pinpipe");
-    let sent = match request.send().await {
-        Ok(sent) => sent,
-        Err(error) if code(&error) == "InvalidInstanceId" => return Ok(CommandOutcome::NotThere),
-        Err(error) => return Err(failed(Call("ssm:SendCommand", &what), &error)),
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) if code(&error) == "InvalidInstanceId" => {
+            return Ok(CommandOutcome::Unregistered);
+        }
+        Err(error) => return Err(failed(Call("ssm:SendCommand", &machine), &error)),
     };
-    let command = sent
+    let command_id = response
         .command()
         .and_then(|command| command.command_id())
         .unwrap_or_default()
         .to_string();
-    let outcome = RefCell::new(CommandOutcome::NotThere);
+    let outcome = RefCell::new(CommandOutcome::Unregistered);
     let check = || async {
-        let found = account
+        let response = account
             .ssm
             .get_command_invocation()
-            .command_id(&command)
+            .command_id(&command_id)
             .instance_id(instance)
             .send()
             .await;
-        let found = match found {
-            Ok(found) => found,
-            // Asked for before it was delivered.
+        let invocation = match response {
+            Ok(invocation) => invocation,
+            // The command has not reached the machine yet.
             Err(error) if code(&error) == "InvocationDoesNotExist" => {
                 return Ok(Some("being sent".to_string()));
             }
-            Err(error) => return Err(failed(Call("ssm:GetCommandInvocation", &what), &error)),
+            Err(error) => {
+                return Err(failed(Call("ssm:GetCommandInvocation", &machine), &error));
+            }
         };
-        let text = found
+        let stdout = invocation
             .standard_output_content()
             .unwrap_or_default()
             .trim()
             .to_string();
-        match found.status() {
+        match invocation.status() {
             Some(CommandInvocationStatus::Success) => {
-                *outcome.borrow_mut() = CommandOutcome::Done(text)
+                *outcome.borrow_mut() = CommandOutcome::Done(stdout)
             }
             Some(
                 CommandInvocationStatus::Pending
@@ -85,23 +89,24 @@ pub async fn run_command(
                 | CommandInvocationStatus::Cancelling,
             ) => return Ok(Some("running".to_string())),
             status => {
-                let error = found
+                let stderr = invocation
                     .standard_error_content()
                     .unwrap_or_default()
                     .trim()
                     .to_string();
-                let said = [text, error].join("\n");
-                let last = said.lines().rev().find(|line| {
+                let output = [stdout, stderr].join("\n");
+                let last_line = output.lines().rev().find(|line| {
                     !line.trim().is_empty() && !line.contains("failed to run commands")
                 });
                 let status = status.map_or("unknown", CommandInvocationStatus::as_str);
-                *outcome.borrow_mut() = CommandOutcome::Failed(last.unwrap_or(status).to_string());
+                *outcome.borrow_mut() =
+                    CommandOutcome::Failed(last_line.unwrap_or(status).to_string());
             }
         }
         Ok(None)
     };
     account
-        .wait_until(&format!("a command on {what}"), check)
+        .wait_until(&format!("a command on {machine}"), check)
         .await?;
     Ok(outcome.into_inner())
 }

@@ -42,7 +42,7 @@ def test_stopped_machine_is_started_and_terminated_one_replaced(module, cloud, b
     """Topics, which only the machine can read, do not stop the plan."""
     if broken == "stopped":
         changes.ec2("stop_instances", "InstanceIds", "client")(cloud)
-        expected = {"client": ("update", "it is stopped")}
+        expected = {"client": ("update", "the instance is stopped")}
     else:
         changes.ec2("terminate_instances", "InstanceIds", "client")(cloud)
         expected = {"client": ("create", changes.GONE)}

@@ -92,7 +92,7 @@ def interrupted_at(cloud, fits, *arguments, when="after"):
     assert (
         "error: interrupted" in stderr
         and "hint: " in stderr
-        and "the same command goes on from here" in stderr
+        and "re-run the command to resume" in stderr
     ), stderr
     return stderr
 
@@ -218,7 +218,7 @@ def test_interrupt_ends_any_wait_and_names_the_resource(cloud, wanted, operation
     assert (
         f"interrupted: {label}" in stderr
         and " is still " in stderr
-        and "the same command goes on from here" in stderr
+        and "re-run the command to resume" in stderr
     ), stderr
     cloud.aws.after_call = None
     for thing in things(cloud.aws).values():

@@ -48,8 +48,8 @@ def md5(content):
 
 
 CONTENT = {
-    "plugin-object": ("update", "`sink.zip` has another content"),
-    "plugin": ("replace", "its zip had another content"),
+    "plugin-object": ("update", "the object differs from `sink.zip`"),
+    "plugin": ("replace", "created from a zip with other content"),
     "connector": ("replace", "`plugin` is replaced"),
 }
 
@@ -118,8 +118,8 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
     contents = {"/1/sink.zip": zip_with_manifest("one"), "/2/sink.zip": zip_with_manifest("two")}
     moved = {
         **CONTENT,
-        "plugin-object": ("update", "came from another address"),
-        "plugin": ("replace", "is to come from another address"),
+        "plugin-object": ("update", "the object came from another address"),
+        "plugin": ("replace", "the address of the zip has changed"),
     }
     with serve(contents) as (url, asked):
         for path, content in contents.items():
@@ -138,7 +138,7 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
         connector = connector_and_plugin_md5(cloud)[0]
         assert_plan_and_apply(
             cloud,
-            {"plugin-object": ("update", "came from another address; it has no checksum")},
+            {"plugin-object": ("update", "came from another address; the object has no checksum")},
             env=env,
         )
         assert connector_and_plugin_md5(cloud)[0] == connector
@@ -177,7 +177,7 @@ def test_renamed_zip_deletes_the_previous_object(module, cloud):
     env = {"PINPIPE__CONNECTOR__PLUGIN": "sink-2.zip"}
     named = {
         "plugin-object": ("replace", NAMED + f"`s3://{BUCKET}/{OBJECT}`"),
-        "plugin": ("replace", "made of another object"),
+        "plugin": ("replace", "created from another object"),
         "connector": CONTENT["connector"],
     }
     assert_plan_and_apply(cloud, named, env=env)
@@ -216,7 +216,7 @@ NAMES = {
         {
             "bucket": ("replace", NAMED + f"`{BUCKET}`"),
             "plugin-object": ("replace", NAMED),
-            "plugin": ("replace", "made of another object"),
+            "plugin": ("replace", "created from another object"),
             "connector": CONNECTOR,
             "role-connector": ROLE,
         },
@@ -385,7 +385,7 @@ def test_brokers_are_added_in_the_existing_zones(empty):
     # A new cluster would spread six and twelve brokers over three zones.
     for brokers in (6, 8, 12):
         action, reason = brokers_planned(empty, brokers)
-        assert action == "update" and reason.endswith(f"brokers, not {brokers}")
+        assert action == "update" and reason.endswith(f" → {brokers}") and "brokers: " in reason
         empty.apply(*CLUSTER)
         assert spread(empty) == (brokers, 2) and empty.plan(*CLUSTER) == {}
 
@@ -393,9 +393,9 @@ def test_brokers_are_added_in_the_existing_zones(empty):
 @pytest.mark.parametrize(
     ("before", "after", "reason"),
     [
-        (3, 4, "it has 3 brokers, not 4; its 3 zones cannot share 4 brokers evenly"),
-        (4, 9, "it has 4 brokers, not 9; its 2 zones cannot share 9 brokers evenly"),
-        (6, 3, "it has 6 brokers and cannot lose any"),
+        (3, 4, "brokers: 3 → 4; 4 brokers cannot be spread evenly over 3 zones"),
+        (4, 9, "brokers: 4 → 9; 9 brokers cannot be spread evenly over 2 zones"),
+        (6, 3, "brokers: 6 → 3 (brokers cannot be removed)"),
     ],
 )
 def test_broker_changes_that_require_a_new_cluster_require_a_flag(empty, before, after, reason):

@@ -215,7 +215,7 @@ def test_topics_are_created_observed_and_recreated_by_each_backend(cloud, reques
     assert cloud.stands(way) == OWN and cloud.gone() == {way}
     steps = {step["key"]: step for step in cloud.json("provision", "--plan")["steps"]}
     assert {key: (steps[key]["action"], steps[key]["reasons"]) for key in KEYS} == dict.fromkeys(
-        KEYS, ("no-op", [f"3 partitions, seen through {way}"])
+        KEYS, ("no-op", [f"3 partitions, read through {way}"])
     )
     cloud.lose(way, "me.geo")
     assert cloud.plan() == {"topic-geo": ("create", "does not exist")}
@@ -261,7 +261,7 @@ def test_different_partition_count_is_reported_and_kept(cloud, request, name):
     way = provision_topics(cloud, request, name)
     cloud.given["PINPIPE__TOPICS__PARTITIONS"] = 6
     assert cloud.plan() == {}
-    assert "3 partitions (the configuration says 6)" in json_reasons(cloud)
+    assert "3 partitions (6 in the configuration)" in json_reasons(cloud)
     cloud.run("provision", "--yes")
     assert cloud.stands(way) == OWN
 
@@ -288,7 +288,7 @@ def test_upgraded_cluster_switches_to_the_msk_backend(cloud):
     assert cloud.gone() == {MACHINE}
     cloud.configure('[cluster]\nkafka_version = "3.6.0"\n')
     cloud.run("provision", "--yes")
-    assert cloud.plan() == {} and f"seen through {MSK}" in json_reasons(cloud)
+    assert cloud.plan() == {} and f"read through {MSK}" in json_reasons(cloud)
 
 
 def test_invalid_topic_name_is_rejected(cloud, request):
@@ -316,7 +316,7 @@ def test_topic_name_is_not_executed_on_the_machine(cloud, topic):
 @pytest.mark.parametrize("via", ["msk", "ssm", "direct", "auto"])
 def test_topics_require_a_cluster(cloud, via):
     cloud.take(via)
-    assert "there is no cluster yet" in cloud.failing("topics", "list") and not any(
+    assert "the cluster does not exist" in cloud.failing("topics", "list") and not any(
         map(changes, cloud.aws.calls)
     )
 

@@ -12,7 +12,7 @@ ROUTES = "has a different authorization"
 STREAMS = ("stream-pin", "stream-geo", "stream-user")
 AIRFLOW = {"group-airflow", "role-airflow", "bucket-airflow", "airflow-requirements", "airflow"}
 RECREATED = {
-    "worker-configuration": ("replace", "other properties: offset.flush.interval.ms"),
+    "worker-configuration": ("replace", "properties differ: offset.flush.interval.ms"),
     "connector": ("replace", "`worker-configuration` is replaced"),
 }
 ANOTHER = {
@@ -36,22 +36,22 @@ RENAMED = {
 
 # The changes build on each other; each that can be reverted is.
 CHANGES = {
-    "more brokers": ({"cluster": {"brokers": 6}}, {"cluster": ("update", "has 3 brokers, not 6")}),
+    "more brokers": ({"cluster": {"brokers": 6}}, {"cluster": ("update", "brokers: 3 → 6")}),
     "larger disks": (
         {"cluster": {"volume_gib": 200}},
-        {"cluster": ("update", "100 GiB of disk, not 200")},
+        {"cluster": ("update", "volume_gib: 100 → 200")},
     ),
     "larger brokers": (
         {"cluster": {"instance_type": "kafka.m5.xlarge"}},
-        {"cluster": ("update", "are kafka.m5.large, not kafka.m5.xlarge")},
+        {"cluster": ("update", "instance_type: kafka.m5.large → kafka.m5.xlarge")},
     ),
     "newer Kafka": (
         {"cluster": {"kafka_version": "3.5.1"}},
-        {"cluster": ("update", "runs Kafka 2.8.1, not 3.5.1")},
+        {"cluster": ("update", "kafka_version: 2.8.1 → 3.5.1")},
     ),
     "Kafka with operations for topics": (
         {"cluster": {"kafka_version": "3.6.0"}},
-        {"cluster": ("update", "runs Kafka .*, not 3.6.0")},
+        {"cluster": ("update", "kafka_version: .* → 3.6.0")},
     ),
     "all of it at once": (
         {
@@ -62,7 +62,7 @@ CHANGES = {
                 "instance_type": "kafka.m5.2xlarge",
             }
         },
-        {"cluster": ("update", "GiB.*brokers.*kafka.m5.*Kafka")},
+        {"cluster": ("update", "volume_gib.*brokers.*kafka.m5.*kafka_version")},
     ),
     "more shards": ({"kinesis": {"shards": 3}}, ANOTHER),
     "longer retention": (
@@ -83,15 +83,15 @@ CHANGES = {
     ),
     "flush size": (
         {"connector__properties": {"flush.size": "500"}},
-        {"connector": ("update", "other properties: flush.size$")},
+        {"connector": ("update", "properties differ: flush.size$")},
     ),
     "units": (
         {"connector": {"mcu": 2}},
-        {"connector": ("update", "1 workers of 1 units, not 1 of 2")},
+        {"connector": ("update", "1 workers of 1 MCU → 1 of 2")},
     ),
     "workers and properties": (
         {"connector": {"workers": 3}, "connector__properties": {"flush.size": "9"}},
-        {"connector": ("update", "flush.size; it has 1 workers")},
+        {"connector": ("update", "flush.size; capacity: 1 workers")},
     ),
     "worker properties": (
         {"connector__worker_properties": {"offset.flush.interval.ms": "5000"}},
@@ -116,7 +116,7 @@ CHANGES = {
     ),
     "another machine": (
         {"client": {"instance_type": "t3.small"}},
-        {"client": ("replace", "is a t2.micro, not a t3.small")},
+        {"client": ("replace", "instance_type: t2.micro → t3.small")},
     ),
 }
 
@@ -184,7 +184,9 @@ def test_smaller_disks_require_a_flag(module, cloud):
     ]["StorageInfo"]["EbsStorageInfo"]["VolumeSize"]
     cloud.change(cluster={"volume_gib": size - 1})
     action, reason = cloud.plan()["cluster"]
-    assert action == "replace" and f"have {size} GiB and cannot shrink to {size - 1}" in reason
+    assert action == "replace" and (
+        f"volume_gib: {size} → {size - 1} (volumes cannot shrink)" in reason
+    )
     stderr = cloud.refused("provision", "--yes")
     assert "which deletes its data" in stderr and "--allow-replace" in stderr
     cloud.apply("--allow-replace")

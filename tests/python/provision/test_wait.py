@@ -146,7 +146,7 @@ def test_creation_timeout_is_resumed_by_the_next_run(cloud, clock, key):
         stderr
     )
     assert re.search(
-        r"^hint: .*the same command waits for it again.*`provision.wait_minutes`", stderr, re.M
+        r"^hint: .*re-run the command to wait again.*`provision.wait_minutes`", stderr, re.M
     ), stderr
     left = re.search(r"left, since they wait for it: (.*)", stderr)
     assert waiting <= set(left[1].split(", ") if left else ()), stderr

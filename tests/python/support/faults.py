@@ -295,7 +295,7 @@ def interrupt(cloud, process):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert time.time() - began < SOON, f"{time.time() - began:.0f} s\n{stderr}"
-    assert process.returncode == 1 and "the same command goes on from here" in stderr, stderr
+    assert process.returncode == 1 and "re-run the command to resume" in stderr, stderr
     return stderr
 
 

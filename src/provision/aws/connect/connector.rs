@@ -1,4 +1,4 @@
-//! The MSK Connect connector that writes the topics into the bucket.
+//! The MSK Connect connector that writes the topics to the bucket.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -35,12 +35,14 @@ pub struct Connector {
     pub account: Rc<Account>,
 }
 
-/// How the connector should be and is not.
+/// A difference between the connector and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
     Tags(String),
+    /// Keys of the properties that differ.
     Properties(Vec<String>),
     Capacity(String),
+    /// A difference that only a new connector repairs.
     Fixed(String),
 }
 
@@ -50,7 +52,7 @@ impl std::fmt::Display for Drift {
             Self::Tags(text) | Self::Fixed(text) | Self::Capacity(text) => {
                 formatter.write_str(text)
             }
-            Self::Properties(keys) => write!(formatter, "other properties: {}", keys.join(", ")),
+            Self::Properties(keys) => write!(formatter, "properties differ: {}", keys.join(", ")),
         }
     }
 }
@@ -79,13 +81,14 @@ impl Connector {
         format!("connector `{}`", self.name())
     }
 
-    /// ARN of the connector.
+    /// Returns the ARN of the connector.
     async fn find_arn(&self) -> Result<Option<String>> {
-        let found: Option<ConnectorSummary> =
+        let summary: Option<ConnectorSummary> =
             lookup::find(&self.account, KEY, &self.name()).await?;
-        Ok(found.and_then(|found| found.connector_arn))
+        Ok(summary.and_then(|summary| summary.connector_arn))
     }
 
+    /// Returns the description of the connector; `None` if it does not exist.
     pub async fn find(&self) -> Result<Option<DescribeConnectorOutput>> {
         let Some(arn) = self.find_arn().await? else {
             return Ok(None);
@@ -98,7 +101,7 @@ impl Connector {
             .send()
             .await
         {
-            Ok(found) => Ok(Some(found)),
+            Ok(description) => Ok(Some(description)),
             Err(error) if code(&error) == "NotFoundException" => Ok(None),
             Err(error) => Err(failed(
                 Call("kafkaconnect:DescribeConnector", &self.display_name()),
@@ -107,18 +110,21 @@ impl Connector {
         }
     }
 
-    async fn differences(&self, found: &DescribeConnectorOutput) -> Result<Vec<Drift>> {
+    async fn differences(&self, description: &DescribeConnectorOutput) -> Result<Vec<Drift>> {
         let (config, state) = (&self.account.config, &self.account.state);
-        let tags = tags(&self.account, found.connector_arn().unwrap_or_default())
-            .await?
-            .unwrap_or_default();
+        let tags = tags(
+            &self.account,
+            description.connector_arn().unwrap_or_default(),
+        )
+        .await?
+        .unwrap_or_default();
         let mut differences: Vec<Drift> = self
             .account
             .tag_differences(KEY, pairs(&tags))
             .into_iter()
             .map(Drift::Tags)
             .collect();
-        let existing: BTreeMap<String, String> = found
+        let existing: BTreeMap<String, String> = description
             .connector_configuration()
             .cloned()
             .unwrap_or_default()
@@ -128,53 +134,58 @@ impl Connector {
         if !changed.is_empty() {
             differences.push(Drift::Properties(changed));
         }
-        let capacity = found
+        let capacity = description
             .capacity()
             .and_then(|capacity| capacity.provisioned_capacity());
         let (mcu, workers) = capacity.map_or((0, 0), |capacity| {
             (capacity.mcu_count(), capacity.worker_count())
         });
-        let (wanted_mcu, wanted_workers) = (config.connector.mcu, config.connector.workers);
-        if (mcu, workers) != (wanted_mcu, wanted_workers) {
+        let (desired_mcu, desired_workers) = (config.connector.mcu, config.connector.workers);
+        if (mcu, workers) != (desired_mcu, desired_workers) {
             differences.push(Drift::Capacity(format!(
-                "it has {workers} workers of {mcu} units, not {wanted_workers} of {wanted_mcu}"
+                "capacity: {workers} workers of {mcu} MCU → {desired_workers} of {desired_mcu}"
             )));
         }
-        let kafka = found
+        let kafka = description
             .kafka_cluster()
             .and_then(|kafka| kafka.apache_kafka_cluster());
         let brokers = state.output(keys::CLUSTER, "bootstrap_servers").await;
-        let read_from = kafka
+        let current_brokers = kafka
             .and_then(|kafka| kafka.bootstrap_servers())
             .unwrap_or_default();
-        if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, read_from)) {
-            differences.push(Drift::Fixed("it reads from other brokers".into()));
+        if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, current_brokers)) {
+            differences.push(Drift::Fixed(
+                "the connector reads from other brokers".into(),
+            ));
         }
-        if found.service_execution_role_arn()
+        if description.service_execution_role_arn()
             != Some(role_arn(&self.account, Holder::Connector).as_str())
         {
-            differences.push(Drift::Fixed("it has another role".into()));
+            differences.push(Drift::Fixed("the connector has another role".into()));
         }
-        let plugin = found
+        let plugin = description
             .plugins()
             .first()
             .and_then(|plugin| plugin.custom_plugin())
             .and_then(|plugin| plugin.custom_plugin_arn());
-        let wanted_plugin = state.output(keys::PLUGIN, "arn").await;
-        if wanted_plugin.is_some() && plugin != wanted_plugin.as_deref() {
-            differences.push(Drift::Fixed("it uses another plugin".into()));
+        let desired_plugin = state.output(keys::PLUGIN, "arn").await;
+        if desired_plugin.is_some() && plugin != desired_plugin.as_deref() {
+            differences.push(Drift::Fixed("the connector uses another plugin".into()));
         }
-        let worker = found
+        let worker = description
             .worker_configuration()
             .and_then(|worker| worker.worker_configuration_arn());
-        let wanted_worker = state.output(keys::WORKER_CONFIGURATION, "arn").await;
-        if wanted_worker.is_some() && worker != wanted_worker.as_deref() {
-            differences.push(Drift::Fixed("it uses another worker configuration".into()));
+        let desired_worker = state.output(keys::WORKER_CONFIGURATION, "arn").await;
+        if desired_worker.is_some() && worker != desired_worker.as_deref() {
+            differences.push(Drift::Fixed(
+                "the connector uses another worker configuration".into(),
+            ));
         }
         Ok(differences)
     }
 
-    /// Whether an object of the pipeline's topics lies in the bucket: only that proves that data flows.
+    /// Whether the bucket contains an object of the pipeline's topics. Only an object proves that
+    /// data flows.
     pub async fn has_delivered(&self) -> Result<bool> {
         let properties = self.account.config.connector_properties();
         let folder = properties
@@ -185,19 +196,30 @@ impl Connector {
             .s3
             .list_objects_v2()
             .bucket(BucketUse::Lake.name(&self.account.config));
-        let found = request
+        let response = request
             .prefix(format!("{folder}/{}.", self.account.config.id))
             .max_keys(1)
             .send()
             .await;
-        match found {
-            Ok(found) => Ok(!found.contents().is_empty()),
+        match response {
+            Ok(listing) => Ok(!listing.contents().is_empty()),
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
             Err(error) => Err(failed(Call("s3:ListBucket", &self.display_name()), &error)),
         }
     }
 
-    /// Polls the operation that a change began: the connector's own state hides its failure.
+    /// Returns the error for a connector in the state `FAILED`.
+    fn failure(&self, description: &DescribeConnectorOutput) -> Error {
+        Error::failed(format!("{} failed", self.display_name()))
+            .with_source(reason(description))
+            .hint(
+                "usual causes: an unknown property of the sink, unreachable brokers or bucket, a \
+                 missing permission of the role; `pinpipe provision` replaces the connector",
+            )
+    }
+
+    /// Waits for the recorded operation, if any. The connector's state does not show the failure of
+    /// an operation.
     async fn finish_operation(&self) -> Result<()> {
         match self.account.state.output(KEY, "operation").await {
             Some(operation) if !operation.is_empty() => self.follow(&operation).await,
@@ -205,23 +227,26 @@ impl Connector {
         }
     }
 
-    /// Notes an operation, polls it to its end, and forgets it.
+    /// Records an operation, waits until it completes, and removes the record.
+    ///
+    /// # Errors
+    /// The operation fails or cannot be read; Ctrl-C; the wait exceeds `provision.wait_minutes`.
     pub async fn follow(&self, operation: &str) -> Result<()> {
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[("operation", operation)])
             .await?;
         let check = || async {
-            let found = self
+            let response = self
                 .account
                 .connect
                 .describe_connector_operation()
                 .connector_operation_arn(operation)
                 .send()
                 .await;
-            let found = match found {
+            let status = match response {
                 Err(error) if code(&error) == "NotFoundException" => return Ok(None),
-                found => found.map_err(|error| {
+                response => response.map_err(|error| {
                     failed(
                         Call(
                             "kafkaconnect:DescribeConnectorOperation",
@@ -232,7 +257,7 @@ impl Connector {
                 })?,
             };
             use ConnectorOperationState as State;
-            match found.connector_operation_state() {
+            match status.connector_operation_state() {
                 Some(
                     State::UpdateComplete
                     | State::RestartComplete
@@ -247,7 +272,7 @@ impl Connector {
                     | State::PauseFailed
                     | State::ResumeFailed,
                 ) => {
-                    let reason = found.error_info().map(|info| {
+                    let reason = status.error_info().map(|info| {
                         format!(
                             "{}: {}",
                             info.code().unwrap_or("no code"),
@@ -258,9 +283,15 @@ impl Connector {
                         .state
                         .record_outputs(KEY, &self.name(), &[("operation", "")])
                         .await?;
-                    Err(Error::failed(format!("the change of {} failed", self.display_name()))
-                        .with_source(reason.unwrap_or_else(|| "AWS gives no reason".into()))
-                        .hint("it goes on as it was before; correct `[connector]` in the configuration and run again"))
+                    Err(Error::failed(format!(
+                        "the operation on {} failed",
+                        self.display_name()
+                    ))
+                    .with_source(reason.unwrap_or_else(|| "AWS gave no reason".into()))
+                    .hint(
+                        "the connector runs unchanged: correct `[connector]` in the configuration \
+                         and re-run the command",
+                    ))
                 }
                 state => Ok(Some(state.map_or("unknown", State::as_str).to_string())),
             }
@@ -273,16 +304,17 @@ impl Connector {
     }
 }
 
-fn reason(found: &DescribeConnectorOutput) -> String {
-    let description = found.state_description();
-    let text = description.map(|text| {
+/// Reason that MSK Connect gives for the state of the connector.
+fn reason(description: &DescribeConnectorOutput) -> String {
+    let state = description.state_description();
+    let text = state.map(|state| {
         format!(
             "{}: {}",
-            text.code().unwrap_or("no code"),
-            text.message().unwrap_or("no reason")
+            state.code().unwrap_or("no code"),
+            state.message().unwrap_or("no reason")
         )
     });
-    text.unwrap_or_else(|| "AWS gives no reason".into())
+    text.unwrap_or_else(|| "AWS gave no reason".into())
 }
 
 #[async_trait(?Send)]
@@ -300,7 +332,7 @@ impl Resource for Connector {
     }
 
     fn depends_on(&self) -> Vec<String> {
-        let own = [
+        let dependencies = [
             keys::NETWORK,
             Member::Client.key(),
             keys::S3_ENDPOINT,
@@ -310,7 +342,8 @@ impl Resource for Connector {
             keys::PLUGIN,
             keys::WORKER_CONFIGURATION,
         ];
-        own.map(String::from)
+        dependencies
+            .map(String::from)
             .into_iter()
             .chain(Kind::ALL.map(keys::topic))
             .collect()
@@ -331,19 +364,19 @@ impl Resource for Connector {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let Some(found) = self.find().await? else {
+        let Some(description) = self.find().await? else {
             return Ok(Observation::missing());
         };
         let (arn, name) = (
-            found.connector_arn().unwrap_or_default(),
-            found.connector_name().unwrap_or_default(),
+            description.connector_arn().unwrap_or_default(),
+            description.connector_name().unwrap_or_default(),
         );
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            // Who took a name that is not wanted any more is nobody's business.
+            // The previous name now belongs to an unmanaged resource, which is ignored.
             return Ok(if is_renamed {
                 Observation::missing()
             } else {
@@ -362,11 +395,11 @@ impl Resource for Connector {
                     .is_some(),
             ));
         }
-        match found.connector_state() {
+        match description.connector_state() {
             Some(ConnectorState::Failed) => {
                 return Ok(Observation::replace(vec![format!(
-                    "it failed: {}",
-                    reason(&found)
+                    "the connector failed: {}",
+                    reason(&description)
                 )]));
             }
             Some(ConnectorState::Running) => {}
@@ -377,7 +410,7 @@ impl Resource for Connector {
                 ));
             }
         }
-        let differences = self.differences(&found).await?;
+        let differences = self.differences(&description).await?;
         let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
         if differences
             .iter()
@@ -386,7 +419,7 @@ impl Resource for Connector {
             return Ok(Observation::replace(texts));
         }
         let detail = if self.has_delivered().await? {
-            "working: its objects arrive in the bucket"
+            "running; objects have arrived in the bucket"
         } else {
             "running; no object has arrived in the bucket yet"
         };
@@ -395,12 +428,12 @@ impl Resource for Connector {
 
     async fn create(&self) -> Result<()> {
         let (config, state) = (&self.account.config, &self.account.state);
-        let whole = || "the connector is not described wholly".to_string();
+        let incomplete = || "cannot build the description of the connector".to_string();
         let vpc = Vpc::builder().set_subnets(Some(outputs::subnets(&self.account).await?));
         let vpc = vpc
             .security_groups(state.require_output(Member::Client.key(), "id").await?)
             .build()
-            .context(whole)?;
+            .context(incomplete)?;
         let kafka = ApacheKafkaCluster::builder()
             .bootstrap_servers(
                 state
@@ -419,7 +452,7 @@ impl Resource for Connector {
                 state.require_output(keys::PLUGIN, "revision").await?,
             ))
             .build()
-            .context(whole)?;
+            .context(incomplete)?;
         let worker = ConnectWorkerConfiguration::builder()
             .worker_configuration_arn(
                 state
@@ -432,15 +465,15 @@ impl Resource for Connector {
                     .await?,
             ))
             .build()
-            .context(whole)?;
-        let kafka = kafka.build().context(whole)?;
+            .context(incomplete)?;
+        let kafka = kafka.build().context(incomplete)?;
         let authentication = KafkaClusterClientAuthentication::builder()
             .authentication_type(KafkaClusterClientAuthenticationType::Iam);
         let encryption = KafkaClusterEncryptionInTransit::builder()
             .encryption_type(KafkaClusterEncryptionInTransitType::Tls);
         let (authentication, encryption) = (
-            authentication.build().context(whole)?,
-            encryption.build().context(whole)?,
+            authentication.build().context(incomplete)?,
+            encryption.build().context(incomplete)?,
         );
         let call = || async {
             let request = self
@@ -483,7 +516,7 @@ impl Resource for Connector {
                 )),
             }
         };
-        // A role is seen by MSK Connect some seconds after IAM has made it.
+        // MSK Connect sees a new role only some seconds after IAM has created it.
         let is_unseen = |error: &Error| {
             let text = error.to_string().to_lowercase();
             text.contains("role")
@@ -495,14 +528,14 @@ impl Resource for Connector {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else {
+        let Some(description) = self.find().await? else {
             return Ok(());
         };
         let (arn, config) = (
-            found.connector_arn().unwrap_or_default(),
+            description.connector_arn().unwrap_or_default(),
             &self.account.config,
         );
-        let differences = self.differences(&found).await?;
+        let differences = self.differences(&description).await?;
         if differences
             .iter()
             .any(|drift| matches!(drift, Drift::Tags(_)))
@@ -514,8 +547,9 @@ impl Resource for Connector {
             .connect
             .update_connector()
             .connector_arn(arn)
-            .set_current_version(found.current_version().map(String::from));
-        // Either of the two in one call; what is left is found by the next reading.
+            .set_current_version(description.current_version().map(String::from));
+        // MSK Connect accepts either properties or capacity in one call. The next observation finds
+        // the remaining difference.
         let request = match differences
             .iter()
             .find(|drift| !matches!(drift, Drift::Tags(_) | Drift::Fixed(_)))
@@ -525,27 +559,27 @@ impl Resource for Connector {
             )),
             Some(Drift::Capacity(_)) => {
                 let (mcu, workers) = (config.connector.mcu, config.connector.workers);
-                let wanted = ProvisionedCapacityUpdate::builder()
+                let capacity = ProvisionedCapacityUpdate::builder()
                     .mcu_count(mcu)
                     .worker_count(workers)
                     .build();
                 request.capacity(
                     CapacityUpdate::builder()
-                        .provisioned_capacity(wanted)
+                        .provisioned_capacity(capacity)
                         .build(),
                 )
             }
             _ => return Ok(()),
         };
-        let begun = match request.send().await {
-            Ok(begun) => begun,
+        let operation = match request.send().await {
+            Ok(operation) => operation,
             Err(error) => {
-                // A change whose answer got lost is under way already.
-                let now = self
+                // A change whose response was lost is already in progress.
+                let state = self
                     .find()
                     .await?
-                    .and_then(|found| found.connector_state().cloned());
-                if now == Some(ConnectorState::Updating) {
+                    .and_then(|description| description.connector_state().cloned());
+                if state == Some(ConnectorState::Updating) {
                     return Ok(());
                 }
                 return Err(failed(
@@ -554,33 +588,33 @@ impl Resource for Connector {
                 ));
             }
         };
-        self.follow(begun.connector_operation_arn().unwrap_or_default())
+        self.follow(operation.connector_operation_arn().unwrap_or_default())
             .await
     }
 
     async fn wait(&self) -> Result<()> {
         self.finish_operation().await?;
         let check = || async {
-            let Some(found) = self.find().await? else {
+            let Some(description) = self.find().await? else {
                 return Ok(None);
             };
-            match found.connector_state() {
+            match description.connector_state() {
                 Some(ConnectorState::Running) => Ok(None),
-                Some(ConnectorState::Failed) => Err(Error::failed(format!("{} failed", self.display_name())).with_source(reason(&found)).hint(
-                    "usual causes: a property the sink does not know, brokers or the bucket out of reach, a right the role lacks; `pinpipe provision` makes it anew",
-                )),
+                Some(ConnectorState::Failed) => Err(self.failure(&description)),
                 Some(state) if state.as_str() == "PAUSED" => Ok(None),
-                state => Ok(Some(state.map_or("unknown", ConnectorState::as_str).to_string())),
+                state => Ok(Some(
+                    state.map_or("unknown", ConnectorState::as_str).to_string(),
+                )),
             }
         };
         self.account.wait_until(&self.display_name(), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else {
+        let Some(description) = self.find().await? else {
             return Ok(false);
         };
-        let arn = found.connector_arn().unwrap_or_default();
+        let arn = description.connector_arn().unwrap_or_default();
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(true);
         };
@@ -588,17 +622,18 @@ impl Resource for Connector {
             return Ok(false);
         }
         if matches!(
-            found.connector_state(),
+            description.connector_state(),
             Some(ConnectorState::Creating | ConnectorState::Updating)
         ) {
-            // It takes no other call meanwhile; that it fails in the end does not matter here.
+            // MSK Connect rejects other calls while it creates or updates the connector. A failure
+            // of that operation does not matter here.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {
                 return Err(error);
             }
         }
-        if found.connector_state() != Some(&ConnectorState::Deleting) {
+        if description.connector_state() != Some(&ConnectorState::Deleting) {
             match self
                 .account
                 .connect
@@ -608,14 +643,14 @@ impl Resource for Connector {
                 .await
             {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    // An attempt whose answer got lost had its effect.
-                    let now = self
+                    // An attempt whose response was lost may have succeeded.
+                    let current = self
                         .find()
                         .await?
-                        .filter(|now| now.connector_arn() == Some(arn));
-                    if now
-                        .is_some_and(|now| now.connector_state() != Some(&ConnectorState::Deleting))
-                    {
+                        .filter(|current| current.connector_arn() == Some(arn));
+                    if current.is_some_and(|current| {
+                        current.connector_state() != Some(&ConnectorState::Deleting)
+                    }) {
                         return Err(failed(
                             Call("kafkaconnect:DeleteConnector", &self.display_name()),
                             &error,
@@ -629,8 +664,8 @@ impl Resource for Connector {
             Ok(self
                 .find_arn()
                 .await?
-                .filter(|now| now == arn)
-                .map(|_| "going".to_string()))
+                .filter(|current| current == arn)
+                .map(|_| "DELETING".to_string()))
         };
         self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)

@@ -1,4 +1,4 @@
-//! What connector, plugin and worker configuration share: they are listed, and tagged, alike.
+//! Lists and tags MSK Connect resources: connector, plugin and worker configuration.
 
 use std::collections::HashMap;
 
@@ -7,30 +7,32 @@ use crate::clients::aws::call::{Call, code, failed, is_access_denied};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::tags::pairs;
 
-/// Something that MSK Connect lists.
+/// A resource that MSK Connect lists.
 pub trait Listed: Sized {
     fn name(&self) -> Option<&str>;
     fn arn(&self) -> Option<&str>;
 
-    /// Those whose names begin so, or all.
+    /// Lists the resources whose names start with `prefix`; all if it is `None`.
+    ///
+    /// # Errors
+    /// MSK Connect cannot be called.
     async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>>;
 }
 
-/// Finds one by the name that it was made under, or by that of now; where nobody remembers
-/// the name, by its tags.
+/// Finds a resource by its recorded or configured name; by its tags if the state has no entry.
 ///
 /// # Errors
-/// MSK Connect cannot be asked.
+/// MSK Connect cannot be called.
 pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result<Option<T>> {
-    let found = account
+    let named = account
         .found_under(
             key,
             name,
             |name| async move { find_named(account, &name).await },
         )
         .await?;
-    if found.is_some() || !account.is_forgotten(key).await {
-        return Ok(found);
+    if named.is_some() || !account.is_forgotten(key).await {
+        return Ok(named);
     }
     for listed in T::all(account, None).await? {
         let Some(arn) = listed.arn() else { continue };
@@ -41,15 +43,15 @@ pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result
             .send()
             .await
         {
-            Ok(found)
-                if found
+            Ok(response)
+                if response
                     .tags()
                     .is_some_and(|tags| account.is_tagged_as(key, pairs(tags))) =>
             {
                 return Ok(Some(listed));
             }
             Ok(_) => {}
-            // What may not be looked at is somebody else's.
+            // If access to its tags is denied, pinpipe does not manage the resource.
             Err(error) if is_access_denied(&error) || code(&error) == "NotFoundException" => {}
             Err(error) => {
                 return Err(failed(
@@ -62,21 +64,21 @@ pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result
     Ok(None)
 }
 
-/// The one of this very name.
+/// Finds the resource with exactly this name.
 ///
 /// # Errors
-/// MSK Connect cannot be asked.
+/// MSK Connect cannot be called.
 pub async fn find_named<T: Listed>(account: &Account, name: &str) -> Result<Option<T>> {
     Ok(T::all(account, Some(name))
         .await?
         .into_iter()
-        .find(|found| found.name() == Some(name)))
+        .find(|listed| listed.name() == Some(name)))
 }
 
-/// The tags of something; `None`: it went between being listed and being asked.
+/// Returns the tags of a resource; `None` if it was deleted after it was listed.
 ///
 /// # Errors
-/// MSK Connect cannot be asked.
+/// MSK Connect cannot be called.
 pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String, String>>> {
     match account
         .connect
@@ -85,7 +87,7 @@ pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String,
         .send()
         .await
     {
-        Ok(found) => Ok(Some(found.tags().cloned().unwrap_or_default())),
+        Ok(response) => Ok(Some(response.tags().cloned().unwrap_or_default())),
         Err(error) if code(&error) == "NotFoundException" => Ok(None),
         Err(error) => Err(failed(
             Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")),
@@ -94,19 +96,19 @@ pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String,
     }
 }
 
-/// Puts the wanted tags on something.
+/// Sets the configured tags of a resource.
 ///
 /// # Errors
-/// MSK Connect refuses.
+/// MSK Connect rejects the call.
 pub async fn put_tags(account: &Account, key: &str, arn: &str) -> Result<()> {
-    let put = account
+    let response = account
         .connect
         .tag_resource()
         .resource_arn(arn)
         .set_tags(Some(account.tags(key).into_iter().collect()))
         .send()
         .await;
-    put.map(|_| ()).map_err(|error| {
+    response.map(|_| ()).map_err(|error| {
         failed(
             Call("kafkaconnect:TagResource", &format!("`{arn}`")),
             &error,

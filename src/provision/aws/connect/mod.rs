@@ -1,4 +1,4 @@
-//! MSK Connect: plugin, worker configuration, connector.
+//! MSK Connect: plugin, worker configuration and connector.
 
 pub mod connector;
 pub mod lookup;

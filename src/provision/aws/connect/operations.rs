@@ -1,4 +1,4 @@
-//! Pausing, resuming and restarting the connector on MSK Connect.
+//! Pauses, resumes and restarts the connector on MSK Connect.
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::clients::aws::call::{Call, failed};
 use crate::provision::aws::connect::connector::Connector;
 use crate::provision::engine::session::{Purpose, Session};
 
-/// What to do with the connector.
+/// Operation on the connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectorOperation {
     Pause,
@@ -15,10 +15,11 @@ pub enum ConnectorOperation {
     Restart,
 }
 
-/// Begins it and waits until it is done. Returns what was done, for people.
+/// Starts the operation and waits until it completes. Returns the change: `paused`, `resumed` or
+/// `restarted`; `kept` if no AWS account is used.
 ///
 /// # Errors
-/// There is no connector; it is in no state for it.
+/// The connector does not exist; its state does not permit the operation; the operation fails.
 pub async fn operate_connector(
     config: &Config,
     operation: ConnectorOperation,
@@ -42,35 +43,35 @@ async fn operate(session: &Session, operation: ConnectorOperation) -> Result<&'s
         account: account.clone(),
     };
     let name = account.config.connector_name();
-    let found = connector.find().await?.ok_or_else(|| {
-        Error::failed(format!("there is no connector `{name}`"))
-            .hint("`pinpipe connector create` makes it")
+    let description = connector.find().await?.ok_or_else(|| {
+        Error::failed(format!("connector `{name}` does not exist"))
+            .hint("`pinpipe connector create` creates it")
     })?;
-    let (arn, what) = (
-        found.connector_arn().unwrap_or_default(),
+    let (arn, label) = (
+        description.connector_arn().unwrap_or_default(),
         format!("connector `{name}`"),
     );
     let client = &account.connect;
-    let (done, operation) = match operation {
+    let (change, operation_arn) = match operation {
         ConnectorOperation::Pause => {
-            let begun = client.pause_connector().connector_arn(arn).send().await;
-            let begun = begun
-                .map_err(|error| failed(Call("kafkaconnect:PauseConnector", &what), &error))?;
-            ("paused", begun.connector_operation_arn)
+            let response = client.pause_connector().connector_arn(arn).send().await;
+            let operation = response
+                .map_err(|error| failed(Call("kafkaconnect:PauseConnector", &label), &error))?;
+            ("paused", operation.connector_operation_arn)
         }
         ConnectorOperation::Resume => {
-            let begun = client.resume_connector().connector_arn(arn).send().await;
-            let begun = begun
-                .map_err(|error| failed(Call("kafkaconnect:ResumeConnector", &what), &error))?;
-            ("resumed", begun.connector_operation_arn)
+            let response = client.resume_connector().connector_arn(arn).send().await;
+            let operation = response
+                .map_err(|error| failed(Call("kafkaconnect:ResumeConnector", &label), &error))?;
+            ("resumed", operation.connector_operation_arn)
         }
         ConnectorOperation::Restart => {
-            let begun = client.restart_connector().connector_arn(arn).send().await;
-            let begun = begun
-                .map_err(|error| failed(Call("kafkaconnect:RestartConnector", &what), &error))?;
-            ("restarted", begun.connector_operation_arn)
+            let response = client.restart_connector().connector_arn(arn).send().await;
+            let operation = response
+                .map_err(|error| failed(Call("kafkaconnect:RestartConnector", &label), &error))?;
+            ("restarted", operation.connector_operation_arn)
         }
     };
-    connector.follow(&operation.unwrap_or_default()).await?;
-    Ok(done)
+    connector.follow(&operation_arn.unwrap_or_default()).await?;
+    Ok(change)
 }

@@ -1,4 +1,4 @@
-//! The custom plugin of MSK Connect: the connector's zip, made known to it.
+//! The custom plugin of MSK Connect: the connector's zip, registered with the service.
 
 use std::rc::Rc;
 
@@ -53,17 +53,18 @@ impl Plugin {
         lookup::find(&self.account, KEY, &self.name()).await
     }
 
-    /// That plugin as it stands now; `None`: it is gone.
-    async fn again(&self, arn: &str) -> Result<Option<CustomPluginSummary>> {
+    /// Reads the plugin again; `None` if it no longer exists.
+    async fn refresh(&self, arn: &str) -> Result<Option<CustomPluginSummary>> {
         Ok(self
             .find()
             .await?
-            .filter(|now| now.custom_plugin_arn() == Some(arn)))
+            .filter(|current| current.custom_plugin_arn() == Some(arn)))
     }
 
-    /// How the zip that it was made of differs from the one that is wanted: it keeps its copy.
-    async fn other_zip(&self, found: &CustomPluginSummary) -> Option<&'static str> {
-        let latest = found.latest_revision();
+    /// Describes how the plugin's copy of the zip differs from the configured zip. The plugin keeps
+    /// the copy from which it was created.
+    async fn zip_difference(&self, summary: &CustomPluginSummary) -> Option<&'static str> {
+        let latest = summary.latest_revision();
         let location = latest
             .and_then(|latest| latest.location())
             .and_then(|location| location.s3_location());
@@ -71,13 +72,13 @@ impl Plugin {
         if location.is_some_and(|location| {
             location.bucket_arn() != Some(&self.bucket_arn()) || location.file_key() != Some(&key)
         }) {
-            return Some("it was made of another object");
+            return Some("created from another object");
         }
-        let made_of = latest
+        let copied_md5 = latest
             .and_then(|latest| latest.file_description())
             .and_then(|file| file.file_md5());
-        // What is no MD5 cannot be compared.
-        let made_of = made_of.filter(|text| text.len() == 32)?;
+        // Any other value than an MD5 cannot be compared.
+        let copied_md5 = copied_md5.filter(|text| text.len() == 32)?;
         match self
             .account
             .state
@@ -85,9 +86,9 @@ impl Plugin {
             .await?
             .as_str()
         {
-            wanted if made_of.eq_ignore_ascii_case(wanted) => None,
-            "" => Some("its zip is to come from another address"),
-            _ => Some("its zip had another content when it was made"),
+            desired if copied_md5.eq_ignore_ascii_case(desired) => None,
+            "" => Some("the address of the zip has changed"),
+            _ => Some("created from a zip with other content"),
         }
     }
 
@@ -124,26 +125,26 @@ impl Resource for Plugin {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let Some(found) = self.find().await? else {
+        let Some(summary) = self.find().await? else {
             return Ok(Observation::missing());
         };
         let (arn, name) = (
-            found.custom_plugin_arn().unwrap_or_default(),
-            found.name().unwrap_or_default(),
+            summary.custom_plugin_arn().unwrap_or_default(),
+            summary.name().unwrap_or_default(),
         );
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            // Who took a name that is not wanted any more is nobody's business.
+            // The previous name now belongs to an unmanaged resource, which is ignored.
             return Ok(if is_renamed {
                 Observation::missing()
             } else {
                 Observation::unmanaged()
             });
         }
-        let revision = found
+        let revision = summary
             .latest_revision()
             .map_or(1, |latest| latest.revision());
         self.account
@@ -162,11 +163,11 @@ impl Resource for Plugin {
                     .is_some(),
             ));
         }
-        match found.custom_plugin_state() {
+        match summary.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
                 return Ok(Observation::replace(vec![
-                    "MSK Connect could not take the zip".into(),
+                    "MSK Connect rejected the zip".into(),
                 ]));
             }
             state => {
@@ -175,7 +176,7 @@ impl Resource for Plugin {
                 ));
             }
         }
-        if let Some(reason) = self.other_zip(&found).await {
+        if let Some(reason) = self.zip_difference(&summary).await {
             return Ok(Observation::replace(vec![reason.into()]));
         }
         Ok(Observation::from_drift(
@@ -186,20 +187,22 @@ impl Resource for Plugin {
 
     async fn create(&self) -> Result<()> {
         let key = plugin_object::key(&self.account.config).unwrap_or_default();
-        let place = S3Location::builder()
+        let location = S3Location::builder()
             .bucket_arn(self.bucket_arn())
             .file_key(key)
             .build()
-            .context(|| "a place is not whole")?;
+            .context(|| "cannot build the S3 location of the plugin")?;
         let request = self
             .account
             .connect
             .create_custom_plugin()
             .name(self.name())
             .content_type(CustomPluginContentType::Zip);
-        let request = request
-            .description("made by pinpipe")
-            .location(CustomPluginLocation::builder().s3_location(place).build());
+        let request = request.description("made by pinpipe").location(
+            CustomPluginLocation::builder()
+                .s3_location(location)
+                .build(),
+        );
         match request
             .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
             .send()
@@ -215,31 +218,31 @@ impl Resource for Plugin {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else {
+        let Some(summary) = self.find().await? else {
             return Ok(());
         };
         put_tags(
             &self.account,
             KEY,
-            found.custom_plugin_arn().unwrap_or_default(),
+            summary.custom_plugin_arn().unwrap_or_default(),
         )
         .await
     }
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let Some(found) = self.find().await? else {
+            let Some(summary) = self.find().await? else {
                 return Ok(None);
             };
-            Ok(match found.custom_plugin_state() {
+            Ok(match summary.custom_plugin_state() {
                 Some(CustomPluginState::Active) => None,
                 Some(CustomPluginState::CreateFailed) => {
                     return Err(Error::failed(format!(
-                        "{} could not be made of `{}`",
+                        "cannot create {} from `{}`",
                         self.display_name(),
                         self.account.config.connector.plugin
                     ))
-                    .hint("`connector.plugin` must be the whole zip as Confluent publishes it"));
+                    .hint("set `connector.plugin` to the complete zip that Confluent publishes"));
                 }
                 state => Some(
                     state
@@ -252,25 +255,26 @@ impl Resource for Plugin {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else {
+        let Some(summary) = self.find().await? else {
             return Ok(false);
         };
-        let arn = found.custom_plugin_arn().unwrap_or_default();
+        let arn = summary.custom_plugin_arn().unwrap_or_default();
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(true);
         };
         if !self.account.is_ours(pairs(&tags)) {
             return Ok(false);
         }
-        if found.custom_plugin_state() == Some(&CustomPluginState::Creating) {
-            // It takes no other call meanwhile; that it fails in the end does not matter here.
+        if summary.custom_plugin_state() == Some(&CustomPluginState::Creating) {
+            // MSK Connect rejects other calls while it creates the plugin. A failure of the
+            // creation does not matter here.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {
                 return Err(error);
             }
         }
-        if found.custom_plugin_state() != Some(&CustomPluginState::Deleting) {
+        if summary.custom_plugin_state() != Some(&CustomPluginState::Deleting) {
             match self
                 .account
                 .connect
@@ -280,12 +284,12 @@ impl Resource for Plugin {
                 .await
             {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    // An attempt whose answer got lost had its effect.
-                    let now = self
-                        .again(arn)
+                    // An attempt whose response was lost may have succeeded.
+                    let state = self
+                        .refresh(arn)
                         .await?
-                        .and_then(|found| found.custom_plugin_state().cloned());
-                    if now.is_some_and(|state| state != CustomPluginState::Deleting) {
+                        .and_then(|summary| summary.custom_plugin_state().cloned());
+                    if state.is_some_and(|state| state != CustomPluginState::Deleting) {
                         return Err(failed(
                             Call("kafkaconnect:DeleteCustomPlugin", &self.display_name()),
                             &error,
@@ -295,7 +299,7 @@ impl Resource for Plugin {
                 _ => {}
             }
         }
-        let check = || async { Ok(self.again(arn).await?.map(|_| "going".to_string())) };
+        let check = || async { Ok(self.refresh(arn).await?.map(|_| "DELETING".to_string())) };
         self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! The connector's zip in the bucket: uploaded once, in parts, compared by its checksum.
+//! The connector's zip in the bucket: uploaded once, in parts, and compared by checksum.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -20,22 +20,24 @@ use crate::provision::aws::object_keys::PLUGIN_FOLDER;
 use crate::provision::resource::{Action, Observation, Resource};
 
 const KEY: &str = keys::PLUGIN_OBJECT;
-/// Size of a part; S3 takes none below 5 MiB but the last.
+/// Size of a part. S3 requires at least 5 MiB for every part but the last.
 const PART_BYTES: usize = 8 * 1024 * 1024;
-/// Where the checksum of the whole file is kept: S3's own is one of the parts' checksums.
+/// Metadata key of the file's SHA-256. S3's own checksum covers the checksums of the parts.
 const CHECKSUM: &str = "sha256";
-/// Where the checksum is kept that MSK Connect tells of what it copied; in the state too.
+/// Metadata key, and output in the state, of the file's MD5. MSK Connect reports the MD5 of its
+/// copy.
 pub const MD5: &str = "md5";
-/// How long a server may take to say whether it has the zip.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Where the object came from.
+/// Timeout of the request that checks whether a server has the zip.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Metadata key of the file or URL that the object was uploaded from.
 const SOURCE: &str = "source";
 
 pub struct PluginObject {
     pub account: Rc<Account>,
 }
 
-/// The object's key in the bucket: the file's name in a folder of its own.
+/// Returns the object's key in the bucket: the file name below `PLUGIN_FOLDER`. `None` if the
+/// configured source has no file name.
 pub fn key(config: &Config) -> Option<String> {
     let source = config
         .connector
@@ -93,8 +95,8 @@ impl PluginObject {
         }
     }
 
-    /// Bucket and key of the object that an earlier configuration asked for, while it is there.
-    async fn former(&self) -> Result<Option<(String, String)>> {
+    /// Returns bucket and key of the object of an earlier configuration, if it still exists.
+    async fn previous_object(&self) -> Result<Option<(String, String)>> {
         for name in self
             .account
             .names(KEY, &self.name())
@@ -104,14 +106,15 @@ impl PluginObject {
         {
             if let Some((bucket, key)) = name
                 .strip_prefix("s3://")
-                .and_then(|place| place.split_once('/'))
+                .and_then(|location| location.split_once('/'))
             {
                 match self.find(bucket, key).await {
                     Ok(Some(_)) => return Ok(Some((bucket.into(), key.into()))),
                     Ok(None) => {}
-                    // A former bucket's name may be somebody else's by now; what is in one of ours goes with that.
+                    // The name of a previous bucket may belong to another AWS account by now. An
+                    // object in a bucket of pinpipe is deleted with that bucket.
                     Err(error) if bucket != self.bucket() => {
-                        tracing::warn!(%error, "a former object of the zip is not looked for")
+                        tracing::warn!(%error, "skipping the previous object of the zip")
                     }
                     Err(error) => return Err(error),
                 }
@@ -120,42 +123,43 @@ impl PluginObject {
         Ok(None)
     }
 
-    /// Notes the MD5 of the content that is wanted, for the plugin to be compared with: it keeps
-    /// what it copied, whatever becomes of the object. Empty: not known, but not that of before.
-    async fn note_md5(&self, md5: &str) -> Result<()> {
+    /// Records the MD5 of the desired content, which the plugin is compared with: the plugin keeps
+    /// its copy, even if the object changes. An empty text means an unknown content that differs
+    /// from the previous one.
+    async fn record_md5(&self, md5: &str) -> Result<()> {
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[(MD5, md5)])
             .await
     }
 
-    /// Whether something answers at the address, without downloading it. Not every server
-    /// takes such a question: only that nobody answers or that there is nothing counts.
-    async fn ask(&self) -> Result<()> {
-        let answer = reqwest::Client::new()
+    /// Checks that a server answers at the URL, without downloading the zip. Not every server
+    /// supports HEAD: only a failed connection and the statuses 404 and 410 are errors.
+    async fn check_url(&self) -> Result<()> {
+        let response = reqwest::Client::new()
             .head(self.source())
-            .timeout(PATIENCE)
+            .timeout(CHECK_TIMEOUT)
             .send()
             .await;
-        match answer.and_then(reqwest::Response::error_for_status) {
+        match response.and_then(reqwest::Response::error_for_status) {
             Err(error)
                 if error
                     .status()
                     .is_none_or(|status| matches!(status.as_u16(), 404 | 410)) =>
             {
-                Err(self.unreachable(error))
+                Err(self.download_error(error))
             }
             _ => Ok(()),
         }
     }
 
-    fn unreachable(&self, error: reqwest::Error) -> Error {
+    fn download_error(&self, error: reqwest::Error) -> Error {
         Error::failed(format!("cannot download `{}`", self.source()))
             .with_source(error.without_url())
-            .hint("check the address, or download the zip yourself and name the file in `connector.plugin`")
+            .hint("check the address, or download the zip and set `connector.plugin` to the file")
     }
 
-    /// The zip: read from its file, or downloaded.
+    /// Returns the zip, read from its file or downloaded.
     async fn content(&self) -> Result<Vec<u8>> {
         let content = if self.is_url() {
             self.account
@@ -164,54 +168,51 @@ impl PluginObject {
             let response = reqwest::get(self.source())
                 .await
                 .and_then(reqwest::Response::error_for_status);
-            let response = response.map_err(|error| self.unreachable(error))?;
+            let response = response.map_err(|error| self.download_error(error))?;
             response
                 .bytes()
                 .await
-                .map_err(|error| self.unreachable(error))?
+                .map_err(|error| self.download_error(error))?
                 .to_vec()
         } else {
             let path = PathBuf::from(self.source());
             std::fs::read(&path)
                 .map_err(|error| io_error("read the connector's zip", &path, error))?
         };
-        // The mark of every zip: a page that says "not found" has none.
+        // Every zip starts with this signature, an HTML error page does not.
         if content.starts_with(b"PK") {
             return Ok(content);
         }
-        Err(
-            Error::failed(format!("`{}` is not a zip", self.source())).hint(
-                "`connector.plugin` names the zip of Confluent's S3 sink, as a file or an address",
-            ),
-        )
+        Err(Error::failed(format!("`{}` is not a zip", self.source()))
+            .hint("set `connector.plugin` to the zip of Confluent's S3 sink: a file or an address"))
     }
 
-    /// Uploads begun by a run that was killed: they are paid for until they are given up.
-    async fn abort_begun(&self, bucket: &str, key: &str) -> Result<()> {
+    /// Aborts the unfinished uploads of a killed run: AWS charges for their parts until then.
+    async fn abort_uploads(&self, bucket: &str, key: &str) -> Result<()> {
         let request = self
             .account
             .s3
             .list_multipart_uploads()
             .bucket(bucket)
             .prefix(key);
-        let found = request.send().await.map_err(|error| {
+        let listing = request.send().await.map_err(|error| {
             failed(
                 Call("s3:ListBucketMultipartUploads", &self.display_name()),
                 &error,
             )
         })?;
-        for upload in found.uploads() {
+        for upload in listing.uploads() {
             let request = self
                 .account
                 .s3
                 .abort_multipart_upload()
                 .bucket(bucket)
                 .key(key);
-            let aborted = request
+            let response = request
                 .set_upload_id(upload.upload_id().map(String::from))
                 .send()
                 .await;
-            match aborted {
+            match response {
                 Err(error) if code(&error) != "NoSuchUpload" => {
                     return Err(failed(
                         Call("s3:AbortMultipartUpload", &self.display_name()),
@@ -244,20 +245,21 @@ impl Resource for PluginObject {
     }
 
     async fn read(&self) -> Result<Observation> {
-        if let Some((bucket, key)) = self.former().await? {
+        if let Some((bucket, key)) = self.previous_object().await? {
             return Ok(Observation::renamed(&format!("s3://{bucket}/{key}"), false));
         }
         let Some(head) = self.find(&self.bucket(), &self.object_key()).await? else {
-            // The plugin may still be there. What was never made is not noted as if it were.
+            // The plugin may still exist. Without an entry in the state, nothing is recorded: the
+            // object was never created.
             if !self.is_url()
                 && self.account.state.entry(KEY).await.is_some()
                 && let Ok(content) = self.content().await
             {
-                self.note_md5(&md5(&content)).await?;
+                self.record_md5(&md5(&content)).await?;
             }
             return Ok(Observation::missing());
         };
-        let kept = |name: &str| {
+        let metadata = |name: &str| {
             head.metadata()
                 .and_then(|metadata| metadata.get(name))
                 .cloned()
@@ -265,33 +267,35 @@ impl Resource for PluginObject {
         };
         let mut differences = Vec::new();
         if self.is_url() {
-            // What an address names is not downloaded only to look at it.
-            let (source, known) = (kept(SOURCE), kept(MD5));
+            // The zip is not downloaded only to compare it.
+            let (source, stored_md5) = (metadata(SOURCE), metadata(MD5));
             if source == self.source() {
-                if !known.is_empty() {
-                    self.note_md5(&known).await?;
+                if !stored_md5.is_empty() {
+                    self.record_md5(&stored_md5).await?;
                 }
             } else {
-                differences.push("it came from another address".to_string());
-                // Of an object of somebody else's nothing follows: what was noted of ours still holds.
+                differences.push("the object came from another address".to_string());
+                // An object without a source was not uploaded by pinpipe: the recorded MD5 remains
+                // valid.
                 if !source.is_empty() {
-                    self.note_md5("").await?;
+                    self.record_md5("").await?;
                 }
             }
         } else {
             match self.content().await {
                 Ok(content) => {
-                    if kept(CHECKSUM) != sha256(&content) {
-                        differences.push(format!("`{}` has another content", self.source()));
+                    if metadata(CHECKSUM) != sha256(&content) {
+                        differences.push(format!("the object differs from `{}`", self.source()));
                     }
-                    self.note_md5(&md5(&content)).await?;
+                    self.record_md5(&md5(&content)).await?;
                 }
-                // What only looks, or removes it, can do without: `check` says why.
-                Err(_) => differences.push(format!("`{}` cannot be read", self.source())),
+                // Not an error here: `status` and `destroy` work without the file, and `check`
+                // reports the cause.
+                Err(_) => differences.push(format!("cannot read `{}`", self.source())),
             }
         }
-        if kept(CHECKSUM).is_empty() || self.is_url() && kept(MD5).is_empty() {
-            differences.push("it has no checksum of ours".into());
+        if metadata(CHECKSUM).is_empty() || self.is_url() && metadata(MD5).is_empty() {
+            differences.push("the object has no checksum from pinpipe".into());
         }
         Ok(Observation::from_drift(
             differences,
@@ -299,13 +303,14 @@ impl Resource for PluginObject {
         ))
     }
 
-    /// Whether the zip is there. Of an address only whether it answers: what it names is large.
+    /// Checks that the zip can be read. For a URL, checks only that the server answers: the zip is
+    /// large.
     async fn check(&self, action: Action) -> Result<()> {
         if action == Action::Delete {
             return Ok(());
         }
         if self.is_url() {
-            self.ask().await
+            self.check_url().await
         } else {
             self.content().await.map(|_| ())
         }
@@ -314,23 +319,23 @@ impl Resource for PluginObject {
     async fn create(&self) -> Result<()> {
         let content = self.content().await?;
         let (s3, bucket, key) = (&self.account.s3, self.bucket(), self.object_key());
-        self.abort_begun(&bucket, &key).await?;
-        let begun = s3
+        self.abort_uploads(&bucket, &key).await?;
+        let request = s3
             .create_multipart_upload()
             .bucket(&bucket)
             .key(&key)
             .content_type("application/zip");
-        let begun = begun
+        let request = request
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .metadata(CHECKSUM, sha256(&content));
-        let begun = begun
+        let request = request
             .metadata(MD5, md5(&content))
             .metadata(SOURCE, self.source());
-        let begun = begun
+        let upload = request
             .send()
             .await
             .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
-        let upload = begun.upload_id().unwrap_or_default();
+        let upload_id = upload.upload_id().unwrap_or_default();
         let mut parts = Vec::new();
         for (number, part) in (1..).zip(content.chunks(PART_BYTES)) {
             self.account.progress.say(format!(
@@ -342,44 +347,48 @@ impl Resource for PluginObject {
                 .upload_part()
                 .bucket(&bucket)
                 .key(&key)
-                .upload_id(upload)
+                .upload_id(upload_id)
                 .part_number(number);
             let request = request
                 .checksum_algorithm(ChecksumAlgorithm::Sha256)
                 .body(ByteStream::from(part.to_vec()));
-            let done = request
+            let uploaded = request
                 .send()
                 .await
                 .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
-            let done = CompletedPart::builder()
+            let completed = CompletedPart::builder()
                 .part_number(number)
-                .set_e_tag(done.e_tag)
-                .set_checksum_sha256(done.checksum_sha256);
-            parts.push(done.build());
+                .set_e_tag(uploaded.e_tag)
+                .set_checksum_sha256(uploaded.checksum_sha256);
+            parts.push(completed.build());
             if self.account.stop.is_cancelled() {
-                return Err(self.account.stopped("the connector's zip is half uploaded"));
+                return Err(self
+                    .account
+                    .stopped("the connector's zip is partly uploaded"));
             }
         }
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
             .build();
-        let done = s3
+        let response = s3
             .complete_multipart_upload()
             .bucket(&bucket)
             .key(&key)
-            .upload_id(upload)
+            .upload_id(upload_id)
             .multipart_upload(parts)
             .send()
             .await;
-        match done {
-            // Completed by an attempt whose answer got lost: the reading that follows sees it.
+        match response {
+            // An attempt whose response was lost completed it: the next observation sees the
+            // object.
             Err(error) if code(&error) == "NoSuchUpload" => {}
-            done => {
-                done.map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+            response => {
+                response
+                    .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
             }
         }
-        // An upload that was begun twice, since the first answer got lost.
-        self.abort_begun(&bucket, &key).await
+        // An upload may have been created twice, if the first response was lost.
+        self.abort_uploads(&bucket, &key).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -388,10 +397,10 @@ impl Resource for PluginObject {
 
     async fn delete(&self) -> Result<bool> {
         let (bucket, key) = self
-            .former()
+            .previous_object()
             .await?
             .unwrap_or_else(|| (self.bucket(), self.object_key()));
-        let removed = self
+        let response = self
             .account
             .s3
             .delete_object()
@@ -399,12 +408,12 @@ impl Resource for PluginObject {
             .key(&key)
             .send()
             .await;
-        match removed {
+        match response {
             Err(error) if code(&error) == "NoSuchBucket" => return Ok(false),
-            removed => removed
+            response => response
                 .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error))?,
         };
-        match self.abort_begun(&bucket, &key).await {
+        match self.abort_uploads(&bucket, &key).await {
             Err(error) if !error.to_string().contains("NoSuchBucket") => Err(error),
             _ => Ok(true),
         }

@@ -1,4 +1,4 @@
-//! The worker configuration of MSK Connect. It cannot be changed, only made anew.
+//! The worker configuration of MSK Connect. It cannot be changed, only replaced.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ pub struct WorkerConfiguration {
     pub account: Rc<Account>,
 }
 
-/// Lines of `key=value`.
+/// Formats properties as lines of `key=value`.
 fn lines(properties: &BTreeMap<String, String>) -> String {
     properties
         .iter()
@@ -31,7 +31,7 @@ fn lines(properties: &BTreeMap<String, String>) -> String {
         .collect()
 }
 
-/// The properties that such lines hold.
+/// Parses lines of `key=value`; skips empty lines and comments (`#` and `!`).
 fn properties(text: &str) -> BTreeMap<String, String> {
     let lines = text
         .lines()
@@ -79,12 +79,12 @@ impl WorkerConfiguration {
         lookup::find(&self.account, KEY, &self.name()).await
     }
 
-    /// That worker configuration as it stands now; `None`: it is gone.
-    async fn again(&self, arn: &str) -> Result<Option<WorkerConfigurationSummary>> {
+    /// Reads the worker configuration again; `None` if it no longer exists.
+    async fn refresh(&self, arn: &str) -> Result<Option<WorkerConfigurationSummary>> {
         Ok(self
             .find()
             .await?
-            .filter(|now| now.worker_configuration_arn() == Some(arn)))
+            .filter(|current| current.worker_configuration_arn() == Some(arn)))
     }
 }
 
@@ -108,19 +108,19 @@ impl Resource for WorkerConfiguration {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let Some(found) = self.find().await? else {
+        let Some(summary) = self.find().await? else {
             return Ok(Observation::missing());
         };
         let (arn, name) = (
-            found.worker_configuration_arn().unwrap_or_default(),
-            found.name().unwrap_or_default(),
+            summary.worker_configuration_arn().unwrap_or_default(),
+            summary.name().unwrap_or_default(),
         );
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
-            // Who took a name that is not wanted any more is nobody's business.
+            // The previous name now belongs to an unmanaged resource, which is ignored.
             return Ok(if is_renamed {
                 Observation::missing()
             } else {
@@ -139,19 +139,19 @@ impl Resource for WorkerConfiguration {
                     .is_some(),
             ));
         }
-        if found.worker_configuration_state() == Some(&WorkerConfigurationState::Deleting) {
+        if summary.worker_configuration_state() == Some(&WorkerConfigurationState::Deleting) {
             return Ok(Observation::pending("DELETING"));
         }
-        let described = self
+        let response = self
             .account
             .connect
             .describe_worker_configuration()
             .worker_configuration_arn(arn)
             .send()
             .await;
-        let described = match described {
+        let description = match response {
             Err(error) if code(&error) == "NotFoundException" => return Ok(Observation::missing()),
-            described => described.map_err(|error| {
+            response => response.map_err(|error| {
                 failed(
                     Call(
                         "kafkaconnect:DescribeWorkerConfiguration",
@@ -161,7 +161,7 @@ impl Resource for WorkerConfiguration {
                 )
             })?,
         };
-        let Some(latest) = described.latest_revision() else {
+        let Some(latest) = description.latest_revision() else {
             return Ok(Observation::missing());
         };
         self.account
@@ -181,7 +181,7 @@ impl Resource for WorkerConfiguration {
         );
         if !changed.is_empty() {
             return Ok(Observation::replace(vec![format!(
-                "other properties: {}",
+                "properties differ: {}",
                 changed.join(", ")
             )]));
         }
@@ -216,13 +216,13 @@ impl Resource for WorkerConfiguration {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else {
+        let Some(summary) = self.find().await? else {
             return Ok(());
         };
         put_tags(
             &self.account,
             KEY,
-            found.worker_configuration_arn().unwrap_or_default(),
+            summary.worker_configuration_arn().unwrap_or_default(),
         )
         .await
     }
@@ -230,10 +230,10 @@ impl Resource for WorkerConfiguration {
     async fn wait(&self) -> Result<()> {
         let check =
             || async {
-                let found = self.find().await?;
-                let state = found
+                let summary = self.find().await?;
+                let state = summary
                     .as_ref()
-                    .and_then(|found| found.worker_configuration_state());
+                    .and_then(|summary| summary.worker_configuration_state());
                 Ok((state == Some(&WorkerConfigurationState::Deleting))
                     .then(|| "DELETING".to_string()))
             };
@@ -241,10 +241,10 @@ impl Resource for WorkerConfiguration {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else {
+        let Some(summary) = self.find().await? else {
             return Ok(false);
         };
-        let arn = found.worker_configuration_arn().unwrap_or_default();
+        let arn = summary.worker_configuration_arn().unwrap_or_default();
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(true);
         };
@@ -260,12 +260,12 @@ impl Resource for WorkerConfiguration {
             .await
         {
             Err(error) if code(&error) != "NotFoundException" => {
-                // An attempt whose answer got lost had its effect.
-                let now = self
-                    .again(arn)
+                // An attempt whose response was lost may have succeeded.
+                let state = self
+                    .refresh(arn)
                     .await?
-                    .and_then(|found| found.worker_configuration_state().cloned());
-                if now.is_some_and(|state| state != WorkerConfigurationState::Deleting) {
+                    .and_then(|summary| summary.worker_configuration_state().cloned());
+                if state.is_some_and(|state| state != WorkerConfigurationState::Deleting) {
                     return Err(failed(
                         Call(
                             "kafkaconnect:DeleteWorkerConfiguration",
@@ -277,7 +277,7 @@ impl Resource for WorkerConfiguration {
             }
             _ => {}
         }
-        let check = || async { Ok(self.again(arn).await?.map(|_| "going".to_string())) };
+        let check = || async { Ok(self.refresh(arn).await?.map(|_| "DELETING".to_string())) };
         self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
@@ -288,12 +288,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn properties_survive_their_file() {
-        let wanted = BTreeMap::from([
+    fn reads_back_the_properties_it_wrote() {
+        let expected = BTreeMap::from([
             ("a.b".to_string(), "c=d".to_string()),
             ("e".to_string(), String::new()),
         ]);
-        assert_eq!(properties(&lines(&wanted)), wanted);
+        assert_eq!(properties(&lines(&expected)), expected);
         assert_eq!(
             properties("# a remark\n\n x = y \n"),
             BTreeMap::from([("x".to_string(), "y".to_string())])

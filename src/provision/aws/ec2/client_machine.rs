@@ -1,4 +1,4 @@
-//! The client machine: an EC2 instance that runs the Kafka REST proxy.
+//! The client machine: an EC2 instance that runs the Kafka REST Proxy.
 
 use std::rc::Rc;
 
@@ -29,13 +29,13 @@ use crate::provision::cost::CostItem;
 use crate::provision::resource::{Observation, Resource};
 
 const KEY: &str = keys::CLIENT;
-/// Tag with the checksum of the user data, which cannot be read back as it was sent.
+/// Tag with the checksum of the user data, because EC2 does not return the text as it was sent.
 const USER_DATA_TAG: &str = "pinpipe:user-data";
-/// Tag that says that the proxy has answered, and with which password.
+/// Tag of a machine whose proxy has answered. The value identifies the proxy's password.
 const READY_TAG: &str = "pinpipe:ready";
-/// Where the jar for IAM authentication is published.
+/// Download location of the jar for IAM authentication.
 const IAM_AUTH: &str = "https://repo1.maven.org/maven2/software/amazon/msk/aws-msk-iam-auth";
-/// Disk of Amazon's image, in GiB.
+/// Size of the root volume of Amazon's image, in GiB.
 const DISK_GIB: i32 = 8;
 
 pub struct Client {
@@ -53,11 +53,11 @@ impl Client {
             .ec2
             .describe_instances()
             .set_filters(Some(tag_filters(&self.account, KEY)));
-        let found = request
+        let response = request
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeInstances", &self.display_name()), &error))?;
-        let instances = found
+        let instances = response
             .reservations()
             .iter()
             .flat_map(|reservation| reservation.instances());
@@ -67,7 +67,8 @@ impl Client {
         if let Some(instance) = tagged {
             return Ok(Some(instance.clone()));
         }
-        // One that lost its tags is still known by its id, and would be paid for twice.
+        // A machine that lost its tags is found by its recorded id. Otherwise, a second one would
+        // be launched and charged.
         let Some(id) = self.account.state.output(KEY, "id").await else {
             return Ok(None);
         };
@@ -79,8 +80,8 @@ impl Client {
             .send()
             .await
         {
-            Ok(found) => {
-                let mut instances = found
+            Ok(response) => {
+                let mut instances = response
                     .reservations()
                     .iter()
                     .flat_map(|reservation| reservation.instances());
@@ -94,9 +95,9 @@ impl Client {
         }
     }
 
-    /// What the machine does when it first starts.
+    /// Returns the user data: the script that the machine runs at its first start.
     async fn user_data(&self) -> Result<String> {
-        self.filled(
+        self.render(
             &self
                 .account
                 .state
@@ -105,20 +106,22 @@ impl Client {
         )
     }
 
-    /// The checksum of what it does, whichever brokers of the cluster it is told of.
+    /// Returns the checksum of the user data. It does not depend on which brokers of the cluster
+    /// are listed.
     async fn checksum(&self) -> Result<String> {
         let brokers = self
             .account
             .state
             .require_output(keys::CLUSTER, "bootstrap_servers")
             .await?;
-        let text = self.filled(&cluster::domain(&brokers))?;
+        let text = self.render(&cluster::domain(&brokers))?;
         Ok(checksum::short(&text))
     }
 
-    fn filled(&self, brokers: &str) -> Result<String> {
+    /// Renders the template of the user data with these brokers.
+    fn render(&self, brokers: &str) -> Result<String> {
         let client = &self.account.config.client;
-        let mut names = placeholders::values(&self.account);
+        let mut values = placeholders::values(&self.account);
         let (kafka, scala, iam) = (
             &client.kafka_version,
             &client.scala_version,
@@ -128,7 +131,7 @@ impl Client {
         let series = confluent
             .rsplit_once('.')
             .map_or(confluent.as_str(), |(series, _)| series);
-        names.extend([
+        values.extend([
             ("bootstrap-servers", brokers.to_string()),
             ("zookeeper", String::new()),
             ("proxy-user", outputs::USER.into()),
@@ -139,10 +142,13 @@ impl Client {
             ("confluent-sha512", client.confluent_sha512.clone()),
             ("confluent-version", confluent.clone()),
         ]);
-        Ok(templates::render(templates::USER_DATA, &names))
+        Ok(templates::render(templates::USER_DATA, &values))
     }
 
-    /// The newest of Amazon's images with the configured name.
+    /// Returns the id of the newest Amazon image whose name matches `client.image`.
+    ///
+    /// # Errors
+    /// The region has no such image.
     async fn image(&self) -> Result<String> {
         let pattern = &self.account.config.client.image;
         let request = self
@@ -152,11 +158,11 @@ impl Client {
             .owners("amazon")
             .filters(filter("name", pattern))
             .filters(filter("state", "available"));
-        let found = request
+        let response = request
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeImages", &self.display_name()), &error))?;
-        let newest = found
+        let newest = response
             .images()
             .iter()
             .max_by_key(|image| image.creation_date().map(String::from));
@@ -165,17 +171,18 @@ impl Client {
             .map(String::from)
             .ok_or_else(|| {
                 Error::failed(format!(
-                    "Amazon has no image named `{pattern}` in {}",
+                    "cannot find an Amazon image named `{pattern}` in {}",
                     self.account.config.aws.region
                 ))
                 .hint(
-                    "correct `client.image`; `aws ec2 describe-images --owners amazon` lists them",
+                    "correct `client.image`: `aws ec2 describe-images --owners amazon` lists the \
+                     images",
                 )
             })
     }
 
-    /// What tells the proxy's password of now from earlier ones.
-    async fn mark(&self) -> Option<String> {
+    /// Returns the mark that distinguishes the current password of the proxy from earlier ones.
+    async fn password_mark(&self) -> Option<String> {
         let mark = self
             .account
             .state
@@ -184,14 +191,14 @@ impl Client {
         mark.rsplit(' ').next().map(String::from)
     }
 
-    /// Marks the machine as one whose proxy answers, with the password of now. A tag, so that
-    /// it is known without the state too.
-    async fn note_answer(&self, id: &str) -> Result<()> {
+    /// Records that the proxy answers with the current password: in a tag, which is available
+    /// without the state, and in the state.
+    async fn record_answer(&self, id: &str) -> Result<()> {
         let tag = Tag::builder()
             .key(READY_TAG)
-            .value(self.mark().await.unwrap_or_else(|| "yes".into()))
+            .value(self.password_mark().await.unwrap_or_else(|| "yes".into()))
             .build();
-        let put = self
+        let response = self
             .account
             .ec2
             .create_tags()
@@ -199,30 +206,31 @@ impl Client {
             .tags(tag)
             .send()
             .await;
-        put.map_err(|error| failed(Call("ec2:CreateTags", &self.display_name()), &error))?;
+        response.map_err(|error| failed(Call("ec2:CreateTags", &self.display_name()), &error))?;
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[("answered", id)])
             .await
     }
 
-    /// Whether a machine that was just launched lives: one that AWS ended at once would be
-    /// answered for its token again and again.
+    /// Checks that EC2 has not terminated a machine right after its launch. If it has, removes the
+    /// state entry with its client token: for the same token, EC2 would always return the
+    /// terminated machine.
     async fn check_launch(&self, id: &str) -> Result<()> {
-        let found = self
+        let response = self
             .account
             .ec2
             .describe_instances()
             .instance_ids(id)
             .send()
             .await;
-        let found = match found {
+        let description = match response {
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(()),
-            found => found.map_err(|error| {
+            response => response.map_err(|error| {
                 failed(Call("ec2:DescribeInstances", &self.display_name()), &error)
             })?,
         };
-        let Some(ended) = found
+        let Some(terminated) = description
             .reservations()
             .iter()
             .flat_map(|reservation| reservation.instances())
@@ -231,14 +239,20 @@ impl Client {
             return Ok(());
         };
         self.account.state.remove_entry(KEY).await?;
-        let reason = ended
+        let reason = terminated
             .state_reason()
             .and_then(|reason| reason.message())
-            .unwrap_or("AWS gives no reason")
+            .unwrap_or("AWS gave no reason")
             .to_string();
-        Err(Error::failed(format!("{} ended right after its launch", self.display_name()))
-            .with_source(reason)
-            .hint("usual causes: a quota of volumes, or no capacity in the zone; run the same command again to launch another one"))
+        Err(Error::failed(format!(
+            "{} terminated right after its launch",
+            self.display_name()
+        ))
+        .with_source(reason)
+        .hint(
+            "usual causes: a volume quota, or no capacity in the zone; re-run the command to \
+             launch another machine",
+        ))
     }
 
     fn tags(&self, checksum: &str) -> Vec<Tag> {
@@ -250,20 +264,21 @@ impl Client {
             .collect()
     }
 
-    async fn differences(&self, found: &Instance) -> Result<Vec<String>> {
-        let wanted = &self.account.config.client;
-        let mut fixed = Vec::new();
-        let instance_type = found
+    /// Describes the differences that only a new machine repairs.
+    async fn differences(&self, instance: &Instance) -> Result<Vec<String>> {
+        let desired = &self.account.config.client;
+        let mut differences = Vec::new();
+        let instance_type = instance
             .instance_type()
             .map(InstanceType::as_str)
             .unwrap_or_default();
-        if instance_type != wanted.instance_type {
-            fixed.push(format!(
-                "it is a {instance_type}, not a {}",
-                wanted.instance_type
+        if instance_type != desired.instance_type {
+            differences.push(format!(
+                "instance_type: {instance_type} → {}",
+                desired.instance_type
             ));
         }
-        let tags = pairs(found.tags());
+        let tags = pairs(instance.tags());
         let applied = tags
             .iter()
             .find(|(key, _)| *key == USER_DATA_TAG)
@@ -277,17 +292,17 @@ impl Client {
             && applied.is_some()
             && applied != Some(self.checksum().await?.as_str())
         {
-            fixed.push("it was set up with other versions, brokers or settings".into());
+            differences.push("set up with other versions, brokers or settings".into());
         }
         let group = self.account.state.output(Member::Client.key(), "id").await;
-        let mut groups = found
+        let mut groups = instance
             .network_interfaces()
             .iter()
             .flat_map(|interface| interface.groups());
-        if group.is_some_and(|group| groups.all(|own| own.group_id() != Some(group.as_str()))) {
-            fixed.push("it is not in the client's security group".into());
+        if group.is_some_and(|id| groups.all(|group| group.group_id() != Some(id.as_str()))) {
+            differences.push("the client's security group is not attached".into());
         }
-        Ok(fixed)
+        Ok(differences)
     }
 }
 
@@ -317,7 +332,7 @@ impl Resource for Client {
     }
 
     fn depends_on(&self) -> Vec<String> {
-        let needs = [
+        let dependencies = [
             keys::NETWORK,
             Member::Client.key(),
             keys::KEY_PAIR,
@@ -326,7 +341,7 @@ impl Resource for Client {
             keys::PROXY_SECRET,
             keys::CLUSTER,
         ];
-        needs.map(String::from).to_vec()
+        dependencies.map(String::from).to_vec()
     }
 
     fn recreated_with(&self) -> Vec<String> {
@@ -341,7 +356,7 @@ impl Resource for Client {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let Some(found) = self.find().await? else {
+        let Some(instance) = self.find().await? else {
             if self.account.state.entry(KEY).await.is_some() {
                 self.account
                     .state
@@ -350,8 +365,8 @@ impl Resource for Client {
             }
             return Ok(Observation::missing());
         };
-        let id = found.instance_id().unwrap_or_default();
-        let is_running = state(&found) == Some(&InstanceStateName::Running);
+        let id = instance.instance_id().unwrap_or_default();
+        let is_running = state(&instance) == Some(&InstanceStateName::Running);
         self.account
             .state
             .record_outputs(
@@ -363,9 +378,9 @@ impl Resource for Client {
                 ],
             )
             .await?;
-        let fixed = self.differences(&found).await?;
-        if !fixed.is_empty() {
-            return Ok(Observation::replace(fixed));
+        let differences = self.differences(&instance).await?;
+        if !differences.is_empty() {
+            return Ok(Observation::replace(differences));
         }
         if let Some(reason) = self
             .account
@@ -375,9 +390,12 @@ impl Resource for Client {
         {
             return Ok(Observation::replace(vec![reason]));
         }
-        match state(&found) {
+        match state(&instance) {
             Some(InstanceStateName::Stopped) => {
-                return Ok(Observation::from_drift(vec!["it is stopped".into()], ""));
+                return Ok(Observation::from_drift(
+                    vec!["the instance is stopped".into()],
+                    "",
+                ));
             }
             Some(InstanceStateName::Running) => {}
             state => {
@@ -386,23 +404,27 @@ impl Resource for Client {
                 ));
             }
         }
-        let tags = self.account.tag_differences(KEY, pairs(found.tags()));
-        if !tags.is_empty() {
-            return Ok(Observation::from_drift(tags, ""));
+        let tag_differences = self.account.tag_differences(KEY, pairs(instance.tags()));
+        if !tag_differences.is_empty() {
+            return Ok(Observation::from_drift(tag_differences, ""));
         }
-        let tags = pairs(found.tags());
+        let tags = pairs(instance.tags());
         let Some((_, ready)) = tags.iter().find(|(key, _)| *key == READY_TAG) else {
             return Ok(Observation::pending(
-                "running; its proxy has not answered yet",
+                "running; the REST proxy has not answered yet",
             ));
         };
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[("answered", id)])
             .await?;
-        if self.mark().await.is_some_and(|mark| mark != *ready) {
+        if self
+            .password_mark()
+            .await
+            .is_some_and(|mark| mark != *ready)
+        {
             return Ok(Observation::from_drift(
-                vec!["its proxy has an old password".into()],
+                vec!["the REST proxy has an old password".into()],
                 "",
             ));
         }
@@ -429,7 +451,7 @@ impl Resource for Client {
             .set_tags(Some(self.tags(&self.checksum().await?)))
             .build();
         let disk = tag_specification(&self.account, KEY, ResourceType::Volume);
-        let make = || async {
+        let launch = || async {
             let request = self
                 .account
                 .ec2_once
@@ -455,10 +477,10 @@ impl Resource for Client {
                 .tag_specifications(tags.clone())
                 .tag_specifications(disk.clone())
                 .user_data(STANDARD.encode(&user_data));
-            let made = request.send().await.map_err(|error| {
+            let reservation = request.send().await.map_err(|error| {
                 CreateError::new(Call("ec2:RunInstances", &self.display_name()), &error)
             })?;
-            Ok(made
+            Ok(reservation
                 .instances()
                 .first()
                 .and_then(|instance| instance.instance_id())
@@ -467,13 +489,13 @@ impl Resource for Client {
         let find = || async {
             self.find()
                 .await
-                .map(|found| found.map(|found| found.instance_id))
+                .map(|instance| instance.map(|instance| instance.instance_id))
         };
-        // EC2 sees a new instance profile only some seconds after IAM has made it.
+        // EC2 sees a new instance profile only some seconds after IAM has created it.
         let is_unseen = |error: &Error| error.to_string().contains("Invalid IAM Instance Profile");
         let id = self
             .account
-            .retry_until_visible(is_unseen, || self.account.create_idempotently(find, make))
+            .retry_until_visible(is_unseen, || self.account.create_idempotently(find, launch))
             .await?;
         let id = id.unwrap_or_default();
         state
@@ -483,54 +505,59 @@ impl Resource for Client {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else {
+        let Some(instance) = self.find().await? else {
             return Ok(());
         };
-        let id = found.instance_id().unwrap_or_default();
-        if state(&found) == Some(&InstanceStateName::Stopped) {
-            let started = self
+        let id = instance.instance_id().unwrap_or_default();
+        if state(&instance) == Some(&InstanceStateName::Stopped) {
+            let response = self
                 .account
                 .ec2
                 .start_instances()
                 .instance_ids(id)
                 .send()
                 .await;
-            started.map_err(|error| {
+            response.map_err(|error| {
                 failed(Call("ec2:StartInstances", &self.display_name()), &error)
             })?;
         }
         if !self
             .account
-            .tag_differences(KEY, pairs(found.tags()))
+            .tag_differences(KEY, pairs(instance.tags()))
             .is_empty()
         {
             put_tags(&self.account, KEY, id).await?;
         }
-        let tags = pairs(found.tags());
+        let tags = pairs(instance.tags());
         let ready = tags
             .iter()
             .find(|(key, _)| *key == READY_TAG)
             .map(|(_, mark)| (*mark).to_string());
-        if ready.is_some() && self.mark().await.is_some_and(|mark| Some(mark) != ready) {
-            // The service reads its password when it starts.
+        if ready.is_some()
+            && self
+                .password_mark()
+                .await
+                .is_some_and(|mark| Some(mark) != ready)
+        {
+            // The service reads its password only at its start.
             run_command(&self.account, id, "systemctl restart kafka-rest").await?;
             self.wait().await?;
         }
         Ok(())
     }
 
-    /// Until the proxy answers on the machine itself: from outside only the API reaches it.
+    /// Waits until the proxy answers on the machine itself: from outside, only the API reaches it.
     async fn wait(&self) -> Result<()> {
         let script = templates::render(
             templates::PROXY_ANSWERS,
             &placeholders::values(&self.account),
         );
         let check = || async {
-            let Some(found) = self.find().await? else {
+            let Some(instance) = self.find().await? else {
                 return Ok(None);
             };
-            let id = found.instance_id().unwrap_or_default();
-            match state(&found) {
+            let id = instance.instance_id().unwrap_or_default();
+            match state(&instance) {
                 Some(InstanceStateName::Running) => {}
                 Some(InstanceStateName::Stopped) => return Ok(None),
                 state => {
@@ -543,7 +570,7 @@ impl Resource for Client {
             }
             match run_command(&self.account, id, &script).await? {
                 CommandOutcome::Done(_) => {
-                    self.note_answer(id).await?;
+                    self.record_answer(id).await?;
                     Ok(None)
                 }
                 CommandOutcome::Failed(reason) if reason.starts_with("user data failed") => {
@@ -551,12 +578,17 @@ impl Resource for Client {
                         .state
                         .record_outputs(KEY, &self.name(), &[(&format!("failed-{id}"), &reason)])
                         .await?;
-                    Err(Error::failed(format!("{} could not be set up: {reason}", self.display_name()))
-                        .hint("`aws ssm start-session` and /var/log/pinpipe-user-data.log say more; `pinpipe provision` makes it anew"))
+                    Err(
+                        Error::failed(format!("cannot set up {}: {reason}", self.display_name()))
+                            .hint(
+                                "read /var/log/pinpipe-user-data.log in a session (`aws ssm \
+                                 start-session`); `pinpipe provision` replaces the machine",
+                            ),
+                    )
                 }
-                CommandOutcome::Failed(reason) => Ok(Some(format!("setting itself up ({reason})"))),
-                CommandOutcome::NotThere => {
-                    Ok(Some("not registered with Systems Manager yet".into()))
+                CommandOutcome::Failed(reason) => Ok(Some(format!("being set up ({reason})"))),
+                CommandOutcome::Unregistered => {
+                    Ok(Some("not registered with Systems Manager".into()))
                 }
             }
         };
@@ -564,44 +596,44 @@ impl Resource for Client {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else {
+        let Some(instance) = self.find().await? else {
             return Ok(false);
         };
-        let id = found.instance_id().unwrap_or_default();
-        let removed = self
+        let id = instance.instance_id().unwrap_or_default();
+        let response = self
             .account
             .ec2
             .terminate_instances()
             .instance_ids(id)
             .send()
             .await;
-        removed.map_err(|error| {
+        response.map_err(|error| {
             failed(Call("ec2:TerminateInstances", &self.display_name()), &error)
         })?;
         let check = || async {
-            let found = self
+            let response = self
                 .account
                 .ec2
                 .describe_instances()
                 .instance_ids(id)
                 .send()
                 .await;
-            let found = match found {
+            let description = match response {
                 Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(None),
-                found => found.map_err(|error| {
+                response => response.map_err(|error| {
                     failed(Call("ec2:DescribeInstances", &self.display_name()), &error)
                 })?,
             };
-            let instance = found
+            let current = description
                 .reservations()
                 .iter()
                 .flat_map(|reservation| reservation.instances())
                 .next();
-            let now = instance
+            let state = current
                 .and_then(state)
                 .cloned()
                 .unwrap_or(InstanceStateName::Terminated);
-            Ok((now != InstanceStateName::Terminated).then(|| now.as_str().to_string()))
+            Ok((state != InstanceStateName::Terminated).then(|| state.as_str().to_string()))
         };
         self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)

@@ -1,7 +1,7 @@
 //! The key pair of the client machine.
 //!
-//! It is made here and only its public half goes to EC2: so the private half is on disk and
-//! in Parameter Store before AWS knows of it, and no kill in between can lose it.
+//! The key is generated on this machine and only the public key is sent to EC2. The private key is
+//! on disk and in Parameter Store before the key pair exists in EC2, so a kill cannot lose it.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,6 +35,7 @@ impl KeyPair {
         format!("key pair `{}`", self.name())
     }
 
+    /// Path of the private key on disk: `client.key_file`, or a file in the data folder.
     fn path(&self) -> PathBuf {
         let config = &self.account.config;
         if !config.client.key_file.as_os_str().is_empty() {
@@ -46,7 +47,7 @@ impl KeyPair {
             .join(format!("{}.pem", self.name()))
     }
 
-    /// Where the private half is kept in Parameter Store.
+    /// Name of the parameter with the private key in Parameter Store.
     fn parameter(&self) -> String {
         format!("/pinpipe/{}/key-pair", self.account.config.id)
     }
@@ -60,7 +61,7 @@ impl KeyPair {
             .send()
             .await
         {
-            Ok(found) => Ok(found.key_pairs().first().cloned()),
+            Ok(response) => Ok(response.key_pairs().first().cloned()),
             Err(error) if code(&error) == "InvalidKeyPair.NotFound" => Ok(None),
             Err(error) => Err(failed(
                 Call("ec2:DescribeKeyPairs", &self.display_name()),
@@ -69,9 +70,13 @@ impl KeyPair {
         }
     }
 
-    /// The private half: from the file, else from Parameter Store, else made now. Both
-    /// places hold it afterwards.
-    async fn private(&self) -> Result<SecretString> {
+    /// Returns the private key: from the file, else from Parameter Store, else newly generated.
+    /// Afterwards, both the file and the parameter contain it.
+    ///
+    /// # Errors
+    /// File and parameter contain different keys, or a key that pinpipe did not create; one of them
+    /// cannot be read or written.
+    async fn private_key(&self) -> Result<SecretString> {
         let path = self.path();
         let on_disk = match std::fs::read_to_string(&path) {
             Ok(text) => Some(SecretString::from(text)),
@@ -89,17 +94,23 @@ impl KeyPair {
                     self.parameter()
                 ))
                 .hint(
-                    "move the file away to take the key of Parameter Store; neither was changed",
+                    "move the file away to use the key from Parameter Store; neither was changed",
                 ));
             }
             (Some(key), _) | (None, Some(key)) => key.clone(),
-            (None, None) => made()?,
+            (None, None) => generate()?,
         };
-        // What is no key is not kept as if it were one.
-        public(&key).map_err(|error| {
-            Error::failed(format!("`{}` holds no key of pinpipe's", path.display()))
-                .with_source(error)
-                .hint("move the file away, or name another one in `client.key_file`; it was not touched")
+        // A text that is not a key is never stored as the key.
+        public_key(&key).map_err(|error| {
+            Error::failed(format!(
+                "`{}` is not a private key of pinpipe",
+                path.display()
+            ))
+            .with_source(error)
+            .hint(
+                "move the file away or set `client.key_file` to another file; the file was not \
+                 changed",
+            )
         })?;
         if on_disk.is_none() {
             self.write(&key)?;
@@ -111,16 +122,17 @@ impl KeyPair {
         Ok(key)
     }
 
-    /// Readable by nobody but its owner from the first moment on, and never written over.
+    /// Writes the private key to its file. Only the owner can read the file from its creation on.
+    /// An existing file is never overwritten.
     fn write(&self, key: &SecretString) -> Result<()> {
         let path = self.path();
         if let Some(folder) = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
         {
-            std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
+            std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         }
-        // Whole or not at all: half a key would be taken for the key by the next run.
+        // Written atomically: the next run would use an incomplete file as the key.
         let draft = path.with_extension("pem.new");
         let _ = std::fs::remove_file(&draft);
         let file = std::fs::OpenOptions::new()
@@ -128,21 +140,21 @@ impl KeyPair {
             .create_new(true)
             .mode(0o400)
             .open(&draft);
-        let written = file.and_then(|mut file| {
+        let result = file.and_then(|mut file| {
             file.write_all(key.expose_secret().as_bytes())
                 .and_then(|()| file.sync_all())
         });
-        written.map_err(|error| io_error("write", &draft, error))?;
-        // Unlike renaming, a link is refused where something is there already.
+        result.map_err(|error| io_error("write", &draft, error))?;
+        // Unlike a rename, a hard link fails if the path already exists.
         std::fs::hard_link(&draft, &path).map_err(|error| io_error("write", &path, error))?;
-        std::fs::remove_file(&draft).map_err(|error| io_error("remove", &draft, error))
+        std::fs::remove_file(&draft).map_err(|error| io_error("delete", &draft, error))
     }
 }
 
-/// A new RSA key, in the form that ssh and everything else reads.
-fn made() -> Result<SecretString> {
-    let pair = RsaKeyPair::generate(KeySize::Rsa2048).context(|| "cannot make an RSA key")?;
-    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).context(|| "cannot write an RSA key")?;
+/// Generates an RSA key of 2048 bits, as PKCS #8 in PEM, which ssh and other tools read.
+fn generate() -> Result<SecretString> {
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).context(|| "cannot generate an RSA key")?;
+    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).context(|| "cannot encode the RSA key")?;
     let body = STANDARD.encode(der.as_ref());
     let mut text = String::from("-----BEGIN PRIVATE KEY-----\n");
     for line in body.as_bytes().chunks(64) {
@@ -153,43 +165,43 @@ fn made() -> Result<SecretString> {
     Ok(text.into())
 }
 
-/// The public half in OpenSSH's format, as EC2 takes it.
-fn public(private: &SecretString) -> Result<String> {
+/// Returns the public key in OpenSSH's format, which EC2 accepts.
+fn public_key(private: &SecretString) -> Result<String> {
     let body: String = private
         .expose_secret()
         .lines()
         .filter(|line| !line.starts_with("-----"))
         .collect();
-    let no_key = || "the private key is not one that pinpipe made".to_string();
-    let der = STANDARD.decode(body).context(no_key)?;
-    let pair = RsaKeyPair::from_pkcs8(&der).context(no_key)?;
+    let not_ours = || "the private key was not created by pinpipe".to_string();
+    let der = STANDARD.decode(body).context(not_ours)?;
+    let pair = RsaKeyPair::from_pkcs8(&der).context(not_ours)?;
     let public =
         AsDer::<PublicKeyX509Der<'_>>::as_der(aws_lc_rs::signature::KeyPair::public_key(&pair))
-            .context(no_key)?;
-    let (modulus, exponent) = numbers(public.as_ref()).ok_or_else(|| Error::failed(no_key()))?;
+            .context(not_ours)?;
+    let (modulus, exponent) = numbers(public.as_ref()).ok_or_else(|| Error::failed(not_ours()))?;
     let mut blob = Vec::new();
     for part in [b"ssh-rsa".as_slice(), exponent, modulus] {
-        // No part of a key is longer than a u32 can say.
+        // The length of every part of a key fits a u32.
         blob.extend((part.len() as u32).to_be_bytes());
         blob.extend(part);
     }
     Ok(format!("ssh-rsa {} pinpipe", STANDARD.encode(blob)))
 }
 
-/// Modulus and exponent of a public RSA key (X.509 SubjectPublicKeyInfo, RFC 5280 and
-/// RFC 8017), in the form that SSH takes too: big-endian, with a sign.
+/// Returns modulus and exponent of a public RSA key (X.509 SubjectPublicKeyInfo, RFC 5280 and
+/// RFC 8017) in the encoding that SSH uses too: big-endian and signed.
 fn numbers(public: &[u8]) -> Option<(&[u8], &[u8])> {
     let (info, _) = element(public)?;
     let (_, after_algorithm) = element(info)?;
     let (bits, _) = element(after_algorithm)?;
-    // The first byte counts unused bits, of which there are none.
+    // The first byte is the number of unused bits, always 0.
     let (key, _) = element(bits.get(1..)?)?;
     let (modulus, rest) = element(key)?;
     let (exponent, _) = element(rest)?;
     Some((modulus, exponent))
 }
 
-/// The content of the first DER element, and what follows it.
+/// Returns the content of the first DER element and the bytes after it.
 fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, start) = match *der.get(1)? {
         short @ 0..=0x7f => (usize::from(short), 2),
@@ -222,8 +234,8 @@ impl Resource for KeyPair {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let Some(found) = self.find().await? else {
-            // The private half may have been kept by a run that got no further.
+        let Some(key_pair) = self.find().await? else {
+            // An interrupted run may have stored the private key.
             let exists = parameter::description(&self.account, &self.parameter())
                 .await?
                 .is_some();
@@ -232,10 +244,10 @@ impl Resource for KeyPair {
                 ..Observation::missing()
             });
         };
-        if !self.account.is_ours(pairs(found.tags())) {
+        if !self.account.is_ours(pairs(key_pair.tags())) {
             return Ok(Observation::unmanaged());
         }
-        let mut differences = self.account.tag_differences(KEY, pairs(found.tags()));
+        let mut differences = self.account.tag_differences(KEY, pairs(key_pair.tags()));
         let (is_on_disk, is_stored) = (
             self.path().exists(),
             parameter::description(&self.account, &self.parameter())
@@ -244,25 +256,23 @@ impl Resource for KeyPair {
         );
         match (is_on_disk, is_stored) {
             (true, true) => {
-                let lacking =
+                let tag_differences =
                     parameter::tag_differences(&self.account, KEY, &self.parameter()).await?;
                 differences.extend(
-                    lacking
+                    tag_differences
                         .into_iter()
-                        .map(|text| format!("{text} on its parameter")),
+                        .map(|text| format!("the parameter's {text}")),
                 );
             }
             (false, true) => differences.push(format!(
-                "`{}` is missing: it comes back from Parameter Store",
+                "`{}` is missing: it is restored from Parameter Store",
                 self.path().display()
             )),
             (true, false) => {
                 differences.push(format!("the parameter `{}` is missing", self.parameter()))
             }
             (false, false) => {
-                return Ok(Observation::replace(vec![
-                    "its private half is lost".into(),
-                ]));
+                return Ok(Observation::replace(vec!["the private key is lost".into()]));
             }
         }
         Ok(Observation::from_drift(
@@ -272,9 +282,9 @@ impl Resource for KeyPair {
     }
 
     async fn create(&self) -> Result<()> {
-        let public = public(&self.private().await?)?;
+        let public_key = public_key(&self.private_key().await?)?;
         let tags = tag_specification(&self.account, KEY, ResourceType::KeyPair);
-        let material = aws_sdk_ec2::primitives::Blob::new(public.into_bytes());
+        let material = aws_sdk_ec2::primitives::Blob::new(public_key.into_bytes());
         let request = self
             .account
             .ec2
@@ -293,54 +303,59 @@ impl Resource for KeyPair {
     }
 
     async fn update(&self) -> Result<()> {
-        self.private().await?;
+        self.private_key().await?;
         if !parameter::tag_differences(&self.account, KEY, &self.parameter())
             .await?
             .is_empty()
         {
             parameter::put_tags(&self.account, KEY, &self.parameter()).await?;
         }
-        let Some(found) = self.find().await? else {
+        let Some(key_pair) = self.find().await? else {
             return Ok(());
         };
         if !self
             .account
-            .tag_differences(KEY, pairs(found.tags()))
+            .tag_differences(KEY, pairs(key_pair.tags()))
             .is_empty()
         {
-            put_tags(&self.account, KEY, found.key_pair_id().unwrap_or_default()).await?;
+            put_tags(
+                &self.account,
+                KEY,
+                key_pair.key_pair_id().unwrap_or_default(),
+            )
+            .await?;
         }
         Ok(())
     }
 
     async fn delete(&self) -> Result<bool> {
-        let found = self.find().await?;
-        if found
+        let key_pair = self.find().await?;
+        if key_pair
             .as_ref()
-            .is_some_and(|found| !self.account.is_ours(pairs(found.tags())))
+            .is_some_and(|key_pair| !self.account.is_ours(pairs(key_pair.tags())))
         {
             return Ok(false);
         }
-        let was_kept = parameter::delete(&self.account, &self.parameter()).await?;
-        if found.is_none() && !was_kept {
+        let was_stored = parameter::delete(&self.account, &self.parameter()).await?;
+        if key_pair.is_none() && !was_stored {
             return Ok(false);
         }
-        // What a run that was killed in the middle of writing left.
+        // The draft of a run that was killed while writing.
         let _ = std::fs::remove_file(self.path().with_extension("pem.new"));
         match std::fs::remove_file(self.path()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &self.path(), error));
+                return Err(io_error("delete", &self.path(), error));
             }
             _ => {}
         }
-        let removed = self
+        let response = self
             .account
             .ec2
             .delete_key_pair()
             .key_name(self.name())
             .send()
             .await;
-        removed
+        response
             .map(|_| true)
             .map_err(|error| failed(Call("ec2:DeleteKeyPair", &self.display_name()), &error))
     }
@@ -351,23 +366,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_key_has_a_public_half() {
-        let private = made().expect("a key is made");
+    fn derives_the_public_key_of_a_generated_key() {
+        let private = generate().expect("a key is generated");
         assert!(
             private
                 .expose_secret()
                 .starts_with("-----BEGIN PRIVATE KEY-----\n")
         );
         assert!(private.expose_secret().lines().all(|line| line.len() <= 64));
-        let public = public(&private).expect("it is read back");
+        let public = public_key(&private).expect("the key is parsed");
         let blob = STANDARD
             .decode(public.split(' ').nth(1).expect("a key"))
             .expect("base64");
-        // Name, exponent 65537, and a modulus of 2048 bits with a zero before its highest one.
+        // Name, exponent 65537, and a modulus of 2048 bits after a zero byte.
         assert!(
             blob.starts_with(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01\0\0\x01\x01\0"),
             "{blob:?}"
         );
-        assert!(super::public(&SecretString::from("not a key")).is_err());
+        assert!(public_key(&SecretString::from("not a key")).is_err());
     }
 }

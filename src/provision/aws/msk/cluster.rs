@@ -1,4 +1,4 @@
-//! The MSK cluster.
+//! The MSK cluster: its brokers, storage, Kafka version and addresses.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -26,7 +26,7 @@ pub struct Cluster {
     pub account: Rc<Account>,
 }
 
-/// How the cluster should be and is not, each mended by a call of its own.
+/// A difference between the cluster and its configuration. Each kind is repaired by its own call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
     Tags(String),
@@ -42,7 +42,7 @@ enum Drift {
     KafkaVersion {
         from: String,
     },
-    /// What cannot be changed.
+    /// A difference that only a new cluster repairs.
     Fixed(String),
 }
 
@@ -52,35 +52,31 @@ impl Cluster {
     }
 
     fn describe(&self, drift: &Drift) -> String {
-        let wanted = &self.account.config.cluster;
+        let desired = &self.account.config.cluster;
         match drift {
             Drift::Tags(text) | Drift::Fixed(text) => text.clone(),
-            Drift::Storage { from } => format!(
-                "its brokers have {from} GiB of disk, not {}",
-                wanted.volume_gib
-            ),
-            Drift::Brokers { from } => {
-                format!("it has {from} brokers, not {}", wanted.brokers)
-            }
+            Drift::Storage { from } => format!("volume_gib: {from} → {}", desired.volume_gib),
+            Drift::Brokers { from } => format!("brokers: {from} → {}", desired.brokers),
             Drift::InstanceType { from } => {
-                format!("its brokers are {from}, not {}", wanted.instance_type)
+                format!("instance_type: {from} → {}", desired.instance_type)
             }
             Drift::KafkaVersion { from } => {
-                format!("it runs Kafka {from}, not {}", wanted.kafka_version)
+                format!("kafka_version: {from} → {}", desired.kafka_version)
             }
         }
     }
 
-    fn is_named(&self, found: &MskCluster) -> bool {
-        found.cluster_name() == Some(self.name().as_str())
+    fn is_named(&self, cluster: &MskCluster) -> bool {
+        cluster.cluster_name() == Some(self.name().as_str())
     }
 
-    fn is_ours(&self, found: &MskCluster) -> bool {
-        self.account.is_ours(pairs(found))
+    fn is_ours(&self, cluster: &MskCluster) -> bool {
+        self.account.is_ours(pairs(cluster))
     }
 
-    /// Ours, and whichever has its name: ours first, and of these the one of this name. All clusters
-    /// are listed, since one that an earlier configuration named is known by its tags alone.
+    /// Returns the managed clusters and any cluster with the configured name: managed ones first,
+    /// and of these the one with the configured name. Lists all clusters, because a cluster that
+    /// was created under an earlier name is recognised only by its tags.
     async fn find_all(&self) -> Result<Vec<MskCluster>> {
         let mut pages = self
             .account
@@ -90,21 +86,21 @@ impl Cluster {
             .items()
             .send();
         let mut all = Vec::new();
-        while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| {
+        while let Some(item) = pages.next().await {
+            let cluster = item.map_err(|error| {
                 failed(Call("kafka:ListClustersV2", &self.display_name()), &error)
             })?;
-            if self.is_named(&found)
-                || self.is_ours(&found) && pairs(&found).any(|tag| tag == (TAG_RESOURCE, KEY))
+            if self.is_named(&cluster)
+                || self.is_ours(&cluster) && pairs(&cluster).any(|tag| tag == (TAG_RESOURCE, KEY))
             {
-                all.push(found);
+                all.push(cluster);
             }
         }
-        all.sort_by_key(|found| {
+        all.sort_by_key(|cluster| {
             (
-                !self.is_ours(found),
-                !self.is_named(found),
-                found.cluster_arn().map(String::from),
+                !self.is_ours(cluster),
+                !self.is_named(cluster),
+                cluster.cluster_arn().map(String::from),
             )
         });
         Ok(all)
@@ -114,48 +110,49 @@ impl Cluster {
         Ok(self.find_all().await?.into_iter().next())
     }
 
-    /// That cluster as it stands now; `None`: it is gone.
-    async fn again(&self, found: &MskCluster) -> Result<Option<MskCluster>> {
+    /// Reads the cluster again; `None` if it no longer exists.
+    async fn refresh(&self, cluster: &MskCluster) -> Result<Option<MskCluster>> {
         Ok(self
             .find_all()
             .await?
             .into_iter()
-            .find(|now| now.cluster_arn() == found.cluster_arn()))
+            .find(|current| current.cluster_arn() == cluster.cluster_arn()))
     }
 
-    async fn differences(&self, found: &MskCluster) -> Result<Vec<Drift>> {
-        let wanted = &self.account.config.cluster;
+    async fn differences(&self, cluster: &MskCluster) -> Result<Vec<Drift>> {
+        let desired = &self.account.config.cluster;
         let mut differences: Vec<Drift> = self
             .account
-            .tag_differences(KEY, pairs(found))
+            .tag_differences(KEY, pairs(cluster))
             .into_iter()
             .map(Drift::Tags)
             .collect();
-        let Some(provisioned) = found.provisioned() else {
-            return Ok(vec![Drift::Fixed("it is a serverless cluster".into())]);
+        let Some(provisioned) = cluster.provisioned() else {
+            return Ok(vec![Drift::Fixed("the cluster is serverless".into())]);
         };
         let nodes = provisioned.broker_node_group_info();
         let volume = volume_gib(provisioned);
-        if volume > wanted.volume_gib {
+        if volume > desired.volume_gib {
             differences.push(Drift::Fixed(format!(
-                "its disks have {volume} GiB and cannot shrink to {}",
-                wanted.volume_gib
+                "volume_gib: {volume} → {} (volumes cannot shrink)",
+                desired.volume_gib
             )));
-        } else if volume < wanted.volume_gib {
+        } else if volume < desired.volume_gib {
             differences.push(Drift::Storage { from: volume });
         }
         let brokers = provisioned.number_of_broker_nodes().unwrap_or_default();
-        if brokers > wanted.brokers {
+        if brokers > desired.brokers {
             differences.push(Drift::Fixed(format!(
-                "it has {brokers} brokers and cannot lose any"
+                "brokers: {brokers} → {} (brokers cannot be removed)",
+                desired.brokers
             )));
-        } else if brokers < wanted.brokers {
+        } else if brokers < desired.brokers {
             differences.push(Drift::Brokers { from: brokers });
         }
         let instance_type = nodes
             .and_then(|nodes| nodes.instance_type())
             .unwrap_or_default();
-        if instance_type != wanted.instance_type {
+        if instance_type != desired.instance_type {
             differences.push(Drift::InstanceType {
                 from: instance_type.into(),
             });
@@ -164,8 +161,8 @@ impl Cluster {
             .current_broker_software_info()
             .and_then(|software| software.kafka_version())
             .unwrap_or_default();
-        // A cluster that is being made does not say it yet.
-        if !version.is_empty() && version != wanted.kafka_version {
+        // MSK reports no version while it creates the cluster.
+        if !version.is_empty() && version != desired.kafka_version {
             differences.push(Drift::KafkaVersion {
                 from: version.into(),
             });
@@ -173,28 +170,29 @@ impl Cluster {
         let mut subnets = nodes
             .map(|nodes| nodes.client_subnets().to_vec())
             .unwrap_or_default();
-        let mut wanted_subnets = outputs::subnets(&self.account).await?;
+        let mut desired_subnets = outputs::subnets(&self.account).await?;
         subnets.sort_unstable();
-        wanted_subnets.sort_unstable();
-        if subnets != wanted_subnets {
-            // Where no subnets are named, a cluster stays in the zones it is in as long as they share the
-            // brokers: a new one might be spread over more, but none can be moved.
+        desired_subnets.sort_unstable();
+        if subnets != desired_subnets {
+            // Without configured subnets, the cluster stays in its zones as long as the brokers
+            // spread evenly over them: a new cluster might use more zones, but a cluster cannot
+            // be moved.
             let is_named = !self.account.config.network.subnets.is_empty();
             let is_even =
-                !subnets.is_empty() && (wanted.brokers as usize).is_multiple_of(subnets.len());
+                !subnets.is_empty() && (desired.brokers as usize).is_multiple_of(subnets.len());
             if !is_named && !is_even {
                 differences.push(Drift::Fixed(format!(
-                    "its {} zones cannot share {} brokers evenly",
-                    subnets.len(),
-                    wanted.brokers
+                    "{} brokers cannot be spread evenly over {} zones",
+                    desired.brokers,
+                    subnets.len()
                 )));
             } else if is_named
                 || subnets
                     .iter()
-                    .any(|subnet| !wanted_subnets.contains(subnet))
+                    .any(|subnet| !desired_subnets.contains(subnet))
             {
                 differences.push(Drift::Fixed(format!(
-                    "it is in other subnets: {}",
+                    "the brokers are in other subnets: {}",
                     subnets.join(", ")
                 )));
             }
@@ -206,28 +204,29 @@ impl Cluster {
             && !groups.contains(&group)
         {
             differences.push(Drift::Fixed(format!(
-                "it is not in the security group `{group}`"
+                "the security group `{group}` is not attached"
             )));
         }
         Ok(differences)
     }
 
-    async fn mend(&self, drift: &Drift, found: &MskCluster) -> Result<Option<String>> {
-        let (msk, wanted, arn) = (
+    /// Starts the change that repairs `drift`. Returns the ARN of the cluster operation, if any.
+    async fn apply_change(&self, drift: &Drift, cluster: &MskCluster) -> Result<Option<String>> {
+        let (msk, desired, arn) = (
             &self.account.msk,
             &self.account.config.cluster,
-            found.cluster_arn().unwrap_or_default(),
+            cluster.cluster_arn().unwrap_or_default(),
         );
-        let version = found.current_version().unwrap_or_default();
+        let version = cluster.current_version().unwrap_or_default();
         match drift {
             Drift::Tags(_) => {
-                let put = msk
+                let response = msk
                     .tag_resource()
                     .resource_arn(arn)
                     .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                     .send()
                     .await;
-                put.map_err(|error| {
+                response.map_err(|error| {
                     failed(Call("kafka:TagResource", &self.display_name()), &error)
                 })?;
                 Ok(None)
@@ -235,67 +234,68 @@ impl Cluster {
             Drift::Storage { .. } => {
                 let volume = BrokerEbsVolumeInfo::builder()
                     .kafka_broker_node_id("ALL")
-                    .volume_size_gb(wanted.volume_gib)
+                    .volume_size_gb(desired.volume_gib)
                     .build();
-                let put = msk
+                let request = msk
                     .update_broker_storage()
                     .cluster_arn(arn)
                     .current_version(version)
                     .target_broker_ebs_volume_info(volume);
-                let begun = put.send().await.map_err(|error| {
+                let operation = request.send().await.map_err(|error| {
                     failed(
                         Call("kafka:UpdateBrokerStorage", &self.display_name()),
                         &error,
                     )
                 })?;
-                Ok(begun.cluster_operation_arn)
+                Ok(operation.cluster_operation_arn)
             }
             Drift::Brokers { .. } => {
-                let put = msk
+                let request = msk
                     .update_broker_count()
                     .cluster_arn(arn)
                     .current_version(version)
-                    .target_number_of_broker_nodes(wanted.brokers);
-                let begun = put.send().await.map_err(|error| {
+                    .target_number_of_broker_nodes(desired.brokers);
+                let operation = request.send().await.map_err(|error| {
                     failed(
                         Call("kafka:UpdateBrokerCount", &self.display_name()),
                         &error,
                     )
                 })?;
-                Ok(begun.cluster_operation_arn)
+                Ok(operation.cluster_operation_arn)
             }
             Drift::InstanceType { .. } => {
-                let put = msk
+                let request = msk
                     .update_broker_type()
                     .cluster_arn(arn)
                     .current_version(version)
-                    .target_instance_type(&wanted.instance_type);
-                let begun = put.send().await.map_err(|error| {
+                    .target_instance_type(&desired.instance_type);
+                let operation = request.send().await.map_err(|error| {
                     failed(Call("kafka:UpdateBrokerType", &self.display_name()), &error)
                 })?;
-                Ok(begun.cluster_operation_arn)
+                Ok(operation.cluster_operation_arn)
             }
             Drift::KafkaVersion { .. } => {
-                let put = msk
+                let request = msk
                     .update_cluster_kafka_version()
                     .cluster_arn(arn)
                     .current_version(version);
-                let put = put.target_kafka_version(&wanted.kafka_version).send().await;
-                let begun = put.map_err(|error| {
+                let request = request.target_kafka_version(&desired.kafka_version);
+                let operation = request.send().await.map_err(|error| {
                     failed(
                         Call("kafka:UpdateClusterKafkaVersion", &self.display_name()),
                         &error,
                     )
                 })?;
-                Ok(begun.cluster_operation_arn)
+                Ok(operation.cluster_operation_arn)
             }
             Drift::Fixed(_) => Ok(None),
         }
     }
 
-    /// Why the last change failed, if it did: the cluster itself goes on as it was and does not say.
+    /// Returns the failure of the last operation as an error. The state of the cluster does not
+    /// show it: a cluster whose update fails returns to its previous configuration.
     async fn check_operation(&self) -> Result<()> {
-        let Some(operation) = self
+        let Some(operation_arn) = self
             .account
             .state
             .output(KEY, "operation")
@@ -308,20 +308,20 @@ impl Cluster {
             .state
             .record_outputs(KEY, &self.name(), &[("operation", "")])
             .await?;
-        let found = self
+        let response = self
             .account
             .msk
             .describe_cluster_operation_v2()
-            .cluster_operation_arn(operation)
+            .cluster_operation_arn(operation_arn)
             .send()
             .await;
-        let found = found.map_err(|error| {
+        let operation = response.map_err(|error| {
             failed(
                 Call("kafka:DescribeClusterOperationV2", &self.display_name()),
                 &error,
             )
         })?;
-        let Some(info) = found
+        let Some(info) = operation
             .cluster_operation_info()
             .filter(|info| info.operation_state() == Some("UPDATE_FAILED"))
         else {
@@ -330,17 +330,22 @@ impl Cluster {
         let reason = info
             .error_info()
             .and_then(|error| error.error_string())
-            .unwrap_or("AWS gives no reason")
+            .unwrap_or("AWS gave no reason")
             .to_string();
-        Err(Error::failed(format!("the change of {} failed", self.display_name()))
-            .with_source(reason)
-            .hint("it goes on as it was before; correct `[cluster]` in the configuration and run again"))
+        Err(
+            Error::failed(format!("the update of {} failed", self.display_name()))
+                .with_source(reason)
+                .hint(
+                    "the cluster runs unchanged: correct `[cluster]` in the configuration and \
+                     re-run the command",
+                ),
+        )
     }
 
-    /// Keeps the addresses and the version that everything else needs.
-    async fn note_addresses(&self, found: &MskCluster) -> Result<()> {
-        let arn = found.cluster_arn().unwrap_or_default();
-        let software = found
+    /// Records the broker addresses and the Kafka version, which other resources need.
+    async fn record_addresses(&self, cluster: &MskCluster) -> Result<()> {
+        let arn = cluster.cluster_arn().unwrap_or_default();
+        let software = cluster
             .provisioned()
             .and_then(|provisioned| provisioned.current_broker_software_info());
         let version = software
@@ -350,29 +355,30 @@ impl Cluster {
             .state
             .record_outputs(KEY, &self.name(), &[("kafka_version", version)])
             .await?;
-        let found = self
+        let response = self
             .account
             .msk
             .get_bootstrap_brokers()
             .cluster_arn(arn)
             .send()
             .await;
-        let found = found.map_err(|error| {
+        let addresses = response.map_err(|error| {
             failed(
                 Call("kafka:GetBootstrapBrokers", &self.display_name()),
                 &error,
             )
         })?;
-        let Some(brokers) = found.bootstrap_broker_string_sasl_iam() else {
+        let Some(brokers) = addresses.bootstrap_broker_string_sasl_iam() else {
             return Err(Error::failed(format!(
                 "{} has no brokers for IAM authentication",
                 self.display_name()
             ))
             .hint(
-                "it was not made by pinpipe, or was changed: IAM must be among its ways to log in",
+                "enable IAM authentication: the cluster was not created by pinpipe or was changed",
             ));
         };
-        // AWS names them in any order, and of more than three any three: the first answer stays.
+        // AWS returns the brokers in any order, and any three of more than three: the first
+        // response stays recorded.
         match self.account.state.output(KEY, "bootstrap_servers").await {
             Some(known) if is_same_cluster(&known, brokers) => Ok(()),
             _ => {
@@ -385,7 +391,8 @@ impl Cluster {
     }
 }
 
-/// What the names of a cluster's brokers share, whichever are named: all but their first part.
+/// Returns the part that the broker names of a cluster share, without the first label. It does not
+/// depend on which brokers are listed.
 pub fn domain(brokers: &str) -> String {
     let domains: BTreeSet<&str> = brokers
         .split(',')
@@ -394,14 +401,14 @@ pub fn domain(brokers: &str) -> String {
     domains.into_iter().collect::<Vec<_>>().join(",")
 }
 
-/// Whether two lists of brokers are of one cluster.
-pub fn is_same_cluster(one: &str, other: &str) -> bool {
-    domain(one) == domain(other)
+/// Whether two lists of brokers belong to the same cluster.
+pub fn is_same_cluster(left: &str, right: &str) -> bool {
+    domain(left) == domain(right)
 }
 
-/// Keys and values of its tags, to be compared.
-fn pairs(found: &MskCluster) -> impl Iterator<Item = (&str, &str)> {
-    found
+/// Keys and values of the cluster's tags.
+fn pairs(cluster: &MskCluster) -> impl Iterator<Item = (&str, &str)> {
+    cluster
         .tags()
         .into_iter()
         .flatten()
@@ -445,47 +452,47 @@ impl Resource for Cluster {
     }
 
     fn cost_items(&self) -> Vec<CostItem> {
-        let wanted = &self.account.config.cluster;
+        let desired = &self.account.config.cluster;
         vec![
-            CostItem::new(&wanted.instance_type, wanted.brokers),
-            CostItem::new("msk-storage-gib", wanted.brokers * wanted.volume_gib),
+            CostItem::new(&desired.instance_type, desired.brokers),
+            CostItem::new("msk-storage-gib", desired.brokers * desired.volume_gib),
         ]
     }
 
     async fn read(&self) -> Result<Observation> {
         let all = self.find_all().await?;
-        let Some(found) = all.first() else {
+        let Some(cluster) = all.first() else {
             return Ok(Observation::missing());
         };
         let (arn, name) = (
-            found.cluster_arn().unwrap_or_default(),
-            found.cluster_name().unwrap_or_default(),
+            cluster.cluster_arn().unwrap_or_default(),
+            cluster.cluster_name().unwrap_or_default(),
         );
         self.account
             .state
             .record_outputs(KEY, name, &[("arn", arn)])
             .await?;
-        // One that is going already, under whatever name, is only waited for.
-        if !self.is_ours(found)
-            || !self.is_named(found) && found.state() != Some(&ClusterState::Deleting)
+        // A managed cluster that is already being deleted is only waited for, under any name.
+        if !self.is_ours(cluster)
+            || !self.is_named(cluster) && cluster.state() != Some(&ClusterState::Deleting)
         {
-            // Noted all the same: who leaves it out uses it as it is.
-            if found.state() == Some(&ClusterState::Active) {
-                self.note_addresses(found).await?;
+            // Recorded nevertheless: a run that skips the cluster uses it as it is.
+            if cluster.state() == Some(&ClusterState::Active) {
+                self.record_addresses(cluster).await?;
             }
             let is_taken = all.iter().any(|other| self.is_named(other));
-            return Ok(if self.is_ours(found) {
+            return Ok(if self.is_ours(cluster) {
                 Observation::renamed(name, is_taken)
             } else {
                 Observation::unmanaged()
             });
         }
-        match found.state() {
+        match cluster.state() {
             Some(ClusterState::Active) => {}
             Some(ClusterState::Failed) => {
                 return Ok(Observation::replace(vec![format!(
-                    "it failed: {}",
-                    failure(found)
+                    "the cluster failed: {}",
+                    failure(cluster)
                 )]));
             }
             state => {
@@ -494,8 +501,8 @@ impl Resource for Cluster {
                 ));
             }
         }
-        self.note_addresses(found).await?;
-        let differences = self.differences(found).await?;
+        self.record_addresses(cluster).await?;
+        let differences = self.differences(cluster).await?;
         let texts: Vec<String> = differences
             .iter()
             .map(|drift| self.describe(drift))
@@ -506,20 +513,20 @@ impl Resource for Cluster {
         {
             return Ok(Observation::replace(texts));
         }
-        let cluster = &self.account.config.cluster;
+        let config = &self.account.config.cluster;
         let detail = format!(
             "Kafka {}, {} × {}, {} GiB each",
-            cluster.kafka_version, cluster.brokers, cluster.instance_type, cluster.volume_gib
+            config.kafka_version, config.brokers, config.instance_type, config.volume_gib
         );
         Ok(Observation::from_drift(texts, detail))
     }
 
-    /// Whether MSK still offers the version that is wanted.
+    /// Fails if MSK does not offer the configured Kafka version, before the cluster is created.
     async fn check(&self, action: Action) -> Result<()> {
         if !matches!(action, Action::Create | Action::Replace) {
             return Ok(());
         }
-        let wanted = &self.account.config.cluster.kafka_version;
+        let desired = &self.account.config.cluster.kafka_version;
         let mut offered = Vec::new();
         let mut pages = self
             .account
@@ -528,35 +535,35 @@ impl Resource for Cluster {
             .into_paginator()
             .items()
             .send();
-        while let Some(found) = pages.next().await {
-            let found = found.map_err(|error| {
+        while let Some(item) = pages.next().await {
+            let version = item.map_err(|error| {
                 failed(
                     Call("kafka:ListKafkaVersions", &self.display_name()),
                     &error,
                 )
             })?;
-            offered.extend(found.version);
+            offered.extend(version.version);
         }
-        if offered.contains(wanted) {
+        if offered.contains(desired) {
             return Ok(());
         }
         Err(Error::failed(format!(
-            "MSK does not offer Kafka {wanted} in {}",
+            "MSK does not offer Kafka {desired} in {}",
             self.account.config.aws.region
         ))
         .hint(format!(
-            "`cluster.kafka_version` can be {}",
+            "set `cluster.kafka_version` to one of {}",
             offered.join(", ")
         )))
     }
 
     async fn create(&self) -> Result<()> {
-        let wanted = &self.account.config.cluster;
+        let desired = &self.account.config.cluster;
         let volume = EbsStorageInfo::builder()
-            .volume_size(wanted.volume_gib)
+            .volume_size(desired.volume_gib)
             .build();
         let nodes = BrokerNodeGroupInfo::builder()
-            .instance_type(&wanted.instance_type)
+            .instance_type(&desired.instance_type)
             .set_client_subnets(Some(outputs::subnets(&self.account).await?))
             .security_groups(
                 self.account
@@ -586,8 +593,8 @@ impl Resource for Cluster {
                     .encryption_in_transit(in_transit)
                     .build(),
             )
-            .kafka_version(&wanted.kafka_version)
-            .number_of_broker_nodes(wanted.brokers)
+            .kafka_version(&desired.kafka_version)
+            .number_of_broker_nodes(desired.brokers)
             .build();
         let tags: HashMap<String, String> = self.account.tags(KEY).into_iter().collect();
         let request = self
@@ -598,17 +605,17 @@ impl Resource for Cluster {
             .set_tags(Some(tags))
             .provisioned(provisioned);
         match request.send().await {
-            Ok(made) => {
+            Ok(created) => {
                 self.account
                     .state
                     .record_outputs(
                         KEY,
                         &self.name(),
-                        &[("arn", made.cluster_arn().unwrap_or_default())],
+                        &[("arn", created.cluster_arn().unwrap_or_default())],
                     )
                     .await
             }
-            // An earlier attempt had its effect: there is one cluster of a name.
+            // An earlier attempt created the cluster: its name is unique.
             Err(error) if code(&error) == "ConflictException" => Ok(()),
             Err(error) => Err(failed(
                 Call("kafka:CreateClusterV2", &self.display_name()),
@@ -618,36 +625,37 @@ impl Resource for Cluster {
     }
 
     async fn update(&self) -> Result<()> {
-        let Some(found) = self.find().await? else {
+        let Some(cluster) = self.find().await? else {
             return Ok(());
         };
         self.check_operation().await?;
-        let differences = self.differences(&found).await?;
+        let differences = self.differences(&cluster).await?;
         if differences
             .iter()
             .any(|drift| matches!(drift, Drift::Tags(_)))
         {
-            self.mend(&Drift::Tags(String::new()), &found).await?;
+            self.apply_change(&Drift::Tags(String::new()), &cluster)
+                .await?;
         }
-        // One change at a time: the cluster takes no second one while it works on the first,
-        // and has another version afterwards. What is left is found by the next reading.
+        // One change at a time: the cluster accepts no second change during the first one, and has
+        // another version afterwards. The next observation finds the remaining differences.
         match differences
             .iter()
             .find(|drift| !matches!(drift, Drift::Tags(_)))
         {
             Some(drift) => {
-                let mended = self.mend(drift, &found).await;
-                // A change whose answer got lost is under way already.
-                let now = self.find().await?.and_then(|found| found.state);
-                match mended {
-                    Err(_) if now.is_some_and(|state| state != ClusterState::Active) => Ok(()),
+                let change = self.apply_change(drift, &cluster).await;
+                // A change whose response was lost is already in progress.
+                let state = self.find().await?.and_then(|cluster| cluster.state);
+                match change {
+                    Err(_) if state.is_some_and(|state| state != ClusterState::Active) => Ok(()),
                     Ok(Some(operation)) => {
                         self.account
                             .state
                             .record_outputs(KEY, &self.name(), &[("operation", &operation)])
                             .await
                     }
-                    mended => mended.map(|_| ()),
+                    change => change.map(|_| ()),
                 }
             }
             None => Ok(()),
@@ -656,18 +664,18 @@ impl Resource for Cluster {
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let Some(found) = self.find().await? else {
+            let Some(cluster) = self.find().await? else {
                 return Ok(None);
             };
-            Ok(match found.state() {
+            Ok(match cluster.state() {
                 Some(ClusterState::Active) => None,
                 Some(ClusterState::Failed) => {
                     return Err(Error::failed(format!(
                         "{} failed: {}",
                         self.display_name(),
-                        failure(&found)
+                        failure(&cluster)
                     ))
-                    .hint("`pinpipe provision --allow-replace` deletes it and creates it again"));
+                    .hint("`pinpipe provision --allow-replace` replaces the cluster"));
                 }
                 state => Some(state.map_or("unknown", ClusterState::as_str).to_string()),
             })
@@ -676,37 +684,40 @@ impl Resource for Cluster {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let Some(found) = self.find().await? else {
+        let Some(cluster) = self.find().await? else {
             return Ok(false);
         };
-        if !self.is_ours(&found) {
+        if !self.is_ours(&cluster) {
             return Ok(false);
         }
         if !matches!(
-            found.state(),
+            cluster.state(),
             Some(ClusterState::Active | ClusterState::Failed | ClusterState::Deleting)
         ) {
-            // It takes no other call while it is being made or changed; that this fails in the end
-            // does not matter here.
+            // MSK rejects other calls while it creates or updates the cluster. A failure of that
+            // operation does not matter here.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {
                 return Err(error);
             }
         }
-        if found.state() != Some(&ClusterState::Deleting) {
-            let removed = self
+        if cluster.state() != Some(&ClusterState::Deleting) {
+            let response = self
                 .account
                 .msk
                 .delete_cluster()
-                .set_cluster_arn(found.cluster_arn.clone())
+                .set_cluster_arn(cluster.cluster_arn.clone())
                 .send()
                 .await;
-            match removed {
+            match response {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    // An attempt whose answer got lost had its effect.
-                    let now = self.again(&found).await?.and_then(|found| found.state);
-                    if now.is_some_and(|state| state != ClusterState::Deleting) {
+                    // An attempt whose response was lost may have succeeded.
+                    let state = self
+                        .refresh(&cluster)
+                        .await?
+                        .and_then(|cluster| cluster.state);
+                    if state.is_some_and(|state| state != ClusterState::Deleting) {
                         return Err(failed(
                             Call("kafka:DeleteCluster", &self.display_name()),
                             &error,
@@ -716,17 +727,23 @@ impl Resource for Cluster {
                 _ => {}
             }
         }
-        let check = || async { Ok(self.again(&found).await?.map(|_| "going".to_string())) };
+        let check = || async {
+            Ok(self
+                .refresh(&cluster)
+                .await?
+                .map(|_| "DELETING".to_string()))
+        };
         self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
 }
 
-fn failure(found: &MskCluster) -> String {
-    found
+/// Reason that MSK gives for the failed state.
+fn failure(cluster: &MskCluster) -> String {
+    cluster
         .state_info()
         .and_then(|info| info.message())
-        .unwrap_or("AWS gives no reason")
+        .unwrap_or("AWS gave no reason")
         .to_string()
 }
 
@@ -735,7 +752,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brokers_are_of_one_cluster_whichever_are_named() {
+    fn recognizes_a_cluster_by_any_of_its_brokers() {
         assert!(is_same_cluster(
             "b-1.me.x.kafka:9098,b-2.me.x.kafka:9098",
             "b-3.me.x.kafka:9098,b-1.me.x.kafka:9098"

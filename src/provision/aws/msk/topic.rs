@@ -1,4 +1,4 @@
-//! Kafka topics, made by whichever of three ways the cluster allows.
+//! Kafka topics, created through one of three backends.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -60,39 +60,40 @@ impl Resource for Topic {
             return Ok(Observation::missing());
         }
         let Some(backend) = TopicBackend::choose(&self.account).await? else {
-            // Where the machine that could tell does not run, what was made is not known to be gone.
-            let is_known = self
+            // While the client machine does not run, a created topic is not known to be deleted.
+            let is_created = self
                 .account
                 .state
                 .entry(&self.key())
                 .await
                 .is_some_and(|entry| entry.phase == Phase::Ready);
-            return Ok(if is_known {
-                Observation::pending("the client machine, which could tell, does not run")
+            return Ok(if is_created {
+                Observation::pending("unknown: the client machine is not running")
             } else {
                 Observation::missing()
             });
         };
         let partitions = match topic_backend::describe(&self.account, backend, &self.name()).await?
         {
-            TopicState::There(partitions) => partitions,
+            TopicState::Exists(partitions) => partitions,
             TopicState::Missing => return Ok(Observation::missing()),
-            // Not known to be gone: it is looked for again once the machine can be asked.
+            // Not known to be deleted: read again once the machine accepts commands.
             TopicState::Unknown => {
                 return Ok(Observation::pending(
-                    "the client machine, which could tell, cannot be asked",
+                    "unknown: the client machine does not accept commands",
                 ));
             }
         };
-        let wanted = self.account.config.topics.partitions;
-        // Partitions cannot be taken away, and more would move keys: that is left to the owner.
-        let remark = if partitions == wanted {
+        let desired = self.account.config.topics.partitions;
+        // Partitions cannot be removed, and additional ones would move keys to other partitions:
+        // that change is left to the user.
+        let note = if partitions == desired {
             String::new()
         } else {
-            format!(" (the configuration says {wanted})")
+            format!(" ({desired} in the configuration)")
         };
         Ok(Observation::in_sync(format!(
-            "{partitions} partitions{remark}, seen through {backend}"
+            "{partitions} partitions{note}, read through {backend}"
         )))
     }
 
@@ -107,7 +108,7 @@ impl Resource for Topic {
             self.account.config.topics.partitions,
         )
         .await?;
-        // MSK's answers are behind by some seconds.
+        // MSK's responses lag by some seconds.
         self.account
             .pause(Duration::from_millis(
                 self.account.config.provision.poll_ms / 16,
@@ -116,7 +117,7 @@ impl Resource for Topic {
         Ok(())
     }
 
-    /// Nothing of it can differ and be changed.
+    /// Does nothing: no difference of a topic is repaired.
     async fn update(&self) -> Result<()> {
         Ok(())
     }
@@ -126,8 +127,8 @@ impl Resource for Topic {
             let Some(backend) = TopicBackend::choose(&self.account).await? else {
                 return Ok(None);
             };
-            let seen = topic_backend::describe(&self.account, backend, &self.name()).await?;
-            Ok((seen == TopicState::Unknown).then(|| "out of sight".to_string()))
+            let state = topic_backend::describe(&self.account, backend, &self.name()).await?;
+            Ok((state == TopicState::Unknown).then(|| "unreachable".to_string()))
         };
         self.account
             .wait_until(&format!("topic `{}`", self.name()), check)

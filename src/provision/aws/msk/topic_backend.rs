@@ -1,5 +1,5 @@
-//! The three ways to a cluster's topics: MSK's own operations, the Kafka protocol from
-//! here, and Kafka's tool on the client machine.
+//! The three backends for a cluster's topics: MSK's own operations, the Kafka protocol from this
+//! machine, and `kafka-topics.sh` on the client machine.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,14 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::run_command::{CommandOutcome, run_command};
 
-/// How topics are reached.
+/// Backend that reads and changes topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopicBackend {
+    /// Operations of the MSK API.
     Msk,
+    /// `kafka-topics.sh` on the client machine, through SSM Run Command.
     Ssm,
+    /// The Kafka protocol from this machine.
     Direct,
 }
 
@@ -31,11 +34,12 @@ impl std::fmt::Display for TopicBackend {
     }
 }
 
-/// How long a broker may take to be reached.
-const REACH: Duration = Duration::from_millis(1500);
+/// Timeout of the connection attempt to a broker.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 impl TopicBackend {
-    /// `None`: there is no machine yet to ask on.
+    /// Chooses the backend by `topics.via`, the Kafka version and the reachability of the brokers.
+    /// Returns `None` if the backend needs the client machine and it is not ready.
     pub async fn choose(account: &Account) -> Result<Option<Self>> {
         let backend = match account.config.topics.via {
             TopicsVia::Msk => Self::Msk,
@@ -58,33 +62,38 @@ impl TopicBackend {
                     .output(keys::CLUSTER, "bootstrap_servers")
                     .await
                     .unwrap_or_default();
-                let is_reached = account
+                let is_reachable = account
                     .brokers_reached
-                    .get_or_init(|| reached(&brokers))
+                    .get_or_init(|| is_reachable(&brokers))
                     .await;
-                if *is_reached { Self::Direct } else { Self::Ssm }
+                if *is_reachable {
+                    Self::Direct
+                } else {
+                    Self::Ssm
+                }
             }
         };
-        Ok((backend != Self::Ssm || is_machine_up(account).await).then_some(backend))
+        Ok((backend != Self::Ssm || is_client_ready(account).await).then_some(backend))
     }
 }
 
-/// Whether the machine runs and has been set up.
-async fn is_machine_up(account: &Account) -> bool {
+/// Whether the client machine runs and its REST proxy has answered.
+async fn is_client_ready(account: &Account) -> bool {
     let value = |field: &'static str| account.state.output(keys::CLIENT, field);
     value("running").await.as_deref() == Some("yes") && value("answered").await == value("id").await
 }
 
-/// Whether the first broker takes a connection from here.
-async fn reached(brokers: &str) -> bool {
+/// Whether the first broker accepts a connection from this machine.
+async fn is_reachable(brokers: &str) -> bool {
     let first = brokers.split(',').next().unwrap_or_default().to_string();
     matches!(
-        tokio::time::timeout(REACH, tokio::net::TcpStream::connect(first)).await,
+        tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(first)).await,
         Ok(Ok(_))
     )
 }
 
-async fn direct(account: &Account) -> Result<Admin> {
+/// Admin client of the provisioned cluster, with IAM authentication.
+async fn admin_client(account: &Account) -> Result<Admin> {
     let mut config: Config = account.config.clone();
     config.kafka.bootstrap_servers = account
         .state
@@ -94,8 +103,9 @@ async fn direct(account: &Account) -> Result<Admin> {
     Admin::new(&config)
 }
 
-/// Runs Kafka's tool on the client machine. `None`: the machine cannot be asked now.
-async fn tool(account: &Account, arguments: &str) -> Result<Option<String>> {
+/// Runs `kafka-topics.sh` on the client machine. Returns its output, or `None` if the machine is
+/// not registered with Systems Manager.
+async fn run_kafka_topics(account: &Account, arguments: &str) -> Result<Option<String>> {
     let instance = account.state.require_output(keys::CLIENT, "id").await?;
     let brokers = account
         .state
@@ -106,20 +116,27 @@ async fn tool(account: &Account, arguments: &str) -> Result<Option<String>> {
     );
     match run_command(account, &instance, &script).await? {
         CommandOutcome::Done(text) => Ok(Some(text)),
-        CommandOutcome::Failed(reason) => Err(Error::failed(format!("`kafka-topics.sh {arguments}` failed on the client machine"))
-            .with_source(reason)
-            .hint("log in with `aws ssm start-session` to see more; the proxy's log is /var/log/kafka-rest")),
-        CommandOutcome::NotThere => Ok(None),
+        CommandOutcome::Failed(reason) => Err(Error::failed(format!(
+            "`kafka-topics.sh {arguments}` failed on the client machine"
+        ))
+        .with_source(reason)
+        .hint(
+            "open a session with `aws ssm start-session`; the REST proxy's log is in \
+             /var/log/kafka-rest",
+        )),
+        CommandOutcome::Unregistered => Ok(None),
     }
 }
 
-fn unreachable() -> Error {
-    Error::failed("the client machine is not registered with Systems Manager")
-        .hint("is it running? `pinpipe status` says so, `pinpipe provision` starts it; choose another way with `topics.via`")
+fn unregistered_error() -> Error {
+    Error::failed("the client machine is not registered with Systems Manager").hint(
+        "`pinpipe status` shows whether the machine is running, `pinpipe provision` starts it; \
+         `topics.via` selects another backend",
+    )
 }
 
-/// Topics and their partitions, out of what `kafka-topics.sh --describe` says.
-fn described(text: &str) -> BTreeMap<String, i32> {
+/// Parses the output of `kafka-topics.sh --describe` into topics and their number of partitions.
+fn parse_description(text: &str) -> BTreeMap<String, i32> {
     let field = |line: &str, name: &str| {
         let rest = line.split(name).nth(1)?;
         rest.split_whitespace().next().map(String::from)
@@ -135,28 +152,31 @@ fn described(text: &str) -> BTreeMap<String, i32> {
         .collect()
 }
 
-/// What Kafka's tool says of all topics. One command describes all, and starting the tool
-/// takes seconds on a small machine.
-async fn seen_by_tool(account: &Account) -> Result<Option<BTreeMap<String, i32>>> {
-    let mut seen = account.described_topics.lock().await;
-    if seen.is_none() {
-        *seen = tool(account, "--describe")
+/// Describes all topics with `kafka-topics.sh` and caches the result. One command describes all
+/// topics, because starting the tool takes seconds on a small machine.
+async fn describe_with_tool(account: &Account) -> Result<Option<BTreeMap<String, i32>>> {
+    let mut topics = account.described_topics.lock().await;
+    if topics.is_none() {
+        *topics = run_kafka_topics(account, "--describe")
             .await?
-            .map(|text| described(&text));
+            .map(|text| parse_description(&text));
     }
-    Ok(seen.clone())
+    Ok(topics.clone())
 }
 
-/// Every topic with the number of its partitions.
+/// Lists the topics with their number of partitions.
+///
+/// # Errors
+/// The backend cannot be reached; the client machine is not registered with Systems Manager.
 pub async fn list(account: &Account, backend: TopicBackend) -> Result<BTreeMap<String, i32>> {
     match backend {
         TopicBackend::Direct => {
-            let (admin, mut all) = (direct(account).await?, BTreeMap::new());
+            let (admin, mut all) = (admin_client(account).await?, BTreeMap::new());
             for topic in admin.list().await? {
                 let partitions = admin
                     .describe(&topic)
                     .await?
-                    .map_or(0, |found| found.partitions.len() as i32);
+                    .map_or(0, |description| description.partitions.len() as i32);
                 all.insert(topic, partitions);
             }
             Ok(all)
@@ -171,45 +191,50 @@ pub async fn list(account: &Account, backend: TopicBackend) -> Result<BTreeMap<S
                 .into_paginator()
                 .items()
                 .send();
-            while let Some(found) = pages.next().await {
-                let found = found
-                    .map_err(|error| failed(Call("kafka:ListTopics", "the topics"), &error))?;
+            while let Some(item) = pages.next().await {
+                let topic =
+                    item.map_err(|error| failed(Call("kafka:ListTopics", "the topics"), &error))?;
                 all.insert(
-                    found.topic_name().unwrap_or_default().to_string(),
-                    found.partition_count().unwrap_or_default(),
+                    topic.topic_name().unwrap_or_default().to_string(),
+                    topic.partition_count().unwrap_or_default(),
                 );
             }
             Ok(all)
         }
-        TopicBackend::Ssm => seen_by_tool(account).await?.ok_or_else(unreachable),
+        TopicBackend::Ssm => describe_with_tool(account)
+            .await?
+            .ok_or_else(unregistered_error),
     }
 }
 
-/// How a topic stands.
+/// Result of describing a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopicState {
-    /// It has so many partitions.
-    There(i32),
+    /// The topic exists and has this number of partitions.
+    Exists(i32),
     Missing,
-    /// The machine that could tell cannot be asked now.
+    /// The client machine does not accept commands at the moment.
     Unknown,
 }
 
 impl TopicState {
-    fn of(partitions: Option<i32>) -> Self {
-        partitions.map_or(Self::Missing, Self::There)
+    fn from_partitions(partitions: Option<i32>) -> Self {
+        partitions.map_or(Self::Missing, Self::Exists)
     }
 }
 
-/// How a topic stands.
+/// Returns whether a topic exists, with its number of partitions.
+///
+/// # Errors
+/// The backend cannot be reached.
 pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> Result<TopicState> {
     match backend {
-        TopicBackend::Direct => Ok(TopicState::of(
-            direct(account)
+        TopicBackend::Direct => Ok(TopicState::from_partitions(
+            admin_client(account)
                 .await?
                 .describe(topic)
                 .await?
-                .map(|found| found.partitions.len() as i32),
+                .map(|description| description.partitions.len() as i32),
         )),
         TopicBackend::Msk => {
             let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
@@ -221,7 +246,7 @@ pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> 
                 .send()
                 .await
             {
-                Ok(found) => Ok(TopicState::of(found.partition_count())),
+                Ok(response) => Ok(TopicState::from_partitions(response.partition_count())),
                 Err(error)
                     if matches!(
                         code(&error),
@@ -236,15 +261,18 @@ pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> 
                 )),
             }
         }
-        TopicBackend::Ssm => Ok(seen_by_tool(account)
+        TopicBackend::Ssm => Ok(describe_with_tool(account)
             .await?
             .map_or(TopicState::Unknown, |topics| {
-                TopicState::of(topics.get(topic).copied())
+                TopicState::from_partitions(topics.get(topic).copied())
             })),
     }
 }
 
-/// Makes a topic; one that is there stays as it is.
+/// Creates a topic. An existing topic is kept unchanged.
+///
+/// # Errors
+/// The backend cannot be reached or rejects the topic.
 pub async fn create(
     account: &Account,
     backend: TopicBackend,
@@ -253,7 +281,7 @@ pub async fn create(
 ) -> Result<()> {
     let replicas = account.config.topics.replication_factor;
     match backend {
-        TopicBackend::Direct => direct(account)
+        TopicBackend::Direct => admin_client(account)
             .await?
             .create(topic, partitions, replicas)
             .await
@@ -287,22 +315,27 @@ pub async fn create(
             let arguments = format!(
                 "--create --if-not-exists --topic {topic} --partitions {partitions} --replication-factor {replicas}"
             );
-            tool(account, &arguments).await?.ok_or_else(unreachable)?;
+            run_kafka_topics(account, &arguments)
+                .await?
+                .ok_or_else(unregistered_error)?;
             *account.described_topics.lock().await = None;
             Ok(())
         }
     }
 }
 
-/// Removes a topic; `false`: it was not there.
+/// Deletes a topic. Returns `false` if it does not exist.
+///
+/// # Errors
+/// The backend cannot be reached or refuses the deletion.
 pub async fn delete(account: &Account, backend: TopicBackend, topic: &str) -> Result<bool> {
     match describe(account, backend, topic).await? {
-        TopicState::There(_) => {}
+        TopicState::Exists(_) => {}
         TopicState::Missing => return Ok(false),
-        TopicState::Unknown => return Err(unreachable()),
+        TopicState::Unknown => return Err(unregistered_error()),
     }
     match backend {
-        TopicBackend::Direct => direct(account).await?.delete(topic).await,
+        TopicBackend::Direct => admin_client(account).await?.delete(topic).await,
         TopicBackend::Msk => {
             let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
             match account
@@ -329,9 +362,9 @@ pub async fn delete(account: &Account, backend: TopicBackend, topic: &str) -> Re
             }
         }
         TopicBackend::Ssm => {
-            tool(account, &format!("--delete --if-exists --topic {topic}"))
+            run_kafka_topics(account, &format!("--delete --if-exists --topic {topic}"))
                 .await?
-                .ok_or_else(unreachable)?;
+                .ok_or_else(unregistered_error)?;
             *account.described_topics.lock().await = None;
             Ok(true)
         }
@@ -343,13 +376,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kafkas_tool_says_is_read() {
+    fn parses_the_description_of_topics() {
         let text = "Topic: me.pin\tTopicId: abc\tPartitionCount: 3\tReplicationFactor: 3\tConfigs: \n\tTopic: me.pin\tPartition: 0\tLeader: 1\n\
                     Topic: me.geo\tPartitionCount: 12\tReplicationFactor: 3\tConfigs: min.insync.replicas=2\n";
         assert_eq!(
-            described(text),
+            parse_description(text),
             BTreeMap::from([("me.pin".to_string(), 3), ("me.geo".to_string(), 12)])
         );
-        assert_eq!(described(""), BTreeMap::new());
+        assert_eq!(parse_description(""), BTreeMap::new());
     }
 }

@@ -1,4 +1,4 @@
-//! The topics of a cluster that was provisioned, for `pinpipe topics`.
+//! Topics of the provisioned cluster, for `pinpipe topics`.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,25 +14,25 @@ use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
 use crate::provision::engine::selection::Selection;
 use crate::provision::engine::session::{LONGER_GRACE, Purpose, Session, run_until_shutdown};
 
-/// Topics, by whichever way the cluster allows.
+/// Lists, creates and deletes topics through the backend of the cluster.
 pub struct TopicService {
     account: Rc<Account>,
     backend: TopicBackend,
 }
 
 impl TopicService {
-    /// `None`: topics are reached over the Kafka protocol, on target local or where the
-    /// configuration names the brokers.
+    /// Opens the provisioned cluster. Returns `None` if topics are reached over the Kafka protocol:
+    /// on target `local`, or if the configuration names the brokers.
     ///
     /// # Errors
-    /// Nothing is provisioned yet.
+    /// The cluster does not exist; the client machine, if the backend needs it, is not ready.
     pub async fn open(config: &Config, printer: &Printer) -> Result<Option<Self>> {
         if config.target == Target::Local || !config.kafka.bootstrap_servers.is_empty() {
             return Ok(None);
         }
         let progress = printer.activity("topics");
         let session = Session::open(config, Purpose::Read, progress).await?;
-        // Reading these two fills in their addresses where this machine has no state.
+        // Reading these two records their addresses if this machine has no state.
         let selected = Selection::of([keys::CLUSTER, keys::CLIENT]).keys(&session.graph)?;
         session
             .run_until_cancelled(session.observe(&selected))
@@ -41,32 +41,34 @@ impl TopicService {
             return Ok(None);
         };
         session.close().await;
-        let missing =
-            || Error::failed("there is no cluster yet").hint("`pinpipe provision` makes it");
+        let missing = || {
+            Error::failed("the cluster does not exist")
+                .hint("`pinpipe provision` creates the cluster")
+        };
         account
             .state
             .output(keys::CLUSTER, "bootstrap_servers")
             .await
             .ok_or_else(missing)?;
         let backend = TopicBackend::choose(&account).await?.ok_or_else(|| {
-            Error::failed("the client machine, on which topics are made, is not ready")
-                .hint("`pinpipe provision` makes it, `pinpipe status` shows it")
+            Error::failed("the client machine, which reads and changes topics, is not ready")
+                .hint("`pinpipe provision` creates or starts it, `pinpipe status` shows its state")
         })?;
         Ok(Some(Self { account, backend }))
     }
 
-    /// Every topic with the number of its partitions.
+    /// Lists the topics with their number of partitions.
     pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
         self.run_until_shutdown(topic_backend::list(&self.account, self.backend))
             .await
     }
 
-    /// Makes a topic. `false`: it was there already.
+    /// Creates a topic. Returns `false` if it already exists.
     pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
         let create = async {
             if matches!(
                 topic_backend::describe(&self.account, self.backend, topic).await?,
-                TopicState::There(_)
+                TopicState::Exists(_)
             ) {
                 return Ok(false);
             }
@@ -76,7 +78,7 @@ impl TopicService {
         self.run_until_shutdown(create).await
     }
 
-    /// Removes a topic. `false`: it was not there.
+    /// Deletes a topic. Returns `false` if it does not exist.
     pub async fn delete(&self, topic: &str) -> Result<bool> {
         self.run_until_shutdown(topic_backend::delete(&self.account, self.backend, topic))
             .await

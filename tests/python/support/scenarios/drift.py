@@ -70,7 +70,7 @@ def machine_gets_its_role_back(module, cloud):
 def tags_are_restored(module, cloud, change, keys=TAGGED):
     tags = {"team": "another"} if change == "changed" else None
     retag(cloud, tags)
-    reason = "tag `team` is `another`, not `data`" if tags else "tag `team` is missing"
+    reason = "tag `team`: `another` → `data`" if tags else "tag `team` is missing"
     assert_repaired(module, cloud, {key: ("update", reason) for key in keys})
 
 
@@ -139,7 +139,7 @@ def lost_key_file_is_restored_from_parameter_store(module, cloud):
     before = file.read_bytes()
     file.unlink()
     assert_repaired(
-        module, cloud, {"key-pair": ("update", "me-key.pem` is missing: it comes back")}
+        module, cloud, {"key-pair": ("update", "me-key.pem` is missing: it is restored")}
     )
     assert file.read_bytes() == before and file.stat().st_mode & 0o777 == 0o400
 
@@ -167,7 +167,7 @@ def key_lost_everywhere_is_recreated_with_its_machine(module, cloud):
         module,
         cloud,
         {
-            "key-pair": ("replace", "private half is lost"),
+            "key-pair": ("replace", "the private key is lost"),
             "client": ("replace", "`key-pair` is replaced"),
         },
         may={"address", *TOPICS},

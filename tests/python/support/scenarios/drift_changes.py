@@ -298,7 +298,7 @@ DRIFT = {
     ),
     "encryption gone": ({"bucket": ("update", "not encrypted")}, s3("delete_bucket_encryption")),
     "plugin object replaced": (
-        {"plugin-object": ("update", "`sink.zip` has another content")},
+        {"plugin-object": ("update", "the object differs from `sink.zip`")},
         s3("put_object", Key=OBJECT, Body=b"PK another"),
     ),
     "plugin object gone": ({"plugin-object": ("create", GONE)}, s3("delete_object", Key=OBJECT)),
@@ -308,11 +308,11 @@ DRIFT = {
     ),
     "topic gone": ({"topic-geo": ("create", GONE)}, topic_gone),
     "connector properties": (
-        {"connector": ("update", "other properties: flush.size, more")},
+        {"connector": ("update", "properties differ: flush.size, more")},
         connector_properties,
     ),
     "connector capacity": (
-        {"connector": ("update", "2 workers of 4 units, not 1 of 1")},
+        {"connector": ("update", "2 workers of 4 MCU → 1 of 1")},
         connector_capacity,
     ),
     "connector gone": ({"connector": ("create", GONE)}, connector_gone),
