@@ -4,16 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The layers, from the lowest to the highest. A layer imports only from those below it.
-const LAYERS: [&str; 8] = [
-    "base",
-    "clients",
-    "data",
-    "stages",
-    "local",
-    "spark",
-    "provision",
-    "cli",
-];
+const LAYERS: [&str; 8] =
+    ["base", "clients", "data", "stages", "local", "spark", "provision", "cli"];
 /// Folders whose rooms are siblings: they do not import each other.
 const SIBLING_FOLDERS: [&str; 1] = ["stages"];
 
@@ -46,18 +38,10 @@ fn modules() -> BTreeMap<Module, String> {
 }
 
 fn module_of(path: &Path) -> Module {
-    let relative = path
-        .strip_prefix(source_folder())
-        .expect("a file below src")
-        .with_extension("");
-    let mut module: Module = relative
-        .iter()
-        .map(|part| part.to_string_lossy().into_owned())
-        .collect();
-    if matches!(
-        module.last().map(String::as_str),
-        Some("mod" | "lib" | "main")
-    ) {
+    let relative = path.strip_prefix(source_folder()).expect("a file below src").with_extension("");
+    let mut module: Module =
+        relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if matches!(module.last().map(String::as_str), Some("mod" | "lib" | "main")) {
         module.pop();
     }
     module
@@ -78,23 +62,12 @@ fn crate_paths(text: &str) -> Vec<Vec<String>> {
         let end = rest
             .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
             .unwrap_or(rest.len());
-        let path: Vec<String> = rest[..end]
-            .split("::")
-            .filter(|part| !part.is_empty())
-            .map(String::from)
-            .collect();
+        let path: Vec<String> =
+            rest[..end].split("::").filter(|part| !part.is_empty()).map(String::from).collect();
         if rest[..end].ends_with("::") && rest[end..].starts_with('{') {
             let names = &rest[end + 1..rest.find('}').unwrap_or(rest.len())];
-            for name in names
-                .split(',')
-                .map(str::trim)
-                .filter(|name| !name.is_empty())
-            {
-                let name = name
-                    .split([':', ' '])
-                    .next()
-                    .unwrap_or_default()
-                    .to_string();
+            for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                let name = name.split([':', ' ']).next().unwrap_or_default().to_string();
                 paths.push(path.iter().cloned().chain([name]).collect());
             }
         } else {
@@ -148,11 +121,7 @@ fn wrong_imports(is_wrong: impl Fn(&Module, &Module) -> bool) -> Vec<String> {
 #[test]
 fn no_layer_imports_from_a_layer_above_it() {
     let wrong = wrong_imports(|from, to| layer(to) > layer(from));
-    assert!(
-        wrong.is_empty(),
-        "imports that run upwards:\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "imports that run upwards:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -164,11 +133,7 @@ fn sibling_rooms_do_not_import_each_other() {
             && room(to).is_some()
             && room(from) != room(to)
     });
-    assert!(
-        wrong.is_empty(),
-        "imports between sibling rooms:\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "imports between sibling rooms:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -180,13 +145,8 @@ fn modules_do_not_import_each_other_in_a_cycle() {
             // Each cycle once: reported by its first module.
             && cycle.iter().min() == Some(module)
         {
-            cycles.push(
-                cycle
-                    .iter()
-                    .map(|module| module.join("/"))
-                    .collect::<Vec<_>>()
-                    .join(" -> "),
-            );
+            cycles
+                .push(cycle.iter().map(|module| module.join("/")).collect::<Vec<_>>().join(" -> "));
         }
     }
     assert!(cycles.is_empty(), "import cycles:\n{}", cycles.join("\n"));
@@ -226,35 +186,18 @@ fn only_the_entry_and_the_crate_page_stand_at_the_root() {
         .expect("src can be read")
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            path.is_file().then(|| {
-                path.file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned()
-            })
+            path.is_file()
+                .then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
         })
         .collect();
-    assert_eq!(
-        files,
-        BTreeSet::from(["lib.rs".to_string(), "main.rs".to_string()])
-    );
+    assert_eq!(files, BTreeSet::from(["lib.rs".to_string(), "main.rs".to_string()]));
 }
 
 #[test]
 fn imports_are_found() {
     let text = "use crate::base::error::{Error, Result};\nlet x = crate::data::sql::POST;\n";
-    let paths: Vec<String> = crate_paths(text)
-        .iter()
-        .map(|path| path.join("::"))
-        .collect();
-    assert_eq!(
-        paths,
-        [
-            "base::error::Error",
-            "base::error::Result",
-            "data::sql::POST"
-        ]
-    );
+    let paths: Vec<String> = crate_paths(text).iter().map(|path| path.join("::")).collect();
+    assert_eq!(paths, ["base::error::Error", "base::error::Result", "data::sql::POST"]);
     let known = imports();
     assert!(known.len() > 150, "{} modules", known.len());
     assert!(

@@ -22,10 +22,7 @@ fn run(folder: &std::path::Path, arguments: &[&str]) -> String {
         |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&*folder.to_string_lossy(), "FOLDER");
     let mut parts = vec![format!(
         "exit code: {}",
-        output
-            .status
-            .code()
-            .map_or("killed".into(), |code| code.to_string())
+        output.status.code().map_or("killed".into(), |code| code.to_string())
     )];
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if !bytes.is_empty() {
@@ -128,10 +125,7 @@ fn no_subcommand_starts_with_an_invalid_configuration() {
             "{command}: {text}"
         );
     }
-    assert!(
-        !folder.path().join(".pinpipe").exists(),
-        "no data folder was created"
-    );
+    assert!(!folder.path().join(".pinpipe").exists(), "no data folder was created");
 }
 
 #[test]
@@ -145,11 +139,8 @@ fn values_are_validated() {
 #[test]
 fn malformed_configuration_is_reported_with_line_and_column() {
     let folder = empty();
-    std::fs::write(
-        folder.path().join("mine.toml"),
-        "id = \"a\"\n[emulate\nrate = 1\n",
-    )
-    .expect("writes");
+    std::fs::write(folder.path().join("mine.toml"), "id = \"a\"\n[emulate\nrate = 1\n")
+        .expect("writes");
     insta::assert_snapshot!(run(folder.path(), &["seed", "--config", "mine.toml"]));
 }
 
@@ -180,20 +171,14 @@ fn init_writes_a_valid_configuration_and_overwrites_none() {
     let text = run(folder.path(), &["init"]);
     assert!(text.starts_with("exit code: 0"), "{text}");
     let again = run(folder.path(), &["init"]);
-    assert!(
-        again.starts_with("exit code: 1") && again.contains("--force"),
-        "{again}"
-    );
+    assert!(again.starts_with("exit code: 1") && again.contains("--force"), "{again}");
     assert!(run(folder.path(), &["seed", "--posts", "3"]).starts_with("exit code: 0"));
     assert!(
         run(folder.path(), &["init", "--target", "aws", "--force"]).starts_with("exit code: 0")
     );
     // The example for AWS is invalid until its placeholders are replaced.
     let unfilled = run(folder.path(), &["doctor"]);
-    assert!(
-        unfilled.starts_with("exit code: 2") && unfilled.contains("`id`"),
-        "{unfilled}"
-    );
+    assert!(unfilled.starts_with("exit code: 2") && unfilled.contains("`id`"), "{unfilled}");
 }
 
 #[test]
@@ -202,29 +187,16 @@ fn dot_env_is_read_and_an_invalid_line_is_not_printed() {
     std::fs::write(folder.path().join(".env"), "PINPIPE__ID=from-dot-env\n").expect("writes");
     let text = run(folder.path(), &["batch", "--lake", "."]);
     assert!(text.contains("`from-dot-env`"), "{text}");
-    std::fs::write(
-        folder.path().join(".env"),
-        "PASSWORD hunter2 without sign\n",
-    )
-    .expect("writes");
+    std::fs::write(folder.path().join(".env"), "PASSWORD hunter2 without sign\n").expect("writes");
     let text = run(folder.path(), &["batch", "--lake", "."]);
-    assert!(
-        text.starts_with("exit code: 2") && !text.contains("hunter2"),
-        "{text}"
-    );
+    assert!(text.starts_with("exit code: 2") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
 fn json_output_is_one_document() {
     let folder = empty();
-    let text = run(
-        folder.path(),
-        &["seed", "--posts", "20", "--output", "json"],
-    );
-    let json = text
-        .split_once("----- stdout\n")
-        .expect("there is output")
-        .1;
+    let text = run(folder.path(), &["seed", "--posts", "20", "--output", "json"]);
+    let json = text.split_once("----- stdout\n").expect("there is output").1;
     let report: serde_json::Value = serde_json::from_str(json).expect("one JSON document");
     assert_eq!(report["posts"], 20);
 }

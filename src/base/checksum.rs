@@ -5,19 +5,12 @@ use md5::{Digest, Md5};
 
 /// Returns the SHA-256 in 64 hexadecimal digits.
 pub fn sha256(content: &[u8]) -> String {
-    digest(&SHA256, content)
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest(&SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the MD5 in 32 hexadecimal digits, as MSK Connect reports it for the file of a plugin.
 pub fn md5(content: &[u8]) -> String {
-    Md5::digest(content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Md5::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the first 32 digits of the SHA-256 of a text: long enough to detect a change, short

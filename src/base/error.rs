@@ -45,18 +45,12 @@ impl Error {
 
     /// Creates an error of the command line or the configuration: exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Usage,
-            ..Self::failed(message)
-        }
+        Self { kind: Kind::Usage, ..Self::failed(message) }
     }
 
     /// Creates an error of work that the user interrupted, by Ctrl-C or a signal: exit code 1.
     pub fn interrupted(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Interrupted,
-            ..Self::failed(message)
-        }
+        Self { kind: Kind::Interrupted, ..Self::failed(message) }
     }
 
     /// Sets general advice as the hint, where nothing better is known.
@@ -200,13 +194,8 @@ mod tests {
     fn appends_causes_to_the_message_without_repeating_them() {
         let io = std::io::Error::other("disk on fire");
         let inner = Error::failed("cannot write `x`").with_source(io);
-        let outer = Error::failed("seed failed")
-            .with_source(inner)
-            .hint("use water");
-        assert_eq!(
-            outer.to_string(),
-            "seed failed: cannot write `x`: disk on fire"
-        );
+        let outer = Error::failed("seed failed").with_source(inner).hint("use water");
+        assert_eq!(outer.to_string(), "seed failed: cannot write `x`: disk on fire");
         assert_eq!(outer.hint_text(), Some("use water"));
         assert_eq!(outer.exit_code(), 1);
     }

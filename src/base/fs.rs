@@ -35,21 +35,17 @@ pub fn save_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// The file cannot be read; its content is not valid JSON of this type.
 pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| damaged(path, error)),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| damaged(path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("read", path, error)),
     }
 }
 
 fn damaged(path: &Path, error: serde_json::Error) -> Error {
-    Error::failed(format!("`{}` is damaged", path.display()))
-        .with_source(error)
-        .hint(
-            "restore the file from a copy, or move it away to continue without its content; \
+    Error::failed(format!("`{}` is damaged", path.display())).with_source(error).hint(
+        "restore the file from a copy, or move it away to continue without its content; \
              nothing was changed",
-        )
+    )
 }
 
 /// A lock on a file, held until it is dropped or the process exits, also by a kill.
@@ -92,17 +88,11 @@ mod tests {
         let path = folder.path().join("saved.json");
         assert_eq!(load_json::<Vec<u8>>(&path).expect("reads"), None);
         save_json(&path, &vec![1, 2]).expect("writes");
-        assert_eq!(
-            load_json::<Vec<u8>>(&path).expect("reads"),
-            Some(vec![1, 2])
-        );
+        assert_eq!(load_json::<Vec<u8>>(&path).expect("reads"), Some(vec![1, 2]));
         assert!(!draft(&path).exists(), "the draft was renamed to the file");
         std::fs::write(&path, "[1,").expect("writes");
         let error = load_json::<Vec<u8>>(&path).expect_err("a truncated list is rejected");
-        assert!(
-            error.to_string().contains("is damaged") && error.hint_text().is_some(),
-            "{error}"
-        );
+        assert!(error.to_string().contains("is damaged") && error.hint_text().is_some(), "{error}");
     }
 
     #[test]
@@ -112,10 +102,7 @@ mod tests {
         assert!(!FileLock::is_held(&path));
         let held = FileLock::try_lock(&path).expect("opens");
         assert!(held.is_some() && FileLock::is_held(&path));
-        assert!(
-            FileLock::try_lock(&path).expect("opens").is_none(),
-            "a second holder"
-        );
+        assert!(FileLock::try_lock(&path).expect("opens").is_none(), "a second holder");
         drop(held);
         assert!(!FileLock::is_held(&path));
     }

@@ -101,9 +101,7 @@ impl Kind {
             };
             Field::new(name, data_type, true)
         };
-        Arc::new(Schema::new(
-            self.columns().iter().map(field).collect::<Vec<_>>(),
-        ))
+        Arc::new(Schema::new(self.columns().iter().map(field).collect::<Vec<_>>()))
     }
 }
 

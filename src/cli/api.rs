@@ -45,12 +45,8 @@ struct ApiReport {
 
 impl Report for ApiReport {
     fn text(&self) -> String {
-        let routes: Vec<String> = self
-            .deployment
-            .routes
-            .iter()
-            .map(|route| format!("  {route}"))
-            .collect();
+        let routes: Vec<String> =
+            self.deployment.routes.iter().map(|route| format!("  {route}")).collect();
         format!(
             "{} (deployed {})\n{}",
             self.url,
@@ -102,11 +98,7 @@ struct Deleted {
 
 impl Report for Deleted {
     fn text(&self) -> String {
-        if self.deleted {
-            "deleted the routes".into()
-        } else {
-            "no routes were deployed".into()
-        }
+        if self.deleted { "deleted the routes".into() } else { "no routes were deployed".into() }
     }
 }
 
@@ -116,9 +108,7 @@ impl Report for Deleted {
 /// The local stack is not running; AWS denies a call; no routes are deployed (`status`).
 pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
     if command == ApiCommand::Url {
-        printer.report(&Url {
-            url: config.endpoints().gateway_url()?,
-        });
+        printer.report(&Url { url: config.endpoints().gateway_url()? });
         return Ok(());
     }
     if config.target == Target::Aws {
@@ -127,15 +117,12 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
     let client = ControlClient::new(config)?;
     let url = config.endpoints().gateway_url()?;
     match command {
-        ApiCommand::Deploy => printer.report(&ApiReport {
-            url,
-            deployment: client.deploy_routes().await?,
-        }),
+        ApiCommand::Deploy => {
+            printer.report(&ApiReport { url, deployment: client.deploy_routes().await? })
+        }
         ApiCommand::List => {
-            let deployed = client.routes().await?.map(|_| ApiListing {
-                name: "gateway".into(),
-                id: url,
-            });
+            let deployed =
+                client.routes().await?.map(|_| ApiListing { name: "gateway".into(), id: url });
             printer.report(&ApiList(deployed.into_iter().collect()));
         }
         ApiCommand::Status => {
@@ -146,9 +133,7 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
             })?;
             printer.report(&ApiReport { url, deployment });
         }
-        ApiCommand::Delete => printer.report(&Deleted {
-            deleted: client.delete_routes().await?,
-        }),
+        ApiCommand::Delete => printer.report(&Deleted { deleted: client.delete_routes().await? }),
         ApiCommand::Url => {}
     }
     Ok(())
@@ -162,21 +147,15 @@ async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Resu
     let selection = Selection::of(RESOURCES);
     match command {
         ApiCommand::Deploy => {
-            let arguments = ProvisionOptions {
-                yes: true,
-                selection,
-                ..ProvisionOptions::default()
-            };
+            let arguments =
+                ProvisionOptions { yes: true, selection, ..ProvisionOptions::default() };
             printer.report(&provision(config, &arguments, printer).await?);
         }
         ApiCommand::List => {
             let listings = apis(config).await?.into_iter();
             printer.report(&ApiList(
                 listings
-                    .map(|listing| ApiListing {
-                        name: listing.name,
-                        id: listing.state,
-                    })
+                    .map(|listing| ApiListing { name: listing.name, id: listing.state })
                     .collect(),
             ));
         }
@@ -185,11 +164,7 @@ async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Resu
             printer.note(verify_api(config).await?);
         }
         ApiCommand::Delete => {
-            let arguments = DestroyOptions {
-                yes: true,
-                data: false,
-                selection,
-            };
+            let arguments = DestroyOptions { yes: true, data: false, selection };
             printer.report(&destroy(config, &arguments, printer).await?);
         }
         ApiCommand::Url => {}

@@ -161,10 +161,7 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
                 .lag(&crate::stages::sink::connectors::group(&name), &topics)
                 .await?;
             let has_failed = status.state == "FAILED";
-            printer.report(&StatusReport {
-                status,
-                behind: lag,
-            });
+            printer.report(&StatusReport { status, behind: lag });
             return if has_failed {
                 Err(Error::failed(format!("connector `{name}` has failed"))
                     .hint("fix the cause shown above, then run `pinpipe connector restart`"))
@@ -195,10 +192,7 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             }
         }
     };
-    printer.report(&ConnectorChange {
-        connector: name,
-        change,
-    });
+    printer.report(&ConnectorChange { connector: name, change });
     Ok(())
 }
 
@@ -207,20 +201,13 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
     let selection = Selection::of(["connector"]);
     let operation = match command {
         ConnectorCommand::Create => {
-            let arguments = ProvisionOptions {
-                yes: true,
-                selection,
-                ..ProvisionOptions::default()
-            };
+            let arguments =
+                ProvisionOptions { yes: true, selection, ..ProvisionOptions::default() };
             printer.report(&provision(config, &arguments, printer).await?);
             return Ok(());
         }
         ConnectorCommand::Delete => {
-            let arguments = DestroyOptions {
-                yes: true,
-                data: false,
-                selection,
-            };
+            let arguments = DestroyOptions { yes: true, data: false, selection };
             printer.report(&destroy(config, &arguments, printer).await?);
             return Ok(());
         }
@@ -237,9 +224,6 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
         ConnectorCommand::Restart => ConnectorOperation::Restart,
     };
     let change = operate_connector(config, operation, printer).await?;
-    printer.report(&ConnectorChange {
-        connector: config.connector_name(),
-        change,
-    });
+    printer.report(&ConnectorChange { connector: config.connector_name(), change });
     Ok(())
 }

@@ -27,16 +27,8 @@ pub struct DestroyArguments {
 /// # Errors
 /// A resource cannot be deleted; the user did not confirm.
 pub async fn run(config: &Config, arguments: DestroyArguments, printer: &Printer) -> Result<()> {
-    let DestroyArguments {
-        data,
-        yes,
-        selection,
-    } = arguments;
-    let options = DestroyOptions {
-        data,
-        yes,
-        selection: selection.into(),
-    };
+    let DestroyArguments { data, yes, selection } = arguments;
+    let options = DestroyOptions { data, yes, selection: selection.into() };
     printer.report(&destroy(config, &options, printer).await?);
     Ok(())
 }

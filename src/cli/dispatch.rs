@@ -17,10 +17,7 @@ use crate::cli::{
 /// # Errors
 /// Those of the subcommand; the configuration is invalid; stdout cannot be written.
 pub async fn run(cli: Cli, printer: &Printer) -> Result<ExitCode> {
-    let overrides = Overrides {
-        file: cli.global.config,
-        data_dir: cli.global.data_dir,
-    };
+    let overrides = Overrides { file: cli.global.config, data_dir: cli.global.data_dir };
     let mut exit_code = ExitCode::SUCCESS;
     match cli.command {
         Command::Init(arguments) => init::run(&arguments, printer)?,

@@ -66,15 +66,10 @@ pub async fn run(config: &Config, arguments: EmulateArguments, printer: &Printer
     if summary.errors == 0 {
         return Ok(());
     }
-    let failure = Error::failed(format!(
-        "{} records were not delivered",
-        thousands(summary.errors)
-    ));
+    let failure =
+        Error::failed(format!("{} records were not delivered", thousands(summary.errors)));
     Err(failure
-        .with_source(format!(
-            "the first: {}",
-            summary.first_reason.unwrap_or_default()
-        ))
+        .with_source(format!("the first: {}", summary.first_reason.unwrap_or_default()))
         .hint(
             "failed records and reasons are in the dead-letter file; re-posting is safe because \
              duplicates are dropped",

@@ -67,17 +67,12 @@ pub fn run(arguments: &InitArguments, printer: &Printer) -> Result<()> {
     } else {
         options.create_new(true)
     };
-    let result = options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
+    let result = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     result.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Error::failed(format!("`{FILE}` already exists"))
             .hint("add `--force` to replace it, or `--print` to print the new file only"),
         _ => io_error("write", path, error),
     })?;
-    printer.report(&InitReport {
-        file: FILE,
-        target: arguments.target,
-    });
+    printer.report(&InitReport { file: FILE, target: arguments.target });
     Ok(())
 }

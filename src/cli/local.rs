@@ -20,12 +20,5 @@ pub struct LocalArguments {
 /// # Errors
 /// A port is in use; another local stack uses the data folder.
 pub async fn run(config: Config, arguments: LocalArguments, printer: &Printer) -> Result<()> {
-    local::run(
-        config,
-        &LocalOptions {
-            any_port: arguments.any_port,
-        },
-        printer,
-    )
-    .await
+    local::run(config, &LocalOptions { any_port: arguments.any_port }, printer).await
 }

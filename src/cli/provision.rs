@@ -68,9 +68,5 @@ pub async fn run(
         return Err(refusal);
     }
     let is_pending = arguments.detailed_exit_code && plan.changes() > 0;
-    Ok(if is_pending {
-        ExitCode::from(CHANGES_PENDING)
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if is_pending { ExitCode::from(CHANGES_PENDING) } else { ExitCode::SUCCESS })
 }

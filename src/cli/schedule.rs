@@ -71,11 +71,7 @@ pub async fn schedule(
         ..ProvisionOptions::default()
     };
     let applied = provision(config, &options, printer).await?;
-    printer.note(format!(
-        "{} of {} resources changed",
-        applied.changes(),
-        RESOURCES.len()
-    ));
+    printer.note(format!("{} of {} resources changed", applied.changes(), RESOURCES.len()));
     match schedule.activate(arguments.trigger, printer).await? {
         Activated::Ran(report) => printer.report(&report),
         Activated::Scheduled(runs) => printer.report(&runs),
@@ -91,18 +87,12 @@ pub async fn unschedule(config: &Config, printer: &Printer) -> Result<()> {
     let schedule = Schedule::open(config).await?;
     // Paused first, so that no run starts while its files are being deleted.
     let was_active = schedule.pause().await?;
-    let options = DestroyOptions {
-        yes: true,
-        data: false,
-        selection: Selection::of(DELETED),
-    };
+    let options = DestroyOptions { yes: true, data: false, selection: Selection::of(DELETED) };
     let deleted = destroy(config, &options, printer).await?;
     if was_active {
         schedule.delete_history().await?;
     }
-    printer.report(&Unscheduled {
-        dag: schedule.dag,
-        removed: was_active || deleted.removed_any(),
-    });
+    printer
+        .report(&Unscheduled { dag: schedule.dag, removed: was_active || deleted.removed_any() });
     Ok(())
 }

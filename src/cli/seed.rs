@@ -16,12 +16,7 @@ pub struct SeedArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "from")]
     pub posts: Option<u32>,
     /// Random seed of the generated posts; the same seed generates the same posts
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value_t = 100,
-        conflicts_with = "from"
-    )]
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, conflicts_with = "from")]
     pub seed: u64,
     /// Load real tables from this folder: pinterest_data, geolocation_data and user_data as .csv
     /// or .jsonl
@@ -37,18 +32,8 @@ pub struct SeedArguments {
 /// # Errors
 /// The database cannot be reached or written; the tables to load are missing or invalid.
 pub async fn run(config: &Config, arguments: SeedArguments, printer: &Printer) -> Result<()> {
-    let SeedArguments {
-        posts,
-        seed: random_seed,
-        from,
-        replace,
-    } = arguments;
-    let options = SeedOptions {
-        posts,
-        seed: random_seed,
-        from,
-        replace,
-    };
+    let SeedArguments { posts, seed: random_seed, from, replace } = arguments;
+    let options = SeedOptions { posts, seed: random_seed, from, replace };
     printer.report(&seed(config, &options, printer).await?);
     Ok(())
 }

@@ -27,16 +27,8 @@ pub struct StreamArguments {
 /// # Errors
 /// A source or a table cannot be used.
 pub async fn run(config: &Config, arguments: StreamArguments, printer: &Printer) -> Result<()> {
-    let StreamArguments {
-        source,
-        available_now,
-        interval,
-    } = arguments;
-    let options = StreamOptions {
-        source,
-        available_now,
-        interval_ms: interval,
-    };
+    let StreamArguments { source, available_now, interval } = arguments;
+    let options = StreamOptions { source, available_now, interval_ms: interval };
     printer.report(&stream(config, &options, printer).await?);
     Ok(())
 }

@@ -28,10 +28,7 @@ pub enum TopicsCommand {
     #[command(after_help = "Example: pinpipe topics list")]
     List,
     /// Show partitions and offsets of topics
-    #[command(
-        visible_alias = "status",
-        after_help = "Example: pinpipe topics describe local.pin"
-    )]
+    #[command(visible_alias = "status", after_help = "Example: pinpipe topics describe local.pin")]
     Describe {
         /// Names of the topics [default: <id>.pin, <id>.geo and <id>.user]
         names: Vec<String>,
@@ -88,14 +85,8 @@ struct Descriptions(Vec<TopicDescription>);
 
 impl Report for Descriptions {
     fn text(&self) -> String {
-        let mut table = Table::new([
-            "topic",
-            "partition",
-            "leader",
-            "start offset",
-            "end offset",
-            "records",
-        ]);
+        let mut table =
+            Table::new(["topic", "partition", "leader", "start offset", "end offset", "records"]);
         for topic in &self.0 {
             for partition in &topic.partitions {
                 table.row([
@@ -187,10 +178,7 @@ impl TopicClient {
                 let all = service.list().await?;
                 let counts = names.into_iter().map(|name| {
                     let partition_count = all.get(&name).copied().ok_or_else(|| missing(&name))?;
-                    Ok(TopicCount {
-                        name,
-                        partition_count,
-                    })
+                    Ok(TopicCount { name, partition_count })
                 });
                 printer.report(&Counts(counts.collect::<Result<_>>()?));
             }
@@ -217,11 +205,7 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
     }
     let client = TopicClient::open(config, printer).await?;
     let or_default = |names: Vec<String>| {
-        if names.is_empty() {
-            Kind::ALL.map(|kind| config.topic(kind)).to_vec()
-        } else {
-            names
-        }
+        if names.is_empty() { Kind::ALL.map(|kind| config.topic(kind)).to_vec() } else { names }
     };
     match command {
         TopicsCommand::Create { names, partitions } => {
@@ -234,10 +218,8 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
                         config.topics.replication_factor,
                     )
                     .await?;
-                changes.push(TopicChange {
-                    topic,
-                    change: if is_new { "created" } else { "kept" },
-                });
+                changes
+                    .push(TopicChange { topic, change: if is_new { "created" } else { "kept" } });
             }
             printer.report(&Changes(changes));
         }

@@ -8,9 +8,7 @@ use std::time::Duration;
 /// The text is not a duration of this form.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration `{text}`: expected e.g. 90s, 15m or 2h");
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..split].parse().map_err(|_| invalid())?;
     let seconds = match &text[split..] {
         "ms" => 0.001,

@@ -37,20 +37,12 @@ impl From<Refusal> for Error {
 impl AirflowApi {
     /// Creates a client for the configured environment.
     pub fn of(config: &Config, client: aws_sdk_mwaa::Client) -> Self {
-        Self {
-            client,
-            environment: config.airflow_name(),
-        }
+        Self { client, environment: config.airflow_name() }
     }
 
     pub async fn get(&self, path: &str, query: Value) -> Result<Value, Refusal> {
-        self.call(
-            RestApiMethod::Get,
-            path,
-            Some(query).filter(|query| !query.is_null()),
-            None,
-        )
-        .await
+        self.call(RestApiMethod::Get, path, Some(query).filter(|query| !query.is_null()), None)
+            .await
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, Refusal> {
@@ -58,8 +50,7 @@ impl AirflowApi {
     }
 
     pub async fn patch(&self, path: &str, body: Value) -> Result<Value, Refusal> {
-        self.call(RestApiMethod::Patch, path, None, Some(body))
-            .await
+        self.call(RestApiMethod::Patch, path, None, Some(body)).await
     }
 
     pub async fn delete(&self, path: &str) -> Result<Value, Refusal> {
@@ -80,9 +71,7 @@ impl AirflowApi {
             .with_min_delay(Duration::from_millis(300))
             .with_max_times(MAX_ATTEMPTS - 1)
             .with_jitter();
-        send.retry(pauses)
-            .when(|refusal| refusal.status >= 500)
-            .await
+        send.retry(pauses).when(|refusal| refusal.status >= 500).await
     }
 
     async fn send_once(
@@ -92,42 +81,29 @@ impl AirflowApi {
         query: Option<Value>,
         body: Option<Value>,
     ) -> Result<Value, Refusal> {
-        let call = self
-            .client
-            .invoke_rest_api()
-            .name(&self.environment)
-            .method(method.clone())
-            .path(path);
+        let call =
+            self.client.invoke_rest_api().name(&self.environment).method(method.clone()).path(path);
         let call = call
             .set_query_parameters(query.as_ref().map(document))
             .set_body(body.as_ref().map(document));
         let error = match call.send().await {
             Ok(response) => {
-                return Ok(response
-                    .rest_api_response
-                    .as_ref()
-                    .map(value)
-                    .unwrap_or_default());
+                return Ok(response.rest_api_response.as_ref().map(value).unwrap_or_default());
             }
             Err(error) => error,
         };
         use aws_sdk_mwaa::operation::invoke_rest_api::InvokeRestApiError as Kind;
         let (status, body) = match error.as_service_error() {
-            Some(Kind::RestApiClientException(failure)) => (
-                failure.rest_api_status_code(),
-                failure.rest_api_response().map(value),
-            ),
-            Some(Kind::RestApiServerException(failure)) => (
-                failure.rest_api_status_code(),
-                failure.rest_api_response().map(value),
-            ),
+            Some(Kind::RestApiClientException(failure)) => {
+                (failure.rest_api_status_code(), failure.rest_api_response().map(value))
+            }
+            Some(Kind::RestApiServerException(failure)) => {
+                (failure.rest_api_status_code(), failure.rest_api_response().map(value))
+            }
             _ => (None, None),
         };
-        let request = format!(
-            "`{} {path}` of Airflow environment `{}`",
-            method.as_str(),
-            self.environment
-        );
+        let request =
+            format!("`{} {path}` of Airflow environment `{}`", method.as_str(), self.environment);
         let Some(status) = status else {
             let failure = if code(&error) == "ResourceNotFoundException" {
                 Error::failed(format!(
@@ -141,10 +117,7 @@ impl AirflowApi {
             } else {
                 failed(Call("airflow:InvokeRestApi", &request), &error)
             };
-            return Err(Refusal {
-                status: 0,
-                error: failure,
-            });
+            return Err(Refusal { status: 0, error: failure });
         };
         let body = body.unwrap_or_default();
         // `detail` is a text in Airflow 2, and also an object or a list in Airflow 3.
@@ -165,14 +138,13 @@ impl AirflowApi {
         let message = message
             .or_else(|| body["detail"]["reason"].as_str().map(String::from))
             .unwrap_or_else(detail_messages);
-        let hint = if status >= 500 {
-            RESUME_HINT
-        } else {
-            "see the logs on the web page of the environment"
-        };
         let error = Error::failed(format!("{request} failed with status {status}: {message}"))
-            .hint(hint)
             .retryable(status >= 500);
+        let error = if status >= 500 {
+            error.generic_hint(RESUME_HINT)
+        } else {
+            error.hint("see the logs on the web page of the environment")
+        };
         Err(Refusal { status, error })
     }
 }
@@ -189,10 +161,7 @@ fn document(value: &Value) -> Document {
         Value::String(text) => Document::String(text.clone()),
         Value::Array(items) => Document::Array(items.iter().map(document).collect()),
         Value::Object(members) => Document::Object(
-            members
-                .iter()
-                .map(|(key, member)| (key.clone(), document(member)))
-                .collect(),
+            members.iter().map(|(key, member)| (key.clone(), document(member))).collect(),
         ),
     }
 }
@@ -206,10 +175,9 @@ fn value(document: &Document) -> Value {
         Document::Number(Number::Float(number)) => (*number).into(),
         Document::String(text) => text.as_str().into(),
         Document::Array(items) => items.iter().map(value).collect(),
-        Document::Object(members) => members
-            .iter()
-            .map(|(key, member)| (key.clone(), value(member)))
-            .collect(),
+        Document::Object(members) => {
+            members.iter().map(|(key, member)| (key.clone(), value(member))).collect()
+        }
     }
 }
 

@@ -47,10 +47,7 @@ impl ControlClient {
             .timeout(Duration::from_secs(30))
             .build()
             .context(|| "cannot create an HTTP client")?;
-        Ok(Self {
-            http,
-            url: config.endpoints().control_url()?,
-        })
+        Ok(Self { http, url: config.endpoints().control_url()? })
     }
 
     async fn call(
@@ -61,9 +58,7 @@ impl ControlClient {
     ) -> Result<(StatusCode, Value)> {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         if let Some(body) = body {
-            request = request
-                .header("content-type", "application/json")
-                .body(body.to_string());
+            request = request.header("content-type", "application/json").body(body.to_string());
         }
         let unreachable = || format!("cannot reach the local stack at {}", self.url);
         let response = request.send().await.map_err(|error| {
@@ -97,9 +92,8 @@ impl ControlClient {
 
     /// Returns the properties of a connector, or `None` if it does not exist.
     pub async fn connector_config(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
-        let (status, body) = self
-            .call(Method::GET, &format!("/connectors/{name}/config"), None)
-            .await?;
+        let (status, body) =
+            self.call(Method::GET, &format!("/connectors/{name}/config"), None).await?;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -114,20 +108,15 @@ impl ControlClient {
         name: &str,
         properties: &BTreeMap<String, String>,
     ) -> Result<()> {
-        self.call(
-            Method::PUT,
-            &format!("/connectors/{name}/config"),
-            Some(json!(properties)),
-        )
-        .await
-        .map(|_| ())
+        self.call(Method::PUT, &format!("/connectors/{name}/config"), Some(json!(properties)))
+            .await
+            .map(|_| ())
     }
 
     /// Returns the state of a connector, or `None` if it does not exist.
     pub async fn connector_status(&self, name: &str) -> Result<Option<ConnectorStatus>> {
-        let (status, body) = self
-            .call(Method::GET, &format!("/connectors/{name}/status"), None)
-            .await?;
+        let (status, body) =
+            self.call(Method::GET, &format!("/connectors/{name}/status"), None).await?;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -145,22 +134,14 @@ impl ControlClient {
 
     /// Runs `pause`, `resume` or `restart`. Returns `false` if the connector does not exist.
     pub async fn connector_action(&self, name: &str, action: &str) -> Result<bool> {
-        let method = if action == "restart" {
-            Method::POST
-        } else {
-            Method::PUT
-        };
-        let (status, _) = self
-            .call(method, &format!("/connectors/{name}/{action}"), None)
-            .await?;
+        let method = if action == "restart" { Method::POST } else { Method::PUT };
+        let (status, _) = self.call(method, &format!("/connectors/{name}/{action}"), None).await?;
         Ok(status != StatusCode::NOT_FOUND)
     }
 
     /// Deletes a connector. Returns `false` if it does not exist.
     pub async fn delete_connector(&self, name: &str) -> Result<bool> {
-        let (status, _) = self
-            .call(Method::DELETE, &format!("/connectors/{name}"), None)
-            .await?;
+        let (status, _) = self.call(Method::DELETE, &format!("/connectors/{name}"), None).await?;
         Ok(status != StatusCode::NOT_FOUND)
     }
 

@@ -47,19 +47,11 @@ impl GatewayClient {
                 Error::failed("cannot sign requests: no AWS credentials found")
                     .hint("set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID")
             })?;
-            Some(Signer {
-                credentials,
-                region: config.aws.region.clone(),
-            })
+            Some(Signer { credentials, region: config.aws.region.clone() })
         } else {
             None
         };
-        Ok(Self {
-            http,
-            url,
-            api_key: crate::clients::aws::gateway_api_key(config).await?,
-            signer,
-        })
+        Ok(Self { http, url, api_key: crate::clients::aws::gateway_api_key(config).await?, signer })
     }
 
     /// Returns the address of the gateway, without a trailing slash.
@@ -87,30 +79,22 @@ impl GatewayClient {
         }
         let body = content.map(|(_, body)| body).unwrap_or_default();
         if let Some(signer) = &self.signer {
-            headers.extend(
-                signer
-                    .signature_headers(&method, &url, &headers, body)
-                    .await?,
-            );
+            headers.extend(signer.signature_headers(&method, &url, &headers, body).await?);
         }
         let mut request = self.http.request(method, &url);
         for (name, value) in headers {
             request = request.header(name, value);
         }
         let unreachable = || format!("cannot reach the gateway at {}", self.url);
-        request
-            .body(body.to_string())
-            .send()
-            .await
-            .map_err(|error| {
-                Error::failed(unreachable())
-                    .with_source(error.without_url())
-                    .hint(
-                        "check that the gateway is up (`pinpipe doctor` tests every connection); \
+        request.body(body.to_string()).send().await.map_err(|error| {
+            Error::failed(unreachable())
+                .with_source(error.without_url())
+                .hint(
+                    "check that the gateway is up (`pinpipe doctor` tests every connection); \
                          `pinpipe local` starts the local one",
-                    )
-                    .retryable(true)
-            })
+                )
+                .retryable(true)
+        })
     }
 }
 
@@ -138,9 +122,7 @@ impl Signer {
             .build()
             .context(|| "cannot sign a request")?
             .into();
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let request = SignableRequest::new(
             method.as_str(),
             url,

@@ -36,10 +36,7 @@ impl CredentialProvider for SdkCredentials {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let credentials = self.0.provide_credentials().await.map_err(|error| {
-            object_store::Error::Unauthenticated {
-                path: "S3".into(),
-                source: Box::new(error),
-            }
+            object_store::Error::Unauthenticated { path: "S3".into(), source: Box::new(error) }
         })?;
         Ok(Arc::new(AwsCredential {
             key_id: credentials.access_key_id().to_string(),
@@ -83,19 +80,13 @@ impl Lake {
         let root = Path::from_absolute_path(&absolute)
             .context(|| format!("cannot open the lake `{}`", folder.display()))?;
         let files = Arc::new(LocalFileSystem::new());
-        Ok(Self {
-            store: files.clone(),
-            root,
-            files: Some(files),
-            url: url.to_string(),
-        })
+        Ok(Self { store: files.clone(), root, files: Some(files), url: url.to_string() })
     }
 
     /// Opens a bucket on Amazon S3, or on the server of `lake.endpoint_url`.
     pub async fn bucket(config: &Config, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region(&config.aws.region);
+        let mut builder =
+            AmazonS3Builder::new().with_bucket_name(bucket).with_region(&config.aws.region);
         let shared = crate::clients::aws::sdk_config(config).await;
         // `lake.endpoint_url` takes precedence over AWS_ENDPOINT_URL, which applies to all of AWS.
         let configured = Some(config.lake.endpoint_url.as_str()).filter(|url| !url.is_empty());
@@ -108,9 +99,7 @@ impl Lake {
         if let Some(provider) = shared.credentials_provider() {
             builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
         }
-        Ok(Arc::new(builder.build().context(|| {
-            format!("cannot open the bucket `{bucket}`")
-        })?))
+        Ok(Arc::new(builder.build().context(|| format!("cannot open the bucket `{bucket}`"))?))
     }
 
     /// Identity of the lake: equal for all spellings of the same location.
@@ -138,10 +127,7 @@ const NO_BUCKET: &str = "check the name of the bucket or folder; `pinpipe provis
 pub fn failure(action: String, error: object_store::Error) -> Error {
     let response = s3_error_response(&error);
     let hint = match &error {
-        _ if response
-            .as_ref()
-            .is_some_and(|response| response.starts_with("NoSuchBucket")) =>
-        {
+        _ if response.as_ref().is_some_and(|response| response.starts_with("NoSuchBucket")) => {
             NO_BUCKET
         }
         object_store::Error::NotFound { .. } => NO_BUCKET,

@@ -61,10 +61,7 @@ impl From<Error> for ConnectError {
 
 impl IntoResponse for ConnectError {
     fn into_response(self) -> Response<Body> {
-        json_response(
-            self.0,
-            &json!({ "error_code": self.0.as_u16(), "message": self.1 }),
-        )
+        json_response(self.0, &json!({ "error_code": self.0.as_u16(), "message": self.1 }))
     }
 }
 
@@ -74,10 +71,9 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     // Serialising plain data cannot fail.
     let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -104,13 +100,8 @@ async fn about() -> Response<Body> {
 }
 
 async fn list(State(control): State<Control>) -> Response<Body> {
-    let names: Vec<String> = control
-        .connectors
-        .statuses()
-        .await
-        .into_iter()
-        .map(|status| status.name)
-        .collect();
+    let names: Vec<String> =
+        control.connectors.statuses().await.into_iter().map(|status| status.name).collect();
     json_response(StatusCode::OK, &names)
 }
 
@@ -124,23 +115,13 @@ struct NewConnector {
 fn property_strings(config: BTreeMap<String, Value>) -> BTreeMap<String, String> {
     config
         .into_iter()
-        .map(|(key, value)| {
-            (
-                key,
-                value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), String::from),
-            )
-        })
+        .map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), String::from)))
         .collect()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ConnectError> {
     serde_json::from_slice(body).map_err(|error| {
-        ConnectError(
-            StatusCode::BAD_REQUEST,
-            format!("cannot parse the request body: {error}"),
-        )
+        ConnectError(StatusCode::BAD_REQUEST, format!("cannot parse the request body: {error}"))
     })
 }
 
@@ -152,21 +133,15 @@ async fn create(State(control): State<Control>, body: Bytes) -> ConnectResult {
             format!("Connector {} already exists", new.name),
         ));
     }
-    let (connectors, name, properties) = (
-        control.connectors.clone(),
-        new.name.clone(),
-        property_strings(new.config),
-    );
+    let (connectors, name, properties) =
+        (control.connectors.clone(), new.name.clone(), property_strings(new.config));
     run_to_completion(async move { connectors.put(&name, properties).await }).await?;
     describe_with_status(&control, &new.name, StatusCode::CREATED).await
 }
 
 async fn describe_with_status(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
-    let config = control
-        .connectors
-        .config(name)
-        .await
-        .ok_or_else(|| ConnectError::not_found(name))?;
+    let config =
+        control.connectors.config(name).await.ok_or_else(|| ConnectError::not_found(name))?;
     Ok(json_response(
         status,
         &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" }),
@@ -178,11 +153,8 @@ async fn describe(State(control): State<Control>, Path(name): Path<String>) -> C
 }
 
 async fn config(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    let config = control
-        .connectors
-        .config(&name)
-        .await
-        .ok_or_else(|| ConnectError::not_found(&name))?;
+    let config =
+        control.connectors.config(&name).await.ok_or_else(|| ConnectError::not_found(&name))?;
     Ok(json_response(StatusCode::OK, &config))
 }
 
@@ -191,37 +163,17 @@ async fn put_config(
     Path(name): Path<String>,
     body: Bytes,
 ) -> ConnectResult {
-    let (connectors, connector_name, properties) = (
-        control.connectors.clone(),
-        name.clone(),
-        property_strings(parse(&body)?),
-    );
+    let (connectors, connector_name, properties) =
+        (control.connectors.clone(), name.clone(), property_strings(parse(&body)?));
     let is_new =
         run_to_completion(async move { connectors.put(&connector_name, properties).await }).await?;
-    describe_with_status(
-        &control,
-        &name,
-        if is_new {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        },
-    )
-    .await
+    describe_with_status(&control, &name, if is_new { StatusCode::CREATED } else { StatusCode::OK })
+        .await
 }
 
 async fn status(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    let ConnectorStatus {
-        name,
-        state,
-        trace,
-        records,
-        objects,
-    } = control
-        .connectors
-        .status(&name)
-        .await
-        .ok_or_else(|| ConnectError::not_found(&name))?;
+    let ConnectorStatus { name, state, trace, records, objects } =
+        control.connectors.status(&name).await.ok_or_else(|| ConnectError::not_found(&name))?;
     let connector_state = if state == "FAILED" { "RUNNING" } else { &state };
     let mut task = json!({ "id": 0, "state": state, "worker_id": "local", "records": records, "objects": objects });
     if let Some(trace) = trace {
@@ -273,33 +225,20 @@ async fn delete(State(control): State<Control>, Path(name): Path<String>) -> Con
 async fn api_status(State(control): State<Control>) -> ConnectResult {
     match control.routes.current() {
         Some(deployment) => Ok(json_response(StatusCode::OK, &deployment)),
-        None => Err(ConnectError(
-            StatusCode::NOT_FOUND,
-            "no routes are deployed".into(),
-        )),
+        None => Err(ConnectError(StatusCode::NOT_FOUND, "no routes are deployed".into())),
     }
 }
 
 async fn api_deploy(State(control): State<Control>) -> ConnectResult {
     let is_new = control.routes.current().is_none();
     let deployment = control.routes.deploy()?;
-    Ok(json_response(
-        if is_new {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        },
-        &deployment,
-    ))
+    Ok(json_response(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &deployment))
 }
 
 async fn api_delete(State(control): State<Control>) -> ConnectResult {
     if control.routes.delete()? {
         Ok(empty_response(StatusCode::NO_CONTENT))
     } else {
-        Err(ConnectError(
-            StatusCode::NOT_FOUND,
-            "no routes are deployed".into(),
-        ))
+        Err(ConnectError(StatusCode::NOT_FOUND, "no routes are deployed".into()))
     }
 }

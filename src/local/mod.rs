@@ -52,21 +52,13 @@ impl Report for LocalReport {
             &format!("http://{}", self.addresses.gateway),
             "Kafka REST v2, /streams",
         ]);
-        table.row([
-            "kinesis",
-            &format!("http://{}", self.addresses.kinesis),
-            "Kinesis API",
-        ]);
+        table.row(["kinesis", &format!("http://{}", self.addresses.kinesis), "Kinesis API"]);
         table.row([
             "control",
             &format!("http://{}", self.addresses.control),
             "Kafka Connect REST (sink), /api (routes)",
         ]);
-        format!(
-            "{}\ndata in {}; Ctrl-C stops",
-            table.render(),
-            self.data_dir.display()
-        )
+        format!("{}\ndata in {}; Ctrl-C stops", table.render(), self.data_dir.display())
     }
 }
 
@@ -107,9 +99,7 @@ impl LocalStack {
         let kinesis_listener = bind(host, config.local.kinesis_port, "kinesis").await?;
         let control = bind(host, config.local.control_port, "control").await?;
         let address = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .context(|| "cannot read the address of a server")
+            listener.local_addr().context(|| "cannot read the address of a server")
         };
         let advertised = address(&kafka)?;
         let addresses = Addresses {
@@ -130,11 +120,7 @@ impl LocalStack {
             &config.aws.region,
         )
         .await?;
-        servers.spawn(serve(
-            kinesis_listener,
-            kinesis::server::router(store),
-            stop.clone(),
-        ));
+        servers.spawn(serve(kinesis_listener, kinesis::server::router(store), stop.clone()));
 
         let local_config = config.clone().with_addresses(&addresses);
         let routes = Arc::new(Routes::open(data_dir)?);
@@ -144,25 +130,10 @@ impl LocalStack {
             stop.clone(),
         ));
         let connectors = Connectors::open(&local_config).await?;
-        servers.spawn(serve(
-            control,
-            control::router(connectors.clone(), routes),
-            stop.clone(),
-        ));
+        servers.spawn(serve(control, control::router(connectors.clone(), routes), stop.clone()));
 
-        Runtime {
-            pid: std::process::id(),
-            addresses: addresses.clone(),
-        }
-        .write(data_dir)?;
-        Ok(Self {
-            addresses,
-            data_dir: data_dir.clone(),
-            connectors,
-            servers,
-            stop,
-            _lock: lock,
-        })
+        Runtime { pid: std::process::id(), addresses: addresses.clone() }.write(data_dir)?;
+        Ok(Self { addresses, data_dir: data_dir.clone(), connectors, servers, stop, _lock: lock })
     }
 
     /// Rejects new requests, finishes those in flight and closes all servers.
@@ -199,9 +170,8 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    if let Err(error) = axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    if let Err(error) =
+        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     {
         tracing::error!(%error, "a local server failed");
     }
@@ -245,12 +215,8 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
 pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
     if options.any_port {
         let ports = &mut config.local;
-        (
-            ports.kafka_port,
-            ports.gateway_port,
-            ports.kinesis_port,
-            ports.control_port,
-        ) = (0, 0, 0, 0);
+        (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) =
+            (0, 0, 0, 0);
     }
     let stack = LocalStack::start(&config).await?;
     if !stack.addresses.kafka.starts_with("127.") && !stack.addresses.kafka.starts_with("[::1]") {

@@ -51,22 +51,12 @@ pub struct Observation {
 
 impl Observation {
     fn new(exists: bool, ownership: Ownership, action: Action, reasons: Vec<String>) -> Self {
-        Self {
-            exists,
-            ownership,
-            action,
-            reasons,
-        }
+        Self { exists, ownership, action, reasons }
     }
 
     /// It does not exist and is to be created.
     pub fn missing() -> Self {
-        Self::new(
-            false,
-            Ownership::Managed,
-            Action::Create,
-            vec!["does not exist".into()],
-        )
+        Self::new(false, Ownership::Managed, Action::Create, vec!["does not exist".into()])
     }
 
     /// It equals the configuration; `detail` describes its state.
@@ -81,12 +71,7 @@ impl Observation {
 
     /// It is being created or changed; `state` is the service's word for it.
     pub fn pending(state: impl Into<String>) -> Self {
-        Self::new(
-            true,
-            Ownership::Managed,
-            Action::Pending,
-            vec![state.into()],
-        )
+        Self::new(true, Ownership::Managed, Action::Pending, vec![state.into()])
     }
 
     /// It can only become what the configuration asks for by being replaced.
@@ -104,10 +89,7 @@ impl Observation {
     /// so it cannot be replaced.
     pub fn renamed(former: &str, is_taken: bool) -> Self {
         if is_taken {
-            return Self {
-                ownership: Ownership::NameConflict,
-                ..Self::unmanaged()
-            };
+            return Self { ownership: Ownership::NameConflict, ..Self::unmanaged() };
         }
         Self::replace(vec![format!("was created under another name, `{former}`")])
     }
@@ -225,8 +207,5 @@ pub fn changed_keys(
     wanted: &BTreeMap<String, String>,
 ) -> Vec<String> {
     let keys: BTreeSet<&String> = wanted.keys().chain(existing.keys()).collect();
-    keys.into_iter()
-        .filter(|key| wanted.get(*key) != existing.get(*key))
-        .cloned()
-        .collect()
+    keys.into_iter().filter(|key| wanted.get(*key) != existing.get(*key)).cloned().collect()
 }

@@ -105,10 +105,10 @@ impl Parameters {
                     is_one_record: true,
                 });
             }
-            let columns = kind.columns().iter().map(|(name, column_type)| Column {
-                name,
-                column_type: *column_type,
-            });
+            let columns = kind
+                .columns()
+                .iter()
+                .map(|(name, column_type)| Column { name, column_type: *column_type });
             KindParameters {
                 name: kind.name(),
                 folders,
@@ -120,11 +120,6 @@ impl Parameters {
             name: question.name.clone(),
             sql: question.query(median),
         });
-        Self {
-            kinds: kinds.into(),
-            post: sql::POST,
-            questions: questions.collect(),
-            out,
-        }
+        Self { kinds: kinds.into(), post: sql::POST, questions: questions.collect(), out }
     }
 }

@@ -51,12 +51,7 @@ pub async fn fetch(
 pub async fn discard(config: &Config, out: &str) -> Result<()> {
     let lake = Lake::open(config, out, false).await?;
     let cannot = || format!("cannot delete the results of Spark in `{out}`");
-    let objects: Vec<_> = lake
-        .store
-        .list(Some(&lake.root))
-        .try_collect()
-        .await
-        .context(cannot)?;
+    let objects: Vec<_> = lake.store.list(Some(&lake.root)).try_collect().await.context(cannot)?;
     for object in objects {
         lake.store.delete(&object.location).await.context(cannot)?;
     }
@@ -66,37 +61,20 @@ pub async fn discard(config: &Config, out: &str) -> Result<()> {
 /// Reads a table that Spark wrote as Parquet files.
 async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let cannot = || {
-        format!(
-            "cannot read the results of Spark in `{}/{table}`",
-            lake.url.trim_end_matches('/')
-        )
+        format!("cannot read the results of Spark in `{}/{table}`", lake.url.trim_end_matches('/'))
     };
-    let objects: Vec<_> = lake
-        .store
-        .list(Some(&lake.path(table)))
-        .try_collect()
-        .await
-        .context(cannot)?;
+    let objects: Vec<_> =
+        lake.store.list(Some(&lake.path(table))).try_collect().await.context(cannot)?;
     let mut paths: Vec<_> = objects
         .into_iter()
         .map(|object| object.location)
-        .filter(|path| {
-            path.filename()
-                .is_some_and(|name| name.ends_with(".parquet"))
-        })
+        .filter(|path| path.filename().is_some_and(|name| name.ends_with(".parquet")))
         .collect();
     paths.sort();
     let mut first_schema: Option<SchemaRef> = None;
     let mut batches = Vec::new();
     for path in paths {
-        let content = lake
-            .store
-            .get(&path)
-            .await
-            .context(cannot)?
-            .bytes()
-            .await
-            .context(cannot)?;
+        let content = lake.store.get(&path).await.context(cannot)?.bytes().await.context(cannot)?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(content)
             .context(cannot)?
             .build()
@@ -115,14 +93,7 @@ async fn read(lake: &Lake, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>)>
 fn count_of(counts: &[RecordBatch], kind: Kind, column: usize) -> u64 {
     let values = counts.iter().flat_map(|batch| {
         let kinds = batch.column(0).as_string::<i32>().iter();
-        kinds.zip(
-            batch
-                .column(column)
-                .as_primitive::<Int64Type>()
-                .values()
-                .iter()
-                .copied(),
-        )
+        kinds.zip(batch.column(column).as_primitive::<Int64Type>().values().iter().copied())
     });
     values
         .filter(|(name, _)| *name == Some(kind.name()))

@@ -23,14 +23,7 @@ const MAX_LOG_LINES: usize = 5;
 /// # Errors
 /// `spark-submit` cannot be started; the job fails; the user interrupts it.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
-    let SparkBatch {
-        config,
-        lake_url,
-        topics_dir,
-        questions,
-        median,
-        printer,
-    } = *batch;
+    let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
     let folder = config.data_dir.join("spark");
     // Results of an earlier run must not be read as those of this one.
     if folder.exists() {
@@ -86,13 +79,10 @@ async fn submit(
     }
     command.args(&config.spark.arguments);
     if !config.lake.endpoint_url.is_empty() {
-        command.arg("--conf").arg(format!(
-            "spark.hadoop.fs.s3a.endpoint={}",
-            config.lake.endpoint_url
-        ));
         command
             .arg("--conf")
-            .arg("spark.hadoop.fs.s3a.path.style.access=true");
+            .arg(format!("spark.hadoop.fs.s3a.endpoint={}", config.lake.endpoint_url));
+        command.arg("--conf").arg("spark.hadoop.fs.s3a.path.style.access=true");
     }
     command
         .arg(job)
@@ -131,17 +121,12 @@ async fn submit(
         }
     };
     progress.finish();
-    let status = child
-        .wait()
-        .context(|| format!("cannot wait for `{program}`"))?;
+    let status = child.wait().context(|| format!("cannot wait for `{program}`"))?;
     if status.success() {
         return Ok(());
     }
-    let shown: String = error_lines
-        .iter()
-        .take(MAX_LOG_LINES)
-        .map(|line| format!("\n  {}", line.trim()))
-        .collect();
+    let shown: String =
+        error_lines.iter().take(MAX_LOG_LINES).map(|line| format!("\n  {}", line.trim())).collect();
     Err(Error::failed(format!("Spark failed with {status}{shown}"))
         .hint("re-run the command with `-vv` for the full log of Spark"))
 }

@@ -13,9 +13,7 @@ pub fn is_rate(rate: f64) -> bool {
 /// Whether a text can be part of the names of topics, streams, tables and buckets.
 pub fn is_id(text: &str) -> bool {
     (1..=40).contains(&text.len())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 /// Whether a text can be the location of a lake or of tables: a folder or an S3 bucket.
@@ -31,9 +29,7 @@ const TOPIC_OPERATIONS_SINCE: (u32, u32) = (3, 6);
 
 /// Whether MSK can create topics through its API on clusters of this Kafka version.
 pub fn has_topic_operations(kafka_version: &str) -> bool {
-    let mut parts = kafka_version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = kafka_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= TOPIC_OPERATIONS_SINCE
 }
 
@@ -65,10 +61,7 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         (1..=100).contains(&config.topics.replication_factor),
         "`topics.replication_factor` must be 1 to 100",
     );
-    require(
-        (1..=10_000).contains(&config.kinesis.shards),
-        "`kinesis.shards` must be 1 to 10000",
-    );
+    require((1..=10_000).contains(&config.kinesis.shards), "`kinesis.shards` must be 1 to 10000");
     require(
         (24..=8760).contains(&config.kinesis.retention_hours),
         "`kinesis.retention_hours` must be 24 to 8760",
@@ -85,10 +78,7 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         is_rate(config.emulate.rate),
         "`emulate.rate` must be 0, or 0.001 to 1000000 posts per second",
     );
-    require(
-        config.stream.batch_records > 0,
-        "`stream.batch_records` must be 1 or more",
-    );
+    require(config.stream.batch_records > 0, "`stream.batch_records` must be 1 or more");
     require(
         config.kafka.timeout_ms > 0 && config.emulate.timeout_ms > 0,
         "`kafka.timeout_ms` and `emulate.timeout_ms` must be 1 or more",
@@ -108,20 +98,14 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     );
     require(
         config.local.host == "localhost" || config.local.host.parse::<std::net::IpAddr>().is_ok(),
-        &format!(
-            "`local.host` must be an IP address or localhost, got `{}`",
-            config.local.host
-        ),
+        &format!("`local.host` must be an IP address or localhost, got `{}`", config.local.host),
     );
     let url = config.database.url.expose_secret();
     let has_valid_scheme = url.is_empty()
         || ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"]
             .iter()
             .any(|scheme| url.starts_with(scheme));
-    require(
-        has_valid_scheme,
-        "`database.url` must start with sqlite:, mysql: or postgres:",
-    );
+    require(has_valid_scheme, "`database.url` must start with sqlite:, mysql: or postgres:");
     for (key, url) in [
         ("gateway.url", &config.gateway.url),
         ("kinesis.endpoint_url", &config.kinesis.endpoint_url),
@@ -137,24 +121,13 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
             url.is_empty() || has_credentials || parsed.is_some(),
             &format!("`{key}` must be an http:// or https:// address, got `{url}`"),
         );
-        require(
-            !has_credentials,
-            &format!("`{key}` must not contain a user or password"),
-        );
+        require(!has_credentials, &format!("`{key}` must not contain a user or password"));
     }
-    for (key, url) in [
-        ("lake.url", &config.lake.url),
-        ("tables.url", &config.tables.url),
-    ] {
-        require(
-            is_location(url),
-            &format!("`{key}` must be a folder or s3://BUCKET, got `{url}`"),
-        );
+    for (key, url) in [("lake.url", &config.lake.url), ("tables.url", &config.tables.url)] {
+        require(is_location(url), &format!("`{key}` must be a folder or s3://BUCKET, got `{url}`"));
     }
     require(
-        config
-            .lake_bucket_on_s3()
-            .is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
+        config.lake_bucket_on_s3().is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
         "`lake.url` must be s3://BUCKET without a folder; `topics.dir` of the sink sets the folder",
     );
     if config.target == Target::Aws {
@@ -165,17 +138,12 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     }
     for (key, text) in [
         ("database.url", config.database.url.expose_secret()),
-        (
-            "kafka.bootstrap_servers",
-            config.kafka.bootstrap_servers.as_str(),
-        ),
+        ("kafka.bootstrap_servers", config.kafka.bootstrap_servers.as_str()),
         ("gateway.url", &config.gateway.url),
         ("lake.url", &config.lake.url),
         ("tables.url", &config.tables.url),
     ] {
-        let has_placeholder = text
-            .find('<')
-            .is_some_and(|start| text[start..].contains('>'));
+        let has_placeholder = text.find('<').is_some_and(|start| text[start..].contains('>'));
         require(
             !has_placeholder,
             &format!("`{key}` still contains a <placeholder>: replace it, or remove the line"),
@@ -185,23 +153,14 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
 
 /// Checks the keys of resources on AWS and of the schedule.
 fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
-    require(
-        (1..=100).contains(&config.aws.attempts),
-        "`aws.attempts` must be 1 to 100",
-    );
+    require((1..=100).contains(&config.aws.attempts), "`aws.attempts` must be 1 to 100");
     let provision = &config.provision;
-    require(
-        (1..=64).contains(&provision.parallel),
-        "`provision.parallel` must be 1 to 64",
-    );
+    require((1..=64).contains(&provision.parallel), "`provision.parallel` must be 1 to 64");
     require(
         (1..=1440).contains(&provision.wait_minutes),
         "`provision.wait_minutes` must be 1 to 1440",
     );
-    require(
-        (1..=600_000).contains(&provision.poll_ms),
-        "`provision.poll_ms` must be 1 to 600000",
-    );
+    require((1..=600_000).contains(&provision.poll_ms), "`provision.poll_ms` must be 1 to 600000");
     require(
         (1..=600_000).contains(&provision.patience_ms),
         "`provision.patience_ms` must be 1 to 600000",
@@ -235,23 +194,15 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
         config.topics.replication_factor <= config.cluster.brokers.max(3),
         "`topics.replication_factor` must be at most `cluster.brokers`",
     );
-    require(
-        (1..=8).contains(&config.connector.mcu),
-        "`connector.mcu` must be 1 to 8",
-    );
-    require(
-        (1..=10).contains(&config.connector.workers),
-        "`connector.workers` must be 1 to 10",
-    );
+    require((1..=8).contains(&config.connector.mcu), "`connector.mcu` must be 1 to 8");
+    require((1..=10).contains(&config.connector.workers), "`connector.workers` must be 1 to 10");
     require(
         config.connector.plugin.ends_with(".zip"),
         "`connector.plugin` must be a zip: a file or an address",
     );
     let is_stage = |stage: &str| {
         (1..=128).contains(&stage.len())
-            && stage
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+            && stage.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
     };
     require(
         is_stage(&config.api.stage),
@@ -280,8 +231,7 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
         ("client.confluent_sha512", &client.confluent_sha512),
     ] {
         require(
-            text.chars()
-                .all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)),
+            text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)),
             &format!("`{key}` must be letters, digits, `.`, `-` and `_`"),
         );
     }
@@ -320,10 +270,7 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
             schedule.cron
         ),
     );
-    require(
-        schedule.retries <= 100,
-        "`schedule.retries` must be 0 to 100",
-    );
+    require(schedule.retries <= 100, "`schedule.retries` must be 0 to 100");
     let airflow = &config.airflow;
     require(
         !airflow.enabled || airflow.subnets.len() == 2,

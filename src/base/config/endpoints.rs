@@ -42,9 +42,8 @@ impl Endpoints<'_> {
     /// Returns the base URL of the gateway, without a trailing slash.
     pub fn gateway_url(&self) -> Result<String> {
         let local = |addresses: Addresses| format!("http://{}", addresses.gateway);
-        let url = self.resolve(&self.0.gateway.url, "gateway.url", local, |outputs| {
-            outputs.gateway_url
-        })?;
+        let url =
+            self.resolve(&self.0.gateway.url, "gateway.url", local, |outputs| outputs.gateway_url)?;
         Ok(url.trim_end_matches('/').to_string())
     }
 
@@ -73,12 +72,7 @@ impl Endpoints<'_> {
     /// # Errors
     /// The target is aws, which has no control interface; the local stack is not running.
     pub fn control_url(&self) -> Result<String> {
-        self.resolve(
-            "",
-            "control",
-            |addresses| format!("http://{}", addresses.control),
-            |_| None,
-        )
+        self.resolve("", "control", |addresses| format!("http://{}", addresses.control), |_| None)
     }
 
     /// Returns the database URL with the password.
@@ -125,10 +119,7 @@ impl Endpoints<'_> {
     fn location(&self, configured: &str, name: &str) -> String {
         match configured {
             "" => self.0.data_dir.join(name).to_string_lossy().into_owned(),
-            configured => configured
-                .strip_prefix("file://")
-                .unwrap_or(configured)
-                .to_string(),
+            configured => configured.strip_prefix("file://").unwrap_or(configured).to_string(),
         }
     }
 
@@ -165,8 +156,5 @@ pub fn lake_bucket(config: &Config) -> String {
     if lake.starts_with("s3://") {
         return lake;
     }
-    PathBuf::from(lake)
-        .join(config.bucket())
-        .to_string_lossy()
-        .into_owned()
+    PathBuf::from(lake).join(config.bucket()).to_string_lossy().into_owned()
 }

@@ -14,11 +14,7 @@ use crate::base::config::schema::{Config, Secrets};
 use crate::base::error::{Error, Result};
 
 /// Sections that accept any key, with strings as values.
-const FREE_FORM: [&str; 3] = [
-    "connector.properties",
-    "connector.worker_properties",
-    "aws.tags",
-];
+const FREE_FORM: [&str; 3] = ["connector.properties", "connector.worker_properties", "aws.tags"];
 
 /// Splits a path inside such a section into outer section, inner section and key.
 fn free_form(path: &str) -> Option<(&str, &str, &str)> {
@@ -69,10 +65,7 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
         set(&mut layers, &path, value);
     }
     if let Some(data_dir) = &overrides.data_dir {
-        layers.insert(
-            "data_dir".into(),
-            Value::String(data_dir.to_string_lossy().into_owned()),
-        );
+        layers.insert("data_dir".into(), Value::String(data_dir.to_string_lossy().into_owned()));
     }
     let checksum = checksum_of(&layers);
     let mut config = match Config::deserialize_from(layers, &mut problems) {
@@ -82,11 +75,7 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
     config.secrets = secrets();
     config.checksum = checksum;
     check(&config, &mut problems);
-    if problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(report(problems, file.as_deref()))
-    }
+    if problems.is_empty() { Ok(config) } else { Err(report(problems, file.as_deref())) }
 }
 
 /// Checksum of everything that resources depend on: not of the source database, whose URL may
@@ -98,9 +87,7 @@ fn checksum_of(layers: &Table) -> String {
 }
 
 fn defaults() -> Table {
-    LOCAL_TOML
-        .parse()
-        .expect("config/local.toml is compiled in, and a test parses it")
+    LOCAL_TOML.parse().expect("config/local.toml is compiled in, and a test parses it")
 }
 
 impl Config {
@@ -118,12 +105,7 @@ impl Config {
 }
 
 fn first_line(error: &toml::de::Error) -> String {
-    error
-        .message()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_string()
+    error.message().lines().next().unwrap_or_default().to_string()
 }
 
 /// Adds `.env` of the current folder to the environment; variables that are set have priority.
@@ -183,19 +165,11 @@ fn record_lines(table: &DeTable<'_>, path: &str, text: &str, lines: &mut BTreeMa
 }
 
 fn line_at(text: &str, byte: usize) -> usize {
-    text.bytes()
-        .take(byte)
-        .filter(|byte| *byte == b'\n')
-        .count()
-        + 1
+    text.bytes().take(byte).filter(|byte| *byte == b'\n').count() + 1
 }
 
 fn join_path(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_string()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
 /// Merges `layer` into `base`, which contains every valid key. Each key is validated alone, so
@@ -328,17 +302,12 @@ fn from_environment(
             Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
             Value::Table(_) => None,
             Value::Array(_) => Some(Value::Array(
-                text.split(',')
-                    .map(|part| Value::String(part.trim().to_string()))
-                    .collect(),
+                text.split(',').map(|part| Value::String(part.trim().to_string())).collect(),
             )),
             _ => Some(Value::String(text.clone())),
         };
         let Some(value) = value else {
-            problems.push(format!(
-                "{origin}: `{path}`: expected {}",
-                current.type_str()
-            ));
+            problems.push(format!("{origin}: `{path}`: expected {}", current.type_str()));
             continue;
         };
         let mut table = defaults();
@@ -398,10 +367,7 @@ fn reject_secrets(table: &Table, problems: &mut Vec<String>) {
 
 fn secrets() -> Secrets {
     let secret = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .filter(|value| !value.is_empty())
-            .map(SecretString::from)
+        std::env::var(name).ok().filter(|value| !value.is_empty()).map(SecretString::from)
     };
     Secrets {
         database_password: secret("PINPIPE_DATABASE_PASSWORD"),
@@ -420,15 +386,8 @@ fn report(mut problems: Vec<String>, file: Option<&Path>) -> Error {
     if problems.len() == 1 {
         return Error::usage(problems.remove(0)).hint(hint);
     }
-    let list: String = problems
-        .iter()
-        .map(|problem| format!("\n  - {problem}"))
-        .collect();
-    Error::usage(format!(
-        "the configuration has {} errors{list}",
-        problems.len()
-    ))
-    .hint(hint)
+    let list: String = problems.iter().map(|problem| format!("\n  - {problem}")).collect();
+    Error::usage(format!("the configuration has {} errors{list}", problems.len())).hint(hint)
 }
 
 #[cfg(test)]
@@ -476,15 +435,11 @@ mod tests {
             "{problems:#?}"
         );
         assert!(
-            problems
-                .iter()
-                .any(|p| p.contains("`kafkaa`, did you mean `kafka`?")),
+            problems.iter().any(|p| p.contains("`kafkaa`, did you mean `kafka`?")),
             "{problems:#?}"
         );
         assert!(
-            problems
-                .iter()
-                .any(|p| p.contains("`emulate.to`") && p.contains("nowhere")),
+            problems.iter().any(|p| p.contains("`emulate.to`") && p.contains("nowhere")),
             "{problems:#?}"
         );
     }
@@ -495,10 +450,7 @@ mod tests {
             merged("[emulate]\nrate = 5\n[connector.properties]\n\"flush.size\" = 10\n");
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(get(&table, "emulate.rate"), Some(&Value::Float(5.0)));
-        assert_eq!(
-            table["connector"]["properties"]["flush.size"].as_str(),
-            Some("10")
-        );
+        assert_eq!(table["connector"]["properties"]["flush.size"].as_str(), Some("10"));
     }
 
     #[test]
@@ -511,29 +463,20 @@ mod tests {
             ("HOME", "/"),
         ];
         let values = from_environment(
-            variables
-                .iter()
-                .map(|(k, v)| (k.to_string(), v.to_string())),
+            variables.iter().map(|(k, v)| (k.to_string(), v.to_string())),
             &defaults(),
             &mut problems,
         );
-        assert_eq!(
-            values,
-            vec![("emulate.rate".to_string(), Value::Float(5.0))]
-        );
+        assert_eq!(values, vec![("emulate.rate".to_string(), Value::Float(5.0))]);
         assert_eq!(problems.len(), 2, "{problems:#?}");
-        assert!(
-            problems[0].contains("did you mean `emulate.rate`?"),
-            "{problems:#?}"
-        );
+        assert!(problems[0].contains("did you mean `emulate.rate`?"), "{problems:#?}");
     }
 
     #[test]
     fn rejects_a_password_in_the_file_without_quoting_it() {
         let mut problems = Vec::new();
-        let table: Table = "[database]\nurl = \"mysql://me:hunter2@db/x\"\n"
-            .parse()
-            .expect("parses");
+        let table: Table =
+            "[database]\nurl = \"mysql://me:hunter2@db/x\"\n".parse().expect("parses");
         reject_secrets(&table, &mut problems);
         assert_eq!(problems.len(), 1);
         assert!(!problems[0].contains("hunter2"));

@@ -397,10 +397,7 @@ impl Config {
 
     /// Returns the bucket that the sink writes to.
     pub fn bucket(&self) -> String {
-        self.connector_properties()
-            .get("s3.bucket.name")
-            .cloned()
-            .unwrap_or_default()
+        self.connector_properties().get("s3.bucket.name").cloned().unwrap_or_default()
     }
 
     /// Returns the name of the Airflow environment; default: `<id>-airflow`.
@@ -419,10 +416,7 @@ impl Config {
 
     /// Returns the bucket of `lake.url`. `None`: the lake is a folder, or `lake.url` is empty.
     pub fn lake_bucket_on_s3(&self) -> Option<&str> {
-        self.lake
-            .url
-            .strip_prefix("s3://")
-            .map(|bucket| bucket.trim_end_matches('/'))
+        self.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
     }
 
     /// Returns the properties of the connector with `{id}` and `{region}` replaced. The bucket of
@@ -431,9 +425,7 @@ impl Config {
         let lake = self.lake_bucket_on_s3();
         let rendered = |value: &String| match lake {
             Some(bucket) if value == DEFAULT_BUCKET => bucket.to_string(),
-            _ => value
-                .replace("{id}", &self.id)
-                .replace("{region}", &self.aws.region),
+            _ => value.replace("{id}", &self.id).replace("{region}", &self.aws.region),
         };
         self.connector
             .properties

@@ -12,10 +12,9 @@ pub fn redacted(url: &str) -> String {
         rest.rsplit_once('?').map_or(rest, |(before, _)| before)
     };
     match rest.rsplit_once('@') {
-        Some((user_info, address)) => format!(
-            "{scheme}://{}@{address}",
-            user_info.split(':').next().unwrap_or_default()
-        ),
+        Some((user_info, address)) => {
+            format!("{scheme}://{}@{address}", user_info.split(':').next().unwrap_or_default())
+        }
         None => format!("{scheme}://{rest}"),
     }
 }
@@ -25,8 +24,7 @@ pub fn has_password(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
         return false;
     };
-    rest.rsplit_once('@')
-        .is_some_and(|(user_info, _)| user_info.contains(':'))
+    rest.rsplit_once('@').is_some_and(|(user_info, _)| user_info.contains(':'))
         || rest.to_lowercase().contains("password=")
 }
 
@@ -36,10 +34,7 @@ mod tests {
 
     #[test]
     fn redacts_passwords() {
-        assert_eq!(
-            redacted("mysql://me:hunter2@db:3306/x"),
-            "mysql://me@db:3306/x"
-        );
+        assert_eq!(redacted("mysql://me:hunter2@db:3306/x"), "mysql://me@db:3306/x");
         assert_eq!(redacted("sqlite://a/b.db"), "sqlite://a/b.db");
         for url in [
             "mysql://me:hunt/er2@db/x",
@@ -48,10 +43,7 @@ mod tests {
             "mysql://me:a@b:er2@db/x",
         ] {
             let shown = redacted(url);
-            assert!(
-                shown.contains("me@db/x") && !shown.contains("er2"),
-                "{shown}"
-            );
+            assert!(shown.contains("me@db/x") && !shown.contains("er2"), "{shown}");
             assert!(has_password(url), "{url}");
         }
         assert!(!has_password("mysql://me@db:3306/x") && !has_password("sqlite://x.db"));

@@ -30,10 +30,8 @@ pub fn memory_bytes(text: &str) -> Result<Option<u64>> {
         .iter()
         .find_map(|(name, unit)| Some((strip_suffix_ignoring_case(text, name)?, *unit)))
         .ok_or_else(|| invalid("expected a number with a unit such as MB or GiB"))?;
-    let number: f64 = number
-        .trim()
-        .parse()
-        .map_err(|_| invalid("expected a number before the unit"))?;
+    let number: f64 =
+        number.trim().parse().map_err(|_| invalid("expected a number before the unit"))?;
     let bytes = number * unit as f64;
     if bytes < MIN_BYTES as f64 || !bytes.is_finite() {
         return Err(invalid("expected at least 512MB of memory"));
@@ -59,11 +57,7 @@ mod tests {
             ("1.5GiB", 3 << 29),
             ("999999999B", 999_999_999),
         ] {
-            assert_eq!(
-                memory_bytes(text).expect("a valid size"),
-                Some(bytes),
-                "{text}"
-            );
+            assert_eq!(memory_bytes(text).expect("a valid size"), Some(bytes), "{text}");
         }
         assert_eq!(memory_bytes("").expect("no limit"), None);
         for invalid in ["1", "GB", "1MB", "-1GB", "1 TB", "ä", "infGB", "nanGB"] {

@@ -41,12 +41,7 @@ impl Printer {
     pub fn new(format: Format, quiet: bool, no_progress: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self {
-            format,
-            quiet,
-            progress: terminal && !quiet && !no_progress,
-            colour,
-        }
+        Self { format, quiet, progress: terminal && !quiet && !no_progress, colour }
     }
 
     /// Prints a result to stdout, in the chosen format.
@@ -68,12 +63,7 @@ impl Printer {
 
     /// Prints a warning to stderr, also with `--quiet`. The command continues.
     pub fn warn(&self, text: impl AsRef<str>) {
-        let _ = writeln!(
-            std::io::stderr(),
-            "{} {}",
-            self.paint("33", "warning:"),
-            text.as_ref()
-        );
+        let _ = writeln!(std::io::stderr(), "{} {}", self.paint("33", "warning:"), text.as_ref());
     }
 
     /// Prints the error that ends the process, and its hint.
@@ -96,11 +86,7 @@ impl Printer {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_string()
-        }
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 }
 
@@ -114,10 +100,8 @@ pub async fn confirm(yes: bool, action: &str) -> crate::base::error::Result<()> 
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(
-            Error::usage(format!("confirmation required: this would {action}"))
-                .hint("add `--yes` to skip the confirmation prompt"),
-        );
+        return Err(Error::usage(format!("confirmation required: this would {action}"))
+            .hint("add `--yes` to skip the confirmation prompt"));
     }
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "This will {action}. Type yes to continue: ");
@@ -153,9 +137,7 @@ pub fn write_out(text: &str) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        *WRITE_ERROR
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
+        *WRITE_ERROR.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
     }
 }
 
@@ -164,17 +146,13 @@ pub fn write_out(text: &str) {
 /// # Errors
 /// A write to stdout failed, most likely because the disk is full.
 pub fn check_written() -> crate::base::error::Result<()> {
-    match WRITE_ERROR
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .take()
-    {
-        Some(error) => Err(Error::failed("cannot write the result to stdout")
-            .with_source(error)
-            .hint(
+    match WRITE_ERROR.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+        Some(error) => {
+            Err(Error::failed("cannot write the result to stdout").with_source(error).hint(
                 "the operation itself succeeded; free space or redirect stdout to another disk, \
                  then re-run the command",
-            )),
+            ))
+        }
         None => Ok(()),
     }
 }

@@ -12,10 +12,7 @@ pub struct Table {
 impl Table {
     /// Creates a table with these headings.
     pub fn new<H: Into<String>>(headers: impl IntoIterator<Item = H>) -> Self {
-        Self {
-            headers: headers.into_iter().map(Into::into).collect(),
-            rows: Vec::new(),
-        }
+        Self { headers: headers.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// Adds one row.
@@ -26,9 +23,7 @@ impl Table {
     /// Returns the table as text, wrapped to the width of the terminal.
     pub fn render(&self) -> String {
         let mut table = comfy_table::Table::new();
-        table
-            .load_preset(UTF8_FULL_CONDENSED)
-            .set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(&self.headers);
         for row in &self.rows {
             table.add_row(row);
@@ -36,8 +31,7 @@ impl Table {
         for column in 0..self.headers.len() {
             let numeric = self.rows.iter().all(|row| {
                 row.get(column).is_none_or(|cell| {
-                    cell.chars()
-                        .all(|c| c.is_ascii_digit() || ",.-".contains(c))
+                    cell.chars().all(|c| c.is_ascii_digit() || ",.-".contains(c))
                 })
             });
             if numeric

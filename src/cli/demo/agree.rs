@@ -57,10 +57,7 @@ async fn rows(
     let (_, batches) = engine
         .query(
             "the rows of the demo's posts",
-            &format!(
-                "SELECT w.* FROM whole w WHERE w.ind IN ({})",
-                list.join(", ")
-            ),
+            &format!("SELECT w.* FROM whole w WHERE w.ind IN ({})", list.join(", ")),
         )
         .await?;
     as_schema(batches, &kind.clean_schema())

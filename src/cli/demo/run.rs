@@ -52,18 +52,9 @@ pub async fn run(
     let mut config = config.clone();
     // Any free ports, so that the demo does not collide with other servers on this machine.
     let ports = &mut config.local;
-    (
-        ports.kafka_port,
-        ports.gateway_port,
-        ports.kinesis_port,
-        ports.control_port,
-    ) = (0, 0, 0, 0);
+    (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
     let started = Instant::now();
-    let stages = Stages {
-        printer,
-        stages: Vec::new(),
-        stage_started: Instant::now(),
-    };
+    let stages = Stages { printer, stages: Vec::new(), stage_started: Instant::now() };
     let interrupted = || {
         Error::failed("interrupted before the last stage")
             .hint("re-run the command to resume with the existing data")
@@ -121,47 +112,23 @@ async fn run_pipeline(
     started: Instant,
 ) -> Result<DemoReport> {
     // A folder that cannot contain Delta tables is reported before the first post.
-    DeltaLocation::open(
-        &config,
-        TableNamespace::Batch,
-        &Kind::Pin.clean_table(&config.id),
-    )
-    .await?;
+    DeltaLocation::open(&config, TableNamespace::Batch, &Kind::Pin.clean_table(&config.id)).await?;
     if !has_posts(&config).await? {
         let seeded = seed(
             &config,
-            &SeedOptions {
-                posts: None,
-                seed: 100,
-                from: None,
-                replace: false,
-            },
+            &SeedOptions { posts: None, seed: 100, from: None, replace: false },
             printer,
         )
         .await?;
-        stages.done(
-            "seed",
-            0,
-            seeded.posts,
-            "generated posts in the source database",
-        );
+        stages.done("seed", 0, seeded.posts, "generated posts in the source database");
     } else {
-        let posts = Database::connect(&config, false)
-            .await?
-            .row_numbers()
-            .await?
-            .len() as u64;
+        let posts = Database::connect(&config, false).await?.row_numbers().await?.len() as u64;
         stages.done("seed", posts, posts, "the database already exists");
     }
     stages.begin();
     let stack = LocalStack::start(&config).await?;
     let stack_config = config.clone().with_addresses(&stack.addresses);
-    stages.done(
-        "local",
-        0,
-        0,
-        "broker, gateway, Kinesis endpoint and sink are running",
-    );
+    stages.done("local", 0, 0, "broker, gateway, Kinesis endpoint and sink are running");
     let outcome = run_stages(&stack_config, arguments, printer, stages, started).await;
     stack.stop().await;
     outcome
@@ -180,60 +147,31 @@ async fn run_stages(
         "provision",
         0,
         0,
-        format!(
-            "{} of {} resources created or updated",
-            applied.changes(),
-            applied.steps.len()
-        ),
+        format!("{} of {} resources created or updated", applied.changes(), applied.steps.len()),
     );
     let admin = Admin::new(config)?;
 
     // Records of an earlier run are processed first, so that the counts contain only this run.
     wait_for_sink(config, &admin).await?;
-    let available = StreamOptions {
-        available_now: true,
-        ..StreamOptions::default()
-    };
-    let until_drained = |stop| StopCondition {
-        available_now: true,
-        stop,
-    };
-    stream::run_until(
-        config,
-        &available,
-        until_drained(CancellationToken::new()),
-        printer,
-    )
-    .await?;
+    let available = StreamOptions { available_now: true, ..StreamOptions::default() };
+    let until_drained = |stop| StopCondition { available_now: true, stop };
+    stream::run_until(config, &available, until_drained(CancellationToken::new()), printer).await?;
     let topic_records_before = topic_records(config, &admin).await?;
     let sink_records_before = sink_records(config).await?;
 
     let rows = choose_rows(config, arguments).await?;
-    let distinct: Vec<i64> = rows
-        .iter()
-        .copied()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
+    let distinct: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let posts = rows.len() as u64;
     let sent = posts * Kind::ALL.len() as u64;
 
     stages.begin();
     let stop = CancellationToken::new();
-    let continuous = StreamOptions {
-        interval_ms: Some(250),
-        ..StreamOptions::default()
-    };
-    let stop_condition = StopCondition {
-        available_now: false,
-        stop: stop.clone(),
-    };
+    let continuous = StreamOptions { interval_ms: Some(250), ..StreamOptions::default() };
+    let stop_condition = StopCondition { available_now: false, stop: stop.clone() };
     let streaming_started = Instant::now();
     let streaming = tokio::spawn({
-        let (config, printer) = (
-            config.clone(),
-            Printer::new(crate::base::output::Format::Text, true, true),
-        );
+        let (config, printer) =
+            (config.clone(), Printer::new(crate::base::output::Format::Text, true, true));
         async move { stream::run_until(&config, &continuous, stop_condition, &printer).await }
     });
     let emulate_arguments = EmulateOptions {
@@ -260,24 +198,13 @@ async fn run_stages(
     let topic_records_after = topic_records(config, &admin).await?;
     let arrived = topic_records_after - topic_records_before;
     let written = sink_records(config).await? - sink_records_before;
-    stages.done(
-        "sink",
-        arrived,
-        written,
-        "from the topics to objects in the lake",
-    );
+    stages.done("sink", arrived, written, "from the topics to objects in the lake");
 
     stop.cancel();
-    let first = streaming
-        .await
-        .context(|| "the stream stage ended unexpectedly")??;
-    let second = stream::run_until(
-        config,
-        &available,
-        until_drained(CancellationToken::new()),
-        printer,
-    )
-    .await?;
+    let first = streaming.await.context(|| "the stream stage ended unexpectedly")??;
+    let second =
+        stream::run_until(config, &available, until_drained(CancellationToken::new()), printer)
+            .await?;
     let total = |read: fn(&TableCounts) -> u64| -> u64 {
         [&first, &second]
             .into_iter()
@@ -287,21 +214,13 @@ async fn run_stages(
     };
     let (streamed, stream_rows) = (total(|counts| counts.records), total(|counts| counts.rows));
     stages.stage_started = streaming_started;
-    stages.done(
-        "stream",
-        streamed,
-        stream_rows,
-        "from Kinesis to Delta tables, while posting",
-    );
+    stages.done("stream", streamed, stream_rows, "from Kinesis to Delta tables, while posting");
 
     stages.begin();
     let out = config.data_dir.join("answers");
     let report = batch::run(
         config,
-        &BatchOptions {
-            out: Some(out.clone()),
-            ..BatchOptions::default()
-        },
+        &BatchOptions { out: Some(out.clone()), ..BatchOptions::default() },
         printer,
     )
     .await?;
@@ -323,21 +242,13 @@ async fn run_stages(
             expected: 2 * sent,
             found: summary.delivered,
         },
-        Claim {
-            claim: "records in the topics".into(),
-            expected: sent,
-            found: arrived,
-        },
+        Claim { claim: "records in the topics".into(), expected: sent, found: arrived },
         Claim {
             claim: "records written to the lake by the sink".into(),
             expected: sent,
             found: written,
         },
-        Claim {
-            claim: "records read from the streams".into(),
-            expected: sent,
-            found: streamed,
-        },
+        Claim { claim: "records read from the streams".into(), expected: sent, found: streamed },
     ];
     for kind in Kind::ALL {
         let agreement = agree::compare(config, kind, &distinct).await?;
@@ -359,10 +270,7 @@ async fn run_stages(
         });
     }
     let places = vec![
-        OutputLocation {
-            what: "lake",
-            path: lake_bucket(config).into(),
-        },
+        OutputLocation { what: "lake", path: lake_bucket(config).into() },
         OutputLocation {
             what: "batch tables",
             path: std::path::PathBuf::from(config.endpoints().tables_url()).join("batch"),
@@ -371,10 +279,7 @@ async fn run_stages(
             what: "stream tables",
             path: std::path::PathBuf::from(config.endpoints().tables_url()).join("stream"),
         },
-        OutputLocation {
-            what: "answers as CSV",
-            path: out,
-        },
+        OutputLocation { what: "answers as CSV", path: out },
     ];
     Ok(DemoReport {
         seconds: started.elapsed().as_secs_f64(),
@@ -387,10 +292,7 @@ async fn run_stages(
 
 /// Returns row numbers in random order; every row is chosen once before a row repeats.
 async fn choose_rows(config: &Config, arguments: &DemoArguments) -> Result<Vec<i64>> {
-    let mut all = Database::connect(config, false)
-        .await?
-        .row_numbers()
-        .await?;
+    let mut all = Database::connect(config, false).await?.row_numbers().await?;
     let mut random = ChaCha8Rng::seed_from_u64(arguments.seed.unwrap_or_else(rand::random));
     let mut rows = Vec::with_capacity(arguments.posts as usize);
     while rows.len() < arguments.posts as usize && !all.is_empty() {
@@ -405,11 +307,7 @@ async fn topic_records(config: &Config, admin: &Admin) -> Result<u64> {
     for kind in Kind::ALL {
         let topic = admin.describe(&config.topic(kind)).await?;
         records += topic.map_or(0, |topic| {
-            topic
-                .partitions
-                .iter()
-                .map(|partition| partition.end_offset.unsigned_abs())
-                .sum()
+            topic.partitions.iter().map(|partition| partition.end_offset.unsigned_abs()).sum()
         });
     }
     Ok(records)
@@ -440,10 +338,7 @@ async fn wait_for_sink(config: &Config, admin: &Admin) -> Result<()> {
         if let Some(status) = control.connector_status(&config.connector_name()).await?
             && status.state != "RUNNING"
         {
-            let reason = status
-                .trace
-                .map(|trace| format!(": {trace}"))
-                .unwrap_or_default();
+            let reason = status.trace.map(|trace| format!(": {trace}")).unwrap_or_default();
             return Err(Error::failed(format!(
                 "connector `{}` is {}{reason}",
                 status.name, status.state

@@ -54,12 +54,7 @@ impl Report for DoctorReport {
                 .as_ref()
                 .map(|hint| format!("\n             hint: {hint}"))
                 .unwrap_or_default();
-            format!(
-                "{} {:10} {}{hint}",
-                if check.ok { '✔' } else { '✖' },
-                check.name,
-                check.detail
-            )
+            format!("{} {:10} {}{hint}", if check.ok { '✔' } else { '✖' }, check.name, check.detail)
         });
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -68,18 +63,11 @@ impl Report for DoctorReport {
 async fn check(name: &str, test: impl Future<Output = Result<String>>) -> Check {
     let outcome = match tokio::time::timeout(CHECK_TIMEOUT, test).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(
-            Error::failed(format!("no response within {} s", CHECK_TIMEOUT.as_secs()))
-                .hint("check the address, the network and firewalls"),
-        ),
+        Err(_) => Err(Error::failed(format!("no response within {} s", CHECK_TIMEOUT.as_secs()))
+            .hint("check the address, the network and firewalls")),
     };
     match outcome {
-        Ok(detail) => Check {
-            name: name.into(),
-            ok: true,
-            detail,
-            hint: None,
-        },
+        Ok(detail) => Check { name: name.into(), ok: true, detail, hint: None },
         Err(error) => Check {
             name: name.into(),
             ok: false,
@@ -98,10 +86,7 @@ pub async fn run(config: &Config, printer: &Printer) -> Result<()> {
     printer.report(&report);
     match report.failed() {
         0 => Ok(()),
-        failed => Err(Error::failed(format!(
-            "{failed} of {} checks failed",
-            report.checks.len()
-        ))),
+        failed => Err(Error::failed(format!("{failed} of {} checks failed", report.checks.len()))),
     }
 }
 
@@ -134,11 +119,7 @@ async fn data_dir(config: &Config) -> Result<String> {
 }
 
 async fn database(config: &Config) -> Result<String> {
-    let posts = Database::connect(config, false)
-        .await?
-        .row_numbers()
-        .await?
-        .len();
+    let posts = Database::connect(config, false).await?.row_numbers().await?.len();
     if posts == 0 {
         return Err(
             Error::failed("the database contains no posts").hint("run `pinpipe seed` to fill it")
@@ -149,11 +130,7 @@ async fn database(config: &Config) -> Result<String> {
 
 async fn kafka(config: &Config) -> Result<String> {
     let topics = Admin::new(config)?.list().await?;
-    Ok(format!(
-        "{}: {} topics",
-        config.endpoints().bootstrap_servers()?,
-        topics.len()
-    ))
+    Ok(format!("{}: {} topics", config.endpoints().bootstrap_servers()?, topics.len()))
 }
 
 async fn gateway(config: &Config) -> Result<String> {
@@ -162,17 +139,15 @@ async fn gateway(config: &Config) -> Result<String> {
     let url = client.url();
     match response.status().as_u16() {
         200 => Ok(format!("{url} responds")),
-        403 if config.target == Target::Local => Err(Error::failed(format!(
-            "{url} responds, but no routes are deployed"
-        ))
-        .hint("run `pinpipe provision` or `pinpipe api deploy`")),
+        403 if config.target == Target::Local => {
+            Err(Error::failed(format!("{url} responds, but no routes are deployed"))
+                .hint("run `pinpipe provision` or `pinpipe api deploy`"))
+        }
         401 | 403 => Err(Error::failed(format!("{url} denies access"))
             .hint("set PINPIPE_GATEWAY_API_KEY in the environment or `.env`")),
-        status => Err(
-            Error::failed(format!("{url} responds with HTTP {status}")).hint(
-                "check that `gateway.url` ends with the stage and that the REST proxy is running",
-            ),
-        ),
+        status => Err(Error::failed(format!("{url} responds with HTTP {status}")).hint(
+            "check that `gateway.url` ends with the stage and that the REST proxy is running",
+        )),
     }
 }
 
@@ -194,10 +169,8 @@ async fn lake(config: &Config) -> Result<String> {
     }
     let lake = Lake::open(config, &url, false).await?;
     let layout = crate::data::lake::objects::Layout::of(config);
-    let objects = crate::data::lake::objects::count_objects(&lake, &layout)
-        .await?
-        .into_iter()
-        .sum();
+    let objects =
+        crate::data::lake::objects::count_objects(&lake, &layout).await?.into_iter().sum();
     Ok(format!("{url}: {} objects", thousands(objects)))
 }
 
@@ -213,11 +186,7 @@ async fn tables(config: &Config) -> Result<String> {
     )
     .await?;
     table.check_access().await?;
-    let state = if table.load().await?.is_some() {
-        "exists"
-    } else {
-        "does not exist yet"
-    };
+    let state = if table.load().await?.is_some() { "exists" } else { "does not exist yet" };
     Ok(format!("{} {state}", table.name))
 }
 

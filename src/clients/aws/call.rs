@@ -22,8 +22,6 @@ pub const RESUME_HINT: &str = "re-run the command to resume";
 /// Hint for a refused HEAD request: the responses of S3 to HEAD have no body.
 const NO_REASON_HINT: &str =
     "AWS gave no reason: the credentials may be expired or lack permission for this action";
-/// Generic hints. Any other hint is more specific.
-pub const VAGUE_HINTS: [&str; 2] = [RESUME_HINT, NO_REASON_HINT];
 
 /// Error codes of temporary failures on the side of the service.
 const SERVICE_FAILURE_CODES: [&str; 5] = [
@@ -52,17 +50,12 @@ pub fn code<E>(error: &SdkError<E>) -> &str
 where
     E: ProvideErrorMetadata,
 {
-    error
-        .as_service_error()
-        .and_then(ProvideErrorMetadata::code)
-        .unwrap_or_default()
+    error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default()
 }
 
 /// Returns the HTTP status of the response.
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error
-        .raw_response()
-        .map(|response| response.status().as_u16())
+    error.raw_response().map(|response| response.status().as_u16())
 }
 
 /// Describes a failed call: error code, message and request id.
@@ -71,10 +64,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     SdkError<E>: RequestId,
 {
-    let request = error
-        .request_id()
-        .map(|id| format!(" (request {id})"))
-        .unwrap_or_default();
+    let request = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
     match error.as_service_error() {
         Some(service) if service.code().is_some() => {
             format!(
@@ -100,11 +90,7 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(error) = cause {
         // Errors of credential providers may contain line breaks.
-        let text = error
-            .to_string()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
+        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }
@@ -120,10 +106,7 @@ where
     SdkError<E>: RequestId,
 {
     let hint = hint(error).unwrap_or("run `pinpipe doctor` to test every connection");
-    Error::failed(action)
-        .with_source(describe(error))
-        .hint(hint)
-        .retryable(is_retryable(error))
+    Error::failed(action).with_source(describe(error)).hint(hint).retryable(is_retryable(error))
 }
 
 /// Converts a failed call into an error whose hint names the missing permission.
@@ -147,7 +130,11 @@ where
              unused resources, then re-run the command",
         );
     }
-    failure.hint(hint(error).unwrap_or(RESUME_HINT))
+    match hint(error) {
+        _ if gives_no_reason(error) => failure.generic_hint(NO_REASON_HINT),
+        Some(hint) => failure.hint(hint),
+        None => failure.generic_hint(RESUME_HINT),
+    }
 }
 
 impl CreateError {
@@ -198,6 +185,16 @@ fn is_retryable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
         || code == "LimitExceededException"
 }
 
+/// Whether the service denied access without a code or a message, as S3 does for HEAD.
+fn gives_no_reason<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let SdkError::ServiceError(response) = error else {
+        return false;
+    };
+    code(error).is_empty()
+        && response.err().message().is_none()
+        && matches!(status(error), Some(400 | 401 | 403))
+}
+
 fn hint<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&'static str> {
     Some(match (error, code(error)) {
         (SdkError::DispatchFailure(failure), _) if failure.is_other() => {
@@ -226,12 +223,7 @@ fn hint<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&'static str> {
             "the credentials are expired or invalid: renew them, or authenticate with \
              `aws sso login`"
         }
-        (SdkError::ServiceError(response), "")
-            if response.err().message().is_none()
-                && matches!(status(error), Some(400 | 401 | 403)) =>
-        {
-            NO_REASON_HINT
-        }
+        _ if gives_no_reason(error) => NO_REASON_HINT,
         (_, code) if is_denied(code) => {
             "grant this user or role the permission that the message names"
         }

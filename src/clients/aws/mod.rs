@@ -68,9 +68,7 @@ pub fn s3(shared: &SdkConfig) -> aws_sdk_s3::Client {
 pub fn mwaa(shared: &SdkConfig) -> aws_sdk_mwaa::Client {
     let mut config = aws_sdk_mwaa::config::Builder::from(shared);
     if let Some(endpoint) = shared.endpoint_url() {
-        config = config.interceptor(KeepHost {
-            endpoint: endpoint.to_string(),
-        });
+        config = config.interceptor(KeepHost { endpoint: endpoint.to_string() });
     }
     aws_sdk_mwaa::Client::from_conf(config.build())
 }
@@ -95,10 +93,7 @@ impl aws_sdk_mwaa::config::Intercept for KeepHost {
     ) -> Result<(), aws_sdk_mwaa::error::BoxError> {
         let request = context.request_mut();
         // Not parsed as a URL, because `api.127.0.0.1` is not a valid host.
-        let after_scheme = request
-            .uri()
-            .split_once("://")
-            .map_or(request.uri(), |(_, rest)| rest);
+        let after_scheme = request.uri().split_once("://").map_or(request.uri(), |(_, rest)| rest);
         let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
         let uri = format!("{}{path}", self.endpoint.trim_end_matches('/'));
         request.set_uri(uri)?;

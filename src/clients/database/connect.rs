@@ -47,18 +47,14 @@ impl Database {
         let shown = redacted(url);
         let timeout = Duration::from_millis(config.database.connect_timeout_ms);
         let max_connections = config.database.max_connections;
-        if let Some(path) = url
-            .strip_prefix("sqlite://")
-            .or_else(|| url.strip_prefix("sqlite:"))
-        {
+        if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
             let file = std::path::Path::new(path.split('?').next().unwrap_or(path));
             if !create && !file.exists() {
-                return Err(
-                    Error::failed(format!("database `{}` does not exist", file.display())).hint(
+                return Err(Error::failed(format!("database `{}` does not exist", file.display()))
+                    .hint(
                         "run `pinpipe seed` to create and fill it, or set `database.url` to \
                          another database",
-                    ),
-                );
+                    ));
             }
             if create && let Some(folder) = file.parent() {
                 std::fs::create_dir_all(folder)
@@ -79,10 +75,7 @@ impl Database {
                         options
                     };
                     let options = options.disable_statement_logging();
-                    sqlx::SqliteConnection::connect_with(&options)
-                        .await?
-                        .close()
-                        .await?;
+                    sqlx::SqliteConnection::connect_with(&options).await?.close().await?;
                     Ok(Self::Sqlite(
                         SqlitePoolOptions::new()
                             .max_connections(max_connections)
@@ -92,10 +85,7 @@ impl Database {
                 }
                 Some("postgres" | "postgresql") => {
                     let options = PgConnectOptions::from_str(url)?.disable_statement_logging();
-                    sqlx::PgConnection::connect_with(&options)
-                        .await?
-                        .close()
-                        .await?;
+                    sqlx::PgConnection::connect_with(&options).await?.close().await?;
                     Ok(Self::Postgres(
                         PgPoolOptions::new()
                             .max_connections(max_connections)
@@ -107,10 +97,7 @@ impl Database {
                     let options = MySqlConnectOptions::from_str(url)?
                         .charset("utf8mb4")
                         .disable_statement_logging();
-                    sqlx::MySqlConnection::connect_with(&options)
-                        .await?
-                        .close()
-                        .await?;
+                    sqlx::MySqlConnection::connect_with(&options).await?.close().await?;
                     Ok(Self::MySql(
                         MySqlPoolOptions::new()
                             .max_connections(max_connections)
@@ -123,10 +110,9 @@ impl Database {
         // A single connection comes first: a pool would report only that it timed out.
         match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(database)) => Ok(database),
-            Ok(Err(error)) => Err(explain(
-                &format!("cannot connect to the database `{shown}`"),
-                &error,
-            )),
+            Ok(Err(error)) => {
+                Err(explain(&format!("cannot connect to the database `{shown}`"), &error))
+            }
             Err(_) => Err(Error::failed(format!(
                 "cannot connect to the database `{shown}`: no response within {} ms",
                 timeout.as_millis()
@@ -184,11 +170,7 @@ impl Database {
             format!("{} {declared}", self.quoted(name))
         });
         let key = self.quoted(kind.row_number_column());
-        let ending = if matches!(self, Self::MySql(_)) {
-            " CHARACTER SET utf8mb4"
-        } else {
-            ""
-        };
+        let ending = if matches!(self, Self::MySql(_)) { " CHARACTER SET utf8mb4" } else { "" };
         format!(
             "CREATE TABLE {} ({}, PRIMARY KEY ({key})){ending}",
             kind.source_table(),
@@ -208,11 +190,8 @@ pub fn is_missing_table(error: &sqlx::Error) -> bool {
 
 /// Converts a database error into an error with its cause, and with a hint for common causes.
 pub fn explain(action: &str, error: &sqlx::Error) -> Error {
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .unwrap_or_default()
-        .to_string();
+    let code =
+        error.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
     let text = error.to_string();
     let hint = match (error, code.as_str()) {
         (_, "28P01" | "28000" | "1045") => {

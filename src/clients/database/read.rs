@@ -17,16 +17,10 @@ impl Database {
     pub async fn row_numbers(&self) -> Result<Vec<i64>> {
         for kind in Kind::ALL {
             // One query for each table, so that the error names the missing table.
-            let columns: Vec<String> = kind
-                .columns()
-                .iter()
-                .map(|column| self.selected(column, ""))
-                .collect();
-            let probe = format!(
-                "SELECT {} FROM {} WHERE 1 = 0",
-                columns.join(", "),
-                kind.source_table()
-            );
+            let columns: Vec<String> =
+                kind.columns().iter().map(|column| self.selected(column, "")).collect();
+            let probe =
+                format!("SELECT {} FROM {} WHERE 1 = 0", columns.join(", "), kind.source_table());
             on_pool!(self, pool => sqlx::query(AssertSqlSafe(probe)).fetch_all(pool).await.map(|_| ()))
                 .map_err(|error| explain(&format!("cannot read table `{}`", kind.source_table()), &error))?;
         }
@@ -54,12 +48,7 @@ impl Database {
             .map(i64::to_string)
             .collect();
         if !missing.is_empty() {
-            let shown = missing
-                .iter()
-                .take(10)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(", ");
+            let shown = missing.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
             return Err(Error::failed(format!(
                 "cannot read the posts: not all three tables contain row number {shown}{}",
                 if missing.len() > 10 { ", …" } else { "" }
@@ -79,11 +68,8 @@ impl Database {
 
     /// Returns records of one table as JSON objects, by row number.
     async fn records(&self, kind: Kind, numbers: &[i64]) -> Result<HashMap<i64, String>> {
-        let columns: Vec<String> = kind
-            .columns()
-            .iter()
-            .map(|column| self.selected(column, ""))
-            .collect();
+        let columns: Vec<String> =
+            kind.columns().iter().map(|column| self.selected(column, "")).collect();
         // The values are integers, so they are safe in the statement without parameters.
         let list: Vec<String> = numbers.iter().map(i64::to_string).collect();
         let statement = format!(
@@ -112,10 +98,7 @@ impl Database {
             }
         });
         records.map_err(|error| {
-            explain(
-                &format!("cannot read table `{}`", kind.source_table()),
-                &error,
-            )
+            explain(&format!("cannot read table `{}`", kind.source_table()), &error)
         })
     }
 
@@ -129,10 +112,9 @@ impl Database {
         match result {
             Ok(count) => Ok(Some(count)),
             Err(error) if is_missing_table(&error) => Ok(None),
-            Err(error) => Err(explain(
-                &format!("cannot count table `{}`", kind.source_table()),
-                &error,
-            )),
+            Err(error) => {
+                Err(explain(&format!("cannot count table `{}`", kind.source_table()), &error))
+            }
         }
     }
 }

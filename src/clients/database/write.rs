@@ -15,10 +15,9 @@ impl Database {
     /// Drops the tables and creates them again, empty.
     pub async fn recreate_tables(&self) -> Result<()> {
         for kind in Kind::ALL {
-            for statement in [
-                format!("DROP TABLE IF EXISTS {}", kind.source_table()),
-                self.create_table(kind),
-            ] {
+            for statement in
+                [format!("DROP TABLE IF EXISTS {}", kind.source_table()), self.create_table(kind)]
+            {
                 on_pool!(self, pool => sqlx::query(AssertSqlSafe(statement)).execute(pool).await.map(|_| ()))
                     .map_err(|error| explain(&format!("cannot create table `{}`", kind.source_table()), &error))?;
             }

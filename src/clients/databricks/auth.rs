@@ -38,10 +38,7 @@ impl Credentials {
         let profile_name = Some(config.databricks.profile.clone()).filter(|name| !name.is_empty());
         let profile_name = profile_name.or_else(|| variable("DATABRICKS_CONFIG_PROFILE"));
         if let (Some(host), Some(token), None) = (&explicit_host, &token, &profile_name) {
-            return Ok(Self {
-                host: validate_host(host)?,
-                token: token.clone(),
-            });
+            return Ok(Self { host: validate_host(host)?, token: token.clone() });
         }
         let profile = Profile::read(profile_name.as_deref())?;
         let profile_host = profile.host.as_deref().map(validate_host).transpose()?;
@@ -70,16 +67,10 @@ impl Credentials {
 
 /// Returns the base URL of a host that may receive a token: encrypted, or on this machine.
 fn validate_host(host: &str) -> Result<String> {
-    let address = if host.contains("://") {
-        host.to_string()
-    } else {
-        format!("https://{host}")
-    };
+    let address = if host.contains("://") { host.to_string() } else { format!("https://{host}") };
     let invalid = || {
-        Error::usage(format!(
-            "expected the address of a Databricks workspace, got `{host}`"
-        ))
-        .hint("use an address such as https://dbc-a1b2c3d4-e5f6.cloud.databricks.com")
+        Error::usage(format!("expected the address of a Databricks workspace, got `{host}`"))
+            .hint("use an address such as https://dbc-a1b2c3d4-e5f6.cloud.databricks.com")
     };
     let url = Url::parse(&address).map_err(|_| invalid())?;
     let is_loopback = match url.host() {
@@ -134,15 +125,8 @@ impl Profile {
     fn parse(text: &str, name: &str) -> Option<Self> {
         let mut section: Option<Self> = None;
         let mut is_inside = false;
-        for line in text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.starts_with(['#', ';']))
-        {
-            if let Some(title) = line
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'))
-            {
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+            if let Some(title) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 is_inside = title.trim() == name;
                 if is_inside {
                     section.get_or_insert_default();

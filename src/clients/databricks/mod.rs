@@ -55,10 +55,7 @@ impl Databricks {
             .timeout(TIMEOUT)
             .build()
             .context(|| "cannot create an HTTP client")?;
-        Ok(Self {
-            http,
-            credentials: Credentials::find(config)?,
-        })
+        Ok(Self { http, credentials: Credentials::find(config)? })
     }
 
     /// Returns the address of the workspace.
@@ -75,14 +72,9 @@ impl Databricks {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, ApiError> {
-        let text: String = url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(query)
-            .finish();
-        let target = if query.is_empty() {
-            path.to_string()
-        } else {
-            format!("{path}?{text}")
-        };
+        let text: String =
+            url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        let target = if query.is_empty() { path.to_string() } else { format!("{path}?{text}") };
         self.call(Method::GET, path, &target, String::new()).await
     }
 
@@ -128,9 +120,7 @@ impl Databricks {
             };
             tracing::info!(error = %failure.error, ?pause, "retrying");
             tokio::time::sleep(
-                failure
-                    .retry_after
-                    .map_or(pause, |requested| requested.min(MAX_PAUSE)),
+                failure.retry_after.map_or(pause, |requested| requested.min(MAX_PAUSE)),
             )
             .await;
         }
@@ -143,28 +133,22 @@ impl Databricks {
         target: &str,
         body: String,
     ) -> Result<String, ApiError> {
-        let request = self
-            .http
-            .request(method.clone(), format!("{}{target}", self.credentials.host));
+        let request =
+            self.http.request(method.clone(), format!("{}{target}", self.credentials.host));
         let request = request
             .bearer_auth(self.credentials.token.expose_secret())
             .header("user-agent", concat!("pinpipe/", env!("CARGO_PKG_VERSION")));
         let request = if body.is_empty() {
             request
         } else {
-            request
-                .header("content-type", "application/json")
-                .body(body)
+            request.header("content-type", "application/json").body(body)
         };
         let unreachable = |error: reqwest::Error| ApiError {
             code: String::new(),
-            error: Error::failed(format!(
-                "cannot reach Databricks at {}",
-                self.credentials.host
-            ))
-            .with_source(error.without_url())
-            .hint("check the address (DATABRICKS_HOST or `databricks.host`) and the network")
-            .retryable(true),
+            error: Error::failed(format!("cannot reach Databricks at {}", self.credentials.host))
+                .with_source(error.without_url())
+                .hint("check the address (DATABRICKS_HOST or `databricks.host`) and the network")
+                .retryable(true),
             retry_after: None,
         };
         let response = request.send().await.map_err(unreachable)?;
@@ -189,22 +173,15 @@ fn api_error(path: &str, status: StatusCode, text: &str) -> ApiError {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     // Some responses have a number as error code, which adds nothing to the status.
     let code = body["error_code"].as_str().unwrap_or_default().to_string();
-    let message = body["message"]
-        .as_str()
-        .map_or_else(|| first_line(text), String::from);
+    let message = body["message"].as_str().map_or_else(|| first_line(text), String::from);
     let request = body["details"]
         .as_array()
         .into_iter()
         .flatten()
         .find_map(|detail| detail["request_id"].as_str());
-    let request = request
-        .map(|id| format!(" (request {id})"))
-        .unwrap_or_default();
-    let reason = if code.is_empty() {
-        status.to_string()
-    } else {
-        format!("{code} ({})", status.as_u16())
-    };
+    let request = request.map(|id| format!(" (request {id})")).unwrap_or_default();
+    let reason =
+        if code.is_empty() { status.to_string() } else { format!("{code} ({})", status.as_u16()) };
     let hint = match status {
         StatusCode::UNAUTHORIZED => {
             "the token is invalid or expired: create a new one in the workspace (Settings, \
@@ -220,20 +197,15 @@ fn api_error(path: &str, status: StatusCode, text: &str) -> ApiError {
         StatusCode::TOO_MANY_REQUESTS => {
             "Databricks throttles the calls: wait a minute, then re-run the command"
         }
-        _ if status.is_server_error() => RESUME_HINT,
         _ => "check `[databricks]` in the configuration",
     };
     let is_transient = matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504);
-    let error = Error::failed(format!(
-        "Databricks call `{path}` failed: {reason}: {message}{request}"
-    ))
-    .hint(hint)
-    .retryable(is_transient);
-    ApiError {
-        code,
-        error,
-        retry_after: None,
-    }
+    let error =
+        Error::failed(format!("Databricks call `{path}` failed: {reason}: {message}{request}"))
+            .retryable(is_transient);
+    let error =
+        if status.is_server_error() { error.generic_hint(RESUME_HINT) } else { error.hint(hint) };
+    ApiError { code, error, retry_after: None }
 }
 
 /// Returns the first line of a response that is not JSON, at most 200 characters.
@@ -264,10 +236,7 @@ mod tests {
     fn shortens_the_error_page_of_a_proxy() {
         let failure = api_error("/x", StatusCode::BAD_GATEWAY, "<html>\nlong");
         assert!(
-            failure
-                .error
-                .to_string()
-                .ends_with("502 Bad Gateway: <html>")
+            failure.error.to_string().ends_with("502 Bad Gateway: <html>")
                 && failure.error.is_retryable()
         );
     }

@@ -43,20 +43,15 @@ pub struct Admin {
 impl Admin {
     pub fn new(config: &Config) -> Result<Self> {
         let config = pinned(config)?;
-        let admin = client_config(&config)?
-            .create_with_context(Context::new(&config))
-            .map_err(|error: rdkafka::error::KafkaError| {
+        let admin = client_config(&config)?.create_with_context(Context::new(&config)).map_err(
+            |error: rdkafka::error::KafkaError| {
                 failure("cannot create an admin client", &config, &error)
-            })?;
+            },
+        )?;
         let consumer = Arc::new(consumer(&config, "pinpipe-admin")?);
         refresh_tokens_in_background(&config, &consumer);
         let timeout = Duration::from_millis(config.kafka.timeout_ms);
-        Ok(Self {
-            config,
-            admin,
-            consumer,
-            timeout,
-        })
+        Ok(Self { config, admin, consumer, timeout })
     }
 
     /// Creates a topic. Returns `false` if it already exists.
@@ -66,11 +61,7 @@ impl Admin {
         partitions: i32,
         replication_factor: i32,
     ) -> Result<bool> {
-        let topic = NewTopic::new(
-            name,
-            partitions,
-            TopicReplication::Fixed(replication_factor),
-        );
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication_factor));
         let options = AdminOptions::new()
             .request_timeout(Some(self.timeout))
             .operation_timeout(Some(self.timeout));
@@ -118,11 +109,8 @@ impl Admin {
     pub async fn list(&self) -> Result<Vec<String>> {
         self.query("cannot list topics", |consumer, timeout| {
             let metadata = consumer.fetch_metadata(None, timeout)?;
-            let mut names: Vec<String> = metadata
-                .topics()
-                .iter()
-                .map(|topic| topic.name().to_string())
-                .collect();
+            let mut names: Vec<String> =
+                metadata.topics().iter().map(|topic| topic.name().to_string()).collect();
             names.sort();
             Ok(names)
         })
@@ -133,30 +121,21 @@ impl Admin {
     pub async fn describe(&self, name: &str) -> Result<Option<TopicDescription>> {
         // A metadata request for one name may create the topic; a request for all topics does not.
         let name = name.to_string();
-        self.query(
-            &format!("cannot describe topic `{name}`"),
-            move |consumer, timeout| describe(consumer, &name, timeout),
-        )
+        self.query(&format!("cannot describe topic `{name}`"), move |consumer, timeout| {
+            describe(consumer, &name, timeout)
+        })
         .await
     }
 
     /// Returns the lag of the group: the number of records of these topics after its committed
     /// offsets.
     pub async fn lag(&self, group: &str, topics: &[String]) -> Result<u64> {
-        let (config, group, topics, timeout) = (
-            self.config.clone(),
-            group.to_string(),
-            topics.to_vec(),
-            self.timeout,
-        );
+        let (config, group, topics, timeout) =
+            (self.config.clone(), group.to_string(), topics.to_vec(), self.timeout);
         let lag = tokio::task::spawn_blocking(move || {
             let consumer = consumer(&config, &group)?;
             group_lag(&consumer, &topics, timeout).map_err(|error| {
-                failure(
-                    &format!("cannot read the offsets of group `{group}`"),
-                    &config,
-                    &error,
-                )
+                failure(&format!("cannot read the offsets of group `{group}`"), &config, &error)
             })
         });
         lag.await.context(|| "the Kafka request was aborted")?
@@ -198,15 +177,9 @@ fn describe(
         });
     }
     partitions.sort_by_key(|partition| partition.partition);
-    let replication_factor = topic
-        .partitions()
-        .first()
-        .map_or(0, |partition| partition.replicas().len());
-    Ok(Some(TopicDescription {
-        name: name.to_string(),
-        partitions,
-        replication_factor,
-    }))
+    let replication_factor =
+        topic.partitions().first().map_or(0, |partition| partition.replicas().len());
+    Ok(Some(TopicDescription { name: name.to_string(), partitions, replication_factor }))
 }
 
 fn group_lag(

@@ -34,11 +34,8 @@ pub fn authenticate(config: &Config, client: &Client<Context>) -> Result<()> {
     let hint =
         "set AWS_PROFILE, `aws.profile` or AWS_ACCESS_KEY_ID, or authenticate with `aws sso login`";
     let token = client.context().generate_oauth_token(None);
-    let token = token.map_err(|error| {
-        Error::failed(action())
-            .with_source(error.to_string())
-            .hint(hint)
-    })?;
+    let token =
+        token.map_err(|error| Error::failed(action()).with_source(error.to_string()).hint(hint))?;
     let (token_value, principal) = (
         CString::new(token.token).context(action)?,
         CString::new(token.principal_name).context(action)?,
@@ -62,9 +59,7 @@ pub fn authenticate(config: &Config, client: &Client<Context>) -> Result<()> {
     if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Ok(());
     }
-    let reason = String::from_utf8_lossy(&reason)
-        .trim_end_matches('\0')
-        .to_string();
+    let reason = String::from_utf8_lossy(&reason).trim_end_matches('\0').to_string();
     Err(Error::failed("librdkafka rejected the IAM token for Amazon MSK").with_source(reason))
 }
 

@@ -18,10 +18,7 @@ pub struct Context {
 
 impl Context {
     pub fn new(config: &Config) -> Self {
-        Self {
-            region: config.aws.region.clone(),
-            profile: config.aws.profile.clone(),
-        }
+        Self { region: config.aws.region.clone(), profile: config.aws.profile.clone() }
     }
 }
 
@@ -59,14 +56,8 @@ impl ClientContext for Context {
             });
             signed.map_err(|error| error.to_string())
         });
-        let (token, lifetime_ms) = token
-            .join()
-            .map_err(|_| "signing the MSK token panicked")??;
-        Ok(OAuthToken {
-            token,
-            principal_name: String::new(),
-            lifetime_ms,
-        })
+        let (token, lifetime_ms) = token.join().map_err(|_| "signing the MSK token panicked")??;
+        Ok(OAuthToken { token, principal_name: String::new(), lifetime_ms })
     }
 }
 

@@ -32,9 +32,7 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
     // OpenSSL is linked statically and does not know the certificates of this system. It finds
     // those that the environment names by itself.
     if protocol.ends_with("ssl")
-        && ["SSL_CERT_FILE", "SSL_CERT_DIR"]
-            .iter()
-            .all(|name| std::env::var_os(name).is_none())
+        && ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().all(|name| std::env::var_os(name).is_none())
     {
         client.set("ssl.ca.location", "probe");
     }
@@ -44,14 +42,9 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
             client.set("sasl.mechanisms", "OAUTHBEARER");
         }
         KafkaAuth::Plain | KafkaAuth::ScramSha512 => {
-            let mechanism = if config.kafka.auth == KafkaAuth::Plain {
-                "PLAIN"
-            } else {
-                "SCRAM-SHA-512"
-            };
-            client
-                .set("sasl.mechanisms", mechanism)
-                .set("sasl.username", &config.kafka.username);
+            let mechanism =
+                if config.kafka.auth == KafkaAuth::Plain { "PLAIN" } else { "SCRAM-SHA-512" };
+            client.set("sasl.mechanisms", mechanism).set("sasl.username", &config.kafka.username);
             if let Some(password) = &config.secrets.kafka_password {
                 client.set("sasl.password", password.expose_secret());
             }
@@ -71,14 +64,8 @@ pub fn pinned(config: &Config) -> Result<Config> {
 /// Creates a producer with `acks=all`: every in-sync replica has an acknowledged record.
 pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     let mut client = client_config(config)?;
-    client
-        .set("acks", "all")
-        .set("linger.ms", "2")
-        .set("compression.type", "lz4");
-    client.set(
-        "delivery.timeout.ms",
-        config.kafka.timeout_ms.max(1_000).to_string(),
-    );
+    client.set("acks", "all").set("linger.ms", "2").set("compression.type", "lz4");
+    client.set("delivery.timeout.ms", config.kafka.timeout_ms.max(1_000).to_string());
     client.set("request.timeout.ms", config.kafka.timeout_ms.to_string());
     client.set("queue.buffering.max.kbytes", "32768");
     client.set("topic.metadata.refresh.interval.ms", "10000");
@@ -96,16 +83,10 @@ pub fn consumer(config: &Config, group: &str) -> Result<BaseConsumer<Context>> {
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false");
-    client
-        .set("auto.offset.reset", "earliest")
-        .set("enable.partition.eof", "false");
+    client.set("auto.offset.reset", "earliest").set("enable.partition.eof", "false");
     // Limits the prefetched data of librdkafka over all partitions.
-    client
-        .set("queued.max.messages.kbytes", "16384")
-        .set("fetch.message.max.bytes", "2097152");
-    client
-        .set("fetch.wait.max.ms", "100")
-        .set("fetch.error.backoff.ms", "100");
+    client.set("queued.max.messages.kbytes", "16384").set("fetch.message.max.bytes", "2097152");
+    client.set("fetch.wait.max.ms", "100").set("fetch.error.backoff.ms", "100");
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::new(config))
         .map_err(|error| creation_failure(config, &error))?;
@@ -125,11 +106,8 @@ pub fn is_topic_name(name: &str) -> bool {
 }
 
 fn creation_failure(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
-    Error::failed(format!(
-        "cannot create a Kafka client for `{}`",
-        config.kafka.bootstrap_servers
-    ))
-    .with_source(error.to_string())
+    Error::failed(format!("cannot create a Kafka client for `{}`", config.kafka.bootstrap_servers))
+        .with_source(error.to_string())
 }
 
 /// Converts a failed Kafka call into an error with a hint.

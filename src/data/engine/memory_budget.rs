@@ -45,10 +45,7 @@ impl MemoryBudget {
     /// A budget so small that everything is spilled to disk, for tests.
     #[cfg(test)]
     pub fn minimal(spill_folder: &Path) -> Self {
-        Self {
-            bytes: 160_000,
-            spill_folder: spill_folder.to_path_buf(),
-        }
+        Self { bytes: 160_000, spill_folder: spill_folder.to_path_buf() }
     }
 
     /// Whether questions over `rows` rows of each kind can be answered in memory.
@@ -66,9 +63,7 @@ impl MemoryBudget {
     /// chunks, as text and as rows.
     pub fn workers(&self) -> usize {
         let kinds = if self.is_low_memory() { 1 } else { 3 };
-        crate::data::engine::session::cores()
-            .min(as_usize(self.bytes / (kinds * 96 * MIB)))
-            .max(1)
+        crate::data::engine::session::cores().min(as_usize(self.bytes / (kinds * 96 * MIB))).max(1)
     }
 
     /// Size of a chunk that is read and decoded together: several small objects, or a part of a
@@ -76,29 +71,17 @@ impl MemoryBudget {
     pub fn chunk_size(&self) -> ChunkSize {
         if self.is_low_memory() {
             let bytes = (self.bytes / 256).clamp(MIB, 8 * MIB);
-            ChunkSize {
-                bytes,
-                max_whole_bytes: bytes,
-            }
+            ChunkSize { bytes, max_whole_bytes: bytes }
         } else {
-            ChunkSize {
-                bytes: 8 * MIB,
-                max_whole_bytes: 32 * MIB,
-            }
+            ChunkSize { bytes: 8 * MIB, max_whole_bytes: 32 * MIB }
         }
     }
 
     /// Size of the row group that a table writer holds in memory.
     pub fn row_group_size(&self) -> RowGroupSize {
-        let (rows, bytes) = if self.is_low_memory() {
-            (16 * 1024, 8 * MIB)
-        } else {
-            (128 * 1024, 128 * MIB)
-        };
-        RowGroupSize {
-            rows,
-            bytes: as_usize(bytes),
-        }
+        let (rows, bytes) =
+            if self.is_low_memory() { (16 * 1024, 8 * MIB) } else { (128 * 1024, 128 * MIB) };
+        RowGroupSize { rows, bytes: as_usize(bytes) }
     }
 
     /// Number of reject keys per lookup in the rejects table, which are held in memory.
@@ -140,14 +123,10 @@ fn as_usize(bytes: u64) -> usize {
 /// Memory that this process can use, in bytes: that of the machine, which defaults to 4 GiB if it
 /// is unknown, or the limit of the cgroup if that is lower.
 fn available_bytes() -> u64 {
-    let machine = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix("MemTotal:"))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-        });
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
     // The memory limit of a container, if it has one.
     let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
         .ok()
@@ -161,10 +140,7 @@ mod tests {
     use super::*;
 
     fn budget(mib: u64) -> MemoryBudget {
-        MemoryBudget {
-            bytes: mib * MIB - RESERVED_BYTES,
-            spill_folder: PathBuf::new(),
-        }
+        MemoryBudget { bytes: mib * MIB - RESERVED_BYTES, spill_folder: PathBuf::new() }
     }
 
     #[test]

@@ -55,9 +55,8 @@ impl Engine {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(bytes)))
             .with_disk_manager_builder(disk);
-        let runtime = runtime
-            .build_arc()
-            .context(|| format!("cannot spill to `{}`", folder.display()))?;
+        let runtime =
+            runtime.build_arc().context(|| format!("cannot spill to `{}`", folder.display()))?;
         let config = SessionConfig::new()
             // Only the sort-merge join can spill to disk.
             .set_bool("datafusion.optimizer.prefer_hash_join", false)
@@ -78,10 +77,7 @@ impl Engine {
             // In the dialect of Spark `array(…)` is a function.
             .set_str("datafusion.sql_parser.dialect", "spark")
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
-            .set_bool(
-                "datafusion.execution.parquet.schema_force_view_types",
-                false,
-            );
+            .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
         let context = SessionContext::new_with_config_rt(config, runtime);
         let array = make_array_udf().as_ref().clone().with_aliases(["array"]);
         context.register_udf(array);
@@ -97,9 +93,7 @@ impl Engine {
 
     /// Registers a table provider. Replaces a table of the same name.
     pub fn register_provider(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
-        self.context
-            .deregister_table(name)
-            .context(|| format!("cannot replace table `{name}`"))?;
+        self.context.deregister_table(name).context(|| format!("cannot replace table `{name}`"))?;
         self.context
             .register_table(name, provider)
             .map(|_| ())
@@ -129,13 +123,7 @@ impl Engine {
     /// Runs a query and streams its rows.
     pub async fn stream(&self, purpose: &str, sql: &str) -> Result<SendableRecordBatchStream> {
         let failed = || format!("cannot run the query for {purpose}");
-        self.context
-            .sql(sql)
-            .await
-            .context(failed)?
-            .execute_stream()
-            .await
-            .context(failed)
+        self.context.sql(sql).await.context(failed)?.execute_stream().await.context(failed)
     }
 
     /// Returns the columns that a query reads, by table.
@@ -145,13 +133,8 @@ impl Engine {
         sql: &str,
     ) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let failed = || format!("cannot plan the query for {purpose}");
-        let plan = self
-            .context
-            .sql(sql)
-            .await
-            .context(failed)?
-            .into_optimized_plan()
-            .context(failed)?;
+        let plan =
+            self.context.sql(sql).await.context(failed)?.into_optimized_plan().context(failed)?;
         let mut read: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let traversal = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
@@ -160,11 +143,8 @@ impl Engine {
                     .iter()
                     .flat_map(|filter| filter.column_refs())
                     .map(|column| column.name.clone());
-                let columns = scan
-                    .projected_schema
-                    .fields()
-                    .iter()
-                    .map(|field| field.name().clone());
+                let columns =
+                    scan.projected_schema.fields().iter().map(|field| field.name().clone());
                 read.entry(scan.table_name.table().to_string())
                     .or_default()
                     .extend(columns.chain(filtered));
@@ -181,11 +161,7 @@ impl Engine {
         let frame = self.context.sql(sql).await.context(failed)?;
         let path = path.to_string_lossy();
         frame
-            .write_parquet(
-                &path,
-                DataFrameWriteOptions::new().with_single_file_output(true),
-                None,
-            )
+            .write_parquet(&path, DataFrameWriteOptions::new().with_single_file_output(true), None)
             .await
             .context(failed)?;
         self.context
@@ -197,27 +173,17 @@ impl Engine {
     /// Number of rows of a table.
     pub async fn count(&self, table: &str) -> Result<u64> {
         let (_, batches) = self
-            .query(
-                &format!("the rows of {table}"),
-                &format!("SELECT count(*) FROM {table}"),
-            )
+            .query(&format!("the rows of {table}"), &format!("SELECT count(*) FROM {table}"))
             .await?;
-        let count = batches
-            .first()
-            .map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0));
+        let count =
+            batches.first().map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0));
         Ok(count.map_or(0, i64::unsigned_abs))
     }
 
     /// Returns the physical plan of a query. Errors read `cannot plan the query to PURPOSE`.
     pub async fn plan(&self, purpose: &str, sql: &str) -> Result<Arc<dyn ExecutionPlan>> {
         let failed = || format!("cannot plan the query to {purpose}");
-        self.context
-            .sql(sql)
-            .await
-            .context(failed)?
-            .create_physical_plan()
-            .await
-            .context(failed)
+        self.context.sql(sql).await.context(failed)?.create_physical_plan().await.context(failed)
     }
 }
 

@@ -30,11 +30,7 @@ impl SpillFolder {
     /// The folder cannot be written to.
     pub fn new(data_dir: &Path) -> Result<Self> {
         let spill_root = data_dir.join("spill");
-        for entry in std::fs::read_dir(&spill_root)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in std::fs::read_dir(&spill_root).into_iter().flatten().flatten() {
             let is_held = FileLock::is_held(&entry.path().join(LOCK));
             if !is_held && let Err(error) = std::fs::remove_dir_all(entry.path()) {
                 tracing::warn!(
@@ -108,9 +104,7 @@ impl Spill {
     pub fn read(mut self) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
         self.writer.finish().map_err(cannot_write)?;
         let buffered = self.writer.into_inner().map_err(cannot_write)?;
-        let mut file = buffered
-            .into_inner()
-            .map_err(|error| cannot_write(error.into_error()))?;
+        let mut file = buffered.into_inner().map_err(|error| cannot_write(error.into_error()))?;
         file.rewind().context(|| "cannot read spilled rows")?;
         let reader = StreamReader::try_new(BufReader::new(file), None)
             .context(|| "cannot read spilled rows")?;
@@ -136,9 +130,7 @@ impl PartitionedSpill {
     /// The folder cannot be written to.
     pub fn create(folder: &Path, schema: &SchemaRef) -> Result<Self> {
         let parts = (0..PARTS).map(|_| Spill::create(folder, schema));
-        Ok(Self {
-            parts: parts.collect::<Result<_>>()?,
-        })
+        Ok(Self { parts: parts.collect::<Result<_>>()? })
     }
 
     /// Appends each row to the partition of its key.
@@ -150,12 +142,7 @@ impl PartitionedSpill {
         for (row, part) in keys.parts(PARTS).enumerate() {
             rows[part].push(u32::try_from(row).unwrap_or(u32::MAX));
         }
-        for (part, rows) in self
-            .parts
-            .iter_mut()
-            .zip(rows)
-            .filter(|(_, rows)| !rows.is_empty())
-        {
+        for (part, rows) in self.parts.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
             part.push(
                 &take_record_batch(batch, &UInt32Array::from(rows))
                     .context(|| "cannot spill rows to disk")?,

@@ -47,10 +47,7 @@ struct ListingProgress {
 impl LakeListing {
     /// Resumes after the high-water marks of an earlier run.
     pub fn after(previous: HighWaterMarks) -> Self {
-        Self {
-            previous: Arc::new(previous),
-            progress: Arc::default(),
-        }
+        Self { previous: Arc::new(previous), progress: Arc::default() }
     }
 
     fn progress(&self) -> MutexGuard<'_, ListingProgress> {
@@ -63,10 +60,7 @@ impl LakeListing {
     pub fn fresh(&self, lake: &Lake, layout: &Layout, kind: Kind) -> Objects {
         let (listed_lake, layout) = (lake.clone(), layout.clone());
         // Sorted after they are recorded, so that the number of objects is known earlier.
-        ordered(
-            lake,
-            self.select_new(move || list_objects(&listed_lake, &layout, kind)),
-        )
+        ordered(lake, self.select_new(move || list_objects(&listed_lake, &layout, kind)))
     }
 
     fn select_new(&self, list: impl Fn() -> Objects + Send + 'static) -> Objects {
@@ -94,11 +88,8 @@ impl LakeListing {
     fn record(&self, object: &RawObject) -> bool {
         let mut progress = self.progress();
         progress.objects += 1;
-        let mut partition = progress
-            .partitions
-            .get(&object.partition)
-            .copied()
-            .unwrap_or(PartitionProgress {
+        let mut partition =
+            progress.partitions.get(&object.partition).copied().unwrap_or(PartitionProgress {
                 last_position: i64::MIN,
                 ..PartitionProgress::default()
             });
@@ -114,9 +105,7 @@ impl LakeListing {
         match progress.partitions.get_mut(&object.partition) {
             Some(entry) => *entry = partition,
             None => {
-                progress
-                    .partitions
-                    .insert(object.partition.clone(), partition);
+                progress.partitions.insert(object.partition.clone(), partition);
             }
         }
         is_new
@@ -145,10 +134,7 @@ impl LakeListing {
     fn changed_partitions(&self) -> BTreeSet<String> {
         let progress = self.progress();
         let changed = progress.partitions.iter().filter(|(name, partition)| {
-            self.previous
-                .0
-                .get(*name)
-                .is_some_and(|(_, bytes)| partition.bytes_below != *bytes)
+            self.previous.0.get(*name).is_some_and(|(_, bytes)| partition.bytes_below != *bytes)
         });
         changed.map(|(name, _)| name.clone()).collect()
     }
@@ -202,18 +188,9 @@ mod tests {
         assert_eq!(listing.objects(), count);
         assert_eq!(
             listing.fresh_objects(),
-            (
-                new_objects.len() as u64,
-                new_objects.iter().map(|object| object.size_bytes).sum()
-            )
+            (new_objects.len() as u64, new_objects.iter().map(|object| object.size_bytes).sum())
         );
-        (
-            new_objects
-                .iter()
-                .map(|object| object.path.to_string())
-                .collect(),
-            listing.taken(),
-        )
+        (new_objects.iter().map(|object| object.path.to_string()).collect(), listing.taken())
     }
 
     #[tokio::test]

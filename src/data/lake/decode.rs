@@ -73,10 +73,9 @@ impl Decoder {
                 memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length);
             let line = &bytes[start..end];
             if !line.trim_ascii().is_empty() {
-                match text.map_or_else(
-                    || std::str::from_utf8(line).ok(),
-                    |text| text.get(start..end),
-                ) {
+                match text
+                    .map_or_else(|| std::str::from_utf8(line).ok(), |text| text.get(start..end))
+                {
                     Some(line) => self.decode(origin, number, line)?,
                     None => self.refuse(origin, number, "broken JSON: not UTF-8".into(), line),
                 }
@@ -108,11 +107,7 @@ impl Decoder {
             Ok(()) => {
                 self.records += 1;
                 self.rows += 1;
-                if self.rows == BATCH_ROWS {
-                    self.flush()
-                } else {
-                    Ok(())
-                }
+                if self.rows == BATCH_ROWS { self.flush() } else { Ok(()) }
             }
             Err(reason) => {
                 self.refuse(origin, line, reason, text.as_bytes());
@@ -125,21 +120,12 @@ impl Decoder {
     pub fn refuse(&mut self, origin: &str, line: u64, reason: String, raw: &[u8]) {
         self.records += 1;
         let raw = String::from_utf8_lossy(&raw[..raw.len().min(MAX_RAW_BYTES)]).into_owned();
-        self.rejects.push(Reject {
-            origin: origin.to_string(),
-            line,
-            reason,
-            raw,
-        });
+        self.rejects.push(Reject { origin: origin.to_string(), line, reason, raw });
     }
 
     fn flush(&mut self) -> Result<()> {
         if self.rows > 0 {
-            let columns = self
-                .builders
-                .iter_mut()
-                .map(ColumnBuilder::finish)
-                .collect();
+            let columns = self.builders.iter_mut().map(ColumnBuilder::finish).collect();
             let batch = RecordBatch::try_new(self.schema.clone(), columns);
             self.batches
                 .push(batch.context(|| format!("cannot decode {} records", self.kind.name()))?);
@@ -170,18 +156,11 @@ mod tests {
         let object = b"{\"ind\":1,\"timestamp\":\"2022-05-27 11:30:59\",\"latitude\":1.5,\"longitude\":-2,\"country\":\"Peru\"}\n\
             {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":3000000000}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n";
         decoder.lines("a.json", 1, object).expect("decodes");
-        let rows: usize = decoder
-            .finish()
-            .expect("finishes")
-            .iter()
-            .map(RecordBatch::num_rows)
-            .sum();
+        let rows: usize =
+            decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
         assert_eq!((decoder.records, rows), (7, 2));
-        let rejects: Vec<(u64, &str)> = decoder
-            .rejects
-            .iter()
-            .map(|reject| (reject.line, reject.reason.as_str()))
-            .collect();
+        let rejects: Vec<(u64, &str)> =
+            decoder.rejects.iter().map(|reject| (reject.line, reject.reason.as_str())).collect();
         assert_eq!(
             rejects[1..],
             [
@@ -191,10 +170,7 @@ mod tests {
                 (7, "`timestamp` does not fit its column")
             ]
         );
-        assert!(
-            rejects[0].0 == 2 && rejects[0].1.starts_with("broken JSON"),
-            "{rejects:?}"
-        );
+        assert!(rejects[0].0 == 2 && rejects[0].1.starts_with("broken JSON"), "{rejects:?}");
     }
 
     #[test]
@@ -203,15 +179,8 @@ mod tests {
         decoder
             .lines("a.json", 1, b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}")
             .expect("decodes");
-        let rows: usize = decoder
-            .finish()
-            .expect("finishes")
-            .iter()
-            .map(RecordBatch::num_rows)
-            .sum();
-        assert_eq!(
-            (rows, decoder.rejects.len(), decoder.rejects[0].line),
-            (2, 1, 2)
-        );
+        let rows: usize =
+            decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((rows, decoder.rejects.len(), decoder.rejects[0].line), (2, 1, 2));
     }
 }

@@ -18,11 +18,7 @@ pub enum LineChunk {
     /// Complete lines; `first_line` is the number of the first one, from 1.
     Lines { first_line: u64, text: Bytes },
     /// A line that is too long, or damaged gzip data.
-    Refused {
-        line: u64,
-        reason: String,
-        raw: Bytes,
-    },
+    Refused { line: u64, reason: String, raw: Bytes },
 }
 
 /// Splits a text incrementally. Memory use is little more than one chunk; for a compressed text,
@@ -96,10 +92,7 @@ impl LineSplitter {
             }
         }
         if !self.buffer.is_empty() && !self.is_skipping {
-            slices.push(LineChunk::Lines {
-                first_line: self.line,
-                text: self.buffer.into(),
-            });
+            slices.push(LineChunk::Lines { first_line: self.line, text: self.buffer.into() });
         }
         slices
     }
@@ -160,10 +153,7 @@ impl LineSplitter {
         text.truncate(bytes);
         let first_line = self.line;
         self.line += memchr::memchr_iter(b'\n', &text).count() as u64;
-        LineChunk::Lines {
-            first_line,
-            text: text.into(),
-        }
+        LineChunk::Lines { first_line, text: text.into() }
     }
 }
 
@@ -177,9 +167,7 @@ pub fn decompress(compressed: Bytes, slice_bytes: usize) -> impl Iterator<Item =
         }
         let piece = compressed.slice(at..compressed.len().min(at + COMPRESSED_PIECE_BYTES));
         at += piece.len();
-        line_splitter
-            .as_mut()
-            .map(|line_splitter| line_splitter.push(&piece))
+        line_splitter.as_mut().map(|line_splitter| line_splitter.push(&piece))
     });
     parts.flatten()
 }
@@ -190,16 +178,11 @@ pub fn decompress_record(compressed: Bytes) -> LineChunk {
     match (slices.next(), slices.next()) {
         (Some(refused @ LineChunk::Refused { .. }), _)
         | (_, Some(refused @ LineChunk::Refused { .. })) => refused,
-        (_, Some(LineChunk::Lines { .. })) => LineChunk::Refused {
-            line: 1,
-            reason: TOO_LONG.into(),
-            raw: Bytes::new(),
-        },
+        (_, Some(LineChunk::Lines { .. })) => {
+            LineChunk::Refused { line: 1, reason: TOO_LONG.into(), raw: Bytes::new() }
+        }
         (Some(all), None) => all,
-        (None, None) => LineChunk::Lines {
-            first_line: 1,
-            text: Bytes::new(),
-        },
+        (None, None) => LineChunk::Lines { first_line: 1, text: Bytes::new() },
     }
 }
 
@@ -218,19 +201,14 @@ mod tests {
 
     fn split(is_compressed: bool, slice_bytes: usize, chunks: &[&[u8]]) -> Vec<LineChunk> {
         let mut line_splitter = LineSplitter::new(is_compressed, slice_bytes);
-        let mut slices: Vec<LineChunk> = chunks
-            .iter()
-            .flat_map(|chunk| line_splitter.push(chunk))
-            .collect();
+        let mut slices: Vec<LineChunk> =
+            chunks.iter().flat_map(|chunk| line_splitter.push(chunk)).collect();
         slices.extend(line_splitter.finish());
         slices
     }
 
     fn lines(first_line: u64, text: &str) -> LineChunk {
-        LineChunk::Lines {
-            first_line,
-            text: text.to_string().into(),
-        }
+        LineChunk::Lines { first_line, text: text.to_string().into() }
     }
 
     proptest! {
@@ -269,13 +247,7 @@ mod tests {
     fn reads_the_lines_before_damaged_gzip_data() {
         let whole = compressed(&b"one\ntwo\nthree\n".repeat(1000));
         let slices = split(true, 1 << 20, &[&whole[..whole.len() - 20]]);
-        let LineChunk::Lines {
-            first_line: 1,
-            text,
-        } = &slices[0]
-        else {
-            panic!("{slices:?}")
-        };
+        let LineChunk::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
         let line_count = memchr::memchr_iter(b'\n', text).count() as u64;
         assert!(line_count > 100 && text.ends_with(b"\n"), "{line_count}");
         assert!(
@@ -292,17 +264,8 @@ mod tests {
         let at = broken.len() * 3 / 4;
         broken[at..at + 8].fill(0xff);
         let slices: Vec<LineChunk> = decompress(broken.into(), 1 << 20).collect();
-        let LineChunk::Lines {
-            first_line: 1,
-            text,
-        } = &slices[0]
-        else {
-            panic!("{slices:?}")
-        };
-        assert!(
-            memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2,
-            "{slices:?}"
-        );
+        let LineChunk::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
+        assert!(memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2, "{slices:?}");
         let not_compressed = split(true, 100, &[b"{}\n{}\n"]);
         assert!(
             matches!(&not_compressed[..], [LineChunk::Refused { line: 1, .. }]),

@@ -34,10 +34,7 @@ impl Layout {
             .get("topics.dir")
             .cloned()
             .unwrap_or_else(|| "topics".into());
-        Self {
-            topics_dir,
-            id: config.id.clone(),
-        }
+        Self { topics_dir, id: config.id.clone() }
     }
 }
 
@@ -78,10 +75,8 @@ pub fn ordered(lake: &Lake, objects: Objects) -> Objects {
     if lake.files.is_none() {
         return objects;
     }
-    let ordered = objects
-        .try_chunks(ORDERED_OBJECTS)
-        .map_err(|error| error.1)
-        .map_ok(|mut chunk| {
+    let ordered =
+        objects.try_chunks(ORDERED_OBJECTS).map_err(|error| error.1).map_ok(|mut chunk| {
             chunk.sort_by(|a, b| a.path.cmp(&b.path));
             futures::stream::iter(chunk.into_iter().map(Ok::<_, Error>))
         });
@@ -96,9 +91,7 @@ pub async fn count_objects(lake: &Lake, layout: &Layout) -> Result<Vec<u64>> {
     let mut counts = Vec::new();
     for kind in Kind::ALL {
         counts.push(
-            list_objects(lake, layout, kind)
-                .try_fold(0, |count, _| ready(Ok(count + 1)))
-                .await?,
+            list_objects(lake, layout, kind).try_fold(0, |count, _| ready(Ok(count + 1))).await?,
         );
     }
     Ok(counts)
@@ -111,15 +104,13 @@ fn list(lake: &Lake, folder: &str, topic: String) -> Objects {
         .list(Some(&prefix))
         .map_err(move |error| failure(format!("cannot list the lake `{url}`"), error));
     let objects = listed.try_filter_map(move |meta| {
-        let relative = meta.location.prefix_match(&prefix).map(|parts| {
-            parts
-                .map(|part| part.as_ref().to_string())
-                .collect::<Vec<_>>()
-        });
+        let relative = meta
+            .location
+            .prefix_match(&prefix)
+            .map(|parts| parts.map(|part| part.as_ref().to_string()).collect::<Vec<_>>());
         let written_ms = meta.last_modified.timestamp_millis();
-        ready(Ok(relative.and_then(|parts| {
-            raw_object(&topic, &parts, meta.location, meta.size, written_ms)
-        })))
+        ready(Ok(relative
+            .and_then(|parts| raw_object(&topic, &parts, meta.location, meta.size, written_ms))))
     });
     objects.boxed()
 }
@@ -134,10 +125,7 @@ pub fn raw_object(
     written_ms: i64,
 ) -> Option<RawObject> {
     let (name, folders) = parts.split_last()?;
-    let stem = name
-        .strip_suffix(".gz")
-        .unwrap_or(name)
-        .strip_suffix(".json")?;
+    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".json")?;
     let is_event = topic == EVENTS;
     if is_event && !stem.starts_with("event-") {
         return None;
@@ -152,10 +140,7 @@ pub fn raw_object(
             .into_iter()
             .rev()
             .collect();
-        Some((
-            rest.strip_suffix(&offset)?.to_string(),
-            offset.parse::<i64>().ok()?,
-        ))
+        Some((rest.strip_suffix(&offset)?.to_string(), offset.parse::<i64>().ok()?))
     });
     let (partition, position) = match numbers {
         Some((partition, offset)) if !is_event => {
@@ -163,13 +148,7 @@ pub fn raw_object(
         }
         _ => (format!("{topic}/{}", folders.join("/")), written_ms),
     };
-    Some(RawObject {
-        path,
-        size_bytes,
-        is_one_record: is_event,
-        partition,
-        position,
-    })
+    Some(RawObject { path, size_bytes, is_one_record: is_event, partition, position })
 }
 
 #[cfg(test)]
@@ -195,13 +174,7 @@ mod tests {
             ("a.pin/country=Peru+2+", 7)
         );
         assert_eq!(object("by-hand.json", 5).position, 77);
-        assert_eq!(
-            raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1),
-            None
-        );
-        assert_eq!(
-            raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1),
-            None
-        );
+        assert_eq!(raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1), None);
+        assert_eq!(raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1), None);
     }
 }

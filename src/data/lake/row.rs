@@ -57,9 +57,8 @@ pub fn append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Result<
 fn read<'a>(kind: Kind, json: &'a str, values: &mut Values<'a>) -> Result<(), String> {
     let columns = kind.columns();
     let mut reader = serde_json::Deserializer::from_str(json);
-    if let Err(error) = (RowVisitor { columns, values })
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end())
+    if let Err(error) =
+        (RowVisitor { columns, values }).deserialize(&mut reader).and_then(|()| reader.end())
     {
         return Err(if error.is_data() {
             "not a JSON object".into()
@@ -127,14 +126,11 @@ fn coerce(value: &mut Value<'_>, column_type: ColumnType) -> bool {
 fn is_time(text: &str) -> bool {
     const PATTERN: &[u8; 19] = b"0000-00-00 00:00:00";
     let matches_pattern = text.len() >= PATTERN.len()
-        && text
-            .bytes()
-            .zip(PATTERN)
-            .all(|(byte, expected)| match expected {
-                b'0' => byte.is_ascii_digit(),
-                b' ' => byte == b' ' || byte == b'T',
-                expected => byte == *expected,
-            });
+        && text.bytes().zip(PATTERN).all(|(byte, expected)| match expected {
+            b'0' => byte.is_ascii_digit(),
+            b' ' => byte == b' ' || byte == b'T',
+            expected => byte == *expected,
+        });
     let fraction = text.as_bytes().get(PATTERN.len()..).unwrap_or_default();
     if !matches_pattern
         || !matches!(fraction, [] | [b'.', b'0'..=b'9', ..])
@@ -181,10 +177,7 @@ impl<'de> Visitor<'de> for RowVisitor<'_, 'de> {
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut expected = 0;
-        while let Some(column) = map.next_key_seed(Name {
-            columns: self.columns,
-            expected,
-        })? {
+        while let Some(column) = map.next_key_seed(Name { columns: self.columns, expected })? {
             match column {
                 Some(column) => {
                     self.values[column] = map.next_value_seed(AnyValue)?;
@@ -224,11 +217,7 @@ impl Visitor<'_> for Name {
 
     #[inline]
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        if self
-            .columns
-            .get(self.expected)
-            .is_some_and(|column| column.0 == name)
-        {
+        if self.columns.get(self.expected).is_some_and(|column| column.0 == name) {
             return Ok(Some(self.expected));
         }
         Ok(self.columns.iter().position(|column| column.0 == name))

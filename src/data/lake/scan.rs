@@ -75,11 +75,7 @@ pub fn read_objects(lake: &Lake, objects: Objects, size: ChunkSize) -> ScanChunk
         let task = group.map(|group| tokio::spawn(read_group(lake, group, size)));
         async move { task?.await.context(interrupted)? }
     };
-    groups(objects, size.bytes)
-        .map(read)
-        .buffered(prefetched_groups)
-        .try_flatten()
-        .boxed()
+    groups(objects, size.bytes).map(read).buffered(prefetched_groups).try_flatten().boxed()
 }
 
 /// Message for a scan that ended early.
@@ -120,13 +116,7 @@ async fn read_group(lake: Lake, group: Vec<RawObject>, size: ChunkSize) -> Resul
                 reason: crate::data::lake::decode::TOO_LONG.into(),
                 raw: Bytes::new(),
             };
-            let chunks = [
-                ScanChunk::LineChunk {
-                    object: object.clone(),
-                    slice,
-                },
-                ScanChunk::End,
-            ];
+            let chunks = [ScanChunk::LineChunk { object: object.clone(), slice }, ScanChunk::End];
             Ok(stream::iter(chunks.map(Ok)).boxed())
         }
         [object] if !object.is_one_record && object.decompressed_bytes() > size.max_whole_bytes => {
@@ -144,17 +134,13 @@ async fn read_group(lake: Lake, group: Vec<RawObject>, size: ChunkSize) -> Resul
 async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
     if let Some(files) = &lake.files {
         // One blocking task for the group instead of two for each object.
-        let paths = objects
-            .iter()
-            .map(|object| files.path_to_filesystem(&object.path));
+        let paths = objects.iter().map(|object| files.path_to_filesystem(&object.path));
         let paths: Vec<PathBuf> = paths
             .collect::<Result<_, _>>()
             .context(|| format!("cannot read the lake `{}`", lake.url))?;
         let task = tokio::task::spawn_blocking(move || {
             let contents = paths.iter().map(|path| {
-                std::fs::read(path)
-                    .map(Bytes::from)
-                    .map_err(|error| io_error("read", path, error))
+                std::fs::read(path).map(Bytes::from).map_err(|error| io_error("read", path, error))
             });
             contents.collect::<Result<Vec<_>>>()
         });
@@ -166,44 +152,27 @@ async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
             .get(&object.path)
             .await
             .map_err(|error| cannot_read(lake, &object.path, error))?;
-        response
-            .bytes()
-            .await
-            .map_err(|error| cannot_read(lake, &object.path, error))
+        response.bytes().await.map_err(|error| cannot_read(lake, &object.path, error))
     };
-    stream::iter(objects.to_vec())
-        .map(read)
-        .buffered(CONCURRENT_READS)
-        .try_collect()
-        .await
+    stream::iter(objects.to_vec()).map(read).buffered(CONCURRENT_READS).try_collect().await
 }
 
 fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
-    failure(
-        format!("cannot read `{path}` of the lake `{}`", lake.url),
-        error,
-    )
+    failure(format!("cannot read `{path}` of the lake `{}`", lake.url), error)
 }
 
 /// Reads one large object chunk by chunk, in parallel with decoding.
 async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<ScanChunks> {
     let is_compressed = object.is_compressed();
-    let line_splitter = LineSplitter::new(
-        is_compressed,
-        usize::try_from(slice_bytes).unwrap_or(usize::MAX),
-    );
+    let line_splitter =
+        LineSplitter::new(is_compressed, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
-        let response = lake
-            .store
-            .get(&path)
-            .await
-            .map_err(|error| cannot_read(&lake, &path, error))?;
+        let response =
+            lake.store.get(&path).await.map_err(|error| cannot_read(&lake, &path, error))?;
         let task = tokio::spawn(async move {
-            let chunks = response
-                .into_stream()
-                .map_err(|error| cannot_read(&lake, &path, error));
+            let chunks = response.into_stream().map_err(|error| cannot_read(&lake, &path, error));
             split_lines(chunks, line_splitter, is_compressed, &slices).await
         });
         return Ok(line_chunks(object, received, task));
@@ -215,11 +184,7 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
     let task = tokio::task::spawn_blocking(move || {
         let chunks = std::iter::from_fn(move || {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            match file
-                .by_ref()
-                .take(CHUNK_BYTES as u64)
-                .read_to_end(&mut chunk)
-            {
+            match file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
                 Ok(0) => None,
                 Ok(_) => Some(Ok(Bytes::from(chunk))),
                 Err(error) => Some(Err(io_error("read", &path, error))),
@@ -246,11 +211,8 @@ async fn split_lines(
 ) -> Result<()> {
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.try_next().await? {
-        for piece in chunk.chunks(if is_compressed {
-            COMPRESSED_PIECE_BYTES
-        } else {
-            CHUNK_BYTES
-        }) {
+        for piece in chunk.chunks(if is_compressed { COMPRESSED_PIECE_BYTES } else { CHUNK_BYTES })
+        {
             for slice in line_splitter.push(piece) {
                 if slices.send(slice).await.is_err() {
                     return Ok(());

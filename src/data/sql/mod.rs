@@ -27,48 +27,20 @@ pub struct Question {
 
 macro_rules! question {
     ($name:literal, $title:literal) => {
-        (
-            $name,
-            $title,
-            include_str!(concat!("question/", $name, ".sql")),
-        )
+        ($name, $title, include_str!(concat!("question/", $name, ".sql")))
     };
 }
 
 /// The eight questions; the second and the third have two answers.
 const QUESTIONS: [(&str, &str, &str); 10] = [
-    question!(
-        "top_category_by_country",
-        "1. the most popular category in each country"
-    ),
-    question!(
-        "posts_by_category_and_year",
-        "2. posts of each category in each year, 2018 to 2022"
-    ),
-    question!(
-        "top_category_by_year",
-        "2. the most popular category of each year"
-    ),
-    question!(
-        "top_user_by_country",
-        "3. the user with the most followers in each country"
-    ),
-    question!(
-        "top_country_by_followers",
-        "3. the country whose top user has the most followers"
-    ),
-    question!(
-        "top_category_by_age_group",
-        "4. the most popular category in each age group"
-    ),
-    question!(
-        "median_followers_by_age_group",
-        "5. median follower count in each age group"
-    ),
-    question!(
-        "users_joined_by_year",
-        "6. users who joined in each year, 2015 to 2020"
-    ),
+    question!("top_category_by_country", "1. the most popular category in each country"),
+    question!("posts_by_category_and_year", "2. posts of each category in each year, 2018 to 2022"),
+    question!("top_category_by_year", "2. the most popular category of each year"),
+    question!("top_user_by_country", "3. the user with the most followers in each country"),
+    question!("top_country_by_followers", "3. the country whose top user has the most followers"),
+    question!("top_category_by_age_group", "4. the most popular category in each age group"),
+    question!("median_followers_by_age_group", "5. median follower count in each age group"),
+    question!("users_joined_by_year", "6. users who joined in each year, 2015 to 2020"),
     question!(
         "median_followers_by_join_year",
         "7. median follower count of users by year joined, 2015 to 2020"
@@ -110,20 +82,14 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
         .map_err(|error| io_error("read the questions in", folder, error))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry
-            .map_err(|error| io_error("read the questions in", folder, error))?
-            .path();
+        let path = entry.map_err(|error| io_error("read the questions in", folder, error))?.path();
         if path.extension().is_some_and(|extension| extension == "sql") {
             files.push(path);
         }
     }
     files.sort();
     for path in files {
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if !crate::base::config::check::is_id(&name) {
             return Err(Error::usage(format!(
                 "cannot use the file name of `{}` as a table name",
@@ -144,11 +110,7 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
             .next()
             .and_then(|line| line.strip_prefix("--"))
             .map_or(name.clone(), |title| title.trim().to_string());
-        questions.push(Question {
-            name,
-            title,
-            sql: sql.trim().trim_end_matches(';').to_string(),
-        });
+        questions.push(Question { name, title, sql: sql.trim().trim_end_matches(';').to_string() });
     }
     Ok(questions)
 }
@@ -157,11 +119,7 @@ impl Question {
     /// Creates a question, for tests.
     #[cfg(test)]
     pub fn of(name: &str, title: &str, sql: &str) -> Self {
-        Self {
-            name: name.into(),
-            title: title.into(),
-            sql: sql.into(),
-        }
+        Self { name: name.into(), title: title.into(), sql: sql.into() }
     }
 
     /// Returns the query with the expression of the chosen median.

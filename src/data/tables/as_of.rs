@@ -31,9 +31,7 @@ impl FromStr for AsOf {
                 .ok()
                 .and_then(|day| day.and_hms_opt(0, 0, 0))
         };
-        let time = zoned
-            .ok()
-            .or_else(|| without_offset().or_else(day).map(|time| time.and_utc()));
+        let time = zoned.ok().or_else(|| without_offset().or_else(day).map(|time| time.and_utc()));
         time.map(Self::Time).ok_or_else(|| {
             format!(
                 "expected a version such as 3 or a time such as 2026-11-21T10:00:00Z, got `{text}`"

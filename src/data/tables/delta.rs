@@ -105,10 +105,8 @@ impl DeltaLocation {
                 crate::base::error::io_error("open", std::path::Path::new(&name), error)
             })?;
             // The Delta library parses the path as a host name and panics if that fails.
-            if let Some(unsupported) = folder
-                .to_string_lossy()
-                .chars()
-                .find(|c| "[]^|\\:@".contains(*c))
+            if let Some(unsupported) =
+                folder.to_string_lossy().chars().find(|c| "[]^|\\:@".contains(*c))
             {
                 return Err(Error::failed(format!(
                     "cannot store Delta tables in `{}`: the Delta library does not support `{unsupported}` in a path",
@@ -132,9 +130,7 @@ impl DeltaLocation {
             return Ok(());
         }
         let listed = self.lake.store.list(Some(&self.lake.root)).try_next().await;
-        listed
-            .map(|_| ())
-            .map_err(|error| failure(self.error_context("open"), error))
+        listed.map(|_| ()).map_err(|error| failure(self.error_context("open"), error))
     }
 
     /// Loads the newest version of the table. Returns `None` if the table does not exist.
@@ -169,11 +165,9 @@ impl DeltaLocation {
             ))
             .hint(hint)),
             // The source names the table.
-            Err(error) => Err(
-                Error::failed(format!("cannot load the tables as of {as_of}"))
-                    .with_source(error)
-                    .hint(hint),
-            ),
+            Err(error) => Err(Error::failed(format!("cannot load the tables as of {as_of}"))
+                .with_source(error)
+                .hint(hint)),
         }
     }
 
@@ -212,10 +206,8 @@ impl DeltaLocation {
         if let Some(table) = self.load().await? {
             return Ok(table);
         }
-        let columns: StructType = schema
-            .as_ref()
-            .try_into_kernel()
-            .context(|| self.error_context("create"))?;
+        let columns: StructType =
+            schema.as_ref().try_into_kernel().context(|| self.error_context("create"))?;
         // Created in a separate commit: a write that also creates the table does not check for
         // conflicts.
         let created = self
@@ -244,11 +236,7 @@ impl DeltaLocation {
         let table = self.create_if_missing(schema).await?;
         let mut properties = CommitProperties::default();
         if let Some((application, number)) = &append.transaction {
-            if self
-                .committed(&table, application)
-                .await?
-                .is_some_and(|last| last >= *number)
-            {
+            if self.committed(&table, application).await?.is_some_and(|last| last >= *number) {
                 return Err(Error::failed(format!("cannot write the Delta table `{}`: another process has written commit {number} of `{application}`", self.name))
                     .hint("run only one `pinpipe stream` per table; re-run the command to resume after that commit"));
             }
@@ -293,23 +281,18 @@ impl DeltaLocation {
         let log_store = table.log_store();
         let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
         let mut range: Option<(i64, i64)> = None;
-        while let Some(file) = files
-            .try_next()
-            .await
-            .context(|| self.error_context("read"))?
-        {
+        while let Some(file) = files.try_next().await.context(|| self.error_context("read"))? {
             let statistics = file
                 .stats()
                 .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
                 .unwrap_or_default();
             let value = |name: &str| statistics[name][column].as_i64();
-            let (lowest, highest) = (
-                value("minValues").unwrap_or(i64::MIN),
-                value("maxValues").unwrap_or(i64::MAX),
-            );
-            range = Some(range.map_or((lowest, highest), |range| {
-                (range.0.min(lowest), range.1.max(highest))
-            }));
+            let (lowest, highest) =
+                (value("minValues").unwrap_or(i64::MIN), value("maxValues").unwrap_or(i64::MAX));
+            range =
+                Some(range.map_or((lowest, highest), |range| {
+                    (range.0.min(lowest), range.1.max(highest))
+                }));
         }
         Ok(range)
     }
@@ -323,11 +306,7 @@ impl DeltaLocation {
         let snapshot = table.snapshot().context(|| self.error_context("read"))?;
         let log_store = table.log_store();
         let mut files = snapshot.snapshot().file_views(log_store.as_ref(), None);
-        while let Some(file) = files
-            .try_next()
-            .await
-            .context(|| self.error_context("read"))?
-        {
+        while let Some(file) = files.try_next().await.context(|| self.error_context("read"))? {
             if file
                 .partition_values_map()
                 .get(column)
@@ -352,10 +331,8 @@ impl DeltaLocation {
         // Plain strings instead of string views: views would keep every page of a large table in
         // memory, and a list of all pages in every batch of a join.
         static SESSION: LazyLock<Arc<SessionState>> = LazyLock::new(|| {
-            let config = SessionConfig::new().set_bool(
-                "datafusion.execution.parquet.schema_force_view_types",
-                false,
-            );
+            let config = SessionConfig::new()
+                .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
             Arc::new(SessionContext::new_with_config(config).state())
         });
         table

@@ -26,10 +26,8 @@ impl DeltaLocation {
         let Some(table) = self.load().await? else {
             return Ok(None);
         };
-        let (table, compacted) = table
-            .optimize()
-            .await
-            .context(|| self.error_context("compact"))?;
+        let (table, compacted) =
+            table.optimize().await.context(|| self.error_context("compact"))?;
         let vacuum = table
             .vacuum()
             .with_retention_period(chrono::Duration::hours(retention_hours.into()))

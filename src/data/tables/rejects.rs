@@ -87,9 +87,7 @@ fn schema() -> SchemaRef {
         ("found_at", time),
     ];
     Arc::new(Schema::new(
-        columns
-            .map(|(name, data_type)| Field::new(name, data_type, true))
-            .to_vec(),
+        columns.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec(),
     ))
 }
 
@@ -101,10 +99,7 @@ impl Rejects {
     pub async fn open(config: &Config) -> Result<Self> {
         let location = DeltaLocation::open(config, TableNamespace::Batch, &table(config)).await?;
         location.check_access().await?;
-        Ok(Self {
-            location,
-            commit_lock: Arc::default(),
-        })
+        Ok(Self { location, commit_lock: Arc::default() })
     }
 
     /// Path or URL of the table, for messages.
@@ -121,27 +116,15 @@ impl Rejects {
     ) -> Result<KindRejects> {
         let table = {
             let _guard = self.commit_lock.lock().await;
-            self.location
-                .create_partitioned_if_missing(&schema(), &[PARTITION])
-                .await?
+            self.location.create_partitioned_if_missing(&schema(), &[PARTITION]).await?
         };
-        let has_existing = !replaces
-            && self
-                .location
-                .has_files_of(&table, (PARTITION, kind.name()))
-                .await?;
-        let undecided = has_existing
-            .then(|| Spill::create(&budget.spill_folder, &schema()))
-            .transpose()?;
+        let has_existing =
+            !replaces && self.location.has_files_of(&table, (PARTITION, kind.name())).await?;
+        let undecided =
+            has_existing.then(|| Spill::create(&budget.spill_folder, &schema())).transpose()?;
         let writer = TableWriter::new(&self.location, &table, budget.row_group_size())?;
         let pending = Mutex::new(PendingRejects { writer, undecided });
-        Ok(KindRejects {
-            kind,
-            replaces,
-            rejects: self.clone(),
-            budget: budget.clone(),
-            pending,
-        })
+        Ok(KindRejects { kind, replaces, rejects: self.clone(), budget: budget.clone(), pending })
     }
 }
 
@@ -152,22 +135,14 @@ impl KindRejects {
             return Ok(());
         }
         let texts = |text: fn(&Reject) -> &str| -> ArrayRef {
-            Arc::new(
-                rejects
-                    .iter()
-                    .map(|reject| Some(text(reject)))
-                    .collect::<StringArray>(),
-            )
+            Arc::new(rejects.iter().map(|reject| Some(text(reject))).collect::<StringArray>())
         };
         let now_us = chrono::Utc::now().timestamp_micros();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec![self.kind.name(); rejects.len()])),
             texts(|reject| &reject.origin),
             Arc::new(
-                rejects
-                    .iter()
-                    .map(|reject| reject.line.cast_signed())
-                    .collect::<Int64Array>(),
+                rejects.iter().map(|reject| reject.line.cast_signed()).collect::<Int64Array>(),
             ),
             texts(|reject| &reject.reason),
             texts(|reject| &reject.raw),
@@ -186,17 +161,8 @@ impl KindRejects {
 
     /// Commits the rejects that are not in the table yet.
     pub async fn commit(self) -> Result<()> {
-        let Self {
-            kind,
-            replaces,
-            rejects,
-            budget,
-            pending,
-        } = self;
-        let PendingRejects {
-            mut writer,
-            undecided,
-        } = pending.into_inner();
+        let Self { kind, replaces, rejects, budget, pending } = self;
+        let PendingRejects { mut writer, undecided } = pending.into_inner();
         let location = &rejects.location;
         if let Some(undecided) = undecided.filter(|undecided| undecided.rows > 0) {
             write_new(location, kind, &mut writer, undecided, &budget).await?;
@@ -209,20 +175,8 @@ impl KindRejects {
         };
         let _guard = rejects.commit_lock.lock().await;
         // Load the newest version: another kind may have been committed in the meantime.
-        let table = location
-            .create_partitioned_if_missing(&schema(), &[PARTITION])
-            .await?;
-        location
-            .commit(
-                &table,
-                CommitRequest {
-                    adds,
-                    replaces,
-                    property: None,
-                },
-            )
-            .await
-            .map(|_| ())
+        let table = location.create_partitioned_if_missing(&schema(), &[PARTITION]).await?;
+        location.commit(&table, CommitRequest { adds, replaces, property: None }).await.map(|_| ())
     }
 }
 
@@ -251,10 +205,8 @@ async fn write_new(
             let batch = batch?;
             // Lets the Ctrl-C handler run, even if no reject is new.
             tokio::task::yield_now().await;
-            let is_new: BooleanArray = key_maker
-                .keys(&batch)
-                .map(|key| Some(!existing.contains(&key)))
-                .collect();
+            let is_new: BooleanArray =
+                key_maker.keys(&batch).map(|key| Some(!existing.contains(&key))).collect();
             let new = kept(batch, &is_new)?;
             if new.num_rows() > 0 {
                 writer.write(new).await?;
@@ -277,10 +229,7 @@ async fn existing_keys(
     };
     let engine = Engine::new();
     engine.register_provider("rejects", location.provider_of(&table).await?)?;
-    let query = format!(
-        "SELECT kind, object, line FROM rejects WHERE kind = '{}'",
-        kind.name()
-    );
+    let query = format!("SELECT kind, object, line FROM rejects WHERE kind = '{}'", kind.name());
     let mut batches = engine.stream("existing rejected records", &query).await?;
     let columns = Arc::new(schema().project(&[0, 1, 2]).context(failed)?);
     let mut existing = HashSet::new();

@@ -60,28 +60,17 @@ impl TableWriter {
         let properties = properties.build();
         let writer =
             RecordBatchWriter::for_table(table).context(|| location.error_context("write"))?;
-        let writer = writer
-            .with_writer_properties(properties)
-            .with_target_file_size(FILE_BYTES);
-        Ok(Self {
-            writer,
-            name: location.name.clone(),
-        })
+        let writer = writer.with_writer_properties(properties).with_target_file_size(FILE_BYTES);
+        Ok(Self { writer, name: location.name.clone() })
     }
 
     pub async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        self.writer
-            .write(batch)
-            .await
-            .map_err(|error| cannot_write(&self.name, error))
+        self.writer.write(batch).await.map_err(|error| cannot_write(&self.name, error))
     }
 
     /// Closes the files and returns them for the commit.
     pub async fn finish(mut self) -> Result<Vec<Add>> {
-        self.writer
-            .flush()
-            .await
-            .map_err(|error| cannot_write(&self.name, error))
+        self.writer.flush().await.map_err(|error| cannot_write(&self.name, error))
     }
 }
 
@@ -111,10 +100,7 @@ impl OverwriteScope {
             Self::Nothing => false,
             Self::Everything => true,
             Self::Partition(column, value) => {
-                let values = file
-                    .partition_values
-                    .as_ref()
-                    .and_then(|values| values.get(column));
+                let values = file.partition_values.as_ref().and_then(|values| values.get(column));
                 values.is_some_and(|found| found.as_deref() == Some(value))
             }
         }
@@ -142,11 +128,7 @@ impl DeltaLocation {
         if change.replaces != OverwriteScope::Nothing {
             let log_store = table.log_store();
             let mut views = snapshot.snapshot().file_views(log_store.as_ref(), None);
-            while let Some(view) = views
-                .try_next()
-                .await
-                .context(|| self.error_context("read"))?
-            {
+            while let Some(view) = views.try_next().await.context(|| self.error_context("read"))? {
                 let remove = view.remove_action(true);
                 if change.replaces.applies_to(&remove) {
                     actions.push(Action::Remove(remove));
@@ -155,13 +137,8 @@ impl DeltaLocation {
         }
         actions.extend(change.adds.into_iter().map(Action::Add));
         if let Some((key, value)) = change.property {
-            let metadata = snapshot
-                .metadata()
-                .clone()
-                .add_config_key(key.to_string(), value);
-            actions.push(Action::Metadata(
-                metadata.context(|| self.error_context("write"))?,
-            ));
+            let metadata = snapshot.metadata().clone().add_config_key(key.to_string(), value);
+            actions.push(Action::Metadata(metadata.context(|| self.error_context("write"))?));
         }
         if actions.is_empty() {
             return Ok(snapshot.version());
@@ -171,16 +148,9 @@ impl DeltaLocation {
         } else {
             SaveMode::Overwrite
         };
-        let operation = DeltaOperation::Write {
-            mode,
-            partition_by: None,
-            predicate: None,
-        };
+        let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
         let commit = CommitBuilder::from(CommitProperties::default()).with_actions(actions);
-        match commit
-            .build(Some(snapshot), table.log_store(), operation)
-            .await
-        {
+        match commit.build(Some(snapshot), table.log_store(), operation).await {
             Ok(committed) => Ok(committed.version()),
             Err(DeltaTableError::Transaction {
                 source:
@@ -200,12 +170,6 @@ impl DeltaLocation {
 
     /// Returns a table property that an earlier commit set.
     pub fn property(table: &DeltaTable, key: &str) -> Option<String> {
-        table
-            .snapshot()
-            .ok()?
-            .metadata()
-            .configuration()
-            .get(key)
-            .cloned()
+        table.snapshot().ok()?.metadata().configuration().get(key).cloned()
     }
 }

@@ -32,26 +32,15 @@ pub struct Cleaner {
 impl Cleaner {
     pub async fn new(kind: Kind) -> Result<Self> {
         let engine = Engine::new();
-        engine.register(
-            &format!("raw_{}", kind.name()),
-            kind.raw_schema(),
-            Vec::new(),
-        )?;
-        let mut plan = engine
-            .plan(&format!("clean {} records", kind.name()), sql::clean(kind))
-            .await?;
+        engine.register(&format!("raw_{}", kind.name()), kind.raw_schema(), Vec::new())?;
+        let mut plan =
+            engine.plan(&format!("clean {} records", kind.name()), sql::clean(kind)).await?;
         let mut steps = Vec::new();
         while let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
             let input = projection.input().clone();
-            let expressions = projection
-                .expr()
-                .iter()
-                .map(|projected| projected.expr.clone())
-                .collect();
-            steps.push(Step {
-                expressions,
-                output: plan.schema(),
-            });
+            let expressions =
+                projection.expr().iter().map(|projected| projected.expr.clone()).collect();
+            steps.push(Step { expressions, output: plan.schema() });
             plan = input;
         }
         if !plan.children().is_empty() {
@@ -59,22 +48,14 @@ impl Cleaner {
                 .hint("use only expressions over one row in `src/data/sql/clean`, no DISTINCT, JOIN or GROUP BY"));
         }
         steps.reverse();
-        Ok(Self {
-            kind,
-            input: plan.schema(),
-            steps,
-            schema: kind.clean_schema(),
-        })
+        Ok(Self { kind, input: plan.schema(), steps, schema: kind.clean_schema() })
     }
 
     /// Returns one clean row for each raw row.
     pub fn clean(&self, raw: &RecordBatch) -> Result<RecordBatch> {
         let failed = || format!("cannot clean {} records", self.kind.name());
-        let columns = self
-            .input
-            .fields()
-            .iter()
-            .map(|field| raw.schema_ref().index_of(field.name()));
+        let columns =
+            self.input.fields().iter().map(|field| raw.schema_ref().index_of(field.name()));
         let mut batch = raw
             .project(&columns.collect::<Result<Vec<_>, _>>().context(failed)?)
             .context(failed)?;
@@ -126,16 +107,10 @@ mod tests {
 
     async fn cleaned(kind: Kind, record: &str) -> RecordBatch {
         let mut decoder = Decoder::new(kind);
-        decoder
-            .record("test", 0, record.as_bytes())
-            .expect("decodes");
+        decoder.record("test", 0, record.as_bytes()).expect("decodes");
         assert_eq!(decoder.rejects, []);
         let raw = decoder.finish().expect("finishes");
-        Cleaner::new(kind)
-            .await
-            .expect("plans")
-            .clean(&raw[0])
-            .expect("cleans")
+        Cleaner::new(kind).await.expect("plans").clean(&raw[0]).expect("cleans")
     }
 
     fn rendered(batch: RecordBatch) -> String {
@@ -181,10 +156,7 @@ mod tests {
         let batch = cleaned(Kind::Geo, &record(" ")).await;
         assert_eq!(batch, cleaned(Kind::Geo, &record("T")).await);
         let table = rendered(batch);
-        assert!(
-            table.contains("[1.5, -2.5]") && table.contains("2022-05-27T11:30:59Z"),
-            "{table}"
-        );
+        assert!(table.contains("[1.5, -2.5]") && table.contains("2022-05-27T11:30:59Z"), "{table}");
     }
 
     #[tokio::test]

@@ -75,15 +75,11 @@ impl Deduplicator {
         if undecided > 0 {
             let spill = match &mut self.undecided {
                 Some(spill) => spill,
-                None => self.undecided.insert(PartitionedSpill::create(
-                    &self.budget.spill_folder,
-                    &self.schema,
-                )?),
+                None => self
+                    .undecided
+                    .insert(PartitionedSpill::create(&self.budget.spill_folder, &self.schema)?),
             };
-            spill.push(
-                &kept(batch.clone(), &result.undecided)?,
-                &keys.kept(&result.undecided),
-            )?;
+            spill.push(&kept(batch.clone(), &result.undecided)?, &keys.kept(&result.undecided))?;
         }
         let new = kept(batch, &result.new)?;
         self.duplicates += rows - undecided - new.num_rows() as u64;
@@ -114,10 +110,7 @@ impl Deduplicator {
                 };
                 spill.push(&maybe_existing)?;
             }
-            new = kept(
-                new,
-                &not(&is_existing).context(|| "cannot deduplicate rows")?,
-            )?;
+            new = kept(new, &not(&is_existing).context(|| "cannot deduplicate rows")?)?;
         }
         self.new_rows += new.num_rows() as u64;
         Ok(new)
@@ -157,10 +150,8 @@ impl Deduplicator {
         let mut remaining = all_numbers.iter().peekable();
         // Usually one round. Reading the lake again over a large table takes several.
         while remaining.peek().is_some() {
-            let round: RoaringBitmap = remaining
-                .by_ref()
-                .take(self.budget.key_lookup_batch())
-                .collect();
+            let round: RoaringBitmap =
+                remaining.by_ref().take(self.budget.key_lookup_batch()).collect();
             let existing = ExistingKeys::read(
                 &self.schema,
                 &round,
@@ -247,10 +238,7 @@ mod tests {
             ),
             Arc::new(numbers.clone().map(Some).collect::<Int32Array>()),
             Arc::new(
-                numbers
-                    .map(|_| None)
-                    .collect::<TimestampMicrosecondArray>()
-                    .with_timezone("UTC"),
+                numbers.map(|_| None).collect::<TimestampMicrosecondArray>().with_timezone("UTC"),
             ),
         ];
         RecordBatch::try_new(Kind::User.clean_schema(), columns).expect("a batch")
@@ -281,26 +269,15 @@ mod tests {
         }
         assert!(deduplicator.undecided.is_some(), "the key set was full");
         deduplicator
-            .resolve_deferred(
-                None,
-                &mut RowSink {
-                    writer: None,
-                    kept: &mut record,
-                },
-            )
+            .resolve_deferred(None, &mut RowSink { writer: None, kept: &mut record })
             .await
             .expect("resolve deferred rows");
         // 0 to 1999 and 2500 to 3999, twice.
         assert_eq!(emitted.len(), 7000);
         assert!(emitted.values().all(|times| *times == 1));
+        assert_eq!((deduplicator.new_rows, deduplicator.duplicates), (7000, 12_000 - 7000));
         assert_eq!(
-            (deduplicator.new_rows, deduplicator.duplicates),
-            (7000, 12_000 - 7000)
-        );
-        assert_eq!(
-            std::fs::read_dir(folder.path())
-                .expect("read folder")
-                .count(),
+            std::fs::read_dir(folder.path()).expect("read folder").count(),
             0,
             "spilled files are unnamed"
         );

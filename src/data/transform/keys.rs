@@ -92,31 +92,18 @@ impl KeyMaker {
         create_hashes(batch.columns(), &self.0, &mut hashes).context(|| "cannot compare rows")?;
         // `create_hashes` skips nulls, so (NULL, x) and (x, NULL) would have the same hash: mix in
         // the position of the column.
-        for (number, column) in batch
-            .columns()
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.null_count() > 0)
+        for (number, column) in
+            batch.columns().iter().enumerate().filter(|(_, column)| column.null_count() > 0)
         {
             let mark = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(number as u64 + 1);
-            for (_, hash) in hashes
-                .iter_mut()
-                .enumerate()
-                .filter(|(row, _)| column.is_null(*row))
-            {
-                *hash = (*hash ^ mark)
-                    .wrapping_mul(0xff51_afd7_ed55_8ccd)
-                    .rotate_left(31);
+            for (_, hash) in hashes.iter_mut().enumerate().filter(|(row, _)| column.is_null(*row)) {
+                *hash = (*hash ^ mark).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31);
             }
         }
         let numbers = batch.column(0).as_primitive::<Int32Type>();
         let keys = hashes.into_iter().enumerate().map(|(row, hash)| Key {
             hash,
-            ind: if numbers.is_null(row) {
-                -1
-            } else {
-                numbers.value(row)
-            },
+            ind: if numbers.is_null(row) { -1 } else { numbers.value(row) },
         });
         Ok(RowKeys(keys.collect()))
     }
@@ -131,19 +118,14 @@ impl RowKeys {
     /// Returns the partition of each row, below `parts`. Equal rows have the same partition.
     pub fn parts(&self, parts: usize) -> impl Iterator<Item = usize> {
         // Bits that the hash set does not use first.
-        self.0
-            .iter()
-            .map(move |key| (key.hash >> 40) as usize % parts)
+        self.0.iter().map(move |key| (key.hash >> 40) as usize % parts)
     }
 }
 
 impl KeySet {
     /// Creates a set without a memory limit.
     pub fn new() -> Self {
-        Self::within(
-            KeyMaker(QualityRandomState::with_seed(rand::random())),
-            usize::MAX,
-        )
+        Self::within(KeyMaker(QualityRandomState::with_seed(rand::random())), usize::MAX)
     }
 
     /// Creates a set for the keys of this maker, with a memory limit of `max_bytes`.
@@ -200,10 +182,7 @@ impl KeySet {
     /// contain the key.
     fn insert(&mut self, key: Key) -> Option<bool> {
         // 0 is an empty entry of the list.
-        let key = Key {
-            hash: key.hash.max(1),
-            ..key
-        };
+        let key = Key { hash: key.hash.max(1), ..key };
         // The number may have been too high for the list when it first arrived.
         let is_in_set = !self.keys.is_empty() && self.keys.contains(&key);
         if is_in_set {
@@ -230,10 +209,8 @@ impl KeySet {
     /// undecided and not inserted.
     pub fn take(&mut self, keys: &RowKeys) -> DedupResult {
         let rows = keys.0.len();
-        let (mut new, mut undecided) = (
-            BooleanBufferBuilder::new(rows),
-            BooleanBufferBuilder::new(rows),
-        );
+        let (mut new, mut undecided) =
+            (BooleanBufferBuilder::new(rows), BooleanBufferBuilder::new(rows));
         for key in &keys.0 {
             let is_new = self.insert(*key);
             new.append(is_new == Some(true));
@@ -281,11 +258,7 @@ impl ExistingKeys {
         // Statistics skip the files and row groups outside the range.
         let query = format!("SELECT * FROM existing WHERE ind BETWEEN {first} AND {last}");
         let mut existing = engine.stream("existing rows", &query).await?;
-        while let Some(batch) = existing
-            .try_next()
-            .await
-            .context(|| "cannot read existing rows")?
-        {
+        while let Some(batch) = existing.try_next().await.context(|| "cannot read existing rows")? {
             let row_numbers = batch.column(0).as_primitive::<Int32Type>();
             let is_requested: BooleanArray = row_numbers
                 .iter()
@@ -302,11 +275,8 @@ impl ExistingKeys {
 
     /// Returns the rows of a batch that are not in the table.
     pub fn without_existing(&self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
-        let is_missing: BooleanArray = keys
-            .0
-            .iter()
-            .map(|key| Some(!self.keys.contains(key)))
-            .collect();
+        let is_missing: BooleanArray =
+            keys.0.iter().map(|key| Some(!self.keys.contains(key))).collect();
         kept(batch, &is_missing)
     }
 }
@@ -356,11 +326,8 @@ pub fn anti_join(
     existing: &[RecordBatch],
 ) -> Result<Vec<RecordBatch>> {
     let failed = || "cannot compare rows";
-    let fields = schema
-        .fields()
-        .iter()
-        .map(|field| SortField::new(field.data_type().clone()))
-        .collect();
+    let fields =
+        schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
     let converter = RowConverter::new(fields).context(failed)?;
     let mut existing_rows = HashSet::new();
     for batch in existing {
@@ -370,10 +337,8 @@ pub fn anti_join(
     let mut new = Vec::with_capacity(candidates.len());
     for batch in candidates {
         let rows = converter.convert_columns(batch.columns()).context(failed)?;
-        let is_new: BooleanArray = rows
-            .iter()
-            .map(|row| Some(!existing_rows.contains(row.as_ref())))
-            .collect();
+        let is_new: BooleanArray =
+            rows.iter().map(|row| Some(!existing_rows.contains(row.as_ref()))).collect();
         let new_rows = kept(batch, &is_new)?;
         if new_rows.num_rows() > 0 {
             new.push(new_rows);
@@ -406,12 +371,7 @@ mod tests {
 
     fn new_rows(key_set: &mut KeySet, batch: &RecordBatch) -> Vec<bool> {
         let keys = key_set.key_maker().keys(batch).expect("keys");
-        key_set
-            .take(&keys)
-            .new
-            .iter()
-            .map(|is_new| is_new == Some(true))
-            .collect()
+        key_set.take(&keys).new.iter().map(|is_new| is_new == Some(true)).collect()
     }
 
     #[test]
@@ -424,15 +384,8 @@ mod tests {
             (2, Some("A"), Some(20)),
             (1, Some("B"), Some(20)),
         ];
-        assert_eq!(
-            new_rows(&mut key_set, &users(&rows)),
-            [true, false, true, true, true]
-        );
-        assert_eq!(
-            new_rows(&mut key_set, &users(&rows)),
-            [false; 5],
-            "duplicates across batches"
-        );
+        assert_eq!(new_rows(&mut key_set, &users(&rows)), [true, false, true, true, true]);
+        assert_eq!(new_rows(&mut key_set, &users(&rows)), [false; 5], "duplicates across batches");
     }
 
     #[test]
@@ -445,10 +398,7 @@ mod tests {
             (1, Some(""), Some(0)),
             (1, None, None),
         ];
-        assert_eq!(
-            new_rows(&mut key_set, &users(&rows)),
-            [true, true, true, true, false]
-        );
+        assert_eq!(new_rows(&mut key_set, &users(&rows)), [true, true, true, true, false]);
     }
 
     #[test]
@@ -458,10 +408,7 @@ mod tests {
         let keys = key_set.key_maker().keys(&users(&rows)).expect("keys");
         let result = key_set.take(&keys);
         let (new, undecided) = (result.new.true_count(), result.undecided.true_count());
-        assert!(
-            new > 200 && undecided > 200 && new + undecided == 2_000,
-            "{new} and {undecided}"
-        );
+        assert!(new > 200 && undecided > 200 && new + undecided == 2_000, "{new} and {undecided}");
         assert!(key_set.keys.capacity() * SLOT_BYTES < 20_000);
         let second = key_set.take(&keys);
         assert_eq!(
@@ -471,12 +418,7 @@ mod tests {
         );
         assert_eq!(
             keys.parts(64).collect::<Vec<_>>(),
-            key_set
-                .key_maker()
-                .keys(&users(&rows))
-                .expect("keys")
-                .parts(64)
-                .collect::<Vec<_>>()
+            key_set.key_maker().keys(&users(&rows)).expect("keys").parts(64).collect::<Vec<_>>()
         );
     }
 
@@ -515,12 +457,8 @@ mod tests {
     #[test]
     fn anti_join_drops_existing_rows_with_nulls() {
         let all = users(&[(1, Some("A B"), None), (2, Some("A B"), None)]);
-        let new = anti_join(
-            &Kind::User.clean_schema(),
-            vec![all.clone()],
-            &[all.slice(0, 1)],
-        )
-        .expect("compare rows");
+        let new = anti_join(&Kind::User.clean_schema(), vec![all.clone()], &[all.slice(0, 1)])
+            .expect("compare rows");
         assert_eq!(new, [all.slice(1, 1)]);
     }
 }

@@ -35,10 +35,7 @@ const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
 
 /// Returns minimum and maximum version of an API, or `None` if it is not supported.
 pub fn versions(key: ApiKey) -> Option<(i16, i16)> {
-    SUPPORTED_APIS
-        .iter()
-        .find(|(api, _, _)| *api == key)
-        .map(|(_, min, max)| (*min, *max))
+    SUPPORTED_APIS.iter().find(|(api, _, _)| *api == key).map(|(_, min, max)| (*min, *max))
 }
 
 fn api_versions() -> ApiVersionsResponse {

@@ -32,12 +32,8 @@ pub fn produce(broker: &Broker, request: ProduceRequest) -> ProduceResponse {
             if transactional {
                 return Err(ResponseError::UnsupportedVersion);
             }
-            let topic = topic
-                .as_ref()
-                .ok_or(ResponseError::UnknownTopicOrPartition)?;
-            let mut log = topic
-                .log(partition)
-                .ok_or(ResponseError::UnknownTopicOrPartition)?;
+            let topic = topic.as_ref().ok_or(ResponseError::UnknownTopicOrPartition)?;
+            let mut log = topic.log(partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
             let offset = log.append(&records.unwrap_or_default())?;
             Ok((offset, log.start_offset()))
         };
@@ -46,9 +42,9 @@ pub fn produce(broker: &Broker, request: ProduceRequest) -> ProduceResponse {
                 .with_index(partition.index)
                 .with_log_append_time_ms(-1);
             match append(partition.index, partition.records) {
-                Ok((offset, start)) => response
-                    .with_base_offset(offset)
-                    .with_log_start_offset(start),
+                Ok((offset, start)) => {
+                    response.with_base_offset(offset).with_log_start_offset(start)
+                }
                 Err(error) => response
                     .with_error_code(error.code())
                     .with_base_offset(-1)
@@ -88,9 +84,7 @@ pub async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
 /// Reads the available records. Returns the response, its bytes of records, and true if a partition
 /// failed.
 fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, bool) {
-    let mut remaining_bytes = usize::try_from(request.max_bytes)
-        .unwrap_or(0)
-        .min(MAX_FETCH_BYTES);
+    let mut remaining_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_FETCH_BYTES);
     let (mut total_bytes, mut failed) = (0, false);
     let mut responses = Vec::with_capacity(request.topics.len());
     for requested in &request.topics {
@@ -104,10 +98,7 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
                 .with_log_start_offset(-1)
                 .with_preferred_read_replica(BrokerId(-1))
                 .with_records(Some(Bytes::new()));
-            let Some(log) = topic
-                .as_ref()
-                .and_then(|topic| topic.log(partition.partition))
-            else {
+            let Some(log) = topic.as_ref().and_then(|topic| topic.log(partition.partition)) else {
                 failed = true;
                 partitions
                     .push(data.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
@@ -119,9 +110,8 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
                 .with_log_start_offset(log.start_offset());
             // The first partition with records always returns a batch, however large; later
             // partitions are limited to the remaining bytes.
-            let max_bytes = usize::try_from(partition.partition_max_bytes)
-                .unwrap_or(0)
-                .min(remaining_bytes);
+            let max_bytes =
+                usize::try_from(partition.partition_max_bytes).unwrap_or(0).min(remaining_bytes);
             let read = if remaining_bytes == 0 && total_bytes > 0 {
                 Ok(Vec::new())
             } else {
@@ -145,11 +135,7 @@ fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, 
                 .with_partitions(partitions),
         );
     }
-    (
-        FetchResponse::default().with_responses(responses),
-        total_bytes,
-        failed,
-    )
+    (FetchResponse::default().with_responses(responses), total_bytes, failed)
 }
 
 pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -161,9 +147,7 @@ pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsets
                 .with_timestamp(-1)
                 .with_offset(-1)
                 .with_leader_epoch(0);
-            let Some(log) = topic
-                .as_ref()
-                .and_then(|topic| topic.log(partition.partition_index))
+            let Some(log) = topic.as_ref().and_then(|topic| topic.log(partition.partition_index))
             else {
                 return response.with_error_code(ResponseError::UnknownTopicOrPartition.code());
             };
@@ -197,7 +181,5 @@ pub fn init_producer_id(request: &InitProducerIdRequest) -> InitProducerIdRespon
     let id = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
         Ok(last) | Err(last) => last.max(now_us - 1) + 1,
     };
-    InitProducerIdResponse::default()
-        .with_producer_id(ProducerId(id))
-        .with_producer_epoch(0)
+    InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0)
 }

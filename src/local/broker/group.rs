@@ -85,12 +85,7 @@ pub struct Groups {
 impl Groups {
     /// Calls `operation` with all groups while holding their lock.
     pub fn with<T>(&self, operation: impl FnOnce(&mut HashMap<String, Group>) -> T) -> T {
-        operation(
-            &mut self
-                .groups
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner()),
-        )
+        operation(&mut self.groups.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     /// JoinGroup. Responds when all members of the group have joined.
@@ -118,17 +113,13 @@ impl Groups {
         }
         let (sender, receiver) = oneshot::channel();
         let admitted = self.with(|groups| {
-            let group = groups
-                .entry(request.group_id.to_string())
-                .or_insert_with(Group::new);
+            let group = groups.entry(request.group_id.to_string()).or_insert_with(Group::new);
             group.join(&request, caller, sender)
         });
         if let Err(error) = admitted {
             return refuse(error, request.member_id);
         }
-        receiver
-            .await
-            .unwrap_or_else(|_| refuse(ResponseError::UnknownMemberId, request.member_id))
+        receiver.await.unwrap_or_else(|_| refuse(ResponseError::UnknownMemberId, request.member_id))
     }
 
     /// SyncGroup. Responds when the leader has sent the assignments.
@@ -137,24 +128,20 @@ impl Groups {
             |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
         let (sender, receiver) = oneshot::channel();
         let outcome = self.with(|groups| {
-            let group = groups
-                .get_mut(request.group_id.as_str())
-                .ok_or(ResponseError::UnknownMemberId)?;
+            let group =
+                groups.get_mut(request.group_id.as_str()).ok_or(ResponseError::UnknownMemberId)?;
             group.sync(&request, sender)
         });
         match outcome {
             Err(error) => refuse(error),
-            Ok(()) => receiver
-                .await
-                .unwrap_or_else(|_| refuse(ResponseError::RebalanceInProgress)),
+            Ok(()) => receiver.await.unwrap_or_else(|_| refuse(ResponseError::RebalanceInProgress)),
         }
     }
 
     pub fn heartbeat(&self, request: &HeartbeatRequest) -> HeartbeatResponse {
         let outcome = self.with(|groups| {
-            let group = groups
-                .get_mut(request.group_id.as_str())
-                .ok_or(ResponseError::UnknownMemberId)?;
+            let group =
+                groups.get_mut(request.group_id.as_str()).ok_or(ResponseError::UnknownMemberId)?;
             group.validate_and_touch(
                 &request.member_id,
                 request.group_instance_id.as_deref(),
@@ -176,15 +163,10 @@ impl Groups {
         instance_id: Option<&str>,
     ) -> Result<(), ResponseError> {
         self.with(|groups| {
-            let group = groups
-                .get_mut(group)
-                .ok_or(ResponseError::UnknownMemberId)?;
+            let group = groups.get_mut(group).ok_or(ResponseError::UnknownMemberId)?;
             let by_instance = instance_id.and_then(|instance| group.member_of_instance(instance));
             let id = by_instance.unwrap_or_else(|| member_id.to_string());
-            group
-                .members
-                .remove(&id)
-                .ok_or(ResponseError::UnknownMemberId)?;
+            group.members.remove(&id).ok_or(ResponseError::UnknownMemberId)?;
             group.rebalance();
             Ok(())
         })
@@ -236,11 +218,7 @@ impl Groups {
 }
 
 fn new_member_id(caller: &Caller) -> String {
-    let name = if caller.client_id.is_empty() {
-        "member"
-    } else {
-        &caller.client_id
-    };
+    let name = if caller.client_id.is_empty() { "member" } else { &caller.client_id };
     format!("{name}-{}", uuid::Uuid::new_v4())
 }
 
@@ -265,10 +243,7 @@ impl Group {
         self.members
             .iter()
             .find(|(_, member)| {
-                member
-                    .instance_id
-                    .as_ref()
-                    .is_some_and(|id| id.as_str() == instance_id)
+                member.instance_id.as_ref().is_some_and(|id| id.as_str() == instance_id)
             })
             .map(|(id, _)| id.clone())
     }
@@ -292,9 +267,7 @@ impl Group {
             .map(|(_, member)| member)
             .collect();
         let has_common_protocol = protocols.iter().any(|(name, _)| {
-            others
-                .iter()
-                .all(|member| member.protocols.iter().any(|(other, _)| other == name))
+            others.iter().all(|member| member.protocols.iter().any(|(other, _)| other == name))
         });
         if !others.is_empty()
             && (self.protocol_type != *request.protocol_type || !has_common_protocol)
@@ -324,10 +297,8 @@ impl Group {
             id = new_member_id(caller);
         }
         self.protocol_type = request.protocol_type.to_string();
-        let is_unchanged = self
-            .members
-            .get(&id)
-            .is_some_and(|member| member.protocols == protocols);
+        let is_unchanged =
+            self.members.get(&id).is_some_and(|member| member.protocols == protocols);
         let is_follower = self.leader != id;
         let session_timeout = milliseconds(request.session_timeout_ms);
         let rebalance_timeout = if request.rebalance_timeout_ms > 0 {
@@ -413,11 +384,7 @@ impl Group {
                 .all(|member| member.protocols.iter().any(|(other, _)| other == name))
         };
         let chosen = self.members.get(&self.leader).and_then(|leader| {
-            leader
-                .protocols
-                .iter()
-                .map(|(name, _)| name)
-                .find(|name| is_common(name))
+            leader.protocols.iter().map(|(name, _)| name).find(|name| is_common(name))
         });
         self.protocol = chosen.map(|name| name.to_string()).unwrap_or_default();
         let ids: Vec<String> = self.members.keys().cloned().collect();
@@ -514,15 +481,8 @@ impl Group {
         {
             return Err(ResponseError::FencedInstanceId);
         }
-        let member = self
-            .members
-            .get_mut(member_id)
-            .ok_or(ResponseError::UnknownMemberId)?;
+        let member = self.members.get_mut(member_id).ok_or(ResponseError::UnknownMemberId)?;
         member.last_seen = Instant::now();
-        if generation == self.generation {
-            Ok(())
-        } else {
-            Err(ResponseError::IllegalGeneration)
-        }
+        if generation == self.generation { Ok(()) } else { Err(ResponseError::IllegalGeneration) }
     }
 }

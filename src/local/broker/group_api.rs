@@ -51,9 +51,7 @@ pub fn find_coordinator(
 
 pub fn leave(broker: &Broker, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
     if version < 3 {
-        let outcome = broker
-            .groups
-            .leave(&request.group_id, &request.member_id, None);
+        let outcome = broker.groups.leave(&request.group_id, &request.member_id, None);
         return LeaveGroupResponse::default()
             .with_error_code(outcome.err().map_or(0, |error| error.code()));
     }
@@ -65,9 +63,7 @@ pub fn leave(broker: &Broker, request: LeaveGroupRequest, version: i16) -> Leave
         );
         let response = MemberResponse::default()
             .with_error_code(outcome.err().map_or(0, |error| error.code()));
-        response
-            .with_member_id(member.member_id)
-            .with_group_instance_id(member.group_instance_id)
+        response.with_member_id(member.member_id).with_group_instance_id(member.group_instance_id)
     });
     LeaveGroupResponse::default().with_members(members.collect())
 }
@@ -105,18 +101,11 @@ pub fn describe(broker: &Broker, request: DescribeGroupsRequest) -> DescribeGrou
 }
 
 pub fn list(broker: &Broker) -> ListGroupsResponse {
-    let mut states: BTreeMap<String, (String, &'static str)> = broker
-        .offsets
-        .groups()
-        .into_iter()
-        .map(|id| (id, (String::new(), "Empty")))
-        .collect();
+    let mut states: BTreeMap<String, (String, &'static str)> =
+        broker.offsets.groups().into_iter().map(|id| (id, (String::new(), "Empty"))).collect();
     broker.groups.with(|groups| {
         for (id, group) in groups.iter() {
-            states.insert(
-                id.clone(),
-                (group.protocol_type.clone(), group.state.name()),
-            );
+            states.insert(id.clone(), (group.protocol_type.clone(), group.state.name()));
         }
     });
     let listed = states.into_iter().map(|(id, (protocol_type, state))| {
@@ -142,9 +131,7 @@ pub fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResp
         } else {
             ResponseError::GroupIdNotFound.code()
         };
-        DeletableGroupResult::default()
-            .with_group_id(id)
-            .with_error_code(error)
+        DeletableGroupResult::default().with_group_id(id).with_error_code(error)
     });
     DeleteGroupsResponse::default().with_results(results.collect())
 }
@@ -175,10 +162,7 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
                         .unwrap_or_default();
                     commits.push((
                         (topic.name.to_string(), partition.partition_index),
-                        Committed {
-                            offset: partition.committed_offset,
-                            metadata,
-                        },
+                        Committed { offset: partition.committed_offset, metadata },
                     ));
                     0
                 }
@@ -190,18 +174,13 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
     let written = commits.is_empty() || broker.offsets.commit(&request.group_id, commits);
     let topics = outcomes.into_iter().map(|(name, codes)| {
         let partitions = codes.into_iter().map(|(index, code)| {
-            let code = if code == 0 && !written {
-                ResponseError::KafkaStorageError.code()
-            } else {
-                code
-            };
+            let code =
+                if code == 0 && !written { ResponseError::KafkaStorageError.code() } else { code };
             OffsetCommitResponsePartition::default()
                 .with_partition_index(index)
                 .with_error_code(code)
         });
-        OffsetCommitResponseTopic::default()
-            .with_name(name)
-            .with_partitions(partitions.collect())
+        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
@@ -231,9 +210,7 @@ fn committed_offsets(
             for ((topic, partition), committed) in
                 broker.offsets.of_group(group).unwrap_or_default()
             {
-                all.entry(topic)
-                    .or_default()
-                    .push((partition, Some(committed)));
+                all.entry(topic).or_default().push((partition, Some(committed)));
             }
             all.into_iter()
                 .map(|(topic, partitions)| (TopicName(topic.into()), partitions))
@@ -250,14 +227,10 @@ pub fn fetch_offsets(
     if version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
             let requested = group.topics.map(|topics| {
-                topics
-                    .into_iter()
-                    .map(|topic| (topic.name, topic.partition_indexes))
-                    .collect()
+                topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
             });
-            let topics = committed_offsets(broker, &group.group_id, requested)
-                .into_iter()
-                .map(|(name, partitions)| {
+            let topics = committed_offsets(broker, &group.group_id, requested).into_iter().map(
+                |(name, partitions)| {
                     let partitions = partitions.into_iter().map(|(index, committed)| {
                         let (offset, metadata) = offset_and_metadata(committed);
                         OffsetFetchResponsePartitions::default()
@@ -269,7 +242,8 @@ pub fn fetch_offsets(
                     OffsetFetchResponseTopics::default()
                         .with_name(name)
                         .with_partitions(partitions.collect())
-                });
+                },
+            );
             OffsetFetchResponseGroup::default()
                 .with_topics(topics.collect())
                 .with_group_id(group.group_id)
@@ -277,14 +251,10 @@ pub fn fetch_offsets(
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
     let requested = request.topics.map(|topics| {
-        topics
-            .into_iter()
-            .map(|topic| (topic.name, topic.partition_indexes))
-            .collect()
+        topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
     });
-    let topics = committed_offsets(broker, &request.group_id, requested)
-        .into_iter()
-        .map(|(name, partitions)| {
+    let topics = committed_offsets(broker, &request.group_id, requested).into_iter().map(
+        |(name, partitions)| {
             let partitions = partitions.into_iter().map(|(index, committed)| {
                 let (offset, metadata) = offset_and_metadata(committed);
                 OffsetFetchResponsePartition::default()
@@ -296,7 +266,8 @@ pub fn fetch_offsets(
             OffsetFetchResponseTopic::default()
                 .with_name(name)
                 .with_partitions(partitions.collect())
-        });
+        },
+    );
     OffsetFetchResponse::default().with_topics(topics.collect())
 }
 

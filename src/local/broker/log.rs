@@ -59,13 +59,7 @@ impl Log {
         std::fs::create_dir_all(folder)?;
         let mut bases: Vec<i64> = std::fs::read_dir(folder)?
             .filter_map(|entry| {
-                entry
-                    .ok()?
-                    .file_name()
-                    .to_str()?
-                    .strip_suffix(".log")?
-                    .parse()
-                    .ok()
+                entry.ok()?.file_name().to_str()?.strip_suffix(".log")?.parse().ok()
             })
             .collect();
         bases.sort_unstable();
@@ -108,9 +102,7 @@ impl Log {
         };
         let mut header_bytes = [0u8; HEADER_BYTES];
         while segment.size_bytes + HEADER_BYTES as u64 <= length {
-            segment
-                .file
-                .read_exact_at(&mut header_bytes, segment.size_bytes)?;
+            segment.file.read_exact_at(&mut header_bytes, segment.size_bytes)?;
             let Some(header) = BatchHeader::read(&header_bytes) else {
                 break;
             };
@@ -167,10 +159,7 @@ impl Log {
             tracing::error!(folder = %self.folder.display(), %error, "cannot append to the log");
             ResponseError::KafkaStorageError
         })?;
-        let segment = self
-            .segments
-            .last_mut()
-            .ok_or(ResponseError::KafkaStorageError)?;
+        let segment = self.segments.last_mut().ok_or(ResponseError::KafkaStorageError)?;
         for header in &headers {
             segment.record_batch(header);
         }
@@ -202,17 +191,11 @@ impl Log {
                 max_timestamp_ms: 0,
             });
         }
-        let segment = self
-            .segments
-            .last()
-            .ok_or_else(|| io::Error::other("no segment"))?;
-        segment
-            .file
-            .write_all_at(bytes, segment.size_bytes)
-            .inspect_err(|_| {
-                // A full disk may leave a partial write, which the next append must not follow.
-                let _ = segment.file.set_len(segment.size_bytes);
-            })
+        let segment = self.segments.last().ok_or_else(|| io::Error::other("no segment"))?;
+        segment.file.write_all_at(bytes, segment.size_bytes).inspect_err(|_| {
+            // A full disk may leave a partial write, which the next append must not follow.
+            let _ = segment.file.set_len(segment.size_bytes);
+        })
     }
 
     /// Checks the sequence number. Returns the base offset if the batch is a duplicate.
@@ -240,10 +223,8 @@ impl Log {
         if let Some((_, _, offset)) = state.batches.iter().find(is_duplicate) {
             return Ok(Some(*offset));
         }
-        let expected = state
-            .batches
-            .back()
-            .map(|(_, last, _)| (i64::from(*last) + 1) & 0x7fff_ffff);
+        let expected =
+            state.batches.back().map(|(_, last, _)| (i64::from(*last) + 1) & 0x7fff_ffff);
         match expected {
             Some(expected) if expected != i64::from(header.base_sequence) => {
                 Err(ResponseError::OutOfOrderSequenceNumber)
@@ -258,19 +239,12 @@ impl Log {
         }
         let state = self.producers.entry(header.producer_id).or_default();
         if header.producer_epoch != state.epoch {
-            *state = ProducerState {
-                epoch: header.producer_epoch,
-                batches: VecDeque::new(),
-            };
+            *state = ProducerState { epoch: header.producer_epoch, batches: VecDeque::new() };
         }
         if state.batches.len() == RETAINED_BATCHES {
             state.batches.pop_front();
         }
-        state.batches.push_back((
-            header.base_sequence,
-            header.last_sequence(),
-            header.base_offset,
-        ));
+        state.batches.push_back((header.base_sequence, header.last_sequence(), header.base_offset));
     }
 
     /// Reads complete batches, from the batch that contains `offset` on: at most `max_bytes`, but
@@ -283,18 +257,14 @@ impl Log {
         if offset < self.start_offset || offset > self.end_offset {
             return Err(ResponseError::OffsetOutOfRange);
         }
-        let after = self
-            .segments
-            .partition_point(|segment| segment.base_offset <= offset);
+        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
         let mut bytes = Vec::new();
         for segment in &self.segments[after.saturating_sub(1)..] {
-            bytes = segment
-                .read(offset, max_bytes.min(MAX_BATCH_BYTES))
-                .map_err(|error| {
-                    let path = segment.path.display();
-                    tracing::error!(%path, %error, "cannot read the segment");
-                    ResponseError::KafkaStorageError
-                })?;
+            bytes = segment.read(offset, max_bytes.min(MAX_BATCH_BYTES)).map_err(|error| {
+                let path = segment.path.display();
+                tracing::error!(%path, %error, "cannot read the segment");
+                ResponseError::KafkaStorageError
+            })?;
             if !bytes.is_empty() {
                 break;
             }
@@ -340,10 +310,7 @@ impl Segment {
             .last()
             .is_none_or(|entry| self.size_bytes >= entry.position + INDEX_INTERVAL_BYTES)
         {
-            self.index.push(IndexEntry {
-                offset: header.base_offset,
-                position: self.size_bytes,
-            });
+            self.index.push(IndexEntry { offset: header.base_offset, position: self.size_bytes });
         }
         self.size_bytes += header.size_bytes as u64;
         self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp_ms);
@@ -363,9 +330,7 @@ impl Segment {
                 "truncated an incomplete batch"
             );
         } else {
-            let backup = self
-                .path
-                .with_extension(format!("damaged-at-{}", self.size_bytes));
+            let backup = self.path.with_extension(format!("damaged-at-{}", self.size_bytes));
             std::fs::write(&backup, &rest)?;
             tracing::error!(
                 path = %self.path.display(),
@@ -432,10 +397,7 @@ mod tests {
         assert_eq!(log.append(&batch(5, 100, 1)), Ok(0));
         assert_eq!(log.append(&batch(5, 100, 2)), Ok(5));
         assert_eq!(offsets(&log.read(3, 1).expect("reads")), [(0, 4)]);
-        assert_eq!(
-            offsets(&log.read(3, 10_000).expect("reads")),
-            [(0, 4), (5, 9)]
-        );
+        assert_eq!(offsets(&log.read(3, 10_000).expect("reads")), [(0, 4), (5, 9)]);
         assert_eq!(log.read(10, 1), Ok(Vec::new()));
         assert_eq!(log.read(11, 1), Err(ResponseError::OffsetOutOfRange));
     }
@@ -470,17 +432,9 @@ mod tests {
         let at = bytes.len() / 3 + 70;
         bytes[at] ^= 1;
         std::fs::write(&path, &bytes).expect("damages");
-        assert_eq!(
-            Log::open(folder.path(), 0)
-                .expect("opens again")
-                .end_offset(),
-            2
-        );
+        assert_eq!(Log::open(folder.path(), 0).expect("opens again").end_offset(), 2);
         let backup = path.with_extension(format!("damaged-at-{}", bytes.len() / 3));
-        assert_eq!(
-            std::fs::read(backup).expect("the backup file"),
-            bytes[bytes.len() / 3..]
-        );
+        assert_eq!(std::fs::read(backup).expect("the backup file"), bytes[bytes.len() / 3..]);
     }
 
     #[test]
@@ -498,17 +452,10 @@ mod tests {
         assert_eq!(log.append(&sent(0)), Ok(0));
         assert_eq!(log.append(&sent(2)), Ok(2));
         assert_eq!(log.append(&sent(2)), Ok(2));
-        assert_eq!(
-            log.append(&sent(9)),
-            Err(ResponseError::OutOfOrderSequenceNumber)
-        );
+        assert_eq!(log.append(&sent(9)), Err(ResponseError::OutOfOrderSequenceNumber));
         drop(log);
         let mut log = Log::open(folder.path(), 0).expect("opens again");
-        assert_eq!(
-            log.append(&sent(2)),
-            Ok(2),
-            "duplicates are detected after a restart"
-        );
+        assert_eq!(log.append(&sent(2)), Ok(2), "duplicates are detected after a restart");
         assert_eq!(log.end_offset(), 4);
     }
 

@@ -62,28 +62,21 @@ impl Offsets {
             Err(error) => return Err(io_error("read", path, error)),
         }
         let file = compact(path, &groups).map_err(|error| io_error("write", path, error))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            state: Mutex::new(State { file, groups }),
-        })
+        Ok(Self { path: path.to_path_buf(), state: Mutex::new(State { file, groups }) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Commits offsets. Returns `false` if the file cannot be written; then nothing is committed.
     pub fn commit(&self, group: &str, commits: Vec<(Partition, Committed)>) -> bool {
-        let lines = commits
-            .into_iter()
-            .map(|((topic, partition), committed)| Line {
-                group: group.to_string(),
-                topic,
-                partition,
-                committed: Some(committed),
-            });
+        let lines = commits.into_iter().map(|((topic, partition), committed)| Line {
+            group: group.to_string(),
+            topic,
+            partition,
+            committed: Some(committed),
+        });
         self.write(lines.collect())
     }
 
@@ -133,9 +126,7 @@ impl Offsets {
             tracing::error!(path = %self.path.display(), %error, "cannot commit offsets");
             return false;
         }
-        lines
-            .into_iter()
-            .for_each(|line| apply(&mut state.groups, line));
+        lines.into_iter().for_each(|line| apply(&mut state.groups, line));
         if length.is_ok_and(|length| length > MAX_FILE_BYTES) {
             match compact(&self.path, &state.groups) {
                 Ok(file) => state.file = file,
@@ -207,20 +198,11 @@ mod tests {
         let path = folder.path().join("offsets.jsonl");
         let pin = ("a.pin".to_string(), 0);
         let offsets = Offsets::open(&path).expect("opens");
-        let at = |offset| Committed {
-            offset,
-            metadata: String::new(),
-        };
-        assert!(offsets.commit(
-            "g",
-            vec![(pin.clone(), at(3)), (("a.geo".into(), 1), at(9))]
-        ));
+        let at = |offset| Committed { offset, metadata: String::new() };
+        assert!(offsets.commit("g", vec![(pin.clone(), at(3)), (("a.geo".into(), 1), at(9))]));
         assert!(offsets.commit("g", vec![(pin.clone(), at(5))]));
         drop(offsets);
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .expect("the file");
+        let mut file = OpenOptions::new().append(true).open(&path).expect("the file");
         file.write_all(b"{\"group\":\"g\",\"topic\":\"a.pin\",\"parti")
             .expect("writes an incomplete line");
         let offsets = Offsets::open(&path).expect("opens again");

@@ -95,9 +95,7 @@ pub fn split_batches(records: &[u8]) -> Result<Vec<(BatchHeader, &[u8])>, Respon
             return Err(ResponseError::UnsupportedForMessageFormat);
         }
         let header = BatchHeader::read(rest).ok_or(ResponseError::CorruptMessage)?;
-        let batch = rest
-            .get(..header.size_bytes)
-            .ok_or(ResponseError::CorruptMessage)?;
+        let batch = rest.get(..header.size_bytes).ok_or(ResponseError::CorruptMessage)?;
         if !is_intact(&header, batch) {
             return Err(ResponseError::CorruptMessage);
         }
@@ -132,18 +130,12 @@ pub mod tests {
         bytes.extend(batch(2, 0, 6));
         let batches = split_batches(&bytes).expect("two batches");
         assert_eq!(
-            batches
-                .iter()
-                .map(|(header, _)| header.last_offset_delta)
-                .collect::<Vec<_>>(),
+            batches.iter().map(|(header, _)| header.last_offset_delta).collect::<Vec<_>>(),
             [2, 1]
         );
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         assert_eq!(split_batches(&bytes), Err(ResponseError::CorruptMessage));
-        assert_eq!(
-            split_batches(&bytes[..last]),
-            Err(ResponseError::CorruptMessage)
-        );
+        assert_eq!(split_batches(&bytes[..last]), Err(ResponseError::CorruptMessage));
     }
 }

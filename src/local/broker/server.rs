@@ -80,18 +80,13 @@ async fn handle(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResu
             return Err(format!("{api_key:?} version {version} is not supported").into());
         }
         // The client may use a newer protocol, so the response has the oldest version.
-        return frame_of(correlation_id, 0, |bytes| {
-            api::unsupported_version().encode(bytes, 0)
-        })
-        .map(Some);
+        return frame_of(correlation_id, 0, |bytes| api::unsupported_version().encode(bytes, 0))
+            .map(Some);
     }
     let header = RequestHeader::decode(&mut frame, api_key.request_header_version(version))
         .map_err(|error| error.to_string())?;
     let caller = Caller {
-        client_id: header
-            .client_id
-            .map(|id| id.to_string())
-            .unwrap_or_default(),
+        client_id: header.client_id.map(|id| id.to_string()).unwrap_or_default(),
         host: host.to_string(),
     };
     let request = kafka_protocol::messages::RequestKind::decode(api_key, &mut frame, version)
@@ -107,11 +102,9 @@ async fn handle(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResu
     let Some(response) = api::respond(broker, request, version, &caller).await else {
         return Ok(None);
     };
-    frame_of(
-        correlation_id,
-        api_key.response_header_version(version),
-        |bytes| response.encode(bytes, version),
-    )
+    frame_of(correlation_id, api_key.response_header_version(version), |bytes| {
+        response.encode(bytes, version)
+    })
     .map(Some)
 }
 
@@ -123,9 +116,7 @@ fn frame_of<E: std::fmt::Display>(
     let mut bytes = BytesMut::zeroed(4);
     let mut header = ResponseHeader::default();
     header.correlation_id = correlation_id;
-    header
-        .encode(&mut bytes, header_version)
-        .map_err(|error| error.to_string())?;
+    header.encode(&mut bytes, header_version).map_err(|error| error.to_string())?;
     body(&mut bytes).map_err(|error| error.to_string())?;
     let length = i32::try_from(bytes.len() - 4).map_err(|_| "a response is too long")?;
     bytes[..4].copy_from_slice(&length.to_be_bytes());

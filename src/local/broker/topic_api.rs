@@ -49,12 +49,7 @@ pub fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> Meta
                     .with_topic_authorized_operations(NO_OPERATIONS),
             })
             .collect(),
-        _ => broker
-            .topics
-            .all()
-            .iter()
-            .map(|topic| describe(topic))
-            .collect(),
+        _ => broker.topics.all().iter().map(|topic| describe(topic)).collect(),
     };
     let node = MetadataResponseBroker::default()
         .with_node_id(BrokerId(NODE_ID))
@@ -105,10 +100,7 @@ pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResp
                 "the replication factor must be 1: the cluster has one broker",
             )
         } else if request.validate_only && broker.topics.get(&topic.name).is_some() {
-            refuse(
-                ResponseError::TopicAlreadyExists,
-                "the topic already exists",
-            )
+            refuse(ResponseError::TopicAlreadyExists, "the topic already exists")
         } else if request.validate_only {
             CreatableTopicResult::default()
                 .with_num_partitions(partitions)
@@ -172,10 +164,8 @@ pub fn describe_configs(
                 .as_ref()
                 .is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
         };
-        let configs = settings
-            .into_iter()
-            .filter(|(name, _)| is_requested(name))
-            .map(|(name, value)| {
+        let configs =
+            settings.into_iter().filter(|(name, _)| is_requested(name)).map(|(name, value)| {
                 DescribeConfigsResourceResult::default()
                     .with_name(StrBytes::from_static_str(name))
                     .with_value(Some(StrBytes::from_static_str(value)))

@@ -52,13 +52,8 @@ impl Topics {
         std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         let mut topics = BTreeMap::new();
         for entry in std::fs::read_dir(folder).map_err(|error| io_error("read", folder, error))? {
-            let path = entry
-                .map_err(|error| io_error("read", folder, error))?
-                .path();
-            let Some(name) = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .map(String::from)
+            let path = entry.map_err(|error| io_error("read", folder, error))?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).map(String::from)
             else {
                 continue;
             };
@@ -76,16 +71,11 @@ impl Topics {
                     .map_err(|error| io_error("remove", &path, error))?,
             }
         }
-        Ok(Self {
-            folder: folder.to_path_buf(),
-            topics: RwLock::new(topics),
-        })
+        Ok(Self { folder: folder.to_path_buf(), topics: RwLock::new(topics) })
     }
 
     fn lock(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Topic>>> {
-        self.topics
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.topics.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Returns all topics, sorted by name.
@@ -109,20 +99,13 @@ impl Topics {
         if !(1..=10_000).contains(&partitions) {
             return Err(ResponseError::InvalidPartitions);
         }
-        let mut topics = self
-            .topics
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if topics.contains_key(name) {
             return Err(ResponseError::TopicAlreadyExists);
         }
         let path = self.folder.join(name);
         let first_offset = self.deleted_end_offsets().get(name).copied().unwrap_or(0);
-        let description = Description {
-            id: uuid::Uuid::new_v4(),
-            partitions,
-            first_offset,
-        };
+        let description = Description { id: uuid::Uuid::new_v4(), partitions, first_offset };
         let opened = open_topic(name, &path, &description).and_then(|topic| {
             write_atomic(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
             Ok(topic)
@@ -138,13 +121,8 @@ impl Topics {
 
     /// Deletes a topic and its records.
     pub fn delete(&self, name: &str) -> Result<(), ResponseError> {
-        let mut topics = self
-            .topics
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let topic = topics
-            .get(name)
-            .ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let topic = topics.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let end = (0..topic.logs.len() as i32)
             .filter_map(|partition| topic.log(partition).map(|log| log.end_offset()))
             .max()
@@ -179,10 +157,7 @@ impl Topics {
     fn record_end_offset(&self, name: &str, end: i64) -> std::io::Result<()> {
         let mut offsets = self.deleted_end_offsets();
         offsets.insert(name.to_string(), end);
-        write_atomic(
-            &self.deleted_end_offsets_path(),
-            serde_json::to_vec(&offsets)?,
-        )
+        write_atomic(&self.deleted_end_offsets_path(), serde_json::to_vec(&offsets)?)
     }
 
     /// Deletes segments older than the retention time.

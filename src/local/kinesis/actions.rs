@@ -42,10 +42,7 @@ pub async fn perform(store: &Store, operation: &str, body: &Value) -> Result<Val
 }
 
 fn arn(store: &Store, name: &str) -> String {
-    format!(
-        "arn:aws:kinesis:{}:000000000000:stream/{name}",
-        store.region
-    )
+    format!("arn:aws:kinesis:{}:000000000000:stream/{name}", store.region)
 }
 
 fn mode(stream: &Stream) -> Value {
@@ -55,37 +52,23 @@ fn mode(stream: &Stream) -> Value {
 async fn create_stream(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let name = required_text(body, "StreamName")?;
     let is_valid_name = (1..=128).contains(&name.len())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if !is_valid_name {
         return Err(KinesisError::validation(format!(
             "1 validation error detected: Value '{name}' at 'streamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+ and have length between 1 and 128"
         )));
     }
-    let on_demand = body
-        .pointer("/StreamModeDetails/StreamMode")
-        .and_then(Value::as_str)
-        == Some("ON_DEMAND");
+    let on_demand =
+        body.pointer("/StreamModeDetails/StreamMode").and_then(Value::as_str) == Some("ON_DEMAND");
     if on_demand && body.get("ShardCount").is_some_and(|count| !count.is_null()) {
-        return Err(KinesisError::validation(
-            "ShardCount must not be given in ON_DEMAND mode.",
-        ));
+        return Err(KinesisError::validation("ShardCount must not be given in ON_DEMAND mode."));
     }
-    let shards = integer(
-        body,
-        "ShardCount",
-        if on_demand { ON_DEMAND_SHARDS } else { 0 },
-        1,
-        MAX_SHARDS,
-    )?;
+    let shards =
+        integer(body, "ShardCount", if on_demand { ON_DEMAND_SHARDS } else { 0 }, 1, MAX_SHARDS)?;
     if shards == 0 {
         return Err(missing("ShardCount"));
     }
-    store
-        .create(name, shards as u32, on_demand)
-        .await
-        .map(|()| Value::Null)
+    store.create(name, shards as u32, on_demand).await.map(|()| Value::Null)
 }
 
 fn list_streams(store: &Store, body: &Value) -> Result<Value, KinesisError> {
@@ -93,17 +76,11 @@ fn list_streams(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let after = optional_text(body, "ExclusiveStartStreamName")?
         .or(optional_text(body, "NextToken")?)
         .unwrap_or_default();
-    let mut streams: Vec<Stream> = store
-        .streams()
-        .into_iter()
-        .filter(|stream| stream.name.as_str() > after)
-        .collect();
+    let mut streams: Vec<Stream> =
+        store.streams().into_iter().filter(|stream| stream.name.as_str() > after).collect();
     let has_more = streams.len() > limit;
     streams.truncate(limit);
-    let summaries: Vec<Value> = streams
-        .iter()
-        .map(|stream| summary(store, stream))
-        .collect();
+    let summaries: Vec<Value> = streams.iter().map(|stream| summary(store, stream)).collect();
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
     let mut response =
         json!({ "StreamNames": names, "HasMoreStreams": has_more, "StreamSummaries": summaries });
@@ -131,10 +108,8 @@ fn describe_stream(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
     let limit = integer(body, "Limit", 100, 1, 10_000)? as usize;
     let start = first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?)?;
-    let shards: Vec<Value> = (start..stream.shards)
-        .take(limit)
-        .map(|index| shard_description(&stream, index))
-        .collect();
+    let shards: Vec<Value> =
+        (start..stream.shards).take(limit).map(|index| shard_description(&stream, index)).collect();
     let mut description = summary(store, &stream);
     description["HasMoreShards"] = json!((start as usize + shards.len()) < stream.shards as usize);
     description["Shards"] = json!(shards);
@@ -178,21 +153,16 @@ fn list_shards(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     // The token contains the stream and the next shard.
     let (stream, start) = match optional_text(body, "NextToken")? {
         Some(token) => {
-            let (index, name) = token
-                .split_once(':')
-                .ok_or_else(|| KinesisError::invalid("Invalid NextToken."))?;
-            let index = index
-                .parse()
-                .map_err(|_| KinesisError::invalid("Invalid NextToken."))?;
+            let (index, name) =
+                token.split_once(':').ok_or_else(|| KinesisError::invalid("Invalid NextToken."))?;
+            let index = index.parse().map_err(|_| KinesisError::invalid("Invalid NextToken."))?;
             (store.stream(name)?, index)
         }
         None => {
             let stream = stream_of(store, body)?;
             let filter = body.pointer("/ShardFilter/ShardId").and_then(Value::as_str);
-            let start = first_shard(
-                &stream,
-                optional_text(body, "ExclusiveStartShardId")?.or(filter),
-            )?;
+            let start =
+                first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?.or(filter))?;
             (stream, start)
         }
     };
@@ -257,10 +227,8 @@ async fn put_record(store: &Store, body: &Value) -> Result<Value, KinesisError> 
 
 async fn put_records(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let stream = stream_of(store, body)?;
-    let entries = body
-        .get("Records")
-        .and_then(Value::as_array)
-        .ok_or_else(|| missing("Records"))?;
+    let entries =
+        body.get("Records").and_then(Value::as_array).ok_or_else(|| missing("Records"))?;
     if !(1..=500).contains(&entries.len()) {
         return Err(KinesisError::validation(
             "1 validation error detected: Value at 'records' failed to satisfy constraint: Member must have length between 1 and 500",
@@ -273,10 +241,8 @@ async fn put_records(store: &Store, body: &Value) -> Result<Value, KinesisError>
         indexes.push(index);
         records.push(record);
     }
-    let bytes: usize = records
-        .iter()
-        .map(|record| record.data.len() + record.partition_key.len())
-        .sum();
+    let bytes: usize =
+        records.iter().map(|record| record.data.len() + record.partition_key.len()).sum();
     if bytes > MAX_REQUEST_BYTES {
         return Err(KinesisError::invalid(format!(
             "Records size exceeds {MAX_REQUEST_BYTES} bytes."

@@ -34,11 +34,7 @@ fn from_cbor(value: Cbor) -> Result<Value, KinesisError> {
                 let number = i64::try_from(number)
                     .map_err(|_| KinesisError::serialization("a timestamp is too large"))?;
                 let is_milliseconds = number.abs() > 100_000_000_000;
-                Value::from(if is_milliseconds {
-                    number as f64 / 1000.0
-                } else {
-                    number as f64
-                })
+                Value::from(if is_milliseconds { number as f64 / 1000.0 } else { number as f64 })
             }
             other => from_cbor(other)?,
         },
@@ -89,12 +85,9 @@ fn to_cbor(key: &str, value: &Value, in_seconds: bool) -> Cbor {
             Cbor::Bytes(STANDARD.decode(text).unwrap_or_default())
         }
         Value::String(text) => Cbor::Text(text.clone()),
-        Value::Array(items) => Cbor::Array(
-            items
-                .iter()
-                .map(|item| to_cbor(key, item, in_seconds))
-                .collect(),
-        ),
+        Value::Array(items) => {
+            Cbor::Array(items.iter().map(|item| to_cbor(key, item, in_seconds)).collect())
+        }
         Value::Object(map) => Cbor::Map(
             map.iter()
                 .map(|(key, value)| (Cbor::Text(key.clone()), to_cbor(key, value, in_seconds)))
@@ -111,18 +104,12 @@ mod tests {
     #[test]
     fn converts_blobs_and_timestamps_in_both_directions() {
         let response = json!({ "Records": [{ "Data": STANDARD.encode(b"hello"), "ApproximateArrivalTimestamp": 1_700_000_000.5, "PartitionKey": "k" }], "MillisBehindLatest": 7 });
-        assert_eq!(
-            decode(&encode(&response, false)).expect("decodes"),
-            response
-        );
+        assert_eq!(decode(&encode(&response, false)).expect("decodes"), response);
         assert_eq!(decode(&encode(&response, true)).expect("decodes"), response);
     }
 
     #[test]
     fn rejects_invalid_cbor_as_a_serialization_error() {
-        assert_eq!(
-            decode(&[0xff, 0x00]).expect_err("not CBOR").name,
-            "SerializationException"
-        );
+        assert_eq!(decode(&[0xff, 0x00]).expect_err("not CBOR").name, "SerializationException");
     }
 }

@@ -12,11 +12,7 @@ pub struct KinesisError {
 
 impl KinesisError {
     fn client(name: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            name,
-            message: message.into(),
-            status: StatusCode::BAD_REQUEST,
-        }
+        Self { name, message: message.into(), status: StatusCode::BAD_REQUEST }
     }
 
     pub fn validation(message: impl Into<String>) -> Self {

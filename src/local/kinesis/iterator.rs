@@ -76,15 +76,11 @@ mod tests {
             iterator
         );
         assert_eq!(
-            ShardIterator::decode(&text, 1_001 + VALID_FOR_MS)
-                .expect_err("expired")
-                .name,
+            ShardIterator::decode(&text, 1_001 + VALID_FOR_MS).expect_err("expired").name,
             "ExpiredIteratorException"
         );
         assert_eq!(
-            ShardIterator::decode("x", 0)
-                .expect_err("not an iterator")
-                .name,
+            ShardIterator::decode("x", 0).expect_err("not an iterator").name,
             "InvalidArgumentException"
         );
     }

@@ -9,9 +9,7 @@ pub fn optional_text<'a>(body: &'a Value, key: &str) -> Result<Option<&'a str>, 
     match body.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(KinesisError::serialization(format!(
-            "{key} must be a string."
-        ))),
+        Some(_) => Err(KinesisError::serialization(format!("{key} must be a string."))),
     }
 }
 
@@ -20,12 +18,8 @@ pub fn required_text<'a>(body: &'a Value, key: &str) -> Result<&'a str, KinesisE
 }
 
 pub fn missing(key: &str) -> KinesisError {
-    let member: String = key
-        .chars()
-        .take(1)
-        .flat_map(char::to_lowercase)
-        .chain(key.chars().skip(1))
-        .collect();
+    let member: String =
+        key.chars().take(1).flat_map(char::to_lowercase).chain(key.chars().skip(1)).collect();
     KinesisError::validation(format!(
         "1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
     ))

@@ -76,9 +76,7 @@ async fn at_timestamp(
         .ok_or_else(|| KinesisError::invalid("Must specify timestamp for AT_TIMESTAMP."))?;
     let timestamp_ms = (seconds * 1000.0).round() as i64;
     if timestamp_ms > now_ms() {
-        return Err(KinesisError::invalid(
-            "The timestamp must not be in the future.",
-        ));
+        return Err(KinesisError::invalid("The timestamp must not be in the future."));
     }
     let (counter,): (Option<i64>,) =
         sqlx::query_as("SELECT MIN(counter) FROM records WHERE shard_key = ? AND arrived_ms >= ?")

@@ -40,12 +40,8 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
+    let text =
+        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let protocol = if text("smithy-protocol") == "rpc-v2-cbor" {
         Protocol::RpcV2Cbor
     } else if text("content-type").starts_with("application/x-amz-cbor") {
@@ -54,17 +50,8 @@ async fn handle(
         Protocol::Json
     };
     let operation = match protocol {
-        Protocol::RpcV2Cbor => uri
-            .path()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_string(),
-        _ => text("x-amz-target")
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
-            .to_string(),
+        Protocol::RpcV2Cbor => uri.path().rsplit('/').next().unwrap_or_default().to_string(),
+        _ => text("x-amz-target").rsplit('.').next().unwrap_or_default().to_string(),
     };
     let parsed = match protocol {
         _ if body.is_empty() => Ok(json!({})),

@@ -10,11 +10,7 @@ pub fn hash_range(index: u32, count: u32) -> (u128, u128) {
     let width = u128::MAX / u128::from(count)
         + u128::from(u128::MAX % u128::from(count) == u128::from(count) - 1);
     let start = width * u128::from(index);
-    let end = if index + 1 == count {
-        u128::MAX
-    } else {
-        start + (width - 1)
-    };
+    let end = if index + 1 == count { u128::MAX } else { start + (width - 1) };
     (start, end)
 }
 
@@ -41,10 +37,7 @@ pub fn id(index: u32) -> String {
 /// Returns the index of the shard with this id, or `None` if it does not exist.
 pub fn index(id: &str, count: u32) -> Option<u32> {
     let digits = id.strip_prefix("shardId-")?;
-    digits
-        .parse()
-        .ok()
-        .filter(|index| *index < count && digits.len() == 12)
+    digits.parse().ok().filter(|index| *index < count && digits.len() == 12)
 }
 
 /// Returns the sequence number of a counter: 56 digits. The width is constant, so that sequence
@@ -70,22 +63,10 @@ mod tests {
     #[test]
     fn computes_the_ranges_of_the_service() {
         assert_eq!(hash_range(0, 1), (0, u128::MAX));
-        assert_eq!(
-            hash_range(0, 2).1.to_string(),
-            "170141183460469231731687303715884105727"
-        );
-        assert_eq!(
-            hash_range(1, 2).0.to_string(),
-            "170141183460469231731687303715884105728"
-        );
-        assert_eq!(
-            hash_range(1, 4).0.to_string(),
-            "85070591730234615865843651857942052864"
-        );
-        assert_eq!(
-            hash_range(1, 3).0.to_string(),
-            "113427455640312821154458202477256070485"
-        );
+        assert_eq!(hash_range(0, 2).1.to_string(), "170141183460469231731687303715884105727");
+        assert_eq!(hash_range(1, 2).0.to_string(), "170141183460469231731687303715884105728");
+        assert_eq!(hash_range(1, 4).0.to_string(), "85070591730234615865843651857942052864");
+        assert_eq!(hash_range(1, 3).0.to_string(), "113427455640312821154458202477256070485");
     }
 
     proptest! {

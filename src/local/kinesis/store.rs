@@ -75,15 +75,12 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10));
         let failed = |error: sqlx::Error| {
-            Error::failed(format!(
-                "cannot open the Kinesis store `{}`",
-                path.display()
-            ))
-            .with_source(error)
-            .hint(
-                "check free disk space and write permission; if the file is damaged, restore a \
+            Error::failed(format!("cannot open the Kinesis store `{}`", path.display()))
+                .with_source(error)
+                .hint(
+                    "check free disk space and write permission; if the file is damaged, restore a \
                  copy, or move it away to start without its records",
-            )
+                )
         };
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
@@ -95,10 +92,7 @@ impl Store {
             "CREATE TABLE IF NOT EXISTS records (counter INTEGER PRIMARY KEY AUTOINCREMENT, shard_key INTEGER NOT NULL, partition_key TEXT NOT NULL, data BLOB NOT NULL, arrived_ms INTEGER NOT NULL)",
             "CREATE INDEX IF NOT EXISTS records_by_shard ON records (shard_key)",
         ] {
-            sqlx::query(statement)
-                .execute(&pool)
-                .await
-                .map_err(failed)?;
+            sqlx::query(statement).execute(&pool).await.map_err(failed)?;
         }
         let rows: Vec<(i64, String, u32, bool, i64)> =
             sqlx::query_as("SELECT id, name, shards, on_demand, created_ms FROM streams")
@@ -108,21 +102,10 @@ impl Store {
         let streams = rows
             .into_iter()
             .map(|(id, name, shards, on_demand, created_ms)| {
-                (
-                    name.clone(),
-                    Stream {
-                        id,
-                        name,
-                        shards,
-                        on_demand,
-                        created_ms,
-                    },
-                )
+                (name.clone(), Stream { id, name, shards, on_demand, created_ms })
             })
             .collect();
-        let connection = SqliteConnection::connect_with(&options)
-            .await
-            .map_err(failed)?;
+        let connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         let (writer, queue) = mpsc::channel(QUEUE_LENGTH);
         tokio::spawn(write_records(connection, queue, retention));
         Ok(Self {
@@ -146,14 +129,8 @@ impl Store {
 
     /// Returns the stream with this name.
     pub fn stream(&self, name: &str) -> Result<Stream, KinesisError> {
-        let streams = self
-            .streams
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        streams
-            .get(name)
-            .cloned()
-            .ok_or_else(|| KinesisError::stream_not_found(name))
+        let streams = self.streams.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        streams.get(name).cloned().ok_or_else(|| KinesisError::stream_not_found(name))
     }
 
     /// Creates a stream.
@@ -179,13 +156,7 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
-        let stream = Stream {
-            id,
-            name: name.to_string(),
-            shards,
-            on_demand,
-            created_ms,
-        };
+        let stream = Stream { id, name: name.to_string(), shards, on_demand, created_ms };
         self.streams
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -207,10 +178,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        self.streams
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .remove(name);
+        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(name);
         Ok(())
     }
 
@@ -221,9 +189,7 @@ impl Store {
             .send(Append { records, done })
             .await
             .map_err(|_| KinesisError::internal("the writer has stopped"))?;
-        committed
-            .await
-            .map_err(|_| KinesisError::internal("the writer has stopped"))?
+        committed.await.map_err(|_| KinesisError::internal("the writer has stopped"))?
     }
 }
 
@@ -279,10 +245,7 @@ async fn commit(
     .fetch_one(&mut *transaction)
     .await?;
     let arrived_ms = now_ms();
-    let records: Vec<&NewRecord> = requests
-        .iter()
-        .flat_map(|request| &request.records)
-        .collect();
+    let records: Vec<&NewRecord> = requests.iter().flat_map(|request| &request.records).collect();
     let counters: Vec<i64> = (last + 1..).take(records.len()).collect();
     let rows: Vec<(i64, &NewRecord)> = counters.iter().copied().zip(records).collect();
     for chunk in rows.chunks(200) {

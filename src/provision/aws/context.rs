@@ -80,16 +80,10 @@ impl Account {
         let identity = response
             .map_err(|error| failed(Call("sts:GetCallerIdentity", "these credentials"), &error))?;
         let id = identity.account().unwrap_or_default().to_string();
-        let partition = identity
-            .arn()
-            .and_then(|arn| arn.split(':').nth(1))
-            .unwrap_or("aws")
-            .to_string();
+        let partition =
+            identity.arn().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws").to_string();
         let state = State::open(backend, is_written, &config.id, &id, &config.aws.region).await?;
-        let without_retries = shared
-            .to_builder()
-            .retry_config(RetryConfig::disabled())
-            .build();
+        let without_retries = shared.to_builder().retry_config(RetryConfig::disabled()).build();
         Ok(Self {
             ec2: aws_sdk_ec2::Client::new(&shared),
             ec2_once: aws_sdk_ec2::Client::new(&without_retries),
@@ -149,10 +143,7 @@ impl Account {
             .await
             .map(|entry| entry.name)
             .filter(|recorded_name| recorded_name != name);
-        recorded_name
-            .into_iter()
-            .chain([name.to_string()])
-            .collect()
+        recorded_name.into_iter().chain([name.to_string()]).collect()
     }
 
     /// Finds a resource by the names that [`names`](Self::names) returns, in that order.
@@ -188,20 +179,13 @@ impl Account {
             (TAG_ID.to_string(), self.config.id.clone()),
             (TAG_RESOURCE.to_string(), key.to_string()),
         ];
-        tags.extend(
-            self.config
-                .aws
-                .tags
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone())),
-        );
+        tags.extend(self.config.aws.tags.iter().map(|(key, value)| (key.clone(), value.clone())));
         tags
     }
 
     /// Whether these tags mark a resource that pinpipe created for this pipeline.
     pub fn is_ours<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
-        tags.into_iter()
-            .any(|(key, value)| key == TAG_ID && value == self.config.id)
+        tags.into_iter().any(|(key, value)| key == TAG_ID && value == self.config.id)
     }
 
     /// Whether these tags mark the resource with this key in this pipeline.
@@ -211,9 +195,7 @@ impl Account {
         tags: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
     ) -> bool {
         self.is_ours(tags.clone())
-            && tags
-                .into_iter()
-                .any(|(tag, value)| tag == TAG_RESOURCE && value == key)
+            && tags.into_iter().any(|(tag, value)| tag == TAG_RESOURCE && value == key)
     }
 
     /// Describes the tags that are missing or have another value. Additional tags are ignored:
@@ -331,10 +313,7 @@ impl Account {
             };
             let elapsed = began.elapsed();
             tracing::info!(resource, state, elapsed_s = elapsed.as_secs(), "waiting");
-            self.progress.say(format!(
-                "waiting for {resource}: {state} ({})",
-                time_text(elapsed)
-            ));
+            self.progress.say(format!("waiting for {resource}: {state} ({})", time_text(elapsed)));
             if elapsed > timeout {
                 return Err(Error::failed(format!(
                     "{resource} is still {state} after {}",

@@ -70,60 +70,32 @@ impl Resource for DatabricksJob {
             // The recorded folder is enough to plan a deletion. Creating or updating the job
             // requires the workspace.
             (Err(error), Some(recorded)) => {
-                return Ok(Observation::in_sync(format!(
-                    "{recorded}, not verified: {error}"
-                )));
+                return Ok(Observation::in_sync(format!("{recorded}, not verified: {error}")));
             }
             (Err(error), None) => return Err(error),
         };
-        if let Some(recorded) = self
-            .recorded_folder()
-            .await
-            .filter(|recorded| *recorded != folder)
+        if let Some(recorded) = self.recorded_folder().await.filter(|recorded| *recorded != folder)
         {
-            return Ok(Observation::from_drift(
-                vec![format!("folder: {recorded} → {folder}")],
-                "",
-            ));
+            return Ok(Observation::from_drift(vec![format!("folder: {recorded} → {folder}")], ""));
         }
-        let Some(differences) = job_differences(
-            &client,
-            &folder,
-            &Parameters::scheduled(&self.account.config)?,
-        )
-        .await?
+        let Some(differences) =
+            job_differences(&client, &folder, &Parameters::scheduled(&self.account.config)?)
+                .await?
         else {
             return Ok(Observation::missing());
         };
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("folder", &folder)])
-            .await?;
-        Ok(Observation::from_drift(
-            differences,
-            format!("{folder} at {}", client.host()),
-        ))
+        self.account.state.record_outputs(KEY, &self.name(), &[("folder", &folder)]).await?;
+        Ok(Observation::from_drift(differences, format!("{folder} at {}", client.host())))
     }
 
     async fn create(&self) -> Result<()> {
         let (client, folder) = self.workspace().await?;
-        upload_job(
-            &client,
-            &folder,
-            &Parameters::scheduled(&self.account.config)?,
-        )
-        .await?;
-        if let Some(recorded) = self
-            .recorded_folder()
-            .await
-            .filter(|recorded| *recorded != folder)
+        upload_job(&client, &folder, &Parameters::scheduled(&self.account.config)?).await?;
+        if let Some(recorded) = self.recorded_folder().await.filter(|recorded| *recorded != folder)
         {
             remove_job(&client, &recorded).await?;
         }
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("folder", &folder)])
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &[("folder", &folder)]).await
     }
 
     async fn update(&self) -> Result<()> {

@@ -25,18 +25,12 @@ pub fn ec2_tags(account: &Account, key: &str) -> Vec<Tag> {
 
 /// Keys and values of tags that EC2 returned.
 pub fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
-    tags.iter()
-        .filter_map(|tag| Some((tag.key()?, tag.value()?)))
-        .collect()
+    tags.iter().filter_map(|tag| Some((tag.key()?, tag.value()?))).collect()
 }
 
 /// Sets the desired tags on the EC2 resource with this id.
 pub async fn put_tags(account: &Account, key: &str, id: &str) -> Result<()> {
-    let request = account
-        .ec2
-        .create_tags()
-        .resources(id)
-        .set_tags(Some(ec2_tags(account, key)));
+    let request = account.ec2.create_tags().resources(id).set_tags(Some(ec2_tags(account, key)));
     request
         .send()
         .await

@@ -66,54 +66,30 @@ impl Stream {
     }
 
     async fn find(&self) -> Result<Option<StreamDescriptionSummary>> {
-        match self
-            .account
-            .kinesis
-            .describe_stream_summary()
-            .stream_name(self.name())
-            .send()
-            .await
-        {
+        match self.account.kinesis.describe_stream_summary().stream_name(self.name()).send().await {
             Ok(response) => Ok(response.stream_description_summary),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
-            Err(error) => Err(failed(
-                Call("kinesis:DescribeStreamSummary", &self.display_name()),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("kinesis:DescribeStreamSummary", &self.display_name()), &error))
+            }
         }
     }
 
     async fn tags(&self) -> Result<Vec<(String, String)>> {
-        let response = self
-            .account
-            .kinesis
-            .list_tags_for_stream()
-            .stream_name(self.name())
-            .send()
-            .await;
-        if response
-            .as_ref()
-            .is_err_and(|error| code(error) == "ResourceNotFoundException")
-        {
+        let response =
+            self.account.kinesis.list_tags_for_stream().stream_name(self.name()).send().await;
+        if response.as_ref().is_err_and(|error| code(error) == "ResourceNotFoundException") {
             // The stream was deleted after it was described. The desired tags stand in, and the
             // caller's next call reports the deletion.
             return Ok(self.account.tags(&self.key()));
         }
         let listed = response.map_err(|error| {
-            failed(
-                Call("kinesis:ListTagsForStream", &self.display_name()),
-                &error,
-            )
+            failed(Call("kinesis:ListTagsForStream", &self.display_name()), &error)
         })?;
         Ok(listed
             .tags()
             .iter()
-            .map(|tag| {
-                (
-                    tag.key().to_string(),
-                    tag.value().unwrap_or_default().to_string(),
-                )
-            })
+            .map(|tag| (tag.key().to_string(), tag.value().unwrap_or_default().to_string()))
             .collect())
     }
 
@@ -123,15 +99,9 @@ impl Stream {
         tags: &[(String, String)],
     ) -> Vec<Drift> {
         let wanted = &self.account.config.kinesis;
-        let pairs = tags
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut differences: Vec<Drift> = self
-            .account
-            .tag_differences(&self.key(), pairs)
-            .into_iter()
-            .map(Drift::Tags)
-            .collect();
+        let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut differences: Vec<Drift> =
+            self.account.tag_differences(&self.key(), pairs).into_iter().map(Drift::Tags).collect();
         let mode = found
             .stream_mode_details()
             .map(|details| details.stream_mode().clone())
@@ -139,24 +109,17 @@ impl Stream {
         if mode != self.mode() {
             differences.push(Drift::Mode);
         } else if mode == Mode::Provisioned && found.open_shard_count() != wanted.shards {
-            differences.push(Drift::Shards {
-                from: found.open_shard_count(),
-            });
+            differences.push(Drift::Shards { from: found.open_shard_count() });
         }
         if found.retention_period_hours() != wanted.retention_hours as i32 {
-            differences.push(Drift::RetentionHours {
-                from: found.retention_period_hours(),
-            });
+            differences.push(Drift::RetentionHours { from: found.retention_period_hours() });
         }
         differences
     }
 
     async fn repair(&self, drift: &Drift, arn: &str) -> Result<()> {
-        let (kinesis, wanted, name) = (
-            &self.account.kinesis,
-            &self.account.config.kinesis,
-            self.name(),
-        );
+        let (kinesis, wanted, name) =
+            (&self.account.kinesis, &self.account.config.kinesis, self.name());
         match drift {
             Drift::Tags(_) => {
                 let tags = self.account.tags(&self.key()).into_iter().collect();
@@ -167,10 +130,7 @@ impl Stream {
                     .send()
                     .await;
                 response.map_err(|error| {
-                    failed(
-                        Call("kinesis:AddTagsToStream", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("kinesis:AddTagsToStream", &self.display_name()), &error)
                 })?;
             }
             Drift::Mode => {
@@ -181,10 +141,7 @@ impl Stream {
                     .send()
                     .await;
                 response.map_err(|error| {
-                    failed(
-                        Call("kinesis:UpdateStreamMode", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("kinesis:UpdateStreamMode", &self.display_name()), &error)
                 })?;
             }
             Drift::Shards { from } => {
@@ -197,10 +154,7 @@ impl Stream {
                     .target_shard_count(step)
                     .scaling_type(ScalingType::UniformScaling);
                 request.send().await.map_err(|error| {
-                    failed(
-                        Call("kinesis:UpdateShardCount", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("kinesis:UpdateShardCount", &self.display_name()), &error)
                 })?;
             }
             Drift::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
@@ -210,10 +164,7 @@ impl Stream {
                     .retention_period_hours(wanted.retention_hours as i32);
                 request.send().await.map_err(|error| {
                     failed(
-                        Call(
-                            "kinesis:IncreaseStreamRetentionPeriod",
-                            &self.display_name(),
-                        ),
+                        Call("kinesis:IncreaseStreamRetentionPeriod", &self.display_name()),
                         &error,
                     )
                 })?;
@@ -225,10 +176,7 @@ impl Stream {
                     .retention_period_hours(wanted.retention_hours as i32);
                 request.send().await.map_err(|error| {
                     failed(
-                        Call(
-                            "kinesis:DecreaseStreamRetentionPeriod",
-                            &self.display_name(),
-                        ),
+                        Call("kinesis:DecreaseStreamRetentionPeriod", &self.display_name()),
                         &error,
                     )
                 })?;
@@ -258,10 +206,9 @@ impl Resource for Stream {
 
     fn cost_items(&self) -> Vec<CostItem> {
         match self.account.config.kinesis.mode {
-            StreamMode::Provisioned => vec![CostItem::new(
-                "kinesis-shard",
-                self.account.config.kinesis.shards,
-            )],
+            StreamMode::Provisioned => {
+                vec![CostItem::new("kinesis-shard", self.account.config.kinesis.shards)]
+            }
             StreamMode::OnDemand => vec![CostItem::new("kinesis-on-demand-stream", 1)],
         }
     }
@@ -274,10 +221,7 @@ impl Resource for Stream {
             return Ok(Observation::pending(found.stream_status().as_str()));
         }
         let tags = self.tags().await?;
-        if !self.account.is_ours(
-            tags.iter()
-                .map(|(key, value)| (key.as_str(), value.as_str())),
-        ) {
+        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
             return Ok(Observation::unmanaged());
         }
         self.account
@@ -291,10 +235,7 @@ impl Resource for Stream {
             found.retention_period_hours()
         );
         Ok(Observation::from_drift(
-            differences
-                .iter()
-                .map(|drift| self.describe(drift))
-                .collect(),
+            differences.iter().map(|drift| self.describe(drift)).collect(),
             detail,
         ))
     }
@@ -315,10 +256,7 @@ impl Resource for Stream {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ResourceInUseException" => Ok(()),
-            Err(error) => Err(failed(
-                Call("kinesis:CreateStream", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("kinesis:CreateStream", &self.display_name()), &error)),
         }
     }
 
@@ -343,10 +281,7 @@ impl Resource for Stream {
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let status = self
-                .find()
-                .await?
-                .map(|found| found.stream_status().clone());
+            let status = self.find().await?.map(|found| found.stream_status().clone());
             Ok(status
                 .filter(|status| *status != StreamStatus::Active)
                 .map(|status| status.as_str().to_string()))
@@ -360,10 +295,8 @@ impl Resource for Stream {
         };
         if *found.stream_status() != StreamStatus::Deleting {
             let tags = self.tags().await?;
-            if !self.account.is_ours(
-                tags.iter()
-                    .map(|(key, value)| (key.as_str(), value.as_str())),
-            ) {
+            if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+            {
                 return Ok(false);
             }
             match self
@@ -377,10 +310,7 @@ impl Resource for Stream {
             {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
                     // An earlier attempt whose response was lost has started the deletion.
-                    let status = self
-                        .find()
-                        .await?
-                        .map(|found| found.stream_status().clone());
+                    let status = self.find().await?.map(|found| found.stream_status().clone());
                     if status.is_some_and(|status| status != StreamStatus::Deleting) {
                         return Err(failed(
                             Call("kinesis:DeleteStream", &self.display_name()),
@@ -392,10 +322,7 @@ impl Resource for Stream {
             }
         }
         let check = || async {
-            Ok(self
-                .find()
-                .await?
-                .map(|found| found.stream_status().as_str().to_string()))
+            Ok(self.find().await?.map(|found| found.stream_status().as_str().to_string()))
         };
         self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)

@@ -27,12 +27,8 @@ pub async fn connectors(config: &Config) -> Result<Vec<ListedResource>> {
         .send()
         .collect::<std::result::Result<Vec<_>, _>>()
         .await;
-    let connectors = response.map_err(|error| {
-        failed(
-            Call("kafkaconnect:ListConnectors", "all connectors"),
-            &error,
-        )
-    })?;
+    let connectors = response
+        .map_err(|error| failed(Call("kafkaconnect:ListConnectors", "all connectors"), &error))?;
     let listings = connectors.into_iter().map(|connector| ListedResource {
         state: connector
             .connector_state

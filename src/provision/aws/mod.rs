@@ -38,73 +38,37 @@ pub fn all(account: &Rc<Account>) -> Vec<Box<dyn Resource>> {
     let mut all: Vec<Box<dyn Resource>> =
         vec![Box::new(network::vpc::Network { account: shared() })];
     for member in [Member::Client, Member::Cluster, Member::Airflow] {
-        all.push(Box::new(network::security_group::Group {
-            member,
-            account: shared(),
-        }));
+        all.push(Box::new(network::security_group::Group { member, account: shared() }));
     }
-    all.push(Box::new(network::s3_endpoint::S3Endpoint {
-        account: shared(),
-    }));
+    all.push(Box::new(network::s3_endpoint::S3Endpoint { account: shared() }));
     for holder in Holder::ALL {
-        all.push(Box::new(iam::role::Role {
-            holder,
-            account: shared(),
-        }));
+        all.push(Box::new(iam::role::Role { holder, account: shared() }));
     }
-    all.push(Box::new(iam::instance_profile::InstanceProfile {
-        account: shared(),
-    }));
+    all.push(Box::new(iam::instance_profile::InstanceProfile { account: shared() }));
     all.push(Box::new(ec2::key_pair::KeyPair { account: shared() }));
     all.push(Box::new(proxy_secret::ProxySecret { account: shared() }));
-    all.push(Box::new(s3::Bucket {
-        purpose: BucketUse::Lake,
-        account: shared(),
-    }));
-    all.push(Box::new(connect::plugin_object::PluginObject {
-        account: shared(),
-    }));
+    all.push(Box::new(s3::Bucket { purpose: BucketUse::Lake, account: shared() }));
+    all.push(Box::new(connect::plugin_object::PluginObject { account: shared() }));
     all.push(Box::new(msk::cluster::Cluster { account: shared() }));
     all.push(Box::new(ec2::client_machine::Client { account: shared() }));
     all.push(Box::new(network::address::Address { account: shared() }));
     for kind in Kind::ALL {
-        all.push(Box::new(msk::topic::Topic {
-            kind,
-            account: shared(),
-        }));
+        all.push(Box::new(msk::topic::Topic { kind, account: shared() }));
     }
     all.push(Box::new(connect::plugin::Plugin { account: shared() }));
-    all.push(Box::new(
-        connect::worker_configuration::WorkerConfiguration { account: shared() },
-    ));
-    all.push(Box::new(connect::connector::Connector {
-        account: shared(),
-    }));
+    all.push(Box::new(connect::worker_configuration::WorkerConfiguration { account: shared() }));
+    all.push(Box::new(connect::connector::Connector { account: shared() }));
     for kind in Kind::ALL {
-        all.push(Box::new(kinesis::Stream {
-            kind,
-            account: shared(),
-        }));
+        all.push(Box::new(kinesis::Stream { kind, account: shared() }));
     }
     all.push(Box::new(apigateway::api::Api { account: shared() }));
     all.push(Box::new(apigateway::api_key::ApiKey { account: shared() }));
-    all.push(Box::new(apigateway::usage_plan::UsagePlan {
-        account: shared(),
-    }));
-    all.push(Box::new(s3::Bucket {
-        purpose: BucketUse::Airflow,
-        account: shared(),
-    }));
-    all.push(Box::new(airflow::requirements::Requirements {
-        account: shared(),
-    }));
-    all.push(Box::new(airflow::environment::Airflow {
-        account: shared(),
-    }));
+    all.push(Box::new(apigateway::usage_plan::UsagePlan { account: shared() }));
+    all.push(Box::new(s3::Bucket { purpose: BucketUse::Airflow, account: shared() }));
+    all.push(Box::new(airflow::requirements::Requirements { account: shared() }));
+    all.push(Box::new(airflow::environment::Airflow { account: shared() }));
     all.push(Box::new(databricks::DatabricksJob { account: shared() }));
     all.push(Box::new(airflow::dag::Dag { account: shared() }));
-    all.push(Box::new(airflow::connection::AirflowConnection {
-        account: shared(),
-    }));
+    all.push(Box::new(airflow::connection::AirflowConnection { account: shared() }));
     all
 }

@@ -92,12 +92,7 @@ pub fn role_name(account: &Account, holder: Holder) -> String {
 
 /// ARN of a role, known before creation.
 pub fn role_arn(account: &Account, holder: Holder) -> String {
-    format!(
-        "arn:{}:iam::{}:role/{}",
-        account.partition,
-        account.id,
-        role_name(account, holder)
-    )
+    format!("arn:{}:iam::{}:role/{}", account.partition, account.id, role_name(account, holder))
 }
 
 /// Name of the instance profile: the name of its role, as the AWS console chooses it.

@@ -17,11 +17,7 @@ pub const USER: &str = "api-gateway";
 pub async fn proxy_authorization(account: &Account) -> Result<Option<SecretString>> {
     let secret = parameter::get(account, &proxy_secret_name(&account.config)).await?;
     Ok(secret.map(|secret| {
-        format!(
-            "Basic {}",
-            STANDARD.encode(format!("{USER}:{}", secret.expose_secret()))
-        )
-        .into()
+        format!("Basic {}", STANDARD.encode(format!("{USER}:{}", secret.expose_secret()))).into()
     }))
 }
 
@@ -42,9 +38,5 @@ pub async fn subnets(account: &Account) -> Result<Vec<String>> {
 /// Whether Airflow's security group is recorded, which indicates that the rest of Airflow exists
 /// too.
 pub async fn is_airflow_known(account: &Account) -> bool {
-    account
-        .state
-        .output(Member::Airflow.key(), "id")
-        .await
-        .is_some()
+    account.state.output(Member::Airflow.key(), "id").await.is_some()
 }

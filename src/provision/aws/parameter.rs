@@ -11,23 +11,12 @@ use crate::provision::aws::context::Account;
 
 /// Reads a secret; `None` if the parameter does not exist.
 pub async fn get(account: &Account, name: &str) -> Result<Option<SecretString>> {
-    match account
-        .ssm
-        .get_parameter()
-        .name(name)
-        .with_decryption(true)
-        .send()
-        .await
-    {
-        Ok(response) => Ok(response
-            .parameter()
-            .and_then(|parameter| parameter.value())
-            .map(SecretString::from)),
+    match account.ssm.get_parameter().name(name).with_decryption(true).send().await {
+        Ok(response) => {
+            Ok(response.parameter().and_then(|parameter| parameter.value()).map(SecretString::from))
+        }
         Err(error) if code(&error) == "ParameterNotFound" => Ok(None),
-        Err(error) => Err(failed(
-            Call("ssm:GetParameter", &format!("`{name}`")),
-            &error,
-        )),
+        Err(error) => Err(failed(Call("ssm:GetParameter", &format!("`{name}`")), &error)),
     }
 }
 
@@ -39,13 +28,10 @@ pub async fn description(account: &Account, name: &str) -> Result<Option<String>
         .values(name)
         .build()
         .context(|| "cannot build a parameter filter")?;
-    let response = account
-        .ssm
-        .describe_parameters()
-        .parameter_filters(filter)
-        .send()
-        .await
-        .map_err(|error| failed(Call("ssm:DescribeParameters", &format!("`{name}`")), &error))?;
+    let response =
+        account.ssm.describe_parameters().parameter_filters(filter).send().await.map_err(
+            |error| failed(Call("ssm:DescribeParameters", &format!("`{name}`")), &error),
+        )?;
     Ok(response
         .parameters()
         .first()
@@ -73,10 +59,7 @@ pub async fn put(
     match request.send().await {
         Ok(_) => Ok(()),
         Err(error) if code(&error) == "ParameterAlreadyExists" => Ok(()),
-        Err(error) => Err(failed(
-            Call("ssm:PutParameter", &format!("`{name}`")),
-            &error,
-        )),
+        Err(error) => Err(failed(Call("ssm:PutParameter", &format!("`{name}`")), &error)),
     }
 }
 
@@ -89,16 +72,9 @@ pub async fn tag_differences(account: &Account, key: &str, name: &str) -> Result
         .resource_id(name)
         .send()
         .await;
-    let listed = response.map_err(|error| {
-        failed(
-            Call("ssm:ListTagsForResource", &format!("`{name}`")),
-            &error,
-        )
-    })?;
-    Ok(account.tag_differences(
-        key,
-        listed.tag_list().iter().map(|tag| (tag.key(), tag.value())),
-    ))
+    let listed = response
+        .map_err(|error| failed(Call("ssm:ListTagsForResource", &format!("`{name}`")), &error))?;
+    Ok(account.tag_differences(key, listed.tag_list().iter().map(|tag| (tag.key(), tag.value()))))
 }
 
 /// Sets the desired tags on a parameter.
@@ -117,11 +93,7 @@ pub async fn put_tags(account: &Account, key: &str, name: &str) -> Result<()> {
 fn tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
     let tags = account.tags(key).into_iter();
     tags.map(|(key, value)| {
-        Tag::builder()
-            .key(key)
-            .value(value)
-            .build()
-            .context(|| "cannot build a tag")
+        Tag::builder().key(key).value(value).build().context(|| "cannot build a tag")
     })
     .collect()
 }
@@ -131,9 +103,6 @@ pub async fn delete(account: &Account, name: &str) -> Result<bool> {
     match account.ssm.delete_parameter().name(name).send().await {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == "ParameterNotFound" => Ok(false),
-        Err(error) => Err(failed(
-            Call("ssm:DeleteParameter", &format!("`{name}`")),
-            &error,
-        )),
+        Err(error) => Err(failed(Call("ssm:DeleteParameter", &format!("`{name}`")), &error)),
     }
 }

@@ -35,10 +35,7 @@ impl Resource for ProxySecret {
         let Some(mark) = parameter::description(&self.account, &self.name()).await? else {
             return Ok(Observation::missing());
         };
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("mark", &mark)])
-            .await?;
+        self.account.state.record_outputs(KEY, &self.name(), &[("mark", &mark)]).await?;
         let differences = parameter::tag_differences(&self.account, KEY, &self.name()).await?;
         Ok(Observation::from_drift(differences, "in Parameter Store"))
     }
@@ -46,16 +43,9 @@ impl Resource for ProxySecret {
     async fn create(&self) -> Result<()> {
         // 244 random bits as letters and digits only, because a properties file contains the
         // password.
-        let secret = format!(
-            "{}{}",
-            uuid::Uuid::new_v4().simple(),
-            uuid::Uuid::new_v4().simple()
-        );
+        let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         // Distinguishes this password from an earlier one without revealing it.
-        let mark = format!(
-            "password of pinpipe's REST proxy, {}",
-            uuid::Uuid::new_v4().simple()
-        );
+        let mark = format!("password of pinpipe's REST proxy, {}", uuid::Uuid::new_v4().simple());
         parameter::put(&self.account, KEY, &self.name(), &secret.into(), &mark).await
     }
 

@@ -33,11 +33,8 @@ pub async fn run_command(
 ) -> Result<CommandOutcome> {
     let machine = format!("the machine `{instance}`");
     let lines: Vec<String> = script.lines().map(String::from).collect();
-    let request = account
-        .ssm
-        .send_command()
-        .document_name("AWS-RunShellScript")
-        .instance_ids(instance);
+    let request =
+        account.ssm.send_command().document_name("AWS-RunShellScript").instance_ids(instance);
     let request = request
         .parameters("commands", lines)
         .parameters("executionTimeout", vec![TIMEOUT_SECONDS.into()])
@@ -49,11 +46,8 @@ pub async fn run_command(
         }
         Err(error) => return Err(failed(Call("ssm:SendCommand", &machine), &error)),
     };
-    let command_id = response
-        .command()
-        .and_then(|command| command.command_id())
-        .unwrap_or_default()
-        .to_string();
+    let command_id =
+        response.command().and_then(|command| command.command_id()).unwrap_or_default().to_string();
     let outcome = RefCell::new(CommandOutcome::Unregistered);
     let check = || async {
         let response = account
@@ -73,11 +67,7 @@ pub async fn run_command(
                 return Err(failed(Call("ssm:GetCommandInvocation", &machine), &error));
             }
         };
-        let stdout = invocation
-            .standard_output_content()
-            .unwrap_or_default()
-            .trim()
-            .to_string();
+        let stdout = invocation.standard_output_content().unwrap_or_default().trim().to_string();
         match invocation.status() {
             Some(CommandInvocationStatus::Success) => {
                 *outcome.borrow_mut() = CommandOutcome::Done(stdout)
@@ -89,11 +79,8 @@ pub async fn run_command(
                 | CommandInvocationStatus::Cancelling,
             ) => return Ok(Some("running".to_string())),
             status => {
-                let stderr = invocation
-                    .standard_error_content()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_string();
+                let stderr =
+                    invocation.standard_error_content().unwrap_or_default().trim().to_string();
                 let output = [stdout, stderr].join("\n");
                 let last_line = output.lines().rev().find(|line| {
                     !line.trim().is_empty() && !line.contains("failed to run commands")
@@ -105,8 +92,6 @@ pub async fn run_command(
         }
         Ok(None)
     };
-    account
-        .wait_until(&format!("a command on {machine}"), check)
-        .await?;
+    account.wait_until(&format!("a command on {machine}"), check).await?;
     Ok(outcome.into_inner())
 }

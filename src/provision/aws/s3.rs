@@ -61,11 +61,7 @@ impl Bucket {
         if self.account.is_forgotten(key).await {
             // The current name is checked first: that is one call, the search by tag many.
             let exists = self.exists(&self.name()).await.unwrap_or(true);
-            return if exists {
-                Ok(None)
-            } else {
-                self.find_by_tag().await
-            };
+            return if exists { Ok(None) } else { self.find_by_tag().await };
         }
         for name in self
             .account
@@ -76,12 +72,7 @@ impl Bucket {
         {
             let exists = match self.exists(&name).await {
                 // The bucket was deleted, and the name now belongs to another AWS account.
-                Err(_)
-                    if self
-                        .bucket_names()
-                        .await
-                        .is_ok_and(|names| !names.contains(&name)) =>
-                {
+                Err(_) if self.bucket_names().await.is_ok_and(|names| !names.contains(&name)) => {
                     false
                 }
                 result => result?,
@@ -108,18 +99,11 @@ impl Bucket {
         let if_tagged = |name: String| async move {
             // A bucket whose tags cannot be read is not managed by pinpipe.
             let tags = self.tags(&name).await.unwrap_or_default();
-            let pairs = tags
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.as_str()));
-            self.account
-                .is_tagged_as(self.purpose.key(), pairs)
-                .then_some(name)
+            let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            self.account.is_tagged_as(self.purpose.key(), pairs).then_some(name)
         };
-        let tagged: Vec<Option<String>> = stream::iter(names)
-            .map(if_tagged)
-            .buffered(MAX_TAG_REQUESTS)
-            .collect()
-            .await;
+        let tagged: Vec<Option<String>> =
+            stream::iter(names).map(if_tagged).buffered(MAX_TAG_REQUESTS).collect().await;
         Ok(tagged.into_iter().flatten().next())
     }
 
@@ -148,10 +132,7 @@ impl Bucket {
     async fn exists(&self, name: &str) -> Result<bool> {
         match self.account.s3.head_bucket().bucket(name).send().await {
             Ok(_) => Ok(true),
-            Err(error) => match error
-                .raw_response()
-                .map(|response| response.status().as_u16())
-            {
+            Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
                 Some(404) => Ok(false),
                 Some(301 | 403) => Err(Error::failed(format!(
                     "bucket `{name}` belongs to another AWS account or region, or access is \
@@ -162,61 +143,41 @@ impl Bucket {
                     "bucket names are globally unique: choose another `id`, or allow \
                      `s3:ListBucket` on the bucket",
                 )),
-                _ => Err(failed(
-                    Call("s3:ListBucket", &format!("bucket `{name}`")),
-                    &error,
-                )),
+                _ => Err(failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error)),
             },
         }
     }
 
     async fn tags(&self, name: &str) -> Result<Vec<(String, String)>> {
-        match self
-            .account
-            .s3
-            .get_bucket_tagging()
-            .bucket(name)
-            .send()
-            .await
-        {
+        match self.account.s3.get_bucket_tagging().bucket(name).send().await {
             Ok(response) => Ok(response
                 .tag_set()
                 .iter()
                 .map(|tag| (tag.key().to_string(), tag.value().to_string()))
                 .collect()),
             Err(error) if matches!(code(&error), "NoSuchTagSet" | "NoSuchBucket") => Ok(Vec::new()),
-            Err(error) => Err(failed(
-                Call("s3:GetBucketTagging", &format!("bucket `{name}`")),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("s3:GetBucketTagging", &format!("bucket `{name}`")), &error))
+            }
         }
     }
 
     /// Whether pinpipe manages the bucket. `CreateBucket` sets no tags, so a bucket whose creation
     /// is recorded in this state is managed too, even without tags.
     async fn is_ours(&self, name: &str, tags: &[(String, String)]) -> bool {
-        let is_being_created = self
-            .account
-            .state
-            .entry(self.purpose.key())
-            .await
-            .is_some_and(|entry| {
+        let is_being_created =
+            self.account.state.entry(self.purpose.key()).await.is_some_and(|entry| {
                 entry.phase != Phase::Ready
                     && entry.name == name
                     && entry.values.get("made").is_some_and(|made| made == "here")
             });
         is_being_created
-            || self.account.is_ours(
-                tags.iter()
-                    .map(|(key, value)| (key.as_str(), value.as_str())),
-            )
+            || self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
     async fn differences(&self, tags: &[(String, String)]) -> Result<Vec<Drift>> {
         let (s3, name) = (&self.account.s3, self.name());
-        let pairs = tags
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
+        let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let mut differences: Vec<Drift> = self
             .account
             .tag_differences(self.purpose.key(), pairs)
@@ -273,22 +234,13 @@ impl Bucket {
                     self.tags(&name).await?.into_iter().collect();
                 all.extend(self.account.tags(self.purpose.key()));
                 let tags = all.into_iter().map(|(key, value)| {
-                    Tag::builder()
-                        .key(key)
-                        .value(value)
-                        .build()
-                        .context(|| "cannot build a tag")
+                    Tag::builder().key(key).value(value).build().context(|| "cannot build a tag")
                 });
                 let tagging = Tagging::builder()
                     .set_tag_set(Some(tags.collect::<Result<_>>()?))
                     .build()
                     .context(|| "cannot build the tags")?;
-                let response = s3
-                    .put_bucket_tagging()
-                    .bucket(name)
-                    .tagging(tagging)
-                    .send()
-                    .await;
+                let response = s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await;
                 response.map_err(|error| {
                     failed(Call("s3:PutBucketTagging", &self.display_name()), &error)
                 })?;
@@ -301,10 +253,7 @@ impl Bucket {
                     .send()
                     .await;
                 response.map_err(|error| {
-                    failed(
-                        Call("s3:PutBucketPublicAccessBlock", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("s3:PutBucketPublicAccessBlock", &self.display_name()), &error)
                 })?;
             }
             Drift::Unencrypted => {
@@ -327,10 +276,7 @@ impl Bucket {
                     .send()
                     .await;
                 response.map_err(|error| {
-                    failed(
-                        Call("s3:PutEncryptionConfiguration", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("s3:PutEncryptionConfiguration", &self.display_name()), &error)
                 })?;
             }
             Drift::Unversioned => {
@@ -362,18 +308,12 @@ impl Bucket {
                 .send()
                 .await
                 .map_err(|error| failed(Call("s3:ListBucketVersions", &bucket), &error))?;
-            let versions = page
-                .versions()
-                .iter()
-                .map(|version| (version.key(), version.version_id()));
-            let markers = page
-                .delete_markers()
-                .iter()
-                .map(|marker| (marker.key(), marker.version_id()));
+            let versions =
+                page.versions().iter().map(|version| (version.key(), version.version_id()));
+            let markers =
+                page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
             let objects = versions.chain(markers).filter_map(|(key, version)| {
-                let version = version
-                    .filter(|version| *version != "null")
-                    .map(String::from);
+                let version = version.filter(|version| *version != "null").map(String::from);
                 Some(
                     ObjectIdentifier::builder()
                         .key(key?)
@@ -407,9 +347,7 @@ impl Bucket {
                 )));
             }
             if self.account.stop.is_cancelled() {
-                return Err(self
-                    .account
-                    .stopped(&format!("{bucket} still contains objects")));
+                return Err(self.account.stopped(&format!("{bucket} still contains objects")));
             }
         }
     }
@@ -452,38 +390,23 @@ impl Resource for Bucket {
 
     async fn deletion_blocker(&self) -> Result<Option<String>> {
         let name = self.previous_name().await?.unwrap_or_else(|| self.name());
-        let page = self
-            .account
-            .s3
-            .list_objects_v2()
-            .bucket(&name)
-            .max_keys(1000)
-            .send()
-            .await
-            .map_err(|error| failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error))?;
+        let page =
+            self.account.s3.list_objects_v2().bucket(&name).max_keys(1000).send().await.map_err(
+                |error| failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error),
+            )?;
         // Objects that `provision` uploads are not data: `provision` uploads them again.
         let dag = crate::spark::schedule::dag::dag_key(&self.account.config);
         let is_uploaded = |key: &str| is_zip(key) || key == REQUIREMENTS || key == dag;
-        let objects = page
-            .contents()
-            .iter()
-            .filter(|object| !object.key().is_some_and(is_uploaded))
-            .count();
-        let prefix = if page.is_truncated() == Some(true) {
-            "more than "
-        } else {
-            ""
-        };
+        let objects =
+            page.contents().iter().filter(|object| !object.key().is_some_and(is_uploaded)).count();
+        let prefix = if page.is_truncated() == Some(true) { "more than " } else { "" };
         Ok((objects > 0).then(|| format!("{prefix}{objects} objects")))
     }
 
     async fn read(&self) -> Result<Observation> {
         if let Some(previous) = self.previous_name().await? {
             if self.account.is_forgotten(self.purpose.key()).await {
-                self.account
-                    .state
-                    .record_outputs(self.purpose.key(), &previous, &[])
-                    .await?;
+                self.account.state.record_outputs(self.purpose.key(), &previous, &[]).await?;
             }
             // A name that cannot be checked is treated as taken by another AWS account.
             return Ok(Observation::renamed(
@@ -498,10 +421,7 @@ impl Resource for Bucket {
         if !self.is_ours(&self.name(), &tags).await {
             return Ok(Observation::unmanaged());
         }
-        self.account
-            .state
-            .record_outputs(self.purpose.key(), &self.name(), &[])
-            .await?;
+        self.account.state.record_outputs(self.purpose.key(), &self.name(), &[]).await?;
         let differences = self.differences(&tags).await?;
         Ok(Observation::from_drift(
             differences.iter().map(ToString::to_string).collect(),
@@ -522,26 +442,19 @@ impl Resource for Bucket {
             // S3 rejects this region as a location constraint.
             "us-east-1" => request,
             _ => request.create_bucket_configuration(
-                CreateBucketConfiguration::builder()
-                    .location_constraint(location)
-                    .build(),
+                CreateBucketConfiguration::builder().location_constraint(location).build(),
             ),
         };
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "BucketAlreadyOwnedByYou" => Ok(()),
             Err(error) if code(&error) == "BucketAlreadyExists" => {
-                Err(
-                    failed(Call("s3:CreateBucket", &self.display_name()), &error).hint(
-                        "bucket names are globally unique: choose another `id` or another \
+                Err(failed(Call("s3:CreateBucket", &self.display_name()), &error).hint(
+                    "bucket names are globally unique: choose another `id` or another \
                          `s3.bucket.name`",
-                    ),
-                )
+                ))
             }
-            Err(error) => Err(failed(
-                Call("s3:CreateBucket", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("s3:CreateBucket", &self.display_name()), &error)),
         }
     }
 
@@ -558,25 +471,18 @@ impl Resource for Bucket {
         if !self.exists(&name).await? || !self.is_ours(&name, &self.tags(&name).await?).await {
             return Ok(false);
         }
-        let may_lose_data = self
-            .account
-            .may_lose_data
-            .borrow()
-            .contains(self.purpose.key());
+        let may_lose_data = self.account.may_lose_data.borrow().contains(self.purpose.key());
         if !may_lose_data && let Some(objects) = self.deletion_blocker().await? {
-            return Err(
-                Error::failed(format!("bucket `{name}` now holds {objects}")).hint(
-                    "delete the bucket and its data with `pinpipe destroy --data` or `pinpipe \
+            return Err(Error::failed(format!("bucket `{name}` now holds {objects}")).hint(
+                "delete the bucket and its data with `pinpipe destroy --data` or `pinpipe \
                      provision --allow-replace`",
-                ),
-            );
+            ));
         }
         self.empty(&name).await?;
         match self.account.s3.delete_bucket().bucket(&name).send().await {
-            Err(error) if code(&error) != "NoSuchBucket" => Err(failed(
-                Call("s3:DeleteBucket", &format!("bucket `{name}`")),
-                &error,
-            )),
+            Err(error) if code(&error) != "NoSuchBucket" => {
+                Err(failed(Call("s3:DeleteBucket", &format!("bucket `{name}`")), &error))
+            }
             _ => Ok(true),
         }
     }

@@ -13,10 +13,7 @@ pub struct CostItem {
 
 impl CostItem {
     pub fn new(line: impl Into<String>, count: impl Into<f64>) -> Self {
-        Self {
-            line: line.into(),
-            count: count.into(),
-        }
+        Self { line: line.into(), count: count.into() }
     }
 }
 
@@ -42,10 +39,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    pub const NOTHING: Cost = Cost {
-        dollars_per_hour: 0.0,
-        is_whole: true,
-    };
+    pub const NOTHING: Cost = Cost { dollars_per_hour: 0.0, is_whole: true };
 
     pub fn plus(self, other: Cost) -> Cost {
         Cost {
@@ -66,11 +60,7 @@ impl Cost {
 }
 
 fn dollars_text(dollars: f64) -> String {
-    if dollars < 1.0 {
-        format!("${dollars:.4}")
-    } else {
-        format!("${dollars:.2}")
-    }
+    if dollars < 1.0 { format!("${dollars:.4}") } else { format!("${dollars:.2}") }
 }
 
 impl Prices {
@@ -82,22 +72,16 @@ impl Prices {
 
     /// The cost of several lines together.
     pub fn cost(&self, priced: &[CostItem]) -> Cost {
-        priced
-            .iter()
-            .map(|priced| self.line(priced))
-            .fold(Cost::NOTHING, Cost::plus)
+        priced.iter().map(|priced| self.line(priced)).fold(Cost::NOTHING, Cost::plus)
     }
 
     fn line(&self, priced: &CostItem) -> Cost {
-        let hourly = self.hour.get(&priced.line).copied().or_else(|| {
-            self.month
-                .get(&priced.line)
-                .map(|month| month / MONTH_HOURS)
-        });
-        Cost {
-            dollars_per_hour: hourly.unwrap_or(0.0) * priced.count,
-            is_whole: hourly.is_some(),
-        }
+        let hourly = self
+            .hour
+            .get(&priced.line)
+            .copied()
+            .or_else(|| self.month.get(&priced.line).map(|month| month / MONTH_HOURS));
+        Cost { dollars_per_hour: hourly.unwrap_or(0.0) * priced.count, is_whole: hourly.is_some() }
     }
 
     /// What stands below every table of costs.
@@ -116,10 +100,8 @@ mod tests {
     #[test]
     fn hours_and_months_add_up_and_what_is_unknown_is_said() {
         let prices = Prices::built_in();
-        let brokers = prices.cost(&[
-            CostItem::new("kafka.m5.large", 3),
-            CostItem::new("msk-storage-gib", 300),
-        ]);
+        let brokers = prices
+            .cost(&[CostItem::new("kafka.m5.large", 3), CostItem::new("msk-storage-gib", 300)]);
         assert!(
             brokers.is_whole
                 && (brokers.dollars_per_hour - (3.0 * 0.21 + 300.0 * 0.10 / MONTH_HOURS)).abs()
@@ -129,13 +111,6 @@ mod tests {
         let odd = prices.cost(&[CostItem::new("kafka.m99.huge", 3)]);
         assert_eq!((odd.text(1.0).as_str(), odd.is_whole), ("unknown", false));
         assert_eq!(Cost::NOTHING.text(1.0), "");
-        assert_eq!(
-            Cost {
-                dollars_per_hour: 0.5,
-                is_whole: true
-            }
-            .text(730.0),
-            "$365.00"
-        );
+        assert_eq!(Cost { dollars_per_hour: 0.5, is_whole: true }.text(730.0), "$365.00");
     }
 }

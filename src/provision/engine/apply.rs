@@ -44,10 +44,7 @@ pub struct ProvisionOptions {
 /// A resource cannot be read or changed. Created resources are kept and recorded; the next run
 /// resumes.
 pub async fn apply(config: &Config, printer: &Printer) -> Result<Plan> {
-    let options = ProvisionOptions {
-        yes: true,
-        ..ProvisionOptions::default()
-    };
+    let options = ProvisionOptions { yes: true, ..ProvisionOptions::default() };
     provision(config, &options, printer).await
 }
 
@@ -62,11 +59,7 @@ pub async fn provision(
     printer: &Printer,
 ) -> Result<Plan> {
     let saved = options.apply.as_deref().map(Plan::load).transpose()?;
-    let purpose = if options.plan {
-        Purpose::Read
-    } else {
-        Purpose::Change
-    };
+    let purpose = if options.plan { Purpose::Read } else { Purpose::Change };
     let progress = printer.activity("provisioning");
     let session = Session::open(config, purpose, progress.clone()).await?;
     let work = plan_and_apply(config, &session, options, saved.as_ref(), printer);
@@ -94,9 +87,7 @@ async fn verify(config: &Config, plan: &Plan, printer: &Printer) {
     match verify_api(config).await {
         Ok(text) => printer.note(text),
         Err(error) => {
-            let hint = error
-                .hint_text()
-                .unwrap_or("`pinpipe api status` calls it again");
+            let hint = error.hint_text().unwrap_or("`pinpipe api status` calls it again");
             printer.warn(format!("{error}\nhint: {hint}"));
         }
     }
@@ -109,10 +100,8 @@ async fn plan_and_apply(
     saved: Option<&Plan>,
     printer: &Printer,
 ) -> Result<Plan> {
-    let selection = saved.map_or_else(
-        || options.selection.clone(),
-        |saved| Selection::of(&saved.context.selected),
-    );
+    let selection = saved
+        .map_or_else(|| options.selection.clone(), |saved| Selection::of(&saved.context.selected));
     let data_loss = DataLossPolicy {
         may_lose_data: saved.map_or(options.allow_replace, |saved| saved.context.allow_replace),
     };
@@ -159,11 +148,7 @@ fn context(
 ) -> PlanContext {
     PlanContext {
         id: config.id.clone(),
-        account: session
-            .account
-            .as_ref()
-            .map(|account| account.id.clone())
-            .unwrap_or_default(),
+        account: session.account.as_ref().map(|account| account.id.clone()).unwrap_or_default(),
         region: config.aws.region.clone(),
         config_checksum: config.checksum.clone(),
         selected: selected.iter().cloned().collect(),
@@ -197,21 +182,13 @@ fn check_up_to_date(saved: &Plan, now: &Plan) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
-    let list: String = differences
-        .iter()
-        .map(|line| format!("\n  {line}"))
-        .collect();
-    Err(out_of_date(&format!(
-        "{} resources have changed{list}",
-        differences.len()
-    )))
+    let list: String = differences.iter().map(|line| format!("\n  {line}")).collect();
+    Err(out_of_date(&format!("{} resources have changed{list}", differences.len())))
 }
 
 fn out_of_date(reason: &str) -> Error {
-    Error::failed(format!(
-        "cannot apply the plan, it is out of date: {reason}"
-    ))
-    .hint("write a new one with `pinpipe provision --plan --out FILE`; nothing was changed")
+    Error::failed(format!("cannot apply the plan, it is out of date: {reason}"))
+        .hint("write a new one with `pinpipe provision --plan --out FILE`; nothing was changed")
 }
 
 fn new_plan(
@@ -224,10 +201,7 @@ fn new_plan(
     let prices = Prices::built_in();
     let steps = session.graph.resources().filter_map(|resource| {
         let key = resource.key();
-        let observation = observations
-            .get(&key)
-            .filter(|_| selected.contains(&key))?
-            .clone();
+        let observation = observations.get(&key).filter(|_| selected.contains(&key))?.clone();
         // A disabled resource that does not exist is not part of the pipeline.
         let is_shown = observation.exists || observation.action != Action::NoOp;
         is_shown.then(|| Step::new(resource, &session.graph, observation, &prices))
@@ -274,24 +248,14 @@ fn missing_dependencies(
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let changes = |key: &&String| {
-        let action = observations
-            .get(*key)
-            .map_or(Action::NoOp, |observation| observation.action);
+        let action = observations.get(*key).map_or(Action::NoOp, |observation| observation.action);
         !matches!(action, Action::NoOp | Action::Delete | Action::Unmanaged)
     };
     for key in selected.iter().filter(changes) {
-        for dependency in session
-            .graph
-            .depends_on(key)
-            .filter(|key| !selected.contains(*key))
-        {
-            let exists = observations
-                .get(dependency)
-                .is_some_and(|observation| observation.exists);
-            let is_enabled = session
-                .graph
-                .resource(dependency)
-                .is_some_and(|resource| resource.is_enabled());
+        for dependency in session.graph.depends_on(key).filter(|key| !selected.contains(*key)) {
+            let exists = observations.get(dependency).is_some_and(|observation| observation.exists);
+            let is_enabled =
+                session.graph.resource(dependency).is_some_and(|resource| resource.is_enabled());
             if !exists && is_enabled {
                 let error = Error::failed(format!(
                     "`{key}` depends on `{dependency}`, which does not exist"
@@ -316,11 +280,8 @@ async fn confirm_changes(
     if !yes {
         printer.note(plan.text());
     }
-    let question = format!(
-        "change {} resources of account {}",
-        plan.changes(),
-        plan.context.account
-    );
+    let question =
+        format!("change {} resources of account {}", plan.changes(), plan.context.account);
     confirm(yes, &question).await?;
     session.progress.show();
     Ok(())
@@ -337,10 +298,7 @@ fn allow_data_loss(
         return;
     };
     let is_removed = |key: &&String| observations.get(*key).is_some_and(Observation::is_removal);
-    account
-        .may_lose_data
-        .borrow_mut()
-        .extend(selected.iter().filter(is_removed).cloned());
+    account.may_lose_data.borrow_mut().extend(selected.iter().filter(is_removed).cloned());
 }
 
 async fn apply_plan(
@@ -356,63 +314,47 @@ async fn apply_plan(
     let changed = &changed;
     let visits = session
         .graph
-        .walk(
-            Order::DependenciesFirst,
-            session.max_concurrency,
-            |resource| {
-                async move {
-                    let key = resource.key();
-                    let Some(planned) = observations.get(&key).filter(|_| selected.contains(&key))
-                    else {
-                        return Ok(observations.get(&key).cloned());
-                    };
-                    if planned.action == Action::Delete {
-                        // Already deleted.
-                        return Ok(Some(planned.clone()));
-                    }
-                    let is_stale = planned.action == Action::Replace
-                        || session
-                            .graph
-                            .depends_on(&key)
-                            .any(|key| changed.borrow().contains(key));
-                    let start = if is_stale {
-                        read_one(resource).await?
-                    } else {
-                        planned.clone()
-                    };
-                    let began = Instant::now();
-                    let account = session.account.as_deref();
-                    let converged = session
-                        .run_until_shutdown(converge(account, resource, start, data_loss))
-                        .await?;
-                    let Converged {
-                        action,
-                        mut observation,
-                    } = converged;
-                    if action != Action::NoOp {
-                        let is_replaced = planned.action == Action::Replace;
-                        observation.action = if is_replaced { Action::Replace } else { action };
-                        observation.reasons.clone_from(&planned.reasons);
-                        changed.borrow_mut().insert(key);
-                        report_done(
-                            printer,
-                            session,
-                            resource,
-                            &resource.name(),
-                            observation.action,
-                            began,
-                        );
-                    }
-                    Ok(Some(observation))
+        .walk(Order::DependenciesFirst, session.max_concurrency, |resource| {
+            async move {
+                let key = resource.key();
+                let Some(planned) = observations.get(&key).filter(|_| selected.contains(&key))
+                else {
+                    return Ok(observations.get(&key).cloned());
+                };
+                if planned.action == Action::Delete {
+                    // Already deleted.
+                    return Ok(Some(planned.clone()));
                 }
-                .boxed_local()
-            },
-        )
+                let is_stale = planned.action == Action::Replace
+                    || session.graph.depends_on(&key).any(|key| changed.borrow().contains(key));
+                let start = if is_stale { read_one(resource).await? } else { planned.clone() };
+                let began = Instant::now();
+                let account = session.account.as_deref();
+                let converged = session
+                    .run_until_shutdown(converge(account, resource, start, data_loss))
+                    .await?;
+                let Converged { action, mut observation } = converged;
+                if action != Action::NoOp {
+                    let is_replaced = planned.action == Action::Replace;
+                    observation.action = if is_replaced { Action::Replace } else { action };
+                    observation.reasons.clone_from(&planned.reasons);
+                    changed.borrow_mut().insert(key);
+                    report_done(
+                        printer,
+                        session,
+                        resource,
+                        &resource.name(),
+                        observation.action,
+                        began,
+                    );
+                }
+                Ok(Some(observation))
+            }
+            .boxed_local()
+        })
         .await;
     let results = session.collect_results(visits)?.into_iter();
-    Ok(results
-        .filter_map(|(key, observation)| Some((key, observation?)))
-        .collect())
+    Ok(results.filter_map(|(key, observation)| Some((key, observation?))).collect())
 }
 
 /// Deletes the resources that are replaced or no longer in the configuration, dependents first.
@@ -428,22 +370,18 @@ async fn delete_first(
     let to_delete = &keys;
     let visits = session
         .graph
-        .walk(
-            Order::DependentsFirst,
-            session.max_concurrency,
-            |resource| {
-                async move {
-                    if to_delete.contains(&resource.key()) {
-                        let (began, name) = (Instant::now(), session.recorded_name(resource).await);
-                        let deleting = delete(session.account.as_deref(), resource);
-                        session.run_until_shutdown(deleting).await?;
-                        report_done(printer, session, resource, &name, Action::Delete, began);
-                    }
-                    Ok(())
+        .walk(Order::DependentsFirst, session.max_concurrency, |resource| {
+            async move {
+                if to_delete.contains(&resource.key()) {
+                    let (began, name) = (Instant::now(), session.recorded_name(resource).await);
+                    let deleting = delete(session.account.as_deref(), resource);
+                    session.run_until_shutdown(deleting).await?;
+                    report_done(printer, session, resource, &name, Action::Delete, began);
                 }
-                .boxed_local()
-            },
-        )
+                Ok(())
+            }
+            .boxed_local()
+        })
         .await;
     session.collect_results(visits)?;
     Ok(keys)

@@ -64,26 +64,14 @@ impl Report for DestroyReport {
             .map(|removed| {
                 format!(
                     "{} {} {}",
-                    if removed.removed {
-                        "deleted"
-                    } else {
-                        "does not exist:"
-                    },
+                    if removed.removed { "deleted" } else { "does not exist:" },
                     removed.type_name,
                     removed.name
                 )
             })
             .collect();
-        lines.extend(
-            self.data_dir
-                .iter()
-                .map(|folder| format!("deleted {}", folder.display())),
-        );
-        if lines.is_empty() {
-            "nothing to delete".into()
-        } else {
-            lines.join("\n")
-        }
+        lines.extend(self.data_dir.iter().map(|folder| format!("deleted {}", folder.display())));
+        if lines.is_empty() { "nothing to delete".into() } else { lines.join("\n") }
     }
 }
 
@@ -126,11 +114,7 @@ pub async fn destroy(
 ) -> Result<DestroyReport> {
     let lock_path = Runtime::lock_path(&config.data_dir);
     // Without the file nothing can be running; looking must not create it.
-    let lock = if lock_path.exists() {
-        FileLock::try_lock(&lock_path)?
-    } else {
-        None
-    };
+    let lock = if lock_path.exists() { FileLock::try_lock(&lock_path)? } else { None };
     let runs = lock_path.exists() && lock.is_none();
     if config.target == Target::Aws {
         return remove_resources(config, options, printer).await;
@@ -160,9 +144,7 @@ async fn remove_resources(
 ) -> Result<DestroyReport> {
     let progress = printer.activity("deleting");
     let session = Session::open(config, Purpose::Change, progress.clone()).await?;
-    let outcome = session
-        .run_until_cancelled(delete_selected(&session, options, printer))
-        .await;
+    let outcome = session.run_until_cancelled(delete_selected(&session, options, printer)).await;
     progress.finish();
     session.close().await;
     outcome
@@ -176,31 +158,15 @@ async fn delete_selected(
     let selected = options.selection.keys(&session.graph)?;
     let observations = session.observe(&selected).await?;
     let is_managed = |key: &String| observations.get(key).is_some_and(exists_and_is_managed);
-    let to_delete: BTreeSet<String> = selected
-        .iter()
-        .filter(|key| is_managed(key))
-        .cloned()
-        .collect();
+    let to_delete: BTreeSet<String> =
+        selected.iter().filter(|key| is_managed(key)).cloned().collect();
     if let Some(account) = &session.account {
-        check_dependents(
-            session,
-            &selected,
-            &observations,
-            &account.state.keys().await,
-        )?;
+        check_dependents(session, &selected, &observations, &account.state.keys().await)?;
         if options.data {
             let all = session.graph.resources().map(Resource::key);
             account.may_lose_data.borrow_mut().extend(all);
         }
-        confirm_on_aws(
-            session,
-            options,
-            &to_delete,
-            &observations,
-            &account.id,
-            printer,
-        )
-        .await?;
+        confirm_on_aws(session, options, &to_delete, &observations, &account.id, printer).await?;
     } else {
         let question =
             "delete the topics with their records, the streams, the connector and the routes";
@@ -210,11 +176,9 @@ async fn delete_selected(
     }
     let visits = session
         .graph
-        .walk(
-            Order::DependentsFirst,
-            session.max_concurrency,
-            |resource| delete_one(session, resource, &selected, &to_delete, printer).boxed_local(),
-        )
+        .walk(Order::DependentsFirst, session.max_concurrency, |resource| {
+            delete_one(session, resource, &selected, &to_delete, printer).boxed_local()
+        })
         .await;
     let results = session.collect_results(visits)?;
     let mut resources: Vec<Removed> = results.into_iter().map(|(_, removed)| removed).collect();
@@ -230,11 +194,7 @@ async fn delete_selected(
     }
     // In the order of deletion.
     resources.reverse();
-    Ok(DestroyReport {
-        resources,
-        data_dir: None,
-        is_reported: session.account.is_some(),
-    })
+    Ok(DestroyReport { resources, data_dir: None, is_reported: session.account.is_some() })
 }
 
 /// Refuses to delete data that the options do not include, and asks for confirmation.
@@ -247,17 +207,11 @@ async fn confirm_on_aws(
     printer: &Printer,
 ) -> Result<()> {
     let (mut names, mut holding_data) = (Vec::new(), Vec::new());
-    for resource in session
-        .graph
-        .resources()
-        .filter(|resource| to_delete.contains(&resource.key()))
+    for resource in session.graph.resources().filter(|resource| to_delete.contains(&resource.key()))
     {
         let (key, name) = (resource.key(), session.recorded_name(resource).await);
         if resource.holds_data() {
-            let detail = observations
-                .get(&key)
-                .map(Observation::reason)
-                .unwrap_or_default();
+            let detail = observations.get(&key).map(Observation::reason).unwrap_or_default();
             holding_data.push(format!("{} {name} ({detail})", resource.kind()));
         }
         if !options.data
@@ -303,9 +257,7 @@ async fn delete_one(
     let is_included =
         to_delete.contains(&key) || session.account.is_none() && selected.contains(&key);
     let name = session.recorded_name(resource).await;
-    let container = resource
-        .contained_in()
-        .filter(|container| to_delete.contains(container));
+    let container = resource.contained_in().filter(|container| to_delete.contains(container));
     let removed = match (&session.account, container) {
         _ if !is_included => false,
         // Deleting the container deletes it too.
@@ -322,11 +274,7 @@ async fn delete_one(
         let text = format!("deleted {} {name}", resource.kind());
         session.progress.aside(|| printer.note(text));
     }
-    Ok(Removed {
-        type_name: resource.kind(),
-        name,
-        removed,
-    })
+    Ok(Removed { type_name: resource.kind(), name, removed })
 }
 
 /// Refuses to delete a resource that a remaining one depends on.
@@ -339,17 +287,14 @@ fn check_dependents(
     for resource in session.graph.resources() {
         let key = resource.key();
         // An unmanaged resource does not depend on a managed one.
-        let exists = observations
-            .get(&key)
-            .map_or_else(|| recorded.contains(&key), exists_and_is_managed);
+        let exists =
+            observations.get(&key).map_or_else(|| recorded.contains(&key), exists_and_is_managed);
         if selected.contains(&key) || !exists {
             continue;
         }
         let is_deleted = |dependency: &&str| {
-            let is_removable = session
-                .graph
-                .resource(dependency)
-                .is_some_and(|resource| resource.is_removable());
+            let is_removable =
+                session.graph.resource(dependency).is_some_and(|resource| resource.is_removable());
             selected.contains(*dependency) && is_removable
         };
         if let Some(dependency) = session.graph.depends_on(&key).find(is_deleted) {
@@ -371,11 +316,7 @@ fn exists_and_is_managed(observation: &Observation) -> bool {
 async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
-        return Ok(DestroyReport {
-            resources: Vec::new(),
-            data_dir: None,
-            is_reported: false,
-        });
+        return Ok(DestroyReport { resources: Vec::new(), data_dir: None, is_reported: false });
     }
     // A run that failed early leaves it empty.
     let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
@@ -412,9 +353,5 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
     let _ = std::fs::remove_file(folder.join("local.lock"));
     drop(lock);
     let _ = std::fs::remove_dir(folder);
-    Ok(DestroyReport {
-        resources: Vec::new(),
-        data_dir: Some(folder.clone()),
-        is_reported: false,
-    })
+    Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()), is_reported: false })
 }

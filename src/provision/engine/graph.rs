@@ -43,18 +43,11 @@ impl Graph {
             let depends_on: BTreeSet<String> = resource.depends_on().into_iter().collect();
             for key in &depends_on {
                 let is_before = dependencies.contains_key(key);
-                assert!(
-                    is_before,
-                    "`{}` stands before its dependency `{key}`",
-                    resource.key()
-                );
+                assert!(is_before, "`{}` stands before its dependency `{key}`", resource.key());
             }
             dependencies.insert(resource.key(), depends_on);
         }
-        Self {
-            resources,
-            dependencies,
-        }
+        Self { resources, dependencies }
     }
 
     /// All resources, each after those it depends on.
@@ -69,11 +62,7 @@ impl Graph {
 
     /// Keys of the resources that a resource depends on directly.
     pub fn depends_on(&self, key: &str) -> impl Iterator<Item = &str> {
-        self.dependencies
-            .get(key)
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
+        self.dependencies.get(key).into_iter().flatten().map(String::as_str)
     }
 
     /// The given resources and all that they depend on, directly or not.
@@ -138,10 +127,7 @@ impl Graph {
                 let mut dependents: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
                 for (key, depends_on) in &self.dependencies {
                     for dependency in depends_on {
-                        dependents
-                            .entry(dependency.clone())
-                            .or_default()
-                            .insert(key.clone());
+                        dependents.entry(dependency.clone()).or_default().insert(key.clone());
                     }
                 }
                 dependents

@@ -75,11 +75,7 @@ pub struct Refusal {
 impl Refusal {
     pub fn new(key: impl Into<String>, error: &Error) -> Self {
         let hint = error.hint_text().map(String::from);
-        Self {
-            key: key.into(),
-            message: error.to_string(),
-            hint,
-        }
+        Self { key: key.into(), message: error.to_string(), hint }
     }
 }
 
@@ -117,14 +113,7 @@ impl Tally {
     }
 
     fn text(self, applied: bool) -> String {
-        let Self {
-            create,
-            update,
-            replace,
-            delete,
-            pending,
-            unchanged,
-        } = self;
+        let Self { create, update, replace, delete, pending, unchanged } = self;
         let mut text = if applied {
             format!("{create} created, {update} updated, {replace} replaced, {delete} deleted")
         } else {
@@ -167,9 +156,7 @@ impl Plan {
     pub fn new(context: PlanContext, applied: bool, steps: Vec<Step>, prices: &Prices) -> Self {
         let total = |is_counted: &dyn Fn(&Step) -> bool| {
             let counted = steps.iter().filter(|step| is_counted(step));
-            counted
-                .map(|step| step.cost)
-                .fold(Cost::NOTHING, Cost::plus)
+            counted.map(|step| step.cost).fold(Cost::NOTHING, Cost::plus)
         };
         let cost_before = total(&|step| step.observation.exists && step.observation.is_managed());
         let cost = total(&|step| applied || step.observation.action != Action::Delete);
@@ -239,9 +226,7 @@ impl Plan {
     pub fn differences(&self, now: &Plan) -> Vec<String> {
         let of = |plan: &Plan| -> BTreeMap<String, Observation> {
             let steps = plan.steps.iter();
-            steps
-                .map(|step| (step.key.clone(), step.observation.clone()))
-                .collect()
+            steps.map(|step| (step.key.clone(), step.observation.clone())).collect()
         };
         let (planned, current) = (of(self), of(now));
         let mut differences = Vec::new();
@@ -353,10 +338,7 @@ impl Plan {
         if self.applied || self.changes() == 0 {
             format!("cost: {after} ({prices})")
         } else {
-            format!(
-                "cost: {} per hour → {after} ({prices})",
-                text(self.cost_before, 1.0)
-            )
+            format!("cost: {} per hour → {after} ({prices})", text(self.cost_before, 1.0))
         }
     }
 }
@@ -368,10 +350,7 @@ impl Report for Plan {
             lines.push(String::new());
         }
         if self.changes() == 0 && self.refusals.is_empty() {
-            lines.push(format!(
-                "no changes: {} resources are up to date",
-                self.tally.unchanged
-            ));
+            lines.push(format!("no changes: {} resources are up to date", self.tally.unchanged));
         } else {
             lines.push(self.tally.text(self.applied));
         }
@@ -404,10 +383,7 @@ mod tests {
                 action,
                 reasons: reasons.iter().map(|reason| reason.to_string()).collect(),
             },
-            cost: Cost {
-                dollars_per_hour,
-                is_whole: true,
-            },
+            cost: Cost { dollars_per_hour, is_whole: true },
         }
     }
 
@@ -428,18 +404,8 @@ mod tests {
             step("bucket", Action::NoOp, &["private, encrypted"], 0.0),
             step("cluster", Action::Create, &[], 0.63),
             step("stream-pin", Action::Update, &["shards: 2 → 4"], 0.03),
-            step(
-                "api-key",
-                Action::Delete,
-                &["no longer in the configuration"],
-                0.0,
-            ),
-            step(
-                "connector",
-                Action::Replace,
-                &["`plugin` is replaced"],
-                0.11,
-            ),
+            step("api-key", Action::Delete, &["no longer in the configuration"], 0.0),
+            step("connector", Action::Replace, &["`plugin` is replaced"], 0.11),
         ])
     }
 
@@ -447,20 +413,11 @@ mod tests {
     fn a_plan_prints_signs_reasons_a_tally_and_the_cost() {
         let text = example().text();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[0],
-            "    + create    cluster    me-cluster     $0.6300 per hour"
-        );
-        assert_eq!(
-            lines[1],
-            "    ~ update    stream     me-stream-pin  $0.0300 per hour"
-        );
+        assert_eq!(lines[0], "    + create    cluster    me-cluster     $0.6300 per hour");
+        assert_eq!(lines[1], "    ~ update    stream     me-stream-pin  $0.0300 per hour");
         assert_eq!(lines[2], "        shards: 2 → 4");
         assert_eq!(lines[3], "    - delete    api        me-api-key");
-        assert_eq!(
-            lines[5],
-            "  -/+ replace   connector  me-connector   $0.1100 per hour"
-        );
+        assert_eq!(lines[5], "  -/+ replace   connector  me-connector   $0.1100 per hour");
         assert!(
             text.contains("1 to create, 1 to update, 1 to replace, 1 to delete; 1 unchanged"),
             "{text}"
@@ -478,9 +435,7 @@ mod tests {
         example().save(&path).expect("writes");
         assert_eq!(Plan::load(&path).expect("reads"), example());
         std::fs::write(&path, r#"{"format_version": 99}"#).expect("writes");
-        let error = Plan::load(&path)
-            .expect_err("another format is refused")
-            .to_string();
+        let error = Plan::load(&path).expect_err("another format is refused").to_string();
         assert!(error.contains("format version 99, expected 1"), "{error}");
     }
 

@@ -63,19 +63,12 @@ pub async fn converge(
                 if let Some(account) = account {
                     account.state.mark_ready(&key).await?;
                 }
-                return Ok(Converged {
-                    action: done,
-                    observation,
-                });
+                return Ok(Converged { action: done, observation });
             }
             Action::Unmanaged => return Err(unmanaged(resource)),
             Action::Pending => resource.wait().await?,
             Action::Update => {
-                repeats = if updated == observation.reasons {
-                    repeats + 1
-                } else {
-                    0
-                };
+                repeats = if updated == observation.reasons { repeats + 1 } else { 0 };
                 if repeats >= REPEATS {
                     break;
                 }
@@ -113,10 +106,7 @@ pub async fn converge(
             }
             // Deletions precede all other changes.
             Action::Delete => {
-                return Ok(Converged {
-                    action: Action::Delete,
-                    observation,
-                });
+                return Ok(Converged { action: Action::Delete, observation });
             }
         }
         observation = read_one(resource).await?;
@@ -154,9 +144,7 @@ async fn reread_before_create(
     let Some(entry) = account.state.entry(&resource.key()).await else {
         return Ok(None);
     };
-    let age = (chrono::Utc::now() - entry.begun_at)
-        .to_std()
-        .unwrap_or_default();
+    let age = (chrono::Utc::now() - entry.begun_at).to_std().unwrap_or_default();
     if entry.phase == Phase::Deleting || age > RECENT {
         return Ok(None);
     }

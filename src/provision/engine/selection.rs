@@ -17,10 +17,7 @@ pub struct Selection {
 impl Selection {
     /// Exactly the resources of these keys.
     pub fn of(keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self {
-            only: keys.into_iter().map(Into::into).collect(),
-            skip: Vec::new(),
-        }
+        Self { only: keys.into_iter().map(Into::into).collect(), skip: Vec::new() }
     }
 
     /// Keys of the selected resources.
@@ -61,8 +58,6 @@ fn unknown(name: &str, graph: &Graph) -> Error {
         .min_by_key(|known| strsim::damerau_levenshtein(known, name))
         .cloned()
         .unwrap_or_default();
-    Error::usage(format!(
-        "resource `{name}` does not exist, did you mean `{nearest}`?"
-    ))
-    .hint(format!("resources and types: {}", names.join(", ")))
+    Error::usage(format!("resource `{name}` does not exist, did you mean `{nearest}`?"))
+        .hint(format!("resources and types: {}", names.join(", ")))
 }

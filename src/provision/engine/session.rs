@@ -69,11 +69,8 @@ impl Session {
             Target::Aws => {
                 let place = run_until_shutdown(&stop, GRACE, Account::place(config)).await?;
                 // Not interruptible: a lock that was written all the same would stay.
-                let lock = if purpose == Purpose::Change {
-                    Some(place.lock().await?)
-                } else {
-                    None
-                };
+                let lock =
+                    if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
                 let opening = Account::open(
                     config,
                     place,
@@ -110,10 +107,7 @@ impl Session {
     pub async fn close(mut self) {
         if let Some(account) = &self.account {
             let outputs = Outputs {
-                bootstrap_servers: account
-                    .state
-                    .output(keys::CLUSTER, "bootstrap_servers")
-                    .await,
+                bootstrap_servers: account.state.output(keys::CLUSTER, "bootstrap_servers").await,
                 gateway_url: account.state.output(keys::API, "url").await,
                 api_key_id: account.state.output(keys::API_KEY, "id").await,
             };
@@ -140,10 +134,7 @@ impl Session {
     pub async fn observe(&self, selected: &BTreeSet<String>) -> Result<Observations> {
         let to_read = self.graph.with_dependencies(selected);
         let (recorded, may_be_lost) = match &self.account {
-            Some(account) => (
-                account.state.keys().await,
-                !account.state.is_complete().await,
-            ),
+            Some(account) => (account.state.keys().await, !account.state.is_complete().await),
             None => (Vec::new(), false),
         };
         let mut observations = Observations::new();
@@ -165,9 +156,8 @@ impl Session {
                 })
                 .await;
             let found = self.collect_results(visits)?;
-            let found = found
-                .into_iter()
-                .filter_map(|(key, observation)| Some((key, observation?)));
+            let found =
+                found.into_iter().filter_map(|(key, observation)| Some((key, observation?)));
             observations = found.collect();
         }
         self.propagate_replacement(&mut observations, selected);
@@ -186,9 +176,7 @@ impl Session {
             return Ok(None);
         }
         if self.stop.is_cancelled() {
-            return Err(Error::interrupted(
-                "interrupted while reading: nothing was changed",
-            ));
+            return Err(Error::interrupted("interrupted while reading: nothing was changed"));
         }
         match self.run_until_shutdown(read_one(resource)).await {
             // The resource is disabled: a missing permission to read it must not stop the command.
@@ -293,27 +281,15 @@ impl Session {
                 failures.remove(specific.unwrap_or_default())
             }
         };
-        let is_enabled = |key: &String| {
-            self.graph
-                .resource(key)
-                .is_some_and(|resource| resource.is_enabled())
-        };
+        let is_enabled =
+            |key: &String| self.graph.resource(key).is_some_and(|resource| resource.is_enabled());
         skipped.retain(is_enabled);
-        let mut note: String = failures
-            .iter()
-            .map(|failure| format!("\n  also: {failure}"))
-            .collect();
+        let mut note: String =
+            failures.iter().map(|failure| format!("\n  also: {failure}")).collect();
         if !skipped.is_empty() {
-            note.push_str(&format!(
-                "\n  skipped, since they depend on it: {}",
-                skipped.join(", ")
-            ));
+            note.push_str(&format!("\n  skipped, since they depend on it: {}", skipped.join(", ")));
         }
-        Err(if note.is_empty() {
-            error
-        } else {
-            error.with_note(note)
-        })
+        Err(if note.is_empty() { error } else { error.with_note(note) })
     }
 }
 

@@ -104,9 +104,7 @@ pub async fn status(
 ) -> Result<StatusReport> {
     let progress = printer.activity("reading");
     let session = Session::open(config, Purpose::Read, progress.clone()).await?;
-    let report = session
-        .run_until_cancelled(read(config, selection, &session))
-        .await;
+    let report = session.run_until_cancelled(read(config, selection, &session)).await;
     progress.finish();
     session.close().await;
     report
@@ -145,9 +143,7 @@ async fn read(config: &Config, selection: &Selection, session: &Session) -> Resu
         });
     }
     let addresses = if config.target == Target::Local {
-        Runtime::read(&config.data_dir)
-            .ok()
-            .map(|runtime| runtime.addresses)
+        Runtime::read(&config.data_dir).ok().map(|runtime| runtime.addresses)
     } else {
         None
     };

@@ -42,9 +42,7 @@ impl Resource for Connector {
             ));
         }
         let status = self.clients.control.connector_status(&self.name()).await?;
-        Ok(Observation::in_sync(
-            status.map(|status| status.state).unwrap_or_default(),
-        ))
+        Ok(Observation::in_sync(status.map(|status| status.state).unwrap_or_default()))
     }
 
     async fn create(&self) -> Result<()> {

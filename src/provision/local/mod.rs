@@ -36,20 +36,12 @@ pub async fn resources(config: &Config) -> Result<Vec<Box<dyn Resource>>> {
     });
     let mut resources: Vec<Box<dyn Resource>> = Vec::new();
     for kind in Kind::ALL {
-        resources.push(Box::new(topic::Topic {
-            kind,
-            clients: clients.clone(),
-        }));
+        resources.push(Box::new(topic::Topic { kind, clients: clients.clone() }));
     }
     for kind in Kind::ALL {
-        resources.push(Box::new(stream::Stream {
-            kind,
-            clients: clients.clone(),
-        }));
+        resources.push(Box::new(stream::Stream { kind, clients: clients.clone() }));
     }
-    resources.push(Box::new(connector::Connector {
-        clients: clients.clone(),
-    }));
+    resources.push(Box::new(connector::Connector { clients: clients.clone() }));
     resources.push(Box::new(routes::Routes { clients }));
     Ok(resources)
 }

@@ -41,13 +41,7 @@ impl Resource for Stream {
 
     async fn read(&self) -> Result<Observation> {
         let (name, clients) = (self.name(), &self.clients);
-        match clients
-            .kinesis
-            .describe_stream_summary()
-            .stream_name(&name)
-            .send()
-            .await
-        {
+        match clients.kinesis.describe_stream_summary().stream_name(&name).send().await {
             Ok(output) => {
                 let shards = output
                     .stream_description_summary
@@ -97,9 +91,7 @@ impl Resource for Stream {
                 .send()
                 .await
                 .map_err(|error| failure(&format!("cannot read stream `{name}`"), &error))?;
-            let status = output
-                .stream_description_summary
-                .map(|summary| summary.stream_status);
+            let status = output.stream_description_summary.map(|summary| summary.stream_status);
             if status == Some(StreamStatus::Active) {
                 Ok(())
             } else {
@@ -122,13 +114,7 @@ impl Resource for Stream {
 
     async fn delete(&self) -> Result<bool> {
         let (name, clients) = (self.name(), &self.clients);
-        match clients
-            .kinesis
-            .delete_stream()
-            .stream_name(&name)
-            .send()
-            .await
-        {
+        match clients.kinesis.delete_stream().stream_name(&name).send().await {
             Ok(_) => Ok(true),
             Err(error)
                 if error

@@ -15,22 +15,14 @@ use crate::provision::state::document::StateDocument;
 #[derive(Debug, Clone)]
 pub enum StateBackend {
     File(PathBuf),
-    Object {
-        client: Client,
-        bucket: String,
-        key: String,
-    },
+    Object { client: Client, bucket: String, key: String },
 }
 
 /// Held while a command may change the state; let go when dropped (file) or released (object).
 #[derive(Debug)]
 pub enum Lock {
     File(#[expect(dead_code, reason = "the open file is what holds the lock")] FileLock),
-    Object {
-        client: Client,
-        bucket: String,
-        key: String,
-    },
+    Object { client: Client, bucket: String, key: String },
 }
 
 /// The state's file in a data folder.
@@ -55,29 +47,21 @@ impl StateBackend {
     /// # Errors
     /// No bucket or no key.
     pub fn object(client: Client, url: &str) -> Result<Self> {
-        let rest = url
-            .strip_prefix("s3://")
-            .and_then(|rest| rest.split_once('/'));
+        let rest = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
         match rest.filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()) {
-            Some((bucket, key)) => Ok(Self::Object {
-                client,
-                bucket: bucket.into(),
-                key: key.into(),
-            }),
-            None => Err(Error::usage(format!(
-                "`provision.state` must be s3://BUCKET/KEY, not `{url}`"
-            ))),
+            Some((bucket, key)) => {
+                Ok(Self::Object { client, bucket: bucket.into(), key: key.into() })
+            }
+            None => {
+                Err(Error::usage(format!("`provision.state` must be s3://BUCKET/KEY, not `{url}`")))
+            }
         }
     }
 
     pub async fn read(&self) -> Result<Option<StateDocument>> {
         match self {
             Self::File(path) => load_json(path),
-            Self::Object {
-                client,
-                bucket,
-                key,
-            } => {
+            Self::Object { client, bucket, key } => {
                 let found = client.get_object().bucket(bucket).key(key).send().await;
                 let object = match found {
                     Ok(object) => object,
@@ -107,11 +91,7 @@ impl StateBackend {
     pub async fn write(&self, document: &StateDocument) -> Result<()> {
         match self {
             Self::File(path) => save_json(path, document),
-            Self::Object {
-                client,
-                bucket,
-                key,
-            } => {
+            Self::Object { client, bucket, key } => {
                 let text = serde_json::to_vec_pretty(document)
                     .context(|| format!("cannot write {self}"))?;
                 let put = client
@@ -136,11 +116,7 @@ impl StateBackend {
                 }
                 _ => Ok(()),
             },
-            Self::Object {
-                client,
-                bucket,
-                key,
-            } => {
+            Self::Object { client, bucket, key } => {
                 let removed = client.delete_object().bucket(bucket).key(key).send().await;
                 removed
                     .map(|_| ())
@@ -157,18 +133,15 @@ impl StateBackend {
         match self {
             Self::File(path) => {
                 let folder = path.parent().unwrap_or(Path::new("."));
-                std::fs::create_dir_all(folder).map_err(|error| io_error("make", folder, error))?;
+                std::fs::create_dir_all(folder)
+                    .map_err(|error| io_error("create", folder, error))?;
                 let lock = FileLock::try_lock(&path.with_extension("lock"))?;
                 lock.map(Lock::File).ok_or_else(|| {
                     Error::failed(format!("another pinpipe is working with {self}"))
                         .hint("wait until it is done, or stop it with Ctrl-C")
                 })
             }
-            Self::Object {
-                client,
-                bucket,
-                key,
-            } => {
+            Self::Object { client, bucket, key } => {
                 let key = format!("{key}.lock");
                 let since = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC");
                 let own = format!(
@@ -183,11 +156,9 @@ impl StateBackend {
                     .if_none_match("*")
                     .body(ByteStream::from(own.clone().into_bytes()));
                 match put.send().await {
-                    Ok(_) => Ok(Lock::Object {
-                        client: client.clone(),
-                        bucket: bucket.clone(),
-                        key,
-                    }),
+                    Ok(_) => {
+                        Ok(Lock::Object { client: client.clone(), bucket: bucket.clone(), key })
+                    }
                     Err(error)
                         if matches!(
                             code(&error),
@@ -207,10 +178,9 @@ impl StateBackend {
                             .hint(format!("wait until it is done; if it was killed, remove the lock: `aws s3 rm s3://{bucket}/{key}`")))
                     }
                     Err(error) if code(&error) == "NoSuchBucket" => Err(no_bucket(bucket)),
-                    Err(error) => Err(failed(
-                        Call("s3:PutObject", &format!("s3://{bucket}/{key}")),
-                        &error,
-                    )),
+                    Err(error) => {
+                        Err(failed(Call("s3:PutObject", &format!("s3://{bucket}/{key}")), &error))
+                    }
                 }
             }
         }
@@ -220,18 +190,11 @@ impl StateBackend {
         let Self::Object { client, bucket, .. } = self else {
             return String::new();
         };
-        let Ok(object) = client
-            .get_object()
-            .bucket(bucket)
-            .key(lock_key)
-            .send()
-            .await
-        else {
+        let Ok(object) = client.get_object().bucket(bucket).key(lock_key).send().await else {
             return String::new();
         };
         let text = object.body.collect().await.map(|bytes| bytes.into_bytes());
-        text.map(|text| format!(" ({})", String::from_utf8_lossy(&text)))
-            .unwrap_or_default()
+        text.map(|text| format!(" ({})", String::from_utf8_lossy(&text))).unwrap_or_default()
     }
 }
 
@@ -243,17 +206,8 @@ fn no_bucket(bucket: &str) -> Error {
 impl Lock {
     /// Lets the next run in.
     pub async fn release(self) {
-        if let Self::Object {
-            client,
-            bucket,
-            key,
-        } = self
-            && let Err(error) = client
-                .delete_object()
-                .bucket(&bucket)
-                .key(&key)
-                .send()
-                .await
+        if let Self::Object { client, bucket, key } = self
+            && let Err(error) = client.delete_object().bucket(&bucket).key(&key).send().await
         {
             tracing::warn!(
                 "the lock s3://{bucket}/{key} could not be removed: {}",

@@ -50,11 +50,7 @@ impl State {
                 ..StateDocument::default()
             },
         };
-        Ok(Self {
-            backend,
-            is_written,
-            document: Mutex::new(document),
-        })
+        Ok(Self { backend, is_written, document: Mutex::new(document) })
     }
 
     async fn change<T>(&self, change: impl FnOnce(&mut StateDocument) -> T) -> Result<T> {
@@ -136,9 +132,7 @@ impl State {
 
     /// Forgets a resource that is gone.
     pub async fn remove_entry(&self, key: &str) -> Result<()> {
-        self.change(|document| document.resources.remove(key))
-            .await
-            .map(|_| ())
+        self.change(|document| document.resources.remove(key)).await.map(|_| ())
     }
 
     /// What is remembered of a resource.
@@ -148,14 +142,7 @@ impl State {
 
     /// One remembered value of a resource.
     pub async fn output(&self, key: &str, field: &str) -> Option<String> {
-        self.document
-            .lock()
-            .await
-            .resources
-            .get(key)?
-            .values
-            .get(field)
-            .cloned()
+        self.document.lock().await.resources.get(key)?.values.get(field).cloned()
     }
 
     /// One remembered value that must be there by now.
@@ -182,13 +169,7 @@ impl State {
 
     /// Keys of everything remembered.
     pub async fn keys(&self) -> Vec<String> {
-        self.document
-            .lock()
-            .await
-            .resources
-            .keys()
-            .cloned()
-            .collect()
+        self.document.lock().await.resources.keys().cloned().collect()
     }
 
     /// Removes the state itself, once nothing is left in it.

@@ -27,25 +27,18 @@ fn new_cluster(config: &Config) -> Value {
     let mut tags = serde_json::Map::new();
     tags.insert("pinpipe:id".into(), json!(config.id));
     if settings.workers == 0 {
-        spark_conf.insert(
-            "spark.databricks.cluster.profile".into(),
-            json!("singleNode"),
-        );
+        spark_conf.insert("spark.databricks.cluster.profile".into(), json!("singleNode"));
         spark_conf.insert("spark.master".into(), json!("local[*, 4]"));
         tags.insert("ResourceClass".into(), json!("SingleNode"));
     }
     if !settings.secret_scope.is_empty() {
         // Databricks resolves these references; pinpipe never reads the secrets.
-        for (key, secret) in [
-            ("access.key", "aws_access_key_id"),
-            ("secret.key", "aws_secret_access_key"),
-        ] {
+        for (key, secret) in
+            [("access.key", "aws_access_key_id"), ("secret.key", "aws_secret_access_key")]
+        {
             spark_conf.insert(
                 format!("spark.hadoop.fs.s3a.{key}"),
-                json!(format!(
-                    "{{{{secrets/{}/{secret}}}}}",
-                    settings.secret_scope
-                )),
+                json!(format!("{{{{secrets/{}/{secret}}}}}", settings.secret_scope)),
             );
         }
     }

@@ -73,9 +73,7 @@ pub async fn upload_job(
     folder: &str,
     parameters: &Parameters,
 ) -> Result<JobFiles> {
-    let _: Value = client
-        .post("/api/2.0/workspace/mkdirs", &json!({ "path": folder }))
-        .await?;
+    let _: Value = client.post("/api/2.0/workspace/mkdirs", &json!({ "path": folder })).await?;
     for (name, content) in files(parameters)? {
         // RAW imports a plain file; other formats create a notebook.
         let import = json!({ "path": format!("{folder}/{name}"), "format": "RAW", "overwrite": true, "content": STANDARD.encode(content) });
@@ -104,10 +102,7 @@ pub async fn job_differences(
     for (name, content) in files(parameters)? {
         let path = format!("{folder}/{name}");
         match client
-            .get::<Exported>(
-                "/api/2.0/workspace/export",
-                &[("path", &path), ("format", "AUTO")],
-            )
+            .get::<Exported>("/api/2.0/workspace/export", &[("path", &path), ("format", "AUTO")])
             .await
         {
             Ok(exported) => {
@@ -129,10 +124,7 @@ pub async fn job_differences(
 /// Databricks refuses the request.
 pub async fn remove_job(client: &Databricks, folder: &str) -> Result<bool> {
     match client
-        .post::<Value>(
-            "/api/2.0/workspace/delete",
-            &json!({ "path": folder, "recursive": true }),
-        )
+        .post::<Value>("/api/2.0/workspace/delete", &json!({ "path": folder, "recursive": true }))
         .await
     {
         Ok(_) => Ok(true),

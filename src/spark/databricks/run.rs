@@ -87,10 +87,7 @@ struct Submitted {
 
 impl Run {
     fn is_over(&self) -> bool {
-        matches!(
-            self.life_cycle_state(),
-            "TERMINATED" | "SKIPPED" | "INTERNAL_ERROR"
-        )
+        matches!(self.life_cycle_state(), "TERMINATED" | "SKIPPED" | "INTERNAL_ERROR")
     }
 
     fn is_success(&self) -> bool {
@@ -108,14 +105,7 @@ impl Run {
 /// There are no credentials; the lake is a local folder; the run fails; the user interrupts the
 /// command, which cancels the run.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
-    let SparkBatch {
-        config,
-        lake_url,
-        topics_dir,
-        questions,
-        median,
-        printer,
-    } = *batch;
+    let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
     if !lake_url.starts_with("s3://") {
         return Err(Error::usage(format!("cannot read the lake `{lake_url}` from Databricks: it is a local folder"))
             .hint("choose a bucket with `--lake s3://BUCKET`, or set `spark.place = \"spark-submit\"` to run Spark on this machine"));
@@ -139,12 +129,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         )
         .hint("wait until it exits, or use another folder with `--data-dir`"));
     };
-    let runner = Runner {
-        client: &client,
-        config,
-        path: run_folder.join("run.json"),
-        printer,
-    };
+    let runner = Runner { client: &client, config, path: run_folder.join("run.json"), printer };
     let parent = job_folder(&client, config).await?;
     let mut pending = runner.start_or_resume(&parameters, &parent, &out).await?;
     let progress = printer.activity("Databricks");
@@ -196,10 +181,7 @@ impl Runner<'_> {
         let parameters = json!(parameters);
         if let Some(previous) = load_json::<PendingRun>(&self.path)? {
             if previous.host == self.client.host() && previous.parameters == parameters {
-                return Ok(PendingRun {
-                    is_resumed: true,
-                    ..previous
-                });
+                return Ok(PendingRun { is_resumed: true, ..previous });
             }
             self.abandon(&previous).await;
         }
@@ -294,9 +276,7 @@ impl Runner<'_> {
         };
         if pending.run_id.is_none() {
             progress.say("uploading the job");
-            upload_job(self.client, &pending.folder, parameters)
-                .await
-                .map_err(submit_error)?;
+            upload_job(self.client, &pending.folder, parameters).await.map_err(submit_error)?;
         }
         let run_id = self.submit(pending).await.map_err(submit_error)?;
         if is_resumed {
@@ -304,26 +284,15 @@ impl Runner<'_> {
             if run.is_over() {
                 let is_recent = run.is_success()
                     && chrono::Utc::now().timestamp_millis() - run.end_time < MAX_RESULT_AGE_MS;
-                return Ok(if is_recent {
-                    AttemptOutcome::Done
-                } else {
-                    AttemptOutcome::Stale
-                });
+                return Ok(if is_recent { AttemptOutcome::Done } else { AttemptOutcome::Stale });
             }
-            self.printer.note(format!(
-                "resuming run {run_id}, which an earlier command started"
-            ));
+            self.printer.note(format!("resuming run {run_id}, which an earlier command started"));
         }
-        self.wait(run_id, progress)
-            .await
-            .map(|()| AttemptOutcome::Done)
+        self.wait(run_id, progress).await.map(|()| AttemptOutcome::Done)
     }
 
     async fn run(&self, run_id: i64) -> Result<Run> {
-        Ok(self
-            .client
-            .get("/api/2.2/jobs/runs/get", &[("run_id", &run_id.to_string())])
-            .await?)
+        Ok(self.client.get("/api/2.2/jobs/runs/get", &[("run_id", &run_id.to_string())]).await?)
     }
 
     /// Polls the state of the run until it has ended, and reports each change.
@@ -346,10 +315,8 @@ impl Runner<'_> {
                     .filter(|_| reported.is_empty())
                     .map(|url| format!(" ({url})"))
                     .unwrap_or_default();
-                progress.aside(|| {
-                    self.printer
-                        .note(format!("Databricks run {run_id}: {state}{page}"))
-                });
+                progress
+                    .aside(|| self.printer.note(format!("Databricks run {run_id}: {state}{page}")));
                 progress.say(format!("waiting for run {run_id}: {state}"));
                 reported = state;
             }
@@ -374,10 +341,8 @@ impl Runner<'_> {
                 return Ok(None);
             };
             let run_id = self.submit(&mut pending).await?;
-            let _: Value = self
-                .client
-                .post("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id }))
-                .await?;
+            let _: Value =
+                self.client.post("/api/2.2/jobs/runs/cancel", &json!({ "run_id": run_id })).await?;
             Ok::<Option<i64>, Error>(Some(run_id))
         };
         match cancellation.await {
@@ -404,11 +369,7 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
     struct Output {
         error: Option<String>,
     }
-    let result = run
-        .state
-        .result_state
-        .as_deref()
-        .unwrap_or_else(|| run.life_cycle_state());
+    let result = run.state.result_state.as_deref().unwrap_or_else(|| run.life_cycle_state());
     let mut reason = run.state.state_message.clone().unwrap_or_default();
     for task in &run.tasks {
         let id = task.run_id.to_string();
@@ -427,11 +388,8 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
         "CANCELED" => "a user cancelled the run: re-run the command".to_string(),
         _ => format!("see the full log at {page}"),
     };
-    Error::failed(format!(
-        "the run on Databricks ended with {result}: {}",
-        reason.trim()
-    ))
-    .hint(hint)
+    Error::failed(format!("the run on Databricks ended with {result}: {}", reason.trim()))
+        .hint(hint)
 }
 
 /// Returns the reason of the most recent failed run of this pipeline since `since`, or `None` if

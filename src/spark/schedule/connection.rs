@@ -20,10 +20,7 @@ pub struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     pub fn new(config: &'a Config, client: aws_sdk_mwaa::Client) -> Self {
-        Self {
-            config,
-            api: AirflowApi::of(config, client),
-        }
+        Self { config, api: AirflowApi::of(config, client) }
     }
 
     fn path() -> String {
@@ -50,9 +47,7 @@ impl<'a> Connection<'a> {
     fn workspace(&self, credentials: &Credentials) -> Result<Value> {
         let url = Url::parse(&credentials.host)
             .context(|| format!("cannot parse `{}` as a URL", credentials.host))?;
-        let scheme = Some(url.scheme())
-            .filter(|scheme| *scheme != "https")
-            .unwrap_or_default();
+        let scheme = Some(url.scheme()).filter(|scheme| *scheme != "https").unwrap_or_default();
         Ok(
             json!({ "conn_type": "databricks", "host": url.host_str(), "schema": scheme, "port": url.port() }),
         )
@@ -106,11 +101,7 @@ impl<'a> Connection<'a> {
 
     /// Sets host and token to those of the configured credentials.
     pub async fn update(&self) -> Result<()> {
-        Ok(self
-            .api
-            .patch(&Self::path(), self.body()?)
-            .await
-            .map(|_| ())?)
+        Ok(self.api.patch(&Self::path(), self.body()?).await.map(|_| ())?)
     }
 
     /// Deletes the connection. Returns `false` if it did not exist.

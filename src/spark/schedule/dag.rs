@@ -51,19 +51,11 @@ pub fn description(config: &Config, folder: &str) -> String {
 
 fn rendered(config: &Config, folder: &str, description: &str) -> String {
     let schedule = &config.schedule;
-    let body = submission(
-        config,
-        &format!("pinpipe batch {}", config.id),
-        &JobFiles::of(folder),
-        RUN,
-    );
+    let body =
+        submission(config, &format!("pinpipe batch {}", config.id), &JobFiles::of(folder), RUN);
     // Airflow renders the body as a template, but must not render texts of the configuration.
     let mut body = map_texts(&body, &|text| {
-        if text == RUN {
-            text.to_string()
-        } else {
-            escaped(text)
-        }
+        if text == RUN { text.to_string() } else { escaped(text) }
     });
     body["idempotency_token"] = ATTEMPT.into();
     // The format YEAR-MONTH-DAY is validated with the configuration.
@@ -80,15 +72,9 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
         ("CATCHUP", literal(&schedule.catchup.into(), 0)),
         ("OWNER", literal(&config.id.as_str().into(), 0)),
         ("RETRIES", schedule.retries.to_string()),
-        (
-            "RETRY_DELAY_SECONDS",
-            schedule.retry_delay_seconds.to_string(),
-        ),
+        ("RETRY_DELAY_SECONDS", schedule.retry_delay_seconds.to_string()),
         ("CONNECTION", literal(&CONNECTION.into(), 0)),
-        (
-            "POLL_SECONDS",
-            (config.databricks.poll_ms / 1000).max(1).to_string(),
-        ),
+        ("POLL_SECONDS", (config.databricks.poll_ms / 1000).max(1).to_string()),
         ("SUBMISSION", literal(&body, 2)),
     ];
     // The template is split only once, so that values are not searched for placeholders.
@@ -117,10 +103,9 @@ fn map_texts(value: &Value, change: &dyn Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => change(text).into(),
         Value::Array(items) => items.iter().map(|item| map_texts(item, change)).collect(),
-        Value::Object(members) => members
-            .iter()
-            .map(|(key, member)| (key.clone(), map_texts(member, change)))
-            .collect(),
+        Value::Object(members) => {
+            members.iter().map(|(key, member)| (key.clone(), map_texts(member, change))).collect()
+        }
         other => other.clone(),
     }
 }
@@ -143,11 +128,7 @@ fn literal(value: &Value, depth: usize) -> String {
         }
         Value::Object(members) => {
             let member = |(key, value): (&String, &Value)| {
-                format!(
-                    "{inner}{}: {},\n",
-                    Value::from(key.as_str()),
-                    literal(value, depth + 1)
-                )
+                format!("{inner}{}: {},\n", Value::from(key.as_str()), literal(value, depth + 1))
             };
             let members: String = members.iter().map(member).collect();
             format!("{{\n{members}{outer}}}")
@@ -176,10 +157,8 @@ mod tests {
 
     #[test]
     fn escapes_references_to_secrets() {
-        let mapped = map_texts(
-            &json!({"conf": {"key": "{{secrets/a/b}}", "other": "x"}}),
-            &escaped,
-        );
+        let mapped =
+            map_texts(&json!({"conf": {"key": "{{secrets/a/b}}", "other": "x"}}), &escaped);
         assert_eq!(
             mapped,
             json!({"conf": {"key": "{% raw %}{{secrets/a/b}}{% endraw %}", "other": "x"}})

@@ -94,12 +94,7 @@ impl<'a> Schedule<'a> {
     pub async fn open(config: &'a Config) -> Result<Self> {
         check_target(config)?;
         let mwaa = mwaa(&sdk_config(config).await);
-        Ok(Self {
-            config,
-            api: AirflowApi::of(config, mwaa.clone()),
-            mwaa,
-            dag: dag_id(config),
-        })
+        Ok(Self { config, api: AirflowApi::of(config, mwaa.clone()), mwaa, dag: dag_id(config) })
     }
 
     /// Returns the DAG file.
@@ -108,10 +103,7 @@ impl<'a> Schedule<'a> {
     /// There are no Databricks credentials; the current user cannot be determined.
     pub async fn rendered_dag(&self) -> Result<String> {
         let client = Databricks::open(self.config)?;
-        Ok(rendered_dag(
-            self.config,
-            &scheduled_folder(&client, self.config).await?,
-        ))
+        Ok(rendered_dag(self.config, &scheduled_folder(&client, self.config).await?))
     }
 
     /// Calls the REST API of the environment.
@@ -140,15 +132,8 @@ impl<'a> Schedule<'a> {
                 )),
                 None => {}
             }
-            match activate_dag(
-                self.config,
-                &self.api,
-                &self.dag,
-                trigger,
-                &progress,
-                printer,
-            )
-            .await?
+            match activate_dag(self.config, &self.api, &self.dag, trigger, &progress, printer)
+                .await?
             {
                 Some(report) => Ok(Activated::Ran(report)),
                 None => schedule_report(self.config, &self.api, &self.dag)
@@ -166,11 +151,7 @@ impl<'a> Schedule<'a> {
     /// # Errors
     /// Airflow cannot be called.
     pub async fn pause(&self) -> Result<bool> {
-        match self
-            .api
-            .patch(&self.path(), json!({ "is_paused": true }))
-            .await
-        {
+        match self.api.patch(&self.path(), json!({ "is_paused": true })).await {
             Ok(dag) => Ok(is_active(&dag)),
             Err(refusal) if refusal.status == 404 => Ok(false),
             Err(refusal) => Err(refusal.into()),
@@ -203,11 +184,7 @@ fn check_target(config: &Config) -> Result<()> {
             .hint("`pinpipe init --target aws` writes a configuration for it; on this machine, cron can call `pinpipe batch`"));
     }
     if !config.has_schedule() {
-        let key = if config.airflow.enabled {
-            "schedule.enabled"
-        } else {
-            "airflow.enabled"
-        };
+        let key = if config.airflow.enabled { "schedule.enabled" } else { "airflow.enabled" };
         return Err(Error::usage(format!("`{key}` is false in the configuration"))
             .hint("set it to true; `pinpipe provision` then creates the Airflow environment, which costs by the hour"));
     }
@@ -238,11 +215,8 @@ async fn activate_dag(
     }
     // Counted before the run, so that objects that arrive later are not counted.
     let lake = lake_bucket(config);
-    let objects = count_objects(
-        &Lake::open(config, &lake, false).await?,
-        &Layout::of(config),
-    )
-    .await?;
+    let objects =
+        count_objects(&Lake::open(config, &lake, false).await?, &Layout::of(config)).await?;
     let now = Utc::now();
     let run_id = format!("pinpipe__{}", now.format("%Y-%m-%dT%H-%M-%S%.3f"));
     // Airflow 3 requires the logical date, Airflow 2 accepts it.
@@ -256,13 +230,8 @@ async fn activate_dag(
     wait_for_run(config, api, dag, &run_id, progress).await?;
     let questions = sql::questions_of(config)?;
     let out = format!("{}/{}", answers_url(config, &lake), run_folder(&run_id));
-    let report = fetch(config, &out, &lake, &questions)
-        .await?
-        .of_objects(&objects);
-    Ok(Some(BatchReport {
-        seconds: (Utc::now() - now).as_seconds_f64(),
-        ..report
-    }))
+    let report = fetch(config, &out, &lake, &questions).await?.of_objects(&objects);
+    Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
 }
 
 /// Whether the DAG is active in Airflow.
@@ -300,19 +269,15 @@ async fn wait_until_loaded(
         if let Some((stack_trace, raised_at)) = import_error(api, dag).await?
             && raised_at.is_none_or(|raised_at| raised_at > began_at + margin)
         {
-            let last_line = stack_trace
-                .trim()
-                .lines()
-                .last()
-                .unwrap_or("no reason given")
-                .to_string();
+            let last_line =
+                stack_trace.trim().lines().last().unwrap_or("no reason given").to_string();
             let hint = if stack_trace.contains("airflow.providers") {
                 "add `apache-airflow-providers-databricks` to `airflow.requirements` and wait until the environment has installed it"
             } else {
                 "see the full error in the Airflow UI of the environment"
             };
             return Err(
-                Error::failed(format!("Airflow cannot load `{dag}.py`: {last_line}")).hint(hint),
+                Error::failed(format!("Airflow cannot load `{dag}.py`: {last_line}")).hint(hint)
             );
         }
         if began.elapsed() > timeout {
@@ -335,29 +300,14 @@ async fn import_error(
     let errors = api.get("/importErrors", json!({ "limit": 100 })).await?;
     let file = format!("/{dag}.py");
     let is_its = |error: &&Value| {
-        error["filename"]
-            .as_str()
-            .is_some_and(|name| format!("/{name}").ends_with(&file))
+        error["filename"].as_str().is_some_and(|name| format!("/{name}").ends_with(&file))
     };
-    let dag_error = errors["import_errors"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(is_its);
+    let dag_error = errors["import_errors"].as_array().into_iter().flatten().find(is_its);
     let time = |error: &Value| {
-        DateTime::parse_from_rfc3339(error["timestamp"].as_str()?)
-            .ok()
-            .map(|time| time.to_utc())
+        DateTime::parse_from_rfc3339(error["timestamp"].as_str()?).ok().map(|time| time.to_utc())
     };
-    Ok(dag_error.map(|error| {
-        (
-            error["stack_trace"]
-                .as_str()
-                .unwrap_or_default()
-                .to_string(),
-            time(error),
-        )
-    }))
+    Ok(dag_error
+        .map(|error| (error["stack_trace"].as_str().unwrap_or_default().to_string(), time(error))))
 }
 
 /// Waits until a run has succeeded.
@@ -382,10 +332,7 @@ async fn wait_for_run(
     loop {
         // Listed instead of read by id, because MWAA accepts paths of at most 64 characters.
         let response = api
-            .get(
-                &format!("/dags/{dag}/dagRuns"),
-                json!({ "limit": 100, "order_by": "-id" }),
-            )
+            .get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": 100, "order_by": "-id" }))
             .await?;
         if began.elapsed() > timeout {
             return Err(Error::failed(format!(
@@ -396,10 +343,7 @@ async fn wait_for_run(
         }
         let runs = response["dag_runs"].as_array().into_iter().flatten();
         let run = runs.clone().find(|run| run["dag_run_id"] == run_id);
-        match run
-            .and_then(|run| run["state"].as_str())
-            .unwrap_or("not listed yet")
-        {
+        match run.and_then(|run| run["state"].as_str()).unwrap_or("not listed yet") {
             "success" => return Ok(()),
             "failed" => {
                 let reason = failure_since(&Databricks::open(config)?, config, began_at).await?;
@@ -434,26 +378,19 @@ async fn wait_for_run(
 async fn schedule_report(config: &Config, api: &AirflowApi, dag: &str) -> Result<ScheduleReport> {
     let state = api.get(&format!("/dags/{dag}"), Value::Null).await?;
     let response = api
-        .get(
-            &format!("/dags/{dag}/dagRuns"),
-            json!({ "limit": MAX_RUNS, "order_by": "-id" }),
-        )
+        .get(&format!("/dags/{dag}/dagRuns"), json!({ "limit": MAX_RUNS, "order_by": "-id" }))
         .await?;
     let text = |value: &Value| value.as_str().map(String::from);
     let time = |value: &Value| {
         let time = DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
         Some(time.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true))
     };
-    let runs = response["dag_runs"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|run| DagRun {
-            run_id: text(&run["dag_run_id"]).unwrap_or_default(),
-            state: text(&run["state"]).unwrap_or_default(),
-            started: time(&run["start_date"]),
-            ended: time(&run["end_date"]),
-        });
+    let runs = response["dag_runs"].as_array().into_iter().flatten().map(|run| DagRun {
+        run_id: text(&run["dag_run_id"]).unwrap_or_default(),
+        state: text(&run["state"]).unwrap_or_default(),
+        started: time(&run["start_date"]),
+        ended: time(&run["end_date"]),
+    });
     Ok(ScheduleReport {
         dag: dag.into(),
         schedule: config.schedule.cron.clone(),

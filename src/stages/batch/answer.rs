@@ -55,29 +55,22 @@ impl Answer {
                 .collect::<Result<Vec<_>, _>>()
                 .context(failed)?;
             for row in 0..batch.num_rows() {
-                let cells = columns
-                    .iter()
-                    .zip(batch.columns())
-                    .map(|(formatter, column)| {
-                        if column.is_null(row) {
-                            return Value::Null;
-                        }
-                        let text = formatter.value(row).to_string();
-                        // Numbers stay numbers in JSON; all other types become text.
-                        if column.data_type().is_numeric() {
-                            serde_json::from_str(&text).unwrap_or(Value::String(text))
-                        } else {
-                            Value::String(text)
-                        }
-                    });
+                let cells = columns.iter().zip(batch.columns()).map(|(formatter, column)| {
+                    if column.is_null(row) {
+                        return Value::Null;
+                    }
+                    let text = formatter.value(row).to_string();
+                    // Numbers stay numbers in JSON; all other types become text.
+                    if column.data_type().is_numeric() {
+                        serde_json::from_str(&text).unwrap_or(Value::String(text))
+                    } else {
+                        Value::String(text)
+                    }
+                });
                 rows.push(cells.collect());
             }
         }
-        let columns = schema
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect();
+        let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
         Ok(Self {
             name: question.name.clone(),
             title: question.title.clone(),
@@ -93,8 +86,7 @@ impl Answer {
         let mut table = Table::new(self.columns.clone());
         for row in self.rows.iter().take(SHOWN_ROWS) {
             table.row(
-                row.iter()
-                    .map(|cell| cell.as_str().map_or_else(|| cell.to_string(), String::from)),
+                row.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), String::from)),
             );
         }
         let hidden_rows = self.rows.len().saturating_sub(SHOWN_ROWS);

@@ -15,10 +15,7 @@ use crate::stages::batch::page;
 use crate::stages::batch::report::BatchReport;
 
 /// Maximum part of an answer that is buffered in memory before it is written to its file.
-const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize {
-    rows: 8 * 1024,
-    bytes: 8 * 1024 * 1024,
-};
+const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 8 * 1024, bytes: 8 * 1024 * 1024 };
 
 /// Writes the answers and returns a description of each output. Files are written atomically,
 /// and only after every answer was encoded in every format.
@@ -48,10 +45,7 @@ pub async fn write(
             }
             (_, None) => {}
             (Format::Html, Some(folder)) => {
-                files.push((
-                    folder.join("report.html"),
-                    page::render(report).into_bytes(),
-                ));
+                files.push((folder.join("report.html"), page::render(report).into_bytes()));
                 written.push(folder.join("report.html").display().to_string());
             }
             (Format::Csv | Format::Json | Format::Parquet, Some(folder)) => {
@@ -86,9 +80,7 @@ fn encode(answer: &Answer, format: Format) -> EncodeResult {
     let mut bytes = Vec::new();
     match format {
         Format::Csv => {
-            let mut writer = arrow::csv::WriterBuilder::new()
-                .with_header(true)
-                .build(&mut bytes);
+            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut bytes);
             for batch in batches(answer) {
                 writer.write(&batch)?;
             }
@@ -139,11 +131,7 @@ async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
     location
         .commit(
             &table,
-            CommitRequest {
-                adds,
-                replaces: OverwriteScope::Everything,
-                property: None,
-            },
+            CommitRequest { adds, replaces: OverwriteScope::Everything, property: None },
         )
         .await
         .map(|_| ())

@@ -80,10 +80,7 @@ impl ChunkTransformer {
                     match (object.is_compressed(), object.is_one_record) {
                         (false, _) => transformation.transform(
                             &object,
-                            LineChunk::Lines {
-                                first_line: 1,
-                                text: contents,
-                            },
+                            LineChunk::Lines { first_line: 1, text: contents },
                         )?,
                         (true, true) => {
                             transformation.transform(&object, decompress_record(contents))?
@@ -109,11 +106,7 @@ impl ChunkTransformer {
 
     /// Returns the path of an object as reports show it.
     fn origin(&self, object: &RawObject) -> String {
-        if self.is_folder {
-            format!("/{}", object.path)
-        } else {
-            object.path.to_string()
-        }
+        if self.is_folder { format!("/{}", object.path) } else { object.path.to_string() }
     }
 }
 
@@ -167,22 +160,10 @@ impl ChunkTransformation<'_> {
         }
         let rejects = std::mem::take(&mut self.decoder.rejects);
         let records = std::mem::take(&mut self.decoder.records);
-        let (objects, bytes) = (
-            std::mem::take(&mut self.objects),
-            std::mem::take(&mut self.bytes),
-        );
+        let (objects, bytes) = (std::mem::take(&mut self.objects), std::mem::take(&mut self.bytes));
         self.text_bytes = 0;
-        let transformed = TransformedChunk {
-            objects,
-            bytes,
-            records,
-            batches,
-            quality,
-            rejects,
-        };
+        let transformed = TransformedChunk { objects, bytes, records, batches, quality, rejects };
         // A dropped receiver means an error or an interruption, which is reported instead.
-        self.output
-            .blocking_send(transformed)
-            .map_err(|_| Error::failed(interrupted()))
+        self.output.blocking_send(transformed).map_err(|_| Error::failed(interrupted()))
     }
 }

@@ -125,11 +125,7 @@ struct RowNumberRange {
 
 impl RowNumberRange {
     fn new((lowest, highest): (i64, i64)) -> Self {
-        Self {
-            lowest,
-            highest,
-            is_loaded: tokio::sync::OnceCell::new(),
-        }
+        Self { lowest, highest, is_loaded: tokio::sync::OnceCell::new() }
     }
 
     fn may_contain(&self, batch: &RecordBatch) -> bool {
@@ -159,9 +155,7 @@ struct IngestState {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, IngestState> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn writer(&self) -> Result<Option<TableWriter>> {
@@ -179,12 +173,7 @@ impl Shared {
 /// during the run (a retryable error). Invalid records are rejected instead.
 pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingested> {
     let kind = request.kind;
-    let Some(Tables {
-        location,
-        rejects,
-        full,
-    }) = &request.tables
-    else {
+    let Some(Tables { location, rejects, full }) = &request.tables else {
         let listing = LakeListing::after(HighWaterMarks::default());
         let objects = listing.fresh(request.lake, request.layout, kind);
         let (ingested, _, _) = read_all(request, listing, objects, None, Some(row_cache)).await?;
@@ -219,41 +208,26 @@ pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingeste
         existing_numbers: if overwrites {
             None
         } else {
-            location
-                .range(&table, "ind")
-                .await?
-                .map(RowNumberRange::new)
+            location.range(&table, "ind").await?.map(RowNumberRange::new)
         },
         table,
         rejects: rejects.begin(kind, overwrites, request.budget).await?,
         row_group_size: request.budget.row_group_size(),
     };
     let row_cache = Some(row_cache).filter(|_| overwrites);
-    let (mut ingested, adds, output) = read_all(
-        request,
-        listing.clone(),
-        objects.boxed(),
-        Some(output),
-        row_cache,
-    )
-    .await?;
+    let (mut ingested, adds, output) =
+        read_all(request, listing.clone(), objects.boxed(), Some(output), row_cache).await?;
     let output = output.ok_or_else(|| Error::failed(interrupted()))?;
     tracing::debug!(table = location.name, "read the objects");
     // Rejects are committed before the rows: a retry drops a reject that is already stored, but a
     // lost reject could not be recovered once the rows and the checkpoint are committed.
     output.rejects.commit().await?;
     tracing::debug!(table = location.name, "committed the rejects");
-    let checkpoint = LakeCheckpoint {
-        lake: request.lake.identity(),
-        objects: listing.taken(),
-    };
+    let checkpoint = LakeCheckpoint { lake: request.lake.identity(), objects: listing.taken() };
     let property = serde_json::to_string(&checkpoint)
         .context(|| "cannot encode the checkpoint of the lake")?;
-    let overwrite_scope = if overwrites {
-        OverwriteScope::Everything
-    } else {
-        OverwriteScope::Nothing
-    };
+    let overwrite_scope =
+        if overwrites { OverwriteScope::Everything } else { OverwriteScope::Nothing };
     let version = location
         .commit(
             &output.table,
@@ -338,30 +312,14 @@ async fn read_all(
     }
     let shared = Arc::into_inner(shared).ok_or_else(|| Error::failed(interrupted()))?;
     let mut writer = shared.writer()?;
-    let IngestState {
-        mut deduplicator,
-        mut row_cache,
-        mut ingested,
-        ..
-    } = shared
-        .state
-        .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut cache = |batch: &RecordBatch| {
-        row_cache
-            .as_mut()
-            .map_or(Ok(()), |row_cache| row_cache.add(batch))
-    };
-    let mut sink = RowSink {
-        writer: writer.as_mut(),
-        kept: &mut cache,
-    };
+    let IngestState { mut deduplicator, mut row_cache, mut ingested, .. } =
+        shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut cache =
+        |batch: &RecordBatch| row_cache.as_mut().map_or(Ok(()), |row_cache| row_cache.add(batch));
+    let mut sink = RowSink { writer: writer.as_mut(), kept: &mut cache };
     deduplicator
         .resolve_deferred(
-            shared
-                .output
-                .as_ref()
-                .map(|output| (&output.location, &output.table)),
+            shared.output.as_ref().map(|output| (&output.location, &output.table)),
             &mut sink,
         )
         .await?;
@@ -408,10 +366,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
     if let Some(output) = &shared.output {
         output.rejects.add(&transformed.rejects).await?;
         if let Some(existing_numbers) = &output.existing_numbers
-            && transformed
-                .batches
-                .iter()
-                .any(|(batch, _)| existing_numbers.may_contain(batch))
+            && transformed.batches.iter().any(|(batch, _)| existing_numbers.may_contain(batch))
         {
             let load = async {
                 let numbers = read_numbers(&output.location, &output.table).await?;
@@ -425,9 +380,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
     if state.ingested.records == 0 && transformed.bytes > 0 {
         // Estimates the rows of all objects listed so far from the first chunk.
         let (_, bytes) = shared.listing.fresh_objects();
-        state
-            .deduplicator
-            .expect(transformed.records * (bytes / transformed.bytes + 1));
+        state.deduplicator.expect(transformed.records * (bytes / transformed.bytes + 1));
     }
     state.ingested.records += transformed.records;
     state.ingested.rejected += transformed.rejects.len() as u64;
@@ -460,22 +413,14 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
 async fn read_numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<RoaringBitmap> {
     let engine = Engine::new();
     engine.register_provider("existing", location.provider_of(table).await?)?;
-    let mut batches = engine
-        .stream("the row numbers of the table", "SELECT ind FROM existing")
-        .await?;
+    let mut batches =
+        engine.stream("the row numbers of the table", "SELECT ind FROM existing").await?;
     let mut row_numbers = RoaringBitmap::new();
-    while let Some(batch) = batches
-        .try_next()
-        .await
-        .context(|| "cannot read the row numbers of the table")?
+    while let Some(batch) =
+        batches.try_next().await.context(|| "cannot read the row numbers of the table")?
     {
         row_numbers.extend(
-            batch
-                .column(0)
-                .as_primitive::<Int32Type>()
-                .iter()
-                .flatten()
-                .map(i32::cast_unsigned),
+            batch.column(0).as_primitive::<Int32Type>().iter().flatten().map(i32::cast_unsigned),
         );
     }
     Ok(row_numbers)

@@ -156,11 +156,8 @@ impl Report for BatchReport {
         }
         let mut parts: Vec<String> = self.answers.iter().map(Answer::text).collect();
         parts.push(table.render());
-        let mut footer: Vec<String> = self
-            .written
-            .iter()
-            .map(|written| format!("wrote {written}"))
-            .collect();
+        let mut footer: Vec<String> =
+            self.written.iter().map(|written| format!("wrote {written}")).collect();
         footer.extend(self.maintained.iter().map(|maintained| {
             format!(
                 "{}: compacted {} files into {}, deleted {} files of earlier versions",
@@ -170,10 +167,7 @@ impl Report for BatchReport {
                 maintained.files_removed
             )
         }));
-        footer.push(format!(
-            "answered from {} in {:.2} s",
-            self.lake, self.seconds
-        ));
+        footer.push(format!("answered from {} in {:.2} s", self.lake, self.seconds));
         parts.push(footer.join("\n"));
         parts.join("\n\n")
     }

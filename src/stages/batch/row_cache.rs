@@ -61,9 +61,8 @@ impl RowCache {
         if self.has_overflowed {
             return Ok(());
         }
-        let projected = batch
-            .project(&self.columns)
-            .context(|| "cannot cache rows for the questions")?;
+        let projected =
+            batch.project(&self.columns).context(|| "cannot cache rows for the questions")?;
         self.rows += batch.num_rows() as u64;
         self.bytes += projected.get_array_memory_size() as u64;
         if self.rows > self.max_rows || self.bytes > self.max_bytes {
@@ -86,10 +85,7 @@ impl RowCache {
 
     /// Returns the cached rows; `None` if they exceeded the budget.
     pub fn rows(self) -> Option<CachedRows> {
-        (!self.has_overflowed).then_some(CachedRows {
-            schema: self.schema,
-            batches: self.batches,
-        })
+        (!self.has_overflowed).then_some(CachedRows { schema: self.schema, batches: self.batches })
     }
 }
 
@@ -100,10 +96,7 @@ fn projection(kind: Kind, columns: &BTreeSet<String>) -> (Vec<usize>, SchemaRef)
         .filter(|position| columns.contains(schema.field(*position).name()))
         .collect();
     let projected_schema = Arc::new(Schema::new(
-        columns
-            .iter()
-            .map(|position| schema.field(*position).clone())
-            .collect::<Vec<_>>(),
+        columns.iter().map(|position| schema.field(*position).clone()).collect::<Vec<_>>(),
     ));
     (columns, projected_schema)
 }
@@ -170,19 +163,15 @@ pub async fn required_columns(questions: &[Question], median: Median) -> Result<
                  `clean_user`, whose columns docs/batch.md lists",
             )
         })?;
-        let reads_clean_rows = Kind::ALL
-            .iter()
-            .any(|kind| columns_by_table.contains_key(&clean_name(*kind)));
+        let reads_clean_rows =
+            Kind::ALL.iter().any(|kind| columns_by_table.contains_key(&clean_name(*kind)));
         // The optimizer drops columns that do not affect the answer, but the SQL still names them
         // and the query cannot be planned without them.
         if reads_clean_rows && !can_be_planned(question, &sql, &columns_by_table, &post).await? {
             for kind in Kind::ALL {
                 if let Some(columns) = columns_by_table.get_mut(&clean_name(kind)) {
                     columns.extend(
-                        kind.clean_schema()
-                            .fields()
-                            .iter()
-                            .map(|field| field.name().clone()),
+                        kind.clean_schema().fields().iter().map(|field| field.name().clone()),
                     );
                 }
             }
@@ -210,10 +199,7 @@ async fn can_be_planned(
     let engine = Engine::single();
     engine.register("post", post.clone(), Vec::new())?;
     for kind in Kind::ALL {
-        let mut columns = columns_by_table
-            .get(&clean_name(kind))
-            .cloned()
-            .unwrap_or_default();
+        let mut columns = columns_by_table.get(&clean_name(kind)).cloned().unwrap_or_default();
         columns.insert("ind".into());
         engine.register(&clean_name(kind), projection(kind, &columns).1, Vec::new())?;
     }
@@ -233,29 +219,17 @@ mod tests {
     async fn requires_only_the_columns_that_questions_read() {
         let user_question = Question::of("mine", "Mine", "SELECT title FROM clean_pin");
         let mut questions = sql::questions(None).expect("the eight");
-        let columns = required_columns(&questions, Median::Lower)
-            .await
-            .expect("plans");
-        let names = |kind: Kind| {
-            columns[&kind]
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
+        let columns = required_columns(&questions, Median::Lower).await.expect("plans");
+        let names =
+            |kind: Kind| columns[&kind].iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         assert_eq!(names(Kind::Pin), "category follower_count ind poster_name");
         assert_eq!(
             (names(Kind::Geo), names(Kind::User)),
-            (
-                "country ind timestamp".into(),
-                "age date_joined ind user_name".into()
-            )
+            ("country ind timestamp".into(), "age date_joined ind user_name".into())
         );
         questions.push(user_question);
         assert!(
-            required_columns(&questions, Median::Lower)
-                .await
-                .expect("plans")[&Kind::Pin]
+            required_columns(&questions, Median::Lower).await.expect("plans")[&Kind::Pin]
                 .contains("title")
         );
         // The answer does not depend on the description, but the SQL names it.

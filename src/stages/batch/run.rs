@@ -95,11 +95,7 @@ async fn answer_and_write(
 /// Formats are given without an output folder; a question cannot be read; the folder cannot be
 /// created.
 pub fn prepare(config: &Config, options: &BatchOptions) -> Result<Vec<Question>> {
-    if options.out.is_none()
-        && options
-            .formats
-            .iter()
-            .any(|format| *format != AnswerFormat::Delta)
+    if options.out.is_none() && options.formats.iter().any(|format| *format != AnswerFormat::Delta)
     {
         return Err(Error::usage("`--format` requires an output folder").hint("add `--out DIR`"));
     }
@@ -120,11 +116,7 @@ pub async fn finish(
     mut report: BatchReport,
     started: Instant,
 ) -> Result<BatchReport> {
-    let formats = if options.formats.is_empty() {
-        &config.batch.formats
-    } else {
-        &options.formats
-    };
+    let formats = if options.formats.is_empty() { &config.batch.formats } else { &options.formats };
     if options.out.is_some() || options.formats.contains(&AnswerFormat::Delta) {
         report.written = crate::stages::batch::answer_files::write(
             config,
@@ -162,12 +154,7 @@ async fn ingest_and_answer(
             ingest_lake(config, options, &engine, planning, &budget, printer).await?
         }
     };
-    let max_rows = report
-        .inputs
-        .iter()
-        .map(|input| input.rows)
-        .max()
-        .unwrap_or_default();
+    let max_rows = report.inputs.iter().map(|input| input.rows).max().unwrap_or_default();
     let activity = printer.activity("answering the questions");
     let answers = if budget.fits_in_memory(max_rows) {
         answer_in_memory(&engine, questions, median).await
@@ -198,16 +185,10 @@ async fn answer_in_memory(
     let answers = futures::stream::iter(questions).map(|question| {
         let (engine, question) = (question_engine.clone(), question.clone());
         let answer = tokio::spawn(async move {
-            let (schema, batches) = engine
-                .query(&question.name, &question.query(median))
-                .await?;
+            let (schema, batches) = engine.query(&question.name, &question.query(median)).await?;
             Answer::new(&question, schema, batches)
         });
-        async move {
-            answer
-                .await
-                .context(|| "answering the questions was interrupted")?
-        }
+        async move { answer.await.context(|| "answering the questions was interrupted")? }
     });
     answers.buffered(cores()).try_collect().await
 }
@@ -225,14 +206,11 @@ async fn answer_with_spill(
     for kind in Kind::ALL {
         engine.share(&clean_name(kind), &question_engine).await?;
     }
-    question_engine
-        .spill("post", sql::POST, &folder.join("post.parquet"))
-        .await?;
+    question_engine.spill("post", sql::POST, &folder.join("post.parquet")).await?;
     let mut answers = Vec::with_capacity(questions.len());
     for question in questions {
-        let (schema, batches) = question_engine
-            .query(&question.name, &question.query(median))
-            .await?;
+        let (schema, batches) =
+            question_engine.query(&question.name, &question.query(median)).await?;
         answers.push(Answer::new(question, schema, batches)?);
     }
     Ok(answers)
@@ -362,16 +340,10 @@ async fn ingest_lake(
     };
     tracing::debug!("ingested the lake");
     for (kind, ingested) in Kind::ALL.into_iter().zip(results) {
-        let location = output_tables
-            .as_ref()
-            .and_then(|tables| tables.locations.get(&kind));
+        let location = output_tables.as_ref().and_then(|tables| tables.locations.get(&kind));
         let rows = match (ingested.cached_rows, location) {
             (Some(cached), _) => {
-                let rows = cached
-                    .batches
-                    .iter()
-                    .map(|batch| batch.num_rows() as u64)
-                    .sum();
+                let rows = cached.batches.iter().map(|batch| batch.num_rows() as u64).sum();
                 engine.register(&clean_name(kind), cached.schema, cached.batches)?;
                 rows
             }
@@ -401,11 +373,7 @@ async fn ingest_lake(
         report.quality.extend(ingested.quality);
     }
     progress.finish();
-    if report
-        .inputs
-        .iter()
-        .all(|input| input.rows == 0 && input.rejects == 0)
-    {
+    if report.inputs.iter().all(|input| input.rows == 0 && input.rejects == 0) {
         return Err(empty_lake(&lake, &layout));
     }
     Ok(report)
@@ -415,10 +383,7 @@ async fn ingest_lake(
 async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
     let mut maintained = Vec::new();
     let tables = Kind::ALL.map(|kind| kind.clean_table(&config.id));
-    for table in tables
-        .into_iter()
-        .chain([crate::data::tables::rejects::table(config)])
-    {
+    for table in tables.into_iter().chain([crate::data::tables::rejects::table(config)]) {
         let location = DeltaLocation::open(config, TableNamespace::Batch, &table).await?;
         maintained.extend(location.maintain(config.batch.retention_hours).await?);
     }

@@ -22,10 +22,7 @@ impl DeadLetters {
             chrono::Utc::now().format("%Y%m%dT%H%M%SZ"),
             std::process::id()
         );
-        Self {
-            path: data_dir.join("dead-letters").join(name),
-            file: None,
-        }
+        Self { path: data_dir.join("dead-letters").join(name), file: None }
     }
 
     /// Appends a record with the reason for its failed delivery.
@@ -43,12 +40,10 @@ impl DeadLetters {
                 if let Some(folder) = self.path.parent() {
                     std::fs::create_dir_all(folder).map_err(write_error)?;
                 }
-                self.file
-                    .insert(File::create(&self.path).map_err(write_error)?)
+                self.file.insert(File::create(&self.path).map_err(write_error)?)
             }
         };
-        file.write_all(format!("{line}\n").as_bytes())
-            .map_err(write_error)
+        file.write_all(format!("{line}\n").as_bytes()).map_err(write_error)
     }
 
     /// Returns the path of the file, or `None` if there are no dead letters.

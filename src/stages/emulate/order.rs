@@ -46,11 +46,7 @@ pub enum Order {
     /// The rows of the user's list, once and in the order of the list.
     Given(VecDeque<i64>),
     /// All rows in random order, shuffled again after each pass: a pass posts every row once.
-    Shuffled {
-        all: Vec<i64>,
-        next: usize,
-        random: Box<ChaCha8Rng>,
-    },
+    Shuffled { all: Vec<i64>, next: usize, random: Box<ChaCha8Rng> },
 }
 
 impl Order {
@@ -62,11 +58,7 @@ impl Order {
     pub fn shuffled(mut all: Vec<i64>, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         all.shuffle(&mut random);
-        Self::Shuffled {
-            all,
-            next: 0,
-            random: Box::new(random),
-        }
+        Self::Shuffled { all, next: 0, random: Box::new(random) }
     }
 }
 
@@ -94,15 +86,9 @@ mod tests {
 
     #[test]
     fn parses_row_numbers_and_ranges() {
-        assert_eq!(
-            "7, 19,30-32".parse::<RowList>(),
-            Ok(RowList(vec![7, 19, 30, 31, 32]))
-        );
+        assert_eq!("7, 19,30-32".parse::<RowList>(), Ok(RowList(vec![7, 19, 30, 31, 32])));
         for invalid in ["", "x", "5-3", "1,,2", "0-99999999999"] {
-            assert!(
-                invalid.parse::<RowList>().is_err(),
-                "`{invalid}` was accepted"
-            );
+            assert!(invalid.parse::<RowList>().is_err(), "`{invalid}` was accepted");
         }
     }
 
@@ -114,11 +100,7 @@ mod tests {
             round.sort_unstable();
             assert_eq!(round, (0..50).collect::<Vec<_>>());
         }
-        let first = |seed| {
-            Order::shuffled((0..50).collect(), seed)
-                .take(10)
-                .collect::<Vec<_>>()
-        };
+        let first = |seed| Order::shuffled((0..50).collect(), seed).take(10).collect::<Vec<_>>();
         assert_eq!(first(7), first(7));
         assert_ne!(first(7), first(8));
         assert_eq!(Order::shuffled(Vec::new(), 1).next(), None);

@@ -52,11 +52,7 @@ pub fn targets(config: &Config, to: Destination) -> Vec<Target> {
     let mut targets = Vec::new();
     for kind in Kind::ALL {
         if to != Destination::Kinesis {
-            targets.push(Target {
-                kind,
-                service: Service::Kafka,
-                name: config.topic(kind),
-            });
+            targets.push(Target { kind, service: Service::Kafka, name: config.topic(kind) });
         }
         if to != Destination::Kafka {
             targets.push(Target {
@@ -74,10 +70,8 @@ impl Target {
     pub fn request(&self, records: &[OutboundRecord]) -> (Method, String, &'static str, String) {
         match (self.service, records) {
             (Service::Kafka, _) => {
-                let values: Vec<String> = records
-                    .iter()
-                    .map(|record| format!("{{\"value\":{}}}", record.json))
-                    .collect();
+                let values: Vec<String> =
+                    records.iter().map(|record| format!("{{\"value\":{}}}", record.json)).collect();
                 (
                     Method::POST,
                     format!("/topics/{}", self.name),
@@ -92,12 +86,7 @@ impl Target {
                     record.json,
                     record.row
                 );
-                (
-                    Method::PUT,
-                    format!("/streams/{}/record", self.name),
-                    "application/json",
-                    body,
-                )
+                (Method::PUT, format!("/streams/{}/record", self.name), "application/json", body)
             }
             (Service::Kinesis, _) => {
                 let records: Vec<Value> =
@@ -122,18 +111,12 @@ impl Target {
                 .to_string()
         };
         if status != 200 {
-            let reason = format!(
-                "HTTP {status}: {}",
-                text(&body, ["message", "__type", "error"])
-            );
-            let throttled = body
-                .get("__type")
-                .and_then(Value::as_str)
-                .is_some_and(|name| {
-                    name.contains("Throughput")
-                        || name.contains("Throttl")
-                        || name.contains("LimitExceeded")
-                });
+            let reason = format!("HTTP {status}: {}", text(&body, ["message", "__type", "error"]));
+            let throttled = body.get("__type").and_then(Value::as_str).is_some_and(|name| {
+                name.contains("Throughput")
+                    || name.contains("Throttl")
+                    || name.contains("LimitExceeded")
+            });
             let outcome = if matches!(status, 408 | 429 | 500..) || throttled {
                 DeliveryOutcome::Retry(reason)
             } else {
@@ -153,11 +136,8 @@ impl Target {
             }
             Service::Kinesis => ("Records", "ErrorCode", None),
         };
-        let results = body
-            .get(list)
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let results =
+            body.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         (0..count)
             .map(|position| match results.get(position) {
                 None => DeliveryOutcome::Retry("the response has no result for this record".into()),
@@ -185,11 +165,7 @@ mod tests {
     use super::*;
 
     fn target(service: Service) -> Target {
-        Target {
-            kind: Kind::Pin,
-            service,
-            name: "x".into(),
-        }
+        Target { kind: Kind::Pin, service, name: "x".into() }
     }
 
     #[test]
@@ -211,21 +187,14 @@ mod tests {
     fn retries_throttling_but_not_a_missing_stream() {
         let kinesis = target(Service::Kinesis);
         assert!(matches!(
-            kinesis.outcomes(
-                400,
-                br#"{"__type":"ProvisionedThroughputExceededException"}"#,
-                1
-            )[0],
+            kinesis.outcomes(400, br#"{"__type":"ProvisionedThroughputExceededException"}"#, 1)[0],
             DeliveryOutcome::Retry(_)
         ));
         assert!(matches!(
             kinesis.outcomes(400, br#"{"__type":"ResourceNotFoundException"}"#, 1)[0],
             DeliveryOutcome::Permanent(_)
         ));
-        assert!(matches!(
-            kinesis.outcomes(503, b"", 1)[0],
-            DeliveryOutcome::Retry(_)
-        ));
+        assert!(matches!(kinesis.outcomes(503, b"", 1)[0], DeliveryOutcome::Retry(_)));
         assert_eq!(
             kinesis.outcomes(200, br#"{"SequenceNumber":"1"}"#, 1),
             [DeliveryOutcome::Delivered]

@@ -63,12 +63,9 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
             "`--rate`: expected 0, or 0.001 to 1000000 posts per second, got {rate}"
         )));
     }
-    let concurrency = options
-        .concurrency
-        .map_or(config.emulate.concurrency, |number| number as usize);
-    let batch = options
-        .batch
-        .map_or(config.emulate.batch, |number| number as usize);
+    let concurrency =
+        options.concurrency.map_or(config.emulate.concurrency, |number| number as usize);
+    let batch = options.batch.map_or(config.emulate.batch, |number| number as usize);
     let database = Database::connect(config, false).await?;
     let order = match &options.rows {
         Some(rows) => Order::given(rows.0.clone()),
@@ -220,8 +217,7 @@ impl RateLimiter {
             let pause = rand::rng().random_range(0..=self.jitter_ms);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        self.deadline
-            .is_none_or(|deadline| Instant::now() < deadline)
+        self.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 }
 
@@ -252,17 +248,12 @@ async fn feed(
             number += 1;
             job.push(post);
             if job.len() == batch
-                && jobs
-                    .send(std::mem::replace(&mut job, Vec::with_capacity(batch)))
-                    .await
-                    .is_err()
+                && jobs.send(std::mem::replace(&mut job, Vec::with_capacity(batch))).await.is_err()
             {
                 return Ok(());
             }
         }
-        if rate_limiter
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
+        if rate_limiter.deadline.is_some_and(|deadline| Instant::now() >= deadline)
             || circuit_open.load(Ordering::Relaxed)
             || (rate_limiter.rate > 0.0
                 && rate_limiter.deadline.is_some_and(|deadline| {
@@ -296,10 +287,8 @@ async fn deliver_jobs(
         let job = received_jobs.lock().await.recv().await;
         let Some(posts) = job else { return Ok(()) };
         let deliveries = targets.iter().map(|target| {
-            let position = Kind::ALL
-                .iter()
-                .position(|kind| *kind == target.kind)
-                .unwrap_or_default();
+            let position =
+                Kind::ALL.iter().position(|kind| *kind == target.kind).unwrap_or_default();
             let records = posts
                 .iter()
                 .map(|post| OutboundRecord {
@@ -312,10 +301,7 @@ async fn deliver_jobs(
         for result in futures::future::join_all(deliveries).await {
             result?;
         }
-        let mut counts = sender
-            .counts
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut counts = sender.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         counts.posts += posts.len() as u64;
         progress.add(posts.len() as u64);
         if counts.consecutive_failures >= MAX_CONSECUTIVE_FAILURES {

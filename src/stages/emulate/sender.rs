@@ -23,9 +23,7 @@ pub struct Sender {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Sender {
@@ -74,11 +72,7 @@ impl Sender {
             .and_then(serde_json::Value::as_str)
             .unwrap_or("no reason was given")
             .to_string();
-        let resource = if target.service == Service::Kafka {
-            "topic"
-        } else {
-            "stream"
-        };
+        let resource = if target.service == Service::Kafka { "topic" } else { "stream" };
         let hint = match status.as_u16() {
             401 | 403 if message.contains("no routes") => {
                 "`pinpipe provision` creates topics, streams, connector and routes"
@@ -130,8 +124,7 @@ impl Sender {
                 return Ok(());
             }
             let before_deadline = |delay: &Duration| {
-                self.deadline
-                    .is_none_or(|deadline| tokio::time::Instant::now() + *delay < deadline)
+                self.deadline.is_none_or(|deadline| tokio::time::Instant::now() + *delay < deadline)
             };
             let Some(delay) = delays.next().filter(before_deadline) else {
                 return retries
@@ -155,9 +148,7 @@ impl Sender {
         let mut counts = lock(&self.counts);
         counts.failed += 1;
         counts.consecutive_failures += 1;
-        counts
-            .first_reason
-            .get_or_insert_with(|| reason.to_string());
+        counts.first_reason.get_or_insert_with(|| reason.to_string());
         lock(&self.dead_letters).append(target, record, reason)
     }
 
@@ -165,10 +156,7 @@ impl Sender {
         let (method, path, content_type, body) = target.request(records);
         let started = Instant::now();
         let exchange = async {
-            let response = self
-                .gateway
-                .send(method, &path, Some((content_type, &body)))
-                .await?;
+            let response = self.gateway.send(method, &path, Some((content_type, &body))).await?;
             let status = response.status().as_u16();
             let body = response
                 .bytes()

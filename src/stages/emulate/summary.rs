@@ -57,11 +57,7 @@ impl Counts {
             retries: self.retries,
             first_reason: self.first_reason.clone(),
             seconds,
-            records_per_second: if seconds > 0.0 {
-                self.delivered as f64 / seconds
-            } else {
-                0.0
-            },
+            records_per_second: if seconds > 0.0 { self.delivered as f64 / seconds } else { 0.0 },
             latency_p50_ms: percentile(0.50),
             latency_p95_ms: percentile(0.95),
             latency_p99_ms: percentile(0.99),

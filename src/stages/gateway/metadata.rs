@@ -37,10 +37,8 @@ type Topics = BTreeMap<String, Vec<Partition>>;
 impl Gateway {
     /// Fetches the topics from Kafka and replaces the cache.
     async fn topics(&self) -> Result<Arc<Topics>, RestError> {
-        let (consumer, timeout) = (
-            self.consumer.clone(),
-            Duration::from_millis(self.config.kafka.timeout_ms),
-        );
+        let (consumer, timeout) =
+            (self.consumer.clone(), Duration::from_millis(self.config.kafka.timeout_ms));
         let fetch = tokio::task::spawn_blocking(move || {
             use rdkafka::consumer::Consumer;
             consumer.fetch_metadata(None, timeout).map(|metadata| {
@@ -66,43 +64,28 @@ impl Gateway {
             .map_err(|error| RestError::kafka(error.to_string()))?
             .map_err(|error| RestError::kafka(error.to_string()))?;
         let topics = Arc::new(fetched);
-        *self
-            .topics
-            .snapshot
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) =
+        *self.topics.snapshot.write().unwrap_or_else(|poisoned| poisoned.into_inner()) =
             (Some(Instant::now()), topics.clone());
         Ok(topics)
     }
 
     /// Returns the partitions of a topic, from the cache if it contains the topic.
     pub async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, RestError> {
-        let (fetched_at, topics) = self
-            .topics
-            .snapshot
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
+        let (fetched_at, topics) =
+            self.topics.snapshot.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         if let Some(partitions) = topics.get(topic) {
             return Ok(partitions.clone());
         }
         if fetched_at.is_some_and(|time| time.elapsed() < MISSING_TOPIC_TTL) {
             return Err(RestError::topic_not_found());
         }
-        self.topics()
-            .await?
-            .get(topic)
-            .cloned()
-            .ok_or_else(RestError::topic_not_found)
+        self.topics().await?.get(topic).cloned().ok_or_else(RestError::topic_not_found)
     }
 
     /// Clears the cache, because Kafka does not know a topic that the cache contains.
     pub fn clear_topic_cache(&self) {
-        *self
-            .topics
-            .snapshot
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = (None, Arc::default());
+        *self.topics.snapshot.write().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            (None, Arc::default());
     }
 
     /// Returns a partition of a topic.
@@ -111,9 +94,7 @@ impl Gateway {
     /// The topic or the partition does not exist; the brokers cannot be reached.
     pub async fn partition(&self, topic: &str, partition: &str) -> Result<Partition, RestError> {
         let partitions = self.partitions(topic).await?;
-        let id: i32 = partition
-            .parse()
-            .map_err(|_| RestError::partition_not_found())?;
+        let id: i32 = partition.parse().map_err(|_| RestError::partition_not_found())?;
         partitions
             .into_iter()
             .find(|partition| partition.id == id)
@@ -151,9 +132,7 @@ pub async fn describe_topic(
         .iter()
         .map(Partition::json)
         .collect();
-    Ok(response::kafka(
-        &json!({ "name": topic, "configs": {}, "partitions": partitions }),
-    ))
+    Ok(response::kafka(&json!({ "name": topic, "configs": {}, "partitions": partitions })))
 }
 
 pub async fn list_partitions(
@@ -175,9 +154,7 @@ pub async fn describe_partition(
     Path((topic, partition)): Path<(String, String)>,
 ) -> RestResult {
     gateway.topics().await?;
-    Ok(response::kafka(
-        &gateway.partition(&topic, &partition).await?.json(),
-    ))
+    Ok(response::kafka(&gateway.partition(&topic, &partition).await?.json()))
 }
 
 pub async fn partition_offsets(
@@ -186,10 +163,8 @@ pub async fn partition_offsets(
 ) -> RestResult {
     gateway.topics().await?;
     let partition = gateway.partition(&topic, &partition).await?.id;
-    let (consumer, timeout) = (
-        gateway.consumer.clone(),
-        Duration::from_millis(gateway.config.kafka.timeout_ms),
-    );
+    let (consumer, timeout) =
+        (gateway.consumer.clone(), Duration::from_millis(gateway.config.kafka.timeout_ms));
     let fetch = tokio::task::spawn_blocking(move || {
         use rdkafka::consumer::Consumer;
         consumer.fetch_watermarks(&topic, partition, timeout)
@@ -198,16 +173,12 @@ pub async fn partition_offsets(
         .await
         .map_err(|error| RestError::kafka(error.to_string()))?
         .map_err(|error| RestError::kafka(error.to_string()))?;
-    Ok(response::kafka(
-        &json!({ "beginning_offset": beginning, "end_offset": end }),
-    ))
+    Ok(response::kafka(&json!({ "beginning_offset": beginning, "end_offset": end })))
 }
 
 pub async fn list_brokers(State(gateway): State<Arc<Gateway>>) -> RestResult {
-    let (consumer, timeout) = (
-        gateway.consumer.clone(),
-        Duration::from_millis(gateway.config.kafka.timeout_ms),
-    );
+    let (consumer, timeout) =
+        (gateway.consumer.clone(), Duration::from_millis(gateway.config.kafka.timeout_ms));
     let fetch = tokio::task::spawn_blocking(move || {
         use rdkafka::consumer::Consumer;
         consumer.fetch_metadata(None, timeout).map(|metadata| {

@@ -60,10 +60,7 @@ impl Gateway {
         let body_limit = self.config.gateway.body_limit_bytes;
         Router::new()
             .route("/topics", get(metadata::list_topics))
-            .route(
-                "/topics/{topic}",
-                get(metadata::describe_topic).post(produce::to_topic),
-            )
+            .route("/topics/{topic}", get(metadata::describe_topic).post(produce::to_topic))
             .route("/topics/{topic}/partitions", get(metadata::list_partitions))
             .route(
                 "/topics/{topic}/partitions/{partition}",
@@ -77,9 +74,7 @@ impl Gateway {
             .route("/streams", get(streams::list))
             .route(
                 "/streams/{stream}",
-                get(streams::describe)
-                    .post(streams::create)
-                    .delete(streams::delete),
+                get(streams::describe).post(streams::create).delete(streams::delete),
             )
             .route("/streams/{stream}/record", put(streams::put_record))
             .route("/streams/{stream}/records", put(streams::put_records))

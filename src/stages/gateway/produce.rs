@@ -50,18 +50,9 @@ pub async fn to_partition(
 }
 
 fn embedded(headers: &HeaderMap) -> Result<Embedded, RestError> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    match content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
-        .as_str()
-    {
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "application/vnd.kafka.json.v2+json" => Ok(Embedded::Json),
         // As in the REST Proxy, a content type without a format means binary.
         "application/vnd.kafka.binary.v2+json" | "application/vnd.kafka.v2+json" => {
@@ -92,9 +83,7 @@ async fn produce(
         .map(|record| read_record(record, embedded, partition))
         .collect::<Result<Vec<_>, _>>()?;
     if records.iter().any(|record| {
-        record
-            .partition
-            .is_some_and(|id| !partitions.iter().any(|partition| partition.id() == id))
+        record.partition.is_some_and(|id| !partitions.iter().any(|partition| partition.id() == id))
     }) {
         return Err(RestError::partition_not_found());
     }
@@ -144,13 +133,10 @@ fn read_record(
     let record = record.as_object().ok_or_else(|| {
         RestError::unprocessable("each of records must be an object with a value")
     })?;
-    if let Some(unknown) = record
-        .keys()
-        .find(|key| !matches!(key.as_str(), "key" | "value" | "partition"))
+    if let Some(unknown) =
+        record.keys().find(|key| !matches!(key.as_str(), "key" | "value" | "partition"))
     {
-        return Err(RestError::unprocessable(format!(
-            "Unrecognized field: {unknown}"
-        )));
+        return Err(RestError::unprocessable(format!("Unrecognized field: {unknown}")));
     }
     let own_partition = match record.get("partition") {
         None | Some(Value::Null) => None,

@@ -10,9 +10,7 @@ const KAFKA_JSON: &str = "application/vnd.kafka.v2+json";
 fn respond(status: StatusCode, content_type: &'static str, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -41,19 +39,11 @@ pub struct RestError {
 
 impl RestError {
     pub fn topic_not_found() -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            code: 40401,
-            message: "Topic not found.".into(),
-        }
+        Self { status: StatusCode::NOT_FOUND, code: 40401, message: "Topic not found.".into() }
     }
 
     pub fn partition_not_found() -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            code: 40402,
-            message: "Partition not found.".into(),
-        }
+        Self { status: StatusCode::NOT_FOUND, code: 40402, message: "Partition not found.".into() }
     }
 
     pub fn unsupported_media_type() -> Self {
@@ -66,36 +56,20 @@ impl RestError {
 
     /// The body is JSON, but not a valid request.
     pub fn unprocessable(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            code: 422,
-            message: message.into(),
-        }
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, code: 422, message: message.into() }
     }
 
     /// A key or value cannot be converted to bytes.
     pub fn conversion(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            code: 42203,
-            message: message.into(),
-        }
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, code: 42203, message: message.into() }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code: 400,
-            message: message.into(),
-        }
+        Self { status: StatusCode::BAD_REQUEST, code: 400, message: message.into() }
     }
 
     pub fn kafka(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            code: 50002,
-            message: message.into(),
-        }
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: 50002, message: message.into() }
     }
 }
 

@@ -32,17 +32,11 @@ impl Routes {
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("api.json");
         let current = load_json(&path)?;
-        Ok(Self {
-            path,
-            current: RwLock::new(current),
-        })
+        Ok(Self { path, current: RwLock::new(current) })
     }
 
     pub fn current(&self) -> Option<Deployment> {
-        self.current
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone()
+        self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// Deploys all routes, unless they are already deployed. Returns the deployment.
@@ -53,19 +47,11 @@ impl Routes {
         if let Some(deployment) = self.current() {
             return Ok(deployment);
         }
-        let routes = ROUTES
-            .iter()
-            .map(|(method, path)| format!("{method} {path}"))
-            .collect();
-        let deployment = Deployment {
-            deployed_at: chrono::Utc::now(),
-            routes,
-        };
+        let routes = ROUTES.iter().map(|(method, path)| format!("{method} {path}")).collect();
+        let deployment = Deployment { deployed_at: chrono::Utc::now(), routes };
         save_json(&self.path, &deployment)?;
-        *self
-            .current
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(deployment.clone());
+        *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            Some(deployment.clone());
         Ok(deployment)
     }
 
@@ -74,12 +60,8 @@ impl Routes {
     /// # Errors
     /// The file cannot be removed.
     pub fn delete(&self) -> Result<bool> {
-        let was_deployed = self
-            .current
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .take()
-            .is_some();
+        let was_deployed =
+            self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()).take().is_some();
         if was_deployed {
             std::fs::remove_file(&self.path)
                 .map_err(|error| io_error("remove", &self.path, error))?;

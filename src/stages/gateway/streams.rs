@@ -75,10 +75,7 @@ pub async fn list(State(gateway): State<Arc<Gateway>>) -> StreamResult {
     while let Some(page) = pages.next().await {
         names.extend(page.map_err(kinesis_error)?.stream_names);
     }
-    Ok(response::kinesis(
-        StatusCode::OK,
-        &json!({ "HasMoreStreams": false, "StreamNames": names }),
-    ))
+    Ok(response::kinesis(StatusCode::OK, &json!({ "HasMoreStreams": false, "StreamNames": names })))
 }
 
 pub async fn describe(
@@ -115,10 +112,7 @@ pub async fn describe(
         "HasMoreShards": details.has_more_shards,
         "Shards": shards,
     });
-    Ok(response::kinesis(
-        StatusCode::OK,
-        &json!({ "StreamDescription": description }),
-    ))
+    Ok(response::kinesis(StatusCode::OK, &json!({ "StreamDescription": description })))
 }
 
 pub async fn create(
@@ -147,22 +141,13 @@ pub async fn delete(
     State(gateway): State<Arc<Gateway>>,
     Path(stream): Path<String>,
 ) -> StreamResult {
-    gateway
-        .kinesis
-        .delete_stream()
-        .stream_name(stream)
-        .send()
-        .await
-        .map_err(kinesis_error)?;
+    gateway.kinesis.delete_stream().stream_name(stream).send().await.map_err(kinesis_error)?;
     Ok(response::kinesis(StatusCode::OK, &json!({})))
 }
 
 /// Returns a field by one of the two names that clients of this API use. Null counts as missing.
 fn field<'a>(body: &'a Value, names: [&str; 2]) -> Option<&'a Value> {
-    names
-        .iter()
-        .find_map(|name| body.get(*name))
-        .filter(|value| !value.is_null())
+    names.iter().find_map(|name| body.get(*name)).filter(|value| !value.is_null())
 }
 
 /// Returns data and partition key of one record. A string is used unchanged, any other value as
@@ -214,10 +199,7 @@ pub async fn put_records(
     let mut request = gateway.kinesis.put_records().stream_name(stream);
     for record in records {
         let (data, key) = entry(record)?;
-        let put_entry = PutRecordsRequestEntry::builder()
-            .data(data)
-            .partition_key(key)
-            .build();
+        let put_entry = PutRecordsRequestEntry::builder().data(data).partition_key(key).build();
         request =
             request.records(put_entry.map_err(|error| serialization_error(&error.to_string()))?);
     }

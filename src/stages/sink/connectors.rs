@@ -53,19 +53,12 @@ impl Connectors {
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
         let path = config.data_dir.join("connectors.json");
         let definitions: BTreeMap<String, Definition> = load_json(&path)?.unwrap_or_default();
-        let manager = Self {
-            config: config.clone(),
-            path,
-            connectors: Mutex::new(BTreeMap::new()),
-        };
+        let manager =
+            Self { config: config.clone(), path, connectors: Mutex::new(BTreeMap::new()) };
         {
             let mut connectors = manager.connectors.lock().await;
             for (name, definition) in definitions {
-                let mut connector = Connector {
-                    definition,
-                    running: None,
-                    start_error: None,
-                };
+                let mut connector = Connector { definition, running: None, start_error: None };
                 manager.start(&name, &mut connector).await;
                 connectors.insert(name, connector);
             }
@@ -81,20 +74,16 @@ impl Connectors {
     pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
         SinkProperties::parse(&config)?;
         let mut connectors = self.connectors.lock().await;
-        let paused = connectors
-            .get(name)
-            .is_some_and(|connector| connector.definition.paused);
+        let paused = connectors.get(name).is_some_and(|connector| connector.definition.paused);
         let definition = Definition { config, paused };
         // Stored first, so that a failure here leaves the connector unchanged.
         self.save(&connectors, Some((name, &definition)))?;
         let is_new = !connectors.contains_key(name);
-        let connector = connectors
-            .entry(name.to_string())
-            .or_insert_with(|| Connector {
-                definition: definition.clone(),
-                running: None,
-                start_error: None,
-            });
+        let connector = connectors.entry(name.to_string()).or_insert_with(|| Connector {
+            definition: definition.clone(),
+            running: None,
+            start_error: None,
+        });
         connector.definition = definition;
         stop(connector).await;
         self.start(name, connector).await;
@@ -120,10 +109,10 @@ impl Connectors {
     /// Pauses or resumes a connector. Returns `false` if it does not exist.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool> {
         let mut connectors = self.connectors.lock().await;
-        let Some(definition) = connectors.get(name).map(|connector| Definition {
-            paused,
-            ..connector.definition.clone()
-        }) else {
+        let Some(definition) = connectors
+            .get(name)
+            .map(|connector| Definition { paused, ..connector.definition.clone() })
+        else {
             return Ok(false);
         };
         self.save(&connectors, Some((name, &definition)))?;
@@ -152,11 +141,7 @@ impl Connectors {
 
     /// Returns the properties of a connector.
     pub async fn config(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        self.connectors
-            .lock()
-            .await
-            .get(name)
-            .map(|connector| connector.definition.config.clone())
+        self.connectors.lock().await.get(name).map(|connector| connector.definition.config.clone())
     }
 
     /// Returns the status of each connector, ordered by name.
@@ -171,11 +156,7 @@ impl Connectors {
 
     /// Returns the status of a connector.
     pub async fn status(&self, name: &str) -> Option<ConnectorStatus> {
-        self.connectors
-            .lock()
-            .await
-            .get(name)
-            .map(|connector| status(name, connector))
+        self.connectors.lock().await.get(name).map(|connector| status(name, connector))
     }
 
     /// Stops all tasks. The next run of the local stack starts them again.
@@ -208,9 +189,8 @@ impl Connectors {
         match self.create_task(name, &connector.definition.config).await {
             Ok(task) => {
                 let state = task.state.clone();
-                let thread = std::thread::Builder::new()
-                    .name("sink".into())
-                    .spawn(move || task.run());
+                let thread =
+                    std::thread::Builder::new().name("sink".into()).spawn(move || task.run());
                 match thread {
                     Ok(thread) => {
                         tracing::info!(connector = name, "started the sink task");
@@ -245,9 +225,8 @@ impl Connectors {
     ) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
         let mut config = self.config.clone();
         let lake_url = config.endpoints().lake_url();
-        let Some(bucket) = lake_url
-            .strip_prefix("s3://")
-            .map(|bucket| bucket.trim_end_matches('/'))
+        let Some(bucket) =
+            lake_url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
         else {
             if properties.store_url.is_some() {
                 return Err(Error::usage(format!(
@@ -270,10 +249,7 @@ impl Connectors {
         if let Some(url) = &properties.store_url {
             config.lake.endpoint_url.clone_from(url);
         }
-        Ok((
-            Lake::bucket(&config, &properties.bucket).await?,
-            Path::default(),
-        ))
+        Ok((Lake::bucket(&config, &properties.bucket).await?, Path::default()))
     }
 
     /// Returns the store and the root path of the bucket's folder in the lake.
@@ -317,10 +293,7 @@ fn status(name: &str, connector: &Connector) -> ConnectorStatus {
         (None, false) => "RUNNING",
     };
     let count = |read: fn(&TaskState) -> u64| {
-        connector
-            .running
-            .as_ref()
-            .map_or(0, |running| read(&running.state))
+        connector.running.as_ref().map_or(0, |running| read(&running.state))
     };
     ConnectorStatus {
         name: name.to_string(),

@@ -14,10 +14,7 @@ pub enum Partitioner {
     /// `<field>=<value>/…`
     Field(Vec<String>),
     /// A path formatted from the record's time, which is truncated to a multiple of `duration`.
-    Time {
-        format: Vec<Part>,
-        duration: Duration,
-    },
+    Time { format: Vec<Part>, duration: Duration },
 }
 
 /// Element of `path.format`.
@@ -69,18 +66,12 @@ impl TimestampSource {
             {
                 Value::Number(number) => number.as_i64(),
                 Value::String(text) => {
-                    let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
-                        .iter()
-                        .find_map(|format| {
-                            chrono::NaiveDateTime::parse_from_str(text, format).ok()
-                        });
-                    naive
-                        .map(|time| time.and_utc().timestamp_millis())
-                        .or_else(|| {
-                            DateTime::parse_from_rfc3339(text)
-                                .ok()
-                                .map(|time| time.timestamp_millis())
-                        })
+                    let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"].iter().find_map(
+                        |format| chrono::NaiveDateTime::parse_from_str(text, format).ok(),
+                    );
+                    naive.map(|time| time.and_utc().timestamp_millis()).or_else(|| {
+                        DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis())
+                    })
                 }
                 _ => None,
             },
@@ -105,10 +96,7 @@ impl Partitioner {
             Some("FieldPartitioner") => match fields {
                 Some(fields) => {
                     return Self::Field(
-                        fields
-                            .split(',')
-                            .map(|field| field.trim().to_string())
-                            .collect(),
+                        fields.split(',').map(|field| field.trim().to_string()).collect(),
                     );
                 }
                 None => Err("FieldPartitioner requires `partition.field.name`".to_string()),
@@ -117,19 +105,13 @@ impl Partitioner {
                 (Some(format), Some(duration)) => {
                     parse_format(&format).map(|format| Self::Time { format, duration })
                 }
-                _ => Err(
-                    "TimeBasedPartitioner requires `path.format` and `partition.duration.ms`"
-                        .into(),
-                ),
+                _ => Err("TimeBasedPartitioner requires `path.format` and `partition.duration.ms`"
+                    .into()),
             },
-            Some("HourlyPartitioner") => parse_format(hourly).map(|format| Self::Time {
-                format,
-                duration: Duration::from_secs(3600),
-            }),
-            Some("DailyPartitioner") => parse_format(daily).map(|format| Self::Time {
-                format,
-                duration: Duration::from_secs(86_400),
-            }),
+            Some("HourlyPartitioner") => parse_format(hourly)
+                .map(|format| Self::Time { format, duration: Duration::from_secs(3600) }),
+            Some("DailyPartitioner") => parse_format(daily)
+                .map(|format| Self::Time { format, duration: Duration::from_secs(86_400) }),
             Some(other) => Err(format!(
                 "`partitioner.class` = `{other}` is not supported by the local sink: expected \
                  DefaultPartitioner, FieldPartitioner, TimeBasedPartitioner, HourlyPartitioner or \
@@ -155,17 +137,13 @@ impl Partitioner {
             Self::Default => Some(format!("partition={kafka_partition}")),
             Self::Field(fields) => {
                 let parts = fields.iter().map(|field| {
-                    let field_value = field
-                        .split('.')
-                        .try_fold(value, |value, part| value.get(part))?;
-                    let text = field_value
-                        .as_str()
-                        .map_or_else(|| field_value.to_string(), String::from);
+                    let field_value =
+                        field.split('.').try_fold(value, |value, part| value.get(part))?;
+                    let text =
+                        field_value.as_str().map_or_else(|| field_value.to_string(), String::from);
                     Some(format!("{field}={text}"))
                 });
-                parts
-                    .collect::<Option<Vec<_>>>()
-                    .map(|parts| parts.join("/"))
+                parts.collect::<Option<Vec<_>>>().map(|parts| parts.join("/"))
             }
             Self::Time { format, duration } => {
                 let step = i64::try_from(duration.as_millis()).ok()?.max(1);
@@ -212,9 +190,7 @@ fn parse_format(format: &str) -> Result<Vec<Part>, String> {
     let mut characters = format.chars().peekable();
     while let Some(character) = characters.next() {
         if character == '\'' {
-            parts.push(Part::Literal(
-                characters.by_ref().take_while(|c| *c != '\'').collect(),
-            ));
+            parts.push(Part::Literal(characters.by_ref().take_while(|c| *c != '\'').collect()));
         } else if character.is_ascii_alphabetic() {
             if !"yYMdHms".contains(character) {
                 return Err(format!(
@@ -260,32 +236,20 @@ mod tests {
     #[test]
     fn builds_the_paths_of_the_confluent_partitioners() {
         let value = json!({ "country": "Peru", "n": 5, "at": "2022-05-27 11:30:59" });
-        let time_ms = TimestampSource::Field("at".into())
-            .extract(&value, 0)
-            .expect("a time");
+        let time_ms = TimestampSource::Field("at".into()).extract(&value, 0).expect("a time");
         let path =
             |partitioner: Partitioner, timezone| partitioner.path(2, &value, time_ms, timezone);
         assert_eq!(
-            path(
-                partitioner("x.DefaultPartitioner", None, None, 1),
-                chrono_tz::UTC
-            )
-            .as_deref(),
+            path(partitioner("x.DefaultPartitioner", None, None, 1), chrono_tz::UTC).as_deref(),
             Some("partition=2")
         );
         assert_eq!(
-            path(
-                partitioner("x.FieldPartitioner", Some("country,n"), None, 1),
-                chrono_tz::UTC
-            )
-            .as_deref(),
+            path(partitioner("x.FieldPartitioner", Some("country,n"), None, 1), chrono_tz::UTC)
+                .as_deref(),
             Some("country=Peru/n=5")
         );
         assert_eq!(
-            path(
-                partitioner("x.FieldPartitioner", Some("missing"), None, 1),
-                chrono_tz::UTC
-            ),
+            path(partitioner("x.FieldPartitioner", Some("missing"), None, 1), chrono_tz::UTC),
             None
         );
         let timed = partitioner(
@@ -299,11 +263,8 @@ mod tests {
             Some("year=2022/month=05/day=27/hour=11")
         );
         assert_eq!(
-            path(
-                partitioner("x.DailyPartitioner", None, None, 1),
-                chrono_tz::Asia::Tokyo
-            )
-            .as_deref(),
+            path(partitioner("x.DailyPartitioner", None, None, 1), chrono_tz::Asia::Tokyo)
+                .as_deref(),
             Some("year=2022/month=05/day=27")
         );
     }

@@ -77,9 +77,8 @@ impl Reader {
         let text = self.text(key)?;
         let number = text.parse().ok().filter(|number| *number >= min);
         if number.is_none() {
-            self.problems.push(format!(
-                "`{key}`: expected an integer of at least {min}, got `{text}`"
-            ));
+            self.problems
+                .push(format!("`{key}`: expected an integer of at least {min}, got `{text}`"));
         }
         number
     }
@@ -114,10 +113,7 @@ impl SinkProperties {
     /// # Errors
     /// A property is missing, invalid or not supported. The usage error lists all of them.
     pub fn parse(properties: &BTreeMap<String, String>) -> Result<Self> {
-        let mut reader = Reader {
-            remaining: properties.clone(),
-            problems: Vec::new(),
-        };
+        let mut reader = Reader { remaining: properties.clone(), problems: Vec::new() };
         let r = &mut reader;
         r.text("name");
         if r.only("connector.class", &["S3SinkConnector"]).is_none() && r.problems.is_empty() {
@@ -129,10 +125,7 @@ impl SinkProperties {
         r.only("storage.class", &["S3Storage"]);
         r.only("format.class", &["JsonFormat"]);
         r.only("schema.compatibility", &["NONE"]);
-        r.only(
-            "key.converter",
-            &["StringConverter", "ByteArrayConverter", "JsonConverter"],
-        );
+        r.only("key.converter", &["StringConverter", "ByteArrayConverter", "JsonConverter"]);
         r.only("key.converter.schemas.enable", &["false"]);
         r.only("value.converter", &["JsonConverter"]);
         r.only("value.converter.schemas.enable", &["false"]);
@@ -140,11 +133,9 @@ impl SinkProperties {
         r.only("errors.log.enable", &["true", "false"]);
         r.only("locale", &["en", "en-US", "en_US", "en-GB"]);
         let topics = match (r.text("topics"), r.text("topics.regex")) {
-            (Some(list), None) => Some(Topics::List(
-                list.split(',')
-                    .map(|topic| topic.trim().to_string())
-                    .collect(),
-            )),
+            (Some(list), None) => {
+                Some(Topics::List(list.split(',').map(|topic| topic.trim().to_string()).collect()))
+            }
             (None, Some(pattern)) => match regex::Regex::new(&format!("^(?:{pattern})$")) {
                 Ok(regex) => Some(Topics::Regex(regex)),
                 Err(_) => {
@@ -155,13 +146,11 @@ impl SinkProperties {
                 }
             },
             (Some(_), Some(_)) => {
-                r.problems
-                    .push("`topics` and `topics.regex` are mutually exclusive".into());
+                r.problems.push("`topics` and `topics.regex` are mutually exclusive".into());
                 None
             }
             (None, None) => {
-                r.problems
-                    .push("`topics` or `topics.regex` is missing".into());
+                r.problems.push("`topics` or `topics.regex` is missing".into());
                 None
             }
         };
@@ -170,14 +159,11 @@ impl SinkProperties {
             None => r.problems.push("`s3.bucket.name` is missing".into()),
             // If the lake is a folder, this is the name of a folder and must not leave the lake.
             Some(name)
-                if !name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+                if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
                     || name.starts_with('.') =>
             {
-                r.problems.push(format!(
-                    "`s3.bucket.name`: expected the name of a bucket, got `{name}`"
-                ));
+                r.problems
+                    .push(format!("`s3.bucket.name`: expected the name of a bucket, got `{name}`"));
             }
             Some(_) => {}
         }
@@ -189,8 +175,7 @@ impl SinkProperties {
         let rotate_schedule = r.duration("rotate.schedule.interval.ms");
         let timezone_name = r.text("timezone");
         if rotate_schedule.is_some() && timezone_name.is_none() {
-            r.problems
-                .push("`rotate.schedule.interval.ms` requires `timezone`".into());
+            r.problems.push("`rotate.schedule.interval.ms` requires `timezone`".into());
         }
         let timezone: Tz = match timezone_name.as_deref().map(str::parse) {
             None => chrono_tz::UTC,
@@ -224,13 +209,9 @@ impl SinkProperties {
             store_url: r.text("store.url"),
             topics_dir: r.text("topics.dir").unwrap_or_else(|| "topics".into()),
             file_delimiter: r.text("file.delim").unwrap_or_else(|| "+".into()),
-            offset_digits: r
-                .number::<usize>("filename.offset.zero.pad.width", 0)
-                .unwrap_or(10),
+            offset_digits: r.number::<usize>("filename.offset.zero.pad.width", 0).unwrap_or(10),
             gzip,
-            part_bytes: r
-                .number::<usize>("s3.part.size", MIN_PART_BYTES)
-                .unwrap_or(MIN_PART_BYTES),
+            part_bytes: r.number::<usize>("s3.part.size", MIN_PART_BYTES).unwrap_or(MIN_PART_BYTES),
             flush_size: flush_size.unwrap_or(1),
             rotate_interval,
             rotate_schedule,
@@ -245,18 +226,13 @@ impl SinkProperties {
                 .is_some_and(|value| value.eq_ignore_ascii_case("ignore")),
         };
         for key in reader.remaining.keys() {
-            reader
-                .problems
-                .push(format!("`{key}` is not supported by the local sink"));
+            reader.problems.push(format!("`{key}` is not supported by the local sink"));
         }
         if reader.problems.is_empty() {
             return Ok(properties);
         }
-        let list: String = reader
-            .problems
-            .iter()
-            .map(|problem| format!("\n  - {problem}"))
-            .collect();
+        let list: String =
+            reader.problems.iter().map(|problem| format!("\n  - {problem}")).collect();
         Err(Error::usage(format!(
             "invalid connector properties: {} error(s){list}",
             reader.problems.len()
@@ -292,19 +268,13 @@ mod tests {
     fn rejects_unsupported_properties_by_name() {
         let result = SinkProperties::parse(&properties(&[
             ("s3.acl.canned", "private"),
-            (
-                "format.class",
-                "io.confluent.connect.s3.format.avro.AvroFormat",
-            ),
+            ("format.class", "io.confluent.connect.s3.format.avro.AvroFormat"),
             ("rotate.schedule.interval.ms", "5"),
         ]));
         let text = result.expect_err("three invalid properties").to_string();
-        for part in [
-            "3 error",
-            "`s3.acl.canned` is not supported",
-            "AvroFormat",
-            "requires `timezone`",
-        ] {
+        for part in
+            ["3 error", "`s3.acl.canned` is not supported", "AvroFormat", "requires `timezone`"]
+        {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -49,11 +49,8 @@ impl Task {
     pub fn run(self) {
         if let Err(reason) = self.process_until_stopped() {
             tracing::error!(reason, "the sink task failed");
-            *self
-                .state
-                .failure
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason);
+            *self.state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+                Some(reason);
         }
     }
 
@@ -90,9 +87,7 @@ impl Task {
     /// Returns the next rotation in milliseconds since the epoch: the next multiple of the
     /// schedule's interval in local time.
     fn next_rotation_ms(&self) -> Option<i64> {
-        let step = i64::try_from(self.properties.rotate_schedule?.as_millis())
-            .ok()?
-            .max(1);
+        let step = i64::try_from(self.properties.rotate_schedule?.as_millis()).ok()?.max(1);
         let now = Utc::now();
         let offset_ms = i64::from(
             chrono::Offset::fix(now.with_timezone(&self.properties.timezone).offset())
@@ -125,9 +120,7 @@ impl Task {
         let mut added = TopicPartitionList::new();
         for (topic, partition) in &existing {
             if !writers.contains_key(&(topic.clone(), *partition))
-                && added
-                    .add_partition_offset(topic, *partition, Offset::Stored)
-                    .is_ok()
+                && added.add_partition_offset(topic, *partition, Offset::Stored).is_ok()
             {
                 writers.insert(
                     (topic.clone(), *partition),
@@ -214,20 +207,11 @@ impl Task {
                 ));
             }
         };
-        let record_ms = message
-            .timestamp()
-            .to_millis()
-            .unwrap_or_else(|| Utc::now().timestamp_millis());
-        let time_ms = self
-            .properties
-            .timestamp
-            .extract(&parsed, record_ms)
-            .ok_or_else(|| {
-                format!(
-                    "{} has no valid time in the field of `timestamp.field`",
-                    position()
-                )
-            })?;
+        let record_ms =
+            message.timestamp().to_millis().unwrap_or_else(|| Utc::now().timestamp_millis());
+        let time_ms = self.properties.timestamp.extract(&parsed, record_ms).ok_or_else(|| {
+            format!("{} has no valid time in the field of `timestamp.field`", position())
+        })?;
         let folder = self.properties.partitioner.path(
             message.partition(),
             &parsed,
@@ -248,31 +232,17 @@ impl Task {
         }
         writer.first_ms.get_or_insert(time_ms);
         self.runtime
-            .block_on(writer.append(
-                &self.store,
-                &self.properties,
-                folder,
-                message.offset(),
-                &line,
-            ))
+            .block_on(writer.append(&self.store, &self.properties, folder, message.offset(), &line))
             .map_err(|error| format!("cannot write to the lake: {error}"))?;
         self.state.records.fetch_add(1, Ordering::Relaxed);
-        if writer.is_full(&self.properties) {
-            self.close(&key, writer)
-        } else {
-            Ok(())
-        }
+        if writer.is_full(&self.properties) { self.close(&key, writer) } else { Ok(()) }
     }
 
     fn close_if_open(
         &self,
         (key, writer): (&Partition, &mut PartitionWriter),
     ) -> Result<(), String> {
-        if writer.is_open() {
-            self.close(key, writer)
-        } else {
-            Ok(())
-        }
+        if writer.is_open() { self.close(key, writer) } else { Ok(()) }
     }
 
     /// Closes the objects of a partition, then commits the offset after their records.
@@ -306,13 +276,7 @@ fn single_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     // In JSON, a line break occurs only between tokens; within a string it is escaped.
     value
         .iter()
-        .map(|byte| {
-            if matches!(byte, b'\n' | b'\r') {
-                b' '
-            } else {
-                *byte
-            }
-        })
+        .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
         .collect::<Vec<u8>>()
         .into()
 }

@@ -72,9 +72,7 @@ impl PartitionWriter {
 
     /// Returns whether one of the objects has `flush.size` records.
     pub fn is_full(&self, properties: &SinkProperties) -> bool {
-        self.objects
-            .values()
-            .any(|object| object.records >= properties.flush_size)
+        self.objects.values().any(|object| object.records >= properties.flush_size)
     }
 
     /// Appends a record to the object of its folder, as one line.

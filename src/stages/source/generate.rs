@@ -38,10 +38,7 @@ struct User {
 pub fn generate(posts: u32, seed: u64) -> Vec<Rows> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let users = users(posts, &mut random);
-    let mut tables = Kind::ALL.map(|kind| Rows {
-        kind,
-        rows: Vec::with_capacity(posts as usize),
-    });
+    let mut tables = Kind::ALL.map(|kind| Rows { kind, rows: Vec::with_capacity(posts as usize) });
     let mut posters: Vec<(String, String)> = Vec::new();
     let mut categories = CATEGORIES
         .iter()
@@ -49,12 +46,8 @@ pub fn generate(posts: u32, seed: u64) -> Vec<Rows> {
     for (number, user) in users.iter().enumerate() {
         let number = number as i64;
         // Shares are rounded up, so the last category may have fewer posts than its share.
-        let category = categories
-            .next()
-            .unwrap_or(&CATEGORIES[CATEGORIES.len() - 1]);
-        tables[0]
-            .rows
-            .push(pin(number, category, &mut posters, &mut random));
+        let category = categories.next().unwrap_or(&CATEGORIES[CATEGORIES.len() - 1]);
+        tables[0].rows.push(pin(number, category, &mut posters, &mut random));
         let posted =
             midnight(2017, 10, 19) + Duration::seconds(random.random_range(0..POST_SECONDS));
         tables[1].rows.push(vec![
@@ -153,9 +146,8 @@ fn fill_empty_countries(users: &mut [User], post_counts: &[u32]) {
     for user in users.iter() {
         user_counts[user.country] += 1;
     }
-    let mut empty: Vec<usize> = (0..COUNTRIES.len())
-        .filter(|country| user_counts[*country] == 0)
-        .collect();
+    let mut empty: Vec<usize> =
+        (0..COUNTRIES.len()).filter(|country| user_counts[*country] == 0).collect();
     for (user, post_count) in users.iter_mut().zip(post_counts) {
         let Some(country) = empty.last() else { return };
         if *post_count == 1 && user_counts[user.country] > 1 {
@@ -197,13 +189,10 @@ fn pin(
     posters: &mut Vec<(String, String)>,
     random: &mut ChaCha8Rng,
 ) -> Vec<Cell> {
-    let dirt = DIRT
-        .choose_weighted(random, |(_, weight)| *weight)
-        .map_or(Dirt::None, |(dirt, _)| *dirt);
-    let is_story = !matches!(
-        dirt,
-        Dirt::None | Dirt::NoDescription | Dirt::NoTags | Dirt::Untitled
-    );
+    let dirt =
+        DIRT.choose_weighted(random, |(_, weight)| *weight).map_or(Dirt::None, |(dirt, _)| *dirt);
+    let is_story =
+        !matches!(dirt, Dirt::None | Dirt::NoDescription | Dirt::NoTags | Dirt::Untitled);
     let has_image = !matches!(
         dirt,
         Dirt::StoryWithoutImage | Dirt::StoryWithoutTitle | Dirt::StoryWithoutAnything
@@ -331,11 +320,7 @@ fn poster(posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> (Stri
         choose_word(LAST_NAMES, random),
         choose_word(BRANDS, random)
     );
-    let name = if random.random_bool(0.017) {
-        format!("{name} ")
-    } else {
-        name
-    };
+    let name = if random.random_bool(0.017) { format!("{name} ") } else { name };
     let scale = random.random_range(0..1000);
     let followers = if scale < 161 {
         format!("{}", random.random_range(0..973))
@@ -345,10 +330,7 @@ fn poster(posters: &mut Vec<(String, String)>, random: &mut ChaCha8Rng) -> (Stri
     } else {
         format!(
             "{}M",
-            [1, 1, 2, 2, 2, 2, 3, 4, 5, 5, 6, 8, 15]
-                .choose(random)
-                .copied()
-                .unwrap_or(1)
+            [1, 1, 2, 2, 2, 2, 3, 4, 5, 5, 6, 8, 15].choose(random).copied().unwrap_or(1)
         )
     };
     posters.push((name.clone(), followers.clone()));
@@ -360,18 +342,12 @@ mod tests {
     use super::*;
 
     fn texts(rows: &Rows, column: usize) -> Vec<String> {
-        rows.rows
-            .iter()
-            .map(|row| format!("{:?}", row[column]))
-            .collect()
+        rows.rows.iter().map(|row| format!("{:?}", row[column])).collect()
     }
 
     fn share_of(rows: &Rows, column: usize, text: &str) -> f64 {
         let cell = format!("{:?}", Cell::Text(text.into()));
-        texts(rows, column)
-            .iter()
-            .filter(|value| **value == cell)
-            .count() as f64
+        texts(rows, column).iter().filter(|value| **value == cell).count() as f64
             / rows.rows.len() as f64
     }
 
@@ -381,11 +357,8 @@ mod tests {
         assert!(tables.iter().all(|table| table.rows.len() == 11_154));
         let countries: HashSet<String> = texts(&tables[1], 4).into_iter().collect();
         assert_eq!(countries.len(), 243);
-        let users: HashSet<String> = tables[2]
-            .rows
-            .iter()
-            .map(|row| format!("{:?}", &row[1..]))
-            .collect();
+        let users: HashSet<String> =
+            tables[2].rows.iter().map(|row| format!("{:?}", &row[1..])).collect();
         assert_eq!(users.len(), 5_307);
         let categories: HashSet<String> = texts(&tables[0], 11).into_iter().collect();
         assert_eq!(categories.len(), 13);
@@ -415,11 +388,7 @@ mod tests {
     #[test]
     fn small_sources_have_all_rows() {
         for posts in [1, 2, 13, 100] {
-            assert!(
-                generate(posts, 5)
-                    .iter()
-                    .all(|table| table.rows.len() == posts as usize)
-            );
+            assert!(generate(posts, 5).iter().all(|table| table.rows.len() == posts as usize));
         }
     }
 }

@@ -52,19 +52,13 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
 
 /// Returns the error for a line that cannot be read.
 fn read_error(path: &Path, line: u64, reason: impl std::fmt::Display) -> Error {
-    Error::failed(format!(
-        "cannot read `{}`, line {line}: {reason}",
-        path.display()
-    ))
-    .hint("correct the line; nothing was loaded")
+    Error::failed(format!("cannot read `{}`, line {line}: {reason}", path.display()))
+        .hint("correct the line; nothing was loaded")
 }
 
 fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
     let mut reader = csv::Reader::from_path(path).map_err(|error| read_error(path, 1, error))?;
-    let headers = reader
-        .headers()
-        .map_err(|error| read_error(path, 1, error))?
-        .clone();
+    let headers = reader.headers().map_err(|error| read_error(path, 1, error))?.clone();
     let mut positions = Vec::new();
     for (name, _) in kind.columns() {
         let position = headers
@@ -79,18 +73,15 @@ fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
             read_error(path, error.position().map_or(0, csv::Position::line), error)
         })?;
         let line = record.position().map_or(0, csv::Position::line);
-        let cells = positions
-            .iter()
-            .zip(kind.columns())
-            .map(|(position, column)| {
-                let text = record.get(*position).unwrap_or_default();
-                // In CSV, an empty number or time is null, and an empty text is an empty string.
-                if text.is_empty() && column.1 != ColumnType::Text {
-                    Ok(Cell::Null)
-                } else {
-                    parse_cell(text, column)
-                }
-            });
+        let cells = positions.iter().zip(kind.columns()).map(|(position, column)| {
+            let text = record.get(*position).unwrap_or_default();
+            // In CSV, an empty number or time is null, and an empty text is an empty string.
+            if text.is_empty() && column.1 != ColumnType::Text {
+                Ok(Cell::Null)
+            } else {
+                parse_cell(text, column)
+            }
+        });
         rows.push(
             cells
                 .collect::<Result<Vec<_>, String>>()
@@ -112,24 +103,21 @@ fn load_jsonl(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
         let number = number as u64 + 1;
         let object: Value =
             serde_json::from_str(&line).map_err(|error| read_error(path, number, error))?;
-        let cells = kind
-            .columns()
-            .iter()
-            .map(|column| match (object.get(column.0), column.1) {
-                (None, _) => Err(format!("key `{}` is missing", column.0)),
-                (Some(Value::Null), _) => Ok(Cell::Null),
-                (Some(Value::String(text)), _) => parse_cell(text, column),
-                (Some(Value::Number(number)), ColumnType::Integer) => number
-                    .as_i64()
-                    .map(Cell::Integer)
-                    .ok_or_else(|| format!("`{}`: expected an integer, got {number}", column.0)),
-                (Some(Value::Number(number)), ColumnType::Float) => number
-                    .as_f64()
-                    .map(Cell::Float)
-                    .ok_or_else(|| format!("`{}`: expected a number, got {number}", column.0)),
-                (Some(other), ColumnType::Text) => Ok(Cell::Text(other.to_string())),
-                (Some(other), _) => Err(format!("`{}`: unexpected value {other}", column.0)),
-            });
+        let cells = kind.columns().iter().map(|column| match (object.get(column.0), column.1) {
+            (None, _) => Err(format!("key `{}` is missing", column.0)),
+            (Some(Value::Null), _) => Ok(Cell::Null),
+            (Some(Value::String(text)), _) => parse_cell(text, column),
+            (Some(Value::Number(number)), ColumnType::Integer) => number
+                .as_i64()
+                .map(Cell::Integer)
+                .ok_or_else(|| format!("`{}`: expected an integer, got {number}", column.0)),
+            (Some(Value::Number(number)), ColumnType::Float) => number
+                .as_f64()
+                .map(Cell::Float)
+                .ok_or_else(|| format!("`{}`: expected a number, got {number}", column.0)),
+            (Some(other), ColumnType::Text) => Ok(Cell::Text(other.to_string())),
+            (Some(other), _) => Err(format!("`{}`: unexpected value {other}", column.0)),
+        });
         rows.push(
             cells
                 .collect::<Result<Vec<_>, String>>()

@@ -121,10 +121,7 @@ pub async fn seed(config: &Config, options: &SeedOptions, printer: &Printer) -> 
     }
     let tables = match loaded {
         Some(tables) => tables,
-        None => generate::generate(
-            options.posts.unwrap_or(generate::DEFAULT_POSTS),
-            options.seed,
-        ),
+        None => generate::generate(options.posts.unwrap_or(generate::DEFAULT_POSTS), options.seed),
     };
     let total = tables.iter().map(|table| table.rows.len() as u64).sum();
     let progress = printer.progress("filling the database", Some(total));

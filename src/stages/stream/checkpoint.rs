@@ -42,10 +42,7 @@ impl Checkpoints {
             ))
             .hint("stop the other process, or wait until it exits")
         })?;
-        Ok(Self {
-            folder,
-            _lock: lock,
-        })
+        Ok(Self { folder, _lock: lock })
     }
 
     fn path(&self, number: i64) -> PathBuf {
@@ -68,9 +65,8 @@ impl Checkpoints {
         let path = self.path(number);
         let hint = "restore the folder `checkpoints`, or delete the table and its checkpoints to \
                     start over";
-        let checkpoint = load_json::<Checkpoint>(&path)
-            .map_err(|error| error.hint(hint))?
-            .ok_or_else(|| {
+        let checkpoint =
+            load_json::<Checkpoint>(&path).map_err(|error| error.hint(hint))?.ok_or_else(|| {
                 Error::failed(format!(
                     "cannot resume: checkpoint `{}` of the table's last commit does not exist",
                     path.display()
@@ -85,11 +81,7 @@ impl Checkpoints {
             now = identity,
             "the stream was recreated; reading it from its start"
         );
-        Ok(Checkpoint {
-            number,
-            identity: identity.to_string(),
-            positions: Positions::new(),
-        })
+        Ok(Checkpoint { number, identity: identity.to_string(), positions: Positions::new() })
     }
 
     /// Writes a checkpoint and deletes the one before the previous: the table may still be at the
@@ -131,10 +123,7 @@ mod tests {
         // A run that was killed between writing checkpoint 2 and commit 2 of the table.
         assert_eq!(checkpoints.resume(Some(1), "s:1").expect("resumes"), at(1));
         assert_eq!(checkpoints.resume(Some(2), "s:1").expect("resumes"), at(2));
-        assert!(
-            checkpoints.resume(Some(0), "s:1").is_err(),
-            "older checkpoints are deleted"
-        );
+        assert!(checkpoints.resume(Some(0), "s:1").is_err(), "older checkpoints are deleted");
         let restarted = checkpoints.resume(Some(2), "s:2").expect("restarts");
         assert_eq!((restarted.number, restarted.positions.len()), (2, 0));
     }

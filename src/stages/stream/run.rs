@@ -53,15 +53,8 @@ pub struct StreamReport {
 
 impl Report for StreamReport {
     fn text(&self) -> String {
-        let mut table = Table::new([
-            "source",
-            "records",
-            "rejects",
-            "duplicates",
-            "rows",
-            "commits",
-            "table",
-        ]);
+        let mut table =
+            Table::new(["source", "records", "rejects", "duplicates", "rows", "commits", "table"]);
         for counts in &self.tables {
             table.row([
                 counts.source.clone(),
@@ -98,20 +91,14 @@ pub async fn run(
     let result = run_until(
         config,
         options,
-        StopCondition {
-            available_now: options.available_now,
-            stop,
-        },
+        StopCondition { available_now: options.available_now, stop },
         printer,
     )
     .await;
     signal_task.abort();
     let report = result?;
     for reject in report.rejects.iter().take(10) {
-        printer.warn(format!(
-            "rejected a record of `{}`: {}",
-            reject.origin, reject.reason
-        ));
+        printer.warn(format!("rejected a record of `{}`: {}", reject.origin, reject.reason));
     }
     Ok(report)
 }
@@ -141,26 +128,16 @@ pub async fn run_until(
         let (stop_condition, progress) = (stop_condition.clone(), progress.clone());
         let printer = printer.clone();
         tasks.spawn(async move {
-            let result = follow(
-                &mut table,
-                &stop_condition,
-                interval,
-                max_records,
-                &progress,
-                &printer,
-            )
-            .await;
+            let result =
+                follow(&mut table, &stop_condition, interval, max_records, &progress, &printer)
+                    .await;
             if result.is_err() {
                 stop_condition.stop.cancel();
             }
             result.map(|()| table)
         });
     }
-    let mut report = StreamReport {
-        seconds: 0.0,
-        tables: Vec::new(),
-        rejects: Vec::new(),
-    };
+    let mut report = StreamReport { seconds: 0.0, tables: Vec::new(), rejects: Vec::new() };
     let mut failure = None;
     while let Some(result) = tasks.join_next().await {
         match result.context(|| "a stream stopped unexpectedly")? {
@@ -207,9 +184,7 @@ async fn follow(
             // Continuous runs retry an unavailable source; `--available-now` reports it.
             Err(error) if error.is_retryable() && !stop_condition.available_now => {
                 let is_first = backoff.is_none();
-                let Some(delay) = backoff
-                    .get_or_insert_with(|| SOURCE_RETRY_POLICY.build())
-                    .next()
+                let Some(delay) = backoff.get_or_insert_with(|| SOURCE_RETRY_POLICY.build()).next()
                 else {
                     return Err(error);
                 };

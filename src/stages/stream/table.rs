@@ -46,11 +46,7 @@ impl StreamTable {
     /// # Errors
     /// The table or its checkpoint cannot be read; another process writes the table.
     pub async fn open(config: &Config, kind: Kind, source: OpenSource) -> Result<Self> {
-        let OpenSource {
-            service,
-            name: stream,
-            records: source,
-        } = source;
+        let OpenSource { service, name: stream, records: source } = source;
         let table = kind.clean_table(&config.id);
         let location = DeltaLocation::open(config, TableNamespace::Stream, &table).await?;
         location.check_access().await?;
@@ -117,9 +113,7 @@ impl StreamTable {
             batches: new_batches,
             transaction: Some((self.application.clone(), next.number)),
         };
-        self.location
-            .append(&self.kind.clean_schema(), append)
-            .await?;
+        self.location.append(&self.kind.clean_schema(), append).await?;
         tracing::info!(
             table = self.location.name,
             commit = next.number,

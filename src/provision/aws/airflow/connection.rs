@@ -27,24 +27,16 @@ impl AirflowConnection {
     async fn has_environment(&self) -> Result<bool> {
         let name = self.account.config.airflow_name();
         let status = match self.account.mwaa.get_environment().name(&name).send().await {
-            Ok(response) => response
-                .environment
-                .and_then(|environment| environment.status),
+            Ok(response) => response.environment.and_then(|environment| environment.status),
             Err(error) if code(&error) == "ResourceNotFoundException" => None,
             Err(error) => {
                 return Err(failed(
-                    Call(
-                        "airflow:GetEnvironment",
-                        &format!("Airflow environment `{name}`"),
-                    ),
+                    Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")),
                     &error,
                 ));
             }
         };
-        Ok(matches!(
-            status,
-            Some(EnvironmentStatus::Available | EnvironmentStatus::Updating)
-        ))
+        Ok(matches!(status, Some(EnvironmentStatus::Available | EnvironmentStatus::Updating)))
     }
 }
 
@@ -92,32 +84,18 @@ impl Resource for AirflowConnection {
                 "",
             ));
         }
-        let host = found["host"]
-            .as_str()
-            .unwrap_or("an unknown host")
-            .to_string();
+        let host = found["host"].as_str().unwrap_or("an unknown host").to_string();
         if !connection.is_ours(&found) {
             // A connection created by the user serves as well. pinpipe uses it unchanged.
-            return Ok(Observation::existing(format!(
-                "to {host}, not managed by pinpipe"
-            )));
+            return Ok(Observation::existing(format!("to {host}, not managed by pinpipe")));
         }
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[])
-            .await?;
-        Ok(Observation::from_drift(
-            connection.differences(&found)?,
-            format!("to {host}"),
-        ))
+        self.account.state.record_outputs(KEY, &self.name(), &[]).await?;
+        Ok(Observation::from_drift(connection.differences(&found)?, format!("to {host}")))
     }
 
     async fn create(&self) -> Result<()> {
         self.connection().create().await?;
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[])
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &[]).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -127,10 +105,7 @@ impl Resource for AirflowConnection {
     async fn delete(&self) -> Result<bool> {
         let connection = self.connection();
         if !self.has_environment().await?
-            || connection
-                .find()
-                .await?
-                .is_none_or(|found| !connection.is_ours(&found))
+            || connection.find().await?.is_none_or(|found| !connection.is_ours(&found))
         {
             return Ok(false);
         }

@@ -59,9 +59,7 @@ impl Resource for Dag {
     }
 
     fn depends_on(&self) -> Vec<String> {
-        [BucketUse::Airflow.key(), keys::DATABRICKS_JOB]
-            .map(String::from)
-            .to_vec()
+        [BucketUse::Airflow.key(), keys::DATABRICKS_JOB].map(String::from).to_vec()
     }
 
     fn is_enabled(&self) -> bool {
@@ -102,10 +100,7 @@ impl Resource for Dag {
             // DAG of pinpipe.
             return Ok(Observation::missing());
         }
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[])
-            .await?;
+        self.account.state.record_outputs(KEY, &self.name(), &[]).await?;
         // Without Databricks credentials the DAG can still be shown and deleted.
         let Ok(content) = self.content().await else {
             return Ok(Observation::in_sync("exists, content not compared"));
@@ -136,10 +131,7 @@ impl Resource for Dag {
             .send()
             .await
             .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[])
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &[]).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -147,14 +139,7 @@ impl Resource for Dag {
     }
 
     async fn delete(&self) -> Result<bool> {
-        match self
-            .account
-            .s3
-            .delete_object()
-            .bucket(self.bucket())
-            .key(self.object())
-            .send()
-            .await
+        match self.account.s3.delete_object().bucket(self.bucket()).key(self.object()).send().await
         {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
             result => result

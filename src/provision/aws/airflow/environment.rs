@@ -44,30 +44,18 @@ impl Airflow {
     async fn find(&self) -> Result<Option<Environment>> {
         let found = self
             .account
-            .found_under(KEY, &self.name(), |name| async move {
-                self.find_named(&name).await
-            })
+            .found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await })
             .await?;
         if found.is_some() || !self.account.is_forgotten(KEY).await {
             return Ok(found);
         }
-        let listed: Result<Vec<_>, _> = self
-            .account
-            .mwaa
-            .list_environments()
-            .into_paginator()
-            .items()
-            .send()
-            .collect()
-            .await;
+        let listed: Result<Vec<_>, _> =
+            self.account.mwaa.list_environments().into_paginator().items().send().collect().await;
         let names = match listed {
             // Without permission to list environments, none can be recognized by its tags.
             Err(error) if is_access_denied(&error) => return Ok(None),
             result => result.map_err(|error| {
-                failed(
-                    Call("airflow:ListEnvironments", &self.display_name()),
-                    &error,
-                )
+                failed(Call("airflow:ListEnvironments", &self.display_name()), &error)
             })?,
         };
         for name in names {
@@ -80,10 +68,7 @@ impl Airflow {
                 }
                 Err(error) => {
                     return Err(failed(
-                        Call(
-                            "airflow:GetEnvironment",
-                            &format!("Airflow environment `{name}`"),
-                        ),
+                        Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")),
                         &error,
                     ));
                 }
@@ -109,10 +94,7 @@ impl Airflow {
         match self.account.mwaa.get_environment().name(name).send().await {
             Ok(response) => Ok(response.environment),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
-            Err(error) => Err(failed(
-                Call("airflow:GetEnvironment", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("airflow:GetEnvironment", &self.display_name()), &error)),
         }
     }
 
@@ -142,11 +124,7 @@ impl Airflow {
         {
             differences.push("the bucket or the folder of the DAGs differs".into());
         }
-        let version = self
-            .account
-            .state
-            .output(keys::AIRFLOW_REQUIREMENTS, "version")
-            .await;
+        let version = self.account.state.output(keys::AIRFLOW_REQUIREMENTS, "version").await;
         if version.is_some() && found.requirements_s3_object_version() != version.as_deref() {
             differences.push("another version of the requirements is installed".into());
         }
@@ -213,21 +191,14 @@ impl Resource for Airflow {
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // An unmanaged environment under a previous name is ignored.
-            return Ok(if is_renamed {
-                Observation::missing()
-            } else {
-                Observation::unmanaged()
-            });
+            return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
         self.account
             .state
             .record_outputs(KEY, name, &[("arn", found.arn().unwrap_or_default())])
             .await?;
         if is_renamed {
-            return Ok(Observation::renamed(
-                name,
-                self.find_named(&self.name()).await?.is_some(),
-            ));
+            return Ok(Observation::renamed(name, self.find_named(&self.name()).await?.is_some()));
         }
         use EnvironmentStatus as Status;
         match found.status() {
@@ -244,9 +215,7 @@ impl Resource for Airflow {
             }
             Some(Status::Deleted) => return Ok(Observation::missing()),
             status => {
-                return Ok(Observation::pending(
-                    status.map_or("unknown", Status::as_str),
-                ));
+                return Ok(Observation::pending(status.map_or("unknown", Status::as_str)));
             }
         }
         let wanted = &self.account.config.airflow.subnets;
@@ -264,29 +233,18 @@ impl Resource for Airflow {
         differences.extend(self.differences(&found).await?);
         Ok(Observation::from_drift(
             differences,
-            found
-                .webserver_url()
-                .map(|url| format!("https://{url}"))
-                .unwrap_or_default(),
+            found.webserver_url().map(|url| format!("https://{url}")).unwrap_or_default(),
         ))
     }
 
     async fn create(&self) -> Result<()> {
         let wanted = &self.account.config.airflow;
-        let group = self
-            .account
-            .state
-            .require_output(Member::Airflow.key(), "id")
-            .await?;
+        let group = self.account.state.require_output(Member::Airflow.key(), "id").await?;
         let network = NetworkConfiguration::builder()
             .set_subnet_ids(Some(wanted.subnets.clone()))
             .security_group_ids(group)
             .build();
-        let version = self
-            .account
-            .state
-            .output(keys::AIRFLOW_REQUIREMENTS, "version")
-            .await;
+        let version = self.account.state.output(keys::AIRFLOW_REQUIREMENTS, "version").await;
         let call = || async {
             let request = self
                 .account
@@ -305,10 +263,7 @@ impl Resource for Airflow {
                 .set_requirements_s3_object_version(version.clone())
                 .network_configuration(network.clone());
             let request = request.webserver_access_mode(WebserverAccessMode::PublicOnly);
-            match request
-                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
-                .send()
-                .await
+            match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await
             {
                 Ok(_) => Ok(()),
                 Err(error) => {
@@ -318,10 +273,7 @@ impl Resource for Airflow {
                     {
                         return Ok(());
                     }
-                    Err(failed(
-                        Call("airflow:CreateEnvironment", &self.display_name()),
-                        &error,
-                    ))
+                    Err(failed(Call("airflow:CreateEnvironment", &self.display_name()), &error))
                 }
             }
         };
@@ -337,11 +289,8 @@ impl Resource for Airflow {
         let wanted = &self.account.config.airflow;
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
-            let request = self
-                .account
-                .mwaa
-                .tag_resource()
-                .resource_arn(found.arn().unwrap_or_default());
+            let request =
+                self.account.mwaa.tag_resource().resource_arn(found.arn().unwrap_or_default());
             request
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
@@ -353,11 +302,7 @@ impl Resource for Airflow {
         if self.differences(&found).await?.is_empty() {
             return Ok(());
         }
-        let group = self
-            .account
-            .state
-            .require_output(Member::Airflow.key(), "id")
-            .await?;
+        let group = self.account.state.require_output(Member::Airflow.key(), "id").await?;
         let request = self
             .account
             .mwaa
@@ -372,14 +317,9 @@ impl Resource for Airflow {
             .dag_s3_path(DAG_FOLDER)
             .requirements_s3_path(REQUIREMENTS);
         let request = request.set_requirements_s3_object_version(
-            self.account
-                .state
-                .output(keys::AIRFLOW_REQUIREMENTS, "version")
-                .await,
+            self.account.state.output(keys::AIRFLOW_REQUIREMENTS, "version").await,
         );
-        let network = UpdateNetworkConfigurationInput::builder()
-            .security_group_ids(group)
-            .build();
+        let network = UpdateNetworkConfigurationInput::builder().security_group_ids(group).build();
         let response = request.set_network_configuration(network.ok()).send().await;
         if let Err(error) = response {
             // An update whose response was lost is already in progress.
@@ -437,14 +377,7 @@ impl Resource for Airflow {
             }
         }
         if found.status() != Some(&EnvironmentStatus::Deleting) {
-            match self
-                .account
-                .mwaa
-                .delete_environment()
-                .set_name(found.name.clone())
-                .send()
-                .await
-            {
+            match self.account.mwaa.delete_environment().set_name(found.name.clone()).send().await {
                 Err(error) if code(&error) != "ResourceNotFoundException" => {
                     // An earlier attempt whose response was lost has started the deletion.
                     let status = self.reread(&found).await?.and_then(|found| found.status);

@@ -28,13 +28,7 @@ impl Requirements {
     }
 
     fn content(&self) -> String {
-        self.account
-            .config
-            .airflow
-            .requirements
-            .iter()
-            .map(|line| format!("{line}\n"))
-            .collect()
+        self.account.config.airflow.requirements.iter().map(|line| format!("{line}\n")).collect()
     }
 
     fn display_name(&self) -> String {
@@ -69,21 +63,17 @@ impl Resource for Requirements {
     }
 
     async fn read(&self) -> Result<Observation> {
-        let response = match self
-            .account
-            .s3
-            .get_object()
-            .bucket(self.bucket())
-            .key(REQUIREMENTS)
-            .send()
-            .await
-        {
-            Ok(response) => response,
-            Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
-                return Ok(Observation::missing());
-            }
-            Err(error) => return Err(failed(Call("s3:GetObject", &self.display_name()), &error)),
-        };
+        let response =
+            match self.account.s3.get_object().bucket(self.bucket()).key(REQUIREMENTS).send().await
+            {
+                Ok(response) => response,
+                Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
+                    return Ok(Observation::missing());
+                }
+                Err(error) => {
+                    return Err(failed(Call("s3:GetObject", &self.display_name()), &error));
+                }
+            };
         let version = response.version_id().map(String::from);
         let text = response
             .body
@@ -99,16 +89,10 @@ impl Resource for Requirements {
             return Ok(Observation::missing());
         }
         if let Some(version) = version {
-            self.account
-                .state
-                .record_outputs(KEY, &self.name(), &[("version", &version)])
-                .await?;
+            self.account.state.record_outputs(KEY, &self.name(), &[("version", &version)]).await?;
         }
         if text != self.content().as_bytes() {
-            return Ok(Observation::from_drift(
-                vec!["the file lists other packages".into()],
-                "",
-            ));
+            return Ok(Observation::from_drift(vec!["the file lists other packages".into()], ""));
         }
         Ok(Observation::in_sync(format!(
             "{} packages",
@@ -144,15 +128,7 @@ impl Resource for Requirements {
     }
 
     async fn delete(&self) -> Result<bool> {
-        match self
-            .account
-            .s3
-            .delete_object()
-            .bucket(self.bucket())
-            .key(REQUIREMENTS)
-            .send()
-            .await
-        {
+        match self.account.s3.delete_object().bucket(self.bucket()).key(REQUIREMENTS).send().await {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
             result => result
                 .map(|_| true)

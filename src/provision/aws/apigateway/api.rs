@@ -45,14 +45,7 @@ impl Api {
     }
 
     async fn find_all(&self) -> Result<Vec<RestApi>> {
-        let mut pages = self
-            .account
-            .api
-            .get_rest_apis()
-            .limit(500)
-            .into_paginator()
-            .items()
-            .send();
+        let mut pages = self.account.api.get_rest_apis().limit(500).into_paginator().items().send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
             let api =
@@ -62,11 +55,7 @@ impl Api {
             // is ignored. The managed API may still have the name of an earlier configuration.
             let is_named =
                 self.is_named(&api) || tags.get(TAG_RESOURCE).is_some_and(|key| key == KEY);
-            if is_named
-                && self
-                    .account
-                    .is_ours(crate::provision::aws::tags::pairs(&tags))
-            {
+            if is_named && self.account.is_ours(crate::provision::aws::tags::pairs(&tags)) {
                 all.push(api);
             }
         }
@@ -77,11 +66,7 @@ impl Api {
     async fn find(&self) -> Result<Option<RestApi>> {
         let all = self.find_all().await?;
         let known = self.account.state.output(KEY, "id").await;
-        Ok(all
-            .iter()
-            .find(|api| api.id() == known.as_deref())
-            .or(all.first())
-            .cloned())
+        Ok(all.iter().find(|api| api.id() == known.as_deref()).or(all.first()).cloned())
     }
 
     async fn resources(&self, api: &str) -> Result<BTreeMap<String, ApiResource>> {
@@ -163,9 +148,8 @@ impl Api {
             .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?
             .tags
             .unwrap_or_default();
-        let tag_differences = self
-            .account
-            .tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
+        let tag_differences =
+            self.account.tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
         let deployment = stage.deployment_id().unwrap_or_default();
         match self
             .account
@@ -180,10 +164,9 @@ impl Api {
                 checksum: deployment.description().map(String::from),
                 tag_differences,
             })),
-            Err(error) if code(&error) == "NotFoundException" => Ok(Some(DeployedStage {
-                checksum: None,
-                tag_differences,
-            })),
+            Err(error) if code(&error) == "NotFoundException" => {
+                Ok(Some(DeployedStage { checksum: None, tag_differences }))
+            }
             Err(error) => Err(failed(Call("apigateway:GET", &self.display_name()), &error)),
         }
     }
@@ -197,10 +180,9 @@ impl Api {
         let stage = &self.account.config.api.stage;
         match self.account.endpoint() {
             // A custom endpoint has no host name for each API: the path contains the API's id.
-            Some(endpoint) => format!(
-                "{}/restapis/{api}/{stage}/_user_request_",
-                endpoint.trim_end_matches('/')
-            ),
+            Some(endpoint) => {
+                format!("{}/restapis/{api}/{stage}/_user_request_", endpoint.trim_end_matches('/'))
+            }
             None => {
                 let domain = if self.account.partition == "aws-cn" {
                     "amazonaws.com.cn"
@@ -227,11 +209,8 @@ impl Api {
     /// Deletes a stage. A stage in a usage plan cannot be deleted, so it is removed from the plan
     /// first.
     async fn remove_stage(&self, api: &str, stage: &str) -> Result<()> {
-        if let Some(plan) = self
-            .account
-            .state
-            .output(crate::provision::aws::keys::USAGE_PLAN, "id")
-            .await
+        if let Some(plan) =
+            self.account.state.output(crate::provision::aws::keys::USAGE_PLAN, "id").await
         {
             let patch = PatchOperation::builder()
                 .op(Op::Remove)
@@ -250,36 +229,21 @@ impl Api {
                 Err(error)
                     if !matches!(code(&error), "NotFoundException" | "BadRequestException") =>
                 {
-                    return Err(failed(
-                        Call("apigateway:PATCH", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(failed(Call("apigateway:PATCH", &self.display_name()), &error));
                 }
                 _ => {}
             }
         }
-        match self
-            .account
-            .api
-            .delete_stage()
-            .rest_api_id(api)
-            .stage_name(stage)
-            .send()
-            .await
-        {
-            Err(error) if code(&error) != "NotFoundException" => Err(failed(
-                Call("apigateway:DELETE", &self.display_name()),
-                &error,
-            )),
+        match self.account.api.delete_stage().rest_api_id(api).stage_name(stage).send().await {
+            Err(error) if code(&error) != "NotFoundException" => {
+                Err(failed(Call("apigateway:DELETE", &self.display_name()), &error))
+            }
             _ => Ok(()),
         }
     }
 
     async fn record_output(&self, key: &str, value: &str) -> Result<()> {
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[(key, value)])
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &[(key, value)]).await
     }
 
     /// Returns the id of a path's resource. Creates missing resources, parents before children.
@@ -318,10 +282,7 @@ impl Api {
                         .to_string()
                 }
                 Err(error) => {
-                    return Err(failed(
-                        Call("apigateway:POST", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(failed(Call("apigateway:POST", &self.display_name()), &error));
                 }
             };
             resources.insert(path.to_string(), id);
@@ -348,14 +309,9 @@ impl Api {
                 _ => {}
             }
         }
-        let method = client
-            .put_method()
-            .rest_api_id(api)
-            .resource_id(id)
-            .http_method(route.method);
-        let method = method
-            .authorization_type(route.authorization)
-            .api_key_required(route.needs_key);
+        let method = client.put_method().rest_api_id(api).resource_id(id).http_method(route.method);
+        let method =
+            method.authorization_type(route.authorization).api_key_required(route.needs_key);
         let method = method
             .set_request_parameters(Some(route.request_parameters.clone().into_iter().collect()));
         match method.send().await {
@@ -384,11 +340,8 @@ impl Api {
             .iter()
             .map(|(name, value)| (name.clone(), value.expose_secret().to_string()))
             .collect();
-        let integration = client
-            .put_integration()
-            .rest_api_id(api)
-            .resource_id(id)
-            .http_method(route.method);
+        let integration =
+            client.put_integration().rest_api_id(api).resource_id(id).http_method(route.method);
         let integration = integration
             .r#type(wanted.kind.clone())
             .integration_http_method(wanted.method)
@@ -398,19 +351,14 @@ impl Api {
             .set_request_parameters(Some(parameters));
         let templates = Some(wanted.templates.clone().into_iter().collect())
             .filter(|_| !wanted.templates.is_empty());
-        let integration = integration
-            .set_request_templates(templates)
-            .passthrough_behavior(wanted.passthrough);
+        let integration =
+            integration.set_request_templates(templates).passthrough_behavior(wanted.passthrough);
         integration.send().await.map_err(|error| {
             // The response may quote the request, which contains the password.
             let failure = failed(Call("apigateway:PUT", &display_name), &error);
             wanted.parameters.values().fold(failure, |failure, value| {
-                failure.redact(
-                    value
-                        .expose_secret()
-                        .trim_matches('\'')
-                        .trim_start_matches("Basic "),
-                )
+                failure
+                    .redact(value.expose_secret().trim_matches('\'').trim_start_matches("Basic "))
             })
         })?;
         for (status, pattern) in &wanted.responses {
@@ -419,9 +367,8 @@ impl Api {
                 .rest_api_id(api)
                 .resource_id(id)
                 .http_method(route.method);
-            let response = response
-                .status_code(*status)
-                .set_selection_pattern(pattern.map(String::from));
+            let response =
+                response.status_code(*status).set_selection_pattern(pattern.map(String::from));
             response
                 .send()
                 .await
@@ -453,11 +400,7 @@ impl Resource for Api {
     }
 
     fn depends_on(&self) -> Vec<String> {
-        vec![
-            keys::ADDRESS.into(),
-            keys::PROXY_SECRET.into(),
-            Holder::Kinesis.key().into(),
-        ]
+        vec![keys::ADDRESS.into(), keys::PROXY_SECRET.into(), Holder::Kinesis.key().into()]
     }
 
     async fn read(&self) -> Result<Observation> {
@@ -467,14 +410,10 @@ impl Resource for Api {
         let api = found.id().unwrap_or_default();
         self.record_output("id", api).await?;
         let tags = found.tags().cloned().unwrap_or_default();
-        let mut problems = self
-            .account
-            .tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
+        let mut problems =
+            self.account.tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
         if !self.is_named(&found) {
-            problems.push(format!(
-                "the API is named `{}`",
-                found.name().unwrap_or_default()
-            ));
+            problems.push(format!("the API is named `{}`", found.name().unwrap_or_default()));
         }
         let Some(routes) = self.routes().await? else {
             return Ok(Observation::from_drift(
@@ -487,9 +426,7 @@ impl Resource for Api {
             problems.extend(differences(route, resources.get(route.path)));
         }
         if let Some(previous) = self.previous_stage().await {
-            problems.push(format!(
-                "the stage `{previous}` is no longer in the configuration"
-            ));
+            problems.push(format!("the stage `{previous}` is no longer in the configuration"));
         }
         let stage = &self.account.config.api.stage;
         match self.stage(api).await? {
@@ -513,9 +450,7 @@ impl Resource for Api {
 
     async fn create(&self) -> Result<()> {
         let create = || async {
-            let endpoint = EndpointConfiguration::builder()
-                .types(EndpointType::Regional)
-                .build();
+            let endpoint = EndpointConfiguration::builder().types(EndpointType::Regional).build();
             let request = self
                 .account
                 .api_once
@@ -523,19 +458,14 @@ impl Resource for Api {
                 .name(self.name())
                 .description("made by pinpipe")
                 .endpoint_configuration(endpoint);
-            let response = request
-                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
-                .send()
-                .await;
+            let response =
+                request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
             let created = response.map_err(|error| {
                 CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
             })?;
             Ok(RestApi::builder().set_id(created.id).build())
         };
-        let api = self
-            .account
-            .create_idempotently(|| self.find(), create)
-            .await?;
+        let api = self.account.create_idempotently(|| self.find(), create).await?;
         self.record_output("id", api.id().unwrap_or_default()).await
     }
 
@@ -545,19 +475,13 @@ impl Resource for Api {
         };
         let api = found.id().unwrap_or_default();
         let tags = found.tags().cloned().unwrap_or_default();
-        if !self
-            .account
-            .tag_differences(KEY, crate::provision::aws::tags::pairs(&tags))
-            .is_empty()
+        if !self.account.tag_differences(KEY, crate::provision::aws::tags::pairs(&tags)).is_empty()
         {
             put_tags(&self.account, KEY, &format!("/restapis/{api}")).await?;
         }
         if !self.is_named(&found) {
-            let patch = PatchOperation::builder()
-                .op(Op::Replace)
-                .path("/name")
-                .value(self.name())
-                .build();
+            let patch =
+                PatchOperation::builder().op(Op::Replace).path("/name").value(self.name()).build();
             let response = self
                 .account
                 .api
@@ -594,11 +518,7 @@ impl Resource for Api {
         }
         let checksum = Self::checksum(&routes);
         let deployed = self.stage(api).await?;
-        if deployed
-            .as_ref()
-            .and_then(|deployed| deployed.checksum.as_deref())
-            != Some(&checksum)
-        {
+        if deployed.as_ref().and_then(|deployed| deployed.checksum.as_deref()) != Some(&checksum) {
             let stage = &self.account.config.api.stage;
             let response = self
                 .account
@@ -620,30 +540,16 @@ impl Resource for Api {
         }
         self.account
             .state
-            .record_outputs(
-                KEY,
-                &self.name(),
-                &[("stage", &self.account.config.api.stage)],
-            )
+            .record_outputs(KEY, &self.name(), &[("stage", &self.account.config.api.stage)])
             .await
     }
 
     async fn delete(&self) -> Result<bool> {
         let all = self.find_all().await?;
         for api in &all {
-            match self
-                .account
-                .api
-                .delete_rest_api()
-                .set_rest_api_id(api.id.clone())
-                .send()
-                .await
-            {
+            match self.account.api.delete_rest_api().set_rest_api_id(api.id.clone()).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(
-                        Call("apigateway:DELETE", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(failed(Call("apigateway:DELETE", &self.display_name()), &error));
                 }
                 _ => {}
             }

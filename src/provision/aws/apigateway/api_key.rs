@@ -51,11 +51,7 @@ impl ApiKey {
     async fn find(&self) -> Result<Option<GatewayKey>> {
         let all = self.find_all().await?;
         let known = self.account.state.output(KEY, "id").await;
-        Ok(all
-            .iter()
-            .find(|key| key.id() == known.as_deref())
-            .or(all.first())
-            .cloned())
+        Ok(all.iter().find(|key| key.id() == known.as_deref()).or(all.first()).cloned())
     }
 }
 
@@ -94,10 +90,7 @@ impl Resource for ApiKey {
         if !found.enabled() {
             differences.push("the API key is disabled".into());
         }
-        Ok(Observation::from_drift(
-            differences,
-            "sent as the header x-api-key",
-        ))
+        Ok(Observation::from_drift(differences, "sent as the header x-api-key"))
     }
 
     async fn create(&self) -> Result<()> {
@@ -109,19 +102,14 @@ impl Resource for ApiKey {
                 .name(self.name())
                 .description("made by pinpipe")
                 .enabled(true);
-            let response = request
-                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
-                .send()
-                .await;
+            let response =
+                request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
             let created = response.map_err(|error| {
                 CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
             })?;
             Ok(GatewayKey::builder().set_id(created.id).build())
         };
-        let key = self
-            .account
-            .create_idempotently(|| self.find(), create)
-            .await?;
+        let key = self.account.create_idempotently(|| self.find(), create).await?;
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[("id", key.id().unwrap_or_default())])
@@ -135,19 +123,10 @@ impl Resource for ApiKey {
         };
         let id = found.id().unwrap_or_default();
         if !found.enabled() {
-            let enable = PatchOperation::builder()
-                .op(Op::Replace)
-                .path("/enabled")
-                .value("true")
-                .build();
-            let response = self
-                .account
-                .api
-                .update_api_key()
-                .api_key(id)
-                .patch_operations(enable)
-                .send()
-                .await;
+            let enable =
+                PatchOperation::builder().op(Op::Replace).path("/enabled").value("true").build();
+            let response =
+                self.account.api.update_api_key().api_key(id).patch_operations(enable).send().await;
             response
                 .map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
         }
@@ -161,19 +140,9 @@ impl Resource for ApiKey {
     async fn delete(&self) -> Result<bool> {
         let all = self.find_all().await?;
         for key in &all {
-            match self
-                .account
-                .api
-                .delete_api_key()
-                .set_api_key(key.id.clone())
-                .send()
-                .await
-            {
+            match self.account.api.delete_api_key().set_api_key(key.id.clone()).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(
-                        Call("apigateway:DELETE", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(failed(Call("apigateway:DELETE", &self.display_name()), &error));
                 }
                 _ => {}
             }

@@ -42,20 +42,13 @@ pub struct Integration {
 
 /// Responses of the Kinesis routes. Without the patterns, errors of Kinesis would be returned with
 /// status 200.
-const RESPONSES: [(&str, Option<&str>); 3] = [
-    ("200", None),
-    ("400", Some("4\\d{2}")),
-    ("500", Some("5\\d{2}")),
-];
+const RESPONSES: [(&str, Option<&str>); 3] =
+    [("200", None), ("400", Some("4\\d{2}")), ("500", Some("5\\d{2}"))];
 
 /// Returns all routes, each path after its parent.
 pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretString) -> Vec<Route> {
     let auth = account.config.api.auth;
-    let authorization = if auth == ApiAuth::Iam {
-        "AWS_IAM"
-    } else {
-        "NONE"
-    };
+    let authorization = if auth == ApiAuth::Iam { "AWS_IAM" } else { "NONE" };
     let needs_key = auth == ApiAuth::Key;
     let proxy = Route {
         path: "/{proxy+}",
@@ -69,10 +62,7 @@ pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretStr
             uri: format!("http://{proxy_ip}:{PROXY_PORT}/{{proxy}}"),
             credentials: None,
             parameters: BTreeMap::from([
-                (
-                    "integration.request.path.proxy".to_string(),
-                    "method.request.path.proxy".into(),
-                ),
+                ("integration.request.path.proxy".to_string(), "method.request.path.proxy".into()),
                 (
                     "integration.request.header.Authorization".to_string(),
                     format!("'{}'", proxy_authorization.expose_secret()).into(),
@@ -112,36 +102,11 @@ pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretStr
     vec![
         proxy,
         kinesis("/streams", "GET", "ListStreams", templates::LIST_STREAMS),
-        kinesis(
-            "/streams/{stream-name}",
-            "GET",
-            "DescribeStream",
-            templates::DESCRIBE_STREAM,
-        ),
-        kinesis(
-            "/streams/{stream-name}",
-            "POST",
-            "CreateStream",
-            templates::CREATE_STREAM,
-        ),
-        kinesis(
-            "/streams/{stream-name}",
-            "DELETE",
-            "DeleteStream",
-            templates::DELETE_STREAM,
-        ),
-        kinesis(
-            "/streams/{stream-name}/record",
-            "PUT",
-            "PutRecord",
-            templates::PUT_RECORD,
-        ),
-        kinesis(
-            "/streams/{stream-name}/records",
-            "PUT",
-            "PutRecords",
-            templates::PUT_RECORDS,
-        ),
+        kinesis("/streams/{stream-name}", "GET", "DescribeStream", templates::DESCRIBE_STREAM),
+        kinesis("/streams/{stream-name}", "POST", "CreateStream", templates::CREATE_STREAM),
+        kinesis("/streams/{stream-name}", "DELETE", "DeleteStream", templates::DELETE_STREAM),
+        kinesis("/streams/{stream-name}/record", "PUT", "PutRecord", templates::PUT_RECORD),
+        kinesis("/streams/{stream-name}/records", "PUT", "PutRecords", templates::PUT_RECORDS),
     ]
 }
 
@@ -170,17 +135,11 @@ pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
         differences.push(named("has a different authorization"));
     }
     let parameters = method.request_parameters().cloned().unwrap_or_default();
-    if route
-        .request_parameters
-        .iter()
-        .any(|(name, value)| parameters.get(name) != Some(value))
-    {
+    if route.request_parameters.iter().any(|(name, value)| parameters.get(name) != Some(value)) {
         differences.push(named("declares different parameters"));
     }
     differences.extend(
-        integration_differences(&route.integration, method)
-            .into_iter()
-            .map(|text| named(&text)),
+        integration_differences(&route.integration, method).into_iter().map(|text| named(&text)),
     );
     differences
 }
@@ -210,29 +169,17 @@ fn integration_differences(wanted: &Integration, method: &Method) -> Vec<String>
     if !is_same_parameters {
         differences.push("passes different parameters to the integration".into());
     }
-    let templates: BTreeMap<String, String> = existing
-        .request_templates()
-        .cloned()
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
+    let templates: BTreeMap<String, String> =
+        existing.request_templates().cloned().unwrap_or_default().into_iter().collect();
     if templates != wanted.templates
-        || existing
-            .passthrough_behavior()
-            .is_some_and(|behavior| behavior != wanted.passthrough)
+        || existing.passthrough_behavior().is_some_and(|behavior| behavior != wanted.passthrough)
     {
         differences.push("has a different request mapping".into());
     }
-    let responses = existing
-        .integration_responses()
-        .cloned()
-        .unwrap_or_default();
+    let responses = existing.integration_responses().cloned().unwrap_or_default();
     let is_same_responses = wanted.responses.iter().all(|(status, pattern)| {
         responses.get(*status).is_some_and(|response| {
-            response
-                .selection_pattern()
-                .filter(|pattern| !pattern.is_empty())
-                == *pattern
+            response.selection_pattern().filter(|pattern| !pattern.is_empty()) == *pattern
         })
     });
     if !is_same_responses {
@@ -248,9 +195,6 @@ mod tests {
     #[test]
     fn splits_a_path_into_parent_and_last_part() {
         assert_eq!(split("/{proxy+}"), ("/", "{proxy+}"));
-        assert_eq!(
-            split("/streams/{stream-name}/record"),
-            ("/streams/{stream-name}", "record")
-        );
+        assert_eq!(split("/streams/{stream-name}/record"), ("/streams/{stream-name}", "record"));
     }
 }

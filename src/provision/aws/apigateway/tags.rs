@@ -20,8 +20,5 @@ pub async fn put_tags(account: &Account, key: &str, path: &str) -> Result<()> {
 
 /// ARN of the API Gateway resource with this path.
 pub fn arn(account: &Account, path: &str) -> String {
-    format!(
-        "arn:{}:apigateway:{}::{path}",
-        account.partition, account.config.aws.region
-    )
+    format!("arn:{}:apigateway:{}::{path}", account.partition, account.config.aws.region)
 }

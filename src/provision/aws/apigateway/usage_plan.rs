@@ -26,14 +26,8 @@ impl UsagePlan {
     }
 
     async fn find_all(&self) -> Result<Vec<GatewayPlan>> {
-        let mut pages = self
-            .account
-            .api
-            .get_usage_plans()
-            .limit(500)
-            .into_paginator()
-            .items()
-            .send();
+        let mut pages =
+            self.account.api.get_usage_plans().limit(500).into_paginator().items().send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
             let plan =
@@ -50,11 +44,7 @@ impl UsagePlan {
     async fn find(&self) -> Result<Option<GatewayPlan>> {
         let all = self.find_all().await?;
         let known = self.account.state.output(KEY, "id").await;
-        Ok(all
-            .iter()
-            .find(|plan| plan.id() == known.as_deref())
-            .or(all.first())
-            .cloned())
+        Ok(all.iter().find(|plan| plan.id() == known.as_deref()).or(all.first()).cloned())
     }
 
     /// Ids of the API keys in a usage plan.
@@ -84,11 +74,7 @@ impl UsagePlan {
     }
 
     async fn patch(&self, plan: &str, operation: Op, value: &str) -> Result<()> {
-        let patch = PatchOperation::builder()
-            .op(operation)
-            .path("/apiStages")
-            .value(value)
-            .build();
+        let patch = PatchOperation::builder().op(operation).path("/apiStages").value(value).build();
         match self
             .account
             .api
@@ -99,10 +85,7 @@ impl UsagePlan {
             .await
         {
             Err(error) if !matches!(code(&error), "NotFoundException" | "ConflictException") => {
-                Err(failed(
-                    Call("apigateway:PATCH", &self.display_name()),
-                    &error,
-                ))
+                Err(failed(Call("apigateway:PATCH", &self.display_name()), &error))
             }
             _ => Ok(()),
         }
@@ -113,11 +96,7 @@ fn stages(plan: &GatewayPlan) -> Vec<String> {
     plan.api_stages()
         .iter()
         .map(|stage| {
-            format!(
-                "{}:{}",
-                stage.api_id().unwrap_or_default(),
-                stage.stage().unwrap_or_default()
-            )
+            format!("{}:{}", stage.api_id().unwrap_or_default(), stage.stage().unwrap_or_default())
         })
         .collect()
 }
@@ -153,18 +132,11 @@ impl Resource for UsagePlan {
             return Ok(Observation::missing());
         };
         let id = found.id().unwrap_or_default();
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("id", id)])
-            .await?;
+        self.account.state.record_outputs(KEY, &self.name(), &[("id", id)]).await?;
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         let stages = stages(&found);
-        if self
-            .stage()
-            .await
-            .is_none_or(|stage| !stages.contains(&stage))
-        {
+        if self.stage().await.is_none_or(|stage| !stages.contains(&stage)) {
             differences.push("the API's stage is not in the usage plan".into());
         }
         let key = self.account.state.output(keys::API_KEY, "id").await;
@@ -177,10 +149,7 @@ impl Resource for UsagePlan {
 
     async fn create(&self) -> Result<()> {
         let api = self.account.state.require_output(keys::API, "id").await?;
-        let stage = ApiStage::builder()
-            .api_id(api)
-            .stage(&self.account.config.api.stage)
-            .build();
+        let stage = ApiStage::builder().api_id(api).stage(&self.account.config.api.stage).build();
         let create = || async {
             let request = self
                 .account
@@ -189,19 +158,14 @@ impl Resource for UsagePlan {
                 .name(self.name())
                 .description("made by pinpipe")
                 .api_stages(stage.clone());
-            let response = request
-                .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
-                .send()
-                .await;
+            let response =
+                request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
             let created = response.map_err(|error| {
                 CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
             })?;
             Ok(GatewayPlan::builder().set_id(created.id).build())
         };
-        let plan = self
-            .account
-            .create_idempotently(|| self.find(), create)
-            .await?;
+        let plan = self.account.create_idempotently(|| self.find(), create).await?;
         self.account
             .state
             .record_outputs(KEY, &self.name(), &[("id", plan.id().unwrap_or_default())])
@@ -218,11 +182,7 @@ impl Resource for UsagePlan {
         {
             self.patch(id, Op::Add, &stage).await?;
         }
-        let key = self
-            .account
-            .state
-            .require_output(keys::API_KEY, "id")
-            .await?;
+        let key = self.account.state.require_output(keys::API_KEY, "id").await?;
         if !self.keys(id).await?.contains(&key) {
             let request = self
                 .account
@@ -233,10 +193,7 @@ impl Resource for UsagePlan {
                 .key_type("API_KEY");
             match request.send().await {
                 Err(error) if code(&error) != "ConflictException" => {
-                    return Err(failed(
-                        Call("apigateway:POST", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(failed(Call("apigateway:POST", &self.display_name()), &error));
                 }
                 _ => {}
             }
@@ -256,19 +213,9 @@ impl Resource for UsagePlan {
             for stage in stages(plan) {
                 self.patch(id, Op::Remove, &stage).await?;
             }
-            match self
-                .account
-                .api
-                .delete_usage_plan()
-                .usage_plan_id(id)
-                .send()
-                .await
-            {
+            match self.account.api.delete_usage_plan().usage_plan_id(id).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(
-                        Call("apigateway:DELETE", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(failed(Call("apigateway:DELETE", &self.display_name()), &error));
                 }
                 _ => {}
             }

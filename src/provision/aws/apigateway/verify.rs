@@ -33,9 +33,7 @@ async fn request_topic(config: &Config) -> Result<String> {
     let topic = config.topic(crate::base::model::Kind::Pin);
     let start = Instant::now();
     loop {
-        let response = client
-            .send(Method::GET, &format!("/topics/{topic}"), None)
-            .await?;
+        let response = client.send(Method::GET, &format!("/topics/{topic}"), None).await?;
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(format!("the API responds: {}", client.url()));

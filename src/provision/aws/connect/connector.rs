@@ -67,10 +67,8 @@ impl Listed for ConnectorSummary {
     }
 
     async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
-        let request = account
-            .connect
-            .list_connectors()
-            .set_connector_name_prefix(prefix.map(String::from));
+        let request =
+            account.connect.list_connectors().set_connector_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
         all.map_err(|error| failed(Call("kafkaconnect:ListConnectors", "connectors"), &error))
     }
@@ -93,37 +91,22 @@ impl Connector {
         let Some(arn) = self.find_arn().await? else {
             return Ok(None);
         };
-        match self
-            .account
-            .connect
-            .describe_connector()
-            .connector_arn(arn)
-            .send()
-            .await
-        {
+        match self.account.connect.describe_connector().connector_arn(arn).send().await {
             Ok(description) => Ok(Some(description)),
             Err(error) if code(&error) == "NotFoundException" => Ok(None),
-            Err(error) => Err(failed(
-                Call("kafkaconnect:DescribeConnector", &self.display_name()),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("kafkaconnect:DescribeConnector", &self.display_name()), &error))
+            }
         }
     }
 
     async fn differences(&self, description: &DescribeConnectorOutput) -> Result<Vec<Drift>> {
         let (config, state) = (&self.account.config, &self.account.state);
-        let tags = tags(
-            &self.account,
-            description.connector_arn().unwrap_or_default(),
-        )
-        .await?
-        .unwrap_or_default();
-        let mut differences: Vec<Drift> = self
-            .account
-            .tag_differences(KEY, pairs(&tags))
-            .into_iter()
-            .map(Drift::Tags)
-            .collect();
+        let tags = tags(&self.account, description.connector_arn().unwrap_or_default())
+            .await?
+            .unwrap_or_default();
+        let mut differences: Vec<Drift> =
+            self.account.tag_differences(KEY, pairs(&tags)).into_iter().map(Drift::Tags).collect();
         let existing: BTreeMap<String, String> = description
             .connector_configuration()
             .cloned()
@@ -134,29 +117,20 @@ impl Connector {
         if !changed.is_empty() {
             differences.push(Drift::Properties(changed));
         }
-        let capacity = description
-            .capacity()
-            .and_then(|capacity| capacity.provisioned_capacity());
-        let (mcu, workers) = capacity.map_or((0, 0), |capacity| {
-            (capacity.mcu_count(), capacity.worker_count())
-        });
+        let capacity = description.capacity().and_then(|capacity| capacity.provisioned_capacity());
+        let (mcu, workers) =
+            capacity.map_or((0, 0), |capacity| (capacity.mcu_count(), capacity.worker_count()));
         let (desired_mcu, desired_workers) = (config.connector.mcu, config.connector.workers);
         if (mcu, workers) != (desired_mcu, desired_workers) {
             differences.push(Drift::Capacity(format!(
                 "capacity: {workers} workers of {mcu} MCU → {desired_workers} of {desired_mcu}"
             )));
         }
-        let kafka = description
-            .kafka_cluster()
-            .and_then(|kafka| kafka.apache_kafka_cluster());
+        let kafka = description.kafka_cluster().and_then(|kafka| kafka.apache_kafka_cluster());
         let brokers = state.output(keys::CLUSTER, "bootstrap_servers").await;
-        let current_brokers = kafka
-            .and_then(|kafka| kafka.bootstrap_servers())
-            .unwrap_or_default();
+        let current_brokers = kafka.and_then(|kafka| kafka.bootstrap_servers()).unwrap_or_default();
         if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, current_brokers)) {
-            differences.push(Drift::Fixed(
-                "the connector reads from other brokers".into(),
-            ));
+            differences.push(Drift::Fixed("the connector reads from other brokers".into()));
         }
         if description.service_execution_role_arn()
             != Some(role_arn(&self.account, Holder::Connector).as_str())
@@ -172,14 +146,12 @@ impl Connector {
         if desired_plugin.is_some() && plugin != desired_plugin.as_deref() {
             differences.push(Drift::Fixed("the connector uses another plugin".into()));
         }
-        let worker = description
-            .worker_configuration()
-            .and_then(|worker| worker.worker_configuration_arn());
+        let worker =
+            description.worker_configuration().and_then(|worker| worker.worker_configuration_arn());
         let desired_worker = state.output(keys::WORKER_CONFIGURATION, "arn").await;
         if desired_worker.is_some() && worker != desired_worker.as_deref() {
-            differences.push(Drift::Fixed(
-                "the connector uses another worker configuration".into(),
-            ));
+            differences
+                .push(Drift::Fixed("the connector uses another worker configuration".into()));
         }
         Ok(differences)
     }
@@ -188,14 +160,9 @@ impl Connector {
     /// data flows.
     pub async fn has_delivered(&self) -> Result<bool> {
         let properties = self.account.config.connector_properties();
-        let folder = properties
-            .get("topics.dir")
-            .map_or("topics", String::as_str);
-        let request = self
-            .account
-            .s3
-            .list_objects_v2()
-            .bucket(BucketUse::Lake.name(&self.account.config));
+        let folder = properties.get("topics.dir").map_or("topics", String::as_str);
+        let request =
+            self.account.s3.list_objects_v2().bucket(BucketUse::Lake.name(&self.account.config));
         let response = request
             .prefix(format!("{folder}/{}.", self.account.config.id))
             .max_keys(1)
@@ -232,10 +199,7 @@ impl Connector {
     /// # Errors
     /// The operation fails or cannot be read; Ctrl-C; the wait exceeds `provision.wait_minutes`.
     pub async fn follow(&self, operation: &str) -> Result<()> {
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("operation", operation)])
-            .await?;
+        self.account.state.record_outputs(KEY, &self.name(), &[("operation", operation)]).await?;
         let check = || async {
             let response = self
                 .account
@@ -248,10 +212,7 @@ impl Connector {
                 Err(error) if code(&error) == "NotFoundException" => return Ok(None),
                 response => response.map_err(|error| {
                     failed(
-                        Call(
-                            "kafkaconnect:DescribeConnectorOperation",
-                            &self.display_name(),
-                        ),
+                        Call("kafkaconnect:DescribeConnectorOperation", &self.display_name()),
                         &error,
                     )
                 })?,
@@ -297,10 +258,7 @@ impl Connector {
             }
         };
         self.account.wait_until(&self.display_name(), check).await?;
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("operation", "")])
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &[("operation", "")]).await
     }
 }
 
@@ -308,11 +266,7 @@ impl Connector {
 fn reason(description: &DescribeConnectorOutput) -> String {
     let state = description.state_description();
     let text = state.map(|state| {
-        format!(
-            "{}: {}",
-            state.code().unwrap_or("no code"),
-            state.message().unwrap_or("no reason")
-        )
+        format!("{}: {}", state.code().unwrap_or("no code"), state.message().unwrap_or("no reason"))
     });
     text.unwrap_or_else(|| "AWS gave no reason".into())
 }
@@ -342,25 +296,16 @@ impl Resource for Connector {
             keys::PLUGIN,
             keys::WORKER_CONFIGURATION,
         ];
-        dependencies
-            .map(String::from)
-            .into_iter()
-            .chain(Kind::ALL.map(keys::topic))
-            .collect()
+        dependencies.map(String::from).into_iter().chain(Kind::ALL.map(keys::topic)).collect()
     }
 
     fn recreated_with(&self) -> Vec<String> {
-        [keys::CLUSTER, keys::PLUGIN, keys::WORKER_CONFIGURATION]
-            .map(String::from)
-            .to_vec()
+        [keys::CLUSTER, keys::PLUGIN, keys::WORKER_CONFIGURATION].map(String::from).to_vec()
     }
 
     fn cost_items(&self) -> Vec<CostItem> {
         let connector = &self.account.config.connector;
-        vec![CostItem::new(
-            "msk-connect-mcu",
-            connector.mcu * connector.workers,
-        )]
+        vec![CostItem::new("msk-connect-mcu", connector.mcu * connector.workers)]
     }
 
     async fn read(&self) -> Result<Observation> {
@@ -377,16 +322,9 @@ impl Resource for Connector {
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // The previous name now belongs to an unmanaged resource, which is ignored.
-            return Ok(if is_renamed {
-                Observation::missing()
-            } else {
-                Observation::unmanaged()
-            });
+            return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
-        self.account
-            .state
-            .record_outputs(KEY, name, &[("arn", arn)])
-            .await?;
+        self.account.state.record_outputs(KEY, name, &[("arn", arn)]).await?;
         if is_renamed {
             return Ok(Observation::renamed(
                 name,
@@ -405,17 +343,12 @@ impl Resource for Connector {
             Some(ConnectorState::Running) => {}
             Some(state) if state.as_str() == "PAUSED" => return Ok(Observation::in_sync("paused")),
             state => {
-                return Ok(Observation::pending(
-                    state.map_or("unknown", ConnectorState::as_str),
-                ));
+                return Ok(Observation::pending(state.map_or("unknown", ConnectorState::as_str)));
             }
         }
         let differences = self.differences(&description).await?;
         let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
-        if differences
-            .iter()
-            .any(|drift| matches!(drift, Drift::Fixed(_)))
-        {
+        if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
             return Ok(Observation::replace(texts));
         }
         let detail = if self.has_delivered().await? {
@@ -435,11 +368,7 @@ impl Resource for Connector {
             .build()
             .context(incomplete)?;
         let kafka = ApacheKafkaCluster::builder()
-            .bootstrap_servers(
-                state
-                    .require_output(keys::CLUSTER, "bootstrap_servers")
-                    .await?,
-            )
+            .bootstrap_servers(state.require_output(keys::CLUSTER, "bootstrap_servers").await?)
             .vpc(vpc);
         let capacity = ProvisionedCapacity::builder()
             .mcu_count(config.connector.mcu)
@@ -448,22 +377,14 @@ impl Resource for Connector {
         let revision = |text: String| text.parse::<i64>().unwrap_or(1);
         let plugin = CustomPlugin::builder()
             .custom_plugin_arn(state.require_output(keys::PLUGIN, "arn").await?)
-            .revision(revision(
-                state.require_output(keys::PLUGIN, "revision").await?,
-            ))
+            .revision(revision(state.require_output(keys::PLUGIN, "revision").await?))
             .build()
             .context(incomplete)?;
         let worker = ConnectWorkerConfiguration::builder()
             .worker_configuration_arn(
-                state
-                    .require_output(keys::WORKER_CONFIGURATION, "arn")
-                    .await?,
+                state.require_output(keys::WORKER_CONFIGURATION, "arn").await?,
             )
-            .revision(revision(
-                state
-                    .require_output(keys::WORKER_CONFIGURATION, "revision")
-                    .await?,
-            ))
+            .revision(revision(state.require_output(keys::WORKER_CONFIGURATION, "revision").await?))
             .build()
             .context(incomplete)?;
         let kafka = kafka.build().context(incomplete)?;
@@ -471,10 +392,8 @@ impl Resource for Connector {
             .authentication_type(KafkaClusterClientAuthenticationType::Iam);
         let encryption = KafkaClusterEncryptionInTransit::builder()
             .encryption_type(KafkaClusterEncryptionInTransitType::Tls);
-        let (authentication, encryption) = (
-            authentication.build().context(incomplete)?,
-            encryption.build().context(incomplete)?,
-        );
+        let (authentication, encryption) =
+            (authentication.build().context(incomplete)?, encryption.build().context(incomplete)?);
         let call = || async {
             let request = self
                 .account
@@ -483,37 +402,24 @@ impl Resource for Connector {
                 .connector_name(self.name())
                 .connector_description("made by pinpipe");
             let request = request
-                .capacity(
-                    Capacity::builder()
-                        .provisioned_capacity(capacity.clone())
-                        .build(),
-                )
+                .capacity(Capacity::builder().provisioned_capacity(capacity.clone()).build())
                 .set_connector_configuration(Some(
                     config.connector_properties().into_iter().collect(),
                 ))
-                .kafka_cluster(
-                    KafkaCluster::builder()
-                        .apache_kafka_cluster(kafka.clone())
-                        .build(),
-                )
+                .kafka_cluster(KafkaCluster::builder().apache_kafka_cluster(kafka.clone()).build())
                 .kafka_cluster_client_authentication(authentication.clone())
                 .kafka_cluster_encryption_in_transit(encryption.clone())
                 .kafka_connect_version(&config.connector.connect_version)
-                .plugins(
-                    ConnectPlugin::builder()
-                        .custom_plugin(plugin.clone())
-                        .build(),
-                )
+                .plugins(ConnectPlugin::builder().custom_plugin(plugin.clone()).build())
                 .service_execution_role_arn(role_arn(&self.account, Holder::Connector))
                 .worker_configuration(worker.clone())
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()));
             match request.send().await {
                 Ok(_) => Ok(()),
                 Err(error) if code(&error) == "ConflictException" => Ok(()),
-                Err(error) => Err(failed(
-                    Call("kafkaconnect:CreateConnector", &self.display_name()),
-                    &error,
-                )),
+                Err(error) => {
+                    Err(failed(Call("kafkaconnect:CreateConnector", &self.display_name()), &error))
+                }
             }
         };
         // MSK Connect sees a new role only some seconds after IAM has created it.
@@ -531,15 +437,9 @@ impl Resource for Connector {
         let Some(description) = self.find().await? else {
             return Ok(());
         };
-        let (arn, config) = (
-            description.connector_arn().unwrap_or_default(),
-            &self.account.config,
-        );
+        let (arn, config) = (description.connector_arn().unwrap_or_default(), &self.account.config);
         let differences = self.differences(&description).await?;
-        if differences
-            .iter()
-            .any(|drift| matches!(drift, Drift::Tags(_)))
-        {
+        if differences.iter().any(|drift| matches!(drift, Drift::Tags(_))) {
             put_tags(&self.account, KEY, arn).await?;
         }
         let request = self
@@ -563,11 +463,7 @@ impl Resource for Connector {
                     .mcu_count(mcu)
                     .worker_count(workers)
                     .build();
-                request.capacity(
-                    CapacityUpdate::builder()
-                        .provisioned_capacity(capacity)
-                        .build(),
-                )
+                request.capacity(CapacityUpdate::builder().provisioned_capacity(capacity).build())
             }
             _ => return Ok(()),
         };
@@ -588,8 +484,7 @@ impl Resource for Connector {
                 ));
             }
         };
-        self.follow(operation.connector_operation_arn().unwrap_or_default())
-            .await
+        self.follow(operation.connector_operation_arn().unwrap_or_default()).await
     }
 
     async fn wait(&self) -> Result<()> {
@@ -602,9 +497,7 @@ impl Resource for Connector {
                 Some(ConnectorState::Running) => Ok(None),
                 Some(ConnectorState::Failed) => Err(self.failure(&description)),
                 Some(state) if state.as_str() == "PAUSED" => Ok(None),
-                state => Ok(Some(
-                    state.map_or("unknown", ConnectorState::as_str).to_string(),
-                )),
+                state => Ok(Some(state.map_or("unknown", ConnectorState::as_str).to_string())),
             }
         };
         self.account.wait_until(&self.display_name(), check).await
@@ -634,20 +527,11 @@ impl Resource for Connector {
             }
         }
         if description.connector_state() != Some(&ConnectorState::Deleting) {
-            match self
-                .account
-                .connect
-                .delete_connector()
-                .connector_arn(arn)
-                .send()
-                .await
-            {
+            match self.account.connect.delete_connector().connector_arn(arn).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose response was lost may have succeeded.
-                    let current = self
-                        .find()
-                        .await?
-                        .filter(|current| current.connector_arn() == Some(arn));
+                    let current =
+                        self.find().await?.filter(|current| current.connector_arn() == Some(arn));
                     if current.is_some_and(|current| {
                         current.connector_state() != Some(&ConnectorState::Deleting)
                     }) {

@@ -25,28 +25,16 @@ pub trait Listed: Sized {
 /// MSK Connect cannot be called.
 pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result<Option<T>> {
     let named = account
-        .found_under(
-            key,
-            name,
-            |name| async move { find_named(account, &name).await },
-        )
+        .found_under(key, name, |name| async move { find_named(account, &name).await })
         .await?;
     if named.is_some() || !account.is_forgotten(key).await {
         return Ok(named);
     }
     for listed in T::all(account, None).await? {
         let Some(arn) = listed.arn() else { continue };
-        match account
-            .connect
-            .list_tags_for_resource()
-            .resource_arn(arn)
-            .send()
-            .await
-        {
+        match account.connect.list_tags_for_resource().resource_arn(arn).send().await {
             Ok(response)
-                if response
-                    .tags()
-                    .is_some_and(|tags| account.is_tagged_as(key, pairs(tags))) =>
+                if response.tags().is_some_and(|tags| account.is_tagged_as(key, pairs(tags))) =>
             {
                 return Ok(Some(listed));
             }
@@ -69,10 +57,7 @@ pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result
 /// # Errors
 /// MSK Connect cannot be called.
 pub async fn find_named<T: Listed>(account: &Account, name: &str) -> Result<Option<T>> {
-    Ok(T::all(account, Some(name))
-        .await?
-        .into_iter()
-        .find(|listed| listed.name() == Some(name)))
+    Ok(T::all(account, Some(name)).await?.into_iter().find(|listed| listed.name() == Some(name)))
 }
 
 /// Returns the tags of a resource; `None` if it was deleted after it was listed.
@@ -80,19 +65,12 @@ pub async fn find_named<T: Listed>(account: &Account, name: &str) -> Result<Opti
 /// # Errors
 /// MSK Connect cannot be called.
 pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String, String>>> {
-    match account
-        .connect
-        .list_tags_for_resource()
-        .resource_arn(arn)
-        .send()
-        .await
-    {
+    match account.connect.list_tags_for_resource().resource_arn(arn).send().await {
         Ok(response) => Ok(Some(response.tags().cloned().unwrap_or_default())),
         Err(error) if code(&error) == "NotFoundException" => Ok(None),
-        Err(error) => Err(failed(
-            Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")),
-            &error,
-        )),
+        Err(error) => {
+            Err(failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error))
+        }
     }
 }
 
@@ -108,10 +86,7 @@ pub async fn put_tags(account: &Account, key: &str, arn: &str) -> Result<()> {
         .set_tags(Some(account.tags(key).into_iter().collect()))
         .send()
         .await;
-    response.map(|_| ()).map_err(|error| {
-        failed(
-            Call("kafkaconnect:TagResource", &format!("`{arn}`")),
-            &error,
-        )
-    })
+    response
+        .map(|_| ())
+        .map_err(|error| failed(Call("kafkaconnect:TagResource", &format!("`{arn}`")), &error))
 }

@@ -27,9 +27,7 @@ pub async fn operate_connector(
 ) -> Result<&'static str> {
     let progress = printer.activity("connector");
     let session = Session::open(config, Purpose::Change, progress.clone()).await?;
-    let outcome = session
-        .run_until_cancelled(operate(&session, operation))
-        .await;
+    let outcome = session.run_until_cancelled(operate(&session, operation)).await;
     progress.finish();
     session.close().await;
     outcome
@@ -39,18 +37,14 @@ async fn operate(session: &Session, operation: ConnectorOperation) -> Result<&'s
     let Some(account) = &session.account else {
         return Ok("kept");
     };
-    let connector = Connector {
-        account: account.clone(),
-    };
+    let connector = Connector { account: account.clone() };
     let name = account.config.connector_name();
     let description = connector.find().await?.ok_or_else(|| {
         Error::failed(format!("connector `{name}` does not exist"))
             .hint("`pinpipe connector create` creates it")
     })?;
-    let (arn, label) = (
-        description.connector_arn().unwrap_or_default(),
-        format!("connector `{name}`"),
-    );
+    let (arn, label) =
+        (description.connector_arn().unwrap_or_default(), format!("connector `{name}`"));
     let client = &account.connect;
     let (change, operation_arn) = match operation {
         ConnectorOperation::Pause => {

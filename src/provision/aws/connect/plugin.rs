@@ -35,10 +35,8 @@ impl Listed for CustomPluginSummary {
     }
 
     async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
-        let request = account
-            .connect
-            .list_custom_plugins()
-            .set_name_prefix(prefix.map(String::from));
+        let request =
+            account.connect.list_custom_plugins().set_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
         all.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", "plugins"), &error))
     }
@@ -55,37 +53,26 @@ impl Plugin {
 
     /// Reads the plugin again; `None` if it no longer exists.
     async fn refresh(&self, arn: &str) -> Result<Option<CustomPluginSummary>> {
-        Ok(self
-            .find()
-            .await?
-            .filter(|current| current.custom_plugin_arn() == Some(arn)))
+        Ok(self.find().await?.filter(|current| current.custom_plugin_arn() == Some(arn)))
     }
 
     /// Describes how the plugin's copy of the zip differs from the configured zip. The plugin keeps
     /// the copy from which it was created.
     async fn zip_difference(&self, summary: &CustomPluginSummary) -> Option<&'static str> {
         let latest = summary.latest_revision();
-        let location = latest
-            .and_then(|latest| latest.location())
-            .and_then(|location| location.s3_location());
+        let location =
+            latest.and_then(|latest| latest.location()).and_then(|location| location.s3_location());
         let key = plugin_object::key(&self.account.config).unwrap_or_default();
         if location.is_some_and(|location| {
             location.bucket_arn() != Some(&self.bucket_arn()) || location.file_key() != Some(&key)
         }) {
             return Some("created from another object");
         }
-        let copied_md5 = latest
-            .and_then(|latest| latest.file_description())
-            .and_then(|file| file.file_md5());
+        let copied_md5 =
+            latest.and_then(|latest| latest.file_description()).and_then(|file| file.file_md5());
         // Any other value than an MD5 cannot be compared.
         let copied_md5 = copied_md5.filter(|text| text.len() == 32)?;
-        match self
-            .account
-            .state
-            .output(keys::PLUGIN_OBJECT, plugin_object::MD5)
-            .await?
-            .as_str()
-        {
+        match self.account.state.output(keys::PLUGIN_OBJECT, plugin_object::MD5).await?.as_str() {
             desired if copied_md5.eq_ignore_ascii_case(desired) => None,
             "" => Some("the address of the zip has changed"),
             _ => Some("created from a zip with other content"),
@@ -113,11 +100,7 @@ impl Resource for Plugin {
 
     fn name(&self) -> String {
         let configured = &self.account.config.connector.plugin_name;
-        if configured.is_empty() {
-            self.account.named("plugin")
-        } else {
-            configured.clone()
-        }
+        if configured.is_empty() { self.account.named("plugin") } else { configured.clone() }
     }
 
     fn depends_on(&self) -> Vec<String> {
@@ -128,32 +111,20 @@ impl Resource for Plugin {
         let Some(summary) = self.find().await? else {
             return Ok(Observation::missing());
         };
-        let (arn, name) = (
-            summary.custom_plugin_arn().unwrap_or_default(),
-            summary.name().unwrap_or_default(),
-        );
+        let (arn, name) =
+            (summary.custom_plugin_arn().unwrap_or_default(), summary.name().unwrap_or_default());
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // The previous name now belongs to an unmanaged resource, which is ignored.
-            return Ok(if is_renamed {
-                Observation::missing()
-            } else {
-                Observation::unmanaged()
-            });
+            return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
-        let revision = summary
-            .latest_revision()
-            .map_or(1, |latest| latest.revision());
+        let revision = summary.latest_revision().map_or(1, |latest| latest.revision());
         self.account
             .state
-            .record_outputs(
-                KEY,
-                name,
-                &[("arn", arn), ("revision", &revision.to_string())],
-            )
+            .record_outputs(KEY, name, &[("arn", arn), ("revision", &revision.to_string())])
             .await?;
         if is_renamed {
             return Ok(Observation::renamed(
@@ -166,9 +137,7 @@ impl Resource for Plugin {
         match summary.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
-                return Ok(Observation::replace(vec![
-                    "MSK Connect rejected the zip".into(),
-                ]));
+                return Ok(Observation::replace(vec!["MSK Connect rejected the zip".into()]));
             }
             state => {
                 return Ok(Observation::pending(
@@ -198,22 +167,15 @@ impl Resource for Plugin {
             .create_custom_plugin()
             .name(self.name())
             .content_type(CustomPluginContentType::Zip);
-        let request = request.description("made by pinpipe").location(
-            CustomPluginLocation::builder()
-                .s3_location(location)
-                .build(),
-        );
-        match request
-            .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
-            .send()
-            .await
-        {
+        let request = request
+            .description("made by pinpipe")
+            .location(CustomPluginLocation::builder().s3_location(location).build());
+        match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ConflictException" => Ok(()),
-            Err(error) => Err(failed(
-                Call("kafkaconnect:CreateCustomPlugin", &self.display_name()),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("kafkaconnect:CreateCustomPlugin", &self.display_name()), &error))
+            }
         }
     }
 
@@ -221,12 +183,7 @@ impl Resource for Plugin {
         let Some(summary) = self.find().await? else {
             return Ok(());
         };
-        put_tags(
-            &self.account,
-            KEY,
-            summary.custom_plugin_arn().unwrap_or_default(),
-        )
-        .await
+        put_tags(&self.account, KEY, summary.custom_plugin_arn().unwrap_or_default()).await
     }
 
     async fn wait(&self) -> Result<()> {
@@ -244,11 +201,7 @@ impl Resource for Plugin {
                     ))
                     .hint("set `connector.plugin` to the complete zip that Confluent publishes"));
                 }
-                state => Some(
-                    state
-                        .map_or("unknown", CustomPluginState::as_str)
-                        .to_string(),
-                ),
+                state => Some(state.map_or("unknown", CustomPluginState::as_str).to_string()),
             })
         };
         self.account.wait_until(&self.display_name(), check).await
@@ -275,14 +228,7 @@ impl Resource for Plugin {
             }
         }
         if summary.custom_plugin_state() != Some(&CustomPluginState::Deleting) {
-            match self
-                .account
-                .connect
-                .delete_custom_plugin()
-                .custom_plugin_arn(arn)
-                .send()
-                .await
-            {
+            match self.account.connect.delete_custom_plugin().custom_plugin_arn(arn).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose response was lost may have succeeded.
                     let state = self

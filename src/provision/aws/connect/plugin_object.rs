@@ -39,12 +39,7 @@ pub struct PluginObject {
 /// Returns the object's key in the bucket: the file name below `PLUGIN_FOLDER`. `None` if the
 /// configured source has no file name.
 pub fn key(config: &Config) -> Option<String> {
-    let source = config
-        .connector
-        .plugin
-        .split(['?', '#'])
-        .next()
-        .unwrap_or_default();
+    let source = config.connector.plugin.split(['?', '#']).next().unwrap_or_default();
     let file = source.rsplit('/').next().filter(|file| !file.is_empty())?;
     Some(format!("{PLUGIN_FOLDER}/{file}"))
 }
@@ -71,15 +66,7 @@ impl PluginObject {
     }
 
     async fn find(&self, bucket: &str, key: &str) -> Result<Option<HeadObjectOutput>> {
-        match self
-            .account
-            .s3
-            .head_object()
-            .bucket(bucket)
-            .key(key)
-            .send()
-            .await
-        {
+        match self.account.s3.head_object().bucket(bucket).key(key).send().await {
             Ok(head) => Ok(Some(head)),
             Err(error)
                 if error
@@ -88,25 +75,19 @@ impl PluginObject {
             {
                 Ok(None)
             }
-            Err(error) => Err(failed(
-                Call("s3:GetObject", &format!("`s3://{bucket}/{key}`")),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("s3:GetObject", &format!("`s3://{bucket}/{key}`")), &error))
+            }
         }
     }
 
     /// Returns bucket and key of the object of an earlier configuration, if it still exists.
     async fn previous_object(&self) -> Result<Option<(String, String)>> {
-        for name in self
-            .account
-            .names(KEY, &self.name())
-            .await
-            .iter()
-            .filter(|name| **name != self.name())
+        for name in
+            self.account.names(KEY, &self.name()).await.iter().filter(|name| **name != self.name())
         {
-            if let Some((bucket, key)) = name
-                .strip_prefix("s3://")
-                .and_then(|location| location.split_once('/'))
+            if let Some((bucket, key)) =
+                name.strip_prefix("s3://").and_then(|location| location.split_once('/'))
             {
                 match self.find(bucket, key).await {
                     Ok(Some(_)) => return Ok(Some((bucket.into(), key.into()))),
@@ -127,25 +108,17 @@ impl PluginObject {
     /// its copy, even if the object changes. An empty text means an unknown content that differs
     /// from the previous one.
     async fn record_md5(&self, md5: &str) -> Result<()> {
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[(MD5, md5)])
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &[(MD5, md5)]).await
     }
 
     /// Checks that a server answers at the URL, without downloading the zip. Not every server
     /// supports HEAD: only a failed connection and the statuses 404 and 410 are errors.
     async fn check_url(&self) -> Result<()> {
-        let response = reqwest::Client::new()
-            .head(self.source())
-            .timeout(CHECK_TIMEOUT)
-            .send()
-            .await;
+        let response =
+            reqwest::Client::new().head(self.source()).timeout(CHECK_TIMEOUT).send().await;
         match response.and_then(reqwest::Response::error_for_status) {
             Err(error)
-                if error
-                    .status()
-                    .is_none_or(|status| matches!(status.as_u16(), 404 | 410)) =>
+                if error.status().is_none_or(|status| matches!(status.as_u16(), 404 | 410)) =>
             {
                 Err(self.download_error(error))
             }
@@ -162,18 +135,11 @@ impl PluginObject {
     /// Returns the zip, read from its file or downloaded.
     async fn content(&self) -> Result<Vec<u8>> {
         let content = if self.is_url() {
-            self.account
-                .progress
-                .say(format!("downloading {}", self.source()));
-            let response = reqwest::get(self.source())
-                .await
-                .and_then(reqwest::Response::error_for_status);
+            self.account.progress.say(format!("downloading {}", self.source()));
+            let response =
+                reqwest::get(self.source()).await.and_then(reqwest::Response::error_for_status);
             let response = response.map_err(|error| self.download_error(error))?;
-            response
-                .bytes()
-                .await
-                .map_err(|error| self.download_error(error))?
-                .to_vec()
+            response.bytes().await.map_err(|error| self.download_error(error))?.to_vec()
         } else {
             let path = PathBuf::from(self.source());
             std::fs::read(&path)
@@ -189,29 +155,13 @@ impl PluginObject {
 
     /// Aborts the unfinished uploads of a killed run: AWS charges for their parts until then.
     async fn abort_uploads(&self, bucket: &str, key: &str) -> Result<()> {
-        let request = self
-            .account
-            .s3
-            .list_multipart_uploads()
-            .bucket(bucket)
-            .prefix(key);
+        let request = self.account.s3.list_multipart_uploads().bucket(bucket).prefix(key);
         let listing = request.send().await.map_err(|error| {
-            failed(
-                Call("s3:ListBucketMultipartUploads", &self.display_name()),
-                &error,
-            )
+            failed(Call("s3:ListBucketMultipartUploads", &self.display_name()), &error)
         })?;
         for upload in listing.uploads() {
-            let request = self
-                .account
-                .s3
-                .abort_multipart_upload()
-                .bucket(bucket)
-                .key(key);
-            let response = request
-                .set_upload_id(upload.upload_id().map(String::from))
-                .send()
-                .await;
+            let request = self.account.s3.abort_multipart_upload().bucket(bucket).key(key);
+            let response = request.set_upload_id(upload.upload_id().map(String::from)).send().await;
             match response {
                 Err(error) if code(&error) != "NoSuchUpload" => {
                     return Err(failed(
@@ -260,10 +210,7 @@ impl Resource for PluginObject {
             return Ok(Observation::missing());
         };
         let metadata = |name: &str| {
-            head.metadata()
-                .and_then(|metadata| metadata.get(name))
-                .cloned()
-                .unwrap_or_default()
+            head.metadata().and_then(|metadata| metadata.get(name)).cloned().unwrap_or_default()
         };
         let mut differences = Vec::new();
         if self.is_url() {
@@ -309,28 +256,19 @@ impl Resource for PluginObject {
         if action == Action::Delete {
             return Ok(());
         }
-        if self.is_url() {
-            self.check_url().await
-        } else {
-            self.content().await.map(|_| ())
-        }
+        if self.is_url() { self.check_url().await } else { self.content().await.map(|_| ()) }
     }
 
     async fn create(&self) -> Result<()> {
         let content = self.content().await?;
         let (s3, bucket, key) = (&self.account.s3, self.bucket(), self.object_key());
         self.abort_uploads(&bucket, &key).await?;
-        let request = s3
-            .create_multipart_upload()
-            .bucket(&bucket)
-            .key(&key)
-            .content_type("application/zip");
+        let request =
+            s3.create_multipart_upload().bucket(&bucket).key(&key).content_type("application/zip");
         let request = request
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .metadata(CHECKSUM, sha256(&content));
-        let request = request
-            .metadata(MD5, md5(&content))
-            .metadata(SOURCE, self.source());
+        let request = request.metadata(MD5, md5(&content)).metadata(SOURCE, self.source());
         let upload = request
             .send()
             .await
@@ -343,12 +281,8 @@ impl Resource for PluginObject {
                 (number as usize - 1) * PART_BYTES,
                 content.len()
             ));
-            let request = s3
-                .upload_part()
-                .bucket(&bucket)
-                .key(&key)
-                .upload_id(upload_id)
-                .part_number(number);
+            let request =
+                s3.upload_part().bucket(&bucket).key(&key).upload_id(upload_id).part_number(number);
             let request = request
                 .checksum_algorithm(ChecksumAlgorithm::Sha256)
                 .body(ByteStream::from(part.to_vec()));
@@ -362,14 +296,10 @@ impl Resource for PluginObject {
                 .set_checksum_sha256(uploaded.checksum_sha256);
             parts.push(completed.build());
             if self.account.stop.is_cancelled() {
-                return Err(self
-                    .account
-                    .stopped("the connector's zip is partly uploaded"));
+                return Err(self.account.stopped("the connector's zip is partly uploaded"));
             }
         }
-        let parts = CompletedMultipartUpload::builder()
-            .set_parts(Some(parts))
-            .build();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let response = s3
             .complete_multipart_upload()
             .bucket(&bucket)
@@ -396,18 +326,9 @@ impl Resource for PluginObject {
     }
 
     async fn delete(&self) -> Result<bool> {
-        let (bucket, key) = self
-            .previous_object()
-            .await?
-            .unwrap_or_else(|| (self.bucket(), self.object_key()));
-        let response = self
-            .account
-            .s3
-            .delete_object()
-            .bucket(&bucket)
-            .key(&key)
-            .send()
-            .await;
+        let (bucket, key) =
+            self.previous_object().await?.unwrap_or_else(|| (self.bucket(), self.object_key()));
+        let response = self.account.s3.delete_object().bucket(&bucket).key(&key).send().await;
         match response {
             Err(error) if code(&error) == "NoSuchBucket" => return Ok(false),
             response => response

@@ -25,10 +25,7 @@ pub struct WorkerConfiguration {
 
 /// Formats properties as lines of `key=value`.
 fn lines(properties: &BTreeMap<String, String>) -> String {
-    properties
-        .iter()
-        .map(|(key, value)| format!("{key}={value}\n"))
-        .collect()
+    properties.iter().map(|(key, value)| format!("{key}={value}\n")).collect()
 }
 
 /// Parses lines of `key=value`; skips empty lines and comments (`#` and `!`).
@@ -53,19 +50,11 @@ impl Listed for WorkerConfigurationSummary {
     }
 
     async fn all(account: &Account, prefix: Option<&str>) -> Result<Vec<Self>> {
-        let request = account
-            .connect
-            .list_worker_configurations()
-            .set_name_prefix(prefix.map(String::from));
+        let request =
+            account.connect.list_worker_configurations().set_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
         all.map_err(|error| {
-            failed(
-                Call(
-                    "kafkaconnect:ListWorkerConfigurations",
-                    "worker configurations",
-                ),
-                &error,
-            )
+            failed(Call("kafkaconnect:ListWorkerConfigurations", "worker configurations"), &error)
         })
     }
 }
@@ -81,10 +70,7 @@ impl WorkerConfiguration {
 
     /// Reads the worker configuration again; `None` if it no longer exists.
     async fn refresh(&self, arn: &str) -> Result<Option<WorkerConfigurationSummary>> {
-        Ok(self
-            .find()
-            .await?
-            .filter(|current| current.worker_configuration_arn() == Some(arn)))
+        Ok(self.find().await?.filter(|current| current.worker_configuration_arn() == Some(arn)))
     }
 }
 
@@ -121,17 +107,10 @@ impl Resource for WorkerConfiguration {
         let is_renamed = name != self.name();
         if !self.account.is_ours(pairs(&tags)) {
             // The previous name now belongs to an unmanaged resource, which is ignored.
-            return Ok(if is_renamed {
-                Observation::missing()
-            } else {
-                Observation::unmanaged()
-            });
+            return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
         if is_renamed {
-            self.account
-                .state
-                .record_outputs(KEY, name, &[("arn", arn)])
-                .await?;
+            self.account.state.record_outputs(KEY, name, &[("arn", arn)]).await?;
             return Ok(Observation::renamed(
                 name,
                 lookup::find_named::<WorkerConfigurationSummary>(&self.account, &self.name())
@@ -153,10 +132,7 @@ impl Resource for WorkerConfiguration {
             Err(error) if code(&error) == "NotFoundException" => return Ok(Observation::missing()),
             response => response.map_err(|error| {
                 failed(
-                    Call(
-                        "kafkaconnect:DescribeWorkerConfiguration",
-                        &self.display_name(),
-                    ),
+                    Call("kafkaconnect:DescribeWorkerConfiguration", &self.display_name()),
                     &error,
                 )
             })?,
@@ -206,10 +182,7 @@ impl Resource for WorkerConfiguration {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ConflictException" => Ok(()),
             Err(error) => Err(failed(
-                Call(
-                    "kafkaconnect:CreateWorkerConfiguration",
-                    &self.display_name(),
-                ),
+                Call("kafkaconnect:CreateWorkerConfiguration", &self.display_name()),
                 &error,
             )),
         }
@@ -219,24 +192,15 @@ impl Resource for WorkerConfiguration {
         let Some(summary) = self.find().await? else {
             return Ok(());
         };
-        put_tags(
-            &self.account,
-            KEY,
-            summary.worker_configuration_arn().unwrap_or_default(),
-        )
-        .await
+        put_tags(&self.account, KEY, summary.worker_configuration_arn().unwrap_or_default()).await
     }
 
     async fn wait(&self) -> Result<()> {
-        let check =
-            || async {
-                let summary = self.find().await?;
-                let state = summary
-                    .as_ref()
-                    .and_then(|summary| summary.worker_configuration_state());
-                Ok((state == Some(&WorkerConfigurationState::Deleting))
-                    .then(|| "DELETING".to_string()))
-            };
+        let check = || async {
+            let summary = self.find().await?;
+            let state = summary.as_ref().and_then(|summary| summary.worker_configuration_state());
+            Ok((state == Some(&WorkerConfigurationState::Deleting)).then(|| "DELETING".to_string()))
+        };
         self.account.wait_until(&self.display_name(), check).await
     }
 
@@ -267,10 +231,7 @@ impl Resource for WorkerConfiguration {
                     .and_then(|summary| summary.worker_configuration_state().cloned());
                 if state.is_some_and(|state| state != WorkerConfigurationState::Deleting) {
                     return Err(failed(
-                        Call(
-                            "kafkaconnect:DeleteWorkerConfiguration",
-                            &self.display_name(),
-                        ),
+                        Call("kafkaconnect:DeleteWorkerConfiguration", &self.display_name()),
                         &error,
                     ));
                 }

@@ -57,10 +57,8 @@ impl Client {
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeInstances", &self.display_name()), &error))?;
-        let instances = response
-            .reservations()
-            .iter()
-            .flat_map(|reservation| reservation.instances());
+        let instances =
+            response.reservations().iter().flat_map(|reservation| reservation.instances());
         let tagged = instances
             .filter(|instance| is_alive(instance))
             .min_by_key(|instance| instance.instance_id().map(String::from));
@@ -72,48 +70,26 @@ impl Client {
         let Some(id) = self.account.state.output(KEY, "id").await else {
             return Ok(None);
         };
-        match self
-            .account
-            .ec2
-            .describe_instances()
-            .instance_ids(id)
-            .send()
-            .await
-        {
+        match self.account.ec2.describe_instances().instance_ids(id).send().await {
             Ok(response) => {
-                let mut instances = response
-                    .reservations()
-                    .iter()
-                    .flat_map(|reservation| reservation.instances());
+                let mut instances =
+                    response.reservations().iter().flat_map(|reservation| reservation.instances());
                 Ok(instances.find(|instance| is_alive(instance)).cloned())
             }
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => Ok(None),
-            Err(error) => Err(failed(
-                Call("ec2:DescribeInstances", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("ec2:DescribeInstances", &self.display_name()), &error)),
         }
     }
 
     /// Returns the user data: the script that the machine runs at its first start.
     async fn user_data(&self) -> Result<String> {
-        self.render(
-            &self
-                .account
-                .state
-                .require_output(keys::CLUSTER, "bootstrap_servers")
-                .await?,
-        )
+        self.render(&self.account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?)
     }
 
     /// Returns the checksum of the user data. It does not depend on which brokers of the cluster
     /// are listed.
     async fn checksum(&self) -> Result<String> {
-        let brokers = self
-            .account
-            .state
-            .require_output(keys::CLUSTER, "bootstrap_servers")
-            .await?;
+        let brokers = self.account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?;
         let text = self.render(&cluster::domain(&brokers))?;
         Ok(checksum::short(&text))
     }
@@ -122,15 +98,10 @@ impl Client {
     fn render(&self, brokers: &str) -> Result<String> {
         let client = &self.account.config.client;
         let mut values = placeholders::values(&self.account);
-        let (kafka, scala, iam) = (
-            &client.kafka_version,
-            &client.scala_version,
-            &client.iam_auth_version,
-        );
+        let (kafka, scala, iam) =
+            (&client.kafka_version, &client.scala_version, &client.iam_auth_version);
         let confluent = &client.confluent_version;
-        let series = confluent
-            .rsplit_once('.')
-            .map_or(confluent.as_str(), |(series, _)| series);
+        let series = confluent.rsplit_once('.').map_or(confluent.as_str(), |(series, _)| series);
         values.extend([
             ("bootstrap-servers", brokers.to_string()),
             ("zookeeper", String::new()),
@@ -162,32 +133,23 @@ impl Client {
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeImages", &self.display_name()), &error))?;
-        let newest = response
-            .images()
-            .iter()
-            .max_by_key(|image| image.creation_date().map(String::from));
-        newest
-            .and_then(|image| image.image_id())
-            .map(String::from)
-            .ok_or_else(|| {
-                Error::failed(format!(
-                    "cannot find an Amazon image named `{pattern}` in {}",
-                    self.account.config.aws.region
-                ))
-                .hint(
-                    "correct `client.image`: `aws ec2 describe-images --owners amazon` lists the \
+        let newest =
+            response.images().iter().max_by_key(|image| image.creation_date().map(String::from));
+        newest.and_then(|image| image.image_id()).map(String::from).ok_or_else(|| {
+            Error::failed(format!(
+                "cannot find an Amazon image named `{pattern}` in {}",
+                self.account.config.aws.region
+            ))
+            .hint(
+                "correct `client.image`: `aws ec2 describe-images --owners amazon` lists the \
                      images",
-                )
-            })
+            )
+        })
     }
 
     /// Returns the mark that distinguishes the current password of the proxy from earlier ones.
     async fn password_mark(&self) -> Option<String> {
-        let mark = self
-            .account
-            .state
-            .output(keys::PROXY_SECRET, "mark")
-            .await?;
+        let mark = self.account.state.output(keys::PROXY_SECRET, "mark").await?;
         mark.rsplit(' ').next().map(String::from)
     }
 
@@ -198,32 +160,16 @@ impl Client {
             .key(READY_TAG)
             .value(self.password_mark().await.unwrap_or_else(|| "yes".into()))
             .build();
-        let response = self
-            .account
-            .ec2
-            .create_tags()
-            .resources(id)
-            .tags(tag)
-            .send()
-            .await;
+        let response = self.account.ec2.create_tags().resources(id).tags(tag).send().await;
         response.map_err(|error| failed(Call("ec2:CreateTags", &self.display_name()), &error))?;
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("answered", id)])
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &[("answered", id)]).await
     }
 
     /// Checks that EC2 has not terminated a machine right after its launch. If it has, removes the
     /// state entry with its client token: for the same token, EC2 would always return the
     /// terminated machine.
     async fn check_launch(&self, id: &str) -> Result<()> {
-        let response = self
-            .account
-            .ec2
-            .describe_instances()
-            .instance_ids(id)
-            .send()
-            .await;
+        let response = self.account.ec2.describe_instances().instance_ids(id).send().await;
         let description = match response {
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(()),
             response => response.map_err(|error| {
@@ -244,61 +190,39 @@ impl Client {
             .and_then(|reason| reason.message())
             .unwrap_or("AWS gave no reason")
             .to_string();
-        Err(Error::failed(format!(
-            "{} terminated right after its launch",
-            self.display_name()
-        ))
-        .with_source(reason)
-        .hint(
-            "usual causes: a volume quota, or no capacity in the zone; re-run the command to \
+        Err(Error::failed(format!("{} terminated right after its launch", self.display_name()))
+            .with_source(reason)
+            .hint(
+                "usual causes: a volume quota, or no capacity in the zone; re-run the command to \
              launch another machine",
-        ))
+            ))
     }
 
     fn tags(&self, checksum: &str) -> Vec<Tag> {
         let name = Tag::builder().key("Name").value(self.name()).build();
         let checksum = Tag::builder().key(USER_DATA_TAG).value(checksum).build();
-        ec2_tags(&self.account, KEY)
-            .into_iter()
-            .chain([name, checksum])
-            .collect()
+        ec2_tags(&self.account, KEY).into_iter().chain([name, checksum]).collect()
     }
 
     /// Describes the differences that only a new machine repairs.
     async fn differences(&self, instance: &Instance) -> Result<Vec<String>> {
         let desired = &self.account.config.client;
         let mut differences = Vec::new();
-        let instance_type = instance
-            .instance_type()
-            .map(InstanceType::as_str)
-            .unwrap_or_default();
+        let instance_type = instance.instance_type().map(InstanceType::as_str).unwrap_or_default();
         if instance_type != desired.instance_type {
-            differences.push(format!(
-                "instance_type: {instance_type} → {}",
-                desired.instance_type
-            ));
+            differences.push(format!("instance_type: {instance_type} → {}", desired.instance_type));
         }
         let tags = pairs(instance.tags());
-        let applied = tags
-            .iter()
-            .find(|(key, _)| *key == USER_DATA_TAG)
-            .map(|(_, value)| *value);
-        if self
-            .account
-            .state
-            .output(keys::CLUSTER, "bootstrap_servers")
-            .await
-            .is_some()
+        let applied = tags.iter().find(|(key, _)| *key == USER_DATA_TAG).map(|(_, value)| *value);
+        if self.account.state.output(keys::CLUSTER, "bootstrap_servers").await.is_some()
             && applied.is_some()
             && applied != Some(self.checksum().await?.as_str())
         {
             differences.push("set up with other versions, brokers or settings".into());
         }
         let group = self.account.state.output(Member::Client.key(), "id").await;
-        let mut groups = instance
-            .network_interfaces()
-            .iter()
-            .flat_map(|interface| interface.groups());
+        let mut groups =
+            instance.network_interfaces().iter().flat_map(|interface| interface.groups());
         if group.is_some_and(|id| groups.all(|group| group.group_id() != Some(id.as_str()))) {
             differences.push("the client's security group is not attached".into());
         }
@@ -358,10 +282,7 @@ impl Resource for Client {
     async fn read(&self) -> Result<Observation> {
         let Some(instance) = self.find().await? else {
             if self.account.state.entry(KEY).await.is_some() {
-                self.account
-                    .state
-                    .record_outputs(KEY, &self.name(), &[("running", "no")])
-                    .await?;
+                self.account.state.record_outputs(KEY, &self.name(), &[("running", "no")]).await?;
             }
             return Ok(Observation::missing());
         };
@@ -372,30 +293,19 @@ impl Resource for Client {
             .record_outputs(
                 KEY,
                 &self.name(),
-                &[
-                    ("id", id),
-                    ("running", if is_running { "yes" } else { "no" }),
-                ],
+                &[("id", id), ("running", if is_running { "yes" } else { "no" })],
             )
             .await?;
         let differences = self.differences(&instance).await?;
         if !differences.is_empty() {
             return Ok(Observation::replace(differences));
         }
-        if let Some(reason) = self
-            .account
-            .state
-            .output(KEY, &format!("failed-{id}"))
-            .await
-        {
+        if let Some(reason) = self.account.state.output(KEY, &format!("failed-{id}")).await {
             return Ok(Observation::replace(vec![reason]));
         }
         match state(&instance) {
             Some(InstanceStateName::Stopped) => {
-                return Ok(Observation::from_drift(
-                    vec!["the instance is stopped".into()],
-                    "",
-                ));
+                return Ok(Observation::from_drift(vec!["the instance is stopped".into()], ""));
             }
             Some(InstanceStateName::Running) => {}
             state => {
@@ -410,19 +320,10 @@ impl Resource for Client {
         }
         let tags = pairs(instance.tags());
         let Some((_, ready)) = tags.iter().find(|(key, _)| *key == READY_TAG) else {
-            return Ok(Observation::pending(
-                "running; the REST proxy has not answered yet",
-            ));
+            return Ok(Observation::pending("running; the REST proxy has not answered yet"));
         };
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("answered", id)])
-            .await?;
-        if self
-            .password_mark()
-            .await
-            .is_some_and(|mark| mark != *ready)
-        {
+        self.account.state.record_outputs(KEY, &self.name(), &[("answered", id)]).await?;
+        if self.password_mark().await.is_some_and(|mark| mark != *ready) {
             return Ok(Observation::from_drift(
                 vec!["the REST proxy has an old password".into()],
                 "",
@@ -464,9 +365,7 @@ impl Resource for Client {
                 .instance_type(InstanceType::from(config.client.instance_type.as_str()))
                 .key_name(self.account.named("key"))
                 .iam_instance_profile(
-                    IamInstanceProfileSpecification::builder()
-                        .name(&profile)
-                        .build(),
+                    IamInstanceProfileSpecification::builder().name(&profile).build(),
                 )
                 .network_interfaces(interface.clone())
                 .metadata_options(
@@ -487,9 +386,7 @@ impl Resource for Client {
                 .map(String::from))
         };
         let find = || async {
-            self.find()
-                .await
-                .map(|instance| instance.map(|instance| instance.instance_id))
+            self.find().await.map(|instance| instance.map(|instance| instance.instance_id))
         };
         // EC2 sees a new instance profile only some seconds after IAM has created it.
         let is_unseen = |error: &Error| error.to_string().contains("Invalid IAM Instance Profile");
@@ -498,9 +395,7 @@ impl Resource for Client {
             .retry_until_visible(is_unseen, || self.account.create_idempotently(find, launch))
             .await?;
         let id = id.unwrap_or_default();
-        state
-            .record_outputs(KEY, &self.name(), &[("id", &id)])
-            .await?;
+        state.record_outputs(KEY, &self.name(), &[("id", &id)]).await?;
         self.check_launch(&id).await
     }
 
@@ -510,35 +405,18 @@ impl Resource for Client {
         };
         let id = instance.instance_id().unwrap_or_default();
         if state(&instance) == Some(&InstanceStateName::Stopped) {
-            let response = self
-                .account
-                .ec2
-                .start_instances()
-                .instance_ids(id)
-                .send()
-                .await;
+            let response = self.account.ec2.start_instances().instance_ids(id).send().await;
             response.map_err(|error| {
                 failed(Call("ec2:StartInstances", &self.display_name()), &error)
             })?;
         }
-        if !self
-            .account
-            .tag_differences(KEY, pairs(instance.tags()))
-            .is_empty()
-        {
+        if !self.account.tag_differences(KEY, pairs(instance.tags())).is_empty() {
             put_tags(&self.account, KEY, id).await?;
         }
         let tags = pairs(instance.tags());
-        let ready = tags
-            .iter()
-            .find(|(key, _)| *key == READY_TAG)
-            .map(|(_, mark)| (*mark).to_string());
-        if ready.is_some()
-            && self
-                .password_mark()
-                .await
-                .is_some_and(|mark| Some(mark) != ready)
-        {
+        let ready =
+            tags.iter().find(|(key, _)| *key == READY_TAG).map(|(_, mark)| (*mark).to_string());
+        if ready.is_some() && self.password_mark().await.is_some_and(|mark| Some(mark) != ready) {
             // The service reads its password only at its start.
             run_command(&self.account, id, "systemctl restart kafka-rest").await?;
             self.wait().await?;
@@ -548,10 +426,8 @@ impl Resource for Client {
 
     /// Waits until the proxy answers on the machine itself: from outside, only the API reaches it.
     async fn wait(&self) -> Result<()> {
-        let script = templates::render(
-            templates::PROXY_ANSWERS,
-            &placeholders::values(&self.account),
-        );
+        let script =
+            templates::render(templates::PROXY_ANSWERS, &placeholders::values(&self.account));
         let check = || async {
             let Some(instance) = self.find().await? else {
                 return Ok(None);
@@ -562,9 +438,7 @@ impl Resource for Client {
                 Some(InstanceStateName::Stopped) => return Ok(None),
                 state => {
                     return Ok(Some(
-                        state
-                            .map_or("unknown", InstanceStateName::as_str)
-                            .to_string(),
+                        state.map_or("unknown", InstanceStateName::as_str).to_string(),
                     ));
                 }
             }
@@ -578,13 +452,11 @@ impl Resource for Client {
                         .state
                         .record_outputs(KEY, &self.name(), &[(&format!("failed-{id}"), &reason)])
                         .await?;
-                    Err(
-                        Error::failed(format!("cannot set up {}: {reason}", self.display_name()))
-                            .hint(
-                                "read /var/log/pinpipe-user-data.log in a session (`aws ssm \
+                    Err(Error::failed(format!("cannot set up {}: {reason}", self.display_name()))
+                        .hint(
+                            "read /var/log/pinpipe-user-data.log in a session (`aws ssm \
                                  start-session`); `pinpipe provision` replaces the machine",
-                            ),
-                    )
+                        ))
                 }
                 CommandOutcome::Failed(reason) => Ok(Some(format!("being set up ({reason})"))),
                 CommandOutcome::Unregistered => {
@@ -600,24 +472,12 @@ impl Resource for Client {
             return Ok(false);
         };
         let id = instance.instance_id().unwrap_or_default();
-        let response = self
-            .account
-            .ec2
-            .terminate_instances()
-            .instance_ids(id)
-            .send()
-            .await;
+        let response = self.account.ec2.terminate_instances().instance_ids(id).send().await;
         response.map_err(|error| {
             failed(Call("ec2:TerminateInstances", &self.display_name()), &error)
         })?;
         let check = || async {
-            let response = self
-                .account
-                .ec2
-                .describe_instances()
-                .instance_ids(id)
-                .send()
-                .await;
+            let response = self.account.ec2.describe_instances().instance_ids(id).send().await;
             let description = match response {
                 Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(None),
                 response => response.map_err(|error| {
@@ -629,10 +489,7 @@ impl Resource for Client {
                 .iter()
                 .flat_map(|reservation| reservation.instances())
                 .next();
-            let state = current
-                .and_then(state)
-                .cloned()
-                .unwrap_or(InstanceStateName::Terminated);
+            let state = current.and_then(state).cloned().unwrap_or(InstanceStateName::Terminated);
             Ok((state != InstanceStateName::Terminated).then(|| state.as_str().to_string()))
         };
         self.account.wait_until(&self.display_name(), check).await?;

@@ -41,10 +41,7 @@ impl KeyPair {
         if !config.client.key_file.as_os_str().is_empty() {
             return config.client.key_file.clone();
         }
-        config
-            .data_dir
-            .join("aws")
-            .join(format!("{}.pem", self.name()))
+        config.data_dir.join("aws").join(format!("{}.pem", self.name()))
     }
 
     /// Name of the parameter with the private key in Parameter Store.
@@ -53,20 +50,10 @@ impl KeyPair {
     }
 
     async fn find(&self) -> Result<Option<KeyPairInfo>> {
-        match self
-            .account
-            .ec2
-            .describe_key_pairs()
-            .key_names(self.name())
-            .send()
-            .await
-        {
+        match self.account.ec2.describe_key_pairs().key_names(self.name()).send().await {
             Ok(response) => Ok(response.key_pairs().first().cloned()),
             Err(error) if code(&error) == "InvalidKeyPair.NotFound" => Ok(None),
-            Err(error) => Err(failed(
-                Call("ec2:DescribeKeyPairs", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("ec2:DescribeKeyPairs", &self.display_name()), &error)),
         }
     }
 
@@ -102,15 +89,12 @@ impl KeyPair {
         };
         // A text that is not a key is never stored as the key.
         public_key(&key).map_err(|error| {
-            Error::failed(format!(
-                "`{}` is not a private key of pinpipe",
-                path.display()
-            ))
-            .with_source(error)
-            .hint(
-                "move the file away or set `client.key_file` to another file; the file was not \
+            Error::failed(format!("`{}` is not a private key of pinpipe", path.display()))
+                .with_source(error)
+                .hint(
+                    "move the file away or set `client.key_file` to another file; the file was not \
                  changed",
-            )
+                )
         })?;
         if on_disk.is_none() {
             self.write(&key)?;
@@ -126,23 +110,16 @@ impl KeyPair {
     /// An existing file is never overwritten.
     fn write(&self, key: &SecretString) -> Result<()> {
         let path = self.path();
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         }
         // Written atomically: the next run would use an incomplete file as the key.
         let draft = path.with_extension("pem.new");
         let _ = std::fs::remove_file(&draft);
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(&draft);
+        let file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&draft);
         let result = file.and_then(|mut file| {
-            file.write_all(key.expose_secret().as_bytes())
-                .and_then(|()| file.sync_all())
+            file.write_all(key.expose_secret().as_bytes()).and_then(|()| file.sync_all())
         });
         result.map_err(|error| io_error("write", &draft, error))?;
         // Unlike a rename, a hard link fails if the path already exists.
@@ -167,11 +144,8 @@ fn generate() -> Result<SecretString> {
 
 /// Returns the public key in OpenSSH's format, which EC2 accepts.
 fn public_key(private: &SecretString) -> Result<String> {
-    let body: String = private
-        .expose_secret()
-        .lines()
-        .filter(|line| !line.starts_with("-----"))
-        .collect();
+    let body: String =
+        private.expose_secret().lines().filter(|line| !line.starts_with("-----")).collect();
     let not_ours = || "the private key was not created by pinpipe".to_string();
     let der = STANDARD.decode(body).context(not_ours)?;
     let pair = RsaKeyPair::from_pkcs8(&der).context(not_ours)?;
@@ -208,12 +182,7 @@ fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
         long => {
             let bytes = usize::from(long & 0x7f);
             let digits = der.get(2..2 + bytes)?;
-            (
-                digits
-                    .iter()
-                    .fold(0, |length, digit| length << 8 | usize::from(*digit)),
-                2 + bytes,
-            )
+            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), 2 + bytes)
         }
     };
     Some((der.get(start..start + length)?, der.get(start + length..)?))
@@ -236,13 +205,8 @@ impl Resource for KeyPair {
     async fn read(&self) -> Result<Observation> {
         let Some(key_pair) = self.find().await? else {
             // An interrupted run may have stored the private key.
-            let exists = parameter::description(&self.account, &self.parameter())
-                .await?
-                .is_some();
-            return Ok(Observation {
-                exists,
-                ..Observation::missing()
-            });
+            let exists = parameter::description(&self.account, &self.parameter()).await?.is_some();
+            return Ok(Observation { exists, ..Observation::missing() });
         };
         if !self.account.is_ours(pairs(key_pair.tags())) {
             return Ok(Observation::unmanaged());
@@ -250,18 +214,14 @@ impl Resource for KeyPair {
         let mut differences = self.account.tag_differences(KEY, pairs(key_pair.tags()));
         let (is_on_disk, is_stored) = (
             self.path().exists(),
-            parameter::description(&self.account, &self.parameter())
-                .await?
-                .is_some(),
+            parameter::description(&self.account, &self.parameter()).await?.is_some(),
         );
         match (is_on_disk, is_stored) {
             (true, true) => {
                 let tag_differences =
                     parameter::tag_differences(&self.account, KEY, &self.parameter()).await?;
                 differences.extend(
-                    tag_differences
-                        .into_iter()
-                        .map(|text| format!("the parameter's {text}")),
+                    tag_differences.into_iter().map(|text| format!("the parameter's {text}")),
                 );
             }
             (false, true) => differences.push(format!(
@@ -275,10 +235,7 @@ impl Resource for KeyPair {
                 return Ok(Observation::replace(vec!["the private key is lost".into()]));
             }
         }
-        Ok(Observation::from_drift(
-            differences,
-            self.path().display().to_string(),
-        ))
+        Ok(Observation::from_drift(differences, self.path().display().to_string()))
     }
 
     async fn create(&self) -> Result<()> {
@@ -295,45 +252,27 @@ impl Resource for KeyPair {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "InvalidKeyPair.Duplicate" => Ok(()),
-            Err(error) => Err(failed(
-                Call("ec2:ImportKeyPair", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("ec2:ImportKeyPair", &self.display_name()), &error)),
         }
     }
 
     async fn update(&self) -> Result<()> {
         self.private_key().await?;
-        if !parameter::tag_differences(&self.account, KEY, &self.parameter())
-            .await?
-            .is_empty()
-        {
+        if !parameter::tag_differences(&self.account, KEY, &self.parameter()).await?.is_empty() {
             parameter::put_tags(&self.account, KEY, &self.parameter()).await?;
         }
         let Some(key_pair) = self.find().await? else {
             return Ok(());
         };
-        if !self
-            .account
-            .tag_differences(KEY, pairs(key_pair.tags()))
-            .is_empty()
-        {
-            put_tags(
-                &self.account,
-                KEY,
-                key_pair.key_pair_id().unwrap_or_default(),
-            )
-            .await?;
+        if !self.account.tag_differences(KEY, pairs(key_pair.tags())).is_empty() {
+            put_tags(&self.account, KEY, key_pair.key_pair_id().unwrap_or_default()).await?;
         }
         Ok(())
     }
 
     async fn delete(&self) -> Result<bool> {
         let key_pair = self.find().await?;
-        if key_pair
-            .as_ref()
-            .is_some_and(|key_pair| !self.account.is_ours(pairs(key_pair.tags())))
-        {
+        if key_pair.as_ref().is_some_and(|key_pair| !self.account.is_ours(pairs(key_pair.tags()))) {
             return Ok(false);
         }
         let was_stored = parameter::delete(&self.account, &self.parameter()).await?;
@@ -348,13 +287,7 @@ impl Resource for KeyPair {
             }
             _ => {}
         }
-        let response = self
-            .account
-            .ec2
-            .delete_key_pair()
-            .key_name(self.name())
-            .send()
-            .await;
+        let response = self.account.ec2.delete_key_pair().key_name(self.name()).send().await;
         response
             .map(|_| true)
             .map_err(|error| failed(Call("ec2:DeleteKeyPair", &self.display_name()), &error))
@@ -368,16 +301,10 @@ mod tests {
     #[test]
     fn derives_the_public_key_of_a_generated_key() {
         let private = generate().expect("a key is generated");
-        assert!(
-            private
-                .expose_secret()
-                .starts_with("-----BEGIN PRIVATE KEY-----\n")
-        );
+        assert!(private.expose_secret().starts_with("-----BEGIN PRIVATE KEY-----\n"));
         assert!(private.expose_secret().lines().all(|line| line.len() <= 64));
         let public = public_key(&private).expect("the key is parsed");
-        let blob = STANDARD
-            .decode(public.split(' ').nth(1).expect("a key"))
-            .expect("base64");
+        let blob = STANDARD.decode(public.split(' ').nth(1).expect("a key")).expect("base64");
         // Name, exponent 65537, and a modulus of 2048 bits after a zero byte.
         assert!(
             blob.starts_with(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01\0\0\x01\x01\0"),

@@ -36,10 +36,7 @@ impl InstanceProfile {
         {
             Ok(response) => Ok(response.instance_profile().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(
-                Call("iam:GetInstanceProfile", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("iam:GetInstanceProfile", &self.display_name()), &error)),
         }
     }
 }
@@ -71,11 +68,7 @@ impl Resource for InstanceProfile {
         }
         let mut differences = self.account.tag_differences(KEY, iam_pairs(profile.tags()));
         let role = role_name(&self.account, Holder::Client);
-        if !profile
-            .roles()
-            .iter()
-            .any(|attached| attached.role_name() == role)
-        {
+        if !profile.roles().iter().any(|attached| attached.role_name() == role) {
             differences.push(format!("the role `{role}` is not in the instance profile"));
         }
         Ok(Observation::from_drift(differences, role))
@@ -91,10 +84,9 @@ impl Resource for InstanceProfile {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
-            Err(error) => Err(failed(
-                Call("iam:CreateInstanceProfile", &self.display_name()),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("iam:CreateInstanceProfile", &self.display_name()), &error))
+            }
         }
     }
 
@@ -102,11 +94,7 @@ impl Resource for InstanceProfile {
         let Some(profile) = self.find().await? else {
             return Ok(());
         };
-        if !self
-            .account
-            .tag_differences(KEY, iam_pairs(profile.tags()))
-            .is_empty()
-        {
+        if !self.account.tag_differences(KEY, iam_pairs(profile.tags())).is_empty() {
             let response = self
                 .account
                 .iam
@@ -121,11 +109,7 @@ impl Resource for InstanceProfile {
         }
         let role = role_name(&self.account, Holder::Client);
         // A profile contains at most one role, so a role added outside pinpipe is removed first.
-        for other in profile
-            .roles()
-            .iter()
-            .filter(|attached| attached.role_name() != role)
-        {
+        for other in profile.roles().iter().filter(|attached| attached.role_name() != role) {
             let request = self
                 .account
                 .iam
@@ -133,17 +117,10 @@ impl Resource for InstanceProfile {
                 .instance_profile_name(self.name())
                 .role_name(other.role_name());
             request.send().await.map_err(|error| {
-                failed(
-                    Call("iam:RemoveRoleFromInstanceProfile", &self.display_name()),
-                    &error,
-                )
+                failed(Call("iam:RemoveRoleFromInstanceProfile", &self.display_name()), &error)
             })?;
         }
-        if profile
-            .roles()
-            .iter()
-            .all(|attached| attached.role_name() != role)
-        {
+        if profile.roles().iter().all(|attached| attached.role_name() != role) {
             let request = self
                 .account
                 .iam
@@ -198,10 +175,9 @@ impl Resource for InstanceProfile {
             .send()
             .await
         {
-            Err(error) if code(&error) != "NoSuchEntity" => Err(failed(
-                Call("iam:DeleteInstanceProfile", &self.display_name()),
-                &error,
-            )),
+            Err(error) if code(&error) != "NoSuchEntity" => {
+                Err(failed(Call("iam:DeleteInstanceProfile", &self.display_name()), &error))
+            }
             _ => Ok(true),
         }
     }

@@ -56,14 +56,7 @@ impl Role {
     }
 
     async fn find(&self) -> Result<Option<IamRole>> {
-        match self
-            .account
-            .iam
-            .get_role()
-            .role_name(self.name())
-            .send()
-            .await
-        {
+        match self.account.iam.get_role().role_name(self.name()).send().await {
             Ok(response) => Ok(response.role().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
             Err(error) => Err(failed(Call("iam:GetRole", &self.display_name()), &error)),
@@ -82,10 +75,7 @@ impl Role {
         {
             Ok(response) => Ok(Some(response.policy_document().to_string())),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(
-                Call("iam:GetRolePolicy", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("iam:GetRolePolicy", &self.display_name()), &error)),
         }
     }
 }
@@ -97,11 +87,7 @@ impl Role {
 pub fn iam_tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
     let tags = account.tags(key).into_iter();
     tags.map(|(key, value)| {
-        Tag::builder()
-            .key(key)
-            .value(value)
-            .build()
-            .context(|| "cannot build a tag")
+        Tag::builder().key(key).value(value).build().context(|| "cannot build a tag")
     })
     .collect()
 }
@@ -124,9 +110,7 @@ fn percent_decoded(text: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = (bytes[at] == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten();
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
         match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
                 decoded.push(byte);
@@ -174,9 +158,7 @@ impl Resource for Role {
             .state
             .record_outputs(&self.key(), &self.name(), &[("arn", role.arn())])
             .await?;
-        let mut differences = self
-            .account
-            .tag_differences(&self.key(), iam_pairs(role.tags()));
+        let mut differences = self.account.tag_differences(&self.key(), iam_pairs(role.tags()));
         if !is_same_policy(
             role.assume_role_policy_document().unwrap_or_default(),
             &self.document(trust_policy(self.holder))?,
@@ -196,12 +178,8 @@ impl Resource for Role {
     }
 
     async fn create(&self) -> Result<()> {
-        let request = self
-            .account
-            .iam
-            .create_role()
-            .role_name(self.name())
-            .description("made by pinpipe");
+        let request =
+            self.account.iam.create_role().role_name(self.name()).description("made by pinpipe");
         let request = request
             .assume_role_policy_document(self.document(trust_policy(self.holder))?)
             .set_tags(Some(iam_tags(&self.account, &self.key())?));
@@ -217,11 +195,7 @@ impl Resource for Role {
             return Ok(());
         };
         let iam = &self.account.iam;
-        if !self
-            .account
-            .tag_differences(&self.key(), iam_pairs(role.tags()))
-            .is_empty()
-        {
+        if !self.account.tag_differences(&self.key(), iam_pairs(role.tags())).is_empty() {
             iam.tag_role()
                 .role_name(self.name())
                 .set_tags(Some(iam_tags(&self.account, &self.key())?))
@@ -230,10 +204,7 @@ impl Resource for Role {
                 .map_err(|error| failed(Call("iam:TagRole", &self.display_name()), &error))?;
         }
         let trust = self.document(trust_policy(self.holder))?;
-        if !is_same_policy(
-            role.assume_role_policy_document().unwrap_or_default(),
-            &trust,
-        ) {
+        if !is_same_policy(role.assume_role_policy_document().unwrap_or_default(), &trust) {
             let response = iam
                 .update_assume_role_policy()
                 .role_name(self.name())
@@ -241,18 +212,11 @@ impl Resource for Role {
                 .send()
                 .await;
             response.map_err(|error| {
-                failed(
-                    Call("iam:UpdateAssumeRolePolicy", &self.display_name()),
-                    &error,
-                )
+                failed(Call("iam:UpdateAssumeRolePolicy", &self.display_name()), &error)
             })?;
         }
         let policy = self.document(permission_policy(self.holder))?;
-        if !self
-            .policy()
-            .await?
-            .is_some_and(|existing| is_same_policy(&existing, &policy))
-        {
+        if !self.policy().await?.is_some_and(|existing| is_same_policy(&existing, &policy)) {
             iam.put_role_policy()
                 .role_name(self.name())
                 .policy_name(POLICY_NAME)
@@ -281,21 +245,11 @@ impl Resource for Role {
             .await
         {
             Err(error) if code(&error) != "NoSuchEntity" => {
-                return Err(failed(
-                    Call("iam:DeleteRolePolicy", &self.display_name()),
-                    &error,
-                ));
+                return Err(failed(Call("iam:DeleteRolePolicy", &self.display_name()), &error));
             }
             _ => {}
         }
-        match self
-            .account
-            .iam
-            .delete_role()
-            .role_name(self.name())
-            .send()
-            .await
-        {
+        match self.account.iam.delete_role().role_name(self.name()).send().await {
             Err(error) if code(&error) != "NoSuchEntity" => {
                 Err(failed(Call("iam:DeleteRole", &self.display_name()), &error))
             }
@@ -310,14 +264,8 @@ mod tests {
 
     #[test]
     fn compares_policies_as_json() {
-        assert!(is_same_policy(
-            "%7B%22a%22%3A%20%5B1%2C%202%5D%7D",
-            r#"{"a":[1,2]}"#
-        ));
-        assert!(is_same_policy(
-            r#"{ "b": 1, "a": "50%" }"#,
-            r#"{"a":"50%","b":1}"#
-        ));
+        assert!(is_same_policy("%7B%22a%22%3A%20%5B1%2C%202%5D%7D", r#"{"a":[1,2]}"#));
+        assert!(is_same_policy(r#"{ "b": 1, "a": "50%" }"#, r#"{"a":"50%","b":1}"#));
         assert!(!is_same_policy("%7B%22a%22%3A1%7D", r#"{"a":2}"#));
         assert!(!is_same_policy("no json", "no json"));
     }

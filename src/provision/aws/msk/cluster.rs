@@ -78,13 +78,7 @@ impl Cluster {
     /// and of these the one with the configured name. Lists all clusters, because a cluster that
     /// was created under an earlier name is recognised only by its tags.
     async fn find_all(&self) -> Result<Vec<MskCluster>> {
-        let mut pages = self
-            .account
-            .msk
-            .list_clusters_v2()
-            .into_paginator()
-            .items()
-            .send();
+        let mut pages = self.account.msk.list_clusters_v2().into_paginator().items().send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
             let cluster = item.map_err(|error| {
@@ -149,13 +143,9 @@ impl Cluster {
         } else if brokers < desired.brokers {
             differences.push(Drift::Brokers { from: brokers });
         }
-        let instance_type = nodes
-            .and_then(|nodes| nodes.instance_type())
-            .unwrap_or_default();
+        let instance_type = nodes.and_then(|nodes| nodes.instance_type()).unwrap_or_default();
         if instance_type != desired.instance_type {
-            differences.push(Drift::InstanceType {
-                from: instance_type.into(),
-            });
+            differences.push(Drift::InstanceType { from: instance_type.into() });
         }
         let version = provisioned
             .current_broker_software_info()
@@ -163,13 +153,9 @@ impl Cluster {
             .unwrap_or_default();
         // MSK reports no version while it creates the cluster.
         if !version.is_empty() && version != desired.kafka_version {
-            differences.push(Drift::KafkaVersion {
-                from: version.into(),
-            });
+            differences.push(Drift::KafkaVersion { from: version.into() });
         }
-        let mut subnets = nodes
-            .map(|nodes| nodes.client_subnets().to_vec())
-            .unwrap_or_default();
+        let mut subnets = nodes.map(|nodes| nodes.client_subnets().to_vec()).unwrap_or_default();
         let mut desired_subnets = outputs::subnets(&self.account).await?;
         subnets.sort_unstable();
         desired_subnets.sort_unstable();
@@ -186,26 +172,18 @@ impl Cluster {
                     desired.brokers,
                     subnets.len()
                 )));
-            } else if is_named
-                || subnets
-                    .iter()
-                    .any(|subnet| !desired_subnets.contains(subnet))
-            {
+            } else if is_named || subnets.iter().any(|subnet| !desired_subnets.contains(subnet)) {
                 differences.push(Drift::Fixed(format!(
                     "the brokers are in other subnets: {}",
                     subnets.join(", ")
                 )));
             }
         }
-        let groups = nodes
-            .map(|nodes| nodes.security_groups().to_vec())
-            .unwrap_or_default();
+        let groups = nodes.map(|nodes| nodes.security_groups().to_vec()).unwrap_or_default();
         if let Some(group) = self.account.state.output(Member::Cluster.key(), "id").await
             && !groups.contains(&group)
         {
-            differences.push(Drift::Fixed(format!(
-                "the security group `{group}` is not attached"
-            )));
+            differences.push(Drift::Fixed(format!("the security group `{group}` is not attached")));
         }
         Ok(differences)
     }
@@ -242,10 +220,7 @@ impl Cluster {
                     .current_version(version)
                     .target_broker_ebs_volume_info(volume);
                 let operation = request.send().await.map_err(|error| {
-                    failed(
-                        Call("kafka:UpdateBrokerStorage", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("kafka:UpdateBrokerStorage", &self.display_name()), &error)
                 })?;
                 Ok(operation.cluster_operation_arn)
             }
@@ -256,10 +231,7 @@ impl Cluster {
                     .current_version(version)
                     .target_number_of_broker_nodes(desired.brokers);
                 let operation = request.send().await.map_err(|error| {
-                    failed(
-                        Call("kafka:UpdateBrokerCount", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("kafka:UpdateBrokerCount", &self.display_name()), &error)
                 })?;
                 Ok(operation.cluster_operation_arn)
             }
@@ -275,16 +247,11 @@ impl Cluster {
                 Ok(operation.cluster_operation_arn)
             }
             Drift::KafkaVersion { .. } => {
-                let request = msk
-                    .update_cluster_kafka_version()
-                    .cluster_arn(arn)
-                    .current_version(version);
+                let request =
+                    msk.update_cluster_kafka_version().cluster_arn(arn).current_version(version);
                 let request = request.target_kafka_version(&desired.kafka_version);
                 let operation = request.send().await.map_err(|error| {
-                    failed(
-                        Call("kafka:UpdateClusterKafkaVersion", &self.display_name()),
-                        &error,
-                    )
+                    failed(Call("kafka:UpdateClusterKafkaVersion", &self.display_name()), &error)
                 })?;
                 Ok(operation.cluster_operation_arn)
             }
@@ -295,19 +262,12 @@ impl Cluster {
     /// Returns the failure of the last operation as an error. The state of the cluster does not
     /// show it: a cluster whose update fails returns to its previous configuration.
     async fn check_operation(&self) -> Result<()> {
-        let Some(operation_arn) = self
-            .account
-            .state
-            .output(KEY, "operation")
-            .await
-            .filter(|arn| !arn.is_empty())
+        let Some(operation_arn) =
+            self.account.state.output(KEY, "operation").await.filter(|arn| !arn.is_empty())
         else {
             return Ok(());
         };
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("operation", "")])
-            .await?;
+        self.account.state.record_outputs(KEY, &self.name(), &[("operation", "")]).await?;
         let response = self
             .account
             .msk
@@ -316,10 +276,7 @@ impl Cluster {
             .send()
             .await;
         let operation = response.map_err(|error| {
-            failed(
-                Call("kafka:DescribeClusterOperationV2", &self.display_name()),
-                &error,
-            )
+            failed(Call("kafka:DescribeClusterOperationV2", &self.display_name()), &error)
         })?;
         let Some(info) = operation
             .cluster_operation_info()
@@ -332,14 +289,12 @@ impl Cluster {
             .and_then(|error| error.error_string())
             .unwrap_or("AWS gave no reason")
             .to_string();
-        Err(
-            Error::failed(format!("the update of {} failed", self.display_name()))
-                .with_source(reason)
-                .hint(
-                    "the cluster runs unchanged: correct `[cluster]` in the configuration and \
+        Err(Error::failed(format!("the update of {} failed", self.display_name()))
+            .with_source(reason)
+            .hint(
+                "the cluster runs unchanged: correct `[cluster]` in the configuration and \
                      re-run the command",
-                ),
-        )
+            ))
     }
 
     /// Records the broker addresses and the Kafka version, which other resources need.
@@ -348,25 +303,11 @@ impl Cluster {
         let software = cluster
             .provisioned()
             .and_then(|provisioned| provisioned.current_broker_software_info());
-        let version = software
-            .and_then(|software| software.kafka_version())
-            .unwrap_or_default();
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("kafka_version", version)])
-            .await?;
-        let response = self
-            .account
-            .msk
-            .get_bootstrap_brokers()
-            .cluster_arn(arn)
-            .send()
-            .await;
+        let version = software.and_then(|software| software.kafka_version()).unwrap_or_default();
+        self.account.state.record_outputs(KEY, &self.name(), &[("kafka_version", version)]).await?;
+        let response = self.account.msk.get_bootstrap_brokers().cluster_arn(arn).send().await;
         let addresses = response.map_err(|error| {
-            failed(
-                Call("kafka:GetBootstrapBrokers", &self.display_name()),
-                &error,
-            )
+            failed(Call("kafka:GetBootstrapBrokers", &self.display_name()), &error)
         })?;
         let Some(brokers) = addresses.bootstrap_broker_string_sasl_iam() else {
             return Err(Error::failed(format!(
@@ -408,17 +349,11 @@ pub fn is_same_cluster(left: &str, right: &str) -> bool {
 
 /// Keys and values of the cluster's tags.
 fn pairs(cluster: &MskCluster) -> impl Iterator<Item = (&str, &str)> {
-    cluster
-        .tags()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
+    cluster.tags().into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()))
 }
 
 fn volume_gib(provisioned: &Provisioned) -> i32 {
-    let storage = provisioned
-        .broker_node_group_info()
-        .and_then(|nodes| nodes.storage_info());
+    let storage = provisioned.broker_node_group_info().and_then(|nodes| nodes.storage_info());
     storage
         .and_then(|storage| storage.ebs_storage_info())
         .and_then(|ebs| ebs.volume_size())
@@ -464,14 +399,9 @@ impl Resource for Cluster {
         let Some(cluster) = all.first() else {
             return Ok(Observation::missing());
         };
-        let (arn, name) = (
-            cluster.cluster_arn().unwrap_or_default(),
-            cluster.cluster_name().unwrap_or_default(),
-        );
-        self.account
-            .state
-            .record_outputs(KEY, name, &[("arn", arn)])
-            .await?;
+        let (arn, name) =
+            (cluster.cluster_arn().unwrap_or_default(), cluster.cluster_name().unwrap_or_default());
+        self.account.state.record_outputs(KEY, name, &[("arn", arn)]).await?;
         // A managed cluster that is already being deleted is only waited for, under any name.
         if !self.is_ours(cluster)
             || !self.is_named(cluster) && cluster.state() != Some(&ClusterState::Deleting)
@@ -496,21 +426,13 @@ impl Resource for Cluster {
                 )]));
             }
             state => {
-                return Ok(Observation::pending(
-                    state.map_or("unknown", ClusterState::as_str),
-                ));
+                return Ok(Observation::pending(state.map_or("unknown", ClusterState::as_str)));
             }
         }
         self.record_addresses(cluster).await?;
         let differences = self.differences(cluster).await?;
-        let texts: Vec<String> = differences
-            .iter()
-            .map(|drift| self.describe(drift))
-            .collect();
-        if differences
-            .iter()
-            .any(|drift| matches!(drift, Drift::Fixed(_)))
-        {
+        let texts: Vec<String> = differences.iter().map(|drift| self.describe(drift)).collect();
+        if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
             return Ok(Observation::replace(texts));
         }
         let config = &self.account.config.cluster;
@@ -528,19 +450,10 @@ impl Resource for Cluster {
         }
         let desired = &self.account.config.cluster.kafka_version;
         let mut offered = Vec::new();
-        let mut pages = self
-            .account
-            .msk
-            .list_kafka_versions()
-            .into_paginator()
-            .items()
-            .send();
+        let mut pages = self.account.msk.list_kafka_versions().into_paginator().items().send();
         while let Some(item) = pages.next().await {
             let version = item.map_err(|error| {
-                failed(
-                    Call("kafka:ListKafkaVersions", &self.display_name()),
-                    &error,
-                )
+                failed(Call("kafka:ListKafkaVersions", &self.display_name()), &error)
             })?;
             offered.extend(version.version);
         }
@@ -551,34 +464,20 @@ impl Resource for Cluster {
             "MSK does not offer Kafka {desired} in {}",
             self.account.config.aws.region
         ))
-        .hint(format!(
-            "set `cluster.kafka_version` to one of {}",
-            offered.join(", ")
-        )))
+        .hint(format!("set `cluster.kafka_version` to one of {}", offered.join(", "))))
     }
 
     async fn create(&self) -> Result<()> {
         let desired = &self.account.config.cluster;
-        let volume = EbsStorageInfo::builder()
-            .volume_size(desired.volume_gib)
-            .build();
+        let volume = EbsStorageInfo::builder().volume_size(desired.volume_gib).build();
         let nodes = BrokerNodeGroupInfo::builder()
             .instance_type(&desired.instance_type)
             .set_client_subnets(Some(outputs::subnets(&self.account).await?))
-            .security_groups(
-                self.account
-                    .state
-                    .require_output(Member::Cluster.key(), "id")
-                    .await?,
-            )
+            .security_groups(self.account.state.require_output(Member::Cluster.key(), "id").await?)
             .storage_info(StorageInfo::builder().ebs_storage_info(volume).build())
             .build();
         let authentication = ClientAuthentication::builder()
-            .sasl(
-                Sasl::builder()
-                    .iam(Iam::builder().enabled(true).build())
-                    .build(),
-            )
+            .sasl(Sasl::builder().iam(Iam::builder().enabled(true).build()).build())
             .unauthenticated(Unauthenticated::builder().enabled(false).build())
             .build();
         let in_transit = EncryptionInTransit::builder()
@@ -588,11 +487,7 @@ impl Resource for Cluster {
         let provisioned = ProvisionedRequest::builder()
             .broker_node_group_info(nodes)
             .client_authentication(authentication)
-            .encryption_info(
-                EncryptionInfo::builder()
-                    .encryption_in_transit(in_transit)
-                    .build(),
-            )
+            .encryption_info(EncryptionInfo::builder().encryption_in_transit(in_transit).build())
             .kafka_version(&desired.kafka_version)
             .number_of_broker_nodes(desired.brokers)
             .build();
@@ -617,10 +512,7 @@ impl Resource for Cluster {
             }
             // An earlier attempt created the cluster: its name is unique.
             Err(error) if code(&error) == "ConflictException" => Ok(()),
-            Err(error) => Err(failed(
-                Call("kafka:CreateClusterV2", &self.display_name()),
-                &error,
-            )),
+            Err(error) => Err(failed(Call("kafka:CreateClusterV2", &self.display_name()), &error)),
         }
     }
 
@@ -630,19 +522,12 @@ impl Resource for Cluster {
         };
         self.check_operation().await?;
         let differences = self.differences(&cluster).await?;
-        if differences
-            .iter()
-            .any(|drift| matches!(drift, Drift::Tags(_)))
-        {
-            self.apply_change(&Drift::Tags(String::new()), &cluster)
-                .await?;
+        if differences.iter().any(|drift| matches!(drift, Drift::Tags(_))) {
+            self.apply_change(&Drift::Tags(String::new()), &cluster).await?;
         }
         // One change at a time: the cluster accepts no second change during the first one, and has
         // another version afterwards. The next observation finds the remaining differences.
-        match differences
-            .iter()
-            .find(|drift| !matches!(drift, Drift::Tags(_)))
-        {
+        match differences.iter().find(|drift| !matches!(drift, Drift::Tags(_))) {
             Some(drift) => {
                 let change = self.apply_change(drift, &cluster).await;
                 // A change whose response was lost is already in progress.
@@ -713,10 +598,7 @@ impl Resource for Cluster {
             match response {
                 Err(error) if code(&error) != "NotFoundException" => {
                     // An attempt whose response was lost may have succeeded.
-                    let state = self
-                        .refresh(&cluster)
-                        .await?
-                        .and_then(|cluster| cluster.state);
+                    let state = self.refresh(&cluster).await?.and_then(|cluster| cluster.state);
                     if state.is_some_and(|state| state != ClusterState::Deleting) {
                         return Err(failed(
                             Call("kafka:DeleteCluster", &self.display_name()),
@@ -727,12 +609,7 @@ impl Resource for Cluster {
                 _ => {}
             }
         }
-        let check = || async {
-            Ok(self
-                .refresh(&cluster)
-                .await?
-                .map(|_| "DELETING".to_string()))
-        };
+        let check = || async { Ok(self.refresh(&cluster).await?.map(|_| "DELETING".to_string())) };
         self.account.wait_until(&self.display_name(), check).await?;
         Ok(true)
     }
@@ -740,11 +617,7 @@ impl Resource for Cluster {
 
 /// Reason that MSK gives for the failed state.
 fn failure(cluster: &MskCluster) -> String {
-    cluster
-        .state_info()
-        .and_then(|info| info.message())
-        .unwrap_or("AWS gave no reason")
-        .to_string()
+    cluster.state_info().and_then(|info| info.message()).unwrap_or("AWS gave no reason").to_string()
 }
 
 #[cfg(test)]
@@ -757,13 +630,7 @@ mod tests {
             "b-1.me.x.kafka:9098,b-2.me.x.kafka:9098",
             "b-3.me.x.kafka:9098,b-1.me.x.kafka:9098"
         ));
-        assert!(!is_same_cluster(
-            "b-1.me.x.kafka:9098",
-            "b-1.me.y.kafka:9098"
-        ));
-        assert!(!is_same_cluster(
-            "b-1.me.x.kafka:9098",
-            "b-1.me.x.kafka:9094"
-        ));
+        assert!(!is_same_cluster("b-1.me.x.kafka:9098", "b-1.me.y.kafka:9098"));
+        assert!(!is_same_cluster("b-1.me.x.kafka:9098", "b-1.me.x.kafka:9094"));
     }
 }

@@ -50,13 +50,7 @@ impl Resource for Topic {
     }
 
     async fn read(&self) -> Result<Observation> {
-        if self
-            .account
-            .state
-            .output(keys::CLUSTER, "bootstrap_servers")
-            .await
-            .is_none()
-        {
+        if self.account.state.output(keys::CLUSTER, "bootstrap_servers").await.is_none() {
             return Ok(Observation::missing());
         }
         let Some(backend) = TopicBackend::choose(&self.account).await? else {
@@ -92,9 +86,7 @@ impl Resource for Topic {
         } else {
             format!(" ({desired} in the configuration)")
         };
-        Ok(Observation::in_sync(format!(
-            "{partitions} partitions{note}, read through {backend}"
-        )))
+        Ok(Observation::in_sync(format!("{partitions} partitions{note}, read through {backend}")))
     }
 
     async fn create(&self) -> Result<()> {
@@ -109,11 +101,7 @@ impl Resource for Topic {
         )
         .await?;
         // MSK's responses lag by some seconds.
-        self.account
-            .pause(Duration::from_millis(
-                self.account.config.provision.poll_ms / 16,
-            ))
-            .await;
+        self.account.pause(Duration::from_millis(self.account.config.provision.poll_ms / 16)).await;
         Ok(())
     }
 
@@ -130,19 +118,11 @@ impl Resource for Topic {
             let state = topic_backend::describe(&self.account, backend, &self.name()).await?;
             Ok((state == TopicState::Unknown).then(|| "unreachable".to_string()))
         };
-        self.account
-            .wait_until(&format!("topic `{}`", self.name()), check)
-            .await
+        self.account.wait_until(&format!("topic `{}`", self.name()), check).await
     }
 
     async fn delete(&self) -> Result<bool> {
-        if self
-            .account
-            .state
-            .output(keys::CLUSTER, "bootstrap_servers")
-            .await
-            .is_none()
-        {
+        if self.account.state.output(keys::CLUSTER, "bootstrap_servers").await.is_none() {
             return Ok(false);
         }
         let Some(backend) = TopicBackend::choose(&self.account).await? else {

@@ -47,11 +47,7 @@ impl TopicBackend {
             TopicsVia::Ssm => Self::Ssm,
             TopicsVia::Auto
                 if has_topic_operations(
-                    &account
-                        .state
-                        .output(keys::CLUSTER, "kafka_version")
-                        .await
-                        .unwrap_or_default(),
+                    &account.state.output(keys::CLUSTER, "kafka_version").await.unwrap_or_default(),
                 ) =>
             {
                 Self::Msk
@@ -62,15 +58,9 @@ impl TopicBackend {
                     .output(keys::CLUSTER, "bootstrap_servers")
                     .await
                     .unwrap_or_default();
-                let is_reachable = account
-                    .brokers_reached
-                    .get_or_init(|| is_reachable(&brokers))
-                    .await;
-                if *is_reachable {
-                    Self::Direct
-                } else {
-                    Self::Ssm
-                }
+                let is_reachable =
+                    account.brokers_reached.get_or_init(|| is_reachable(&brokers)).await;
+                if *is_reachable { Self::Direct } else { Self::Ssm }
             }
         };
         Ok((backend != Self::Ssm || is_client_ready(account).await).then_some(backend))
@@ -95,10 +85,8 @@ async fn is_reachable(brokers: &str) -> bool {
 /// Admin client of the provisioned cluster, with IAM authentication.
 async fn admin_client(account: &Account) -> Result<Admin> {
     let mut config: Config = account.config.clone();
-    config.kafka.bootstrap_servers = account
-        .state
-        .require_output(keys::CLUSTER, "bootstrap_servers")
-        .await?;
+    config.kafka.bootstrap_servers =
+        account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?;
     config.kafka.auth = KafkaAuth::Iam;
     Admin::new(&config)
 }
@@ -107,10 +95,7 @@ async fn admin_client(account: &Account) -> Result<Admin> {
 /// not registered with Systems Manager.
 async fn run_kafka_topics(account: &Account, arguments: &str) -> Result<Option<String>> {
     let instance = account.state.require_output(keys::CLIENT, "id").await?;
-    let brokers = account
-        .state
-        .require_output(keys::CLUSTER, "bootstrap_servers")
-        .await?;
+    let brokers = account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?;
     let script = format!(
         ". /etc/profile.d/pinpipe.sh\n/opt/pinpipe/kafka/bin/kafka-topics.sh --bootstrap-server {brokers} --command-config /opt/pinpipe/kafka/bin/client.properties {arguments}\n"
     );
@@ -144,10 +129,7 @@ fn parse_description(text: &str) -> BTreeMap<String, i32> {
     let topics = text.lines().filter(|line| line.starts_with("Topic:"));
     topics
         .filter_map(|line| {
-            Some((
-                field(line, "Topic:")?,
-                field(line, "PartitionCount:")?.parse().ok()?,
-            ))
+            Some((field(line, "Topic:")?, field(line, "PartitionCount:")?.parse().ok()?))
         })
         .collect()
 }
@@ -157,9 +139,8 @@ fn parse_description(text: &str) -> BTreeMap<String, i32> {
 async fn describe_with_tool(account: &Account) -> Result<Option<BTreeMap<String, i32>>> {
     let mut topics = account.described_topics.lock().await;
     if topics.is_none() {
-        *topics = run_kafka_topics(account, "--describe")
-            .await?
-            .map(|text| parse_description(&text));
+        *topics =
+            run_kafka_topics(account, "--describe").await?.map(|text| parse_description(&text));
     }
     Ok(topics.clone())
 }
@@ -184,13 +165,8 @@ pub async fn list(account: &Account, backend: TopicBackend) -> Result<BTreeMap<S
         TopicBackend::Msk => {
             let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
             let mut all = BTreeMap::new();
-            let mut pages = account
-                .msk
-                .list_topics()
-                .cluster_arn(arn)
-                .into_paginator()
-                .items()
-                .send();
+            let mut pages =
+                account.msk.list_topics().cluster_arn(arn).into_paginator().items().send();
             while let Some(item) = pages.next().await {
                 let topic =
                     item.map_err(|error| failed(Call("kafka:ListTopics", "the topics"), &error))?;
@@ -201,9 +177,7 @@ pub async fn list(account: &Account, backend: TopicBackend) -> Result<BTreeMap<S
             }
             Ok(all)
         }
-        TopicBackend::Ssm => describe_with_tool(account)
-            .await?
-            .ok_or_else(unregistered_error),
+        TopicBackend::Ssm => describe_with_tool(account).await?.ok_or_else(unregistered_error),
     }
 }
 
@@ -238,14 +212,7 @@ pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> 
         )),
         TopicBackend::Msk => {
             let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
-            match account
-                .msk
-                .describe_topic()
-                .cluster_arn(arn)
-                .topic_name(topic)
-                .send()
-                .await
-            {
+            match account.msk.describe_topic().cluster_arn(arn).topic_name(topic).send().await {
                 Ok(response) => Ok(TopicState::from_partitions(response.partition_count())),
                 Err(error)
                     if matches!(
@@ -255,17 +222,16 @@ pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> 
                 {
                     Ok(TopicState::Missing)
                 }
-                Err(error) => Err(failed(
-                    Call("kafka:DescribeTopic", &format!("topic `{topic}`")),
-                    &error,
-                )),
+                Err(error) => {
+                    Err(failed(Call("kafka:DescribeTopic", &format!("topic `{topic}`")), &error))
+                }
             }
         }
-        TopicBackend::Ssm => Ok(describe_with_tool(account)
-            .await?
-            .map_or(TopicState::Unknown, |topics| {
+        TopicBackend::Ssm => {
+            Ok(describe_with_tool(account).await?.map_or(TopicState::Unknown, |topics| {
                 TopicState::from_partitions(topics.get(topic).copied())
-            })),
+            }))
+        }
     }
 }
 
@@ -281,43 +247,29 @@ pub async fn create(
 ) -> Result<()> {
     let replicas = account.config.topics.replication_factor;
     match backend {
-        TopicBackend::Direct => admin_client(account)
-            .await?
-            .create(topic, partitions, replicas)
-            .await
-            .map(|_| ()),
+        TopicBackend::Direct => {
+            admin_client(account).await?.create(topic, partitions, replicas).await.map(|_| ())
+        }
         TopicBackend::Msk => {
             let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
-            let request = account
-                .msk
-                .create_topic()
-                .cluster_arn(arn)
-                .topic_name(topic);
-            match request
-                .partition_count(partitions)
-                .replication_factor(replicas)
-                .send()
-                .await
-            {
+            let request = account.msk.create_topic().cluster_arn(arn).topic_name(topic);
+            match request.partition_count(partitions).replication_factor(replicas).send().await {
                 Ok(_) => Ok(()),
                 Err(error)
                     if matches!(code(&error), "TopicExistsException" | "ConflictException") =>
                 {
                     Ok(())
                 }
-                Err(error) => Err(failed(
-                    Call("kafka:CreateTopic", &format!("topic `{topic}`")),
-                    &error,
-                )),
+                Err(error) => {
+                    Err(failed(Call("kafka:CreateTopic", &format!("topic `{topic}`")), &error))
+                }
             }
         }
         TopicBackend::Ssm => {
             let arguments = format!(
                 "--create --if-not-exists --topic {topic} --partitions {partitions} --replication-factor {replicas}"
             );
-            run_kafka_topics(account, &arguments)
-                .await?
-                .ok_or_else(unregistered_error)?;
+            run_kafka_topics(account, &arguments).await?.ok_or_else(unregistered_error)?;
             *account.described_topics.lock().await = None;
             Ok(())
         }
@@ -338,14 +290,7 @@ pub async fn delete(account: &Account, backend: TopicBackend, topic: &str) -> Re
         TopicBackend::Direct => admin_client(account).await?.delete(topic).await,
         TopicBackend::Msk => {
             let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
-            match account
-                .msk
-                .delete_topic()
-                .cluster_arn(arn)
-                .topic_name(topic)
-                .send()
-                .await
-            {
+            match account.msk.delete_topic().cluster_arn(arn).topic_name(topic).send().await {
                 Ok(_) => Ok(true),
                 Err(error)
                     if matches!(
@@ -355,10 +300,9 @@ pub async fn delete(account: &Account, backend: TopicBackend, topic: &str) -> Re
                 {
                     Ok(false)
                 }
-                Err(error) => Err(failed(
-                    Call("kafka:DeleteTopic", &format!("topic `{topic}`")),
-                    &error,
-                )),
+                Err(error) => {
+                    Err(failed(Call("kafka:DeleteTopic", &format!("topic `{topic}`")), &error))
+                }
             }
         }
         TopicBackend::Ssm => {

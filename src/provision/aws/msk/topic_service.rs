@@ -34,9 +34,7 @@ impl TopicService {
         let session = Session::open(config, Purpose::Read, progress).await?;
         // Reading these two records their addresses if this machine has no state.
         let selected = Selection::of([keys::CLUSTER, keys::CLIENT]).keys(&session.graph)?;
-        session
-            .run_until_cancelled(session.observe(&selected))
-            .await?;
+        session.run_until_cancelled(session.observe(&selected)).await?;
         let Some(account) = session.account.clone() else {
             return Ok(None);
         };
@@ -45,11 +43,7 @@ impl TopicService {
             Error::failed("the cluster does not exist")
                 .hint("`pinpipe provision` creates the cluster")
         };
-        account
-            .state
-            .output(keys::CLUSTER, "bootstrap_servers")
-            .await
-            .ok_or_else(missing)?;
+        account.state.output(keys::CLUSTER, "bootstrap_servers").await.ok_or_else(missing)?;
         let backend = TopicBackend::choose(&account).await?.ok_or_else(|| {
             Error::failed("the client machine, which reads and changes topics, is not ready")
                 .hint("`pinpipe provision` creates or starts it, `pinpipe status` shows its state")
@@ -59,8 +53,7 @@ impl TopicService {
 
     /// Lists the topics with their number of partitions.
     pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
-        self.run_until_shutdown(topic_backend::list(&self.account, self.backend))
-            .await
+        self.run_until_shutdown(topic_backend::list(&self.account, self.backend)).await
     }
 
     /// Creates a topic. Returns `false` if it already exists.
@@ -80,8 +73,7 @@ impl TopicService {
 
     /// Deletes a topic. Returns `false` if it does not exist.
     pub async fn delete(&self, topic: &str) -> Result<bool> {
-        self.run_until_shutdown(topic_backend::delete(&self.account, self.backend, topic))
-            .await
+        self.run_until_shutdown(topic_backend::delete(&self.account, self.backend, topic)).await
     }
 
     async fn run_until_shutdown<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

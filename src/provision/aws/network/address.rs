@@ -40,21 +40,11 @@ impl Address {
         if all.is_empty()
             && let Some(id) = self.account.state.output(KEY, "id").await
         {
-            match self
-                .account
-                .ec2
-                .describe_addresses()
-                .allocation_ids(id)
-                .send()
-                .await
-            {
+            match self.account.ec2.describe_addresses().allocation_ids(id).send().await {
                 Ok(response) => all.extend(response.addresses().iter().cloned()),
                 Err(error) if code(&error) == "InvalidAllocationID.NotFound" => {}
                 Err(error) => {
-                    return Err(failed(
-                        Call("ec2:DescribeAddresses", Self::DISPLAY_NAME),
-                        &error,
-                    ));
+                    return Err(failed(Call("ec2:DescribeAddresses", Self::DISPLAY_NAME), &error));
                 }
             }
         }
@@ -65,11 +55,7 @@ impl Address {
     /// Returns the associated address, or the first if interrupted runs allocated several.
     async fn find(&self) -> Result<Option<ElasticIp>> {
         let all = self.find_all().await?;
-        Ok(all
-            .iter()
-            .find(|address| address.association_id().is_some())
-            .or(all.first())
-            .cloned())
+        Ok(all.iter().find(|address| address.association_id().is_some()).or(all.first()).cloned())
     }
 
     async fn record_outputs(&self, address: &ElasticIp) -> Result<()> {
@@ -77,10 +63,7 @@ impl Address {
             ("id", address.allocation_id().unwrap_or_default()),
             ("ip", address.public_ip().unwrap_or_default()),
         ];
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &values)
-            .await
+        self.account.state.record_outputs(KEY, &self.name(), &values).await
     }
 }
 
@@ -116,10 +99,7 @@ impl Resource for Address {
         if instance.is_none() || address.instance_id() != instance.as_deref() {
             differences.push("the address is not associated with the client machine".into());
         }
-        Ok(Observation::from_drift(
-            differences,
-            address.public_ip().unwrap_or_default(),
-        ))
+        Ok(Observation::from_drift(differences, address.public_ip().unwrap_or_default()))
     }
 
     async fn create(&self) -> Result<()> {
@@ -141,10 +121,7 @@ impl Resource for Address {
                 .set_public_ip(allocated.public_ip)
                 .build())
         };
-        let address = self
-            .account
-            .create_idempotently(|| self.find(), allocate)
-            .await?;
+        let address = self.account.create_idempotently(|| self.find(), allocate).await?;
         self.record_outputs(&address).await
     }
 
@@ -153,11 +130,7 @@ impl Resource for Address {
             return Ok(());
         };
         let id = address.allocation_id().unwrap_or_default();
-        let instance = self
-            .account
-            .state
-            .require_output(keys::CLIENT, "id")
-            .await?;
+        let instance = self.account.state.require_output(keys::CLIENT, "id").await?;
         if address.instance_id() != Some(instance.as_str()) {
             let request = self
                 .account
@@ -170,11 +143,7 @@ impl Resource for Address {
                 failed(Call("ec2:AssociateAddress", Self::DISPLAY_NAME), &error)
             })?;
         }
-        if !self
-            .account
-            .tag_differences(KEY, pairs(address.tags()))
-            .is_empty()
-        {
+        if !self.account.tag_differences(KEY, pairs(address.tags())).is_empty() {
             put_tags(&self.account, KEY, id).await?;
         }
         Ok(())
@@ -210,10 +179,7 @@ impl Resource for Address {
                 .await
             {
                 Err(error) if !matches!(code(&error), "InvalidAllocationID.NotFound") => {
-                    return Err(failed(
-                        Call("ec2:ReleaseAddress", Self::DISPLAY_NAME),
-                        &error,
-                    ));
+                    return Err(failed(Call("ec2:ReleaseAddress", Self::DISPLAY_NAME), &error));
                 }
                 _ => {}
             }

@@ -49,10 +49,7 @@ pub async fn resolve(account: &Account, configured: &[String]) -> Result<Vec<Str
 
 /// Downloads API Gateway's address ranges in the configured region.
 async fn gateway_ranges(account: &Account) -> Result<Vec<String>> {
-    let (url, region) = (
-        &account.config.network.ip_ranges_url,
-        &account.config.aws.region,
-    );
+    let (url, region) = (&account.config.network.ip_ranges_url, &account.config.aws.region);
     let hint = "list address ranges in `client.proxy_from`";
     let failure = |error: reqwest::Error| {
         Error::failed(format!("cannot read API Gateway's addresses from `{url}`"))

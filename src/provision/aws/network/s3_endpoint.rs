@@ -32,10 +32,7 @@ impl S3Endpoint {
             return Ok(None);
         };
         let endpoints = self
-            .describe(vec![
-                filter("vpc-id", vpc),
-                filter("service-name", self.service()),
-            ])
+            .describe(vec![filter("vpc-id", vpc), filter("service-name", self.service())])
             .await?;
         Ok(endpoints
             .into_iter()
@@ -64,26 +61,17 @@ impl S3Endpoint {
             .await
             .map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
         let is_usable = |endpoint: &VpcEndpoint| {
-            let state = endpoint
-                .state()
-                .map(|state| state.as_str().to_lowercase())
-                .unwrap_or_default();
+            let state =
+                endpoint.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default();
             endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway)
                 && !matches!(state.as_str(), "deleted" | "deleting")
         };
-        Ok(response
-            .vpc_endpoints
-            .unwrap_or_default()
-            .into_iter()
-            .filter(is_usable)
-            .collect())
+        Ok(response.vpc_endpoints.unwrap_or_default().into_iter().filter(is_usable).collect())
     }
 
     async fn remove(&self, endpoints: Vec<VpcEndpoint>) -> Result<()> {
-        let ids: Vec<String> = endpoints
-            .into_iter()
-            .filter_map(|endpoint| endpoint.vpc_endpoint_id)
-            .collect();
+        let ids: Vec<String> =
+            endpoints.into_iter().filter_map(|endpoint| endpoint.vpc_endpoint_id).collect();
         let names = format!("`{}`", ids.join("`, `"));
         let response = self
             .account
@@ -94,26 +82,18 @@ impl S3Endpoint {
             .await
             .map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &names), &error))?;
         match response.unsuccessful().iter().find_map(|item| item.error()) {
-            Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => Err(
-                Error::failed(format!("cannot delete the S3 endpoint {names}"))
-                    .with_source(error.message().unwrap_or_default().to_string()),
-            ),
+            Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => {
+                Err(Error::failed(format!("cannot delete the S3 endpoint {names}"))
+                    .with_source(error.message().unwrap_or_default().to_string()))
+            }
             _ => Ok(()),
         }
     }
 
     /// Ids of the route tables of the subnets: their own, or the VPC's main one.
     async fn route_tables(&self) -> Result<Vec<String>> {
-        let vpc = self
-            .account
-            .state
-            .require_output(keys::NETWORK, "vpc")
-            .await?;
-        let request = self
-            .account
-            .ec2
-            .describe_route_tables()
-            .filters(filter("vpc-id", vpc));
+        let vpc = self.account.state.require_output(keys::NETWORK, "vpc").await?;
+        let request = self.account.ec2.describe_route_tables().filters(filter("vpc-id", vpc));
         let response = request
             .send()
             .await
@@ -124,9 +104,7 @@ impl S3Endpoint {
                 .route_tables()
                 .iter()
                 .filter(|table: &&RouteTable| table.associations().iter().any(matches));
-            tables
-                .filter_map(|table| table.route_table_id().map(String::from))
-                .collect::<Vec<_>>()
+            tables.filter_map(|table| table.route_table_id().map(String::from)).collect::<Vec<_>>()
         };
         let explicit =
             |subnet: &String| associated(&|association| association.subnet_id() == Some(subnet));
@@ -170,9 +148,8 @@ impl Resource for S3Endpoint {
 
     async fn read(&self) -> Result<Observation> {
         let (found, in_other_vpcs) = (self.find().await?, self.in_other_vpcs().await?);
-        let is_managed = found
-            .as_ref()
-            .is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
+        let is_managed =
+            found.as_ref().is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
         if let Some(endpoint) = in_other_vpcs.first().filter(|_| !is_managed) {
             return Ok(Observation::replace(vec![format!(
                 "the endpoint is in another VPC, {}",
@@ -185,9 +162,7 @@ impl Resource for S3Endpoint {
         let id = endpoint.vpc_endpoint_id().unwrap_or_default();
         let missing = self.missing_tables(&endpoint).await?;
         if !is_managed && missing.is_empty() {
-            return Ok(Observation::existing(format!(
-                "{id}, not managed by pinpipe"
-            )));
+            return Ok(Observation::existing(format!("{id}, not managed by pinpipe")));
         }
         let mut differences: Vec<String> = missing
             .iter()
@@ -212,11 +187,7 @@ impl Resource for S3Endpoint {
     }
 
     async fn create(&self) -> Result<()> {
-        let vpc = self
-            .account
-            .state
-            .require_output(keys::NETWORK, "vpc")
-            .await?;
+        let vpc = self.account.state.require_output(keys::NETWORK, "vpc").await?;
         let tables = self.route_tables().await?;
         let token = self.account.state.mark_creating(KEY, &self.name()).await?;
         let create = || async {
@@ -238,10 +209,7 @@ impl Resource for S3Endpoint {
             Ok(response.vpc_endpoint().cloned())
         };
         let find = || async { self.find().await.map(|found| found.map(Some)) };
-        self.account
-            .create_idempotently(find, create)
-            .await
-            .map(|_| ())
+        self.account.create_idempotently(find, create).await.map(|_| ())
     }
 
     async fn update(&self) -> Result<()> {
@@ -262,27 +230,18 @@ impl Resource for S3Endpoint {
             })?;
         }
         if self.account.is_ours(pairs(endpoint.tags()))
-            && !self
-                .account
-                .tag_differences(KEY, pairs(endpoint.tags()))
-                .is_empty()
+            && !self.account.tag_differences(KEY, pairs(endpoint.tags())).is_empty()
         {
             put_tags(&self.account, KEY, id).await?;
         }
         let in_other_vpcs = self.in_other_vpcs().await?;
-        if in_other_vpcs.is_empty() {
-            Ok(())
-        } else {
-            self.remove(in_other_vpcs).await
-        }
+        if in_other_vpcs.is_empty() { Ok(()) } else { self.remove(in_other_vpcs).await }
     }
 
     async fn delete(&self) -> Result<bool> {
         let mut managed = self.in_other_vpcs().await?;
         managed.extend(
-            self.find()
-                .await?
-                .filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))),
+            self.find().await?.filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))),
         );
         if managed.is_empty() {
             return Ok(false);

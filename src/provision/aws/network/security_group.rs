@@ -57,28 +57,19 @@ impl std::fmt::Display for Rule {
 impl Rule {
     /// Converts a rule of EC2; `None` if its source is neither an IPv4 range nor a group.
     fn parse(rule: &SecurityGroupRule) -> Option<Self> {
-        let group = rule
-            .referenced_group_info()
-            .and_then(|group| group.group_id());
+        let group = rule.referenced_group_info().and_then(|group| group.group_id());
         let source = match (rule.cidr_ipv4(), group) {
             (Some(range), _) => Source::Range(range.into()),
             (None, Some(group)) => Source::Group(group.into()),
             (None, None) => return None,
         };
-        let port = if rule.ip_protocol() == Some("-1") {
-            None
-        } else {
-            rule.from_port()
-        };
+        let port = if rule.ip_protocol() == Some("-1") { None } else { rule.from_port() };
         Some(Self { port, source })
     }
 
     fn ip_permission(&self) -> IpPermission {
         let permission = match self.port {
-            Some(port) => IpPermission::builder()
-                .ip_protocol("tcp")
-                .from_port(port)
-                .to_port(port),
+            Some(port) => IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port),
             None => IpPermission::builder().ip_protocol("-1"),
         };
         match &self.source {
@@ -113,10 +104,7 @@ impl Group {
             return Ok(None);
         };
         Ok(self
-            .describe(vec![
-                filter("vpc-id", vpc),
-                filter("group-name", self.name()),
-            ])
+            .describe(vec![filter("vpc-id", vpc), filter("group-name", self.name())])
             .await?
             .into_iter()
             .next())
@@ -135,20 +123,11 @@ impl Group {
 
     /// Groups in other VPCs without those that are recorded as in use.
     async fn orphans(&self) -> Result<Vec<SecurityGroup>> {
-        let in_use = self
-            .account
-            .state
-            .output(self.member.key(), GROUPS_IN_USE)
-            .await
-            .unwrap_or_default();
+        let in_use =
+            self.account.state.output(self.member.key(), GROUPS_IN_USE).await.unwrap_or_default();
         let is_in_use =
             |group: &SecurityGroup| in_use.split(',').any(|id| Some(id) == group.group_id());
-        Ok(self
-            .in_other_vpcs()
-            .await?
-            .into_iter()
-            .filter(|group| !is_in_use(group))
-            .collect())
+        Ok(self.in_other_vpcs().await?.into_iter().filter(|group| !is_in_use(group)).collect())
     }
 
     /// Deletes groups in other VPCs. A group in use is kept and recorded.
@@ -181,35 +160,20 @@ impl Group {
 
     /// Deletes a group; `false` if it is in use.
     async fn try_remove(&self, id: &str) -> Result<bool> {
-        match self
-            .account
-            .ec2
-            .delete_security_group()
-            .group_id(id)
-            .send()
-            .await
-        {
+        match self.account.ec2.delete_security_group().group_id(id).send().await {
             Ok(_) => Ok(true),
             Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(true),
             Err(error) if code(&error) == "DependencyViolation" => Ok(false),
-            Err(error) => Err(failed(
-                Call("ec2:DeleteSecurityGroup", &self.display_name()),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("ec2:DeleteSecurityGroup", &self.display_name()), &error))
+            }
         }
     }
 
     async fn describe(&self, filters: Vec<Filter>) -> Result<Vec<SecurityGroup>> {
-        let request = self
-            .account
-            .ec2
-            .describe_security_groups()
-            .set_filters(Some(filters));
+        let request = self.account.ec2.describe_security_groups().set_filters(Some(filters));
         let response = request.send().await.map_err(|error| {
-            failed(
-                Call("ec2:DescribeSecurityGroups", &self.display_name()),
-                &error,
-            )
+            failed(Call("ec2:DescribeSecurityGroups", &self.display_name()), &error)
         })?;
         Ok(response.security_groups.unwrap_or_default())
     }
@@ -242,10 +206,7 @@ impl Group {
             Member::Cluster => {
                 let group = self.account.state.output(Member::Client.key(), "id").await;
                 group
-                    .map(|group| Rule {
-                        port: None,
-                        source: Source::Group(group),
-                    })
+                    .map(|group| Rule { port: None, source: Source::Group(group) })
                     .into_iter()
                     .collect()
             }
@@ -253,10 +214,7 @@ impl Group {
                 // MWAA requires a rule that allows traffic within the group.
                 let group = self.account.state.output(Member::Airflow.key(), "id").await;
                 group
-                    .map(|group| Rule {
-                        port: None,
-                        source: Source::Group(group),
-                    })
+                    .map(|group| Rule { port: None, source: Source::Group(group) })
                     .into_iter()
                     .collect()
             }
@@ -266,45 +224,23 @@ impl Group {
     /// Missing rules, and managed rules that are not in the configuration, with their ids. Rules
     /// without pinpipe's tags are not managed and are kept.
     async fn rule_differences(&self, id: &str) -> Result<(Vec<Rule>, Vec<(String, Rule)>)> {
-        let request = self
-            .account
-            .ec2
-            .describe_security_group_rules()
-            .filters(filter("group-id", id));
+        let request =
+            self.account.ec2.describe_security_group_rules().filters(filter("group-id", id));
         let response: Result<Vec<SecurityGroupRule>, _> =
             request.into_paginator().items().send().collect().await;
         let rules = response.map_err(|error| {
-            failed(
-                Call("ec2:DescribeSecurityGroupRules", &self.display_name()),
-                &error,
-            )
+            failed(Call("ec2:DescribeSecurityGroupRules", &self.display_name()), &error)
         })?;
-        let ingress: Vec<&SecurityGroupRule> = rules
-            .iter()
-            .filter(|rule| rule.is_egress() == Some(false))
-            .collect();
-        let existing: Vec<Rule> = ingress
-            .iter()
-            .filter_map(|rule| Rule::parse(rule))
-            .collect();
+        let ingress: Vec<&SecurityGroupRule> =
+            rules.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
+        let existing: Vec<Rule> = ingress.iter().filter_map(|rule| Rule::parse(rule)).collect();
         let wanted = self.wanted_rules().await?;
-        let managed = ingress
-            .iter()
-            .filter(|rule| self.account.is_ours(pairs(rule.tags())));
+        let managed = ingress.iter().filter(|rule| self.account.is_ours(pairs(rule.tags())));
         let managed = managed.filter_map(|rule| {
-            Some((
-                rule.security_group_rule_id()?.to_string(),
-                Rule::parse(rule)?,
-            ))
+            Some((rule.security_group_rule_id()?.to_string(), Rule::parse(rule)?))
         });
         let unwanted = managed.filter(|(_, rule)| !wanted.contains(rule)).collect();
-        Ok((
-            wanted
-                .into_iter()
-                .filter(|rule| !existing.contains(rule))
-                .collect(),
-            unwanted,
-        ))
+        Ok((wanted.into_iter().filter(|rule| !existing.contains(rule)).collect(), unwanted))
     }
 }
 
@@ -351,9 +287,8 @@ impl Resource for Group {
 
     async fn read(&self) -> Result<Observation> {
         let (found, orphans) = (self.find().await?, self.orphans().await?);
-        let is_managed = found
-            .as_ref()
-            .is_some_and(|group| self.account.is_ours(pairs(group.tags())));
+        let is_managed =
+            found.as_ref().is_some_and(|group| self.account.is_ours(pairs(group.tags())));
         if let Some(group) = orphans.first().filter(|_| !is_managed) {
             if found.is_some() {
                 // An unmanaged group in the configured VPC already has the name.
@@ -382,10 +317,7 @@ impl Resource for Group {
         let id = group.group_id().unwrap_or_default();
         // Recorded for an unmanaged group too: with `--skip`, other resources use it unchanged.
         if is_managed || self.is_enabled() {
-            self.account
-                .state
-                .record_outputs(&self.key(), &self.name(), &[("id", id)])
-                .await?;
+            self.account.state.record_outputs(&self.key(), &self.name(), &[("id", id)]).await?;
         }
         if !is_managed {
             return Ok(Observation::unmanaged());
@@ -398,11 +330,7 @@ impl Resource for Group {
             )
         }));
         let (missing, unwanted) = self.rule_differences(id).await?;
-        differences.extend(
-            missing
-                .iter()
-                .map(|rule| format!("the rule `{rule}` is missing")),
-        );
+        differences.extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing")));
         differences.extend(
             unwanted
                 .iter()
@@ -412,11 +340,7 @@ impl Resource for Group {
     }
 
     async fn create(&self) -> Result<()> {
-        let vpc = self
-            .account
-            .state
-            .require_output(keys::NETWORK, "vpc")
-            .await?;
+        let vpc = self.account.state.require_output(keys::NETWORK, "vpc").await?;
         let tags = tag_specification(&self.account, &self.key(), ResourceType::SecurityGroup);
         let request = self
             .account
@@ -438,10 +362,9 @@ impl Resource for Group {
             }
             // An earlier attempt whose response was lost has created the group.
             Err(error) if code(&error) == "InvalidGroup.Duplicate" => Ok(()),
-            Err(error) => Err(failed(
-                Call("ec2:CreateSecurityGroup", &self.display_name()),
-                &error,
-            )),
+            Err(error) => {
+                Err(failed(Call("ec2:CreateSecurityGroup", &self.display_name()), &error))
+            }
         }
     }
 
@@ -450,11 +373,7 @@ impl Resource for Group {
             return Ok(());
         };
         let id = group.group_id().unwrap_or_default();
-        if !self
-            .account
-            .tag_differences(&self.key(), pairs(group.tags()))
-            .is_empty()
-        {
+        if !self.account.tag_differences(&self.key(), pairs(group.tags())).is_empty() {
             put_tags(&self.account, &self.key(), id).await?;
         }
         let (missing, unwanted) = self.rule_differences(id).await?;
@@ -498,10 +417,7 @@ impl Resource for Group {
         if self.member == Member::Client {
             // A rule of the cluster's group refers to the client's group, so the cluster's group
             // must be deleted first.
-            let cluster = Self {
-                member: Member::Cluster,
-                account: self.account.clone(),
-            };
+            let cluster = Self { member: Member::Cluster, account: self.account.clone() };
             cluster.remove_orphans().await?;
         }
         self.remove_orphans().await
@@ -509,11 +425,8 @@ impl Resource for Group {
 
     async fn delete(&self) -> Result<bool> {
         let mut managed = self.in_other_vpcs().await?;
-        managed.extend(
-            self.find()
-                .await?
-                .filter(|group| self.account.is_ours(pairs(group.tags()))),
-        );
+        managed
+            .extend(self.find().await?.filter(|group| self.account.is_ours(pairs(group.tags()))));
         for group in &managed {
             self.remove(group).await?;
         }

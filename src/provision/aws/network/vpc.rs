@@ -32,11 +32,7 @@ impl Network {
             .send()
             .await
             .map_err(|error| failed(Call("ec2:DescribeVpcs", "the network"), &error))?;
-        let vpc = response
-            .vpcs()
-            .iter()
-            .find_map(|vpc| vpc.vpc_id())
-            .map(String::from);
+        let vpc = response.vpcs().iter().find_map(|vpc| vpc.vpc_id()).map(String::from);
         vpc.ok_or_else(|| match configured.as_str() {
             "" => Error::failed(format!(
                 "the default VPC does not exist in {}",
@@ -57,11 +53,7 @@ impl Network {
     /// Selects one subnet in each zone, as many as the brokers can be spread over evenly.
     async fn subnets(&self, vpc: &str) -> Result<Vec<String>> {
         let config = &self.account.config;
-        let request = self
-            .account
-            .ec2
-            .describe_subnets()
-            .filters(filter("vpc-id", vpc));
+        let request = self.account.ec2.describe_subnets().filters(filter("vpc-id", vpc));
         let response = request
             .send()
             .await
@@ -73,14 +65,11 @@ impl Network {
             .collect();
         all.sort_unstable();
         let named = &config.network.subnets;
-        if let Some(missing) = named
-            .iter()
-            .find(|name| !all.iter().any(|(_, subnet)| subnet == name))
+        if let Some(missing) =
+            named.iter().find(|name| !all.iter().any(|(_, subnet)| subnet == name))
         {
-            return Err(
-                Error::failed(format!("subnet `{missing}` does not exist in `{vpc}`"))
-                    .hint("correct `network.subnets`"),
-            );
+            return Err(Error::failed(format!("subnet `{missing}` does not exist in `{vpc}`"))
+                .hint("correct `network.subnets`"));
         }
         let mut zones = BTreeSet::new();
         let usable = all
@@ -91,18 +80,13 @@ impl Network {
             .map(|(_, subnet)| subnet.to_string())
             .collect();
         if !named.is_empty() && subnets.len() < named.len() {
-            return Err(
-                Error::failed("two of `network.subnets` are in the same zone")
-                    .hint("choose subnets in distinct zones: the brokers are spread over them"),
-            );
+            return Err(Error::failed("two of `network.subnets` are in the same zone")
+                .hint("choose subnets in distinct zones: the brokers are spread over them"));
         }
         let (brokers, available) = (config.cluster.brokers, subnets.len());
         let is_even = |zones: &usize| (brokers as usize).is_multiple_of(*zones);
         if named.is_empty()
-            && let Some(zones) = ZONES
-                .rev()
-                .filter(|zones| *zones <= available)
-                .find(is_even)
+            && let Some(zones) = ZONES.rev().filter(|zones| *zones <= available).find(is_even)
         {
             // The largest number of zones that divides the number of brokers.
             subnets.truncate(zones);
@@ -148,17 +132,10 @@ impl Resource for Network {
         let subnets = self.subnets(&vpc).await?;
         self.account
             .state
-            .record_outputs(
-                KEY,
-                &self.name(),
-                &[("vpc", &vpc), ("subnets", &subnets.join(","))],
-            )
+            .record_outputs(KEY, &self.name(), &[("vpc", &vpc), ("subnets", &subnets.join(","))])
             .await?;
         // An existing resource: pinpipe never changes it.
-        Ok(Observation::existing(format!(
-            "{vpc}, {} subnets in distinct zones",
-            subnets.len()
-        )))
+        Ok(Observation::existing(format!("{vpc}, {} subnets in distinct zones", subnets.len())))
     }
 
     async fn create(&self) -> Result<()> {

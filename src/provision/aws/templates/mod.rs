@@ -35,14 +35,8 @@ fn unresolved_placeholder(text: &str) -> Option<&str> {
     let end = text[start + 1..].find('@')? + start + 2;
     let name = &text[start + 1..end - 1];
     let is_name = !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    if is_name {
-        Some(&text[start..end])
-    } else {
-        unresolved_placeholder(&text[start + 1..])
-    }
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if is_name { Some(&text[start..end]) } else { unresolved_placeholder(&text[start + 1..]) }
 }
 
 #[cfg(test)]
@@ -54,9 +48,6 @@ mod tests {
         let text = render("a @id@ b @region@", &[("id", "me".into())]);
         assert_eq!(text, "a me b @region@");
         assert_eq!(unresolved_placeholder(&text), Some("@region@"));
-        assert_eq!(
-            unresolved_placeholder("me@example.org and you@example.org @x y@"),
-            None
-        );
+        assert_eq!(unresolved_placeholder("me@example.org and you@example.org @x y@"), None);
     }
 }

@@ -62,11 +62,8 @@ pub fn lines(title: &str, x_labels: &[String], lines: &[Line]) -> String {
     const HEIGHT: f64 = 320.0;
     const LEFT: f64 = 70.0;
     const RIGHT: f64 = 190.0;
-    let highest = lines
-        .iter()
-        .flat_map(|line| line.values.iter().flatten())
-        .copied()
-        .fold(1.0, f64::max);
+    let highest =
+        lines.iter().flat_map(|line| line.values.iter().flatten()).copied().fold(1.0, f64::max);
     let x = |position: usize| {
         LEFT + (WIDTH - LEFT - RIGHT) * position as f64 / (x_labels.len().max(2) - 1) as f64
     };
@@ -126,11 +123,8 @@ pub fn grid(title: &str, columns: &[String], rows: &[Line]) -> String {
     const ROW: f64 = 34.0;
     const LABEL: f64 = 90.0;
     let width = (WIDTH - LABEL) / columns.len().max(1) as f64;
-    let highest = rows
-        .iter()
-        .flat_map(|row| row.values.iter().flatten())
-        .copied()
-        .fold(1.0, f64::max);
+    let highest =
+        rows.iter().flat_map(|row| row.values.iter().flatten()).copied().fold(1.0, f64::max);
     let mut body = String::new();
     for (position, column) in columns.iter().enumerate() {
         let x = LABEL + width * (position as f64 + 0.5);

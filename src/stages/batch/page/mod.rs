@@ -34,16 +34,10 @@ pub fn render(report: &BatchReport) -> String {
     for answer in &report.answers {
         let numeric: Vec<bool> = (0..answer.columns.len())
             .map(|column| {
-                answer
-                    .rows
-                    .iter()
-                    .all(|row| row[column].is_number() || row[column].is_null())
+                answer.rows.iter().all(|row| row[column].is_number() || row[column].is_null())
             })
             .collect();
-        let rows = answer
-            .rows
-            .iter()
-            .map(|row| row.iter().map(cell_text).collect());
+        let rows = answer.rows.iter().map(|row| row.iter().map(cell_text).collect());
         let _ = write!(
             body,
             "<details><summary>{} ({} rows)</summary><div class=\"scroll\">{}</div></details>",
@@ -73,9 +67,7 @@ pub fn render(report: &BatchReport) -> String {
             input.new_rows,
             input.rows,
         ];
-        std::iter::once(input.kind.name().to_string())
-            .chain(counts.map(thousands))
-            .collect()
+        std::iter::once(input.kind.name().to_string()).chain(counts.map(thousands)).collect()
     });
     body.push_str(&table(&columns, &[&[false][..], &[true; 7]].concat(), rows));
     body.push_str("<h2>Data quality of the records of this run</h2>");
@@ -87,32 +79,20 @@ pub fn render(report: &BatchReport) -> String {
         "marked as unknown",
         "changed by cleaning",
     ];
-    let rows = report
-        .quality
-        .iter()
-        .filter(|quality| quality.values > 0)
-        .map(|quality| {
-            let share = |count: u64| {
-                format!(
-                    "{} ({:.1} %)",
-                    thousands(count),
-                    100.0 * count as f64 / quality.values as f64
-                )
-            };
-            vec![
-                quality.kind.name().to_string(),
-                quality.column.to_string(),
-                thousands(quality.values),
-                share(quality.nulls),
-                share(quality.marked),
-                share(quality.changed),
-            ]
-        });
-    body.push_str(&table(
-        &columns,
-        &[false, false, true, true, true, true],
-        rows,
-    ));
+    let rows = report.quality.iter().filter(|quality| quality.values > 0).map(|quality| {
+        let share = |count: u64| {
+            format!("{} ({:.1} %)", thousands(count), 100.0 * count as f64 / quality.values as f64)
+        };
+        vec![
+            quality.kind.name().to_string(),
+            quality.column.to_string(),
+            thousands(quality.values),
+            share(quality.nulls),
+            share(quality.marked),
+            share(quality.changed),
+        ]
+    });
+    body.push_str(&table(&columns, &[false, false, true, true, true, true], rows));
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>Pinterest posts</title><style>{}</style></head><body>{body}</body></html>\n",
         include_str!("style.css"),
@@ -128,17 +108,11 @@ type Draw = fn(&str, &BatchReport) -> Option<String>;
 const CHARTS: [(&str, Draw); 3] = [
     ("The most popular category in each country", countries),
     ("Posts of each category by year", years),
-    (
-        "Median follower count by age group and year joined",
-        followers,
-    ),
+    ("Median follower count by age group and year joined", followers),
 ];
 
 fn answer<'a>(report: &'a BatchReport, name: &str) -> Option<&'a Answer> {
-    report
-        .answers
-        .iter()
-        .find(|answer| answer.name == name && !answer.rows.is_empty())
+    report.answers.iter().find(|answer| answer.name == name && !answer.rows.is_empty())
 }
 
 fn countries(title: &str, report: &BatchReport) -> Option<String> {
@@ -146,13 +120,7 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
     let mut rows: Vec<(String, String, f64)> = answer
         .rows
         .iter()
-        .map(|row| {
-            (
-                cell_text(&row[0]),
-                cell_text(&row[1]),
-                row[2].as_f64().unwrap_or_default(),
-            )
-        })
+        .map(|row| (cell_text(&row[0]), cell_text(&row[1]), row[2].as_f64().unwrap_or_default()))
         .collect();
     // The chart of years contains all categories: both charts give a category the same colour.
     let mut categories: Vec<String> = rows.iter().map(|row| row.1.clone()).collect();
@@ -174,10 +142,7 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
             label: country,
             value: count,
             colour: chart::colour(
-                categories
-                    .iter()
-                    .position(|name| *name == category)
-                    .unwrap_or_default(),
+                categories.iter().position(|name| *name == category).unwrap_or_default(),
             ),
             note: format!("{category}, {}", thousands(count as u64)),
         })
@@ -188,10 +153,7 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
 fn years(title: &str, report: &BatchReport) -> Option<String> {
     let answer = answer(report, YEARS)?;
     let (columns, lines) = pivot(
-        answer
-            .rows
-            .iter()
-            .map(|row| (cell_text(&row[1]), cell_text(&row[0]), row[2].as_f64())),
+        answer.rows.iter().map(|row| (cell_text(&row[1]), cell_text(&row[0]), row[2].as_f64())),
     );
     Some(chart::lines(title, &columns, &lines))
 }
@@ -199,10 +161,7 @@ fn years(title: &str, report: &BatchReport) -> Option<String> {
 fn followers(title: &str, report: &BatchReport) -> Option<String> {
     let answer = answer(report, "median_followers_by_age_group_and_join_year")?;
     let (columns, lines) = pivot(
-        answer
-            .rows
-            .iter()
-            .map(|row| (cell_text(&row[0]), cell_text(&row[1]), row[2].as_f64())),
+        answer.rows.iter().map(|row| (cell_text(&row[0]), cell_text(&row[1]), row[2].as_f64())),
     );
     Some(chart::grid(title, &columns, &lines))
 }
@@ -211,20 +170,14 @@ fn followers(title: &str, report: &BatchReport) -> Option<String> {
 fn pivot(rows: impl Iterator<Item = (String, String, Option<f64>)>) -> (Vec<String>, Vec<Line>) {
     let mut cells: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
     for (name, column, value) in rows {
-        cells
-            .entry(name)
-            .or_default()
-            .extend(value.map(|value| (column, value)));
+        cells.entry(name).or_default().extend(value.map(|value| (column, value)));
     }
     let mut columns: Vec<String> = cells.values().flat_map(|row| row.keys().cloned()).collect();
     columns.sort();
     columns.dedup();
     let lines = cells.into_iter().map(|(name, row)| Line {
         name,
-        values: columns
-            .iter()
-            .map(|column| row.get(column).copied())
-            .collect(),
+        values: columns.iter().map(|column| row.get(column).copied()).collect(),
     });
     let lines = lines.collect();
     (columns, lines)
@@ -236,11 +189,7 @@ fn table(
     rows: impl Iterator<Item = Vec<String>>,
 ) -> String {
     let cell = |tag: &str, column: usize, text: &str| {
-        let class = if numeric[column] {
-            " class=\"number\""
-        } else {
-            ""
-        };
+        let class = if numeric[column] { " class=\"number\"" } else { "" };
         format!("<{tag}{class}>{}</{tag}>", escaped(text))
     };
     let head: String = columns
@@ -251,11 +200,7 @@ fn table(
     let mut body = String::new();
     for row in rows {
         body.push_str("<tr>");
-        body.extend(
-            row.iter()
-                .enumerate()
-                .map(|(column, text)| cell("td", column, text)),
-        );
+        body.extend(row.iter().enumerate().map(|(column, text)| cell("td", column, text)));
         body.push_str("</tr>");
     }
     format!("<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
@@ -264,11 +209,7 @@ fn table(
 fn cell_text(value: &Value) -> String {
     value.as_str().map_or_else(
         || {
-            if value.is_null() {
-                String::new()
-            } else {
-                value.to_string()
-            }
+            if value.is_null() { String::new() } else { value.to_string() }
         },
         String::from,
     )
@@ -287,11 +228,8 @@ mod tests {
 
     #[test]
     fn pivots_rows_into_lines_with_a_value_for_each_column() {
-        let rows = [
-            ("art", "2018", Some(1.0)),
-            ("art", "2020", Some(3.0)),
-            ("quotes", "2018", Some(2.0)),
-        ];
+        let rows =
+            [("art", "2018", Some(1.0)), ("art", "2020", Some(3.0)), ("quotes", "2018", Some(2.0))];
         let (columns, lines) = pivot(
             rows.into_iter()
                 .map(|(name, column, value)| (name.to_string(), column.to_string(), value)),

@@ -42,13 +42,7 @@ impl KafkaSource {
         }
         let consumer = Arc::new(crate::clients::kafka::consumer(&config, "pinpipe-stream")?);
         let identity = format!("kafka:{}/{topic}", config.kafka.bootstrap_servers);
-        Ok(Self {
-            config,
-            admin,
-            consumer,
-            topic: topic.to_string(),
-            identity,
-        })
+        Ok(Self { config, admin, consumer, topic: topic.to_string(), identity })
     }
 }
 
@@ -60,27 +54,18 @@ impl RecordSource for KafkaSource {
 
     async fn read(&mut self, from: &Positions, max_records: usize) -> Result<ReadBatch> {
         let description = self.admin.describe(&self.topic).await?.ok_or_else(|| {
-            Error::failed(format!(
-                "cannot read topic `{}`: it was deleted",
-                self.topic
-            ))
+            Error::failed(format!("cannot read topic `{}`: it was deleted", self.topic))
         })?;
         let mut assignment = TopicPartitionList::new();
         let mut ends = Vec::new();
         let mut positions = from.clone();
         for partition in description.partitions {
             let name = partition.partition.to_string();
-            let position = from
-                .get(&name)
-                .and_then(|offset| offset.parse::<i64>().ok())
-                .unwrap_or(0);
+            let position =
+                from.get(&name).and_then(|offset| offset.parse::<i64>().ok()).unwrap_or(0);
             // A position past the end is from a deleted topic of the same name.
-            let next_offset = if position > partition.end_offset {
-                0
-            } else {
-                position
-            }
-            .max(partition.start_offset);
+            let next_offset = if position > partition.end_offset { 0 } else { position }
+                .max(partition.start_offset);
             positions.insert(name, next_offset.to_string());
             if next_offset < partition.end_offset {
                 assignment
@@ -94,27 +79,12 @@ impl RecordSource for KafkaSource {
             }
         }
         if ends.is_empty() {
-            return Ok(ReadBatch {
-                records: Vec::new(),
-                positions,
-                at_end: true,
-            });
+            return Ok(ReadBatch { records: Vec::new(), positions, at_end: true });
         }
-        let (consumer, topic, config) = (
-            self.consumer.clone(),
-            self.topic.clone(),
-            self.config.clone(),
-        );
+        let (consumer, topic, config) =
+            (self.consumer.clone(), self.topic.clone(), self.config.clone());
         let batch = tokio::task::spawn_blocking(move || {
-            poll(
-                &consumer,
-                &config,
-                &topic,
-                &assignment,
-                ends,
-                positions,
-                max_records,
-            )
+            poll(&consumer, &config, &topic, &assignment, ends, positions, max_records)
         });
         batch.await.context(|| "reading Kafka was interrupted")?
     }
@@ -135,10 +105,8 @@ fn poll(
     };
     consumer.assign(assignment).map_err(failed)?;
     let mut records = Vec::new();
-    let mut remaining: HashMap<i32, i64> = ends
-        .iter()
-        .map(|(partition, _, end)| (*partition, *end))
-        .collect();
+    let mut remaining: HashMap<i32, i64> =
+        ends.iter().map(|(partition, _, end)| (*partition, *end)).collect();
     let mut last_progress = Instant::now();
     while !remaining.is_empty() && records.len() < max_records {
         match consumer.poll(Duration::from_millis(100)) {
@@ -147,10 +115,8 @@ fn poll(
                 let Some(end) = remaining.get(&message.partition()).copied() else {
                     continue;
                 };
-                positions.insert(
-                    message.partition().to_string(),
-                    (message.offset() + 1).to_string(),
-                );
+                positions
+                    .insert(message.partition().to_string(), (message.offset() + 1).to_string());
                 records.push(SourceRecord {
                     origin: format!("{topic}/{}", message.partition()),
                     data: message.payload().unwrap_or_default().to_vec(),
@@ -176,11 +142,7 @@ fn poll(
         }
     }
     consumer.unassign().map_err(failed)?;
-    Ok(ReadBatch {
-        records,
-        positions,
-        at_end: remaining.is_empty(),
-    })
+    Ok(ReadBatch { records, positions, at_end: remaining.is_empty() })
 }
 
 /// Marks partitions as read if the consumer has passed their end offset. Returns whether it marked
@@ -196,10 +158,7 @@ fn skip_gaps(
     };
     let before = remaining.len();
     remaining.retain(|partition, end| {
-        match consumed
-            .find_partition(topic, *partition)
-            .map(|element| element.offset())
-        {
+        match consumed.find_partition(topic, *partition).map(|element| element.offset()) {
             Some(Offset::Offset(offset)) if offset >= *end => {
                 positions.insert(partition.to_string(), offset.to_string());
                 false

@@ -38,12 +38,7 @@ impl KinesisSource {
             .map_err(|error| failure(&format!("cannot read stream `{stream}`"), &error))?;
         let created = summary
             .stream_description_summary
-            .map(|summary| {
-                summary
-                    .stream_creation_timestamp
-                    .to_millis()
-                    .unwrap_or_default()
-            })
+            .map(|summary| summary.stream_creation_timestamp.to_millis().unwrap_or_default())
             .unwrap_or_default();
         Ok(Self {
             client,
@@ -54,12 +49,8 @@ impl KinesisSource {
     }
 
     async fn shards(&self) -> Result<Vec<String>> {
-        let failed = |error| {
-            failure(
-                &format!("cannot list the shards of stream `{}`", self.stream),
-                &error,
-            )
-        };
+        let failed =
+            |error| failure(&format!("cannot list the shards of stream `{}`", self.stream), &error);
         let mut shards = Vec::new();
         let mut token: Option<String> = None;
         loop {
@@ -69,12 +60,7 @@ impl KinesisSource {
                 None => self.client.list_shards().stream_name(&self.stream),
             };
             let page = request.send().await.map_err(failed)?;
-            shards.extend(
-                page.shards
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|shard| shard.shard_id),
-            );
+            shards.extend(page.shards.unwrap_or_default().into_iter().map(|shard| shard.shard_id));
             match page.next_token {
                 Some(next) => token = Some(next),
                 None => return Ok(shards),
@@ -83,11 +69,7 @@ impl KinesisSource {
     }
 
     async fn iterator(&self, shard: &str, after: Option<&String>) -> Result<String> {
-        let request = self
-            .client
-            .get_shard_iterator()
-            .stream_name(&self.stream)
-            .shard_id(shard);
+        let request = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard);
         let request = match after {
             Some(number) => request
                 .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
@@ -95,10 +77,7 @@ impl KinesisSource {
             None => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
         };
         let output = request.send().await.map_err(|error| {
-            failure(
-                &format!("cannot read shard `{shard}` of stream `{}`", self.stream),
-                &error,
-            )
+            failure(&format!("cannot read shard `{shard}` of stream `{}`", self.stream), &error)
         })?;
         Ok(output.shard_iterator.unwrap_or_default())
     }
@@ -111,11 +90,7 @@ impl RecordSource for KinesisSource {
     }
 
     async fn read(&mut self, from: &Positions, max_records: usize) -> Result<ReadBatch> {
-        let mut batch = ReadBatch {
-            records: Vec::new(),
-            positions: from.clone(),
-            at_end: true,
-        };
+        let mut batch = ReadBatch { records: Vec::new(), positions: from.clone(), at_end: true };
         for shard in self.shards().await? {
             loop {
                 let position = batch.positions.get(&shard);
@@ -125,11 +100,7 @@ impl RecordSource for KinesisSource {
                     _ => self.iterator(&shard, position).await?,
                 };
                 let request = |iterator: String| {
-                    self.client
-                        .get_records()
-                        .shard_iterator(iterator)
-                        .limit(READ_LIMIT)
-                        .send()
+                    self.client.get_records().shard_iterator(iterator).limit(READ_LIMIT).send()
                 };
                 let output = match request(iterator).await {
                     Err(error)
@@ -148,16 +119,12 @@ impl RecordSource for KinesisSource {
                     )
                 })?;
                 if let Some(last) = output.records.last() {
-                    batch
-                        .positions
-                        .insert(shard.clone(), last.sequence_number.clone());
+                    batch.positions.insert(shard.clone(), last.sequence_number.clone());
                 }
-                batch
-                    .records
-                    .extend(output.records.into_iter().map(|record| SourceRecord {
-                        origin: format!("{}/{shard}", self.stream),
-                        data: record.data.into_inner(),
-                    }));
+                batch.records.extend(output.records.into_iter().map(|record| SourceRecord {
+                    origin: format!("{}/{shard}", self.stream),
+                    data: record.data.into_inner(),
+                }));
                 let has_lag = output.millis_behind_latest.unwrap_or(0) > 0;
                 match output.next_shard_iterator {
                     Some(next) => {

@@ -30,20 +30,12 @@ pub async fn open(config: &Config, source: Source, kind: Kind) -> Result<OpenSou
             let name = config.stream_name(kind);
             let records =
                 KinesisSource::open(crate::clients::aws::kinesis(config).await?, &name).await?;
-            Ok(OpenSource {
-                service: "kinesis",
-                name,
-                records: Box::new(records),
-            })
+            Ok(OpenSource { service: "kinesis", name, records: Box::new(records) })
         }
         Source::Kafka => {
             let name = config.topic(kind);
             let records = KafkaSource::open(config, &name).await?;
-            Ok(OpenSource {
-                service: "kafka",
-                name,
-                records: Box::new(records),
-            })
+            Ok(OpenSource { service: "kafka", name, records: Box::new(records) })
         }
     }
 }
