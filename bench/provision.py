@@ -51,7 +51,7 @@ def with_airflow(module):
 def round_of(module, latency=0.0, parallel=8, plans=5):
     """Applies, plans and destroys once; prints a line."""
     cloud = with_airflow(module)
-    cloud.change(provision={"parallel": parallel})
+    cloud.change(provision={"max_concurrency": parallel})
     if latency:
         cloud.aws.before_call = lambda call: time.sleep(latency)
     made = timed(cloud, cloud.apply)

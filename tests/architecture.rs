@@ -194,6 +194,16 @@ fn only_the_entry_and_the_crate_page_stand_at_the_root() {
 }
 
 #[test]
+fn one_file_names_the_entries_of_the_data_folder() {
+    let owner = ["base", "config", "data_dir"].map(String::from).to_vec();
+    let modules = modules();
+    let joins = modules.iter().filter(|(_, text)| text.contains("data_dir.join("));
+    let others: Vec<String> =
+        joins.filter(|(module, _)| **module != owner).map(|(module, _)| module.join("/")).collect();
+    assert!(others.is_empty(), "use `DataEntry` for paths below the data folder: {others:?}");
+}
+
+#[test]
 fn imports_are_found() {
     let text = "use crate::base::error::{Error, Result};\nlet x = crate::data::sql::POST;\n";
     let paths: Vec<String> = crate_paths(text).iter().map(|path| path.join("::")).collect();

@@ -69,12 +69,16 @@ impl FileLock {
         }
     }
 
-    /// Whether the lock is held now.
-    pub fn is_held(path: &Path) -> bool {
-        let Ok(file) = File::options().write(true).open(path) else {
-            return false;
-        };
-        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    /// Whether the lock is held now; a missing file is not.
+    ///
+    /// # Errors
+    /// The file cannot be opened, for instance because it belongs to another user.
+    pub fn is_held(path: &Path) -> Result<bool> {
+        match File::open(path) {
+            Ok(file) => Ok(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("read", path, error)),
+        }
     }
 }
 
@@ -99,11 +103,11 @@ mod tests {
     fn lock_has_one_holder() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lock");
-        assert!(!FileLock::is_held(&path));
+        assert!(!FileLock::is_held(&path).expect("reads"));
         let held = FileLock::try_lock(&path).expect("opens");
-        assert!(held.is_some() && FileLock::is_held(&path));
+        assert!(held.is_some() && FileLock::is_held(&path).expect("reads"));
         assert!(FileLock::try_lock(&path).expect("opens").is_none(), "a second holder");
         drop(held);
-        assert!(!FileLock::is_held(&path));
+        assert!(!FileLock::is_held(&path).expect("reads"));
     }
 }

@@ -7,7 +7,7 @@ use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::base::output::table::{Table, thousands};
-use crate::base::output::{Printer, Report};
+use crate::base::output::{Printer, Report, confirm};
 use crate::clients::control::ConnectorStatus;
 use crate::clients::control::ControlClient;
 use crate::clients::kafka::admin::Admin;
@@ -41,8 +41,12 @@ pub enum ConnectorCommand {
     #[command(after_help = "Example: pinpipe connector restart")]
     Restart,
     /// Delete the connector; its objects in the lake are kept
-    #[command(after_help = "Example: pinpipe connector delete")]
-    Delete,
+    #[command(after_help = "Example: pinpipe connector delete --yes")]
+    Delete {
+        /// Skip the confirmation prompt
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Value of `change` for a connector that does not exist.
@@ -184,12 +188,9 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             .await?
             .then_some("restarted")
             .ok_or_else(missing)?,
-        ConnectorCommand::Delete => {
-            if client.delete_connector(&name).await? {
-                "deleted"
-            } else {
-                NOT_THERE
-            }
+        ConnectorCommand::Delete { yes } => {
+            confirm(yes, &format!("delete the connector `{name}`")).await?;
+            if client.delete_connector(&name).await? { "deleted" } else { NOT_THERE }
         }
     };
     printer.report(&ConnectorChange { connector: name, change });
@@ -206,8 +207,8 @@ async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -
             printer.report(&provision(config, &arguments, printer).await?);
             return Ok(());
         }
-        ConnectorCommand::Delete => {
-            let arguments = DestroyOptions { yes: true, data: false, selection };
+        ConnectorCommand::Delete { yes } => {
+            let arguments = DestroyOptions { yes, data: false, selection };
             printer.report(&destroy(config, &arguments, printer).await?);
             return Ok(());
         }

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::base::output::Format;
+use crate::base::output::terminal::ColorChoice;
 use crate::cli::api::ApiCommand;
 use crate::cli::batch::BatchCommandLine;
 use crate::cli::completions::CompletionsArguments;
@@ -70,6 +71,9 @@ pub struct Global {
     /// Format of results on stdout
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub output: Format,
+    /// When to colour output
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
     /// Log more on stderr: -v progress, -vv everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -20,7 +20,8 @@ pub fn main() -> ExitCode {
     // Dependencies compile in two TLS providers; one must be chosen before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
-    let printer = Printer::new(cli.global.output, cli.global.quiet, cli.global.no_progress);
+    let printer =
+        Printer::new(cli.global.output, cli.global.color, cli.global.quiet, cli.global.no_progress);
     start_log(&cli.global);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -7,7 +7,7 @@ use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::base::output::table::{Table, thousands};
-use crate::base::output::{Printer, Report};
+use crate::base::output::{Printer, Report, confirm};
 use crate::clients::kafka::admin::{Admin, TopicDescription};
 use crate::clients::kafka::is_topic_name;
 use crate::provision::aws::msk::topic_service::TopicService;
@@ -34,11 +34,14 @@ pub enum TopicsCommand {
         names: Vec<String>,
     },
     /// Delete topics and their records
-    #[command(after_help = "Example: pinpipe topics delete local.pin")]
+    #[command(after_help = "Example: pinpipe topics delete local.pin --yes")]
     Delete {
         /// Names of the topics
         #[arg(required = true)]
         names: Vec<String>,
+        /// Skip the confirmation prompt
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -195,7 +198,7 @@ impl TopicClient {
 pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> Result<()> {
     if let TopicsCommand::Create { names, .. }
     | TopicsCommand::Describe { names }
-    | TopicsCommand::Delete { names } = &command
+    | TopicsCommand::Delete { names, .. } = &command
     {
         // Some backends pass the names to a shell on another machine.
         if let Some(name) = names.iter().find(|name| !is_topic_name(name)) {
@@ -225,7 +228,8 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
         }
         TopicsCommand::List => printer.report(&Names(client.list().await?)),
         TopicsCommand::Describe { names } => client.describe(or_default(names), printer).await?,
-        TopicsCommand::Delete { names } => {
+        TopicsCommand::Delete { names, yes } => {
+            confirm(yes, &format!("delete {} with all records", names.join(", "))).await?;
             let mut changes = Vec::new();
             for topic in names {
                 let deleted = client.delete(&topic).await?;

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::config::runtime::{Addresses, Runtime};
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
@@ -111,11 +112,11 @@ impl LocalStack {
         let mut servers = JoinSet::new();
         let stop = CancellationToken::new();
 
-        let broker = broker::Broker::open(&data_dir.join("kafka"), advertised)?;
+        let broker = broker::Broker::open(&DataEntry::Kafka.path(data_dir), advertised)?;
         servers.spawn(run_until(stop.clone(), broker.serve(kafka)));
         let retention = Duration::from_secs(u64::from(config.kinesis.retention_hours) * 3600);
         let store = kinesis::store::Store::open(
-            &data_dir.join("kinesis.db"),
+            &DataEntry::Kinesis.path(data_dir),
             retention,
             &config.aws.region,
         )

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::write_atomic;
@@ -24,7 +25,7 @@ const MAX_LOG_LINES: usize = 5;
 /// `spark-submit` cannot be started; the job fails; the user interrupts it.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
-    let folder = config.data_dir.join("spark");
+    let folder = DataEntry::Spark.path(&config.data_dir);
     // Results of an earlier run must not be read as those of this one.
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(|error| io_error("remove", &folder, error))?;

@@ -155,15 +155,21 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
 fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
     require((1..=100).contains(&config.aws.attempts), "`aws.attempts` must be 1 to 100");
     let provision = &config.provision;
-    require((1..=64).contains(&provision.parallel), "`provision.parallel` must be 1 to 64");
     require(
-        (1..=1440).contains(&provision.wait_minutes),
-        "`provision.wait_minutes` must be 1 to 1440",
+        (1..=64).contains(&provision.max_concurrency),
+        "`provision.max_concurrency` must be 1 to 64",
     );
-    require((1..=600_000).contains(&provision.poll_ms), "`provision.poll_ms` must be 1 to 600000");
     require(
-        (1..=600_000).contains(&provision.patience_ms),
-        "`provision.patience_ms` must be 1 to 600000",
+        (1..=1440).contains(&provision.operation_timeout_minutes),
+        "`provision.operation_timeout_minutes` must be 1 to 1440",
+    );
+    require(
+        (1..=600_000).contains(&provision.poll_interval_ms),
+        "`provision.poll_interval_ms` must be 1 to 600000",
+    );
+    require(
+        (1..=600_000).contains(&provision.consistency_timeout_ms),
+        "`provision.consistency_timeout_ms` must be 1 to 600000",
     );
     let is_object = |url: &str| {
         url.strip_prefix("s3://")
@@ -247,8 +253,8 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
         "`databricks.timeout_minutes` must be 1 to 10000",
     );
     require(
-        (1..=600_000).contains(&databricks.poll_ms),
-        "`databricks.poll_ms` must be 1 to 600000",
+        (1..=600_000).contains(&databricks.poll_interval_ms),
+        "`databricks.poll_interval_ms` must be 1 to 600000",
     );
     require(
         databricks.folder.is_empty()

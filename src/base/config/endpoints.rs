@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::config::outputs::Outputs;
 use crate::base::config::runtime::{Addresses, Runtime};
 use crate::base::config::schema::{Config, Target};
@@ -82,7 +83,11 @@ impl Endpoints<'_> {
     pub fn database_url(&self) -> Result<SecretString> {
         let text = self.0.database.url.expose_secret();
         if text.is_empty() {
-            return Ok(format!("sqlite://{}", self.0.data_dir.join("source.db").display()).into());
+            return Ok(format!(
+                "sqlite://{}",
+                DataEntry::SourceDatabase.path(&self.0.data_dir).display()
+            )
+            .into());
         }
         let Some(password) = &self.0.secrets.database_password else {
             return Ok(text.into());
@@ -102,7 +107,7 @@ impl Endpoints<'_> {
     pub fn lake_url(&self) -> String {
         match self.0.target {
             Target::Aws if self.0.lake.url.is_empty() => format!("s3://{}", self.0.bucket()),
-            _ => self.location(&self.0.lake.url, "lake"),
+            _ => self.location(&self.0.lake.url, DataEntry::Lake),
         }
     }
 
@@ -112,13 +117,13 @@ impl Endpoints<'_> {
             Target::Aws if self.0.tables.url.is_empty() => {
                 format!("s3://{}/tables", self.0.bucket())
             }
-            _ => self.location(&self.0.tables.url, "tables"),
+            _ => self.location(&self.0.tables.url, DataEntry::Tables),
         }
     }
 
-    fn location(&self, configured: &str, name: &str) -> String {
+    fn location(&self, configured: &str, entry: DataEntry) -> String {
         match configured {
-            "" => self.0.data_dir.join(name).to_string_lossy().into_owned(),
+            "" => entry.path(&self.0.data_dir).to_string_lossy().into_owned(),
             configured => configured.strip_prefix("file://").unwrap_or(configured).to_string(),
         }
     }

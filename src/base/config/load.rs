@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use crate::base::checksum;
 use crate::base::config::LOCAL_TOML;
 use crate::base::config::check::check;
+use crate::base::config::renamed::{self, rename_keys};
 use crate::base::config::schema::{Config, Secrets};
 use crate::base::error::{Error, Result};
 
@@ -36,6 +37,14 @@ pub struct Overrides {
 
 /// File that is read without `--config`, if it exists.
 const DEFAULT_FILE: &str = "pinpipe.toml";
+/// Variables of pinpipe that set no configuration key.
+const OTHER_VARIABLES: [&str; 5] = [
+    "PINPIPE_CONFIG",
+    "PINPIPE_LOG",
+    "PINPIPE_DATABASE_PASSWORD",
+    "PINPIPE_KAFKA_PASSWORD",
+    "PINPIPE_GATEWAY_API_KEY",
+];
 /// Prefix of environment variables that set a key.
 const VARIABLE_PREFIX: &str = "PINPIPE__";
 
@@ -45,14 +54,20 @@ const VARIABLE_PREFIX: &str = "PINPIPE__";
 /// The file cannot be read or parsed; a key is unknown; a value is invalid. All are usage errors.
 pub fn load(overrides: &Overrides) -> Result<Config> {
     read_dot_env()?;
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = (Vec::new(), misspelled_variables(variables()));
     let mut layers = defaults();
     let file = match &overrides.file {
         Some(file) => Some(file.clone()),
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
     };
     if let Some(file) = &file {
-        let (table, lines) = parse(file)?;
+        let (mut table, mut lines) = parse(file)?;
+        for (former, present) in rename_keys(&mut table) {
+            let line = lines.get(former).copied();
+            lines.extend(line.map(|line| (present.to_string(), line)));
+            let origin = format!("`{}`", file.display());
+            warnings.push(renamed::warning(&origin, former, present));
+        }
         let origin = |key: &str| match lines.get(key) {
             Some(line) => format!("`{}` line {line}", file.display()),
             None => format!("`{}`", file.display()),
@@ -60,7 +75,7 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
         reject_secrets(&table, &mut problems);
         merge_layer(&mut layers, table, "", &origin, &mut problems);
     }
-    let environment = from_environment(variables(), &layers, &mut problems);
+    let environment = from_environment(variables(), &layers, &mut problems, &mut warnings);
     for (path, value) in environment {
         set(&mut layers, &path, value);
     }
@@ -74,6 +89,7 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
     };
     config.secrets = secrets();
     config.checksum = checksum;
+    config.warnings = warnings;
     check(&config, &mut problems);
     if problems.is_empty() { Ok(config) } else { Err(report(problems, file.as_deref())) }
 }
@@ -279,19 +295,50 @@ fn variables() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
+/// Variables that begin with `PINPIPE_`, but neither set a key nor hold a secret, are most likely
+/// misspelled. Returns a warning for each.
+fn misspelled_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
+    let of_key =
+        |key: &String| format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('.', "__"));
+    let known: Vec<String> = known_keys()
+        .iter()
+        .map(of_key)
+        .chain(OTHER_VARIABLES.iter().map(|name| (*name).to_string()))
+        .collect();
+    let is_misspelled = |name: &String| {
+        name.starts_with("PINPIPE_")
+            && !name.starts_with(VARIABLE_PREFIX)
+            && !OTHER_VARIABLES.contains(&name.as_str())
+    };
+    let names = variables.map(|(name, _)| name).filter(is_misspelled);
+    names
+        .map(|name| {
+            let nearest =
+                known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, &name));
+            let nearest = nearest.map(|known| format!(", did you mean `{known}`?"));
+            format!("unknown variable `{name}`{}", nearest.unwrap_or_default())
+        })
+        .collect()
+}
+
 /// Returns the keys that variables set: `PINPIPE__EMULATE__RATE=5` sets `emulate.rate`.
 fn from_environment(
     variables: impl Iterator<Item = (String, String)>,
     base: &Table,
     problems: &mut Vec<String>,
+    warnings: &mut Vec<String>,
 ) -> Vec<(String, Value)> {
     let mut values = Vec::new();
     for (name, text) in variables {
         let Some(path) = name.strip_prefix(VARIABLE_PREFIX) else {
             continue;
         };
-        let path = path.to_lowercase().replace("__", ".");
+        let mut path = path.to_lowercase().replace("__", ".");
         let origin = format!("variable `{name}`");
+        if let Some(present) = renamed::present_name(&path) {
+            warnings.push(renamed::warning(&origin, &path, present));
+            path = present.into();
+        }
         let Some(current) = get(base, &path) else {
             problems.push(unknown_key(&path, &origin));
             continue;
@@ -466,10 +513,22 @@ mod tests {
             variables.iter().map(|(k, v)| (k.to_string(), v.to_string())),
             &defaults(),
             &mut problems,
+            &mut Vec::new(),
         );
         assert_eq!(values, vec![("emulate.rate".to_string(), Value::Float(5.0))]);
         assert_eq!(problems.len(), 2, "{problems:#?}");
         assert!(problems[0].contains("did you mean `emulate.rate`?"), "{problems:#?}");
+    }
+
+    #[test]
+    fn misspelled_variables_are_reported_with_the_nearest_one() {
+        let variables =
+            ["PINPIPE_EMULATE_RATE", "PINPIPE_CONFIG", "PINPIPE__EMULATE__RATE", "HOME"];
+        let variables = variables.iter().map(|name| ((*name).to_string(), "5".to_string()));
+        assert_eq!(
+            misspelled_variables(variables),
+            ["unknown variable `PINPIPE_EMULATE_RATE`, did you mean `PINPIPE__EMULATE__RATE`?"]
+        );
     }
 
     #[test]

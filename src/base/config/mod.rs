@@ -4,9 +4,11 @@
 //! user, `PINPIPE__SECTION__KEY` variables, flags.
 
 pub mod check;
+pub mod data_dir;
 pub mod endpoints;
 pub mod load;
 pub mod outputs;
+pub mod renamed;
 pub mod runtime;
 pub mod schema;
 pub mod secret;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::Result;
 use crate::base::fs::{load_json, save_json};
 
@@ -21,7 +22,7 @@ pub struct Outputs {
 
 impl Outputs {
     fn path(data_dir: &Path) -> PathBuf {
-        data_dir.join("aws").join("outputs.json")
+        DataEntry::Aws.path(data_dir).join("outputs.json")
     }
 
     /// Reads the file; all addresses are `None` if it does not exist.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Error, Result};
 use crate::base::fs::{FileLock, save_json};
 
@@ -25,12 +26,12 @@ pub struct Runtime {
 
 impl Runtime {
     fn path(data_dir: &Path) -> PathBuf {
-        data_dir.join("local.json")
+        DataEntry::LocalAddresses.path(data_dir)
     }
 
     /// Returns the file that a running stack holds a lock on.
     pub fn lock_path(data_dir: &Path) -> PathBuf {
-        data_dir.join("local.lock")
+        DataEntry::LocalLock.path(data_dir)
     }
 
     /// Writes the file for other commands; replaces that of an earlier run.
@@ -56,7 +57,7 @@ impl Runtime {
             )
         };
         // The file remains after a killed stack, whose ports another stack may use by now.
-        if !FileLock::is_held(&Self::lock_path(data_dir)) {
+        if !FileLock::is_held(&Self::lock_path(data_dir))? {
             return Err(not_running());
         }
         let text = std::fs::read(Self::path(data_dir)).map_err(|_| not_running())?;

@@ -41,6 +41,9 @@ pub struct Config {
     /// checksum are equal.
     #[serde(skip)]
     pub checksum: String,
+    /// Remarks for the user: former names of keys, misspelled variables.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// Secrets, which are read only from the environment and `.env`.
@@ -260,7 +263,7 @@ pub struct Databricks {
     pub instance_profile_arn: String,
     pub secret_scope: String,
     pub timeout_minutes: u32,
-    pub poll_ms: u64,
+    pub poll_interval_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -306,10 +309,10 @@ pub struct Aws {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Provision {
     pub state: String,
-    pub parallel: usize,
-    pub wait_minutes: u64,
-    pub poll_ms: u64,
-    pub patience_ms: u64,
+    pub max_concurrency: usize,
+    pub operation_timeout_minutes: u64,
+    pub poll_interval_ms: u64,
+    pub consistency_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -2,6 +2,7 @@
 
 pub mod progress;
 pub mod table;
+pub mod terminal;
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use crate::base::error::Error;
 use crate::base::output::progress::Progress;
+use crate::base::output::terminal::{ColorChoice, colour_line, is_utf8, to_ascii};
 
 /// Format of results on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,21 +35,35 @@ pub struct Printer {
     format: Format,
     quiet: bool,
     progress: bool,
+    /// Colours on stderr.
     colour: bool,
+    /// Colours on stdout.
+    colour_results: bool,
+    is_utf8: bool,
 }
 
 impl Printer {
-    /// Creates a printer. Progress and colours are shown only if stderr is a terminal.
-    pub fn new(format: Format, quiet: bool, no_progress: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self { format, quiet, progress: terminal && !quiet && !no_progress, colour }
+    /// Creates a printer. Progress is shown only if stderr is a terminal.
+    pub fn new(format: Format, color: ColorChoice, quiet: bool, no_progress: bool) -> Self {
+        Self {
+            format,
+            quiet,
+            progress: std::io::stderr().is_terminal() && !quiet && !no_progress,
+            colour: color.is_enabled(&std::io::stderr()),
+            colour_results: color.is_enabled(&std::io::stdout()),
+            is_utf8: is_utf8(),
+        }
+    }
+
+    /// A printer of a part of a command, which prints nothing but warnings.
+    pub fn silent() -> Self {
+        Self::new(Format::Text, ColorChoice::Never, true, true)
     }
 
     /// Prints a result to stdout, in the chosen format.
     pub fn report(&self, report: &impl Report) {
         let text = match self.format {
-            Format::Text => report.text(),
+            Format::Text => self.styled(&report.text()),
             Format::Json => serde_json::to_string_pretty(report)
                 .unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")),
         };
@@ -57,22 +73,48 @@ impl Printer {
     /// Prints a note to stderr, unless `--quiet` is set.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+            let _ = writeln!(std::io::stderr(), "{}", self.in_locale(text.as_ref()));
         }
     }
 
     /// Prints a warning to stderr, also with `--quiet`. The command continues.
     pub fn warn(&self, text: impl AsRef<str>) {
-        let _ = writeln!(std::io::stderr(), "{} {}", self.paint("33", "warning:"), text.as_ref());
+        let text = self.in_locale(text.as_ref());
+        let _ = writeln!(std::io::stderr(), "{} {text}", self.paint("33", "warning:"));
     }
 
-    /// Prints the error that ends the process, and its hint.
+    /// Prints the error that ends the process, and its hint; with `--output json` as one line of
+    /// JSON.
     pub fn error(&self, error: &Error) {
         let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "{} {error}", self.paint("1;31", "error:"));
-        if let Some(hint) = error.hint_text() {
-            let _ = writeln!(stderr, "{} {hint}", self.paint("36", "hint:"));
+        if self.format == Format::Json {
+            let document = serde_json::json!({
+                "error": error.to_string(),
+                "hint": error.hint_text(),
+                "exit_code": error.exit_code(),
+            });
+            let _ = writeln!(stderr, "{document}");
+            return;
         }
+        let text = self.in_locale(&error.to_string());
+        let _ = writeln!(stderr, "{} {text}", self.paint("1;31", "error:"));
+        if let Some(hint) = error.hint_text() {
+            let _ = writeln!(stderr, "{} {}", self.paint("36", "hint:"), self.in_locale(hint));
+        }
+    }
+
+    /// A result for people, with colours and characters that the terminal can show.
+    fn styled(&self, text: &str) -> String {
+        let text = if self.colour_results {
+            text.lines().map(colour_line).collect::<Vec<_>>().join("\n")
+        } else {
+            text.to_string()
+        };
+        self.in_locale(&text)
+    }
+
+    fn in_locale(&self, text: &str) -> String {
+        if self.is_utf8 { text.to_string() } else { to_ascii(text) }
     }
 
     /// Starts a progress bar over `total` steps, or a counter if the total is unknown.

@@ -20,8 +20,42 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// Returns the table as text, wrapped to the width of the terminal.
+    /// Returns the table as text, wrapped to the width of the terminal. A terminal that is too
+    /// narrow for whole words gets one block of `heading: value` lines per row instead.
     pub fn render(&self) -> String {
+        match comfy_table::Table::new().width() {
+            Some(width) if usize::from(width) < self.min_width() => self.blocks(),
+            _ => self.boxed(),
+        }
+    }
+
+    /// Width that shows the longest word of each column.
+    fn min_width(&self) -> usize {
+        let longest_word =
+            |cell: &String| cell.split_whitespace().map(|word| word.chars().count()).max();
+        let column_width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.chain(&self.headers[column..=column]).filter_map(longest_word).max().unwrap_or(0)
+        };
+        // A border and two spaces per column.
+        (0..self.headers.len()).map(|column| column_width(column) + 3).sum::<usize>() + 1
+    }
+
+    fn blocks(&self) -> String {
+        let width = self.headers.iter().map(|header| header.chars().count()).max().unwrap_or(0);
+        let block = |row: &Vec<String>| {
+            let cells = self.headers.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+            cells
+                .map(|(header, cell)| {
+                    format!("{:width$}  {cell}", format!("{header}:"), width = width + 1)
+                })
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        self.rows.iter().map(block).collect::<Vec<_>>().join("\n\n")
+    }
+
+    fn boxed(&self) -> String {
         let mut table = comfy_table::Table::new();
         table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(&self.headers);
@@ -61,6 +95,18 @@ pub fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_blocks_instead_of_broken_words() {
+        let mut table = Table::new(["topic", "records"]);
+        table.row(["streaming-local-pin", "1,000"]);
+        table.row(["local.geo", ""]);
+        assert_eq!(table.min_width(), 19 + 7 + 2 * 3 + 1);
+        assert_eq!(
+            table.blocks(),
+            "topic:    streaming-local-pin\nrecords:  1,000\n\ntopic:    local.geo"
+        );
+    }
 
     #[test]
     fn separates_thousands_by_commas() {

@@ -32,6 +32,9 @@ impl Claim {
     }
 }
 
+/// Name of the report page among the locations.
+pub const REPORT_PAGE: &str = "report page";
+
 /// Location of an output.
 #[derive(Debug, Serialize)]
 pub struct OutputLocation {
@@ -50,6 +53,26 @@ pub struct DemoReport {
 }
 
 impl DemoReport {
+    /// What to open and what to try next, as commands to copy.
+    fn next_steps(&self) -> String {
+        let page = self.places.iter().find(|place| place.what == REPORT_PAGE);
+        let mut lines: Vec<String> = page
+            .map(|page| format!("open {} in a browser", page.path.display()))
+            .into_iter()
+            .collect();
+        lines.extend(
+            [
+                "next:",
+                "  pinpipe local &                       run the servers, keep the data",
+                "  pinpipe emulate --posts 500           post more rows",
+                "  pinpipe batch --out answers           answer the questions again",
+                "  pinpipe destroy --data --yes          delete all data of this folder",
+            ]
+            .map(String::from),
+        );
+        lines.join("\n")
+    }
+
     /// Returns the number of counts that differ from the expected counts.
     pub fn mismatches(&self) -> usize {
         self.claims.iter().filter(|claim| !claim.holds()).count()
@@ -91,6 +114,7 @@ impl Report for DemoReport {
                 .join("\n"),
         );
         parts.push(format!("done in {:.1} s", self.seconds));
+        parts.push(self.next_steps());
         parts.join("\n\n")
     }
 }

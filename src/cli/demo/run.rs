@@ -8,13 +8,14 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Destination, Target};
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::Printer;
 use crate::base::output::table::thousands;
-use crate::cli::demo::report::{Claim, DemoReport, OutputLocation, Stage};
+use crate::cli::demo::report::{Claim, DemoReport, OutputLocation, REPORT_PAGE, Stage};
 use crate::cli::demo::{DemoArguments, agree};
 use crate::clients::database::connect::Database;
 use crate::clients::kafka::admin::Admin;
@@ -170,8 +171,7 @@ async fn run_stages(
     let stop_condition = StopCondition { available_now: false, stop: stop.clone() };
     let streaming_started = Instant::now();
     let streaming = tokio::spawn({
-        let (config, printer) =
-            (config.clone(), Printer::new(crate::base::output::Format::Text, true, true));
+        let (config, printer) = (config.clone(), Printer::silent());
         async move { stream::run_until(&config, &continuous, stop_condition, &printer).await }
     });
     let emulate_arguments = EmulateOptions {
@@ -217,7 +217,7 @@ async fn run_stages(
     stages.done("stream", streamed, stream_rows, "from Kinesis to Delta tables, while posting");
 
     stages.begin();
-    let out = config.data_dir.join("answers");
+    let out = DataEntry::Answers.path(&config.data_dir);
     let report = batch::run(
         config,
         &BatchOptions { out: Some(out.clone()), ..BatchOptions::default() },
@@ -279,6 +279,7 @@ async fn run_stages(
             what: "stream tables",
             path: std::path::PathBuf::from(config.endpoints().tables_url()).join("stream"),
         },
+        OutputLocation { what: REPORT_PAGE, path: out.join("report.html") },
         OutputLocation { what: "answers as CSV", path: out },
     ];
     Ok(DemoReport {

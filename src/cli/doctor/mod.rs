@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result, io_error};
+use crate::base::model::Kind;
 use crate::base::output::table::thousands;
 use crate::base::output::{Printer, Report};
 use crate::clients::control::ControlClient;
@@ -48,15 +49,23 @@ impl DoctorReport {
 
 impl Report for DoctorReport {
     fn text(&self) -> String {
-        let lines = self.checks.iter().map(|check| {
-            let hint = check
-                .hint
-                .as_ref()
-                .map(|hint| format!("\n             hint: {hint}"))
-                .unwrap_or_default();
-            format!("{} {:10} {}{hint}", if check.ok { '✔' } else { '✖' }, check.name, check.detail)
-        });
-        lines.collect::<Vec<_>>().join("\n")
+        let mut lines = Vec::new();
+        for (position, check) in self.checks.iter().enumerate() {
+            let sign = if check.ok { '✔' } else { '✖' };
+            // One cause often fails several checks: it is printed once.
+            let same = self.checks[..position]
+                .iter()
+                .find(|earlier| !check.ok && !earlier.ok && earlier.detail == check.detail);
+            let detail = match same {
+                Some(earlier) => format!("same error as {}", earlier.name),
+                None => check.detail.clone(),
+            };
+            lines.push(format!("{sign} {:10} {detail}", check.name));
+            if let Some(hint) = check.hint.as_ref().filter(|_| same.is_none()) {
+                lines.push(format!("             hint: {hint}"));
+            }
+        }
+        lines.join("\n")
     }
 }
 
@@ -128,9 +137,27 @@ async fn database(config: &Config) -> Result<String> {
     Ok(format!("{} posts", thousands(posts as u64)))
 }
 
+/// Fails if the pipeline's topics or streams do not all exist: the next command would.
+fn check_all_exist(
+    server: &str,
+    what: &str,
+    names: [String; 3],
+    existing: &[String],
+) -> Result<()> {
+    match names.iter().find(|name| !existing.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Error::failed(format!("{server} responds, but {what} `{name}` does not exist"))
+                .hint("`pinpipe provision` creates it"))
+        }
+    }
+}
+
 async fn kafka(config: &Config) -> Result<String> {
     let topics = Admin::new(config)?.list().await?;
-    Ok(format!("{}: {} topics", config.endpoints().bootstrap_servers()?, topics.len()))
+    let brokers = config.endpoints().bootstrap_servers()?;
+    check_all_exist(&brokers, "topic", Kind::ALL.map(|kind| config.topic(kind)), &topics)?;
+    Ok(format!("{brokers}: {} topics", topics.len()))
 }
 
 async fn gateway(config: &Config) -> Result<String> {
@@ -158,7 +185,13 @@ async fn kinesis(config: &Config) -> Result<String> {
         .send()
         .await
         .map_err(|error| crate::clients::aws::call::failure("cannot list streams", &error))?;
-    Ok(format!("{} streams", output.stream_names.len()))
+    let streams = output.stream_names();
+    // A long list has several pages: a stream that is not on the first may still exist.
+    if !output.has_more_streams() {
+        let names = Kind::ALL.map(|kind| config.stream_name(kind));
+        check_all_exist("the endpoint", "stream", names, streams)?;
+    }
+    Ok(format!("{} streams", streams.len()))
 }
 
 async fn lake(config: &Config) -> Result<String> {
@@ -179,12 +212,9 @@ async fn tables(config: &Config) -> Result<String> {
     if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
         return Ok(format!("{url} is empty"));
     }
-    let table = DeltaLocation::open(
-        config,
-        TableNamespace::Batch,
-        &crate::base::model::Kind::Pin.clean_table(&config.id),
-    )
-    .await?;
+    let table =
+        DeltaLocation::open(config, TableNamespace::Batch, &Kind::Pin.clean_table(&config.id))
+            .await?;
     table.check_access().await?;
     let state = if table.load().await?.is_some() { "exists" } else { "does not exist yet" };
     Ok(format!("{} {state}", table.name))

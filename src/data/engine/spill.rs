@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::data::transform::keys::RowKeys;
@@ -29,9 +30,9 @@ impl SpillFolder {
     /// # Errors
     /// The folder cannot be written to.
     pub fn new(data_dir: &Path) -> Result<Self> {
-        let spill_root = data_dir.join("spill");
+        let spill_root = DataEntry::Spill.path(data_dir);
         for entry in std::fs::read_dir(&spill_root).into_iter().flatten().flatten() {
-            let is_held = FileLock::is_held(&entry.path().join(LOCK));
+            let is_held = FileLock::is_held(&entry.path().join(LOCK)).unwrap_or(true);
             if !is_held && let Err(error) = std::fs::remove_dir_all(entry.path()) {
                 tracing::warn!(
                     %error,

@@ -290,10 +290,10 @@ impl Account {
     }
 
     /// Polls `check` until it returns `None`, and shows the state that it returns until then.
-    /// The pause grows to `provision.poll_ms`.
+    /// The pause grows to `provision.poll_interval_ms`.
     ///
     /// # Errors
-    /// A check fails; Ctrl-C; the wait exceeds `provision.wait_minutes`.
+    /// A check fails; Ctrl-C; the wait exceeds `provision.operation_timeout_minutes`.
     pub async fn wait_until<Checked>(
         &self,
         resource: &str,
@@ -303,9 +303,9 @@ impl Account {
         Checked: Future<Output = Result<Option<String>>>,
     {
         let began = Instant::now();
-        let timeout = Duration::from_secs(self.config.provision.wait_minutes * 60);
+        let timeout = Duration::from_secs(self.config.provision.operation_timeout_minutes * 60);
         // Quick operations finish after a second or two, so the first pauses are short.
-        let max_pause = Duration::from_millis(self.config.provision.poll_ms);
+        let max_pause = Duration::from_millis(self.config.provision.poll_interval_ms);
         let mut pause = max_pause / 8;
         loop {
             let Some(state) = check().await? else {
@@ -321,7 +321,7 @@ impl Account {
                 ))
                 .hint(
                     "AWS continues the operation: re-run the command to wait again \
-                     (`provision.wait_minutes` sets the limit)",
+                     (`provision.operation_timeout_minutes` sets the limit)",
                 ));
             }
             self.pause(pause).await;
@@ -338,9 +338,9 @@ impl Account {
             .hint("created resources are kept and recorded; re-run the command to resume")
     }
 
-    /// Time that AWS may take to show a newly created resource (`provision.patience_ms`).
+    /// Time that AWS may take to show a newly created resource (`provision.consistency_timeout_ms`).
     pub fn patience(&self) -> Duration {
-        Duration::from_millis(self.config.provision.patience_ms)
+        Duration::from_millis(self.config.provision.consistency_timeout_ms)
     }
 
     /// Sleeps for `duration`, or until Ctrl-C.

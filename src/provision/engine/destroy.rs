@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use std::collections::BTreeSet;
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::config::runtime::Runtime;
 use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result, io_error};
@@ -75,33 +76,8 @@ impl Report for DestroyReport {
     }
 }
 
-/// Files that identify a data folder of pinpipe.
-const MARKS: [&str; 2] = ["local.lock", "source.db"];
-
-/// Everything that pinpipe writes into its data folder; nothing else is deleted.
-const ENTRIES: [&str; 21] = [
-    "answers",
-    "api.json",
-    "checkpoints",
-    "connectors.json",
-    "databricks",
-    "dead-letters",
-    "kafka",
-    "kinesis.db",
-    "kinesis.db-shm",
-    "kinesis.db-wal",
-    "lake",
-    "local.json",
-    "source.db",
-    "spark",
-    "spill",
-    "source.db-shm",
-    "source.db-wal",
-    "tables",
-    "api.json.new",
-    "connectors.json.new",
-    "local.json.new",
-];
+/// Entries that identify a data folder of pinpipe.
+const MARKS: [DataEntry; 2] = [DataEntry::LocalLock, DataEntry::SourceDatabase];
 
 /// Deletes the selected resources, dependents first, or all local data.
 ///
@@ -320,7 +296,7 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
     }
     // A run that failed early leaves it empty.
     let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    if !is_empty && !MARKS.iter().any(|mark| folder.join(mark).is_file()) {
+    if !is_empty && !MARKS.iter().any(|mark| mark.path(folder).is_file()) {
         return Err(Error::failed(format!(
             "`{}` is not a data folder of pinpipe",
             folder.display()
@@ -335,8 +311,8 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
         ),
     )
     .await?;
-    for entry in ENTRIES {
-        let path = folder.join(entry);
+    let entries = DataEntry::ALL.into_iter().filter(|entry| entry.is_local_data());
+    for path in entries.flat_map(|entry| entry.paths(folder)) {
         let removed = if path.is_dir() {
             std::fs::remove_dir_all(&path)
         } else {
@@ -350,7 +326,7 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
         }
     }
     // The lock is deleted last, and the folder only if it holds no other files.
-    let _ = std::fs::remove_file(folder.join("local.lock"));
+    let _ = std::fs::remove_file(DataEntry::LocalLock.path(folder));
     drop(lock);
     let _ = std::fs::remove_dir(folder);
     Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()), is_reported: false })

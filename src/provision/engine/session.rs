@@ -97,7 +97,7 @@ impl Session {
             account,
             stop,
             progress,
-            max_concurrency: config.provision.parallel,
+            max_concurrency: config.provision.max_concurrency,
             lock,
             is_incomplete: Cell::new(false),
         })

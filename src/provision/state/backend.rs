@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::{FileLock, load_json, save_json};
 use crate::clients::aws::call::{Call, code, failed};
@@ -27,7 +28,7 @@ pub enum Lock {
 
 /// The state's file in a data folder.
 pub fn file_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("aws").join("state.json")
+    DataEntry::Aws.path(data_dir).join("state.json")
 }
 
 impl fmt::Display for StateBackend {

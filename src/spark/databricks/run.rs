@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::fs::{FileLock, load_json, save_json};
@@ -120,7 +121,7 @@ pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
         median,
         out.clone(),
     );
-    let run_folder = config.data_dir.join("databricks");
+    let run_folder = DataEntry::Databricks.path(&config.data_dir);
     std::fs::create_dir_all(&run_folder)
         .map_err(|error| crate::base::error::io_error("create", &run_folder, error))?;
     let Some(_lock) = FileLock::try_lock(&run_folder.join("lock"))? else {
@@ -298,7 +299,7 @@ impl Runner<'_> {
     /// Polls the state of the run until it has ended, and reports each change.
     async fn wait(&self, run_id: i64, progress: &Progress) -> Result<(), AttemptError> {
         let mut reported = String::new();
-        let max_pause = Duration::from_millis(self.config.databricks.poll_ms);
+        let max_pause = Duration::from_millis(self.config.databricks.poll_interval_ms);
         let mut pause = max_pause / 8;
         loop {
             let run = self.run(run_id).await.map_err(AttemptError::Resumable)?;

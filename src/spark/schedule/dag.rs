@@ -74,7 +74,7 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
         ("RETRIES", schedule.retries.to_string()),
         ("RETRY_DELAY_SECONDS", schedule.retry_delay_seconds.to_string()),
         ("CONNECTION", literal(&CONNECTION.into(), 0)),
-        ("POLL_SECONDS", (config.databricks.poll_ms / 1000).max(1).to_string()),
+        ("POLL_SECONDS", (config.databricks.poll_interval_ms / 1000).max(1).to_string()),
         ("SUBMISSION", literal(&body, 2)),
     ];
     // The template is split only once, so that values are not searched for placeholders.

@@ -249,10 +249,11 @@ async fn wait_until_loaded(
     description: &str,
     progress: &Progress,
 ) -> Result<()> {
-    let timeout = Duration::from_secs(config.provision.wait_minutes * 60);
+    let timeout = Duration::from_secs(config.provision.operation_timeout_minutes * 60);
     let (began, began_at) = (Instant::now(), Utc::now());
     // An import error may belong to the previous version, until Airflow has loaded the new one.
-    let margin = TimeDelta::milliseconds((config.provision.patience_ms * 4).cast_signed());
+    let margin =
+        TimeDelta::milliseconds((config.provision.consistency_timeout_ms * 4).cast_signed());
     loop {
         match api.get(&format!("/dags/{dag}"), Value::Null).await {
             Ok(loaded)
@@ -283,12 +284,12 @@ async fn wait_until_loaded(
         if began.elapsed() > timeout {
             return Err(Error::failed(format!(
                 "Airflow did not load `{dag}.py` within {} min",
-                config.provision.wait_minutes
+                config.provision.operation_timeout_minutes
             ))
             .hint("check the Airflow UI of the environment, then re-run `pinpipe batch schedule` to wait again"));
         }
         progress.say(format!("waiting for Airflow to load `{dag}.py`"));
-        tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
+        tokio::time::sleep(Duration::from_millis(config.provision.poll_interval_ms)).await;
     }
 }
 
@@ -327,7 +328,8 @@ async fn wait_for_run(
     let attempt_seconds =
         2 * 60 * config.databricks.timeout_minutes + config.schedule.retry_delay_seconds;
     let timeout = Duration::from_secs(
-        u64::from(attempts) * u64::from(attempt_seconds) + config.provision.wait_minutes * 60,
+        u64::from(attempts) * u64::from(attempt_seconds)
+            + config.provision.operation_timeout_minutes * 60,
     );
     loop {
         // Listed instead of read by id, because MWAA accepts paths of at most 64 characters.
@@ -370,7 +372,7 @@ async fn wait_for_run(
                 ));
             }
         }
-        tokio::time::sleep(Duration::from_millis(config.provision.poll_ms)).await;
+        tokio::time::sleep(Duration::from_millis(config.provision.poll_interval_ms)).await;
     }
 }
 

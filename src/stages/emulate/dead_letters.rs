@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Result, io_error};
 use crate::stages::emulate::request::{OutboundRecord, Target};
 
@@ -22,7 +23,7 @@ impl DeadLetters {
             chrono::Utc::now().format("%Y%m%dT%H%M%SZ"),
             std::process::id()
         );
-        Self { path: data_dir.join("dead-letters").join(name), file: None }
+        Self { path: DataEntry::DeadLetters.path(data_dir).join(name), file: None }
     }
 
     /// Appends a record with the reason for its failed delivery.

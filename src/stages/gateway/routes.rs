@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Result, io_error};
 use crate::base::fs::{load_json, save_json};
 use crate::clients::control::Deployment;
@@ -30,7 +31,7 @@ impl Routes {
     /// # Errors
     /// The file cannot be read or is damaged.
     pub fn open(data_dir: &Path) -> Result<Self> {
-        let path = data_dir.join("api.json");
+        let path = DataEntry::Routes.path(data_dir);
         let current = load_json(&path)?;
         Ok(Self { path, current: RwLock::new(current) })
     }

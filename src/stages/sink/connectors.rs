@@ -11,6 +11,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::fs::{load_json, save_json};
@@ -51,7 +52,7 @@ impl Connectors {
     /// # Errors
     /// The definitions cannot be read.
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
-        let path = config.data_dir.join("connectors.json");
+        let path = DataEntry::Connectors.path(&config.data_dir);
         let definitions: BTreeMap<String, Definition> = load_json(&path)?.unwrap_or_default();
         let manager =
             Self { config: config.clone(), path, connectors: Mutex::new(BTreeMap::new()) };

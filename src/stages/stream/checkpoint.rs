@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Error, Result, io_error};
 use crate::base::fs::{FileLock, load_json, save_json};
 use crate::stages::stream::source::record_source::Positions;
@@ -34,7 +35,7 @@ impl Checkpoints {
     /// # Errors
     /// The folder cannot be written; another process holds the lock.
     pub fn open(data_dir: &Path, source: &str, table: &str) -> Result<Self> {
-        let folder = data_dir.join("checkpoints").join(source).join(table);
+        let folder = DataEntry::Checkpoints.path(data_dir).join(source).join(table);
         std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
         let lock = FileLock::try_lock(&folder.join("lock"))?.ok_or_else(|| {
             Error::failed(format!(

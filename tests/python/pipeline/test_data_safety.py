@@ -136,7 +136,7 @@ def test_recreated_topic_is_read_from_its_start(provisioned):
         producer.produce("local.pin", b'{"index": %d}' % i, partition=0)
     producer.flush(10)
     wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
-    pinpipe.run("topics", "delete", "local.pin")
+    pinpipe.run("topics", "delete", "--yes", "local.pin")
     pinpipe.run("topics", "create", "local.pin")
     for i in range(2):
         producer = Producer({"bootstrap.servers": provisioned.kafka})
@@ -167,7 +167,7 @@ def test_killed_stack_does_not_redirect_to_another_one(local, tmp_path):
         other.run("topics", "create")
         for command in (
             ["topics", "list"],
-            ["topics", "delete", "local.pin"],
+            ["topics", "delete", "--yes", "local.pin"],
             ["status"],
             ["api", "url"],
         ):

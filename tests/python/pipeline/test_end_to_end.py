@@ -81,7 +81,7 @@ def test_provision_plans_applies_and_is_idempotent(local):
     assert not planned["applied"] and [s["action"] for s in planned["steps"]] == ["create"] * 8
     assert [s["action"] for s in pinpipe.json("provision")["steps"]] == ["create"] * 8
     assert [s["action"] for s in pinpipe.json("provision", "--plan")["steps"]] == ["no-op"] * 8
-    pinpipe.run("topics", "delete", "local.geo")
+    pinpipe.run("topics", "delete", "--yes", "local.geo")
     requests.put(
         f"http://{local.control}/connectors/local-connector/config",
         json=PROPERTIES | {"flush.size": 7},

@@ -242,11 +242,11 @@ def test_topic_commands_use_the_chosen_backend(cloud, request, name):
         {"name": "me.pin", "partition_count": 3},
     ]
     assert {found["name"] for found in cloud.topics("describe")} == set(OWN)
-    assert [found["change"] for found in cloud.topics("delete", "more", "me.user")] == [
+    assert [found["change"] for found in cloud.topics("delete", "--yes", "more", "me.user")] == [
         "deleted",
         "deleted",
     ]
-    assert cloud.topics("delete", "more")[0]["change"] != "deleted"
+    assert cloud.topics("delete", "--yes", "more")[0]["change"] != "deleted"
     assert "topic `more` does not exist" in cloud.failing("topics", "describe", "more")
     assert cloud.topics("list") == ["me.geo", "me.pin", "most"] == sorted(cloud.stands(way))
     assert set(cloud.plan()) == {"topic-user"}
@@ -277,7 +277,7 @@ def test_topics_of_one_backend_are_visible_to_another(cloud):
     cloud.run("provision", "--yes")
     cloud.given["PINPIPE__TOPICS__VIA"] = "ssm"
     assert cloud.plan() == {} and cloud.topics("list") == sorted(OWN)
-    assert cloud.topics("delete", "me.pin") == [{"topic": "me.pin", "change": "deleted"}]
+    assert cloud.topics("delete", "--yes", "me.pin") == [{"topic": "me.pin", "change": "deleted"}]
     cloud.given["PINPIPE__TOPICS__VIA"] = "msk"
     assert set(cloud.plan()) == {"topic-pin"} and cloud.topics("list") == ["me.geo", "me.user"]
 
@@ -328,7 +328,7 @@ def test_stopped_client_machine_is_reported(cloud, via):
     cloud.boto("ec2").stop_instances(
         InstanceIds=[cloud.state()["resources"]["client"]["values"]["id"]]
     )
-    for command in (("list",), ("create",), ("delete", "me.pin")):
+    for command in (("list",), ("create",), ("delete", "--yes", "me.pin")):
         assert "client machine" in cloud.failing("topics", *command)
     assert len(cloud.kept) == 3
 

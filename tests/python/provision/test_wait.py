@@ -1,4 +1,4 @@
-"""`provision` and `destroy` when AWS takes longer than `provision.wait_minutes`: their errors, and
+"""`provision` and `destroy` when AWS takes longer than `provision.operation_timeout_minutes`: their errors, and
 how the next run resumes.
 """
 
@@ -81,7 +81,7 @@ def begin(cloud, key):
         if key == "airflow"
         else {}
     )
-    cloud.configure(toml(sections), provision="wait_minutes = 1")
+    cloud.configure(toml(sections), provision="operation_timeout_minutes = 1")
 
 
 def hold(cloud, operation, things):
@@ -146,7 +146,7 @@ def test_creation_timeout_is_resumed_by_the_next_run(cloud, clock, key):
         stderr
     )
     assert re.search(
-        r"^hint: .*re-run the command to wait again.*`provision.wait_minutes`", stderr, re.M
+        r"^hint: .*re-run the command to wait again.*`provision.operation_timeout_minutes`", stderr, re.M
     ), stderr
     left = re.search(r"left, since they wait for it: (.*)", stderr)
     assert waiting <= set(left[1].split(", ") if left else ()), stderr
@@ -186,7 +186,7 @@ def test_cluster_is_created_once_across_three_timeouts(cloud, clock):
 def test_update_timeout_is_resumed_by_the_next_run(cloud, clock, key, operation, things, settings):
     begin(cloud, key)
     cloud.run("provision", "--yes")
-    cloud.configure(**settings, provision="wait_minutes = 1")
+    cloud.configure(**settings, provision="operation_timeout_minutes = 1")
     release = hold(cloud, operation, things)
     stderr = run_into_timeout(cloud, clock, operation, "provision", "--yes")
     assert (

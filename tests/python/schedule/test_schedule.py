@@ -77,7 +77,7 @@ data_security_mode = ""
 secret_scope = "lake"
 instance_profile_arn = "arn:aws:iam::123456789012:instance-profile/lake"
 timeout_minutes = 30
-poll_ms = 1000
+poll_interval_ms = 1000
 """,
         {
             "schedule": "0 6 * * 1-5",

@@ -81,8 +81,8 @@ class Cloud(Pinpipe):
         text = f"""target = "aws"
 id = "me"
 [provision]
-poll_ms = 16
-patience_ms = 160
+poll_interval_ms = 16
+consistency_timeout_ms = 160
 {sections.get("provision", "")}
 [network]
 ip_ranges_url = "{self.ranges_url}"

@@ -273,7 +273,7 @@ FAULTS = {
 
 
 # The program waits for consistency by the clock, and a busy machine reads seldom.
-PATIENT = {"PINPIPE__PROVISION__PATIENCE_MS": "2400"}
+PATIENT = {"PINPIPE__PROVISION__CONSISTENCY_TIMEOUT_MS": "2400"}
 
 
 # Calls that create a second resource when they are repeated.

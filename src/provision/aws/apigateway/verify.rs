@@ -16,7 +16,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests the pipeline's first topic from the proxy through the API.
 ///
 /// A new key or stage may take some seconds to become active: HTTP 403 is retried for four times
-/// `provision.patience_ms`.
+/// `provision.consistency_timeout_ms`.
 ///
 /// # Errors
 /// The API does not respond; it rejects the request; Ctrl-C.
@@ -39,7 +39,8 @@ async fn request_topic(config: &Config) -> Result<String> {
             return Ok(format!("the API responds: {}", client.url()));
         }
         let may_be_inactive = status == 403
-            && start.elapsed().as_millis() < u128::from(config.provision.patience_ms) * 4;
+            && start.elapsed().as_millis()
+                < u128::from(config.provision.consistency_timeout_ms) * 4;
         if !may_be_inactive {
             let hint = match status {
                 401 => {
@@ -62,6 +63,7 @@ async fn request_topic(config: &Config) -> Result<String> {
             ))
             .hint(hint));
         }
-        tokio::time::sleep(Duration::from_millis(config.provision.patience_ms / 8)).await;
+        tokio::time::sleep(Duration::from_millis(config.provision.consistency_timeout_ms / 8))
+            .await;
     }
 }

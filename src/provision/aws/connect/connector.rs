@@ -197,7 +197,7 @@ impl Connector {
     /// Records an operation, waits until it completes, and removes the record.
     ///
     /// # Errors
-    /// The operation fails or cannot be read; Ctrl-C; the wait exceeds `provision.wait_minutes`.
+    /// The operation fails or cannot be read; Ctrl-C; the wait exceeds `provision.operation_timeout_minutes`.
     pub async fn follow(&self, operation: &str) -> Result<()> {
         self.account.state.record_outputs(KEY, &self.name(), &[("operation", operation)]).await?;
         let check = || async {

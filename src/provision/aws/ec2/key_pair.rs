@@ -16,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::aws::context::Account;
@@ -41,7 +42,7 @@ impl KeyPair {
         if !config.client.key_file.as_os_str().is_empty() {
             return config.client.key_file.clone();
         }
-        config.data_dir.join("aws").join(format!("{}.pem", self.name()))
+        DataEntry::Aws.path(&config.data_dir).join(format!("{}.pem", self.name()))
     }
 
     /// Name of the parameter with the private key in Parameter Store.

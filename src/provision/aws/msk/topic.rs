@@ -101,7 +101,9 @@ impl Resource for Topic {
         )
         .await?;
         // MSK's responses lag by some seconds.
-        self.account.pause(Duration::from_millis(self.account.config.provision.poll_ms / 16)).await;
+        self.account
+            .pause(Duration::from_millis(self.account.config.provision.poll_interval_ms / 16))
+            .await;
         Ok(())
     }
 

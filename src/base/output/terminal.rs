@@ -1,0 +1,88 @@
+//! What the terminal can show: colour, Unicode, width.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+
+/// When output is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+impl ColorChoice {
+    /// Whether to colour a stream.
+    pub fn is_enabled(self, stream: &impl IsTerminal) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+                stream.is_terminal() && !is_dumb && std::env::var_os("NO_COLOR").is_none()
+            }
+        }
+    }
+}
+
+/// Whether the locale uses UTF-8. Without a locale it is assumed to.
+pub fn is_utf8() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
+    locale.is_none_or(|locale| {
+        let locale = locale.to_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
+/// The text with box drawing and symbols replaced by ASCII.
+pub fn to_ascii(text: &str) -> String {
+    let mut ascii = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '✔' => ascii.push_str("ok"),
+            '✖' => ascii.push_str("FAILED"),
+            '→' => ascii.push_str("->"),
+            '…' => ascii.push_str("..."),
+            '─' | '═' | '╌' => ascii.push('-'),
+            '│' | '┆' => ascii.push('|'),
+            // Every other character of the Unicode block is a corner or a junction.
+            '\u{2500}'..='\u{257f}' => ascii.push('+'),
+            c => ascii.push(c),
+        }
+    }
+    ascii
+}
+
+/// Colours the sign that a line begins with: the results of checks and the changes of a plan.
+pub fn colour_line(line: &str) -> String {
+    let sign = line.split_whitespace().next().unwrap_or_default();
+    let code = match sign {
+        "✔" | "+" => "32",
+        "✖" | "!" => "31",
+        "~" | "-/+" => "33",
+        // A minus also begins lists; a plan's is followed by its action.
+        "-" if line.trim_start().starts_with("- delete") => "31",
+        _ => return line.to_string(),
+    };
+    line.replacen(sign, &format!("\x1b[{code}m{sign}\x1b[0m"), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ascii_keeps_letters_and_replaces_boxes_and_signs() {
+        assert_eq!(to_ascii("┌──┬──┐ ✔ größe 2 → 4 ╞══╡"), "+--+--+ ok größe 2 -> 4 +--+");
+    }
+
+    #[test]
+    fn only_signs_are_coloured() {
+        assert_eq!(colour_line("  ~ update x"), "  \x1b[33m~\x1b[0m update x");
+        assert_eq!(colour_line("- a list"), "- a list");
+        assert_eq!(colour_line("plain"), "plain");
+    }
+}
