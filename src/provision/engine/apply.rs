@@ -183,7 +183,7 @@ fn check_up_to_date(saved: &Plan, now: &Plan) -> Result<()> {
         return Ok(());
     }
     let list: String = differences.iter().map(|line| format!("\n  {line}")).collect();
-    Err(out_of_date(&format!("{} resources have changed{list}", differences.len())))
+    Err(out_of_date(&format!("resources have changed{list}")))
 }
 
 fn out_of_date(reason: &str) -> Error {

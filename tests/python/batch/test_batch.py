@@ -292,7 +292,7 @@ def test_answers_agree_in_every_format(pinpipe, source):
         ]
         assert all(other == first for other in others) and len(first) == len(lines) - 1, name
     assert (
-        "`--format` needs a folder"
+        "`--format` requires an output folder"
         in pinpipe.run("batch", "--lake", "lake", "--format", "csv", code=2).stderr
     )
     pinpipe.run("batch", "--lake", "lake", "--format", "delta")

@@ -271,9 +271,7 @@ def test_renaming_a_bucket_with_records_requires_a_flag(module, cloud):
     cloud.change(connector__properties={"s3.bucket.name": "yet-another-bucket"})
     assert "which deletes its data" in cloud.refused("provision", "--yes")
     stderr = cloud.run("provision", "--yes", "--allow-replace").stderr
-    assert (
-        f"deleted bucket {bucket} " in stderr and "recreated bucket yet-another-bucket " in stderr
-    )
+    assert f"deleted bucket {bucket} " in stderr and "replaced bucket yet-another-bucket " in stderr
     assert [each["Name"] for each in cloud.boto("s3").list_buckets()["Buckets"]] == [
         "yet-another-bucket"
     ] and cloud.plan() == {}

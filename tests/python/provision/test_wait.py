@@ -146,9 +146,11 @@ def test_creation_timeout_is_resumed_by_the_next_run(cloud, clock, key):
         stderr
     )
     assert re.search(
-        r"^hint: .*re-run the command to wait again.*`provision.operation_timeout_minutes`", stderr, re.M
+        r"^hint: .*re-run the command to wait again.*`provision.operation_timeout_minutes`",
+        stderr,
+        re.M,
     ), stderr
-    left = re.search(r"left, since they wait for it: (.*)", stderr)
+    left = re.search(r"skipped, since they depend on it: (.*)", stderr)
     assert waiting <= set(left[1].split(", ") if left else ()), stderr
     arn = cloud.state()["resources"][key]["values"]["arn"]
     assert [thing.arn for thing in things(cloud.aws).values()] == [arn]
@@ -229,9 +231,9 @@ def test_deletion_timeout_hints_at_the_same_command(cloud, clock):
     )[1]
     release()
     assert (
-        "the same command waits" in hint
+        "re-run the command to wait again" in hint
         and "`pinpipe provision`" not in hint
-        and "being made" not in hint
+        and "being created" not in hint
     ), hint
 
 

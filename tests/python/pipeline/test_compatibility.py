@@ -1,0 +1,68 @@
+"""A data folder that an earlier version wrote (commit 3874ce0: `seed --posts 40`, then
+`demo --posts 30 --seed 1`) is read by this one: topics, streams, connector, routes, lake, Delta
+tables with their checkpoint, and the checkpoints of stream."""
+
+import pathlib
+import tarfile
+
+import pytest
+from support.local_stack import LocalStack
+from support.paths import TESTS
+from support.pinpipe import Pinpipe
+
+FOLDER = TESTS.parent / "fixtures" / "data-folder-2026-11.tar.gz"
+# Where the folder was when it was written: a table knows the lake that it was filled from.
+WRITTEN_IN = "/tmp/fix/.pinpipe"
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    with tarfile.open(FOLDER) as archive:
+        archive.extractall(tmp_path, filter="data")
+    data = tmp_path / ".pinpipe"
+    for commit in data.glob("tables/batch/*/_delta_log/*.json"):
+        commit.write_text(commit.read_text().replace(WRITTEN_IN, str(pathlib.Path(data).resolve())))
+    return Pinpipe(tmp_path)
+
+
+def test_batch_continues_from_the_checkpoint_of_an_earlier_version(earlier):
+    report = earlier.json("batch")
+    counts = [(i["objects_in_lake"], i["objects"], i["rows"]) for i in report["inputs"]]
+    assert [(objects > 0, new, rows) for objects, new, rows in counts] == [(True, 0, 30)] * 3
+
+
+@pytest.fixture
+def running(earlier):
+    stack = LocalStack(earlier)
+    yield earlier
+    stack.stop()
+
+
+def test_local_stack_and_stream_continue_from_an_earlier_version(running):
+    plan = running.json("provision", "--plan")
+    assert [step["action"] for step in plan["steps"]] == ["no-op"] * 8
+    streamed = running.json("stream", "--available-now")["tables"]
+    assert [table["records"] for table in streamed] == [0, 0, 0]
+    running.run("emulate", "--rows", "1-3", "--to", "kinesis")
+    streamed = running.json("stream", "--available-now")["tables"]
+    assert [(t["records"], t["duplicates"] + t["rows"]) for t in streamed] == [(3, 3)] * 3
+
+
+def test_former_names_of_keys_work_with_a_warning(earlier):
+    (earlier.folder / "pinpipe.toml").write_text("[provision]\nparallel = 2\nwait_minutes = 5\n")
+    former = {"PINPIPE__DATABRICKS__POLL_MS": "7"}
+    stderr = earlier.run("batch", "--no-tables", env=former).stderr
+    for name in ("max_concurrency", "operation_timeout_minutes", "databricks.poll_interval_ms"):
+        assert f"{name}`" in stderr and "is deprecated: use" in stderr, stderr
+
+
+def test_former_name_of_a_flag_works_with_a_warning(running):
+    stderr = running.run("provision", "--yes", "--allow-recreate").stderr
+    assert "`--allow-recreate` is deprecated: use `--allow-replace`" in stderr
+
+
+def test_misspelled_variable_is_reported(earlier):
+    stderr = earlier.run("batch", "--no-tables", env={"PINPIPE_BATCH_MEMORY": "1GB"}).stderr
+    assert "unknown variable `PINPIPE_BATCH_MEMORY`, did you mean `PINPIPE__BATCH__MEMORY`?" in (
+        stderr
+    )
