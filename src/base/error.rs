@@ -17,6 +17,13 @@ pub enum Kind {
     Interrupted,
 }
 
+/// What a service answered to a call that it refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ServiceAnswer {
+    code: String,
+    message: String,
+}
+
 /// An error as it is shown to the user. The message is lower case, has no full stop, and contains
 /// literals in backticks.
 #[derive(Debug)]
@@ -27,6 +34,7 @@ pub struct Error {
     is_generic_hint: bool,
     kind: Kind,
     is_retryable: bool,
+    service: Option<ServiceAnswer>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -39,6 +47,7 @@ impl Error {
             is_generic_hint: false,
             kind: Kind::Failed,
             is_retryable: false,
+            service: None,
             source: None,
         }
     }
@@ -98,6 +107,24 @@ impl Error {
     /// Whether a retry may succeed.
     pub fn is_retryable(&self) -> bool {
         self.is_retryable
+    }
+
+    /// Records the code and the message of a service, for decisions: the text of an error is for
+    /// people.
+    pub fn with_service_answer(mut self, code: &str, message: &str) -> Self {
+        self.service = Some(ServiceAnswer { code: code.into(), message: message.into() });
+        self
+    }
+
+    /// Whether a service refused the call with one of these codes.
+    pub fn has_service_code(&self, codes: &[&str]) -> bool {
+        self.service.as_ref().is_some_and(|service| codes.contains(&service.code.as_str()))
+    }
+
+    /// The message of the service that refused the call; empty if none did. To be used only where
+    /// a service tells causes apart by nothing else.
+    pub fn service_message(&self) -> &str {
+        self.service.as_ref().map_or("", |service| &service.message)
     }
 
     /// Whether the user interrupted the work.

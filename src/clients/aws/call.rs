@@ -115,10 +115,12 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     SdkError<E>: RequestId,
 {
+    let code = code(error);
+    let message = error.as_service_error().and_then(ProvideErrorMetadata::message);
     let failure = Error::failed(format!("`{action}` for {on} failed"))
         .with_source(describe(error))
+        .with_service_answer(code, message.unwrap_or_default())
         .retryable(is_retryable(error));
-    let code = code(error);
     if is_denied(code) {
         return failure.hint(format!(
             "allow the action `{action}` for this user or role, then {RESUME_HINT}"

@@ -270,7 +270,7 @@ impl Resource for Stream {
             // remaining drift.
             let is_in_progress = repaired
                 .as_ref()
-                .is_err_and(|error| error.to_string().contains("ResourceInUseException"));
+                .is_err_and(|error| error.has_service_code(&["ResourceInUseException"]));
             if !is_in_progress {
                 repaired?;
             }

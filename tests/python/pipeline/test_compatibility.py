@@ -6,6 +6,7 @@ import pathlib
 import tarfile
 
 import pytest
+
 from support.local_stack import LocalStack
 from support.paths import TESTS
 from support.pinpipe import Pinpipe

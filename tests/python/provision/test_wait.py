@@ -1,5 +1,5 @@
-"""`provision` and `destroy` when AWS takes longer than `provision.operation_timeout_minutes`: their errors, and
-how the next run resumes.
+"""`provision` and `destroy` when AWS takes longer than `provision.operation_timeout_minutes`: their
+errors, and how the next run resumes.
 """
 
 import re

@@ -424,11 +424,9 @@ impl Resource for Connector {
         };
         // MSK Connect sees a new role only some seconds after IAM has created it.
         let is_unseen = |error: &Error| {
-            let text = error.to_string().to_lowercase();
-            text.contains("role")
-                && (text.contains("badrequest")
-                    || text.contains("notfound")
-                    || text.contains("forbidden"))
+            let codes = ["BadRequestException", "NotFoundException", "ForbiddenException"];
+            error.has_service_code(&codes)
+                && error.service_message().to_lowercase().contains("role")
         };
         self.account.retry_until_visible(is_unseen, call).await
     }

@@ -335,7 +335,7 @@ impl Resource for PluginObject {
                 .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error))?,
         };
         match self.abort_uploads(&bucket, &key).await {
-            Err(error) if !error.to_string().contains("NoSuchBucket") => Err(error),
+            Err(error) if !error.has_service_code(&["NoSuchBucket"]) => Err(error),
             _ => Ok(true),
         }
     }

@@ -389,7 +389,11 @@ impl Resource for Client {
             self.find().await.map(|instance| instance.map(|instance| instance.instance_id))
         };
         // EC2 sees a new instance profile only some seconds after IAM has created it.
-        let is_unseen = |error: &Error| error.to_string().contains("Invalid IAM Instance Profile");
+        // The code stands for every invalid parameter, so the message has to tell.
+        let is_unseen = |error: &Error| {
+            error.has_service_code(&["InvalidParameterValue"])
+                && error.service_message().contains("Invalid IAM Instance Profile")
+        };
         let id = self
             .account
             .retry_until_visible(is_unseen, || self.account.create_idempotently(find, launch))
