@@ -121,8 +121,8 @@ impl Error {
         self.service.as_ref().is_some_and(|service| codes.contains(&service.code.as_str()))
     }
 
-    /// The message of the service that refused the call; empty if none did. To be used only where
-    /// a service tells causes apart by nothing else.
+    /// The message of the service that refused the call; empty if none did. Use it only if the
+    /// service has no code for the cause.
     pub fn service_message(&self) -> &str {
         self.service.as_ref().map_or("", |service| &service.message)
     }

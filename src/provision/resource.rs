@@ -14,7 +14,7 @@ use crate::provision::cost::CostItem;
 pub enum Action {
     Create,
     Update,
-    /// It differs in what cannot be updated: it is deleted and created again.
+    /// It differs in a property that cannot be updated: it is deleted and created again.
     Replace,
     /// The configuration no longer contains it.
     Delete,
@@ -25,7 +25,7 @@ pub enum Action {
     Unmanaged,
 }
 
-/// Whose resource it is.
+/// Who manages a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ownership {
@@ -64,17 +64,17 @@ impl Observation {
         Self::new(true, Ownership::Managed, Action::NoOp, vec![detail.into()])
     }
 
-    /// It exists, pinpipe did not create it, and uses it as it is.
+    /// An existing resource that pinpipe uses and never changes.
     pub fn existing(detail: impl Into<String>) -> Self {
         Self::new(true, Ownership::Existing, Action::NoOp, vec![detail.into()])
     }
 
-    /// It is being created or changed; `state` is the service's word for it.
+    /// It is being created or changed; `state` is what the service reports.
     pub fn pending(state: impl Into<String>) -> Self {
         Self::new(true, Ownership::Managed, Action::Pending, vec![state.into()])
     }
 
-    /// It can only become what the configuration asks for by being replaced.
+    /// Its difference from the configuration requires a replacement.
     pub fn replace(reasons: Vec<String>) -> Self {
         Self::new(true, Ownership::Managed, Action::Replace, reasons)
     }
@@ -107,7 +107,7 @@ impl Observation {
         matches!(self.ownership, Ownership::Managed | Ownership::NameConflict)
     }
 
-    /// Whether the resource of now is deleted, for good or to be created again.
+    /// Whether the action deletes the existing resource: delete or replace.
     pub fn is_removal(&self) -> bool {
         matches!(self.action, Action::Replace | Action::Delete)
     }
@@ -141,7 +141,7 @@ pub trait Resource {
         Vec::new()
     }
 
-    /// False: it is only used, never created or deleted.
+    /// Whether `destroy` may delete the resource; false for resources that are only used.
     fn is_removable(&self) -> bool {
         true
     }
@@ -156,8 +156,8 @@ pub trait Resource {
         true
     }
 
-    /// Whether it may exist although it is disabled and not in the state: the state may have been
-    /// lost and started again.
+    /// Whether a disabled resource may exist without an entry in the state, because an earlier
+    /// state was lost.
     async fn may_be_orphaned(&self) -> bool {
         false
     }
@@ -167,7 +167,7 @@ pub trait Resource {
         false
     }
 
-    /// Data that deleting it would lose, which nothing can create again.
+    /// Data that a deletion would lose, such as "12 objects". `None` allows the deletion.
     async fn deletion_blocker(&self) -> Result<Option<String>> {
         Ok(None)
     }

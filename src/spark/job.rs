@@ -6,6 +6,7 @@ use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Median};
 use crate::base::error::{Error, Result};
 use crate::base::model::{ColumnType, Kind};
+use crate::data::lake::compression::Compression;
 use crate::data::lake::objects::Layout;
 use crate::data::sql;
 use crate::data::sql::Question;
@@ -35,7 +36,7 @@ struct KindParameters {
 struct Folder {
     path: String,
     /// Glob pattern of file names.
-    files: &'static str,
+    files: String,
     is_one_record: bool,
 }
 
@@ -92,16 +93,20 @@ impl Parameters {
         median: Median,
         out: String,
     ) -> Self {
+        let extensions =
+            Compression::ALL.map(|compression| format!("json{}", compression.extension()));
+        // A pattern of Hadoop's file systems.
+        let endings = format!(".{{{}}}", extensions.join(","));
         let kinds = Kind::ALL.map(|kind| {
             let mut folders = vec![Folder {
                 path: format!("{lake}/{topics_dir}/{}", config.topic(kind)),
-                files: "*.{json,json.gz}",
+                files: format!("*{endings}"),
                 is_one_record: false,
             }];
             if kind == Kind::Pin {
                 folders.push(Folder {
                     path: format!("{lake}/events"),
-                    files: "event-*.{json,json.gz}",
+                    files: format!("event-*{endings}"),
                     is_one_record: true,
                 });
             }

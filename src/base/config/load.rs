@@ -94,8 +94,7 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
     if problems.is_empty() { Ok(config) } else { Err(report(problems, file.as_deref())) }
 }
 
-/// Checksum of everything that resources depend on: not of the source database, whose URL may
-/// carry a password.
+/// Checksum of the configuration without `[database]`, whose URL may contain a password.
 fn checksum_of(layers: &Table) -> String {
     let mut layers = layers.clone();
     layers.remove("database");

@@ -63,7 +63,7 @@ pub fn colour_line(line: &str) -> String {
         "✔" | "+" => "32",
         "✖" | "!" => "31",
         "~" | "-/+" => "33",
-        // A minus also begins lists; a plan's is followed by its action.
+        // Lines of a list also begin with `-`; only a plan continues with `delete`.
         "-" if line.trim_start().starts_with("- delete") => "31",
         _ => return line.to_string(),
     };

@@ -1,10 +1,8 @@
-//! Splits a long text, plain or gzip-compressed, into chunks of complete lines.
-
-use std::io::Write;
+//! Splits a long text, plain or compressed, into chunks of complete lines.
 
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
 
+use crate::data::lake::compression::{Compression, Decoder};
 use crate::data::lake::decode::{MAX_RECORD_BYTES, TOO_LONG};
 
 /// Compressed bytes per decompression step. They may expand a thousandfold.
@@ -17,14 +15,15 @@ const MAX_RAW_BYTES: usize = 64 * 1024;
 pub enum LineChunk {
     /// Complete lines; `first_line` is the number of the first one, from 1.
     Lines { first_line: u64, text: Bytes },
-    /// A line that is too long, or damaged gzip data.
+    /// A line that is too long, or damaged compressed data.
     Refused { line: u64, reason: String, raw: Bytes },
 }
 
 /// Splits a text incrementally. Memory use is little more than one chunk; for a compressed text,
 /// one chunk plus the output of the last decompression step.
 pub struct LineSplitter {
-    decoder: Option<MultiGzDecoder<Vec<u8>>>,
+    compression: Compression,
+    decoder: Option<Decoder>,
     slice_bytes: usize,
     /// Text that is not returned yet: complete lines and the beginning of the next one.
     buffer: Vec<u8>,
@@ -38,10 +37,10 @@ pub struct LineSplitter {
 impl LineSplitter {
     /// Creates a splitter. Chunks have about `slice_bytes` bytes, or slightly more than the length
     /// of a line that is longer.
-    pub fn new(is_compressed: bool, slice_bytes: usize) -> Self {
-        let decoder = is_compressed.then(|| MultiGzDecoder::new(Vec::new()));
+    pub fn new(compression: Compression, slice_bytes: usize) -> Self {
         Self {
-            decoder,
+            compression,
+            decoder: compression.decoder(),
             slice_bytes,
             buffer: Vec::new(),
             line: 1,
@@ -50,7 +49,7 @@ impl LineSplitter {
         }
     }
 
-    /// Adds text and returns the chunks that are complete. Ignores text after damaged gzip data.
+    /// Adds text and returns the chunks that are complete. Ignores text after damaged data.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<LineChunk> {
         if self.is_damaged {
             return Vec::new();
@@ -62,13 +61,13 @@ impl LineSplitter {
             self.buffer.extend_from_slice(bytes);
             return self.cut();
         };
-        let decompressed = decoder.write_all(bytes);
+        let decompressed = decoder.write(bytes);
         if decompressed.is_err() {
             // Flushes the data before the damage. The decoder cannot finish, so its error is
             // ignored.
             let _ = decoder.try_finish();
         }
-        self.buffer.append(decoder.get_mut());
+        self.buffer.append(decoder.text());
         let mut slices = self.cut();
         if let Err(error) = decompressed {
             slices.extend(self.damaged(&error));
@@ -84,7 +83,7 @@ impl LineSplitter {
         let mut slices = Vec::new();
         if let Some(decoder) = &mut self.decoder {
             let ended = decoder.try_finish();
-            self.buffer.append(decoder.get_mut());
+            self.buffer.append(decoder.text());
             slices = self.cut();
             if let Err(error) = ended {
                 slices.extend(self.damaged(&error));
@@ -107,7 +106,7 @@ impl LineSplitter {
         }
         slices.push(LineChunk::Refused {
             line: self.line,
-            reason: format!("broken gzip: {error}"),
+            reason: format!("broken {}: {error}", self.compression.name()),
             raw: Bytes::new(),
         });
         slices
@@ -158,8 +157,12 @@ impl LineSplitter {
 }
 
 /// Decompresses a small text chunk by chunk, because it may expand a thousandfold.
-pub fn decompress(compressed: Bytes, slice_bytes: usize) -> impl Iterator<Item = LineChunk> {
-    let mut line_splitter = Some(LineSplitter::new(true, slice_bytes));
+pub fn decompress(
+    compressed: Bytes,
+    compression: Compression,
+    slice_bytes: usize,
+) -> impl Iterator<Item = LineChunk> {
+    let mut line_splitter = Some(LineSplitter::new(compression, slice_bytes));
     let mut at = 0;
     let parts = std::iter::from_fn(move || {
         if at == compressed.len() {
@@ -173,8 +176,8 @@ pub fn decompress(compressed: Bytes, slice_bytes: usize) -> impl Iterator<Item =
 }
 
 /// Decompresses a text that is one record, which is accepted or rejected as a whole.
-pub fn decompress_record(compressed: Bytes) -> LineChunk {
-    let mut slices = decompress(compressed, MAX_RECORD_BYTES + 1);
+pub fn decompress_record(compressed: Bytes, compression: Compression) -> LineChunk {
+    let mut slices = decompress(compressed, compression, MAX_RECORD_BYTES + 1);
     match (slices.next(), slices.next()) {
         (Some(refused @ LineChunk::Refused { .. }), _)
         | (_, Some(refused @ LineChunk::Refused { .. })) => refused,
@@ -189,18 +192,17 @@ pub fn decompress_record(compressed: Bytes) -> LineChunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
     use proptest::prelude::*;
 
     fn compressed(text: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(text).expect("compress");
+        let mut encoder = Compression::Gzip.encoder();
+        encoder.write(text).expect("compress");
         encoder.finish().expect("compress")
     }
 
     fn split(is_compressed: bool, slice_bytes: usize, chunks: &[&[u8]]) -> Vec<LineChunk> {
-        let mut line_splitter = LineSplitter::new(is_compressed, slice_bytes);
+        let compression = if is_compressed { Compression::Gzip } else { Compression::None };
+        let mut line_splitter = LineSplitter::new(compression, slice_bytes);
         let mut slices: Vec<LineChunk> =
             chunks.iter().flat_map(|chunk| line_splitter.push(chunk)).collect();
         slices.extend(line_splitter.finish());
@@ -263,7 +265,8 @@ mod tests {
         );
         let at = broken.len() * 3 / 4;
         broken[at..at + 8].fill(0xff);
-        let slices: Vec<LineChunk> = decompress(broken.into(), 1 << 20).collect();
+        let slices: Vec<LineChunk> =
+            decompress(broken.into(), Compression::Gzip, 1 << 20).collect();
         let LineChunk::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
         assert!(memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2, "{slices:?}");
         let not_compressed = split(true, 100, &[b"{}\n{}\n"]);

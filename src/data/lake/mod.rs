@@ -1,6 +1,7 @@
 //! The lake: raw objects that the sink connector writes.
 
 pub mod checkpoint;
+pub mod compression;
 pub mod decode;
 pub mod line_splitter;
 pub mod objects;

@@ -9,6 +9,7 @@ use object_store::path::Path;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
+use crate::data::lake::compression::Compression;
 use crate::data::storage::Lake;
 use crate::data::storage::failure;
 
@@ -125,7 +126,7 @@ pub fn raw_object(
     written_ms: i64,
 ) -> Option<RawObject> {
     let (name, folders) = parts.split_last()?;
-    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".json")?;
+    let stem = Compression::of_object(name).0.strip_suffix(".json")?;
     let is_event = topic == EVENTS;
     if is_event && !stem.starts_with("event-") {
         return None;

@@ -12,6 +12,7 @@ use object_store::path::Path;
 use tokio::sync::mpsc;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
+use crate::data::lake::compression::Compression;
 use crate::data::lake::decode::MAX_RECORD_BYTES;
 use crate::data::lake::line_splitter::{COMPRESSED_PIECE_BYTES, LineChunk, LineSplitter};
 use crate::data::lake::objects::{Objects, RawObject};
@@ -24,8 +25,6 @@ const CONCURRENT_READS: usize = 16;
 const MAX_GROUP_OBJECTS: usize = 2_048;
 /// Bytes per read of a large file.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Typical compression ratio of gzip-compressed JSON.
-const COMPRESSION_RATIO: u64 = 8;
 
 /// Unit of decoding.
 pub enum ScanChunk {
@@ -41,18 +40,14 @@ pub enum ScanChunk {
 pub type ScanChunks = BoxStream<'static, Result<ScanChunk>>;
 
 impl RawObject {
-    /// Whether the object is compressed with gzip.
-    pub fn is_compressed(&self) -> bool {
-        self.path.as_ref().ends_with(".gz")
+    /// The object's compression, by its name.
+    pub fn compression(&self) -> Compression {
+        Compression::of_object(self.path.as_ref()).1
     }
 
     /// Estimated size of the records after decompression, in bytes.
     fn decompressed_bytes(&self) -> u64 {
-        if self.is_compressed() {
-            self.size_bytes.saturating_mul(COMPRESSION_RATIO)
-        } else {
-            self.size_bytes
-        }
+        self.size_bytes.saturating_mul(self.compression().typical_ratio())
     }
 }
 
@@ -163,9 +158,9 @@ fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
 
 /// Reads one large object chunk by chunk, in parallel with decoding.
 async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<ScanChunks> {
-    let is_compressed = object.is_compressed();
+    let compression = object.compression();
     let line_splitter =
-        LineSplitter::new(is_compressed, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
+        LineSplitter::new(compression, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
@@ -173,7 +168,7 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
             lake.store.get(&path).await.map_err(|error| cannot_read(&lake, &path, error))?;
         let task = tokio::spawn(async move {
             let chunks = response.into_stream().map_err(|error| cannot_read(&lake, &path, error));
-            split_lines(chunks, line_splitter, is_compressed, &slices).await
+            split_lines(chunks, line_splitter, compression, &slices).await
         });
         return Ok(line_chunks(object, received, task));
     };
@@ -194,7 +189,7 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
         futures::executor::block_on(split_lines(
             stream::iter(chunks),
             line_splitter,
-            is_compressed,
+            compression,
             &slices,
         ))
     });
@@ -206,13 +201,16 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
 async fn split_lines(
     chunks: impl futures::Stream<Item = Result<Bytes>>,
     mut line_splitter: LineSplitter,
-    is_compressed: bool,
+    compression: Compression,
     slices: &mpsc::Sender<LineChunk>,
 ) -> Result<()> {
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.try_next().await? {
-        for piece in chunk.chunks(if is_compressed { COMPRESSED_PIECE_BYTES } else { CHUNK_BYTES })
-        {
+        let piece_bytes = match compression {
+            Compression::None => CHUNK_BYTES,
+            _ => COMPRESSED_PIECE_BYTES,
+        };
+        for piece in chunk.chunks(piece_bytes) {
             for slice in line_splitter.push(piece) {
                 if slices.send(slice).await.is_err() {
                     return Ok(());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// So much of one line of the table.
+/// Quantity of one line of the price table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostItem {
     pub line: String,
@@ -20,7 +20,7 @@ impl CostItem {
 /// `prices.toml`: dollars of us-east-1.
 #[derive(Debug, Deserialize)]
 pub struct Prices {
-    /// When they were published.
+    /// Date of publication.
     pub date: String,
     pub region: String,
     hour: BTreeMap<String, f64>,
@@ -30,11 +30,11 @@ pub struct Prices {
 /// Hours of a month, as AWS counts them.
 pub const MONTH_HOURS: f64 = 730.0;
 
-/// What something costs in dollars an hour.
+/// Cost in dollars per hour.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     pub dollars_per_hour: f64,
-    /// False: something in it is not in the table, so that it costs more than this.
+    /// Whether all parts have a price; if not, the real cost is higher.
     pub is_whole: bool,
 }
 
@@ -48,7 +48,7 @@ impl Cost {
         }
     }
 
-    /// For a table's cell: empty where it costs nothing by the hour.
+    /// Formats the cost over `hours`; empty without an hourly cost.
     pub fn text(self, hours: f64) -> String {
         match (self.dollars_per_hour, self.is_whole) {
             (0.0, true) => String::new(),
@@ -64,13 +64,13 @@ fn dollars_text(dollars: f64) -> String {
 }
 
 impl Prices {
-    /// The table that comes with the program.
+    /// Returns the table that is compiled in.
     pub fn built_in() -> Self {
         toml::from_str(include_str!("prices.toml"))
             .expect("prices.toml is part of the program and a test parses it")
     }
 
-    /// The cost of several lines together.
+    /// Returns the sum of several lines.
     pub fn cost(&self, priced: &[CostItem]) -> Cost {
         priced.iter().map(|priced| self.line(priced)).fold(Cost::NOTHING, Cost::plus)
     }
@@ -84,7 +84,7 @@ impl Prices {
         Cost { dollars_per_hour: hourly.unwrap_or(0.0) * priced.count, is_whole: hourly.is_some() }
     }
 
-    /// What stands below every table of costs.
+    /// Returns the note on region and date of the prices.
     pub fn note(&self) -> String {
         format!(
             "list prices of {}, published {}; without taxes, traffic and requests",

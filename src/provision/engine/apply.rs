@@ -209,7 +209,7 @@ fn new_plan(
     Plan::new(context, applied, steps.collect(), &prices)
 }
 
-/// Everything that stands against applying the changes; a plan names the same as an apply.
+/// Returns the reasons why the changes cannot be applied. A plan and an apply report the same.
 async fn refusals(
     session: &Session,
     selected: &BTreeSet<String>,
@@ -232,7 +232,7 @@ async fn refusals(
         };
         match checked {
             Ok(()) => {}
-            // The question itself failed, not the plan.
+            // The check failed, so the plan is neither valid nor refused.
             Err(error) if error.is_retryable() || error.is_interrupted() => return Err(error),
             Err(error) => refusals.push(Refusal::new(key, &error)),
         }
@@ -287,7 +287,7 @@ async fn confirm_changes(
     Ok(())
 }
 
-/// Tells the resources that are about to be deleted whether their data may be lost.
+/// Marks the resources whose data may be deleted.
 fn allow_data_loss(
     session: &Session,
     selected: &BTreeSet<String>,

@@ -35,8 +35,8 @@ pub enum Visit<T> {
 
 impl Graph {
     /// # Panics
-    /// A resource stands before one that it depends on, or depends on an unknown one: a mistake
-    /// in the list of resources, which the first test finds. Cycles are impossible this way.
+    /// The list is not in dependency order, or a resource depends on an unknown key. The order
+    /// excludes cycles; the first test of the program finds a mistake.
     pub fn new(resources: Vec<Box<dyn Resource>>) -> Self {
         let mut dependencies: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for resource in &resources {

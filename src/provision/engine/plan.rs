@@ -316,7 +316,7 @@ impl Plan {
                 }
             );
             lines.push(line.trim_end().to_string());
-            // That a resource to be created does not exist goes without saying.
+            // The reason of a creation is always "does not exist".
             if action != Action::Create {
                 let reasons = step.observation.reasons.iter();
                 lines.extend(reasons.map(|reason| format!("        {reason}")));

@@ -68,7 +68,7 @@ impl Session {
             Target::Local => (local::resources(config).await?, None, None),
             Target::Aws => {
                 let place = run_until_shutdown(&stop, GRACE, Account::place(config)).await?;
-                // Not interruptible: a lock that was written all the same would stay.
+                // Not interruptible: an interrupted call could leave a lock behind.
                 let lock =
                     if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
                 let opening = Account::open(
@@ -258,7 +258,7 @@ impl Session {
     /// The results of all visits, by key in graph order.
     ///
     /// # Errors
-    /// The most helpful failure, with the others and the skipped resources as notes.
+    /// The first failure with a specific hint, otherwise the first; the others become notes.
     pub fn collect_results<T>(&self, visits: Vec<(String, Visit<T>)>) -> Result<Vec<(String, T)>> {
         let mut results = Vec::with_capacity(visits.len());
         let (mut interruption, mut failures, mut skipped) = (None, Vec::new(), Vec::new());
@@ -275,7 +275,7 @@ impl Session {
         let error = match interruption {
             Some(interruption) => interruption,
             None if failures.is_empty() => return Ok(results),
-            // The first failure, unless only a later one has advice of its own.
+            // The first failure with a specific hint, otherwise the first.
             None => {
                 let specific = failures.iter().position(Error::has_specific_hint);
                 failures.remove(specific.unwrap_or_default())

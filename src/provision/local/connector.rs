@@ -29,7 +29,7 @@ impl Resource for Connector {
 
     async fn read(&self) -> Result<Observation> {
         let wanted = self.clients.config.connector_properties();
-        // Properties that are not honoured are found before anything is made.
+        // Unsupported properties are reported before any change.
         SinkProperties::parse(&wanted)?;
         let Some(existing) = self.clients.control.connector_config(&self.name()).await? else {
             return Ok(Observation::missing());
@@ -37,7 +37,7 @@ impl Resource for Connector {
         let changed = changed_keys(&existing, &wanted);
         if !changed.is_empty() {
             return Ok(Observation::from_drift(
-                vec![format!("other properties: {}", changed.join(", "))],
+                vec![format!("properties differ: {}", changed.join(", "))],
                 "",
             ));
         }

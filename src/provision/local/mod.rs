@@ -14,7 +14,7 @@ use crate::clients::control::ControlClient;
 use crate::clients::kafka::admin::Admin;
 use crate::provision::resource::Resource;
 
-/// The clients that they are read and changed with.
+/// Clients that read and change the resources.
 pub struct Clients {
     pub config: Config,
     pub kafka: Admin,

@@ -37,7 +37,7 @@ impl Resource for Routes {
         self.clients.control.deploy_routes().await.map(|_| ())
     }
 
-    /// Nothing of them can differ.
+    /// Does nothing: routes have no settings.
     async fn update(&self) -> Result<()> {
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::clients::aws::call::failure;
 use crate::provision::local::Clients;
 use crate::provision::resource::{Observation, Resource};
 
-/// How long a new stream may take until it is active.
+/// Maximum time until a new stream is active.
 const CREATE_CHECKS: usize = 120;
 
 pub struct Stream {
@@ -107,7 +107,7 @@ impl Resource for Stream {
             .await
     }
 
-    /// Nothing of it is changed: `read` never asks for it.
+    /// Does nothing: `read` never returns `Update`.
     async fn update(&self) -> Result<()> {
         Ok(())
     }

@@ -44,7 +44,7 @@ impl Resource for Topic {
             .sum();
         let wanted = self.clients.config.topics.partitions as usize;
         let partitions = topic.partitions.len();
-        // Partitions cannot be taken away, and more would move keys: that is left to the owner.
+        // Partitions cannot be removed, and more of them would move keys: the user decides.
         let remark = if partitions == wanted {
             String::new()
         } else {
@@ -65,7 +65,7 @@ impl Resource for Topic {
             .map(|_| ())
     }
 
-    /// Nothing of it can differ and be changed: `read` never asks for it.
+    /// Does nothing: `read` never returns `Update`.
     async fn update(&self) -> Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Where the state lies, a file or an object on S3, and the lock that keeps two runs apart.
+//! Location of the state, a file or an object on S3, and its lock.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::base::fs::{FileLock, load_json, save_json};
 use crate::clients::aws::call::{Call, code, failed};
 use crate::provision::state::document::StateDocument;
 
-/// A place for the state.
+/// Location of the state.
 #[derive(Debug, Clone)]
 pub enum StateBackend {
     File(PathBuf),
     Object { client: Client, bucket: String, key: String },
 }
 
-/// Held while a command may change the state; let go when dropped (file) or released (object).
+/// Held while a command may change the state; released on drop (file) or by `release` (object).
 #[derive(Debug)]
 pub enum Lock {
     File(#[expect(dead_code, reason = "the open file is what holds the lock")] FileLock),
@@ -126,10 +126,10 @@ impl StateBackend {
         }
     }
 
-    /// Keeps other runs away from the state.
+    /// Locks the state.
     ///
     /// # Errors
-    /// Another run holds it.
+    /// Another process holds the lock.
     pub async fn lock(&self) -> Result<Lock> {
         match self {
             Self::File(path) => {
@@ -168,7 +168,7 @@ impl StateBackend {
                     {
                         let holder = self.holder(&key).await;
                         if holder.contains(&own) {
-                            // An attempt whose answer got lost had its effect.
+                            // An earlier attempt created the lock, but its response was lost.
                             return Ok(Lock::Object {
                                 client: client.clone(),
                                 bucket: bucket.clone(),
@@ -200,12 +200,12 @@ impl StateBackend {
 }
 
 fn no_bucket(bucket: &str) -> Error {
-    Error::failed(format!("there is no bucket `{bucket}` for the state"))
-        .hint("make it first, with versioning: the bucket of the state is not pinpipe's to make")
+    Error::failed(format!("cannot open the state: bucket `{bucket}` does not exist"))
+        .hint("create it with `aws s3 mb`, with versioning: pinpipe does not create the bucket of its state")
 }
 
 impl Lock {
-    /// Lets the next run in.
+    /// Releases the lock.
     pub async fn release(self) {
         if let Self::Object { client, bucket, key } = self
             && let Err(error) = client.delete_object().bucket(&bucket).key(&key).send().await

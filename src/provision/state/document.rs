@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// How far a resource has come.
+/// Phase of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The call that makes it may have been sent.
+    /// The create call may have been sent.
     Creating,
     Ready,
-    /// The call that removes it may have been sent.
+    /// The delete call may have been sent.
     Deleting,
 }
 
-/// What is remembered of one resource.
+/// Entry of one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub name: String,
     pub phase: Phase,
-    /// Sent with calls that take one, so that AWS knows a repeated call.
+    /// Idempotency token of the create call.
     pub token: String,
     pub begun_at: DateTime<Utc>,
     /// ARNs, ids and addresses.
@@ -29,7 +29,7 @@ pub struct Entry {
     pub values: BTreeMap<String, String>,
 }
 
-/// The whole of it.
+/// The stored state of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDocument {
     /// Layout of this document.
@@ -38,7 +38,7 @@ pub struct StateDocument {
     pub account: String,
     pub region: String,
     pub resources: BTreeMap<String, Entry>,
-    /// All of the pipeline has been brought to how it should be once: what is not remembered is not there.
+    /// The whole pipeline was applied once, so a resource without an entry does not exist.
     #[serde(default)]
     pub is_whole: bool,
 }

@@ -1,7 +1,7 @@
-//! What `provision` remembers: which resources it began, made and named, never a secret.
+//! State of `provision`: names, identifiers and phases of its resources, without secrets.
 //!
 //! Written after every call that changes anything, in a file of the data folder or an
-//! object on S3, so that a run that was killed at any instruction can be gone on with.
+//! object on S3, so that the next run can resume after a kill at any point.
 
 pub mod backend;
 pub mod document;
@@ -19,16 +19,16 @@ use crate::provision::state::document::{Entry, Phase, StateDocument, VERSION};
 #[derive(Debug)]
 pub struct State {
     backend: StateBackend,
-    /// False: what is found is kept in memory only.
+    /// Whether changes are stored; otherwise they stay in memory.
     is_written: bool,
     document: Mutex<StateDocument>,
 }
 
 impl State {
-    /// Reads the state of this pipeline; an empty one where there is none yet.
+    /// Reads the state of this pipeline; it is empty if it does not exist yet.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, or belongs to another pipeline, account or region.
+    /// The state cannot be read, is damaged, or belongs to another pipeline, account or region.
     pub async fn open(
         backend: StateBackend,
         is_written: bool,
@@ -63,8 +63,8 @@ impl State {
         Ok(result)
     }
 
-    /// Notes that a resource is about to be made. Returns the token for the call: the same
-    /// one as before where an earlier run got no further.
+    /// Records that the create call is about to be sent. Returns its token: that of the
+    /// interrupted run, if there was one.
     pub async fn mark_creating(&self, key: &str, name: &str) -> Result<String> {
         self.change(|document| {
             let resumed = document
@@ -82,7 +82,7 @@ impl State {
         .await
     }
 
-    /// Notes what is known of a resource: ARNs, ids, addresses. Makes an entry where there is none.
+    /// Records outputs of a resource: ARNs, ids, addresses. Creates the entry if it does not exist.
     pub async fn record_outputs(
         &self,
         key: &str,
@@ -101,7 +101,7 @@ impl State {
         .await
     }
 
-    /// Notes that a resource that could be renamed has another name now.
+    /// Records the new name of a resource that was renamed.
     pub async fn rename(&self, key: &str, name: &str) -> Result<()> {
         self.change(|document| {
             if let Some(entry) = document.resources.get_mut(key) {
@@ -111,12 +111,12 @@ impl State {
         .await
     }
 
-    /// Notes that a resource can be used.
+    /// Records that a resource can be used.
     pub async fn mark_ready(&self, key: &str) -> Result<()> {
         self.phase(key, Phase::Ready).await
     }
 
-    /// Notes that a resource is about to go.
+    /// Records that a resource is about to be deleted.
     pub async fn mark_deleting(&self, key: &str) -> Result<()> {
         self.phase(key, Phase::Deleting).await
     }
@@ -130,49 +130,48 @@ impl State {
         .await
     }
 
-    /// Forgets a resource that is gone.
+    /// Removes the entry of a deleted resource.
     pub async fn remove_entry(&self, key: &str) -> Result<()> {
         self.change(|document| document.resources.remove(key)).await.map(|_| ())
     }
 
-    /// What is remembered of a resource.
+    /// Returns the entry of a resource.
     pub async fn entry(&self, key: &str) -> Option<Entry> {
         self.document.lock().await.resources.get(key).cloned()
     }
 
-    /// One remembered value of a resource.
+    /// Returns an output of a resource.
     pub async fn output(&self, key: &str, field: &str) -> Option<String> {
         self.document.lock().await.resources.get(key)?.values.get(field).cloned()
     }
 
-    /// One remembered value that must be there by now.
+    /// Returns an output that an earlier step recorded.
     ///
     /// # Errors
-    /// It is not: what it belongs to has not been made.
+    /// The output is missing, because its resource was not created.
     pub async fn require_output(&self, key: &str, field: &str) -> Result<String> {
         self.output(key, field).await.ok_or_else(|| {
-            Error::failed(format!("`{key}` is needed first"))
-                .hint(format!("`pinpipe provision --only {key}` makes it"))
+            Error::failed(format!("cannot continue: resource `{key}` does not exist yet"))
+                .hint(format!("run `pinpipe provision --only {key}`"))
         })
     }
 
-    /// Notes that nothing is there that is not remembered.
+    /// Records that the state contains every resource of the pipeline.
     pub async fn mark_complete(&self) -> Result<()> {
         self.change(|document| document.is_whole = true).await
     }
 
-    /// Whether nothing can be there that is not remembered: until then the state may be one
-    /// that was begun anew after it had been lost.
+    /// Whether the state contains every resource. If not, an earlier state may have been lost.
     pub async fn is_complete(&self) -> bool {
         self.document.lock().await.is_whole
     }
 
-    /// Keys of everything remembered.
+    /// Returns the keys of all entries.
     pub async fn keys(&self) -> Vec<String> {
         self.document.lock().await.resources.keys().cloned().collect()
     }
 
-    /// Removes the state itself, once nothing is left in it.
+    /// Deletes the state if it has no entries.
     pub async fn remove_if_empty(&self) -> Result<()> {
         if self.is_written && self.document.lock().await.resources.is_empty() {
             self.backend.remove().await
@@ -201,10 +200,10 @@ fn check(
 ) -> Result<()> {
     if found.version != VERSION {
         return Err(Error::failed(format!(
-            "{backend} was written by another version of pinpipe (layout {})",
+            "cannot read {backend}: expected layout {VERSION}, got {}",
             found.version
         ))
-        .hint("use the version that wrote it, or one newer than both"));
+        .hint("install the pinpipe version that wrote it, or a newer one"));
     }
     for (what, theirs, ours) in [
         ("pipeline", found.id.as_str(), id),

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
+use crate::data::lake::compression::Compression;
 use crate::data::lake::decode::{Decoder, Reject};
 use crate::data::lake::line_splitter::{LineChunk, decompress, decompress_record};
 use crate::data::lake::objects::RawObject;
@@ -77,16 +78,17 @@ impl ChunkTransformer {
                 for (object, contents) in objects {
                     transformation.objects += 1;
                     transformation.bytes += object.size_bytes;
-                    match (object.is_compressed(), object.is_one_record) {
-                        (false, _) => transformation.transform(
+                    match (object.compression(), object.is_one_record) {
+                        (Compression::None, _) => transformation.transform(
                             &object,
                             LineChunk::Lines { first_line: 1, text: contents },
                         )?,
-                        (true, true) => {
-                            transformation.transform(&object, decompress_record(contents))?
+                        (compression, true) => {
+                            let record = decompress_record(contents, compression);
+                            transformation.transform(&object, record)?;
                         }
-                        (true, false) => {
-                            for lines in decompress(contents, DECOMPRESSED_BYTES) {
+                        (compression, false) => {
+                            for lines in decompress(contents, compression, DECOMPRESSED_BYTES) {
                                 transformation.transform(&object, lines)?;
                             }
                         }

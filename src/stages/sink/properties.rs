@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use crate::base::error::{Error, Result};
+use crate::data::lake::compression::Compression;
 use crate::stages::sink::partitioner::{Partitioner, TimestampSource};
 
 /// Minimum and default of `s3.part.size`, in bytes: the minimum part size of S3.
@@ -39,7 +40,7 @@ pub struct SinkProperties {
     pub topics_dir: String,
     pub file_delimiter: String,
     pub offset_digits: usize,
-    pub gzip: bool,
+    pub compression: Compression,
     pub part_bytes: usize,
     /// Maximum number of records per object.
     pub flush_size: u64,
@@ -200,9 +201,13 @@ impl SinkProperties {
             r.text("timestamp.field"),
             &mut r.problems,
         );
-        let gzip = r
-            .only("s3.compression.type", &["none", "gzip"])
-            .is_some_and(|value| value.eq_ignore_ascii_case("gzip"));
+        let compression = r.only("s3.compression.type", &Compression::ALL.map(Compression::name));
+        let compression = Compression::ALL
+            .into_iter()
+            .find(|known| {
+                compression.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(known.name()))
+            })
+            .unwrap_or(Compression::None);
         let properties = Self {
             topics: topics.unwrap_or(Topics::List(Vec::new())),
             bucket: bucket.unwrap_or_default(),
@@ -210,7 +215,7 @@ impl SinkProperties {
             topics_dir: r.text("topics.dir").unwrap_or_else(|| "topics".into()),
             file_delimiter: r.text("file.delim").unwrap_or_else(|| "+".into()),
             offset_digits: r.number::<usize>("filename.offset.zero.pad.width", 0).unwrap_or(10),
-            gzip,
+            compression,
             part_bytes: r.number::<usize>("s3.part.size", MIN_PART_BYTES).unwrap_or(MIN_PART_BYTES),
             flush_size: flush_size.unwrap_or(1),
             rotate_interval,

@@ -1,31 +1,23 @@
 //! Open objects: one for each folder to which records of a Kafka partition are written.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use tokio::io::AsyncWriteExt;
 
+use crate::data::lake::compression::Encoder;
 use crate::stages::sink::properties::SinkProperties;
 
 /// Bytes buffered before they are passed to the writer of the object.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Buffer of an open object, plain or compressed.
-enum Chunk {
-    Plain(Vec<u8>),
-    Gzip(Box<GzEncoder<Vec<u8>>>),
-}
-
 /// An object that is being written.
 struct OpenObject {
     writer: BufWriter,
-    chunk: Chunk,
+    encoder: Encoder,
     records: u64,
 }
 
@@ -94,7 +86,7 @@ impl PartitionWriter {
                 self.topic,
                 self.topic,
                 self.partition,
-                if properties.gzip { ".gz" } else { "" },
+                properties.compression.extension(),
                 d = properties.file_delimiter,
                 width = properties.offset_digits,
             );
@@ -103,34 +95,18 @@ impl PartitionWriter {
                 .split('/')
                 .filter(|part| !part.is_empty())
                 .fold(self.root.clone(), |path, part| path.join(part));
-            let chunk = if properties.gzip {
-                Chunk::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::default())))
-            } else {
-                Chunk::Plain(Vec::new())
-            };
             OpenObject {
                 writer: BufWriter::with_capacity(store.clone(), path, properties.part_bytes),
-                chunk,
+                encoder: properties.compression.encoder(),
                 records: 0,
             }
         });
-        match &mut object.chunk {
-            Chunk::Plain(chunk) => {
-                chunk.extend_from_slice(value);
-                chunk.push(b'\n');
-                if chunk.len() >= CHUNK_BYTES {
-                    object.writer.write_all(chunk).await?;
-                    chunk.clear();
-                }
-            }
-            Chunk::Gzip(encoder) => {
-                encoder.write_all(value)?;
-                encoder.write_all(b"\n")?;
-                if encoder.get_ref().len() >= CHUNK_BYTES {
-                    let compressed = std::mem::take(encoder.get_mut());
-                    object.writer.write_all(&compressed).await?;
-                }
-            }
+        object.encoder.write(value)?;
+        object.encoder.write(b"\n")?;
+        let ready = object.encoder.ready();
+        if ready.len() >= CHUNK_BYTES {
+            object.writer.write_all(ready).await?;
+            ready.clear();
         }
         object.records += 1;
         self.next_offset = offset + 1;
@@ -145,10 +121,7 @@ impl PartitionWriter {
     pub async fn close(&mut self) -> std::io::Result<u64> {
         let mut closed = 0;
         while let Some((_, mut object)) = self.objects.pop_first() {
-            let last = match object.chunk {
-                Chunk::Plain(chunk) => chunk,
-                Chunk::Gzip(encoder) => encoder.finish()?,
-            };
+            let last = object.encoder.finish()?;
             object.writer.write_all(&last).await?;
             object.writer.shutdown().await?;
             closed += 1;

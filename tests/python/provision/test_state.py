@@ -43,7 +43,7 @@ def on_s3(cloud):
             ('"account": "123456789012"', '"account": "210987654321"'),
             "belongs to account `210987654321`, not to `123456789012`",
         ),
-        (('"version": 1', '"version": 2'), "written by another version of pinpipe"),
+        (('"version": 1', '"version": 2'), "expected layout 1, got 2"),
         (('"resources": {', '"resources": '), "is damaged"),
     ],
 )
@@ -142,7 +142,7 @@ def test_lock_is_held_although_the_response_got_lost(on_s3, drop):
 def test_missing_state_bucket_is_reported_with_a_hint(cloud):
     cloud.configure(provision=STATE_ON_S3)
     for command in (("provision", "--plan"), ("provision", "--yes"), ("destroy", "--yes")):
-        assert "hint: make it first" in refused_run(cloud, *command)
+        assert "hint: create it with `aws s3 mb`" in refused_run(cloud, *command)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

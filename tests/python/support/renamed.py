@@ -5,7 +5,7 @@ TOPICS = dict.fromkeys(
 )
 
 
-NAMED = "it was made under another name, "
+NAMED = "was created under another name, "
 
 
 EVERY_NAME = {
