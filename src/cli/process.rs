@@ -7,7 +7,8 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::base::error::{Error, Result};
-use crate::base::output::Printer;
+use crate::base::output::terminal::ColorChoice;
+use crate::base::output::{Format, Printer};
 use crate::cli::dispatch::run;
 use crate::cli::{Cli, Global};
 
@@ -19,7 +20,10 @@ pub fn main() -> ExitCode {
     tune_allocator();
     // Dependencies compile in two TLS providers; one must be chosen before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report_usage(&error),
+    };
     let printer =
         Printer::new(cli.global.output, cli.global.color, cli.global.quiet, cli.global.no_progress);
     start_log(&cli.global);
@@ -46,6 +50,25 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Prints the help, the version, or an error of the command line. `--output json` may be part of a
+/// command line that cannot be parsed, so it is searched for in the arguments.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let is_json = arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    if is_json && error.use_stderr() {
+        let text = error.to_string();
+        let message = text.trim().trim_start_matches("error: ").lines().next().unwrap_or_default();
+        let printer = Printer::new(Format::Json, ColorChoice::Never, true, true);
+        let failure = Error::usage(message).hint("`--help` shows the accepted arguments");
+        printer.error(&failure);
+    } else {
+        // Nothing can be done about a closed stdout or stderr.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Tunes the allocator of the C library for batch, which allocates and frees buffers of several

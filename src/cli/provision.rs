@@ -24,7 +24,7 @@ pub struct ProvisionArguments {
     #[arg(long, value_name = "FILE", requires = "plan")]
     pub out: Option<PathBuf>,
     /// Apply exactly this plan, unless anything has changed since it was written
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "only", "skip", "allow_replace", "allow_recreate"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "out", "detailed_exit_code", "only", "skip", "allow_replace", "allow_recreate"])]
     pub apply: Option<PathBuf>,
     /// With --plan: exit with 3 if there are changes
     #[arg(long, requires = "plan")]

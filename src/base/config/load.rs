@@ -1,6 +1,6 @@
 //! Reads, merges and checks the layers of the configuration; reports all errors at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
@@ -294,14 +294,17 @@ fn variables() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
+/// The variable that sets a key.
+fn variable_of(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('.', "__"))
+}
+
 /// Variables that begin with `PINPIPE_`, but neither set a key nor hold a secret, are most likely
 /// misspelled. Returns a warning for each.
 fn misspelled_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
-    let of_key =
-        |key: &String| format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('.', "__"));
     let known: Vec<String> = known_keys()
         .iter()
-        .map(of_key)
+        .map(|key| variable_of(key))
         .chain(OTHER_VARIABLES.iter().map(|name| (*name).to_string()))
         .collect();
     let is_misspelled = |name: &String| {
@@ -327,6 +330,8 @@ fn from_environment(
     problems: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Vec<(String, Value)> {
+    let variables: Vec<(String, String)> = variables.collect();
+    let names: BTreeSet<String> = variables.iter().map(|(name, _)| name.clone()).collect();
     let mut values = Vec::new();
     for (name, text) in variables {
         let Some(path) = name.strip_prefix(VARIABLE_PREFIX) else {
@@ -336,6 +341,11 @@ fn from_environment(
         let origin = format!("variable `{name}`");
         if let Some(present) = renamed::present_name(&path) {
             warnings.push(renamed::warning(&origin, &path, present));
+            let present_variable = variable_of(present);
+            if names.contains(&present_variable) {
+                // The present name wins, whatever the order of the variables.
+                continue;
+            }
             path = present.into();
         }
         let Some(current) = get(base, &path) else {

@@ -95,6 +95,11 @@ pub async fn destroy(
     if config.target == Target::Aws {
         return remove_resources(config, options, printer).await;
     }
+    let is_selective = !options.selection.only.is_empty() || !options.selection.skip.is_empty();
+    if options.data && is_selective {
+        return Err(Error::usage("`--data` deletes the whole data folder, not a selection")
+            .hint("remove `--data` to delete selected resources of the running local stack"));
+    }
     if !runs && !options.data {
         return Err(Error::failed(format!("the local stack is not running in `{}`", config.data_dir.display()))
             .hint("start it with `pinpipe local` to delete its resources, or delete everything with `--data`"));
@@ -144,10 +149,12 @@ async fn delete_selected(
         }
         confirm_on_aws(session, options, &to_delete, &observations, &account.id, printer).await?;
     } else {
-        let question =
-            "delete the topics with their records, the streams, the connector and the routes";
+        let question = format!(
+            "delete {} with all records",
+            selected.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        );
         session.progress.hide();
-        confirm(options.yes, question).await?;
+        confirm(options.yes, &question).await?;
         session.progress.show();
     }
     let visits = session
@@ -157,7 +164,8 @@ async fn delete_selected(
         })
         .await;
     let results = session.collect_results(visits)?;
-    let mut resources: Vec<Removed> = results.into_iter().map(|(_, removed)| removed).collect();
+    let in_selection = results.into_iter().filter(|(key, _)| selected.contains(key));
+    let mut resources: Vec<Removed> = in_selection.map(|(_, removed)| removed).collect();
     if let Some(account) = &session.account {
         for key in account.state.keys().await {
             // Recorded, but no longer existing.

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Error, Result};
-use crate::base::fs::{load_json, save_json};
+use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::output::Report;
 use crate::provision::cost::{Cost, MONTH_HOURS, Prices};
 use crate::provision::engine::graph::Graph;
@@ -194,7 +193,11 @@ impl Plan {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        save_json(path, self)
+        let mut text = serde_json::to_vec_pretty(self)
+            .context(|| format!("cannot write the plan `{}`", path.display()))?;
+        text.push(b'\n');
+        // Written through, so that a link, a pipe or a device stays what it is.
+        std::fs::write(path, text).map_err(|error| io_error("write", path, error))
     }
 
     /// Reads a plan that `provision --plan --out FILE` wrote.
@@ -203,8 +206,18 @@ impl Plan {
     /// The file does not exist, is no plan, or has another format version.
     pub fn load(path: &Path) -> Result<Self> {
         let write_again = "write a new plan with `pinpipe provision --plan --out FILE`";
-        let document: serde_json::Value = load_json(path)?.ok_or_else(|| {
-            Error::usage(format!("plan file `{}` does not exist", path.display())).hint(write_again)
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let message = format!("plan file `{}` does not exist", path.display());
+                return Err(Error::usage(message).hint(write_again));
+            }
+            Err(error) => return Err(io_error("read", path, error)),
+        };
+        let document: serde_json::Value = serde_json::from_slice(&text).map_err(|error| {
+            Error::usage(format!("`{}` is no plan file", path.display()))
+                .with_source(error)
+                .hint(write_again)
         })?;
         let version = document["format_version"].as_u64();
         if version != Some(FORMAT_VERSION.into()) {
@@ -222,21 +235,21 @@ impl Plan {
         })
     }
 
+    fn steps_by_key(&self) -> BTreeMap<&str, &Step> {
+        self.steps.iter().map(|step| (step.key.as_str(), step)).collect()
+    }
+
     /// How `now` differs from this plan, one line per resource.
     pub fn differences(&self, now: &Plan) -> Vec<String> {
-        let of = |plan: &Plan| -> BTreeMap<String, Observation> {
-            let steps = plan.steps.iter();
-            steps.map(|step| (step.key.clone(), step.observation.clone())).collect()
-        };
-        let (planned, current) = (of(self), of(now));
+        let (planned, current) = (self.steps_by_key(), now.steps_by_key());
         let mut differences = Vec::new();
-        for (key, observation) in &current {
+        for (key, step) in &current {
             match planned.get(key) {
-                Some(before) if is_same(before, observation) => {}
+                Some(before) if is_same(before, step) => {}
                 Some(before) => differences.push(format!(
                     "{key}: {} → {}",
                     change_text(before),
-                    change_text(observation)
+                    change_text(step)
                 )),
                 None => differences.push(format!("{key}: not in the plan")),
             }
@@ -248,16 +261,19 @@ impl Plan {
 }
 
 /// Details of resources without changes may differ from one moment to the next.
-fn is_same(before: &Observation, now: &Observation) -> bool {
-    before == now || before.action == Action::NoOp && now.action == Action::NoOp
+fn is_same(before: &Step, now: &Step) -> bool {
+    let is_unchanged =
+        before.observation.action == Action::NoOp && now.observation.action == Action::NoOp;
+    (&before.name, &before.type_name) == (&now.name, &now.type_name)
+        && (is_unchanged || before.observation == now.observation)
 }
 
-fn change_text(observation: &Observation) -> String {
-    let action = action_text(observation.action, false);
-    if observation.reasons.is_empty() {
-        action.into()
+fn change_text(step: &Step) -> String {
+    let action = action_text(step.observation.action, false);
+    if step.observation.reasons.is_empty() {
+        format!("{action} {}", step.name)
     } else {
-        format!("{action} ({})", observation.reason())
+        format!("{action} {} ({})", step.name, step.observation.reason())
     }
 }
 
@@ -446,7 +462,9 @@ mod tests {
         now.steps[0] = step("bucket", Action::Update, &["it is not encrypted"], 0.0);
         assert_eq!(
             example().differences(&now),
-            ["bucket: no change (private, encrypted) → update (it is not encrypted)"]
+            [
+                "bucket: no change me-bucket (private, encrypted) → update me-bucket (it is not encrypted)"
+            ]
         );
     }
 }

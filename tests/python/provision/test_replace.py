@@ -87,7 +87,7 @@ def test_outdated_plugin_is_detected_after_a_partial_apply(module, cloud):
 def test_missing_object_with_a_new_zip_is_uploaded(module, cloud):
     (cloud.folder / "sink.zip").write_bytes(zip_with_manifest("another one"))
     cloud.boto("s3").delete_object(Bucket=BUCKET, Key=OBJECT)
-    assert_plan_and_apply(cloud, {**CONTENT, "plugin-object": ("create", "not there")})
+    assert_plan_and_apply(cloud, {**CONTENT, "plugin-object": ("create", "does not exist")})
     module.mark_clean()
 
 
@@ -192,7 +192,7 @@ def test_renamed_zip_deletes_the_previous_object(module, cloud):
 # Names.
 
 CONNECTOR = ("replace", "`(cluster|plugin|worker-configuration)` is replaced")
-ROLE = ("update", "allows something else|assumed by others")
+ROLE = ("update", "policy `pinpipe` differs|trust policy differs")
 # Each is renamed once; the tests build on each other.
 NAMES = {
     "connector": (

@@ -21,13 +21,13 @@ ANOTHER = {
 }
 OPEN = {
     "api": ("update", ROUTES),
-    "api-key": ("delete", "does not ask for it"),
-    "usage-plan": ("delete", "does not ask for it"),
+    "api-key": ("delete", "no longer in the configuration"),
+    "usage-plan": ("delete", "no longer in the configuration"),
 }
 CLOSED = {
     "api": ("update", ROUTES),
-    "api-key": ("create", "not there"),
-    "usage-plan": ("create", "not there"),
+    "api-key": ("create", "does not exist"),
+    "usage-plan": ("create", "does not exist"),
 }
 RENAMED = {
     "api": ("update", "not deployed to the stage `live`"),
@@ -210,7 +210,7 @@ def test_airflow_is_enabled_and_disabled(empty):
         airflow={"enabled": True, "subnets": [subnet["SubnetId"] for subnet in subnets[:2]]},
         schedule={"enabled": False},
     )
-    assert_plan_and_apply(empty, {key: ("create", "not there") for key in AIRFLOW})
+    assert_plan_and_apply(empty, {key: ("create", "does not exist") for key in AIRFLOW})
     assert len(empty.aws.snapshot()["environments"]) == 1
     empty.change(airflow={"requirements": ["apache-airflow-providers-databricks", "pandas"]})
     assert_plan_and_apply(
