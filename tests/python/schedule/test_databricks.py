@@ -164,7 +164,9 @@ def test_retries_start_the_run_only_once(workspace):
 
 def test_failures_are_reported_with_reason_and_hint(workspace):
     def error(done):
-        return done.stderr[done.stderr.index("error:") :]
+        # The last line is the error as JSON; notes stand before it.
+        failure = json.loads(done.stderr.splitlines()[-1])
+        return f"error: {failure['error']}\nhint: {failure['hint']}\n"
 
     workspace.databricks.clusters.failure = (
         "AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE",
