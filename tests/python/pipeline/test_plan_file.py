@@ -13,7 +13,7 @@ def test_saved_plan_is_applied_and_then_out_of_date(provisioned):
     assert applied["applied"] and applied["tally"]["create"] == 1
     stderr = pinpipe.run("provision", "--apply", "plan.json", code=1).stderr
     assert "the plan is out of date" in stderr or "it is out of date" in stderr
-    assert "topic-geo: create (does not exist) → no change" in stderr
+    assert "topic-geo: create local.geo (does not exist) → no change local.geo" in stderr
 
 
 def test_plan_of_another_configuration_is_refused(provisioned):
