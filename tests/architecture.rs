@@ -12,8 +12,11 @@ const SIBLING_FOLDERS: [&str; 1] = ["stages"];
 /// A module: its path below the crate, such as `["stages", "stream", "run"]`.
 type Module = Vec<String>;
 
+/// Asked at run time: a binary that another clone built into the same target folder would
+/// otherwise read the sources of that clone.
 fn source_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    let package = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
+    Path::new(&package).join("src")
 }
 
 /// Every module except the crate's root, with its text without comments.

@@ -258,34 +258,37 @@ impl Session {
     /// The results of all visits, by key in graph order.
     ///
     /// # Errors
-    /// The first failure with a specific hint, otherwise the first; the others become notes.
+    /// The first interruption; without one, the first failure with a specific hint, otherwise the
+    /// first. The others become notes.
     pub fn collect_results<T>(&self, visits: Vec<(String, Visit<T>)>) -> Result<Vec<(String, T)>> {
         let mut results = Vec::with_capacity(visits.len());
-        let (mut interruption, mut failures, mut skipped) = (None, Vec::new(), Vec::new());
+        let (mut interruptions, mut failures, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for (key, visit) in visits {
             match visit {
                 Visit::Done(value) => results.push((key, value)),
-                Visit::Failed(error) if error.is_interrupted() => {
-                    interruption.get_or_insert(error);
-                }
+                Visit::Failed(error) if error.is_interrupted() => interruptions.push(error),
                 Visit::Failed(error) => failures.push(error),
                 Visit::Skipped => skipped.push(key),
             }
         }
-        let error = match interruption {
-            Some(interruption) => interruption,
-            None if failures.is_empty() => return Ok(results),
-            // The first failure with a specific hint, otherwise the first.
-            None => {
-                let specific = failures.iter().position(Error::has_specific_hint);
-                failures.remove(specific.unwrap_or_default())
+        let error = if interruptions.is_empty() {
+            if failures.is_empty() {
+                return Ok(results);
             }
+            let specific = failures.iter().position(Error::has_specific_hint);
+            failures.remove(specific.unwrap_or_default())
+        } else {
+            interruptions.remove(0)
         };
         let is_enabled =
             |key: &String| self.graph.resource(key).is_some_and(|resource| resource.is_enabled());
         skipped.retain(is_enabled);
-        let mut note: String =
-            failures.iter().map(|failure| format!("\n  also: {failure}")).collect();
+        // Calls of several resources may be abandoned with the same words.
+        let mut others: Vec<String> =
+            interruptions.iter().chain(&failures).map(Error::to_string).collect();
+        others.retain(|other| *other != error.to_string());
+        others.dedup();
+        let mut note: String = others.iter().map(|other| format!("\n  also: {other}")).collect();
         if !skipped.is_empty() {
             note.push_str(&format!("\n  skipped, since they depend on it: {}", skipped.join(", ")));
         }
