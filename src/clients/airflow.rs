@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, RESUME_HINT, code, failed};
+use crate::clients::aws::call::{CallContext, RESUME_HINT, code};
 
 /// Maximum attempts of one request while Airflow is unavailable.
 const MAX_ATTEMPTS: usize = 5;
@@ -115,7 +115,7 @@ impl AirflowApi {
                      or set `airflow.name` to another one",
                 )
             } else {
-                failed(Call("airflow:InvokeRestApi", &request), &error)
+                error.call_context("airflow:InvokeRestApi", &request)
             };
             return Err(Refusal { status: 0, error: failure });
         };

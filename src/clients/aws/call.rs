@@ -3,11 +3,15 @@
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::RequestId;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, Result};
 
-/// An AWS call: the IAM action that it requires and the resource it is for.
-#[derive(Debug, Clone, Copy)]
-pub struct Call<'a>(pub &'a str, pub &'a str);
+/// Converts the failure of an AWS call into an [`Error`] whose hint names the missing permission.
+pub trait CallContext {
+    type Output;
+
+    /// `action` is the IAM action that the call requires, `on` the resource that it is for.
+    fn call_context(self, action: &str, on: &str) -> Self::Output;
+}
 
 /// A failed call that was to create a resource.
 #[derive(Debug)]
@@ -109,47 +113,60 @@ where
     Error::failed(action).with_source(describe(error)).hint(hint).retryable(is_retryable(error))
 }
 
-/// Converts a failed call into an error whose hint names the missing permission.
-pub fn failed<E>(Call(action, on): Call<'_>, error: &SdkError<E>) -> Error
+impl<T, E> CallContext for std::result::Result<T, SdkError<E>>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     SdkError<E>: RequestId,
 {
-    let code = code(error);
-    let message = error.as_service_error().and_then(ProvideErrorMetadata::message);
-    let failure = Error::failed(format!("`{action}` for {on} failed"))
-        .with_source(describe(error))
-        .with_service_answer(code, message.unwrap_or_default())
-        .retryable(is_retryable(error));
-    if is_denied(code) {
-        return failure.hint(format!(
-            "allow the action `{action}` for this user or role, then {RESUME_HINT}"
-        ));
+    type Output = Result<T>;
+
+    fn call_context(self, action: &str, on: &str) -> Result<T> {
+        self.map_err(|error| error.call_context(action, on))
     }
-    if is_quota(code) {
-        return failure.hint(
-            "a quota of the account is exhausted: request an increase in Service Quotas or delete \
-             unused resources, then re-run the command",
-        );
-    }
-    match hint(error) {
-        _ if gives_no_reason(error) => failure.generic_hint(NO_REASON_HINT),
-        Some(hint) => failure.hint(hint),
-        None => failure.generic_hint(RESUME_HINT),
+}
+
+impl<E> CallContext for SdkError<E>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    SdkError<E>: RequestId,
+{
+    type Output = Error;
+
+    fn call_context(self, action: &str, on: &str) -> Error {
+        let code = code(&self);
+        let message = self.as_service_error().and_then(ProvideErrorMetadata::message);
+        let failure = Error::failed(format!("`{action}` for {on} failed"))
+            .with_source(describe(&self))
+            .with_service_answer(code, message.unwrap_or_default())
+            .retryable(is_retryable(&self));
+        if is_denied(code) {
+            return failure.hint(format!(
+                "allow the action `{action}` for this user or role, then {RESUME_HINT}"
+            ));
+        }
+        if is_quota(code) {
+            return failure.hint(
+                "a quota of the account is exhausted: request an increase in Service Quotas or \
+                 delete unused resources, then re-run the command",
+            );
+        }
+        match hint(&self) {
+            _ if gives_no_reason(&self) => failure.generic_hint(NO_REASON_HINT),
+            Some(hint) => failure.hint(hint),
+            None => failure.generic_hint(RESUME_HINT),
+        }
     }
 }
 
 impl CreateError {
     /// Converts a failed call that was to create a resource.
-    pub fn new<E>(call: Call<'_>, error: &SdkError<E>) -> Self
+    pub fn new<E>(action: &str, on: &str, error: SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         SdkError<E>: RequestId,
     {
-        Self {
-            error: failed(call, error),
-            outcome_unknown: is_retryable(error) && !THROTTLING_CODES.contains(&code(error)),
-        }
+        let outcome_unknown = is_retryable(&error) && !THROTTLING_CODES.contains(&code(&error));
+        Self { error: error.call_context(action, on), outcome_unknown }
     }
 }
 

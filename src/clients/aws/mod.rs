@@ -10,8 +10,7 @@ use secrecy::SecretString;
 use crate::base::config::outputs::Outputs;
 use crate::base::config::schema::{ApiAuth, Config, Target};
 use crate::base::error::Result;
-use crate::clients::aws::call::Call;
-use crate::clients::aws::call::failed;
+use crate::clients::aws::call::CallContext;
 
 /// Loads the configuration of all clients: region, profile, endpoint, credentials.
 pub async fn sdk_config(config: &Config) -> SdkConfig {
@@ -127,6 +126,6 @@ pub async fn gateway_api_key(config: &Config) -> Result<Option<SecretString>> {
         .include_value(true)
         .send()
         .await
-        .map_err(|error| failed(Call("apigateway:GET", "the API key"), &error))?;
+        .call_context("apigateway:GET", "the API key")?;
     Ok(response.value.map(SecretString::from))
 }

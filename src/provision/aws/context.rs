@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::output::progress::Progress;
-use crate::clients::aws::call::{Call, CreateError, failed};
+use crate::clients::aws::call::{CallContext, CreateError};
 use crate::clients::aws::sdk_config;
 use crate::provision::state::State;
 use crate::provision::state::backend::{StateBackend, file_path};
@@ -77,8 +77,7 @@ impl Account {
         let shared = sdk_config(config).await;
         let sts = aws_sdk_sts::Client::new(&shared);
         let response = sts.get_caller_identity().send().await;
-        let identity = response
-            .map_err(|error| failed(Call("sts:GetCallerIdentity", "these credentials"), &error))?;
+        let identity = response.call_context("sts:GetCallerIdentity", "these credentials")?;
         let id = identity.account().unwrap_or_default().to_string();
         let partition =
             identity.arn().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws").to_string();

@@ -3,7 +3,7 @@
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, failed};
+use crate::clients::aws::call::CallContext;
 use crate::provision::aws::context::{Account, TAG_ID, TAG_RESOURCE};
 
 /// Tags of a resource, as a parameter of the call that creates the resource.
@@ -31,11 +31,7 @@ pub fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
 /// Sets the desired tags on the EC2 resource with this id.
 pub async fn put_tags(account: &Account, key: &str, id: &str) -> Result<()> {
     let request = account.ec2.create_tags().resources(id).set_tags(Some(ec2_tags(account, key)));
-    request
-        .send()
-        .await
-        .map(|_| ())
-        .map_err(|error| failed(Call("ec2:CreateTags", &format!("`{id}`")), &error))
+    request.send().await.map(|_| ()).call_context("ec2:CreateTags", &format!("`{id}`"))
 }
 
 /// Filter with one value, for `Describe…` calls of EC2.

@@ -10,7 +10,7 @@ use aws_sdk_kinesis::types::{
 use crate::base::config::schema::StreamMode;
 use crate::base::error::{ErrorContext, Result};
 use crate::base::model::Kind;
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Observation, Resource};
@@ -70,7 +70,7 @@ impl Stream {
             Ok(response) => Ok(response.stream_description_summary),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
             Err(error) => {
-                Err(failed(Call("kinesis:DescribeStreamSummary", &self.display_name()), &error))
+                Err(error.call_context("kinesis:DescribeStreamSummary", &self.display_name()))
             }
         }
     }
@@ -83,9 +83,7 @@ impl Stream {
             // caller's next call reports the deletion.
             return Ok(self.account.tags(&self.key()));
         }
-        let listed = response.map_err(|error| {
-            failed(Call("kinesis:ListTagsForStream", &self.display_name()), &error)
-        })?;
+        let listed = response.call_context("kinesis:ListTagsForStream", &self.display_name())?;
         Ok(listed
             .tags()
             .iter()
@@ -129,9 +127,7 @@ impl Stream {
                     .set_tags(Some(tags))
                     .send()
                     .await;
-                response.map_err(|error| {
-                    failed(Call("kinesis:AddTagsToStream", &self.display_name()), &error)
-                })?;
+                response.call_context("kinesis:AddTagsToStream", &self.display_name())?;
             }
             Drift::Mode => {
                 let response = kinesis
@@ -140,9 +136,7 @@ impl Stream {
                     .stream_mode_details(self.mode_details()?)
                     .send()
                     .await;
-                response.map_err(|error| {
-                    failed(Call("kinesis:UpdateStreamMode", &self.display_name()), &error)
-                })?;
+                response.call_context("kinesis:UpdateStreamMode", &self.display_name())?;
             }
             Drift::Shards { from } => {
                 // One call can at most double or halve the number of shards. The next observation
@@ -153,33 +147,30 @@ impl Stream {
                     .stream_name(name)
                     .target_shard_count(step)
                     .scaling_type(ScalingType::UniformScaling);
-                request.send().await.map_err(|error| {
-                    failed(Call("kinesis:UpdateShardCount", &self.display_name()), &error)
-                })?;
+                request
+                    .send()
+                    .await
+                    .call_context("kinesis:UpdateShardCount", &self.display_name())?;
             }
             Drift::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
                 let request = kinesis
                     .increase_stream_retention_period()
                     .stream_name(name)
                     .retention_period_hours(wanted.retention_hours as i32);
-                request.send().await.map_err(|error| {
-                    failed(
-                        Call("kinesis:IncreaseStreamRetentionPeriod", &self.display_name()),
-                        &error,
-                    )
-                })?;
+                request
+                    .send()
+                    .await
+                    .call_context("kinesis:IncreaseStreamRetentionPeriod", &self.display_name())?;
             }
             Drift::RetentionHours { .. } => {
                 let request = kinesis
                     .decrease_stream_retention_period()
                     .stream_name(name)
                     .retention_period_hours(wanted.retention_hours as i32);
-                request.send().await.map_err(|error| {
-                    failed(
-                        Call("kinesis:DecreaseStreamRetentionPeriod", &self.display_name()),
-                        &error,
-                    )
-                })?;
+                request
+                    .send()
+                    .await
+                    .call_context("kinesis:DecreaseStreamRetentionPeriod", &self.display_name())?;
             }
         }
         Ok(())
@@ -256,7 +247,7 @@ impl Resource for Stream {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ResourceInUseException" => Ok(()),
-            Err(error) => Err(failed(Call("kinesis:CreateStream", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("kinesis:CreateStream", &self.display_name())),
         }
     }
 
@@ -312,10 +303,9 @@ impl Resource for Stream {
                     // An earlier attempt whose response was lost has started the deletion.
                     let status = self.find().await?.map(|found| found.stream_status().clone());
                     if status.is_some_and(|status| status != StreamStatus::Deleting) {
-                        return Err(failed(
-                            Call("kinesis:DeleteStream", &self.display_name()),
-                            &error,
-                        ));
+                        return Err(
+                            error.call_context("kinesis:DeleteStream", &self.display_name())
+                        );
                     }
                 }
                 _ => {}

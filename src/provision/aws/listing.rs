@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::base::config::schema::Config;
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, failed};
+use crate::clients::aws::call::CallContext;
 use crate::clients::aws::sdk_config;
 
 /// A listed resource: its name, and its state or id.
@@ -27,8 +27,7 @@ pub async fn connectors(config: &Config) -> Result<Vec<ListedResource>> {
         .send()
         .collect::<std::result::Result<Vec<_>, _>>()
         .await;
-    let connectors = response
-        .map_err(|error| failed(Call("kafkaconnect:ListConnectors", "all connectors"), &error))?;
+    let connectors = response.call_context("kafkaconnect:ListConnectors", "all connectors")?;
     let listings = connectors.into_iter().map(|connector| ListedResource {
         state: connector
             .connector_state
@@ -53,7 +52,7 @@ pub async fn apis(config: &Config) -> Result<Vec<ListedResource>> {
         .send()
         .collect::<std::result::Result<Vec<_>, _>>()
         .await;
-    let apis = response.map_err(|error| failed(Call("apigateway:GET", "all APIs"), &error))?;
+    let apis = response.call_context("apigateway:GET", "all APIs")?;
     let listings = apis.into_iter().map(|api| ListedResource {
         name: api.name.unwrap_or_default(),
         state: api.id.unwrap_or_default(),

@@ -6,7 +6,7 @@ use aws_sdk_ssm::types::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::base::error::{ErrorContext, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 
 /// Reads a secret; `None` if the parameter does not exist.
@@ -16,7 +16,7 @@ pub async fn get(account: &Account, name: &str) -> Result<Option<SecretString>> 
             Ok(response.parameter().and_then(|parameter| parameter.value()).map(SecretString::from))
         }
         Err(error) if code(&error) == "ParameterNotFound" => Ok(None),
-        Err(error) => Err(failed(Call("ssm:GetParameter", &format!("`{name}`")), &error)),
+        Err(error) => Err(error.call_context("ssm:GetParameter", &format!("`{name}`"))),
     }
 }
 
@@ -28,10 +28,13 @@ pub async fn description(account: &Account, name: &str) -> Result<Option<String>
         .values(name)
         .build()
         .context(|| "cannot build a parameter filter")?;
-    let response =
-        account.ssm.describe_parameters().parameter_filters(filter).send().await.map_err(
-            |error| failed(Call("ssm:DescribeParameters", &format!("`{name}`")), &error),
-        )?;
+    let response = account
+        .ssm
+        .describe_parameters()
+        .parameter_filters(filter)
+        .send()
+        .await
+        .call_context("ssm:DescribeParameters", &format!("`{name}`"))?;
     Ok(response
         .parameters()
         .first()
@@ -59,7 +62,7 @@ pub async fn put(
     match request.send().await {
         Ok(_) => Ok(()),
         Err(error) if code(&error) == "ParameterAlreadyExists" => Ok(()),
-        Err(error) => Err(failed(Call("ssm:PutParameter", &format!("`{name}`")), &error)),
+        Err(error) => Err(error.call_context("ssm:PutParameter", &format!("`{name}`"))),
     }
 }
 
@@ -72,8 +75,7 @@ pub async fn tag_differences(account: &Account, key: &str, name: &str) -> Result
         .resource_id(name)
         .send()
         .await;
-    let listed = response
-        .map_err(|error| failed(Call("ssm:ListTagsForResource", &format!("`{name}`")), &error))?;
+    let listed = response.call_context("ssm:ListTagsForResource", &format!("`{name}`"))?;
     Ok(account.tag_differences(key, listed.tag_list().iter().map(|tag| (tag.key(), tag.value()))))
 }
 
@@ -85,9 +87,7 @@ pub async fn put_tags(account: &Account, key: &str, name: &str) -> Result<()> {
         .resource_type(ResourceTypeForTagging::Parameter)
         .resource_id(name);
     let response = request.set_tags(Some(tags(account, key)?)).send().await;
-    response
-        .map(|_| ())
-        .map_err(|error| failed(Call("ssm:AddTagsToResource", &format!("`{name}`")), &error))
+    response.map(|_| ()).call_context("ssm:AddTagsToResource", &format!("`{name}`"))
 }
 
 fn tags(account: &Account, key: &str) -> Result<Vec<Tag>> {
@@ -103,6 +103,6 @@ pub async fn delete(account: &Account, name: &str) -> Result<bool> {
     match account.ssm.delete_parameter().name(name).send().await {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == "ParameterNotFound" => Ok(false),
-        Err(error) => Err(failed(Call("ssm:DeleteParameter", &format!("`{name}`")), &error)),
+        Err(error) => Err(error.call_context("ssm:DeleteParameter", &format!("`{name}`"))),
     }
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use aws_sdk_ssm::types::CommandInvocationStatus;
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 
 /// Result of a command.
@@ -44,7 +44,7 @@ pub async fn run_command(
         Err(error) if code(&error) == "InvalidInstanceId" => {
             return Ok(CommandOutcome::Unregistered);
         }
-        Err(error) => return Err(failed(Call("ssm:SendCommand", &machine), &error)),
+        Err(error) => return Err(error.call_context("ssm:SendCommand", &machine)),
     };
     let command_id =
         response.command().and_then(|command| command.command_id()).unwrap_or_default().to_string();
@@ -64,7 +64,7 @@ pub async fn run_command(
                 return Ok(Some("being sent".to_string()));
             }
             Err(error) => {
-                return Err(failed(Call("ssm:GetCommandInvocation", &machine), &error));
+                return Err(error.call_context("ssm:GetCommandInvocation", &machine));
             }
         };
         let stdout = invocation.standard_output_content().unwrap_or_default().trim().to_string();

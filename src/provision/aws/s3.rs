@@ -12,7 +12,7 @@ use aws_sdk_s3::types::{
 use futures::{StreamExt, stream};
 
 use crate::base::error::{Error, ErrorContext, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::object_keys::{REQUIREMENTS, is_zip};
@@ -116,8 +116,7 @@ impl Bucket {
             .bucket_region(&self.account.config.aws.region)
             .max_buckets(1000);
         let response: Result<Vec<_>, _> = request.into_paginator().send().collect().await;
-        let pages =
-            response.map_err(|error| failed(Call("s3:ListAllMyBuckets", "the account"), &error))?;
+        let pages = response.call_context("s3:ListAllMyBuckets", "the account")?;
         Ok(pages
             .iter()
             .flat_map(|page| page.buckets())
@@ -143,7 +142,7 @@ impl Bucket {
                     "bucket names are globally unique: choose another `id`, or allow \
                      `s3:ListBucket` on the bucket",
                 )),
-                _ => Err(failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error)),
+                _ => Err(error.call_context("s3:ListBucket", &format!("bucket `{name}`"))),
             },
         }
     }
@@ -157,7 +156,7 @@ impl Bucket {
                 .collect()),
             Err(error) if matches!(code(&error), "NoSuchTagSet" | "NoSuchBucket") => Ok(Vec::new()),
             Err(error) => {
-                Err(failed(Call("s3:GetBucketTagging", &format!("bucket `{name}`")), &error))
+                Err(error.call_context("s3:GetBucketTagging", &format!("bucket `{name}`")))
             }
         }
     }
@@ -188,10 +187,9 @@ impl Bucket {
             Ok(response) => response.public_access_block_configuration().cloned(),
             Err(error) if code(&error) == "NoSuchPublicAccessBlockConfiguration" => None,
             Err(error) => {
-                return Err(failed(
-                    Call("s3:GetBucketPublicAccessBlock", &self.display_name()),
-                    &error,
-                ));
+                return Err(
+                    error.call_context("s3:GetBucketPublicAccessBlock", &self.display_name())
+                );
             }
         };
         if block != Some(all_public_access_blocked()) {
@@ -203,10 +201,9 @@ impl Bucket {
                 .map(|configuration| !configuration.rules().is_empty()),
             Err(error) if code(&error) == "ServerSideEncryptionConfigurationNotFoundError" => None,
             Err(error) => {
-                return Err(failed(
-                    Call("s3:GetEncryptionConfiguration", &self.display_name()),
-                    &error,
-                ));
+                return Err(
+                    error.call_context("s3:GetEncryptionConfiguration", &self.display_name())
+                );
             }
         };
         if encryption != Some(true) {
@@ -214,9 +211,8 @@ impl Bucket {
         }
         if self.purpose == BucketUse::Airflow {
             let response = s3.get_bucket_versioning().bucket(&name).send().await;
-            let versioning = response.map_err(|error| {
-                failed(Call("s3:GetBucketVersioning", &self.display_name()), &error)
-            })?;
+            let versioning =
+                response.call_context("s3:GetBucketVersioning", &self.display_name())?;
             if versioning.status() != Some(&BucketVersioningStatus::Enabled) {
                 differences.push(Drift::Unversioned);
             }
@@ -241,9 +237,7 @@ impl Bucket {
                     .build()
                     .context(|| "cannot build the tags")?;
                 let response = s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await;
-                response.map_err(|error| {
-                    failed(Call("s3:PutBucketTagging", &self.display_name()), &error)
-                })?;
+                response.call_context("s3:PutBucketTagging", &self.display_name())?;
             }
             Drift::Public => {
                 let response = s3
@@ -252,9 +246,7 @@ impl Bucket {
                     .public_access_block_configuration(all_public_access_blocked())
                     .send()
                     .await;
-                response.map_err(|error| {
-                    failed(Call("s3:PutBucketPublicAccessBlock", &self.display_name()), &error)
-                })?;
+                response.call_context("s3:PutBucketPublicAccessBlock", &self.display_name())?;
             }
             Drift::Unencrypted => {
                 let default = ServerSideEncryptionByDefault::builder()
@@ -275,9 +267,7 @@ impl Bucket {
                     .server_side_encryption_configuration(rules)
                     .send()
                     .await;
-                response.map_err(|error| {
-                    failed(Call("s3:PutEncryptionConfiguration", &self.display_name()), &error)
-                })?;
+                response.call_context("s3:PutEncryptionConfiguration", &self.display_name())?;
             }
             Drift::Unversioned => {
                 let versioning = VersioningConfiguration::builder()
@@ -289,9 +279,7 @@ impl Bucket {
                     .versioning_configuration(versioning)
                     .send()
                     .await;
-                response.map_err(|error| {
-                    failed(Call("s3:PutBucketVersioning", &self.display_name()), &error)
-                })?;
+                response.call_context("s3:PutBucketVersioning", &self.display_name())?;
             }
         }
         Ok(())
@@ -307,7 +295,7 @@ impl Bucket {
                 .max_keys(1000)
                 .send()
                 .await
-                .map_err(|error| failed(Call("s3:ListBucketVersions", &bucket), &error))?;
+                .call_context("s3:ListBucketVersions", &bucket)?;
             let versions =
                 page.versions().iter().map(|version| (version.key(), version.version_id()));
             let markers =
@@ -333,8 +321,7 @@ impl Bucket {
                 .build()
                 .context(|| "cannot build the list of objects to delete")?;
             let response = s3.delete_objects().bucket(name).delete(delete).send().await;
-            let deleted = response
-                .map_err(|error| failed(Call("s3:DeleteObjectVersion", &bucket), &error))?;
+            let deleted = response.call_context("s3:DeleteObjectVersion", &bucket)?;
             if let Some(error) = deleted.errors().first() {
                 return Err(Error::failed(format!(
                     "cannot delete `{}` of {bucket}",
@@ -390,10 +377,15 @@ impl Resource for Bucket {
 
     async fn deletion_blocker(&self) -> Result<Option<String>> {
         let name = self.previous_name().await?.unwrap_or_else(|| self.name());
-        let page =
-            self.account.s3.list_objects_v2().bucket(&name).max_keys(1000).send().await.map_err(
-                |error| failed(Call("s3:ListBucket", &format!("bucket `{name}`")), &error),
-            )?;
+        let page = self
+            .account
+            .s3
+            .list_objects_v2()
+            .bucket(&name)
+            .max_keys(1000)
+            .send()
+            .await
+            .call_context("s3:ListBucket", &format!("bucket `{name}`"))?;
         // Objects that `provision` uploads are not data: `provision` uploads them again.
         let dag = crate::spark::schedule::dag::dag_key(&self.account.config);
         let is_uploaded = |key: &str| is_zip(key) || key == REQUIREMENTS || key == dag;
@@ -449,12 +441,12 @@ impl Resource for Bucket {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "BucketAlreadyOwnedByYou" => Ok(()),
             Err(error) if code(&error) == "BucketAlreadyExists" => {
-                Err(failed(Call("s3:CreateBucket", &self.display_name()), &error).hint(
+                Err(error.call_context("s3:CreateBucket", &self.display_name()).hint(
                     "bucket names are globally unique: choose another `id` or another \
                          `s3.bucket.name`",
                 ))
             }
-            Err(error) => Err(failed(Call("s3:CreateBucket", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("s3:CreateBucket", &self.display_name())),
         }
     }
 
@@ -481,7 +473,7 @@ impl Resource for Bucket {
         self.empty(&name).await?;
         match self.account.s3.delete_bucket().bucket(&name).send().await {
             Err(error) if code(&error) != "NoSuchBucket" => {
-                Err(failed(Call("s3:DeleteBucket", &format!("bucket `{name}`")), &error))
+                Err(error.call_context("s3:DeleteBucket", &format!("bucket `{name}`")))
             }
             _ => Ok(true),
         }

@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::{FileLock, load_json, save_json};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::state::document::StateDocument;
 
 /// Location of the state.
@@ -71,7 +71,7 @@ impl StateBackend {
                         return Err(no_bucket(bucket));
                     }
                     Err(error) => {
-                        return Err(failed(Call("s3:GetObject", &self.to_string()), &error));
+                        return Err(error.call_context("s3:GetObject", &self.to_string()));
                     }
                 };
                 let text = object
@@ -101,10 +101,7 @@ impl StateBackend {
                     .key(key)
                     .content_type("application/json")
                     .body(ByteStream::from(text));
-                put.send()
-                    .await
-                    .map(|_| ())
-                    .map_err(|error| failed(Call("s3:PutObject", &self.to_string()), &error))
+                put.send().await.map(|_| ()).call_context("s3:PutObject", &self.to_string())
             }
         }
     }
@@ -119,9 +116,7 @@ impl StateBackend {
             },
             Self::Object { client, bucket, key } => {
                 let removed = client.delete_object().bucket(bucket).key(key).send().await;
-                removed
-                    .map(|_| ())
-                    .map_err(|error| failed(Call("s3:DeleteObject", &self.to_string()), &error))
+                removed.map(|_| ()).call_context("s3:DeleteObject", &self.to_string())
             }
         }
     }
@@ -180,7 +175,7 @@ impl StateBackend {
                     }
                     Err(error) if code(&error) == "NoSuchBucket" => Err(no_bucket(bucket)),
                     Err(error) => {
-                        Err(failed(Call("s3:PutObject", &format!("s3://{bucket}/{key}")), &error))
+                        Err(error.call_context("s3:PutObject", &format!("s3://{bucket}/{key}")))
                     }
                 }
             }

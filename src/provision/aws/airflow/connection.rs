@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_mwaa::types::EnvironmentStatus;
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::resource::{Observation, Resource};
@@ -30,9 +30,9 @@ impl AirflowConnection {
             Ok(response) => response.environment.and_then(|environment| environment.status),
             Err(error) if code(&error) == "ResourceNotFoundException" => None,
             Err(error) => {
-                return Err(failed(
-                    Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")),
-                    &error,
+                return Err(error.call_context(
+                    "airflow:GetEnvironment",
+                    &format!("Airflow environment `{name}`"),
                 ));
             }
         };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 
 use crate::base::error::{ErrorContext, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::clients::databricks::Databricks;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
@@ -84,7 +84,7 @@ impl Resource for Dag {
             Err(error) if matches!(code(&error), "NoSuchKey" | "NoSuchBucket") => {
                 return Ok(Observation::missing());
             }
-            Err(error) => return Err(failed(Call("s3:GetObject", &self.display_name()), &error)),
+            Err(error) => return Err(error.call_context("s3:GetObject", &self.display_name())),
         };
         let text = response
             .body
@@ -130,7 +130,7 @@ impl Resource for Dag {
             .body(ByteStream::from(content.into_bytes()))
             .send()
             .await
-            .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+            .call_context("s3:PutObject", &self.display_name())?;
         self.account.state.record_outputs(KEY, &self.name(), &[]).await
     }
 
@@ -142,9 +142,7 @@ impl Resource for Dag {
         match self.account.s3.delete_object().bucket(self.bucket()).key(self.object()).send().await
         {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            result => result
-                .map(|_| true)
-                .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error)),
+            result => result.map(|_| true).call_context("s3:DeleteObject", &self.display_name()),
         }
     }
 }

@@ -9,7 +9,7 @@ use aws_sdk_mwaa::types::{
 };
 
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, code, failed, is_access_denied};
+use crate::clients::aws::call::{CallContext, code, is_access_denied};
 use crate::provision::aws::airflow::requirements::DAG_FOLDER;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
@@ -54,9 +54,7 @@ impl Airflow {
         let names = match listed {
             // Without permission to list environments, none can be recognized by its tags.
             Err(error) if is_access_denied(&error) => return Ok(None),
-            result => result.map_err(|error| {
-                failed(Call("airflow:ListEnvironments", &self.display_name()), &error)
-            })?,
+            result => result.call_context("airflow:ListEnvironments", &self.display_name())?,
         };
         for name in names {
             let environment = match self.account.mwaa.get_environment().name(&name).send().await {
@@ -67,9 +65,9 @@ impl Airflow {
                     None
                 }
                 Err(error) => {
-                    return Err(failed(
-                        Call("airflow:GetEnvironment", &format!("Airflow environment `{name}`")),
-                        &error,
+                    return Err(error.call_context(
+                        "airflow:GetEnvironment",
+                        &format!("Airflow environment `{name}`"),
                     ));
                 }
             };
@@ -94,7 +92,7 @@ impl Airflow {
         match self.account.mwaa.get_environment().name(name).send().await {
             Ok(response) => Ok(response.environment),
             Err(error) if code(&error) == "ResourceNotFoundException" => Ok(None),
-            Err(error) => Err(failed(Call("airflow:GetEnvironment", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("airflow:GetEnvironment", &self.display_name())),
         }
     }
 
@@ -273,7 +271,7 @@ impl Resource for Airflow {
                     {
                         return Ok(());
                     }
-                    Err(failed(Call("airflow:CreateEnvironment", &self.display_name()), &error))
+                    Err(error.call_context("airflow:CreateEnvironment", &self.display_name()))
                 }
             }
         };
@@ -295,9 +293,7 @@ impl Resource for Airflow {
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                 .send()
                 .await
-                .map_err(|error| {
-                    failed(Call("airflow:TagResource", &self.display_name()), &error)
-                })?;
+                .call_context("airflow:TagResource", &self.display_name())?;
         }
         if self.differences(&found).await?.is_empty() {
             return Ok(());
@@ -325,10 +321,7 @@ impl Resource for Airflow {
             // An update whose response was lost is already in progress.
             let status = self.find().await?.and_then(|found| found.status);
             if status != Some(EnvironmentStatus::Updating) {
-                return Err(failed(
-                    Call("airflow:UpdateEnvironment", &self.display_name()),
-                    &error,
-                ));
+                return Err(error.call_context("airflow:UpdateEnvironment", &self.display_name()));
             }
         }
         self.wait().await
@@ -382,10 +375,9 @@ impl Resource for Airflow {
                     // An earlier attempt whose response was lost has started the deletion.
                     let status = self.reread(&found).await?.and_then(|found| found.status);
                     if status.is_some_and(|status| status != EnvironmentStatus::Deleting) {
-                        return Err(failed(
-                            Call("airflow:DeleteEnvironment", &self.display_name()),
-                            &error,
-                        ));
+                        return Err(
+                            error.call_context("airflow:DeleteEnvironment", &self.display_name())
+                        );
                     }
                 }
                 _ => {}

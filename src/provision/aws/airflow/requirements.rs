@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 
 use crate::base::error::{ErrorContext, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
@@ -71,7 +71,7 @@ impl Resource for Requirements {
                     return Ok(Observation::missing());
                 }
                 Err(error) => {
-                    return Err(failed(Call("s3:GetObject", &self.display_name()), &error));
+                    return Err(error.call_context("s3:GetObject", &self.display_name()));
                 }
             };
         let version = response.version_id().map(String::from);
@@ -112,7 +112,7 @@ impl Resource for Requirements {
             .body(ByteStream::from(self.content().into_bytes()))
             .send()
             .await
-            .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+            .call_context("s3:PutObject", &self.display_name())?;
         self.account
             .state
             .record_outputs(
@@ -130,9 +130,7 @@ impl Resource for Requirements {
     async fn delete(&self) -> Result<bool> {
         match self.account.s3.delete_object().bucket(self.bucket()).key(REQUIREMENTS).send().await {
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            result => result
-                .map(|_| true)
-                .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error)),
+            result => result.map(|_| true).call_context("s3:DeleteObject", &self.display_name()),
         }
     }
 }

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 
 use crate::base::checksum;
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, CreateError, code, failed};
+use crate::clients::aws::call::{CallContext, CreateError, code};
 use crate::provision::aws::apigateway::routes::{Route, differences, routes, split};
 use crate::provision::aws::apigateway::tags::{arn, put_tags};
 use crate::provision::aws::context::{Account, TAG_RESOURCE};
@@ -48,8 +48,7 @@ impl Api {
         let mut pages = self.account.api.get_rest_apis().limit(500).into_paginator().items().send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
-            let api =
-                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let api = item.call_context("apigateway:GET", &self.display_name())?;
             let tags = api.tags().cloned().unwrap_or_default();
             // API names are not unique, so an API of the same name that pinpipe does not manage
             // is ignored. The managed API may still have the name of an earlier configuration.
@@ -82,8 +81,7 @@ impl Api {
             .send();
         let mut all = BTreeMap::new();
         while let Some(item) = pages.next().await {
-            let resource =
-                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let resource = item.call_context("apigateway:GET", &self.display_name())?;
             all.insert(resource.path().unwrap_or_default().to_string(), resource);
         }
         Ok(all)
@@ -134,8 +132,7 @@ impl Api {
             .await;
         let stage = match response {
             Err(error) if code(&error) == "NotFoundException" => return Ok(None),
-            result => result
-                .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?,
+            result => result.call_context("apigateway:GET", &self.display_name())?,
         };
         let response = self
             .account
@@ -144,10 +141,8 @@ impl Api {
             .resource_arn(arn(&self.account, &self.stage_path(api)))
             .send()
             .await;
-        let tags = response
-            .map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?
-            .tags
-            .unwrap_or_default();
+        let tags =
+            response.call_context("apigateway:GET", &self.display_name())?.tags.unwrap_or_default();
         let tag_differences =
             self.account.tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
         let deployment = stage.deployment_id().unwrap_or_default();
@@ -167,7 +162,7 @@ impl Api {
             Err(error) if code(&error) == "NotFoundException" => {
                 Ok(Some(DeployedStage { checksum: None, tag_differences }))
             }
-            Err(error) => Err(failed(Call("apigateway:GET", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("apigateway:GET", &self.display_name())),
         }
     }
 
@@ -229,14 +224,14 @@ impl Api {
                 Err(error)
                     if !matches!(code(&error), "NotFoundException" | "BadRequestException") =>
                 {
-                    return Err(failed(Call("apigateway:PATCH", &self.display_name()), &error));
+                    return Err(error.call_context("apigateway:PATCH", &self.display_name()));
                 }
                 _ => {}
             }
         }
         match self.account.api.delete_stage().rest_api_id(api).stage_name(stage).send().await {
             Err(error) if code(&error) != "NotFoundException" => {
-                Err(failed(Call("apigateway:DELETE", &self.display_name()), &error))
+                Err(error.call_context("apigateway:DELETE", &self.display_name()))
             }
             _ => Ok(()),
         }
@@ -282,7 +277,7 @@ impl Api {
                         .to_string()
                 }
                 Err(error) => {
-                    return Err(failed(Call("apigateway:POST", &self.display_name()), &error));
+                    return Err(error.call_context("apigateway:POST", &self.display_name()));
                 }
             };
             resources.insert(path.to_string(), id);
@@ -304,7 +299,7 @@ impl Api {
                 .await
             {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &display_name), &error));
+                    return Err(error.call_context("apigateway:DELETE", &display_name));
                 }
                 _ => {}
             }
@@ -316,7 +311,7 @@ impl Api {
             .set_request_parameters(Some(route.request_parameters.clone().into_iter().collect()));
         match method.send().await {
             Err(error) if code(&error) != "ConflictException" => {
-                return Err(failed(Call("apigateway:PUT", &display_name), &error));
+                return Err(error.call_context("apigateway:PUT", &display_name));
             }
             _ => {}
         }
@@ -330,7 +325,7 @@ impl Api {
                 .status_code(*status);
             match response.send().await {
                 Err(error) if code(&error) != "ConflictException" => {
-                    return Err(failed(Call("apigateway:PUT", &display_name), &error));
+                    return Err(error.call_context("apigateway:PUT", &display_name));
                 }
                 _ => {}
             }
@@ -355,7 +350,7 @@ impl Api {
             integration.set_request_templates(templates).passthrough_behavior(wanted.passthrough);
         integration.send().await.map_err(|error| {
             // The response may quote the request, which contains the password.
-            let failure = failed(Call("apigateway:PUT", &display_name), &error);
+            let failure = error.call_context("apigateway:PUT", &display_name);
             wanted.parameters.values().fold(failure, |failure, value| {
                 failure
                     .redact(value.expose_secret().trim_matches('\'').trim_start_matches("Basic "))
@@ -369,10 +364,7 @@ impl Api {
                 .http_method(route.method);
             let response =
                 response.status_code(*status).set_selection_pattern(pattern.map(String::from));
-            response
-                .send()
-                .await
-                .map_err(|error| failed(Call("apigateway:PUT", &display_name), &error))?;
+            response.send().await.call_context("apigateway:PUT", &display_name)?;
         }
         Ok(())
     }
@@ -461,7 +453,7 @@ impl Resource for Api {
             let response =
                 request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
             let created = response.map_err(|error| {
-                CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
+                CreateError::new("apigateway:POST", &self.display_name(), error)
             })?;
             Ok(RestApi::builder().set_id(created.id).build())
         };
@@ -490,8 +482,7 @@ impl Resource for Api {
                 .patch_operations(patch)
                 .send()
                 .await;
-            response
-                .map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
+            response.call_context("apigateway:PATCH", &self.display_name())?;
             self.account.state.rename(KEY, &self.name()).await?;
         }
         let Some(routes) = self.routes().await? else {
@@ -529,8 +520,7 @@ impl Resource for Api {
                 .description(checksum)
                 .send()
                 .await;
-            response
-                .map_err(|error| failed(Call("apigateway:POST", &self.display_name()), &error))?;
+            response.call_context("apigateway:POST", &self.display_name())?;
         }
         if deployed.is_none_or(|deployed| !deployed.tag_differences.is_empty()) {
             put_tags(&self.account, KEY, &self.stage_path(api)).await?;
@@ -549,7 +539,7 @@ impl Resource for Api {
         for api in &all {
             match self.account.api.delete_rest_api().set_rest_api_id(api.id.clone()).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &self.display_name()), &error));
+                    return Err(error.call_context("apigateway:DELETE", &self.display_name()));
                 }
                 _ => {}
             }

@@ -7,7 +7,7 @@ use aws_sdk_apigateway::types::ApiKey as GatewayKey;
 
 use crate::base::config::schema::ApiAuth;
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, CreateError, code, failed};
+use crate::clients::aws::call::{CallContext, CreateError, code};
 use crate::provision::aws::apigateway::tags::put_tags;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
@@ -37,8 +37,7 @@ impl ApiKey {
             .send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
-            let key =
-                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let key = item.call_context("apigateway:GET", &self.display_name())?;
             let tags = key.tags().cloned().unwrap_or_default();
             if key.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
                 all.push(key);
@@ -105,7 +104,7 @@ impl Resource for ApiKey {
             let response =
                 request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
             let created = response.map_err(|error| {
-                CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
+                CreateError::new("apigateway:POST", &self.display_name(), error)
             })?;
             Ok(GatewayKey::builder().set_id(created.id).build())
         };
@@ -127,8 +126,7 @@ impl Resource for ApiKey {
                 PatchOperation::builder().op(Op::Replace).path("/enabled").value("true").build();
             let response =
                 self.account.api.update_api_key().api_key(id).patch_operations(enable).send().await;
-            response
-                .map_err(|error| failed(Call("apigateway:PATCH", &self.display_name()), &error))?;
+            response.call_context("apigateway:PATCH", &self.display_name())?;
         }
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
@@ -142,7 +140,7 @@ impl Resource for ApiKey {
         for key in &all {
             match self.account.api.delete_api_key().set_api_key(key.id.clone()).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &self.display_name()), &error));
+                    return Err(error.call_context("apigateway:DELETE", &self.display_name()));
                 }
                 _ => {}
             }

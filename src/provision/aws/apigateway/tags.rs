@@ -1,7 +1,7 @@
 //! Tags of API Gateway resources.
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, failed};
+use crate::clients::aws::call::CallContext;
 use crate::provision::aws::context::Account;
 
 /// Sets the desired tags on the API Gateway resource with this path.
@@ -13,9 +13,7 @@ pub async fn put_tags(account: &Account, key: &str, path: &str) -> Result<()> {
         .set_tags(Some(account.tags(key).into_iter().collect()))
         .send()
         .await;
-    response
-        .map(|_| ())
-        .map_err(|error| failed(Call("apigateway:PUT", &format!("`{path}`")), &error))
+    response.map(|_| ()).call_context("apigateway:PUT", &format!("`{path}`"))
 }
 
 /// ARN of the API Gateway resource with this path.

@@ -7,7 +7,7 @@ use aws_sdk_apigateway::types::{ApiStage, Op, PatchOperation, UsagePlan as Gatew
 
 use crate::base::config::schema::ApiAuth;
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, CreateError, code, failed};
+use crate::clients::aws::call::{CallContext, CreateError, code};
 use crate::provision::aws::apigateway::tags::put_tags;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
@@ -30,8 +30,7 @@ impl UsagePlan {
             self.account.api.get_usage_plans().limit(500).into_paginator().items().send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
-            let plan =
-                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let plan = item.call_context("apigateway:GET", &self.display_name())?;
             let tags = plan.tags().cloned().unwrap_or_default();
             if plan.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
                 all.push(plan);
@@ -60,8 +59,7 @@ impl UsagePlan {
             .send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
-            let key =
-                item.map_err(|error| failed(Call("apigateway:GET", &self.display_name()), &error))?;
+            let key = item.call_context("apigateway:GET", &self.display_name())?;
             all.extend(key.id().map(String::from));
         }
         Ok(all)
@@ -85,7 +83,7 @@ impl UsagePlan {
             .await
         {
             Err(error) if !matches!(code(&error), "NotFoundException" | "ConflictException") => {
-                Err(failed(Call("apigateway:PATCH", &self.display_name()), &error))
+                Err(error.call_context("apigateway:PATCH", &self.display_name()))
             }
             _ => Ok(()),
         }
@@ -161,7 +159,7 @@ impl Resource for UsagePlan {
             let response =
                 request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;
             let created = response.map_err(|error| {
-                CreateError::new(Call("apigateway:POST", &self.display_name()), &error)
+                CreateError::new("apigateway:POST", &self.display_name(), error)
             })?;
             Ok(GatewayPlan::builder().set_id(created.id).build())
         };
@@ -193,7 +191,7 @@ impl Resource for UsagePlan {
                 .key_type("API_KEY");
             match request.send().await {
                 Err(error) if code(&error) != "ConflictException" => {
-                    return Err(failed(Call("apigateway:POST", &self.display_name()), &error));
+                    return Err(error.call_context("apigateway:POST", &self.display_name()));
                 }
                 _ => {}
             }
@@ -215,7 +213,7 @@ impl Resource for UsagePlan {
             }
             match self.account.api.delete_usage_plan().usage_plan_id(id).send().await {
                 Err(error) if code(&error) != "NotFoundException" => {
-                    return Err(failed(Call("apigateway:DELETE", &self.display_name()), &error));
+                    return Err(error.call_context("apigateway:DELETE", &self.display_name()));
                 }
                 _ => {}
             }

@@ -15,7 +15,7 @@ use aws_sdk_kafkaconnect::types::{
 
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::connect::lookup;
 use crate::provision::aws::connect::lookup::{Listed, put_tags, tags};
 use crate::provision::aws::context::Account;
@@ -70,7 +70,7 @@ impl Listed for ConnectorSummary {
         let request =
             account.connect.list_connectors().set_connector_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        all.map_err(|error| failed(Call("kafkaconnect:ListConnectors", "connectors"), &error))
+        all.call_context("kafkaconnect:ListConnectors", "connectors")
     }
 }
 
@@ -95,7 +95,7 @@ impl Connector {
             Ok(description) => Ok(Some(description)),
             Err(error) if code(&error) == "NotFoundException" => Ok(None),
             Err(error) => {
-                Err(failed(Call("kafkaconnect:DescribeConnector", &self.display_name()), &error))
+                Err(error.call_context("kafkaconnect:DescribeConnector", &self.display_name()))
             }
         }
     }
@@ -171,7 +171,7 @@ impl Connector {
         match response {
             Ok(listing) => Ok(!listing.contents().is_empty()),
             Err(error) if code(&error) == "NoSuchBucket" => Ok(false),
-            Err(error) => Err(failed(Call("s3:ListBucket", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("s3:ListBucket", &self.display_name())),
         }
     }
 
@@ -210,12 +210,10 @@ impl Connector {
                 .await;
             let status = match response {
                 Err(error) if code(&error) == "NotFoundException" => return Ok(None),
-                response => response.map_err(|error| {
-                    failed(
-                        Call("kafkaconnect:DescribeConnectorOperation", &self.display_name()),
-                        &error,
-                    )
-                })?,
+                response => response.call_context(
+                    "kafkaconnect:DescribeConnectorOperation",
+                    &self.display_name(),
+                )?,
             };
             use ConnectorOperationState as State;
             match status.connector_operation_state() {
@@ -418,7 +416,7 @@ impl Resource for Connector {
                 Ok(_) => Ok(()),
                 Err(error) if code(&error) == "ConflictException" => Ok(()),
                 Err(error) => {
-                    Err(failed(Call("kafkaconnect:CreateConnector", &self.display_name()), &error))
+                    Err(error.call_context("kafkaconnect:CreateConnector", &self.display_name()))
                 }
             }
         };
@@ -476,10 +474,9 @@ impl Resource for Connector {
                 if state == Some(ConnectorState::Updating) {
                     return Ok(());
                 }
-                return Err(failed(
-                    Call("kafkaconnect:UpdateConnector", &self.display_name()),
-                    &error,
-                ));
+                return Err(
+                    error.call_context("kafkaconnect:UpdateConnector", &self.display_name())
+                );
             }
         };
         self.follow(operation.connector_operation_arn().unwrap_or_default()).await
@@ -533,10 +530,8 @@ impl Resource for Connector {
                     if current.is_some_and(|current| {
                         current.connector_state() != Some(&ConnectorState::Deleting)
                     }) {
-                        return Err(failed(
-                            Call("kafkaconnect:DeleteConnector", &self.display_name()),
-                            &error,
-                        ));
+                        return Err(error
+                            .call_context("kafkaconnect:DeleteConnector", &self.display_name()));
                     }
                 }
                 _ => {}

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, code, failed, is_access_denied};
+use crate::clients::aws::call::{CallContext, code, is_access_denied};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::tags::pairs;
 
@@ -42,10 +42,9 @@ pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result
             // If access to its tags is denied, pinpipe does not manage the resource.
             Err(error) if is_access_denied(&error) || code(&error) == "NotFoundException" => {}
             Err(error) => {
-                return Err(failed(
-                    Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")),
-                    &error,
-                ));
+                return Err(
+                    error.call_context("kafkaconnect:ListTagsForResource", &format!("`{arn}`"))
+                );
             }
         }
     }
@@ -69,7 +68,7 @@ pub async fn tags(account: &Account, arn: &str) -> Result<Option<HashMap<String,
         Ok(response) => Ok(Some(response.tags().cloned().unwrap_or_default())),
         Err(error) if code(&error) == "NotFoundException" => Ok(None),
         Err(error) => {
-            Err(failed(Call("kafkaconnect:ListTagsForResource", &format!("`{arn}`")), &error))
+            Err(error.call_context("kafkaconnect:ListTagsForResource", &format!("`{arn}`")))
         }
     }
 }
@@ -86,7 +85,5 @@ pub async fn put_tags(account: &Account, key: &str, arn: &str) -> Result<()> {
         .set_tags(Some(account.tags(key).into_iter().collect()))
         .send()
         .await;
-    response
-        .map(|_| ())
-        .map_err(|error| failed(Call("kafkaconnect:TagResource", &format!("`{arn}`")), &error))
+    response.map(|_| ()).call_context("kafkaconnect:TagResource", &format!("`{arn}`"))
 }

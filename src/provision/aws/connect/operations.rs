@@ -3,7 +3,7 @@
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::output::Printer;
-use crate::clients::aws::call::{Call, failed};
+use crate::clients::aws::call::CallContext;
 use crate::provision::aws::connect::connector::Connector;
 use crate::provision::engine::session::{Purpose, Session};
 
@@ -49,20 +49,17 @@ async fn operate(session: &Session, operation: ConnectorOperation) -> Result<&'s
     let (change, operation_arn) = match operation {
         ConnectorOperation::Pause => {
             let response = client.pause_connector().connector_arn(arn).send().await;
-            let operation = response
-                .map_err(|error| failed(Call("kafkaconnect:PauseConnector", &label), &error))?;
+            let operation = response.call_context("kafkaconnect:PauseConnector", &label)?;
             ("paused", operation.connector_operation_arn)
         }
         ConnectorOperation::Resume => {
             let response = client.resume_connector().connector_arn(arn).send().await;
-            let operation = response
-                .map_err(|error| failed(Call("kafkaconnect:ResumeConnector", &label), &error))?;
+            let operation = response.call_context("kafkaconnect:ResumeConnector", &label)?;
             ("resumed", operation.connector_operation_arn)
         }
         ConnectorOperation::Restart => {
             let response = client.restart_connector().connector_arn(arn).send().await;
-            let operation = response
-                .map_err(|error| failed(Call("kafkaconnect:RestartConnector", &label), &error))?;
+            let operation = response.call_context("kafkaconnect:RestartConnector", &label)?;
             ("restarted", operation.connector_operation_arn)
         }
     };

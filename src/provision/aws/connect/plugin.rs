@@ -9,7 +9,7 @@ use aws_sdk_kafkaconnect::types::{
 };
 
 use crate::base::error::{Error, ErrorContext, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::connect::lookup;
 use crate::provision::aws::connect::lookup::{Listed, put_tags, tags};
 use crate::provision::aws::connect::plugin_object;
@@ -38,7 +38,7 @@ impl Listed for CustomPluginSummary {
         let request =
             account.connect.list_custom_plugins().set_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        all.map_err(|error| failed(Call("kafkaconnect:ListCustomPlugins", "plugins"), &error))
+        all.call_context("kafkaconnect:ListCustomPlugins", "plugins")
     }
 }
 
@@ -174,7 +174,7 @@ impl Resource for Plugin {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ConflictException" => Ok(()),
             Err(error) => {
-                Err(failed(Call("kafkaconnect:CreateCustomPlugin", &self.display_name()), &error))
+                Err(error.call_context("kafkaconnect:CreateCustomPlugin", &self.display_name()))
             }
         }
     }
@@ -236,9 +236,9 @@ impl Resource for Plugin {
                         .await?
                         .and_then(|summary| summary.custom_plugin_state().cloned());
                     if state.is_some_and(|state| state != CustomPluginState::Deleting) {
-                        return Err(failed(
-                            Call("kafkaconnect:DeleteCustomPlugin", &self.display_name()),
-                            &error,
+                        return Err(error.call_context(
+                            "kafkaconnect:DeleteCustomPlugin",
+                            &self.display_name(),
                         ));
                     }
                 }

@@ -12,7 +12,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use crate::base::checksum::{md5, sha256};
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result, io_error};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
@@ -76,7 +76,7 @@ impl PluginObject {
                 Ok(None)
             }
             Err(error) => {
-                Err(failed(Call("s3:GetObject", &format!("`s3://{bucket}/{key}`")), &error))
+                Err(error.call_context("s3:GetObject", &format!("`s3://{bucket}/{key}`")))
             }
         }
     }
@@ -156,18 +156,16 @@ impl PluginObject {
     /// Aborts the unfinished uploads of a killed run: AWS charges for their parts until then.
     async fn abort_uploads(&self, bucket: &str, key: &str) -> Result<()> {
         let request = self.account.s3.list_multipart_uploads().bucket(bucket).prefix(key);
-        let listing = request.send().await.map_err(|error| {
-            failed(Call("s3:ListBucketMultipartUploads", &self.display_name()), &error)
-        })?;
+        let listing = request
+            .send()
+            .await
+            .call_context("s3:ListBucketMultipartUploads", &self.display_name())?;
         for upload in listing.uploads() {
             let request = self.account.s3.abort_multipart_upload().bucket(bucket).key(key);
             let response = request.set_upload_id(upload.upload_id().map(String::from)).send().await;
             match response {
                 Err(error) if code(&error) != "NoSuchUpload" => {
-                    return Err(failed(
-                        Call("s3:AbortMultipartUpload", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(error.call_context("s3:AbortMultipartUpload", &self.display_name()));
                 }
                 _ => {}
             }
@@ -269,10 +267,7 @@ impl Resource for PluginObject {
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .metadata(CHECKSUM, sha256(&content));
         let request = request.metadata(MD5, md5(&content)).metadata(SOURCE, self.source());
-        let upload = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+        let upload = request.send().await.call_context("s3:PutObject", &self.display_name())?;
         let upload_id = upload.upload_id().unwrap_or_default();
         let mut parts = Vec::new();
         for (number, part) in (1..).zip(content.chunks(PART_BYTES)) {
@@ -286,10 +281,8 @@ impl Resource for PluginObject {
             let request = request
                 .checksum_algorithm(ChecksumAlgorithm::Sha256)
                 .body(ByteStream::from(part.to_vec()));
-            let uploaded = request
-                .send()
-                .await
-                .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+            let uploaded =
+                request.send().await.call_context("s3:PutObject", &self.display_name())?;
             let completed = CompletedPart::builder()
                 .part_number(number)
                 .set_e_tag(uploaded.e_tag)
@@ -313,8 +306,7 @@ impl Resource for PluginObject {
             // object.
             Err(error) if code(&error) == "NoSuchUpload" => {}
             response => {
-                response
-                    .map_err(|error| failed(Call("s3:PutObject", &self.display_name()), &error))?;
+                response.call_context("s3:PutObject", &self.display_name())?;
             }
         }
         // An upload may have been created twice, if the first response was lost.
@@ -331,8 +323,7 @@ impl Resource for PluginObject {
         let response = self.account.s3.delete_object().bucket(&bucket).key(&key).send().await;
         match response {
             Err(error) if code(&error) == "NoSuchBucket" => return Ok(false),
-            response => response
-                .map_err(|error| failed(Call("s3:DeleteObject", &self.display_name()), &error))?,
+            response => response.call_context("s3:DeleteObject", &self.display_name())?,
         };
         match self.abort_uploads(&bucket, &key).await {
             Err(error) if !error.has_service_code(&["NoSuchBucket"]) => Err(error),

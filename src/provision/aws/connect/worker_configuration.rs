@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::connect::lookup;
 use crate::provision::aws::connect::lookup::{Listed, put_tags, tags};
 use crate::provision::aws::context::Account;
@@ -53,9 +53,7 @@ impl Listed for WorkerConfigurationSummary {
         let request =
             account.connect.list_worker_configurations().set_name_prefix(prefix.map(String::from));
         let all: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        all.map_err(|error| {
-            failed(Call("kafkaconnect:ListWorkerConfigurations", "worker configurations"), &error)
-        })
+        all.call_context("kafkaconnect:ListWorkerConfigurations", "worker configurations")
     }
 }
 
@@ -130,12 +128,8 @@ impl Resource for WorkerConfiguration {
             .await;
         let description = match response {
             Err(error) if code(&error) == "NotFoundException" => return Ok(Observation::missing()),
-            response => response.map_err(|error| {
-                failed(
-                    Call("kafkaconnect:DescribeWorkerConfiguration", &self.display_name()),
-                    &error,
-                )
-            })?,
+            response => response
+                .call_context("kafkaconnect:DescribeWorkerConfiguration", &self.display_name())?,
         };
         let Some(latest) = description.latest_revision() else {
             return Ok(Observation::missing());
@@ -181,10 +175,10 @@ impl Resource for WorkerConfiguration {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "ConflictException" => Ok(()),
-            Err(error) => Err(failed(
-                Call("kafkaconnect:CreateWorkerConfiguration", &self.display_name()),
-                &error,
-            )),
+            Err(error) => {
+                Err(error
+                    .call_context("kafkaconnect:CreateWorkerConfiguration", &self.display_name()))
+            }
         }
     }
 
@@ -230,9 +224,9 @@ impl Resource for WorkerConfiguration {
                     .await?
                     .and_then(|summary| summary.worker_configuration_state().cloned());
                 if state.is_some_and(|state| state != WorkerConfigurationState::Deleting) {
-                    return Err(failed(
-                        Call("kafkaconnect:DeleteWorkerConfiguration", &self.display_name()),
-                        &error,
+                    return Err(error.call_context(
+                        "kafkaconnect:DeleteWorkerConfiguration",
+                        &self.display_name(),
                     ));
                 }
             }

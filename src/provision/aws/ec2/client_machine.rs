@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::base::checksum;
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, CreateError, code, failed};
+use crate::clients::aws::call::{CallContext, CreateError, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::{ec2_tags, pairs, put_tags, tag_specification};
 use crate::provision::aws::ec2_tags::{filter, tag_filters};
@@ -53,10 +53,8 @@ impl Client {
             .ec2
             .describe_instances()
             .set_filters(Some(tag_filters(&self.account, KEY)));
-        let response = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("ec2:DescribeInstances", &self.display_name()), &error))?;
+        let response =
+            request.send().await.call_context("ec2:DescribeInstances", &self.display_name())?;
         let instances =
             response.reservations().iter().flat_map(|reservation| reservation.instances());
         let tagged = instances
@@ -77,7 +75,7 @@ impl Client {
                 Ok(instances.find(|instance| is_alive(instance)).cloned())
             }
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => Ok(None),
-            Err(error) => Err(failed(Call("ec2:DescribeInstances", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("ec2:DescribeInstances", &self.display_name())),
         }
     }
 
@@ -129,10 +127,8 @@ impl Client {
             .owners("amazon")
             .filters(filter("name", pattern))
             .filters(filter("state", "available"));
-        let response = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("ec2:DescribeImages", &self.display_name()), &error))?;
+        let response =
+            request.send().await.call_context("ec2:DescribeImages", &self.display_name())?;
         let newest =
             response.images().iter().max_by_key(|image| image.creation_date().map(String::from));
         newest.and_then(|image| image.image_id()).map(String::from).ok_or_else(|| {
@@ -161,7 +157,7 @@ impl Client {
             .value(self.password_mark().await.unwrap_or_else(|| "yes".into()))
             .build();
         let response = self.account.ec2.create_tags().resources(id).tags(tag).send().await;
-        response.map_err(|error| failed(Call("ec2:CreateTags", &self.display_name()), &error))?;
+        response.call_context("ec2:CreateTags", &self.display_name())?;
         self.account.state.record_outputs(KEY, &self.name(), &[("answered", id)]).await
     }
 
@@ -172,9 +168,7 @@ impl Client {
         let response = self.account.ec2.describe_instances().instance_ids(id).send().await;
         let description = match response {
             Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(()),
-            response => response.map_err(|error| {
-                failed(Call("ec2:DescribeInstances", &self.display_name()), &error)
-            })?,
+            response => response.call_context("ec2:DescribeInstances", &self.display_name())?,
         };
         let Some(terminated) = description
             .reservations()
@@ -377,7 +371,7 @@ impl Resource for Client {
                 .tag_specifications(disk.clone())
                 .user_data(STANDARD.encode(&user_data));
             let reservation = request.send().await.map_err(|error| {
-                CreateError::new(Call("ec2:RunInstances", &self.display_name()), &error)
+                CreateError::new("ec2:RunInstances", &self.display_name(), error)
             })?;
             Ok(reservation
                 .instances()
@@ -410,9 +404,7 @@ impl Resource for Client {
         let id = instance.instance_id().unwrap_or_default();
         if state(&instance) == Some(&InstanceStateName::Stopped) {
             let response = self.account.ec2.start_instances().instance_ids(id).send().await;
-            response.map_err(|error| {
-                failed(Call("ec2:StartInstances", &self.display_name()), &error)
-            })?;
+            response.call_context("ec2:StartInstances", &self.display_name())?;
         }
         if !self.account.tag_differences(KEY, pairs(instance.tags())).is_empty() {
             put_tags(&self.account, KEY, id).await?;
@@ -477,16 +469,12 @@ impl Resource for Client {
         };
         let id = instance.instance_id().unwrap_or_default();
         let response = self.account.ec2.terminate_instances().instance_ids(id).send().await;
-        response.map_err(|error| {
-            failed(Call("ec2:TerminateInstances", &self.display_name()), &error)
-        })?;
+        response.call_context("ec2:TerminateInstances", &self.display_name())?;
         let check = || async {
             let response = self.account.ec2.describe_instances().instance_ids(id).send().await;
             let description = match response {
                 Err(error) if code(&error) == "InvalidInstanceID.NotFound" => return Ok(None),
-                response => response.map_err(|error| {
-                    failed(Call("ec2:DescribeInstances", &self.display_name()), &error)
-                })?,
+                response => response.call_context("ec2:DescribeInstances", &self.display_name())?,
             };
             let current = description
                 .reservations()

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
@@ -54,7 +54,7 @@ impl KeyPair {
         match self.account.ec2.describe_key_pairs().key_names(self.name()).send().await {
             Ok(response) => Ok(response.key_pairs().first().cloned()),
             Err(error) if code(&error) == "InvalidKeyPair.NotFound" => Ok(None),
-            Err(error) => Err(failed(Call("ec2:DescribeKeyPairs", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("ec2:DescribeKeyPairs", &self.display_name())),
         }
     }
 
@@ -253,7 +253,7 @@ impl Resource for KeyPair {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "InvalidKeyPair.Duplicate" => Ok(()),
-            Err(error) => Err(failed(Call("ec2:ImportKeyPair", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("ec2:ImportKeyPair", &self.display_name())),
         }
     }
 
@@ -289,9 +289,7 @@ impl Resource for KeyPair {
             _ => {}
         }
         let response = self.account.ec2.delete_key_pair().key_name(self.name()).send().await;
-        response
-            .map(|_| true)
-            .map_err(|error| failed(Call("ec2:DeleteKeyPair", &self.display_name()), &error))
+        response.map(|_| true).call_context("ec2:DeleteKeyPair", &self.display_name())
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_iam::types::InstanceProfile as IamProfile;
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::iam::role::{iam_pairs, iam_tags};
 use crate::provision::aws::keys;
@@ -36,7 +36,7 @@ impl InstanceProfile {
         {
             Ok(response) => Ok(response.instance_profile().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(Call("iam:GetInstanceProfile", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("iam:GetInstanceProfile", &self.display_name())),
         }
     }
 }
@@ -85,7 +85,7 @@ impl Resource for InstanceProfile {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
             Err(error) => {
-                Err(failed(Call("iam:CreateInstanceProfile", &self.display_name()), &error))
+                Err(error.call_context("iam:CreateInstanceProfile", &self.display_name()))
             }
         }
     }
@@ -103,9 +103,7 @@ impl Resource for InstanceProfile {
                 .set_tags(Some(iam_tags(&self.account, KEY)?))
                 .send()
                 .await;
-            response.map_err(|error| {
-                failed(Call("iam:TagInstanceProfile", &self.display_name()), &error)
-            })?;
+            response.call_context("iam:TagInstanceProfile", &self.display_name())?;
         }
         let role = role_name(&self.account, Holder::Client);
         // A profile contains at most one role, so a role added outside pinpipe is removed first.
@@ -116,9 +114,10 @@ impl Resource for InstanceProfile {
                 .remove_role_from_instance_profile()
                 .instance_profile_name(self.name())
                 .role_name(other.role_name());
-            request.send().await.map_err(|error| {
-                failed(Call("iam:RemoveRoleFromInstanceProfile", &self.display_name()), &error)
-            })?;
+            request
+                .send()
+                .await
+                .call_context("iam:RemoveRoleFromInstanceProfile", &self.display_name())?;
         }
         if profile.roles().iter().all(|attached| attached.role_name() != role) {
             let request = self
@@ -133,10 +132,9 @@ impl Resource for InstanceProfile {
                 // has added it.
                 Err(error) if code(&error) == "LimitExceeded" => {}
                 Err(error) => {
-                    return Err(failed(
-                        Call("iam:AddRoleToInstanceProfile", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(
+                        error.call_context("iam:AddRoleToInstanceProfile", &self.display_name())
+                    );
                 }
             }
         }
@@ -159,10 +157,8 @@ impl Resource for InstanceProfile {
                 .role_name(role.role_name());
             match request.send().await {
                 Err(error) if code(&error) != "NoSuchEntity" => {
-                    return Err(failed(
-                        Call("iam:RemoveRoleFromInstanceProfile", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(error
+                        .call_context("iam:RemoveRoleFromInstanceProfile", &self.display_name()));
                 }
                 _ => {}
             }
@@ -176,7 +172,7 @@ impl Resource for InstanceProfile {
             .await
         {
             Err(error) if code(&error) != "NoSuchEntity" => {
-                Err(failed(Call("iam:DeleteInstanceProfile", &self.display_name()), &error))
+                Err(error.call_context("iam:DeleteInstanceProfile", &self.display_name()))
             }
             _ => Ok(true),
         }

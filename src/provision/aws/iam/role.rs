@@ -7,7 +7,7 @@ use aws_sdk_iam::types::{Role as IamRole, Tag};
 use serde_json::Value;
 
 use crate::base::error::{ErrorContext, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::names::{Holder, role_name};
 use crate::provision::aws::placeholders;
@@ -59,7 +59,7 @@ impl Role {
         match self.account.iam.get_role().role_name(self.name()).send().await {
             Ok(response) => Ok(response.role().cloned()),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(Call("iam:GetRole", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("iam:GetRole", &self.display_name())),
         }
     }
 
@@ -75,7 +75,7 @@ impl Role {
         {
             Ok(response) => Ok(Some(response.policy_document().to_string())),
             Err(error) if code(&error) == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(failed(Call("iam:GetRolePolicy", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("iam:GetRolePolicy", &self.display_name())),
         }
     }
 }
@@ -186,7 +186,7 @@ impl Resource for Role {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == "EntityAlreadyExists" => Ok(()),
-            Err(error) => Err(failed(Call("iam:CreateRole", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("iam:CreateRole", &self.display_name())),
         }
     }
 
@@ -201,7 +201,7 @@ impl Resource for Role {
                 .set_tags(Some(iam_tags(&self.account, &self.key())?))
                 .send()
                 .await
-                .map_err(|error| failed(Call("iam:TagRole", &self.display_name()), &error))?;
+                .call_context("iam:TagRole", &self.display_name())?;
         }
         let trust = self.document(trust_policy(self.holder))?;
         if !is_same_policy(role.assume_role_policy_document().unwrap_or_default(), &trust) {
@@ -211,9 +211,7 @@ impl Resource for Role {
                 .policy_document(trust)
                 .send()
                 .await;
-            response.map_err(|error| {
-                failed(Call("iam:UpdateAssumeRolePolicy", &self.display_name()), &error)
-            })?;
+            response.call_context("iam:UpdateAssumeRolePolicy", &self.display_name())?;
         }
         let policy = self.document(permission_policy(self.holder))?;
         if !self.policy().await?.is_some_and(|existing| is_same_policy(&existing, &policy)) {
@@ -223,7 +221,7 @@ impl Resource for Role {
                 .policy_document(policy)
                 .send()
                 .await
-                .map_err(|error| failed(Call("iam:PutRolePolicy", &self.display_name()), &error))?;
+                .call_context("iam:PutRolePolicy", &self.display_name())?;
         }
         Ok(())
     }
@@ -245,13 +243,13 @@ impl Resource for Role {
             .await
         {
             Err(error) if code(&error) != "NoSuchEntity" => {
-                return Err(failed(Call("iam:DeleteRolePolicy", &self.display_name()), &error));
+                return Err(error.call_context("iam:DeleteRolePolicy", &self.display_name()));
             }
             _ => {}
         }
         match self.account.iam.delete_role().role_name(self.name()).send().await {
             Err(error) if code(&error) != "NoSuchEntity" => {
-                Err(failed(Call("iam:DeleteRole", &self.display_name()), &error))
+                Err(error.call_context("iam:DeleteRole", &self.display_name()))
             }
             _ => Ok(true),
         }

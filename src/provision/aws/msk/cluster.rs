@@ -11,7 +11,7 @@ use aws_sdk_kafka::types::{
 };
 
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::{Account, TAG_RESOURCE};
 use crate::provision::aws::keys;
 use crate::provision::aws::names;
@@ -81,9 +81,7 @@ impl Cluster {
         let mut pages = self.account.msk.list_clusters_v2().into_paginator().items().send();
         let mut all = Vec::new();
         while let Some(item) = pages.next().await {
-            let cluster = item.map_err(|error| {
-                failed(Call("kafka:ListClustersV2", &self.display_name()), &error)
-            })?;
+            let cluster = item.call_context("kafka:ListClustersV2", &self.display_name())?;
             if self.is_named(&cluster)
                 || self.is_ours(&cluster) && pairs(&cluster).any(|tag| tag == (TAG_RESOURCE, KEY))
             {
@@ -204,9 +202,7 @@ impl Cluster {
                     .set_tags(Some(self.account.tags(KEY).into_iter().collect()))
                     .send()
                     .await;
-                response.map_err(|error| {
-                    failed(Call("kafka:TagResource", &self.display_name()), &error)
-                })?;
+                response.call_context("kafka:TagResource", &self.display_name())?;
                 Ok(None)
             }
             Drift::Storage { .. } => {
@@ -219,9 +215,10 @@ impl Cluster {
                     .cluster_arn(arn)
                     .current_version(version)
                     .target_broker_ebs_volume_info(volume);
-                let operation = request.send().await.map_err(|error| {
-                    failed(Call("kafka:UpdateBrokerStorage", &self.display_name()), &error)
-                })?;
+                let operation = request
+                    .send()
+                    .await
+                    .call_context("kafka:UpdateBrokerStorage", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
             Drift::Brokers { .. } => {
@@ -230,9 +227,10 @@ impl Cluster {
                     .cluster_arn(arn)
                     .current_version(version)
                     .target_number_of_broker_nodes(desired.brokers);
-                let operation = request.send().await.map_err(|error| {
-                    failed(Call("kafka:UpdateBrokerCount", &self.display_name()), &error)
-                })?;
+                let operation = request
+                    .send()
+                    .await
+                    .call_context("kafka:UpdateBrokerCount", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
             Drift::InstanceType { .. } => {
@@ -241,18 +239,20 @@ impl Cluster {
                     .cluster_arn(arn)
                     .current_version(version)
                     .target_instance_type(&desired.instance_type);
-                let operation = request.send().await.map_err(|error| {
-                    failed(Call("kafka:UpdateBrokerType", &self.display_name()), &error)
-                })?;
+                let operation = request
+                    .send()
+                    .await
+                    .call_context("kafka:UpdateBrokerType", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
             Drift::KafkaVersion { .. } => {
                 let request =
                     msk.update_cluster_kafka_version().cluster_arn(arn).current_version(version);
                 let request = request.target_kafka_version(&desired.kafka_version);
-                let operation = request.send().await.map_err(|error| {
-                    failed(Call("kafka:UpdateClusterKafkaVersion", &self.display_name()), &error)
-                })?;
+                let operation = request
+                    .send()
+                    .await
+                    .call_context("kafka:UpdateClusterKafkaVersion", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
             Drift::Fixed(_) => Ok(None),
@@ -275,9 +275,8 @@ impl Cluster {
             .cluster_operation_arn(operation_arn)
             .send()
             .await;
-        let operation = response.map_err(|error| {
-            failed(Call("kafka:DescribeClusterOperationV2", &self.display_name()), &error)
-        })?;
+        let operation =
+            response.call_context("kafka:DescribeClusterOperationV2", &self.display_name())?;
         let Some(info) = operation
             .cluster_operation_info()
             .filter(|info| info.operation_state() == Some("UPDATE_FAILED"))
@@ -306,9 +305,7 @@ impl Cluster {
         let version = software.and_then(|software| software.kafka_version()).unwrap_or_default();
         self.account.state.record_outputs(KEY, &self.name(), &[("kafka_version", version)]).await?;
         let response = self.account.msk.get_bootstrap_brokers().cluster_arn(arn).send().await;
-        let addresses = response.map_err(|error| {
-            failed(Call("kafka:GetBootstrapBrokers", &self.display_name()), &error)
-        })?;
+        let addresses = response.call_context("kafka:GetBootstrapBrokers", &self.display_name())?;
         let Some(brokers) = addresses.bootstrap_broker_string_sasl_iam() else {
             return Err(Error::failed(format!(
                 "{} has no brokers for IAM authentication",
@@ -452,9 +449,7 @@ impl Resource for Cluster {
         let mut offered = Vec::new();
         let mut pages = self.account.msk.list_kafka_versions().into_paginator().items().send();
         while let Some(item) = pages.next().await {
-            let version = item.map_err(|error| {
-                failed(Call("kafka:ListKafkaVersions", &self.display_name()), &error)
-            })?;
+            let version = item.call_context("kafka:ListKafkaVersions", &self.display_name())?;
             offered.extend(version.version);
         }
         if offered.contains(desired) {
@@ -512,7 +507,7 @@ impl Resource for Cluster {
             }
             // An earlier attempt created the cluster: its name is unique.
             Err(error) if code(&error) == "ConflictException" => Ok(()),
-            Err(error) => Err(failed(Call("kafka:CreateClusterV2", &self.display_name()), &error)),
+            Err(error) => Err(error.call_context("kafka:CreateClusterV2", &self.display_name())),
         }
     }
 
@@ -600,10 +595,7 @@ impl Resource for Cluster {
                     // An attempt whose response was lost may have succeeded.
                     let state = self.refresh(&cluster).await?.and_then(|cluster| cluster.state);
                     if state.is_some_and(|state| state != ClusterState::Deleting) {
-                        return Err(failed(
-                            Call("kafka:DeleteCluster", &self.display_name()),
-                            &error,
-                        ));
+                        return Err(error.call_context("kafka:DeleteCluster", &self.display_name()));
                     }
                 }
                 _ => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::config::check::has_topic_operations;
 use crate::base::config::schema::{Config, KafkaAuth, TopicsVia};
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::clients::kafka::admin::Admin;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
@@ -168,8 +168,7 @@ pub async fn list(account: &Account, backend: TopicBackend) -> Result<BTreeMap<S
             let mut pages =
                 account.msk.list_topics().cluster_arn(arn).into_paginator().items().send();
             while let Some(item) = pages.next().await {
-                let topic =
-                    item.map_err(|error| failed(Call("kafka:ListTopics", "the topics"), &error))?;
+                let topic = item.call_context("kafka:ListTopics", "the topics")?;
                 all.insert(
                     topic.topic_name().unwrap_or_default().to_string(),
                     topic.partition_count().unwrap_or_default(),
@@ -223,7 +222,7 @@ pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> 
                     Ok(TopicState::Missing)
                 }
                 Err(error) => {
-                    Err(failed(Call("kafka:DescribeTopic", &format!("topic `{topic}`")), &error))
+                    Err(error.call_context("kafka:DescribeTopic", &format!("topic `{topic}`")))
                 }
             }
         }
@@ -261,7 +260,7 @@ pub async fn create(
                     Ok(())
                 }
                 Err(error) => {
-                    Err(failed(Call("kafka:CreateTopic", &format!("topic `{topic}`")), &error))
+                    Err(error.call_context("kafka:CreateTopic", &format!("topic `{topic}`")))
                 }
             }
         }
@@ -301,7 +300,7 @@ pub async fn delete(account: &Account, backend: TopicBackend, topic: &str) -> Re
                     Ok(false)
                 }
                 Err(error) => {
-                    Err(failed(Call("kafka:DeleteTopic", &format!("topic `{topic}`")), &error))
+                    Err(error.call_context("kafka:DeleteTopic", &format!("topic `{topic}`")))
                 }
             }
         }

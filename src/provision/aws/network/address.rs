@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Address as ElasticIp, DomainType, ResourceType};
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, CreateError, code, failed};
+use crate::clients::aws::call::{CallContext, CreateError, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::tag_filters;
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
@@ -30,10 +30,8 @@ impl Address {
             .ec2
             .describe_addresses()
             .set_filters(Some(tag_filters(&self.account, KEY)));
-        let response = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("ec2:DescribeAddresses", Self::DISPLAY_NAME), &error))?;
+        let response =
+            request.send().await.call_context("ec2:DescribeAddresses", Self::DISPLAY_NAME)?;
         let mut all = response.addresses().to_vec();
         // An address without its tags is found by its recorded id. Otherwise a second one would be
         // allocated and billed.
@@ -44,7 +42,7 @@ impl Address {
                 Ok(response) => all.extend(response.addresses().iter().cloned()),
                 Err(error) if code(&error) == "InvalidAllocationID.NotFound" => {}
                 Err(error) => {
-                    return Err(failed(Call("ec2:DescribeAddresses", Self::DISPLAY_NAME), &error));
+                    return Err(error.call_context("ec2:DescribeAddresses", Self::DISPLAY_NAME));
                 }
             }
         }
@@ -114,7 +112,7 @@ impl Resource for Address {
                 .send()
                 .await;
             let allocated = response.map_err(|error| {
-                CreateError::new(Call("ec2:AllocateAddress", Self::DISPLAY_NAME), &error)
+                CreateError::new("ec2:AllocateAddress", Self::DISPLAY_NAME, error)
             })?;
             Ok(ElasticIp::builder()
                 .set_allocation_id(allocated.allocation_id)
@@ -139,9 +137,7 @@ impl Resource for Address {
                 .allocation_id(id)
                 .instance_id(instance)
                 .allow_reassociation(true);
-            request.send().await.map_err(|error| {
-                failed(Call("ec2:AssociateAddress", Self::DISPLAY_NAME), &error)
-            })?;
+            request.send().await.call_context("ec2:AssociateAddress", Self::DISPLAY_NAME)?;
         }
         if !self.account.tag_differences(KEY, pairs(address.tags())).is_empty() {
             put_tags(&self.account, KEY, id).await?;
@@ -162,10 +158,9 @@ impl Resource for Address {
                     .await
                 {
                     Err(error) if code(&error) != "InvalidAssociationID.NotFound" => {
-                        return Err(failed(
-                            Call("ec2:DisassociateAddress", Self::DISPLAY_NAME),
-                            &error,
-                        ));
+                        return Err(
+                            error.call_context("ec2:DisassociateAddress", Self::DISPLAY_NAME)
+                        );
                     }
                     _ => {}
                 }
@@ -179,7 +174,7 @@ impl Resource for Address {
                 .await
             {
                 Err(error) if !matches!(code(&error), "InvalidAllocationID.NotFound") => {
-                    return Err(failed(Call("ec2:ReleaseAddress", Self::DISPLAY_NAME), &error));
+                    return Err(error.call_context("ec2:ReleaseAddress", Self::DISPLAY_NAME));
                 }
                 _ => {}
             }

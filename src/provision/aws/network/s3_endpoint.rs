@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, ResourceType, RouteTable, VpcEndpoint, VpcEndpointType};
 
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, CreateError, failed};
+use crate::clients::aws::call::{CallContext, CreateError};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
@@ -59,7 +59,7 @@ impl S3Endpoint {
             .set_filters(Some(filters))
             .send()
             .await
-            .map_err(|error| failed(Call("ec2:DescribeVpcEndpoints", "the S3 endpoint"), &error))?;
+            .call_context("ec2:DescribeVpcEndpoints", "the S3 endpoint")?;
         let is_usable = |endpoint: &VpcEndpoint| {
             let state =
                 endpoint.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default();
@@ -80,7 +80,7 @@ impl S3Endpoint {
             .set_vpc_endpoint_ids(Some(ids))
             .send()
             .await
-            .map_err(|error| failed(Call("ec2:DeleteVpcEndpoints", &names), &error))?;
+            .call_context("ec2:DeleteVpcEndpoints", &names)?;
         match response.unsuccessful().iter().find_map(|item| item.error()) {
             Some(error) if error.code() != Some("InvalidVpcEndpoint.NotFound") => {
                 Err(Error::failed(format!("cannot delete the S3 endpoint {names}"))
@@ -94,10 +94,8 @@ impl S3Endpoint {
     async fn route_tables(&self) -> Result<Vec<String>> {
         let vpc = self.account.state.require_output(keys::NETWORK, "vpc").await?;
         let request = self.account.ec2.describe_route_tables().filters(filter("vpc-id", vpc));
-        let response = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("ec2:DescribeRouteTables", "the network"), &error))?;
+        let response =
+            request.send().await.call_context("ec2:DescribeRouteTables", "the network")?;
         let subnets = outputs::subnets(&self.account).await?;
         let associated = |matches: &dyn Fn(&aws_sdk_ec2::types::RouteTableAssociation) -> bool| {
             let tables = response
@@ -204,7 +202,7 @@ impl Resource for S3Endpoint {
                 .set_route_table_ids(Some(tables.clone()))
                 .tag_specifications(tags);
             let response = request.send().await.map_err(|error| {
-                CreateError::new(Call("ec2:CreateVpcEndpoint", "the S3 endpoint"), &error)
+                CreateError::new("ec2:CreateVpcEndpoint", "the S3 endpoint", error)
             })?;
             Ok(response.vpc_endpoint().cloned())
         };
@@ -225,9 +223,7 @@ impl Resource for S3Endpoint {
                 .modify_vpc_endpoint()
                 .vpc_endpoint_id(id)
                 .set_add_route_table_ids(Some(missing));
-            request.send().await.map_err(|error| {
-                failed(Call("ec2:ModifyVpcEndpoint", &format!("`{id}`")), &error)
-            })?;
+            request.send().await.call_context("ec2:ModifyVpcEndpoint", &format!("`{id}`"))?;
         }
         if self.account.is_ours(pairs(endpoint.tags()))
             && !self.account.tag_differences(KEY, pairs(endpoint.tags())).is_empty()

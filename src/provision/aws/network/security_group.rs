@@ -8,7 +8,7 @@ use aws_sdk_ec2::types::{
 };
 
 use crate::base::error::Result;
-use crate::clients::aws::call::{Call, code, failed};
+use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::tag_specification;
 use crate::provision::aws::ec2_tags::{filter, tag_filters};
@@ -164,17 +164,16 @@ impl Group {
             Ok(_) => Ok(true),
             Err(error) if code(&error) == "InvalidGroup.NotFound" => Ok(true),
             Err(error) if code(&error) == "DependencyViolation" => Ok(false),
-            Err(error) => {
-                Err(failed(Call("ec2:DeleteSecurityGroup", &self.display_name()), &error))
-            }
+            Err(error) => Err(error.call_context("ec2:DeleteSecurityGroup", &self.display_name())),
         }
     }
 
     async fn describe(&self, filters: Vec<Filter>) -> Result<Vec<SecurityGroup>> {
         let request = self.account.ec2.describe_security_groups().set_filters(Some(filters));
-        let response = request.send().await.map_err(|error| {
-            failed(Call("ec2:DescribeSecurityGroups", &self.display_name()), &error)
-        })?;
+        let response = request
+            .send()
+            .await
+            .call_context("ec2:DescribeSecurityGroups", &self.display_name())?;
         Ok(response.security_groups.unwrap_or_default())
     }
 
@@ -228,9 +227,8 @@ impl Group {
             self.account.ec2.describe_security_group_rules().filters(filter("group-id", id));
         let response: Result<Vec<SecurityGroupRule>, _> =
             request.into_paginator().items().send().collect().await;
-        let rules = response.map_err(|error| {
-            failed(Call("ec2:DescribeSecurityGroupRules", &self.display_name()), &error)
-        })?;
+        let rules =
+            response.call_context("ec2:DescribeSecurityGroupRules", &self.display_name())?;
         let ingress: Vec<&SecurityGroupRule> =
             rules.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
         let existing: Vec<Rule> = ingress.iter().filter_map(|rule| Rule::parse(rule)).collect();
@@ -362,9 +360,7 @@ impl Resource for Group {
             }
             // An earlier attempt whose response was lost has created the group.
             Err(error) if code(&error) == "InvalidGroup.Duplicate" => Ok(()),
-            Err(error) => {
-                Err(failed(Call("ec2:CreateSecurityGroup", &self.display_name()), &error))
-            }
+            Err(error) => Err(error.call_context("ec2:CreateSecurityGroup", &self.display_name())),
         }
     }
 
@@ -390,10 +386,8 @@ impl Resource for Group {
                 Ok(_) => {}
                 Err(error) if code(&error) == "InvalidPermission.Duplicate" => {}
                 Err(error) => {
-                    return Err(failed(
-                        Call("ec2:AuthorizeSecurityGroupIngress", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(error
+                        .call_context("ec2:AuthorizeSecurityGroupIngress", &self.display_name()));
                 }
             }
         }
@@ -406,10 +400,9 @@ impl Resource for Group {
                 .security_group_rule_ids(rule);
             match request.send().await {
                 Err(error) if code(&error) != "InvalidSecurityGroupRuleId.NotFound" => {
-                    return Err(failed(
-                        Call("ec2:RevokeSecurityGroupIngress", &self.display_name()),
-                        &error,
-                    ));
+                    return Err(
+                        error.call_context("ec2:RevokeSecurityGroupIngress", &self.display_name())
+                    );
                 }
                 _ => {}
             }

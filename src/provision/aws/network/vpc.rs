@@ -6,7 +6,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use crate::base::error::{Error, Result};
-use crate::clients::aws::call::{Call, failed};
+use crate::clients::aws::call::CallContext;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::filter;
 use crate::provision::aws::keys;
@@ -28,10 +28,7 @@ impl Network {
             "" => request.filters(filter("is-default", "true")),
             vpc => request.filters(filter("vpc-id", vpc)),
         };
-        let response = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("ec2:DescribeVpcs", "the network"), &error))?;
+        let response = request.send().await.call_context("ec2:DescribeVpcs", "the network")?;
         let vpc = response.vpcs().iter().find_map(|vpc| vpc.vpc_id()).map(String::from);
         vpc.ok_or_else(|| match configured.as_str() {
             "" => Error::failed(format!(
@@ -54,10 +51,7 @@ impl Network {
     async fn subnets(&self, vpc: &str) -> Result<Vec<String>> {
         let config = &self.account.config;
         let request = self.account.ec2.describe_subnets().filters(filter("vpc-id", vpc));
-        let response = request
-            .send()
-            .await
-            .map_err(|error| failed(Call("ec2:DescribeSubnets", "the network"), &error))?;
+        let response = request.send().await.call_context("ec2:DescribeSubnets", "the network")?;
         let mut all: Vec<(&str, &str)> = response
             .subnets()
             .iter()
