@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::Result;
 use crate::provision::cost::CostItem;
+use crate::provision::state::output::ObservedOutputs;
 
 /// What the engine has to do with a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,50 +40,68 @@ pub enum Ownership {
     NameConflict,
 }
 
-/// State of a resource, compared with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How a resource compares with the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    Missing,
+    Equal,
+    /// It differs in properties that an update changes.
+    Updatable,
+    /// It differs in a property that cannot be updated, or has failed.
+    NotUpdatable,
+    /// An earlier run or AWS is creating or changing it.
+    InProgress,
+}
+
+/// What exists at the service. The engine derives the action from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     pub exists: bool,
     pub ownership: Ownership,
-    pub action: Action,
-    /// Reasons of the action, or details of a resource without changes.
+    pub comparison: Comparison,
+    /// Differences from the configuration, or details of a resource without any.
     pub reasons: Vec<String>,
 }
 
 impl Observation {
-    fn new(exists: bool, ownership: Ownership, action: Action, reasons: Vec<String>) -> Self {
-        Self { exists, ownership, action, reasons }
+    fn new(
+        exists: bool,
+        ownership: Ownership,
+        comparison: Comparison,
+        reasons: Vec<String>,
+    ) -> Self {
+        Self { exists, ownership, comparison, reasons }
     }
 
-    /// It does not exist and is to be created.
     pub fn missing() -> Self {
-        Self::new(false, Ownership::Managed, Action::Create, vec!["does not exist".into()])
+        let reasons = vec!["does not exist".into()];
+        Self::new(false, Ownership::Managed, Comparison::Missing, reasons)
     }
 
     /// It equals the configuration; `detail` describes its state.
     pub fn in_sync(detail: impl Into<String>) -> Self {
-        Self::new(true, Ownership::Managed, Action::NoOp, vec![detail.into()])
+        Self::new(true, Ownership::Managed, Comparison::Equal, vec![detail.into()])
     }
 
     /// An existing resource that pinpipe uses and never changes.
     pub fn existing(detail: impl Into<String>) -> Self {
-        Self::new(true, Ownership::Existing, Action::NoOp, vec![detail.into()])
+        Self { ownership: Ownership::Existing, ..Self::in_sync(detail) }
     }
 
     /// It is being created or changed; `state` is what the service reports.
     pub fn pending(state: impl Into<String>) -> Self {
-        Self::new(true, Ownership::Managed, Action::Pending, vec![state.into()])
+        Self::new(true, Ownership::Managed, Comparison::InProgress, vec![state.into()])
     }
 
-    /// Its difference from the configuration requires a replacement.
-    pub fn replace(reasons: Vec<String>) -> Self {
-        Self::new(true, Ownership::Managed, Action::Replace, reasons)
+    /// No update repairs its differences from the configuration.
+    pub fn not_updatable(reasons: Vec<String>) -> Self {
+        Self::new(true, Ownership::Managed, Comparison::NotUpdatable, reasons)
     }
 
     /// A resource of this name exists that pinpipe did not create.
     pub fn unmanaged() -> Self {
         let reason = "already exists, not managed by pinpipe".into();
-        Self::new(true, Ownership::Unmanaged, Action::Unmanaged, vec![reason])
+        Self::new(true, Ownership::Unmanaged, Comparison::NotUpdatable, vec![reason])
     }
 
     /// It is managed under a former name. `is_taken`: its new name belongs to another resource,
@@ -91,30 +110,15 @@ impl Observation {
         if is_taken {
             return Self { ownership: Ownership::NameConflict, ..Self::unmanaged() };
         }
-        Self::replace(vec![format!("was created under another name, `{former}`")])
+        Self::not_updatable(vec![format!("was created under another name, `{former}`")])
     }
 
-    /// It differs from the configuration; in sync, described by `detail`, without drift.
-    pub fn from_drift(drift: Vec<String>, detail: impl Into<String>) -> Self {
-        if drift.is_empty() {
+    /// It differs from the configuration; in sync, described by `detail`, without differences.
+    pub fn compared(differences: Vec<String>, detail: impl Into<String>) -> Self {
+        if differences.is_empty() {
             return Self::in_sync(detail);
         }
-        Self::new(true, Ownership::Managed, Action::Update, drift)
-    }
-
-    /// Whether pinpipe may change and delete it.
-    pub fn is_managed(&self) -> bool {
-        matches!(self.ownership, Ownership::Managed | Ownership::NameConflict)
-    }
-
-    /// Whether the action deletes the existing resource: delete or replace.
-    pub fn is_removal(&self) -> bool {
-        matches!(self.action, Action::Replace | Action::Delete)
-    }
-
-    /// All reasons as one text.
-    pub fn reason(&self) -> String {
-        self.reasons.join("; ")
+        Self::new(true, Ownership::Managed, Comparison::Updatable, differences)
     }
 }
 
@@ -177,8 +181,9 @@ pub trait Resource {
         Vec::new()
     }
 
-    /// Compares the resource with the configuration. Changes nothing at the service.
-    async fn read(&self) -> Result<Observation>;
+    /// Compares the resource with the configuration. Changes nothing, neither at the service nor
+    /// in the state: the engine records `observed`.
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation>;
 
     /// Refuses an action that is known to fail: with the plan, not in the middle of an apply.
     async fn check(&self, action: Action) -> Result<()> {
@@ -186,7 +191,7 @@ pub trait Resource {
         Ok(())
     }
 
-    /// Creates it. Differences that `read` still finds afterwards are left to `update`.
+    /// Creates it. Differences that `observe` still finds afterwards are left to `update`.
     async fn create(&self) -> Result<()>;
 
     /// Changes it to equal the configuration.

@@ -9,7 +9,9 @@ use crate::clients::databricks::Databricks;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
+use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 use crate::spark::databricks::job::{job_differences, remove_job, scheduled_folder, upload_job};
 use crate::spark::job::Parameters;
 
@@ -38,7 +40,7 @@ impl DatabricksJob {
 
     /// Folder of the job according to the state.
     async fn recorded_folder(&self) -> Option<String> {
-        self.account.state.output(KEY, "folder").await
+        self.account.state.output(&outputs::DATABRICKS_FOLDER).await
     }
 }
 
@@ -64,7 +66,7 @@ impl Resource for DatabricksJob {
         self.account.config.has_schedule()
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let (client, folder) = match (self.workspace().await, self.recorded_folder().await) {
             (Ok(workspace), _) => workspace,
             // The recorded folder is enough to plan a deletion. Creating or updating the job
@@ -76,7 +78,7 @@ impl Resource for DatabricksJob {
         };
         if let Some(recorded) = self.recorded_folder().await.filter(|recorded| *recorded != folder)
         {
-            return Ok(Observation::from_drift(vec![format!("folder: {recorded} → {folder}")], ""));
+            return Ok(Observation::compared(vec![format!("folder: {recorded} → {folder}")], ""));
         }
         let Some(differences) =
             job_differences(&client, &folder, &Parameters::scheduled(&self.account.config)?)
@@ -84,8 +86,8 @@ impl Resource for DatabricksJob {
         else {
             return Ok(Observation::missing());
         };
-        self.account.state.record_outputs(KEY, &self.name(), &[("folder", &folder)]).await?;
-        Ok(Observation::from_drift(differences, format!("{folder} at {}", client.host())))
+        observed.found(self.name()).set(&outputs::DATABRICKS_FOLDER, folder.as_str());
+        Ok(Observation::compared(differences, format!("{folder} at {}", client.host())))
     }
 
     async fn create(&self) -> Result<()> {
@@ -95,7 +97,7 @@ impl Resource for DatabricksJob {
         {
             remove_job(&client, &recorded).await?;
         }
-        self.account.state.record_outputs(KEY, &self.name(), &[("folder", &folder)]).await
+        self.account.state.record(&self.name(), &outputs::DATABRICKS_FOLDER, folder).await
     }
 
     async fn update(&self) -> Result<()> {

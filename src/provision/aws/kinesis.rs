@@ -14,6 +14,7 @@ use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::{ObservedOutputs, Output};
 
 pub struct Stream {
     pub kind: Kind,
@@ -204,7 +205,7 @@ impl Resource for Stream {
         }
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(found) = self.find().await? else {
             return Ok(Observation::missing());
         };
@@ -215,17 +216,16 @@ impl Resource for Stream {
         if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
             return Ok(Observation::unmanaged());
         }
-        self.account
-            .state
-            .record_outputs(&self.key(), &self.name(), &[("arn", found.stream_arn())])
-            .await?;
+        observed
+            .found(self.name())
+            .set(&Output::<String>::of(self.key(), "arn"), found.stream_arn());
         let differences = self.differences(&found, &tags);
         let detail = format!(
             "{} shards, {} hours",
             found.open_shard_count(),
             found.retention_period_hours()
         );
-        Ok(Observation::from_drift(
+        Ok(Observation::compared(
             differences.iter().map(|drift| self.describe(drift)).collect(),
             detail,
         ))

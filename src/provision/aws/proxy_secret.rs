@@ -8,8 +8,10 @@ use crate::base::error::Result;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names;
+use crate::provision::aws::outputs;
 use crate::provision::aws::parameter;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::PROXY_SECRET;
 
@@ -31,13 +33,13 @@ impl Resource for ProxySecret {
         names::proxy_secret_name(&self.account.config)
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(mark) = parameter::description(&self.account, &self.name()).await? else {
             return Ok(Observation::missing());
         };
-        self.account.state.record_outputs(KEY, &self.name(), &[("mark", &mark)]).await?;
+        observed.found(self.name()).set(&outputs::PROXY_SECRET_MARK, mark);
         let differences = parameter::tag_differences(&self.account, KEY, &self.name()).await?;
-        Ok(Observation::from_drift(differences, "in Parameter Store"))
+        Ok(Observation::compared(differences, "in Parameter Store"))
     }
 
     async fn create(&self) -> Result<()> {

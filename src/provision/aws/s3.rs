@@ -19,6 +19,7 @@ use crate::provision::aws::object_keys::{REQUIREMENTS, is_zip};
 use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::document::Phase;
+use crate::provision::state::output::{ObservedOutputs, Output};
 
 /// Maximum number of concurrent requests for tags of buckets.
 const MAX_TAG_REQUESTS: usize = 8;
@@ -161,6 +162,11 @@ impl Bucket {
         }
     }
 
+    /// Set to `here` before `CreateBucket` is called: the bucket has no tags at first.
+    fn created_here(&self) -> Output {
+        Output::new(self.purpose.key(), "made")
+    }
+
     /// Whether pinpipe manages the bucket. `CreateBucket` sets no tags, so a bucket whose creation
     /// is recorded in this state is managed too, even without tags.
     async fn is_ours(&self, name: &str, tags: &[(String, String)]) -> bool {
@@ -168,7 +174,7 @@ impl Bucket {
             self.account.state.entry(self.purpose.key()).await.is_some_and(|entry| {
                 entry.phase != Phase::Ready
                     && entry.name == name
-                    && entry.values.get("made").is_some_and(|made| made == "here")
+                    && entry.values.contains_key("made")
             });
         is_being_created
             || self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
@@ -395,10 +401,10 @@ impl Resource for Bucket {
         Ok((objects > 0).then(|| format!("{prefix}{objects} objects")))
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         if let Some(previous) = self.previous_name().await? {
             if self.account.is_forgotten(self.purpose.key()).await {
-                self.account.state.record_outputs(self.purpose.key(), &previous, &[]).await?;
+                observed.found(previous.as_str());
             }
             // A name that cannot be checked is treated as taken by another AWS account.
             return Ok(Observation::renamed(
@@ -413,9 +419,9 @@ impl Resource for Bucket {
         if !self.is_ours(&self.name(), &tags).await {
             return Ok(Observation::unmanaged());
         }
-        self.account.state.record_outputs(self.purpose.key(), &self.name(), &[]).await?;
+        observed.found(self.name());
         let differences = self.differences(&tags).await?;
-        Ok(Observation::from_drift(
+        Ok(Observation::compared(
             differences.iter().map(ToString::to_string).collect(),
             "private, encrypted",
         ))
@@ -424,10 +430,7 @@ impl Resource for Bucket {
     async fn create(&self) -> Result<()> {
         let region = &self.account.config.aws.region;
         // Recorded before the call, so that the bucket counts as managed while it has no tags.
-        self.account
-            .state
-            .record_outputs(self.purpose.key(), &self.name(), &[("made", "here")])
-            .await?;
+        self.account.state.record(&self.name(), &self.created_here(), "here").await?;
         let request = self.account.s3.create_bucket().bucket(self.name());
         let location = BucketLocationConstraint::from(region.as_str());
         let request = match region.as_str() {

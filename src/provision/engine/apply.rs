@@ -13,14 +13,15 @@ use crate::base::output::{Printer, Report, confirm};
 use crate::provision::aws::apigateway::verify::verify_api;
 use crate::provision::aws::keys;
 use crate::provision::cost::Prices;
+use crate::provision::engine::change::{Change, plan_change};
 use crate::provision::engine::graph::Order;
 use crate::provision::engine::plan::{Plan, PlanContext, Refusal, Step, action_text};
 use crate::provision::engine::reconcile::{
     Converged, DataLossPolicy, converge, delete, ensure_data_loss_allowed, unmanaged,
 };
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{Observations, Purpose, Session, read_one};
-use crate::provision::resource::{Action, Observation, Resource};
+use crate::provision::engine::session::{Changes, Purpose, Session};
+use crate::provision::resource::{Action, Resource};
 
 /// What `provision` changes, and what it may do without confirmation.
 #[derive(Debug, Clone, Default)]
@@ -110,9 +111,9 @@ async fn plan_and_apply(
     if let Some(saved) = saved {
         check_context(&saved.context, &context)?;
     }
-    let observations = session.observe(&selected).await?;
-    let mut plan = new_plan(session, context.clone(), false, &selected, &observations);
-    plan.refusals = refusals(session, &selected, &observations, data_loss).await?;
+    let changes = session.observe(&selected).await?;
+    let mut plan = new_plan(session, context.clone(), false, &selected, &changes);
+    plan.refusals = refusals(session, &selected, &changes, data_loss).await?;
     if let Some(saved) = saved {
         check_up_to_date(saved, &plan)?;
     }
@@ -134,8 +135,8 @@ async fn plan_and_apply(
         // A saved plan was read before it was passed.
         confirm_changes(session, &plan, options.yes || saved.is_some(), printer).await?;
     }
-    allow_data_loss(session, &selected, &observations, data_loss);
-    let applied = apply_plan(session, printer, &selected, &observations, data_loss).await?;
+    allow_data_loss(session, &selected, &changes, data_loss);
+    let applied = apply_plan(session, printer, &selected, &changes, data_loss).await?;
     session.mark_complete_if_done(&selected).await?;
     Ok(new_plan(session, context, true, &selected, &applied))
 }
@@ -196,15 +197,15 @@ fn new_plan(
     context: PlanContext,
     applied: bool,
     selected: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
 ) -> Plan {
     let prices = Prices::built_in();
     let steps = session.graph.resources().filter_map(|resource| {
         let key = resource.key();
-        let observation = observations.get(&key).filter(|_| selected.contains(&key))?.clone();
+        let change = changes.get(&key).filter(|_| selected.contains(&key))?.clone();
         // A disabled resource that does not exist is not part of the pipeline.
-        let is_shown = observation.exists || observation.action != Action::NoOp;
-        is_shown.then(|| Step::new(resource, &session.graph, observation, &prices))
+        let is_shown = change.exists || change.action != Action::NoOp;
+        is_shown.then(|| Step::new(resource, &session.graph, change, &prices))
     });
     Plan::new(context, applied, steps.collect(), &prices)
 }
@@ -213,20 +214,20 @@ fn new_plan(
 async fn refusals(
     session: &Session,
     selected: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
     data_loss: DataLossPolicy,
 ) -> Result<Vec<Refusal>> {
-    let mut refusals = missing_dependencies(session, selected, observations);
+    let mut refusals = missing_dependencies(session, selected, changes);
     for resource in session.graph.resources() {
         let key = resource.key();
-        let Some(observation) = observations.get(&key).filter(|_| selected.contains(&key)) else {
+        let Some(change) = changes.get(&key).filter(|_| selected.contains(&key)) else {
             continue;
         };
-        let checked = match observation.action {
+        let checked = match change.action {
             Action::NoOp => Ok(()),
             Action::Unmanaged => Err(unmanaged(resource)),
-            _ => match resource.check(observation.action).await {
-                Ok(()) => ensure_data_loss_allowed(resource, observation, data_loss).await,
+            _ => match resource.check(change.action).await {
+                Ok(()) => ensure_data_loss_allowed(resource, change, data_loss).await,
                 refused => refused,
             },
         };
@@ -244,16 +245,16 @@ async fn refusals(
 fn missing_dependencies(
     session: &Session,
     selected: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    let changes = |key: &&String| {
-        let action = observations.get(*key).map_or(Action::NoOp, |observation| observation.action);
+    let is_changed = |key: &&String| {
+        let action = changes.get(*key).map_or(Action::NoOp, |change| change.action);
         !matches!(action, Action::NoOp | Action::Delete | Action::Unmanaged)
     };
-    for key in selected.iter().filter(changes) {
+    for key in selected.iter().filter(is_changed) {
         for dependency in session.graph.depends_on(key).filter(|key| !selected.contains(*key)) {
-            let exists = observations.get(dependency).is_some_and(|observation| observation.exists);
+            let exists = changes.get(dependency).is_some_and(|change| change.exists);
             let is_enabled =
                 session.graph.resource(dependency).is_some_and(|resource| resource.is_enabled());
             if !exists && is_enabled {
@@ -291,13 +292,13 @@ async fn confirm_changes(
 fn allow_data_loss(
     session: &Session,
     selected: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
     data_loss: DataLossPolicy,
 ) {
     let Some(account) = session.account.as_ref().filter(|_| data_loss.may_lose_data) else {
         return;
     };
-    let is_removed = |key: &&String| observations.get(*key).is_some_and(Observation::is_removal);
+    let is_removed = |key: &&String| changes.get(*key).is_some_and(Change::is_removal);
     account.may_lose_data.borrow_mut().extend(selected.iter().filter(is_removed).cloned());
 }
 
@@ -305,10 +306,10 @@ async fn apply_plan(
     session: &Session,
     printer: &Printer,
     selected: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
     data_loss: DataLossPolicy,
-) -> Result<Observations> {
-    let deleted = delete_first(session, printer, selected, observations).await?;
+) -> Result<Changes> {
+    let deleted = delete_first(session, printer, selected, changes).await?;
     // Dependents of a changed resource are read again: addresses and ids may have changed.
     let changed = RefCell::new(deleted);
     let changed = &changed;
@@ -317,9 +318,8 @@ async fn apply_plan(
         .walk(Order::DependenciesFirst, session.max_concurrency, |resource| {
             async move {
                 let key = resource.key();
-                let Some(planned) = observations.get(&key).filter(|_| selected.contains(&key))
-                else {
-                    return Ok(observations.get(&key).cloned());
+                let Some(planned) = changes.get(&key).filter(|_| selected.contains(&key)) else {
+                    return Ok(changes.get(&key).cloned());
                 };
                 if planned.action == Action::Delete {
                     // Already deleted.
@@ -327,34 +327,28 @@ async fn apply_plan(
                 }
                 let is_stale = planned.action == Action::Replace
                     || session.graph.depends_on(&key).any(|key| changed.borrow().contains(key));
-                let start = if is_stale { read_one(resource).await? } else { planned.clone() };
-                let began = Instant::now();
                 let account = session.account.as_deref();
+                let start =
+                    if is_stale { plan_change(account, resource).await? } else { planned.clone() };
+                let began = Instant::now();
                 let converged = session
                     .run_until_shutdown(converge(account, resource, start, data_loss))
                     .await?;
-                let Converged { action, mut observation } = converged;
+                let Converged { action, mut change } = converged;
                 if action != Action::NoOp {
                     let is_replaced = planned.action == Action::Replace;
-                    observation.action = if is_replaced { Action::Replace } else { action };
-                    observation.reasons.clone_from(&planned.reasons);
+                    change.action = if is_replaced { Action::Replace } else { action };
+                    change.reasons.clone_from(&planned.reasons);
                     changed.borrow_mut().insert(key);
-                    report_done(
-                        printer,
-                        session,
-                        resource,
-                        &resource.name(),
-                        observation.action,
-                        began,
-                    );
+                    report_done(printer, session, resource, &resource.name(), change.action, began);
                 }
-                Ok(Some(observation))
+                Ok(Some(change))
             }
             .boxed_local()
         })
         .await;
     let results = session.collect_results(visits)?.into_iter();
-    Ok(results.filter_map(|(key, observation)| Some((key, observation?))).collect())
+    Ok(results.filter_map(|(key, change)| Some((key, change?))).collect())
 }
 
 /// Deletes the resources that are replaced or no longer in the configuration, dependents first.
@@ -363,9 +357,9 @@ async fn delete_first(
     session: &Session,
     printer: &Printer,
     selected: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
 ) -> Result<BTreeSet<String>> {
-    let is_removed = |key: &&String| observations.get(*key).is_some_and(Observation::is_removal);
+    let is_removed = |key: &&String| changes.get(*key).is_some_and(Change::is_removal);
     let keys: BTreeSet<String> = selected.iter().filter(is_removed).cloned().collect();
     let to_delete = &keys;
     let visits = session

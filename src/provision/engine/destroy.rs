@@ -11,11 +11,12 @@ use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::base::output::{Printer, Report, confirm};
+use crate::provision::engine::change::Change;
 use crate::provision::engine::graph::Order;
 use crate::provision::engine::reconcile::delete;
 use crate::provision::engine::selection::Selection;
-use crate::provision::engine::session::{Observations, Purpose, Session};
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::engine::session::{Changes, Purpose, Session};
+use crate::provision::resource::Resource;
 
 /// What `destroy` deletes, and what it may do without confirmation.
 #[derive(Debug, Clone, Default)]
@@ -137,17 +138,17 @@ async fn delete_selected(
     printer: &Printer,
 ) -> Result<DestroyReport> {
     let selected = options.selection.keys(&session.graph)?;
-    let observations = session.observe(&selected).await?;
-    let is_managed = |key: &String| observations.get(key).is_some_and(exists_and_is_managed);
+    let changes = session.observe(&selected).await?;
+    let is_managed = |key: &String| changes.get(key).is_some_and(exists_and_is_managed);
     let to_delete: BTreeSet<String> =
         selected.iter().filter(|key| is_managed(key)).cloned().collect();
     if let Some(account) = &session.account {
-        check_dependents(session, &selected, &observations, &account.state.keys().await)?;
+        check_dependents(session, &selected, &changes, &account.state.keys().await)?;
         if options.data {
             let all = session.graph.resources().map(Resource::key);
             account.may_lose_data.borrow_mut().extend(all);
         }
-        confirm_on_aws(session, options, &to_delete, &observations, &account.id, printer).await?;
+        confirm_on_aws(session, options, &to_delete, &changes, &account.id, printer).await?;
     } else {
         let question = format!(
             "delete {} with all records",
@@ -186,7 +187,7 @@ async fn confirm_on_aws(
     session: &Session,
     options: &DestroyOptions,
     to_delete: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
     account_id: &str,
     printer: &Printer,
 ) -> Result<()> {
@@ -195,7 +196,7 @@ async fn confirm_on_aws(
     {
         let (key, name) = (resource.key(), session.recorded_name(resource).await);
         if resource.holds_data() {
-            let detail = observations.get(&key).map(Observation::reason).unwrap_or_default();
+            let detail = changes.get(&key).map(Change::reason).unwrap_or_default();
             holding_data.push(format!("{} {name} ({detail})", resource.kind()));
         }
         if !options.data
@@ -265,14 +266,14 @@ async fn delete_one(
 fn check_dependents(
     session: &Session,
     selected: &BTreeSet<String>,
-    observations: &Observations,
+    changes: &Changes,
     recorded: &[String],
 ) -> Result<()> {
     for resource in session.graph.resources() {
         let key = resource.key();
         // An unmanaged resource does not depend on a managed one.
         let exists =
-            observations.get(&key).map_or_else(|| recorded.contains(&key), exists_and_is_managed);
+            changes.get(&key).map_or_else(|| recorded.contains(&key), exists_and_is_managed);
         if selected.contains(&key) || !exists {
             continue;
         }
@@ -293,8 +294,8 @@ fn check_dependents(
     Ok(())
 }
 
-fn exists_and_is_managed(observation: &Observation) -> bool {
-    observation.exists && observation.is_managed()
+fn exists_and_is_managed(change: &Change) -> bool {
+    change.exists && change.is_managed()
 }
 
 async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {

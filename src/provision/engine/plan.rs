@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::output::Report;
 use crate::provision::cost::{Cost, MONTH_HOURS, Prices};
+use crate::provision::engine::change::Change;
 use crate::provision::engine::graph::Graph;
-use crate::provision::resource::{Action, Observation, Resource};
+use crate::provision::resource::{Action, Resource};
 
 /// Format of the plan's JSON; a plan file of another format is refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -23,25 +24,20 @@ pub struct Step {
     pub name: String,
     pub depends_on: Vec<String>,
     #[serde(flatten)]
-    pub observation: Observation,
+    pub change: Change,
     #[serde(flatten)]
     pub cost: Cost,
 }
 
 impl Step {
-    pub fn new(
-        resource: &dyn Resource,
-        graph: &Graph,
-        observation: Observation,
-        prices: &Prices,
-    ) -> Self {
+    pub fn new(resource: &dyn Resource, graph: &Graph, change: Change, prices: &Prices) -> Self {
         let key = resource.key();
         Self {
             depends_on: graph.depends_on(&key).map(String::from).collect(),
             key,
             type_name: resource.kind().into(),
             name: resource.name(),
-            observation,
+            change,
             cost: prices.cost(&resource.cost_items()),
         }
     }
@@ -93,7 +89,7 @@ impl Tally {
     fn of(steps: &[Step]) -> Self {
         let mut tally = Self::default();
         for step in steps {
-            match step.observation.action {
+            match step.change.action {
                 Action::Create => tally.create += 1,
                 Action::Update => tally.update += 1,
                 Action::Replace => tally.replace += 1,
@@ -157,8 +153,8 @@ impl Plan {
             let counted = steps.iter().filter(|step| is_counted(step));
             counted.map(|step| step.cost).fold(Cost::NOTHING, Cost::plus)
         };
-        let cost_before = total(&|step| step.observation.exists && step.observation.is_managed());
-        let cost = total(&|step| applied || step.observation.action != Action::Delete);
+        let cost_before = total(&|step| step.change.exists && step.change.is_managed());
+        let cost = total(&|step| applied || step.change.action != Action::Delete);
         let note = (cost != Cost::NOTHING || cost_before != Cost::NOTHING).then(|| prices.note());
         Self {
             format_version: FORMAT_VERSION,
@@ -262,18 +258,17 @@ impl Plan {
 
 /// Details of resources without changes may differ from one moment to the next.
 fn is_same(before: &Step, now: &Step) -> bool {
-    let is_unchanged =
-        before.observation.action == Action::NoOp && now.observation.action == Action::NoOp;
+    let is_unchanged = before.change.action == Action::NoOp && now.change.action == Action::NoOp;
     (&before.name, &before.type_name) == (&now.name, &now.type_name)
-        && (is_unchanged || before.observation == now.observation)
+        && (is_unchanged || before.change == now.change)
 }
 
 fn change_text(step: &Step) -> String {
-    let action = action_text(step.observation.action, false);
-    if step.observation.reasons.is_empty() {
+    let action = action_text(step.change.action, false);
+    if step.change.reasons.is_empty() {
         format!("{action} {}", step.name)
     } else {
-        format!("{action} {} ({})", step.name, step.observation.reason())
+        format!("{action} {} ({})", step.name, step.change.reason())
     }
 }
 
@@ -311,14 +306,14 @@ fn sign(action: Action) -> &'static str {
 impl Plan {
     /// One line per resource with changes, its reasons below it.
     fn change_lines(&self) -> Vec<String> {
-        let is_shown = |step: &&Step| step.observation.action != Action::NoOp;
+        let is_shown = |step: &&Step| step.change.action != Action::NoOp;
         let shown: Vec<&Step> = self.steps.iter().filter(is_shown).collect();
         let width = |text: fn(&Step) -> usize| shown.iter().map(|step| text(step)).max();
         let type_width = width(|step| step.type_name.len()).unwrap_or_default();
         let name_width = width(|step| step.name.len()).unwrap_or_default();
         let mut lines = Vec::new();
         for step in shown {
-            let action = step.observation.action;
+            let action = step.change.action;
             let line = format!(
                 "{:>5} {:9} {:type_width$}  {:name_width$}  {}",
                 sign(action),
@@ -334,7 +329,7 @@ impl Plan {
             lines.push(line.trim_end().to_string());
             // The reason of a creation is always "does not exist".
             if action != Action::Create {
-                let reasons = step.observation.reasons.iter();
+                let reasons = step.change.reasons.iter();
                 lines.extend(reasons.map(|reason| format!("        {reason}")));
             }
         }
@@ -393,7 +388,7 @@ mod tests {
             type_name: key.split('-').next().unwrap_or_default().into(),
             name: format!("me-{key}"),
             depends_on: Vec::new(),
-            observation: Observation {
+            change: Change {
                 exists: action != Action::Create,
                 ownership: Ownership::Managed,
                 action,

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::base::error::{Error, Result};
 use crate::provision::aws::context::Account;
-use crate::provision::engine::session::read_one;
-use crate::provision::resource::{Action, Observation, Resource};
+use crate::provision::engine::change::{Change, plan_change};
+use crate::provision::resource::{Action, Resource};
 use crate::provision::state::document::Phase;
 
 /// Maximum number of calls until a resource equals the configuration.
@@ -28,7 +28,7 @@ pub struct DataLossPolicy {
 #[derive(Debug)]
 pub struct Converged {
     pub action: Action,
-    pub observation: Observation,
+    pub change: Change,
 }
 
 /// Creates, updates, waits and reads again until nothing is left to do. Reading after each
@@ -39,11 +39,11 @@ pub struct Converged {
 pub async fn converge(
     account: Option<&Account>,
     resource: &dyn Resource,
-    planned: Observation,
+    planned: Change,
     data_loss: DataLossPolicy,
 ) -> Result<Converged> {
     let mut done = Action::NoOp;
-    let mut observation = planned;
+    let mut change = planned;
     let key = resource.key();
     // The drift of the last update, and how often it came back: an update may have no effect.
     let (mut updated, mut repeats) = (Vec::new(), 0);
@@ -57,18 +57,18 @@ pub async fn converge(
                 resource.name()
             )));
         }
-        tracing::info!(resource = key, action = ?observation.action, reason = observation.reason());
-        match observation.action {
+        tracing::info!(resource = key, action = ?change.action, reason = change.reason());
+        match change.action {
             Action::NoOp => {
                 if let Some(account) = account {
                     account.state.mark_ready(&key).await?;
                 }
-                return Ok(Converged { action: done, observation });
+                return Ok(Converged { action: done, change });
             }
             Action::Unmanaged => return Err(unmanaged(resource)),
             Action::Pending => resource.wait().await?,
             Action::Update => {
-                repeats = if updated == observation.reasons { repeats + 1 } else { 0 };
+                repeats = if updated == change.reasons { repeats + 1 } else { 0 };
                 if repeats >= REPEATS {
                     break;
                 }
@@ -78,7 +78,7 @@ pub async fn converge(
                     // Reads of AWS may be stale.
                     account.pause(account.patience() / 4).await;
                 }
-                updated.clone_from(&observation.reasons);
+                updated.clone_from(&change.reasons);
                 resource.update().await?;
                 if done == Action::NoOp {
                     done = Action::Update;
@@ -87,7 +87,7 @@ pub async fn converge(
             Action::Create => {
                 if let Some(account) = account {
                     if let Some(seen) = reread_before_create(account, resource).await? {
-                        observation = seen;
+                        change = seen;
                         continue;
                     }
                     account.state.mark_creating(&key, &resource.name()).await?;
@@ -100,18 +100,18 @@ pub async fn converge(
             // Replacing it again would not help, and costs money.
             Action::Replace if matches!(done, Action::Create | Action::Replace) => break,
             Action::Replace => {
-                ensure_data_loss_allowed(resource, &observation, data_loss).await?;
+                ensure_data_loss_allowed(resource, &change, data_loss).await?;
                 delete(account, resource).await?;
                 done = Action::Replace;
             }
             // Deletions precede all other changes.
             Action::Delete => {
-                return Ok(Converged { action: Action::Delete, observation });
+                return Ok(Converged { action: Action::Delete, change });
             }
         }
-        observation = read_one(resource).await?;
+        change = plan_change(account, resource).await?;
     }
-    Err(Error::failed(format!("{} `{}` still differs after it was changed: {}", resource.kind(), resource.name(), observation.reason()))
+    Err(Error::failed(format!("{} `{}` still differs after it was changed: {}", resource.kind(), resource.name(), change.reason()))
         .hint("AWS accepted the change but the resource still differs: `pinpipe provision --plan` shows the drift, the service's console the cause"))
 }
 
@@ -140,7 +140,7 @@ pub async fn delete(account: Option<&Account>, resource: &dyn Resource) -> Resul
 async fn reread_before_create(
     account: &Account,
     resource: &dyn Resource,
-) -> Result<Option<Observation>> {
+) -> Result<Option<Change>> {
     let Some(entry) = account.state.entry(&resource.key()).await else {
         return Ok(None);
     };
@@ -151,9 +151,9 @@ async fn reread_before_create(
     let began = Instant::now();
     while began.elapsed() < account.patience() && !account.stop.is_cancelled() {
         account.pause(account.patience() / 8).await;
-        let observation = read_one(resource).await?;
-        if observation.action != Action::Create {
-            return Ok(Some(observation));
+        let change = plan_change(Some(account), resource).await?;
+        if change.action != Action::Create {
+            return Ok(Some(change));
         }
     }
     Ok(None)
@@ -173,26 +173,26 @@ pub fn unmanaged(resource: &dyn Resource) -> Error {
 /// It is not allowed; the content of the resource cannot be read.
 pub async fn ensure_data_loss_allowed(
     resource: &dyn Resource,
-    observation: &Observation,
+    change: &Change,
     data_loss: DataLossPolicy,
 ) -> Result<()> {
     if data_loss.may_lose_data {
         return Ok(());
     }
-    if observation.action == Action::Delete
+    if change.action == Action::Delete
         && let Some(held) = resource.deletion_blocker().await?
     {
         return Err(Error::failed(format!("{} `{}` is no longer in the configuration but still holds {held}", resource.kind(), resource.name()))
             .hint("restore the configuration, empty it, or add `--allow-replace` to lose its data; nothing was changed"));
     }
-    if observation.action != Action::Replace || !resource.holds_data() {
+    if change.action != Action::Replace || !resource.holds_data() {
         return Ok(());
     }
     Err(Error::failed(format!(
         "{} `{}` must be replaced, which deletes its data: {}",
         resource.kind(),
         resource.name(),
-        observation.reason()
+        change.reason()
     ))
     .hint("restore the configuration, or add `--allow-replace` to lose its data"))
 }

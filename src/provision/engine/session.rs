@@ -15,10 +15,11 @@ use crate::base::error::{Error, Result};
 use crate::base::output::progress::Progress;
 use crate::base::shutdown::shutdown_signal;
 use crate::provision::aws::context::Account;
-use crate::provision::aws::keys;
+use crate::provision::aws::outputs;
+use crate::provision::engine::change::{Change, plan_change};
 use crate::provision::engine::graph::{Graph, Order, Visit};
 use crate::provision::local;
-use crate::provision::resource::{Action, Observation, Resource};
+use crate::provision::resource::{Action, Resource};
 use crate::provision::state::backend::Lock;
 
 /// Grace period of one call after Ctrl-C.
@@ -34,8 +35,8 @@ pub enum Purpose {
     Change,
 }
 
-/// Observations of resources, by key.
-pub type Observations = BTreeMap<String, Observation>;
+/// Planned changes, by the key of the resource.
+pub type Changes = BTreeMap<String, Change>;
 
 /// The resources of a pipeline and the account that they are in.
 pub struct Session {
@@ -107,9 +108,9 @@ impl Session {
     pub async fn close(mut self) {
         if let Some(account) = &self.account {
             let outputs = Outputs {
-                bootstrap_servers: account.state.output(keys::CLUSTER, "bootstrap_servers").await,
-                gateway_url: account.state.output(keys::API, "url").await,
-                api_key_id: account.state.output(keys::API_KEY, "id").await,
+                bootstrap_servers: account.state.output(&outputs::BOOTSTRAP_SERVERS).await,
+                gateway_url: account.state.output(&outputs::API_URL).await,
+                api_key_id: account.state.output(&outputs::API_KEY_ID).await,
             };
             if let Err(error) = outputs.write(&account.config.data_dir) {
                 tracing::warn!(%error, "other commands will not find the provisioned resources");
@@ -131,16 +132,16 @@ impl Session {
     ///
     /// # Errors
     /// A resource cannot be read.
-    pub async fn observe(&self, selected: &BTreeSet<String>) -> Result<Observations> {
+    pub async fn observe(&self, selected: &BTreeSet<String>) -> Result<Changes> {
         let to_read = self.graph.with_dependencies(selected);
         let (recorded, may_be_lost) = match &self.account {
             Some(account) => (account.state.keys().await, !account.state.is_complete().await),
             None => (Vec::new(), false),
         };
-        let mut observations = Observations::new();
+        let mut changes = Changes::new();
         // One resource that the state has lost is a sign of others.
         for _ in 0..if may_be_lost { 2 } else { 1 } {
-            let (to_read, recorded, before) = (&to_read, &recorded, &observations);
+            let (to_read, recorded, before) = (&to_read, &recorded, &changes);
             let visits = self
                 .graph
                 .walk(Order::DependenciesFirst, self.max_concurrency, |resource| {
@@ -156,12 +157,11 @@ impl Session {
                 })
                 .await;
             let found = self.collect_results(visits)?;
-            let found =
-                found.into_iter().filter_map(|(key, observation)| Some((key, observation?)));
-            observations = found.collect();
+            let found = found.into_iter().filter_map(|(key, change)| Some((key, change?)));
+            changes = found.collect();
         }
-        self.propagate_replacement(&mut observations, selected);
-        Ok(observations)
+        self.propagate_replacement(&mut changes, selected);
+        Ok(changes)
     }
 
     /// `None`: the resource is disabled, and nothing suggests that it exists.
@@ -170,7 +170,7 @@ impl Session {
         resource: &dyn Resource,
         is_recorded: bool,
         may_be_lost: bool,
-    ) -> Result<Option<Observation>> {
+    ) -> Result<Option<Change>> {
         let is_known = resource.is_enabled() || is_recorded;
         if !(is_known || may_be_lost && resource.may_be_orphaned().await) {
             return Ok(None);
@@ -178,14 +178,14 @@ impl Session {
         if self.stop.is_cancelled() {
             return Err(Error::interrupted("interrupted while reading: nothing was changed"));
         }
-        match self.run_until_shutdown(read_one(resource)).await {
+        match self.run_until_shutdown(plan_change(self.account.as_deref(), resource)).await {
             // The resource is disabled: a missing permission to read it must not stop the command.
             Err(error) if !is_known && !error.is_retryable() && !self.stop.is_cancelled() => {
                 tracing::warn!(%error, "cannot search for `{}`", resource.key());
                 self.is_incomplete.set(true);
                 Ok(None)
             }
-            observation => observation.map(Some),
+            change => change.map(Some),
         }
     }
 
@@ -206,12 +206,12 @@ impl Session {
     }
 
     /// Replaces selected resources that cannot outlive a replaced one.
-    fn propagate_replacement(&self, observations: &mut Observations, selected: &BTreeSet<String>) {
+    fn propagate_replacement(&self, changes: &mut Changes, selected: &BTreeSet<String>) {
         // Dependencies stand before their dependents, so one pass is enough.
         for resource in self.graph.resources() {
             let is_replaced = |key: &String| {
-                let observation = observations.get(key).filter(|_| selected.contains(key));
-                observation.is_some_and(|observation| observation.action == Action::Replace)
+                let change = changes.get(key).filter(|_| selected.contains(key));
+                change.is_some_and(|change| change.action == Action::Replace)
             };
             let reasons: Vec<String> = resource
                 .recreated_with()
@@ -219,13 +219,13 @@ impl Session {
                 .filter(|key| is_replaced(key))
                 .map(|key| format!("`{key}` is replaced"))
                 .collect();
-            if let Some(observation) = observations.get_mut(&resource.key())
-                && observation.exists
+            if let Some(change) = changes.get_mut(&resource.key())
+                && change.exists
                 && !reasons.is_empty()
-                && !matches!(observation.action, Action::Delete | Action::Unmanaged)
+                && !matches!(change.action, Action::Delete | Action::Unmanaged)
             {
-                observation.action = Action::Replace;
-                observation.reasons = reasons;
+                change.action = Action::Replace;
+                change.reasons = reasons;
             }
         }
     }
@@ -316,17 +316,4 @@ pub async fn run_until_shutdown<T>(
         () = abandoned => Err(Error::interrupted("interrupted during an AWS call")
             .hint("created resources are kept and recorded; re-run the command to resume")),
     }
-}
-
-/// Observes a resource; an existing managed one that is disabled is to be deleted.
-pub async fn read_one(resource: &dyn Resource) -> Result<Observation> {
-    let mut observation = resource.read().await?;
-    if !resource.is_enabled() {
-        observation.action = match (observation.exists, observation.action) {
-            (_, Action::Unmanaged) | (false, _) => Action::NoOp,
-            _ => Action::Delete,
-        };
-        observation.reasons = vec!["no longer in the configuration".into()];
-    }
-    Ok(observation)
 }

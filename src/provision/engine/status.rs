@@ -9,9 +9,10 @@ use crate::base::error::Result;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
 use crate::provision::cost::{Cost, Prices};
+use crate::provision::engine::change::Change;
 use crate::provision::engine::selection::Selection;
 use crate::provision::engine::session::{Purpose, Session};
-use crate::provision::resource::{Action, Observation};
+use crate::provision::resource::Action;
 
 #[derive(Debug, Serialize)]
 struct ResourceStatus {
@@ -113,18 +114,18 @@ pub async fn status(
 async fn read(config: &Config, selection: &Selection, session: &Session) -> Result<StatusReport> {
     let prices = Prices::built_in();
     let selected = selection.keys(&session.graph)?;
-    let observations = session.observe(&selected).await?;
+    let changes = session.observe(&selected).await?;
     let mut resources = Vec::new();
     for resource in session.graph.resources() {
         let key = resource.key();
         // A disabled resource is shown if it exists.
-        let is_shown = |observation: &&Observation| observation.exists || resource.is_enabled();
-        let observation = observations.get(&key).filter(|_| selected.contains(&key));
-        let Some(observation) = observation.filter(is_shown) else {
+        let is_shown = |change: &&Change| change.exists || resource.is_enabled();
+        let change = changes.get(&key).filter(|_| selected.contains(&key));
+        let Some(change) = change.filter(is_shown) else {
             continue;
         };
         let entry = match &session.account {
-            Some(account) if observation.exists && observation.is_managed() => {
+            Some(account) if change.exists && change.is_managed() => {
                 account.state.entry(&key).await
             }
             _ => None,
@@ -135,9 +136,9 @@ async fn read(config: &Config, selection: &Selection, session: &Session) -> Resu
             key,
             type_name: resource.kind(),
             name: resource.name(),
-            exists: observation.exists,
-            action: observation.action,
-            detail: observation.reason(),
+            exists: change.exists,
+            action: change.action,
+            detail: change.reason(),
             age_hours,
             cost: prices.cost(&resource.cost_items()),
         });

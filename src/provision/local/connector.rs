@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::base::error::Result;
 use crate::provision::local::Clients;
 use crate::provision::resource::{Observation, Resource, changed_keys};
+use crate::provision::state::output::ObservedOutputs;
 use crate::stages::sink::properties::SinkProperties;
 
 pub struct Connector {
@@ -27,7 +28,7 @@ impl Resource for Connector {
         self.clients.config.connector_name()
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let wanted = self.clients.config.connector_properties();
         // Unsupported properties are reported before any change.
         SinkProperties::parse(&wanted)?;
@@ -36,7 +37,7 @@ impl Resource for Connector {
         };
         let changed = changed_keys(&existing, &wanted);
         if !changed.is_empty() {
-            return Ok(Observation::from_drift(
+            return Ok(Observation::compared(
                 vec![format!("properties differ: {}", changed.join(", "))],
                 "",
             ));

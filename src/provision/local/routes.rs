@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::base::error::Result;
 use crate::provision::local::Clients;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 pub struct Routes {
     pub clients: Rc<Clients>,
@@ -26,7 +27,7 @@ impl Resource for Routes {
         "gateway".into()
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         Ok(match self.clients.control.routes().await? {
             Some(deployment) => Observation::in_sync(format!("{} routes", deployment.routes.len())),
             None => Observation::missing(),

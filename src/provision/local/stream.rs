@@ -12,6 +12,7 @@ use crate::base::model::Kind;
 use crate::clients::aws::call::failure;
 use crate::provision::local::Clients;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 /// Maximum time until a new stream is active.
 const CREATE_CHECKS: usize = 120;
@@ -39,7 +40,7 @@ impl Resource for Stream {
         true
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let (name, clients) = (self.name(), &self.clients);
         match clients.kinesis.describe_stream_summary().stream_name(&name).send().await {
             Ok(output) => {

@@ -9,6 +9,7 @@ use crate::base::model::Kind;
 use crate::base::output::table::thousands;
 use crate::provision::local::Clients;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 pub struct Topic {
     pub kind: Kind,
@@ -33,7 +34,7 @@ impl Resource for Topic {
         true
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(topic) = self.clients.kafka.describe(&self.name()).await? else {
             return Ok(Observation::missing());
         };

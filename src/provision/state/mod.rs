@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod document;
+pub mod output;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::base::error::{Error, Result};
 use crate::provision::state::backend::StateBackend;
 use crate::provision::state::document::{Entry, Phase, StateDocument, VERSION};
+use crate::provision::state::output::{ObservedOutputs, Output, OutputValue};
 
 /// The state while a command works with it.
 #[derive(Debug)]
@@ -82,21 +84,38 @@ impl State {
         .await
     }
 
-    /// Records outputs of a resource: ARNs, ids, addresses. Creates the entry if it does not exist.
-    pub async fn record_outputs(
+    /// Records what an observation found out. Creates the entry if it does not exist.
+    pub async fn record_observed(&self, key: &str, outputs: ObservedOutputs) -> Result<()> {
+        match outputs.into_entry() {
+            Some((name, values)) => self.merge(key, &name, values).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Records an output in the middle of a change: before the next call, so that a run that is
+    /// killed after it can resume.
+    pub async fn record<T: OutputValue>(
         &self,
-        key: &str,
         name: &str,
-        values: &[(&str, &str)],
+        output: &Output<T>,
+        value: impl Into<T>,
     ) -> Result<()> {
+        let value = (output.field.clone().into_owned(), value.into().to_text());
+        self.merge(&output.key, name, BTreeMap::from([value])).await
+    }
+
+    /// Records that a resource without outputs exists.
+    pub async fn record_entry(&self, key: &str, name: &str) -> Result<()> {
+        self.merge(key, name, BTreeMap::new()).await
+    }
+
+    async fn merge(&self, key: &str, name: &str, values: BTreeMap<String, String>) -> Result<()> {
         self.change(|document| {
             let entry = document
                 .resources
                 .entry(key.into())
                 .or_insert_with(|| new_entry(name, Phase::Ready));
-            for (field, value) in values {
-                entry.values.insert((*field).into(), (*value).into());
-            }
+            entry.values.extend(values);
         })
         .await
     }
@@ -141,16 +160,19 @@ impl State {
     }
 
     /// Returns an output of a resource.
-    pub async fn output(&self, key: &str, field: &str) -> Option<String> {
-        self.document.lock().await.resources.get(key)?.values.get(field).cloned()
+    pub async fn output<T: OutputValue>(&self, output: &Output<T>) -> Option<T> {
+        let document = self.document.lock().await;
+        let values = &document.resources.get(output.key.as_ref())?.values;
+        T::from_text(values.get(output.field.as_ref())?)
     }
 
     /// Returns an output that an earlier step recorded.
     ///
     /// # Errors
     /// The output is missing, because its resource was not created.
-    pub async fn require_output(&self, key: &str, field: &str) -> Result<String> {
-        self.output(key, field).await.ok_or_else(|| {
+    pub async fn require_output<T: OutputValue>(&self, output: &Output<T>) -> Result<T> {
+        self.output(output).await.ok_or_else(|| {
+            let key = &output.key;
             Error::failed(format!("cannot continue: resource `{key}` does not exist yet"))
                 .hint(format!("run `pinpipe provision --only {key}`"))
         })

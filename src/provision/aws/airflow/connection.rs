@@ -10,6 +10,7 @@ use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 use crate::spark::schedule::connection::{CONNECTION, Connection};
 
 const KEY: &str = keys::AIRFLOW_CONNECTION;
@@ -70,7 +71,7 @@ impl Resource for AirflowConnection {
         self.account.config.has_schedule()
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         if !self.has_environment().await? {
             return Ok(Observation::missing());
         }
@@ -79,7 +80,7 @@ impl Resource for AirflowConnection {
             return Ok(Observation::missing());
         };
         if Connection::is_example(&found) {
-            return Ok(Observation::from_drift(
+            return Ok(Observation::compared(
                 vec!["the connection is Airflow's example, without a workspace".into()],
                 "",
             ));
@@ -89,13 +90,13 @@ impl Resource for AirflowConnection {
             // A connection created by the user serves as well. pinpipe uses it unchanged.
             return Ok(Observation::existing(format!("to {host}, not managed by pinpipe")));
         }
-        self.account.state.record_outputs(KEY, &self.name(), &[]).await?;
-        Ok(Observation::from_drift(connection.differences(&found)?, format!("to {host}")))
+        observed.found(self.name());
+        Ok(Observation::compared(connection.differences(&found)?, format!("to {host}")))
     }
 
     async fn create(&self) -> Result<()> {
         self.connection().create().await?;
-        self.account.state.record_outputs(KEY, &self.name(), &[]).await
+        self.account.state.record_entry(KEY, &self.name()).await
     }
 
     async fn update(&self) -> Result<()> {

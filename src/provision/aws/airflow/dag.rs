@@ -13,6 +13,7 @@ use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 use crate::spark::databricks::job::scheduled_folder;
 use crate::spark::schedule::dag::{DAG_BEGINS, dag_key, rendered_dag};
 
@@ -70,7 +71,7 @@ impl Resource for Dag {
         is_airflow_known(&self.account).await
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let response = match self
             .account
             .s3
@@ -100,7 +101,7 @@ impl Resource for Dag {
             // DAG of pinpipe.
             return Ok(Observation::missing());
         }
-        self.account.state.record_outputs(KEY, &self.name(), &[]).await?;
+        observed.found(self.name());
         // Without Databricks credentials the DAG can still be shown and deleted.
         let Ok(content) = self.content().await else {
             return Ok(Observation::in_sync("exists, content not compared"));
@@ -111,7 +112,7 @@ impl Resource for Dag {
         } else {
             vec!["the DAG was edited or comes from another version of pinpipe".into()]
         };
-        Ok(Observation::from_drift(
+        Ok(Observation::compared(
             differences,
             format!("{}, {}", self.account.config.schedule.cron, self.object()),
         ))
@@ -131,7 +132,7 @@ impl Resource for Dag {
             .send()
             .await
             .call_context("s3:PutObject", &self.display_name())?;
-        self.account.state.record_outputs(KEY, &self.name(), &[]).await
+        self.account.state.record_entry(KEY, &self.name()).await
     }
 
     async fn update(&self) -> Result<()> {

@@ -17,10 +17,12 @@ use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::names::Member;
 use crate::provision::aws::names::{Holder, role_arn};
 use crate::provision::aws::object_keys::REQUIREMENTS;
+use crate::provision::aws::outputs;
 use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::aws::tags::pairs;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::AIRFLOW;
 
@@ -122,7 +124,7 @@ impl Airflow {
         {
             differences.push("the bucket or the folder of the DAGs differs".into());
         }
-        let version = self.account.state.output(keys::AIRFLOW_REQUIREMENTS, "version").await;
+        let version = self.account.state.output(&outputs::REQUIREMENTS_VERSION).await;
         if version.is_some() && found.requirements_s3_object_version() != version.as_deref() {
             differences.push("another version of the requirements is installed".into());
         }
@@ -130,7 +132,7 @@ impl Airflow {
             .network_configuration()
             .map(|network| network.security_group_ids().to_vec())
             .unwrap_or_default();
-        if let Some(group) = self.account.state.output(Member::Airflow.key(), "id").await
+        if let Some(group) = self.account.state.output(&outputs::group_id(Member::Airflow)).await
             && groups != [group]
         {
             differences.push("the security group differs".into());
@@ -180,7 +182,7 @@ impl Resource for Airflow {
         vec![CostItem::new(&self.account.config.airflow.class, 1)]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(found) = self.find().await? else {
             return Ok(Observation::missing());
         };
@@ -191,10 +193,7 @@ impl Resource for Airflow {
             // An unmanaged environment under a previous name is ignored.
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
-        self.account
-            .state
-            .record_outputs(KEY, name, &[("arn", found.arn().unwrap_or_default())])
-            .await?;
+        observed.found(name).set(&outputs::AIRFLOW_ARN, found.arn().unwrap_or_default());
         if is_renamed {
             return Ok(Observation::renamed(name, self.find_named(&self.name()).await?.is_some()));
         }
@@ -206,7 +205,7 @@ impl Resource for Airflow {
                     .last_update()
                     .and_then(|update| update.error())
                     .and_then(|error| error.error_message());
-                return Ok(Observation::replace(vec![format!(
+                return Ok(Observation::not_updatable(vec![format!(
                     "the environment failed: {}",
                     error.unwrap_or("AWS gave no reason")
                 )]));
@@ -222,14 +221,14 @@ impl Resource for Airflow {
             .map(|network| network.subnet_ids().to_vec())
             .unwrap_or_default();
         if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
-            return Ok(Observation::replace(vec![format!(
+            return Ok(Observation::not_updatable(vec![format!(
                 "the environment is in other subnets: {}",
                 subnets.join(", ")
             )]));
         }
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         differences.extend(self.differences(&found).await?);
-        Ok(Observation::from_drift(
+        Ok(Observation::compared(
             differences,
             found.webserver_url().map(|url| format!("https://{url}")).unwrap_or_default(),
         ))
@@ -237,12 +236,12 @@ impl Resource for Airflow {
 
     async fn create(&self) -> Result<()> {
         let wanted = &self.account.config.airflow;
-        let group = self.account.state.require_output(Member::Airflow.key(), "id").await?;
+        let group = self.account.state.require_output(&outputs::group_id(Member::Airflow)).await?;
         let network = NetworkConfiguration::builder()
             .set_subnet_ids(Some(wanted.subnets.clone()))
             .security_group_ids(group)
             .build();
-        let version = self.account.state.output(keys::AIRFLOW_REQUIREMENTS, "version").await;
+        let version = self.account.state.output(&outputs::REQUIREMENTS_VERSION).await;
         let call = || async {
             let request = self
                 .account
@@ -298,7 +297,7 @@ impl Resource for Airflow {
         if self.differences(&found).await?.is_empty() {
             return Ok(());
         }
-        let group = self.account.state.require_output(Member::Airflow.key(), "id").await?;
+        let group = self.account.state.require_output(&outputs::group_id(Member::Airflow)).await?;
         let request = self
             .account
             .mwaa
@@ -313,7 +312,7 @@ impl Resource for Airflow {
             .dag_s3_path(DAG_FOLDER)
             .requirements_s3_path(REQUIREMENTS);
         let request = request.set_requirements_s3_object_version(
-            self.account.state.output(keys::AIRFLOW_REQUIREMENTS, "version").await,
+            self.account.state.output(&outputs::REQUIREMENTS_VERSION).await,
         );
         let network = UpdateNetworkConfigurationInput::builder().security_group_ids(group).build();
         let response = request.set_network_configuration(network.ok()).send().await;

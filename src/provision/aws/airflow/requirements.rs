@@ -11,8 +11,10 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::object_keys::REQUIREMENTS;
+use crate::provision::aws::outputs;
 use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::AIRFLOW_REQUIREMENTS;
 /// Folder of the DAGs in Airflow's bucket.
@@ -62,7 +64,7 @@ impl Resource for Requirements {
         is_airflow_known(&self.account).await
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let response =
             match self.account.s3.get_object().bucket(self.bucket()).key(REQUIREMENTS).send().await
             {
@@ -89,10 +91,10 @@ impl Resource for Requirements {
             return Ok(Observation::missing());
         }
         if let Some(version) = version {
-            self.account.state.record_outputs(KEY, &self.name(), &[("version", &version)]).await?;
+            observed.found(self.name()).set(&outputs::REQUIREMENTS_VERSION, version);
         }
         if text != self.content().as_bytes() {
-            return Ok(Observation::from_drift(vec!["the file lists other packages".into()], ""));
+            return Ok(Observation::compared(vec!["the file lists other packages".into()], ""));
         }
         Ok(Observation::in_sync(format!(
             "{} packages",
@@ -115,10 +117,10 @@ impl Resource for Requirements {
             .call_context("s3:PutObject", &self.display_name())?;
         self.account
             .state
-            .record_outputs(
-                KEY,
+            .record(
                 &self.name(),
-                &[("version", response.version_id().unwrap_or_default())],
+                &outputs::REQUIREMENTS_VERSION,
+                response.version_id().unwrap_or_default(),
             )
             .await
     }

@@ -19,6 +19,7 @@ use crate::provision::aws::keys;
 use crate::provision::aws::names::Holder;
 use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::API;
 
@@ -64,7 +65,7 @@ impl Api {
 
     async fn find(&self) -> Result<Option<RestApi>> {
         let all = self.find_all().await?;
-        let known = self.account.state.output(KEY, "id").await;
+        let known = self.account.state.output(&outputs::API_ID).await;
         Ok(all.iter().find(|api| api.id() == known.as_deref()).or(all.first()).cloned())
     }
 
@@ -89,7 +90,7 @@ impl Api {
 
     /// Returns the desired routes; `None` if the proxy's address or password does not exist yet.
     async fn routes(&self) -> Result<Option<Vec<Route>>> {
-        let Some(ip) = self.account.state.output(keys::ADDRESS, "ip").await else {
+        let Some(ip) = self.account.state.output(&outputs::ADDRESS_IP).await else {
             return Ok(None);
         };
         let authorization = outputs::proxy_authorization(&self.account).await?;
@@ -196,7 +197,7 @@ impl Api {
     async fn previous_stage(&self) -> Option<String> {
         self.account
             .state
-            .output(KEY, "stage")
+            .output(&outputs::API_STAGE)
             .await
             .filter(|stage| *stage != self.account.config.api.stage)
     }
@@ -204,9 +205,7 @@ impl Api {
     /// Deletes a stage. A stage in a usage plan cannot be deleted, so it is removed from the plan
     /// first.
     async fn remove_stage(&self, api: &str, stage: &str) -> Result<()> {
-        if let Some(plan) =
-            self.account.state.output(crate::provision::aws::keys::USAGE_PLAN, "id").await
-        {
+        if let Some(plan) = self.account.state.output(&outputs::USAGE_PLAN_ID).await {
             let patch = PatchOperation::builder()
                 .op(Op::Remove)
                 .path("/apiStages")
@@ -235,10 +234,6 @@ impl Api {
             }
             _ => Ok(()),
         }
-    }
-
-    async fn record_output(&self, key: &str, value: &str) -> Result<()> {
-        self.account.state.record_outputs(KEY, &self.name(), &[(key, value)]).await
     }
 
     /// Returns the id of a path's resource. Creates missing resources, parents before children.
@@ -395,12 +390,12 @@ impl Resource for Api {
         vec![keys::ADDRESS.into(), keys::PROXY_SECRET.into(), Holder::Kinesis.key().into()]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(found) = self.find().await? else {
             return Ok(Observation::missing());
         };
         let api = found.id().unwrap_or_default();
-        self.record_output("id", api).await?;
+        observed.found(self.name()).set(&outputs::API_ID, api);
         let tags = found.tags().cloned().unwrap_or_default();
         let mut problems =
             self.account.tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
@@ -408,7 +403,7 @@ impl Resource for Api {
             problems.push(format!("the API is named `{}`", found.name().unwrap_or_default()));
         }
         let Some(routes) = self.routes().await? else {
-            return Ok(Observation::from_drift(
+            return Ok(Observation::compared(
                 vec!["the Kafka REST proxy or its password does not exist".into()],
                 "",
             ));
@@ -425,7 +420,7 @@ impl Resource for Api {
             None => problems.push(format!("the API is not deployed to the stage `{stage}`")),
             Some(deployed) => {
                 // Recorded only for a deployed stage: other commands post to this URL.
-                self.record_output("url", &self.url(api)).await?;
+                observed.set(&outputs::API_URL, self.url(api));
                 if deployed.checksum.as_deref() != Some(&Self::checksum(&routes)) {
                     problems.push(format!("the stage `{stage}` serves a different definition"));
                 }
@@ -437,7 +432,7 @@ impl Resource for Api {
                 );
             }
         }
-        Ok(Observation::from_drift(problems, self.url(api)))
+        Ok(Observation::compared(problems, self.url(api)))
     }
 
     async fn create(&self) -> Result<()> {
@@ -458,7 +453,10 @@ impl Resource for Api {
             Ok(RestApi::builder().set_id(created.id).build())
         };
         let api = self.account.create_idempotently(|| self.find(), create).await?;
-        self.record_output("id", api.id().unwrap_or_default()).await
+        self.account
+            .state
+            .record(&self.name(), &outputs::API_ID, api.id().unwrap_or_default())
+            .await
     }
 
     async fn update(&self) -> Result<()> {
@@ -530,7 +528,7 @@ impl Resource for Api {
         }
         self.account
             .state
-            .record_outputs(KEY, &self.name(), &[("stage", &self.account.config.api.stage)])
+            .record(&self.name(), &outputs::API_STAGE, self.account.config.api.stage.as_str())
             .await
     }
 

@@ -11,8 +11,10 @@ use crate::clients::aws::call::{CallContext, CreateError, code};
 use crate::provision::aws::apigateway::tags::put_tags;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
+use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::API_KEY;
 
@@ -49,7 +51,7 @@ impl ApiKey {
 
     async fn find(&self) -> Result<Option<GatewayKey>> {
         let all = self.find_all().await?;
-        let known = self.account.state.output(KEY, "id").await;
+        let known = self.account.state.output(&outputs::API_KEY_ID).await;
         Ok(all.iter().find(|key| key.id() == known.as_deref()).or(all.first()).cloned())
     }
 }
@@ -76,20 +78,17 @@ impl Resource for ApiKey {
         true
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(found) = self.find().await? else {
             return Ok(Observation::missing());
         };
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("id", found.id().unwrap_or_default())])
-            .await?;
+        observed.found(self.name()).set(&outputs::API_KEY_ID, found.id().unwrap_or_default());
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         if !found.enabled() {
             differences.push("the API key is disabled".into());
         }
-        Ok(Observation::from_drift(differences, "sent as the header x-api-key"))
+        Ok(Observation::compared(differences, "sent as the header x-api-key"))
     }
 
     async fn create(&self) -> Result<()> {
@@ -111,7 +110,7 @@ impl Resource for ApiKey {
         let key = self.account.create_idempotently(|| self.find(), create).await?;
         self.account
             .state
-            .record_outputs(KEY, &self.name(), &[("id", key.id().unwrap_or_default())])
+            .record(&self.name(), &outputs::API_KEY_ID, key.id().unwrap_or_default())
             .await
     }
 

@@ -11,8 +11,10 @@ use crate::clients::aws::call::{CallContext, CreateError, code};
 use crate::provision::aws::apigateway::tags::put_tags;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
+use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::USAGE_PLAN;
 
@@ -42,7 +44,7 @@ impl UsagePlan {
 
     async fn find(&self) -> Result<Option<GatewayPlan>> {
         let all = self.find_all().await?;
-        let known = self.account.state.output(KEY, "id").await;
+        let known = self.account.state.output(&outputs::USAGE_PLAN_ID).await;
         Ok(all.iter().find(|plan| plan.id() == known.as_deref()).or(all.first()).cloned())
     }
 
@@ -67,7 +69,7 @@ impl UsagePlan {
 
     /// The API's stage as usage plans name it: `<api>:<stage>`.
     async fn stage(&self) -> Option<String> {
-        let api = self.account.state.output(keys::API, "id").await?;
+        let api = self.account.state.output(&outputs::API_ID).await?;
         Some(format!("{api}:{}", self.account.config.api.stage))
     }
 
@@ -125,28 +127,28 @@ impl Resource for UsagePlan {
         true
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(found) = self.find().await? else {
             return Ok(Observation::missing());
         };
         let id = found.id().unwrap_or_default();
-        self.account.state.record_outputs(KEY, &self.name(), &[("id", id)]).await?;
+        observed.found(self.name()).set(&outputs::USAGE_PLAN_ID, id);
         let tags = found.tags().cloned().unwrap_or_default();
         let mut differences = self.account.tag_differences(KEY, pairs(&tags));
         let stages = stages(&found);
         if self.stage().await.is_none_or(|stage| !stages.contains(&stage)) {
             differences.push("the API's stage is not in the usage plan".into());
         }
-        let key = self.account.state.output(keys::API_KEY, "id").await;
+        let key = self.account.state.output(&outputs::API_KEY_ID).await;
         let keys = self.keys(id).await?;
         if key.is_none_or(|key| !keys.contains(&key)) {
             differences.push("the API key is not in the usage plan".into());
         }
-        Ok(Observation::from_drift(differences, "contains the API key"))
+        Ok(Observation::compared(differences, "contains the API key"))
     }
 
     async fn create(&self) -> Result<()> {
-        let api = self.account.state.require_output(keys::API, "id").await?;
+        let api = self.account.state.require_output(&outputs::API_ID).await?;
         let stage = ApiStage::builder().api_id(api).stage(&self.account.config.api.stage).build();
         let create = || async {
             let request = self
@@ -166,7 +168,7 @@ impl Resource for UsagePlan {
         let plan = self.account.create_idempotently(|| self.find(), create).await?;
         self.account
             .state
-            .record_outputs(KEY, &self.name(), &[("id", plan.id().unwrap_or_default())])
+            .record(&self.name(), &outputs::USAGE_PLAN_ID, plan.id().unwrap_or_default())
             .await
     }
 
@@ -180,7 +182,7 @@ impl Resource for UsagePlan {
         {
             self.patch(id, Op::Add, &stage).await?;
         }
-        let key = self.account.state.require_output(keys::API_KEY, "id").await?;
+        let key = self.account.state.require_output(&outputs::API_KEY_ID).await?;
         if !self.keys(id).await?.contains(&key) {
             let request = self
                 .account

@@ -28,6 +28,7 @@ use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Observation, Resource, changed_keys};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::CONNECTOR;
 
@@ -127,7 +128,7 @@ impl Connector {
             )));
         }
         let kafka = description.kafka_cluster().and_then(|kafka| kafka.apache_kafka_cluster());
-        let brokers = state.output(keys::CLUSTER, "bootstrap_servers").await;
+        let brokers = state.output(&outputs::BOOTSTRAP_SERVERS).await;
         let current_brokers = kafka.and_then(|kafka| kafka.bootstrap_servers()).unwrap_or_default();
         if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, current_brokers)) {
             differences.push(Drift::Fixed("the connector reads from other brokers".into()));
@@ -142,13 +143,13 @@ impl Connector {
             .first()
             .and_then(|plugin| plugin.custom_plugin())
             .and_then(|plugin| plugin.custom_plugin_arn());
-        let desired_plugin = state.output(keys::PLUGIN, "arn").await;
+        let desired_plugin = state.output(&outputs::PLUGIN_ARN).await;
         if desired_plugin.is_some() && plugin != desired_plugin.as_deref() {
             differences.push(Drift::Fixed("the connector uses another plugin".into()));
         }
         let worker =
             description.worker_configuration().and_then(|worker| worker.worker_configuration_arn());
-        let desired_worker = state.output(keys::WORKER_CONFIGURATION, "arn").await;
+        let desired_worker = state.output(&outputs::WORKER_CONFIGURATION_ARN).await;
         if desired_worker.is_some() && worker != desired_worker.as_deref() {
             differences
                 .push(Drift::Fixed("the connector uses another worker configuration".into()));
@@ -188,7 +189,7 @@ impl Connector {
     /// Waits for the recorded operation, if any. The connector's state does not show the failure of
     /// an operation.
     async fn finish_operation(&self) -> Result<()> {
-        match self.account.state.output(KEY, "operation").await {
+        match self.account.state.output(&outputs::CONNECTOR_OPERATION).await {
             Some(operation) if !operation.is_empty() => self.follow(&operation).await,
             _ => Ok(()),
         }
@@ -199,7 +200,7 @@ impl Connector {
     /// # Errors
     /// The operation fails or cannot be read; Ctrl-C; the wait exceeds `provision.operation_timeout_minutes`.
     pub async fn follow(&self, operation: &str) -> Result<()> {
-        self.account.state.record_outputs(KEY, &self.name(), &[("operation", operation)]).await?;
+        self.account.state.record(&self.name(), &outputs::CONNECTOR_OPERATION, operation).await?;
         let check = || async {
             let response = self
                 .account
@@ -240,7 +241,7 @@ impl Connector {
                     });
                     self.account
                         .state
-                        .record_outputs(KEY, &self.name(), &[("operation", "")])
+                        .record(&self.name(), &outputs::CONNECTOR_OPERATION, "")
                         .await?;
                     Err(Error::failed(format!(
                         "the operation on {} failed",
@@ -256,7 +257,7 @@ impl Connector {
             }
         };
         self.account.wait_until(&self.display_name(), check).await?;
-        self.account.state.record_outputs(KEY, &self.name(), &[("operation", "")]).await
+        self.account.state.record(&self.name(), &outputs::CONNECTOR_OPERATION, "").await
     }
 }
 
@@ -306,7 +307,7 @@ impl Resource for Connector {
         vec![CostItem::new("msk-connect-mcu", connector.mcu * connector.workers)]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(description) = self.find().await? else {
             return Ok(Observation::missing());
         };
@@ -322,7 +323,7 @@ impl Resource for Connector {
             // The previous name now belongs to an unmanaged resource, which is ignored.
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
-        self.account.state.record_outputs(KEY, name, &[("arn", arn)]).await?;
+        observed.found(name).set(&outputs::CONNECTOR_ARN, arn);
         if is_renamed {
             return Ok(Observation::renamed(
                 name,
@@ -333,7 +334,7 @@ impl Resource for Connector {
         }
         match description.connector_state() {
             Some(ConnectorState::Failed) => {
-                return Ok(Observation::replace(vec![format!(
+                return Ok(Observation::not_updatable(vec![format!(
                     "the connector failed: {}",
                     reason(&description)
                 )]));
@@ -347,42 +348,42 @@ impl Resource for Connector {
         let differences = self.differences(&description).await?;
         let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
         if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
-            return Ok(Observation::replace(texts));
+            return Ok(Observation::not_updatable(texts));
         }
         let detail = if self.has_delivered().await? {
             "running; objects have arrived in the bucket"
         } else {
             "running; no object has arrived in the bucket yet"
         };
-        Ok(Observation::from_drift(texts, detail))
+        Ok(Observation::compared(texts, detail))
     }
 
     async fn create(&self) -> Result<()> {
         let (config, state) = (&self.account.config, &self.account.state);
         let incomplete = || "cannot build the description of the connector".to_string();
-        let vpc = Vpc::builder().set_subnets(Some(outputs::subnets(&self.account).await?));
+        let vpc = Vpc::builder()
+            .set_subnets(Some(self.account.state.require_output(&outputs::SUBNETS).await?));
         let vpc = vpc
-            .security_groups(state.require_output(Member::Client.key(), "id").await?)
+            .security_groups(state.require_output(&outputs::group_id(Member::Client)).await?)
             .build()
             .context(incomplete)?;
         let kafka = ApacheKafkaCluster::builder()
-            .bootstrap_servers(state.require_output(keys::CLUSTER, "bootstrap_servers").await?)
+            .bootstrap_servers(state.require_output(&outputs::BOOTSTRAP_SERVERS).await?)
             .vpc(vpc);
         let capacity = ProvisionedCapacity::builder()
             .mcu_count(config.connector.mcu)
             .worker_count(config.connector.workers)
             .build();
-        let revision = |text: String| text.parse::<i64>().unwrap_or(1);
         let plugin = CustomPlugin::builder()
-            .custom_plugin_arn(state.require_output(keys::PLUGIN, "arn").await?)
-            .revision(revision(state.require_output(keys::PLUGIN, "revision").await?))
+            .custom_plugin_arn(state.require_output(&outputs::PLUGIN_ARN).await?)
+            .revision(state.require_output(&outputs::PLUGIN_REVISION).await?)
             .build()
             .context(incomplete)?;
         let worker = ConnectWorkerConfiguration::builder()
             .worker_configuration_arn(
-                state.require_output(keys::WORKER_CONFIGURATION, "arn").await?,
+                state.require_output(&outputs::WORKER_CONFIGURATION_ARN).await?,
             )
-            .revision(revision(state.require_output(keys::WORKER_CONFIGURATION, "revision").await?))
+            .revision(state.require_output(&outputs::WORKER_CONFIGURATION_REVISION).await?)
             .build()
             .context(incomplete)?;
         let kafka = kafka.build().context(incomplete)?;

@@ -16,8 +16,10 @@ use crate::provision::aws::connect::plugin_object;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
+use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::PLUGIN;
 
@@ -72,7 +74,7 @@ impl Plugin {
             latest.and_then(|latest| latest.file_description()).and_then(|file| file.file_md5());
         // Any other value than an MD5 cannot be compared.
         let copied_md5 = copied_md5.filter(|text| text.len() == 32)?;
-        match self.account.state.output(keys::PLUGIN_OBJECT, plugin_object::MD5).await?.as_str() {
+        match self.account.state.output(&outputs::PLUGIN_OBJECT_MD5).await?.as_str() {
             desired if copied_md5.eq_ignore_ascii_case(desired) => None,
             "" => Some("the address of the zip has changed"),
             _ => Some("created from a zip with other content"),
@@ -107,7 +109,7 @@ impl Resource for Plugin {
         vec![keys::PLUGIN_OBJECT.into()]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(summary) = self.find().await? else {
             return Ok(Observation::missing());
         };
@@ -122,10 +124,10 @@ impl Resource for Plugin {
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
         let revision = summary.latest_revision().map_or(1, |latest| latest.revision());
-        self.account
-            .state
-            .record_outputs(KEY, name, &[("arn", arn), ("revision", &revision.to_string())])
-            .await?;
+        observed
+            .found(name)
+            .set(&outputs::PLUGIN_ARN, arn)
+            .set(&outputs::PLUGIN_REVISION, revision);
         if is_renamed {
             return Ok(Observation::renamed(
                 name,
@@ -137,7 +139,7 @@ impl Resource for Plugin {
         match summary.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
-                return Ok(Observation::replace(vec!["MSK Connect rejected the zip".into()]));
+                return Ok(Observation::not_updatable(vec!["MSK Connect rejected the zip".into()]));
             }
             state => {
                 return Ok(Observation::pending(
@@ -146,9 +148,9 @@ impl Resource for Plugin {
             }
         }
         if let Some(reason) = self.zip_difference(&summary).await {
-            return Ok(Observation::replace(vec![reason.into()]));
+            return Ok(Observation::not_updatable(vec![reason.into()]));
         }
-        Ok(Observation::from_drift(
+        Ok(Observation::compared(
             self.account.tag_differences(KEY, pairs(&tags)),
             format!("revision {revision}"),
         ))

@@ -17,7 +17,9 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::object_keys::PLUGIN_FOLDER;
+use crate::provision::aws::outputs;
 use crate::provision::resource::{Action, Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::PLUGIN_OBJECT;
 /// Size of a part. S3 requires at least 5 MiB for every part but the last.
@@ -104,11 +106,11 @@ impl PluginObject {
         Ok(None)
     }
 
-    /// Records the MD5 of the desired content, which the plugin is compared with: the plugin keeps
+    /// Sets the MD5 of the desired content, which the plugin is compared with: the plugin keeps
     /// its copy, even if the object changes. An empty text means an unknown content that differs
     /// from the previous one.
-    async fn record_md5(&self, md5: &str) -> Result<()> {
-        self.account.state.record_outputs(KEY, &self.name(), &[(MD5, md5)]).await
+    fn observe_md5(&self, observed: &mut ObservedOutputs, md5: &str) {
+        observed.found(self.name()).set(&outputs::PLUGIN_OBJECT_MD5, md5);
     }
 
     /// Checks that a server answers at the URL, without downloading the zip. Not every server
@@ -192,7 +194,7 @@ impl Resource for PluginObject {
         vec![BucketUse::Lake.key().into()]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         if let Some((bucket, key)) = self.previous_object().await? {
             return Ok(Observation::renamed(&format!("s3://{bucket}/{key}"), false));
         }
@@ -203,7 +205,7 @@ impl Resource for PluginObject {
                 && self.account.state.entry(KEY).await.is_some()
                 && let Ok(content) = self.content().await
             {
-                self.record_md5(&md5(&content)).await?;
+                self.observe_md5(observed, &md5(&content));
             }
             return Ok(Observation::missing());
         };
@@ -216,14 +218,14 @@ impl Resource for PluginObject {
             let (source, stored_md5) = (metadata(SOURCE), metadata(MD5));
             if source == self.source() {
                 if !stored_md5.is_empty() {
-                    self.record_md5(&stored_md5).await?;
+                    self.observe_md5(observed, &stored_md5);
                 }
             } else {
                 differences.push("the object came from another address".to_string());
                 // An object without a source was not uploaded by pinpipe: the recorded MD5 remains
                 // valid.
                 if !source.is_empty() {
-                    self.record_md5("").await?;
+                    self.observe_md5(observed, "");
                 }
             }
         } else {
@@ -232,7 +234,7 @@ impl Resource for PluginObject {
                     if metadata(CHECKSUM) != sha256(&content) {
                         differences.push(format!("the object differs from `{}`", self.source()));
                     }
-                    self.record_md5(&md5(&content)).await?;
+                    self.observe_md5(observed, &md5(&content));
                 }
                 // Not an error here: `status` and `destroy` work without the file, and `check`
                 // reports the cause.
@@ -242,7 +244,7 @@ impl Resource for PluginObject {
         if metadata(CHECKSUM).is_empty() || self.is_url() && metadata(MD5).is_empty() {
             differences.push("the object has no checksum from pinpipe".into());
         }
-        Ok(Observation::from_drift(
+        Ok(Observation::compared(
             differences,
             format!("{} bytes", head.content_length().unwrap_or(0)),
         ))

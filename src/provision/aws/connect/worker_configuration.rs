@@ -14,8 +14,10 @@ use crate::provision::aws::connect::lookup;
 use crate::provision::aws::connect::lookup::{Listed, put_tags, tags};
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
+use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
 use crate::provision::resource::{Observation, Resource, changed_keys};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::WORKER_CONFIGURATION;
 
@@ -91,7 +93,7 @@ impl Resource for WorkerConfiguration {
         }
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(summary) = self.find().await? else {
             return Ok(Observation::missing());
         };
@@ -108,7 +110,7 @@ impl Resource for WorkerConfiguration {
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
         if is_renamed {
-            self.account.state.record_outputs(KEY, name, &[("arn", arn)]).await?;
+            observed.found(name).set(&outputs::WORKER_CONFIGURATION_ARN, arn);
             return Ok(Observation::renamed(
                 name,
                 lookup::find_named::<WorkerConfigurationSummary>(&self.account, &self.name())
@@ -134,14 +136,10 @@ impl Resource for WorkerConfiguration {
         let Some(latest) = description.latest_revision() else {
             return Ok(Observation::missing());
         };
-        self.account
-            .state
-            .record_outputs(
-                KEY,
-                &self.name(),
-                &[("arn", arn), ("revision", &latest.revision().to_string())],
-            )
-            .await?;
+        observed
+            .found(self.name())
+            .set(&outputs::WORKER_CONFIGURATION_ARN, arn)
+            .set(&outputs::WORKER_CONFIGURATION_REVISION, latest.revision());
         let text = STANDARD
             .decode(latest.properties_file_content().unwrap_or_default())
             .unwrap_or_default();
@@ -150,12 +148,12 @@ impl Resource for WorkerConfiguration {
             &self.account.config.connector.worker_properties,
         );
         if !changed.is_empty() {
-            return Ok(Observation::replace(vec![format!(
+            return Ok(Observation::not_updatable(vec![format!(
                 "properties differ: {}",
                 changed.join(", ")
             )]));
         }
-        Ok(Observation::from_drift(
+        Ok(Observation::compared(
             self.account.tag_differences(KEY, pairs(&tags)),
             format!("revision {}", latest.revision()),
         ))

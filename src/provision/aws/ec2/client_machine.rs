@@ -27,6 +27,7 @@ use crate::provision::aws::run_command::{CommandOutcome, run_command};
 use crate::provision::aws::templates;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::CLIENT;
 /// Tag with the checksum of the user data, because EC2 does not return the text as it was sent.
@@ -65,7 +66,7 @@ impl Client {
         }
         // A machine that lost its tags is found by its recorded id. Otherwise, a second one would
         // be launched and charged.
-        let Some(id) = self.account.state.output(KEY, "id").await else {
+        let Some(id) = self.account.state.output(&outputs::CLIENT_ID).await else {
             return Ok(None);
         };
         match self.account.ec2.describe_instances().instance_ids(id).send().await {
@@ -81,13 +82,13 @@ impl Client {
 
     /// Returns the user data: the script that the machine runs at its first start.
     async fn user_data(&self) -> Result<String> {
-        self.render(&self.account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?)
+        self.render(&self.account.state.require_output(&outputs::BOOTSTRAP_SERVERS).await?)
     }
 
     /// Returns the checksum of the user data. It does not depend on which brokers of the cluster
     /// are listed.
     async fn checksum(&self) -> Result<String> {
-        let brokers = self.account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?;
+        let brokers = self.account.state.require_output(&outputs::BOOTSTRAP_SERVERS).await?;
         let text = self.render(&cluster::domain(&brokers))?;
         Ok(checksum::short(&text))
     }
@@ -145,7 +146,7 @@ impl Client {
 
     /// Returns the mark that distinguishes the current password of the proxy from earlier ones.
     async fn password_mark(&self) -> Option<String> {
-        let mark = self.account.state.output(keys::PROXY_SECRET, "mark").await?;
+        let mark = self.account.state.output(&outputs::PROXY_SECRET_MARK).await?;
         mark.rsplit(' ').next().map(String::from)
     }
 
@@ -158,7 +159,7 @@ impl Client {
             .build();
         let response = self.account.ec2.create_tags().resources(id).tags(tag).send().await;
         response.call_context("ec2:CreateTags", &self.display_name())?;
-        self.account.state.record_outputs(KEY, &self.name(), &[("answered", id)]).await
+        self.account.state.record(&self.name(), &outputs::CLIENT_ANSWERED, id).await
     }
 
     /// Checks that EC2 has not terminated a machine right after its launch. If it has, removes the
@@ -208,13 +209,13 @@ impl Client {
         }
         let tags = pairs(instance.tags());
         let applied = tags.iter().find(|(key, _)| *key == USER_DATA_TAG).map(|(_, value)| *value);
-        if self.account.state.output(keys::CLUSTER, "bootstrap_servers").await.is_some()
+        if self.account.state.output(&outputs::BOOTSTRAP_SERVERS).await.is_some()
             && applied.is_some()
             && applied != Some(self.checksum().await?.as_str())
         {
             differences.push("set up with other versions, brokers or settings".into());
         }
-        let group = self.account.state.output(Member::Client.key(), "id").await;
+        let group = self.account.state.output(&outputs::group_id(Member::Client)).await;
         let mut groups =
             instance.network_interfaces().iter().flat_map(|interface| interface.groups());
         if group.is_some_and(|id| groups.all(|group| group.group_id() != Some(id.as_str()))) {
@@ -273,33 +274,29 @@ impl Resource for Client {
         ]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(instance) = self.find().await? else {
             if self.account.state.entry(KEY).await.is_some() {
-                self.account.state.record_outputs(KEY, &self.name(), &[("running", "no")]).await?;
+                observed.found(self.name()).set(&outputs::CLIENT_RUNNING, false);
             }
             return Ok(Observation::missing());
         };
         let id = instance.instance_id().unwrap_or_default();
         let is_running = state(&instance) == Some(&InstanceStateName::Running);
-        self.account
-            .state
-            .record_outputs(
-                KEY,
-                &self.name(),
-                &[("id", id), ("running", if is_running { "yes" } else { "no" })],
-            )
-            .await?;
+        observed
+            .found(self.name())
+            .set(&outputs::CLIENT_ID, id)
+            .set(&outputs::CLIENT_RUNNING, is_running);
         let differences = self.differences(&instance).await?;
         if !differences.is_empty() {
-            return Ok(Observation::replace(differences));
+            return Ok(Observation::not_updatable(differences));
         }
-        if let Some(reason) = self.account.state.output(KEY, &format!("failed-{id}")).await {
-            return Ok(Observation::replace(vec![reason]));
+        if let Some(reason) = self.account.state.output(&outputs::client_failure(id)).await {
+            return Ok(Observation::not_updatable(vec![reason]));
         }
         match state(&instance) {
             Some(InstanceStateName::Stopped) => {
-                return Ok(Observation::from_drift(vec!["the instance is stopped".into()], ""));
+                return Ok(Observation::compared(vec!["the instance is stopped".into()], ""));
             }
             Some(InstanceStateName::Running) => {}
             state => {
@@ -310,15 +307,15 @@ impl Resource for Client {
         }
         let tag_differences = self.account.tag_differences(KEY, pairs(instance.tags()));
         if !tag_differences.is_empty() {
-            return Ok(Observation::from_drift(tag_differences, ""));
+            return Ok(Observation::compared(tag_differences, ""));
         }
         let tags = pairs(instance.tags());
         let Some((_, ready)) = tags.iter().find(|(key, _)| *key == READY_TAG) else {
             return Ok(Observation::pending("running; the REST proxy has not answered yet"));
         };
-        self.account.state.record_outputs(KEY, &self.name(), &[("answered", id)]).await?;
+        observed.found(self.name()).set(&outputs::CLIENT_ANSWERED, id);
         if self.password_mark().await.is_some_and(|mark| mark != *ready) {
-            return Ok(Observation::from_drift(
+            return Ok(Observation::compared(
                 vec!["the REST proxy has an old password".into()],
                 "",
             ));
@@ -330,12 +327,12 @@ impl Resource for Client {
         let (state, config) = (&self.account.state, &self.account.config);
         let token = state.mark_creating(KEY, &self.name()).await?;
         let user_data = self.user_data().await?;
-        let subnet = outputs::subnets(&self.account).await?.swap_remove(0);
+        let subnet = self.account.state.require_output(&outputs::SUBNETS).await?.swap_remove(0);
         let interface = InstanceNetworkInterfaceSpecification::builder()
             .device_index(0)
             .associate_public_ip_address(true)
             .subnet_id(subnet)
-            .groups(state.require_output(Member::Client.key(), "id").await?)
+            .groups(state.require_output(&outputs::group_id(Member::Client)).await?)
             .delete_on_termination(true)
             .build();
         let profile = names::profile_name(&self.account);
@@ -393,7 +390,7 @@ impl Resource for Client {
             .retry_until_visible(is_unseen, || self.account.create_idempotently(find, launch))
             .await?;
         let id = id.unwrap_or_default();
-        state.record_outputs(KEY, &self.name(), &[("id", &id)]).await?;
+        state.record(&self.name(), &outputs::CLIENT_ID, id.as_str()).await?;
         self.check_launch(&id).await
     }
 
@@ -446,7 +443,7 @@ impl Resource for Client {
                 CommandOutcome::Failed(reason) if reason.starts_with("user data failed") => {
                     self.account
                         .state
-                        .record_outputs(KEY, &self.name(), &[(&format!("failed-{id}"), &reason)])
+                        .record(&self.name(), &outputs::client_failure(&id), &reason)
                         .await?;
                     Err(Error::failed(format!("cannot set up {}: {reason}", self.display_name()))
                         .hint(

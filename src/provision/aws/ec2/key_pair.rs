@@ -24,6 +24,7 @@ use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
 use crate::provision::aws::parameter;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::KEY_PAIR;
 
@@ -203,7 +204,7 @@ impl Resource for KeyPair {
         self.account.named("key")
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(key_pair) = self.find().await? else {
             // An interrupted run may have stored the private key.
             let exists = parameter::description(&self.account, &self.parameter()).await?.is_some();
@@ -233,10 +234,10 @@ impl Resource for KeyPair {
                 differences.push(format!("the parameter `{}` is missing", self.parameter()))
             }
             (false, false) => {
-                return Ok(Observation::replace(vec!["the private key is lost".into()]));
+                return Ok(Observation::not_updatable(vec!["the private key is lost".into()]));
             }
         }
-        Ok(Observation::from_drift(differences, self.path().display().to_string()))
+        Ok(Observation::compared(differences, self.path().display().to_string()))
     }
 
     async fn create(&self) -> Result<()> {

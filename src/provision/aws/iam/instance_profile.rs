@@ -13,6 +13,7 @@ use crate::provision::aws::keys;
 use crate::provision::aws::names::profile_name;
 use crate::provision::aws::names::{Holder, role_name};
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::INSTANCE_PROFILE;
 
@@ -59,7 +60,7 @@ impl Resource for InstanceProfile {
         vec![Holder::Client.key().into()]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(profile) = self.find().await? else {
             return Ok(Observation::missing());
         };
@@ -71,7 +72,7 @@ impl Resource for InstanceProfile {
         if !profile.roles().iter().any(|attached| attached.role_name() == role) {
             differences.push(format!("the role `{role}` is not in the instance profile"));
         }
-        Ok(Observation::from_drift(differences, role))
+        Ok(Observation::compared(differences, role))
     }
 
     async fn create(&self) -> Result<()> {

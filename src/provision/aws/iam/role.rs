@@ -13,6 +13,7 @@ use crate::provision::aws::names::{Holder, role_name};
 use crate::provision::aws::placeholders;
 use crate::provision::aws::templates;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::{ObservedOutputs, Output};
 
 /// Template of a role's trust policy.
 fn trust_policy(holder: Holder) -> &'static str {
@@ -147,17 +148,14 @@ impl Resource for Role {
         true
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(role) = self.find().await? else {
             return Ok(Observation::missing());
         };
         if !self.account.is_ours(iam_pairs(role.tags())) {
             return Ok(Observation::unmanaged());
         }
-        self.account
-            .state
-            .record_outputs(&self.key(), &self.name(), &[("arn", role.arn())])
-            .await?;
+        observed.found(self.name()).set(&Output::<String>::of(self.key(), "arn"), role.arn());
         let mut differences = self.account.tag_differences(&self.key(), iam_pairs(role.tags()));
         if !is_same_policy(
             role.assume_role_policy_document().unwrap_or_default(),
@@ -174,7 +172,7 @@ impl Resource for Role {
             }
             Some(_) => {}
         }
-        Ok(Observation::from_drift(differences, "least privilege"))
+        Ok(Observation::compared(differences, "least privilege"))
     }
 
     async fn create(&self) -> Result<()> {

@@ -19,6 +19,7 @@ use crate::provision::aws::names::Member;
 use crate::provision::aws::outputs;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Action, Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::CLUSTER;
 
@@ -154,7 +155,7 @@ impl Cluster {
             differences.push(Drift::KafkaVersion { from: version.into() });
         }
         let mut subnets = nodes.map(|nodes| nodes.client_subnets().to_vec()).unwrap_or_default();
-        let mut desired_subnets = outputs::subnets(&self.account).await?;
+        let mut desired_subnets = self.account.state.require_output(&outputs::SUBNETS).await?;
         subnets.sort_unstable();
         desired_subnets.sort_unstable();
         if subnets != desired_subnets {
@@ -178,7 +179,7 @@ impl Cluster {
             }
         }
         let groups = nodes.map(|nodes| nodes.security_groups().to_vec()).unwrap_or_default();
-        if let Some(group) = self.account.state.output(Member::Cluster.key(), "id").await
+        if let Some(group) = self.account.state.output(&outputs::group_id(Member::Cluster)).await
             && !groups.contains(&group)
         {
             differences.push(Drift::Fixed(format!("the security group `{group}` is not attached")));
@@ -262,12 +263,16 @@ impl Cluster {
     /// Returns the failure of the last operation as an error. The state of the cluster does not
     /// show it: a cluster whose update fails returns to its previous configuration.
     async fn check_operation(&self) -> Result<()> {
-        let Some(operation_arn) =
-            self.account.state.output(KEY, "operation").await.filter(|arn| !arn.is_empty())
+        let Some(operation_arn) = self
+            .account
+            .state
+            .output(&outputs::CLUSTER_OPERATION)
+            .await
+            .filter(|arn| !arn.is_empty())
         else {
             return Ok(());
         };
-        self.account.state.record_outputs(KEY, &self.name(), &[("operation", "")]).await?;
+        self.account.state.record(&self.name(), &outputs::CLUSTER_OPERATION, "").await?;
         let response = self
             .account
             .msk
@@ -296,14 +301,18 @@ impl Cluster {
             ))
     }
 
-    /// Records the broker addresses and the Kafka version, which other resources need.
-    async fn record_addresses(&self, cluster: &MskCluster) -> Result<()> {
+    /// Reads the broker addresses and the Kafka version, which other resources need.
+    async fn read_addresses(
+        &self,
+        cluster: &MskCluster,
+        observed: &mut ObservedOutputs,
+    ) -> Result<()> {
         let arn = cluster.cluster_arn().unwrap_or_default();
         let software = cluster
             .provisioned()
             .and_then(|provisioned| provisioned.current_broker_software_info());
         let version = software.and_then(|software| software.kafka_version()).unwrap_or_default();
-        self.account.state.record_outputs(KEY, &self.name(), &[("kafka_version", version)]).await?;
+        observed.set(&outputs::KAFKA_VERSION, version);
         let response = self.account.msk.get_bootstrap_brokers().cluster_arn(arn).send().await;
         let addresses = response.call_context("kafka:GetBootstrapBrokers", &self.display_name())?;
         let Some(brokers) = addresses.bootstrap_broker_string_sasl_iam() else {
@@ -317,15 +326,11 @@ impl Cluster {
         };
         // AWS returns the brokers in any order, and any three of more than three: the first
         // response stays recorded.
-        match self.account.state.output(KEY, "bootstrap_servers").await {
-            Some(known) if is_same_cluster(&known, brokers) => Ok(()),
-            _ => {
-                self.account
-                    .state
-                    .record_outputs(KEY, &self.name(), &[("bootstrap_servers", brokers)])
-                    .await
-            }
+        let known = self.account.state.output(&outputs::BOOTSTRAP_SERVERS).await;
+        if !known.is_some_and(|known| is_same_cluster(&known, brokers)) {
+            observed.set(&outputs::BOOTSTRAP_SERVERS, brokers);
         }
+        Ok(())
     }
 }
 
@@ -391,21 +396,21 @@ impl Resource for Cluster {
         ]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let all = self.find_all().await?;
         let Some(cluster) = all.first() else {
             return Ok(Observation::missing());
         };
         let (arn, name) =
             (cluster.cluster_arn().unwrap_or_default(), cluster.cluster_name().unwrap_or_default());
-        self.account.state.record_outputs(KEY, name, &[("arn", arn)]).await?;
+        observed.found(name).set(&outputs::CLUSTER_ARN, arn);
         // A managed cluster that is already being deleted is only waited for, under any name.
         if !self.is_ours(cluster)
             || !self.is_named(cluster) && cluster.state() != Some(&ClusterState::Deleting)
         {
             // Recorded nevertheless: a run that skips the cluster uses it as it is.
             if cluster.state() == Some(&ClusterState::Active) {
-                self.record_addresses(cluster).await?;
+                self.read_addresses(cluster, observed).await?;
             }
             let is_taken = all.iter().any(|other| self.is_named(other));
             return Ok(if self.is_ours(cluster) {
@@ -417,7 +422,7 @@ impl Resource for Cluster {
         match cluster.state() {
             Some(ClusterState::Active) => {}
             Some(ClusterState::Failed) => {
-                return Ok(Observation::replace(vec![format!(
+                return Ok(Observation::not_updatable(vec![format!(
                     "the cluster failed: {}",
                     failure(cluster)
                 )]));
@@ -426,18 +431,18 @@ impl Resource for Cluster {
                 return Ok(Observation::pending(state.map_or("unknown", ClusterState::as_str)));
             }
         }
-        self.record_addresses(cluster).await?;
+        self.read_addresses(cluster, observed).await?;
         let differences = self.differences(cluster).await?;
         let texts: Vec<String> = differences.iter().map(|drift| self.describe(drift)).collect();
         if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
-            return Ok(Observation::replace(texts));
+            return Ok(Observation::not_updatable(texts));
         }
         let config = &self.account.config.cluster;
         let detail = format!(
             "Kafka {}, {} × {}, {} GiB each",
             config.kafka_version, config.brokers, config.instance_type, config.volume_gib
         );
-        Ok(Observation::from_drift(texts, detail))
+        Ok(Observation::compared(texts, detail))
     }
 
     /// Fails if MSK does not offer the configured Kafka version, before the cluster is created.
@@ -467,8 +472,10 @@ impl Resource for Cluster {
         let volume = EbsStorageInfo::builder().volume_size(desired.volume_gib).build();
         let nodes = BrokerNodeGroupInfo::builder()
             .instance_type(&desired.instance_type)
-            .set_client_subnets(Some(outputs::subnets(&self.account).await?))
-            .security_groups(self.account.state.require_output(Member::Cluster.key(), "id").await?)
+            .set_client_subnets(Some(self.account.state.require_output(&outputs::SUBNETS).await?))
+            .security_groups(
+                self.account.state.require_output(&outputs::group_id(Member::Cluster)).await?,
+            )
             .storage_info(StorageInfo::builder().ebs_storage_info(volume).build())
             .build();
         let authentication = ClientAuthentication::builder()
@@ -498,10 +505,10 @@ impl Resource for Cluster {
             Ok(created) => {
                 self.account
                     .state
-                    .record_outputs(
-                        KEY,
+                    .record(
                         &self.name(),
-                        &[("arn", created.cluster_arn().unwrap_or_default())],
+                        &outputs::CLUSTER_ARN,
+                        created.cluster_arn().unwrap_or_default(),
                     )
                     .await
             }
@@ -532,7 +539,7 @@ impl Resource for Cluster {
                     Ok(Some(operation)) => {
                         self.account
                             .state
-                            .record_outputs(KEY, &self.name(), &[("operation", &operation)])
+                            .record(&self.name(), &outputs::CLUSTER_OPERATION, operation)
                             .await
                     }
                     change => change.map(|_| ()),

@@ -11,8 +11,10 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
 use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::document::Phase;
+use crate::provision::state::output::ObservedOutputs;
 
 pub struct Topic {
     pub kind: Kind,
@@ -49,8 +51,8 @@ impl Resource for Topic {
         true
     }
 
-    async fn read(&self) -> Result<Observation> {
-        if self.account.state.output(keys::CLUSTER, "bootstrap_servers").await.is_none() {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
+        if self.account.state.output(&outputs::BOOTSTRAP_SERVERS).await.is_none() {
             return Ok(Observation::missing());
         }
         let Some(backend) = TopicBackend::choose(&self.account).await? else {
@@ -124,7 +126,7 @@ impl Resource for Topic {
     }
 
     async fn delete(&self) -> Result<bool> {
-        if self.account.state.output(keys::CLUSTER, "bootstrap_servers").await.is_none() {
+        if self.account.state.output(&outputs::BOOTSTRAP_SERVERS).await.is_none() {
             return Ok(false);
         }
         let Some(backend) = TopicBackend::choose(&self.account).await? else {

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::clients::aws::call::{CallContext, code};
 use crate::clients::kafka::admin::Admin;
 use crate::provision::aws::context::Account;
-use crate::provision::aws::keys;
+use crate::provision::aws::outputs;
 use crate::provision::aws::run_command::{CommandOutcome, run_command};
 
 /// Backend that reads and changes topics.
@@ -47,17 +47,14 @@ impl TopicBackend {
             TopicsVia::Ssm => Self::Ssm,
             TopicsVia::Auto
                 if has_topic_operations(
-                    &account.state.output(keys::CLUSTER, "kafka_version").await.unwrap_or_default(),
+                    &account.state.output(&outputs::KAFKA_VERSION).await.unwrap_or_default(),
                 ) =>
             {
                 Self::Msk
             }
             TopicsVia::Auto => {
-                let brokers = account
-                    .state
-                    .output(keys::CLUSTER, "bootstrap_servers")
-                    .await
-                    .unwrap_or_default();
+                let brokers =
+                    account.state.output(&outputs::BOOTSTRAP_SERVERS).await.unwrap_or_default();
                 let is_reachable =
                     account.brokers_reached.get_or_init(|| is_reachable(&brokers)).await;
                 if *is_reachable { Self::Direct } else { Self::Ssm }
@@ -69,8 +66,9 @@ impl TopicBackend {
 
 /// Whether the client machine runs and its REST proxy has answered.
 async fn is_client_ready(account: &Account) -> bool {
-    let value = |field: &'static str| account.state.output(keys::CLIENT, field);
-    value("running").await.as_deref() == Some("yes") && value("answered").await == value("id").await
+    let state = &account.state;
+    state.output(&outputs::CLIENT_RUNNING).await == Some(true)
+        && state.output(&outputs::CLIENT_ANSWERED).await == state.output(&outputs::CLIENT_ID).await
 }
 
 /// Whether the first broker accepts a connection from this machine.
@@ -86,7 +84,7 @@ async fn is_reachable(brokers: &str) -> bool {
 async fn admin_client(account: &Account) -> Result<Admin> {
     let mut config: Config = account.config.clone();
     config.kafka.bootstrap_servers =
-        account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?;
+        account.state.require_output(&outputs::BOOTSTRAP_SERVERS).await?;
     config.kafka.auth = KafkaAuth::Iam;
     Admin::new(&config)
 }
@@ -94,8 +92,8 @@ async fn admin_client(account: &Account) -> Result<Admin> {
 /// Runs `kafka-topics.sh` on the client machine. Returns its output, or `None` if the machine is
 /// not registered with Systems Manager.
 async fn run_kafka_topics(account: &Account, arguments: &str) -> Result<Option<String>> {
-    let instance = account.state.require_output(keys::CLIENT, "id").await?;
-    let brokers = account.state.require_output(keys::CLUSTER, "bootstrap_servers").await?;
+    let instance = account.state.require_output(&outputs::CLIENT_ID).await?;
+    let brokers = account.state.require_output(&outputs::BOOTSTRAP_SERVERS).await?;
     let script = format!(
         ". /etc/profile.d/pinpipe.sh\n/opt/pinpipe/kafka/bin/kafka-topics.sh --bootstrap-server {brokers} --command-config /opt/pinpipe/kafka/bin/client.properties {arguments}\n"
     );
@@ -163,7 +161,7 @@ pub async fn list(account: &Account, backend: TopicBackend) -> Result<BTreeMap<S
             Ok(all)
         }
         TopicBackend::Msk => {
-            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
+            let arn = account.state.require_output(&outputs::CLUSTER_ARN).await?;
             let mut all = BTreeMap::new();
             let mut pages =
                 account.msk.list_topics().cluster_arn(arn).into_paginator().items().send();
@@ -210,7 +208,7 @@ pub async fn describe(account: &Account, backend: TopicBackend, topic: &str) -> 
                 .map(|description| description.partitions.len() as i32),
         )),
         TopicBackend::Msk => {
-            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
+            let arn = account.state.require_output(&outputs::CLUSTER_ARN).await?;
             match account.msk.describe_topic().cluster_arn(arn).topic_name(topic).send().await {
                 Ok(response) => Ok(TopicState::from_partitions(response.partition_count())),
                 Err(error)
@@ -250,7 +248,7 @@ pub async fn create(
             admin_client(account).await?.create(topic, partitions, replicas).await.map(|_| ())
         }
         TopicBackend::Msk => {
-            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
+            let arn = account.state.require_output(&outputs::CLUSTER_ARN).await?;
             let request = account.msk.create_topic().cluster_arn(arn).topic_name(topic);
             match request.partition_count(partitions).replication_factor(replicas).send().await {
                 Ok(_) => Ok(()),
@@ -288,7 +286,7 @@ pub async fn delete(account: &Account, backend: TopicBackend, topic: &str) -> Re
     match backend {
         TopicBackend::Direct => admin_client(account).await?.delete(topic).await,
         TopicBackend::Msk => {
-            let arn = account.state.require_output(keys::CLUSTER, "arn").await?;
+            let arn = account.state.require_output(&outputs::CLUSTER_ARN).await?;
             match account.msk.delete_topic().cluster_arn(arn).topic_name(topic).send().await {
                 Ok(_) => Ok(true),
                 Err(error)

@@ -11,6 +11,7 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
 use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::aws::outputs;
 use crate::provision::engine::selection::Selection;
 use crate::provision::engine::session::{LONGER_GRACE, Purpose, Session, run_until_shutdown};
 
@@ -43,7 +44,7 @@ impl TopicService {
             Error::failed("the cluster does not exist")
                 .hint("`pinpipe provision` creates the cluster")
         };
-        account.state.output(keys::CLUSTER, "bootstrap_servers").await.ok_or_else(missing)?;
+        account.state.output(&outputs::BOOTSTRAP_SERVERS).await.ok_or_else(missing)?;
         let backend = TopicBackend::choose(&account).await?.ok_or_else(|| {
             Error::failed("the client machine, which reads and changes topics, is not ready")
                 .hint("`pinpipe provision` creates or starts it, `pinpipe status` shows its state")

@@ -12,8 +12,10 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::tag_filters;
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
+use crate::provision::aws::outputs;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::ADDRESS;
 
@@ -36,7 +38,7 @@ impl Address {
         // An address without its tags is found by its recorded id. Otherwise a second one would be
         // allocated and billed.
         if all.is_empty()
-            && let Some(id) = self.account.state.output(KEY, "id").await
+            && let Some(id) = self.account.state.output(&outputs::ADDRESS_ID).await
         {
             match self.account.ec2.describe_addresses().allocation_ids(id).send().await {
                 Ok(response) => all.extend(response.addresses().iter().cloned()),
@@ -54,14 +56,6 @@ impl Address {
     async fn find(&self) -> Result<Option<ElasticIp>> {
         let all = self.find_all().await?;
         Ok(all.iter().find(|address| address.association_id().is_some()).or(all.first()).cloned())
-    }
-
-    async fn record_outputs(&self, address: &ElasticIp) -> Result<()> {
-        let values = [
-            ("id", address.allocation_id().unwrap_or_default()),
-            ("ip", address.public_ip().unwrap_or_default()),
-        ];
-        self.account.state.record_outputs(KEY, &self.name(), &values).await
     }
 }
 
@@ -87,17 +81,20 @@ impl Resource for Address {
         vec![CostItem::new("public-ipv4", 1)]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(address) = self.find().await? else {
             return Ok(Observation::missing());
         };
-        self.record_outputs(&address).await?;
+        observed
+            .found(self.name())
+            .set(&outputs::ADDRESS_ID, address.allocation_id().unwrap_or_default())
+            .set(&outputs::ADDRESS_IP, address.public_ip().unwrap_or_default());
         let mut differences = self.account.tag_differences(KEY, pairs(address.tags()));
-        let instance = self.account.state.output(keys::CLIENT, "id").await;
+        let instance = self.account.state.output(&outputs::CLIENT_ID).await;
         if instance.is_none() || address.instance_id() != instance.as_deref() {
             differences.push("the address is not associated with the client machine".into());
         }
-        Ok(Observation::from_drift(differences, address.public_ip().unwrap_or_default()))
+        Ok(Observation::compared(differences, address.public_ip().unwrap_or_default()))
     }
 
     async fn create(&self) -> Result<()> {
@@ -120,7 +117,8 @@ impl Resource for Address {
                 .build())
         };
         let address = self.account.create_idempotently(|| self.find(), allocate).await?;
-        self.record_outputs(&address).await
+        let id = address.allocation_id().unwrap_or_default();
+        self.account.state.record(&self.name(), &outputs::ADDRESS_ID, id).await
     }
 
     async fn update(&self) -> Result<()> {
@@ -128,7 +126,7 @@ impl Resource for Address {
             return Ok(());
         };
         let id = address.allocation_id().unwrap_or_default();
-        let instance = self.account.state.require_output(keys::CLIENT, "id").await?;
+        let instance = self.account.state.require_output(&outputs::CLIENT_ID).await?;
         if address.instance_id() != Some(instance.as_str()) {
             let request = self
                 .account

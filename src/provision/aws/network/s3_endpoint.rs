@@ -14,6 +14,7 @@ use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
 use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Ownership, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::S3_ENDPOINT;
 
@@ -28,7 +29,7 @@ impl S3Endpoint {
 
     /// Finds the S3 endpoint of the VPC, managed by pinpipe or not.
     async fn find(&self) -> Result<Option<VpcEndpoint>> {
-        let Some(vpc) = self.account.state.output(keys::NETWORK, "vpc").await else {
+        let Some(vpc) = self.account.state.output(&outputs::VPC).await else {
             return Ok(None);
         };
         let endpoints = self
@@ -41,7 +42,7 @@ impl S3Endpoint {
 
     /// Finds this pipeline's endpoints in other VPCs, which an earlier configuration may have used.
     async fn in_other_vpcs(&self) -> Result<Vec<VpcEndpoint>> {
-        let vpc = self.account.state.output(keys::NETWORK, "vpc").await;
+        let vpc = self.account.state.output(&outputs::VPC).await;
         Ok(self
             .describe(tag_filters(&self.account, KEY))
             .await?
@@ -92,11 +93,11 @@ impl S3Endpoint {
 
     /// Ids of the route tables of the subnets: their own, or the VPC's main one.
     async fn route_tables(&self) -> Result<Vec<String>> {
-        let vpc = self.account.state.require_output(keys::NETWORK, "vpc").await?;
+        let vpc = self.account.state.require_output(&outputs::VPC).await?;
         let request = self.account.ec2.describe_route_tables().filters(filter("vpc-id", vpc));
         let response =
             request.send().await.call_context("ec2:DescribeRouteTables", "the network")?;
-        let subnets = outputs::subnets(&self.account).await?;
+        let subnets = self.account.state.require_output(&outputs::SUBNETS).await?;
         let associated = |matches: &dyn Fn(&aws_sdk_ec2::types::RouteTableAssociation) -> bool| {
             let tables = response
                 .route_tables()
@@ -144,12 +145,12 @@ impl Resource for S3Endpoint {
         vec![keys::NETWORK.into()]
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let (found, in_other_vpcs) = (self.find().await?, self.in_other_vpcs().await?);
         let is_managed =
             found.as_ref().is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
         if let Some(endpoint) = in_other_vpcs.first().filter(|_| !is_managed) {
-            return Ok(Observation::replace(vec![format!(
+            return Ok(Observation::not_updatable(vec![format!(
                 "the endpoint is in another VPC, {}",
                 endpoint.vpc_id().unwrap_or_default()
             )]));
@@ -171,7 +172,7 @@ impl Resource for S3Endpoint {
             // endpoint, so the existing endpoint is extended.
             return Ok(Observation {
                 ownership: Ownership::Existing,
-                ..Observation::from_drift(differences, id)
+                ..Observation::compared(differences, id)
             });
         }
         differences.extend(in_other_vpcs.iter().map(|endpoint| {
@@ -181,11 +182,11 @@ impl Resource for S3Endpoint {
             )
         }));
         differences.extend(self.account.tag_differences(KEY, pairs(endpoint.tags())));
-        Ok(Observation::from_drift(differences, id))
+        Ok(Observation::compared(differences, id))
     }
 
     async fn create(&self) -> Result<()> {
-        let vpc = self.account.state.require_output(keys::NETWORK, "vpc").await?;
+        let vpc = self.account.state.require_output(&outputs::VPC).await?;
         let tables = self.route_tables().await?;
         let token = self.account.state.mark_creating(KEY, &self.name()).await?;
         let create = || async {

@@ -17,10 +17,9 @@ use crate::provision::aws::keys;
 use crate::provision::aws::names::Member;
 use crate::provision::aws::names::PROXY_PORT;
 use crate::provision::aws::network::ip_ranges;
+use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Ownership, Resource};
-
-/// Output in the state: ids of this pipeline's groups in other VPCs that are still in use.
-const GROUPS_IN_USE: &str = "kept";
+use crate::provision::state::output::{ObservedOutputs, Output};
 
 pub struct Group {
     pub member: Member,
@@ -100,7 +99,7 @@ impl Group {
 
     /// Finds the group with this name in the VPC, managed by pinpipe or not.
     async fn find(&self) -> Result<Option<SecurityGroup>> {
-        let Some(vpc) = self.account.state.output(keys::NETWORK, "vpc").await else {
+        let Some(vpc) = self.account.state.output(&outputs::VPC).await else {
             return Ok(None);
         };
         Ok(self
@@ -112,7 +111,7 @@ impl Group {
 
     /// Finds this pipeline's groups in other VPCs, which an earlier configuration may have used.
     async fn in_other_vpcs(&self) -> Result<Vec<SecurityGroup>> {
-        let vpc = self.account.state.output(keys::NETWORK, "vpc").await;
+        let vpc = self.account.state.output(&outputs::VPC).await;
         Ok(self
             .describe(tag_filters(&self.account, self.member.key()))
             .await?
@@ -121,12 +120,16 @@ impl Group {
             .collect())
     }
 
+    /// Ids of this pipeline's groups in other VPCs that are still in use.
+    fn groups_in_use(&self) -> Output<Vec<String>> {
+        Output::new(self.member.key(), "kept")
+    }
+
     /// Groups in other VPCs without those that are recorded as in use.
     async fn orphans(&self) -> Result<Vec<SecurityGroup>> {
-        let in_use =
-            self.account.state.output(self.member.key(), GROUPS_IN_USE).await.unwrap_or_default();
+        let in_use = self.account.state.output(&self.groups_in_use()).await.unwrap_or_default();
         let is_in_use =
-            |group: &SecurityGroup| in_use.split(',').any(|id| Some(id) == group.group_id());
+            |group: &SecurityGroup| in_use.iter().any(|id| Some(id.as_str()) == group.group_id());
         Ok(self.in_other_vpcs().await?.into_iter().filter(|group| !is_in_use(group)).collect())
     }
 
@@ -139,20 +142,10 @@ impl Group {
                     "the security group `{id}` in another VPC is in use: it is kept until \
                      `pinpipe destroy`"
                 );
-                let in_use = self
-                    .account
-                    .state
-                    .output(self.member.key(), GROUPS_IN_USE)
-                    .await
-                    .unwrap_or_default();
-                self.account
-                    .state
-                    .record_outputs(
-                        &self.key(),
-                        &self.name(),
-                        &[(GROUPS_IN_USE, &format!("{in_use},{id}"))],
-                    )
-                    .await?;
+                let mut in_use =
+                    self.account.state.output(&self.groups_in_use()).await.unwrap_or_default();
+                in_use.push(id.to_string());
+                self.account.state.record(&self.name(), &self.groups_in_use(), in_use).await?;
             }
         }
         Ok(())
@@ -203,7 +196,7 @@ impl Group {
                 [rules(PROXY_PORT, &proxy_from), rules(22, &client.ssh_from)].concat()
             }
             Member::Cluster => {
-                let group = self.account.state.output(Member::Client.key(), "id").await;
+                let group = self.account.state.output(&outputs::group_id(Member::Client)).await;
                 group
                     .map(|group| Rule { port: None, source: Source::Group(group) })
                     .into_iter()
@@ -211,7 +204,7 @@ impl Group {
             }
             Member::Airflow => {
                 // MWAA requires a rule that allows traffic within the group.
-                let group = self.account.state.output(Member::Airflow.key(), "id").await;
+                let group = self.account.state.output(&outputs::group_id(Member::Airflow)).await;
                 group
                     .map(|group| Rule { port: None, source: Source::Group(group) })
                     .into_iter()
@@ -283,7 +276,7 @@ impl Resource for Group {
         true
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let (found, orphans) = (self.find().await?, self.orphans().await?);
         let is_managed =
             found.as_ref().is_some_and(|group| self.account.is_ours(pairs(group.tags())));
@@ -295,15 +288,10 @@ impl Resource for Group {
                     ..Observation::unmanaged()
                 });
             }
-            self.account
-                .state
-                .record_outputs(
-                    &self.key(),
-                    &self.name(),
-                    &[("id", group.group_id().unwrap_or_default())],
-                )
-                .await?;
-            return Ok(Observation::replace(vec![format!(
+            observed
+                .found(self.name())
+                .set(&outputs::group_id(self.member), group.group_id().unwrap_or_default());
+            return Ok(Observation::not_updatable(vec![format!(
                 "the security group is in another VPC, {}",
                 group.vpc_id().unwrap_or_default()
             )]));
@@ -315,7 +303,7 @@ impl Resource for Group {
         let id = group.group_id().unwrap_or_default();
         // Recorded for an unmanaged group too: with `--skip`, other resources use it unchanged.
         if is_managed || self.is_enabled() {
-            self.account.state.record_outputs(&self.key(), &self.name(), &[("id", id)]).await?;
+            observed.found(self.name()).set(&outputs::group_id(self.member), id);
         }
         if !is_managed {
             return Ok(Observation::unmanaged());
@@ -334,11 +322,11 @@ impl Resource for Group {
                 .iter()
                 .map(|(_, rule)| format!("the rule `{rule}` is no longer in the configuration")),
         );
-        Ok(Observation::from_drift(differences, id))
+        Ok(Observation::compared(differences, id))
     }
 
     async fn create(&self) -> Result<()> {
-        let vpc = self.account.state.require_output(keys::NETWORK, "vpc").await?;
+        let vpc = self.account.state.require_output(&outputs::VPC).await?;
         let tags = tag_specification(&self.account, &self.key(), ResourceType::SecurityGroup);
         let request = self
             .account
@@ -351,10 +339,10 @@ impl Resource for Group {
             Ok(response) => {
                 self.account
                     .state
-                    .record_outputs(
-                        &self.key(),
+                    .record(
                         &self.name(),
-                        &[("id", response.group_id().unwrap_or_default())],
+                        &outputs::group_id(self.member),
+                        response.group_id().unwrap_or_default(),
                     )
                     .await
             }

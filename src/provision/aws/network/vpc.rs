@@ -10,7 +10,9 @@ use crate::clients::aws::call::CallContext;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::ec2_tags::filter;
 use crate::provision::aws::keys;
+use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Resource};
+use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::NETWORK;
 /// Number of availability zones over which MSK spreads a cluster.
@@ -121,13 +123,13 @@ impl Resource for Network {
         false
     }
 
-    async fn read(&self) -> Result<Observation> {
+    async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let vpc = self.vpc().await?;
         let subnets = self.subnets(&vpc).await?;
-        self.account
-            .state
-            .record_outputs(KEY, &self.name(), &[("vpc", &vpc), ("subnets", &subnets.join(","))])
-            .await?;
+        observed
+            .found(self.name())
+            .set(&outputs::VPC, vpc.as_str())
+            .set(&outputs::SUBNETS, subnets.clone());
         // An existing resource: pinpipe never changes it.
         Ok(Observation::existing(format!("{vpc}, {} subnets in distinct zones", subnets.len())))
     }
