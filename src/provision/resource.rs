@@ -53,6 +53,44 @@ pub enum Comparison {
     InProgress,
 }
 
+/// A property that differs from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldChange {
+    pub field: String,
+    pub before: String,
+    pub after: String,
+}
+
+/// A difference between a resource and its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The difference for people.
+    pub text: String,
+    /// Its values, if it is one property with a value of its own.
+    pub field: Option<FieldChange>,
+}
+
+impl Difference {
+    /// A property with another value, as `field: before → after`.
+    pub fn field(field: impl Into<String>, before: impl ToString, after: impl ToString) -> Self {
+        let (field, before, after) = (field.into(), before.to_string(), after.to_string());
+        let text = format!("{field}: {before} → {after}");
+        Self { text, field: Some(FieldChange { field, before, after }) }
+    }
+
+    /// Appends a note in parentheses.
+    pub fn with_note(mut self, note: &str) -> Self {
+        self.text = format!("{} ({note})", self.text);
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for Difference {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), field: None }
+    }
+}
+
 /// What exists at the service. The engine derives the action from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -60,7 +98,7 @@ pub struct Observation {
     pub ownership: Ownership,
     pub comparison: Comparison,
     /// Differences from the configuration, or details of a resource without any.
-    pub reasons: Vec<String>,
+    pub reasons: Vec<Difference>,
 }
 
 impl Observation {
@@ -68,7 +106,7 @@ impl Observation {
         exists: bool,
         ownership: Ownership,
         comparison: Comparison,
-        reasons: Vec<String>,
+        reasons: Vec<Difference>,
     ) -> Self {
         Self { exists, ownership, comparison, reasons }
     }
@@ -80,7 +118,7 @@ impl Observation {
 
     /// It equals the configuration; `detail` describes its state.
     pub fn in_sync(detail: impl Into<String>) -> Self {
-        Self::new(true, Ownership::Managed, Comparison::Equal, vec![detail.into()])
+        Self::new(true, Ownership::Managed, Comparison::Equal, vec![detail.into().into()])
     }
 
     /// An existing resource that pinpipe uses and never changes.
@@ -90,11 +128,12 @@ impl Observation {
 
     /// It is being created or changed; `state` is what the service reports.
     pub fn pending(state: impl Into<String>) -> Self {
-        Self::new(true, Ownership::Managed, Comparison::InProgress, vec![state.into()])
+        Self::new(true, Ownership::Managed, Comparison::InProgress, vec![state.into().into()])
     }
 
     /// No update repairs its differences from the configuration.
-    pub fn not_updatable(reasons: Vec<String>) -> Self {
+    pub fn not_updatable(differences: Vec<impl Into<Difference>>) -> Self {
+        let reasons = differences.into_iter().map(Into::into).collect();
         Self::new(true, Ownership::Managed, Comparison::NotUpdatable, reasons)
     }
 
@@ -114,11 +153,12 @@ impl Observation {
     }
 
     /// It differs from the configuration; in sync, described by `detail`, without differences.
-    pub fn compared(differences: Vec<String>, detail: impl Into<String>) -> Self {
+    pub fn compared(differences: Vec<impl Into<Difference>>, detail: impl Into<String>) -> Self {
         if differences.is_empty() {
             return Self::in_sync(detail);
         }
-        Self::new(true, Ownership::Managed, Comparison::Updatable, differences)
+        let reasons = differences.into_iter().map(Into::into).collect();
+        Self::new(true, Ownership::Managed, Comparison::Updatable, reasons)
     }
 }
 

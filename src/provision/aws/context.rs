@@ -14,6 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::output::progress::Progress;
 use crate::clients::aws::call::{CallContext, CreateError};
 use crate::clients::aws::sdk_config;
+use crate::provision::resource::Difference;
 use crate::provision::state::State;
 use crate::provision::state::backend::{StateBackend, file_path};
 
@@ -203,7 +204,7 @@ impl Account {
         &self,
         key: &str,
         current: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Vec<String> {
+    ) -> Vec<Difference> {
         let current: BTreeMap<&str, &str> = current.into_iter().collect();
         let desired = self.tags(key);
         let differing = desired
@@ -211,8 +212,8 @@ impl Account {
             .filter(|(key, value)| current.get(key.as_str()) != Some(&value.as_str()));
         differing
             .map(|(key, value)| match current.get(key.as_str()) {
-                Some(other) => format!("tag `{key}`: `{other}` → `{value}`"),
-                None => format!("tag `{key}` is missing"),
+                Some(other) => Difference::field(format!("tag `{key}`"), other, value),
+                None => format!("tag `{key}` is missing").into(),
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::outputs;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 use crate::spark::databricks::job::{job_differences, remove_job, scheduled_folder, upload_job};
 use crate::spark::job::Parameters;
@@ -78,7 +78,10 @@ impl Resource for DatabricksJob {
         };
         if let Some(recorded) = self.recorded_folder().await.filter(|recorded| *recorded != folder)
         {
-            return Ok(Observation::compared(vec![format!("folder: {recorded} → {folder}")], ""));
+            return Ok(Observation::compared(
+                vec![Difference::field("folder", recorded, folder)],
+                "",
+            ));
         }
         let Some(differences) =
             job_differences(&client, &folder, &Parameters::scheduled(&self.account.config)?)

@@ -13,7 +13,7 @@ use crate::base::model::Kind;
 use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
 use crate::provision::cost::CostItem;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::output::{ObservedOutputs, Output};
 
 pub struct Stream {
@@ -29,7 +29,7 @@ pub fn key(kind: Kind) -> String {
 /// One kind of drift. Each is repaired by its own API call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
-    Tags(String),
+    Tags(Difference),
     Mode,
     Shards { from: i32 },
     RetentionHours { from: i32 },
@@ -54,14 +54,14 @@ impl Stream {
             .context(|| "cannot build the stream mode")
     }
 
-    fn describe(&self, drift: &Drift) -> String {
+    fn describe(&self, drift: &Drift) -> Difference {
         let wanted = &self.account.config.kinesis;
         match drift {
             Drift::Tags(text) => text.clone(),
-            Drift::Mode => format!("the stream mode is not {}", self.mode().as_str()),
-            Drift::Shards { from } => format!("shards: {from} → {}", wanted.shards),
+            Drift::Mode => format!("the stream mode is not {}", self.mode().as_str()).into(),
+            Drift::Shards { from } => Difference::field("shards", from, wanted.shards),
             Drift::RetentionHours { from } => {
-                format!("retention_hours: {from} → {}", wanted.retention_hours)
+                Difference::field("retention_hours", from, wanted.retention_hours)
             }
         }
     }

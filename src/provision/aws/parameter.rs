@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::base::error::{ErrorContext, Result};
 use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
+use crate::provision::resource::Difference;
 
 /// Reads a secret; `None` if the parameter does not exist.
 pub async fn get(account: &Account, name: &str) -> Result<Option<SecretString>> {
@@ -67,7 +68,7 @@ pub async fn put(
 }
 
 /// Returns the differences between the parameter's desired tags and its existing ones.
-pub async fn tag_differences(account: &Account, key: &str, name: &str) -> Result<Vec<String>> {
+pub async fn tag_differences(account: &Account, key: &str, name: &str) -> Result<Vec<Difference>> {
     let response = account
         .ssm
         .list_tags_for_resource()

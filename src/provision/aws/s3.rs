@@ -17,7 +17,7 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::names::BucketUse;
 use crate::provision::aws::object_keys::{REQUIREMENTS, is_zip};
 use crate::provision::aws::outputs::is_airflow_known;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::document::Phase;
 use crate::provision::state::output::{ObservedOutputs, Output};
 
@@ -32,21 +32,19 @@ pub struct Bucket {
 /// One kind of drift. Each is repaired by its own API call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
-    Tags(String),
+    Tags(Difference),
     Public,
     Unencrypted,
     Unversioned,
 }
 
-impl std::fmt::Display for Drift {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Drift {
+    fn describe(&self) -> Difference {
         match self {
-            Self::Tags(text) => formatter.write_str(text),
-            Self::Public => formatter.write_str("public access is not blocked"),
-            Self::Unencrypted => formatter.write_str("the bucket is not encrypted"),
-            Self::Unversioned => {
-                formatter.write_str("versioning is disabled, but Airflow requires it")
-            }
+            Self::Tags(difference) => difference.clone(),
+            Self::Public => "public access is not blocked".into(),
+            Self::Unencrypted => "the bucket is not encrypted".into(),
+            Self::Unversioned => "versioning is disabled, but Airflow requires it".into(),
         }
     }
 }
@@ -422,7 +420,7 @@ impl Resource for Bucket {
         observed.found(self.name());
         let differences = self.differences(&tags).await?;
         Ok(Observation::compared(
-            differences.iter().map(ToString::to_string).collect(),
+            differences.iter().map(Drift::describe).collect::<Vec<_>>(),
             "private, encrypted",
         ))
     }

@@ -339,6 +339,7 @@ async fn apply_plan(
                     let is_replaced = planned.action == Action::Replace;
                     change.action = if is_replaced { Action::Replace } else { action };
                     change.reasons.clone_from(&planned.reasons);
+                    change.fields.clone_from(&planned.fields);
                     changed.borrow_mut().insert(key);
                     report_done(printer, session, resource, &resource.name(), change.action, began);
                 }

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::Result;
 use crate::provision::aws::context::Account;
-use crate::provision::resource::{Action, Comparison, Observation, Ownership, Resource};
+use crate::provision::resource::{
+    Action, Comparison, FieldChange, Observation, Ownership, Resource,
+};
 use crate::provision::state::output::ObservedOutputs;
 
 /// What is to be done with a resource, and why.
@@ -15,6 +17,9 @@ pub struct Change {
     pub action: Action,
     /// Reasons of the action, or details of a resource without changes.
     pub reasons: Vec<String>,
+    /// Those reasons that are a property with a value before and after the action.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldChange>,
 }
 
 impl Change {
@@ -36,7 +41,13 @@ impl Change {
         };
         let reasons =
             if is_enabled { reasons } else { vec!["no longer in the configuration".into()] };
-        Self { exists, ownership, action, reasons }
+        Self {
+            exists,
+            ownership,
+            action,
+            fields: reasons.iter().filter_map(|reason| reason.field.clone()).collect(),
+            reasons: reasons.into_iter().map(|reason| reason.text).collect(),
+        }
     }
 
     /// Whether pinpipe may change and delete the resource.

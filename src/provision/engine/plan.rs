@@ -393,6 +393,7 @@ mod tests {
                 ownership: Ownership::Managed,
                 action,
                 reasons: reasons.iter().map(|reason| reason.to_string()).collect(),
+                fields: Vec::new(),
             },
             cost: Cost { dollars_per_hour, is_whole: true },
         }

@@ -226,6 +226,7 @@ impl Session {
             {
                 change.action = Action::Replace;
                 change.reasons = reasons;
+                change.fields.clear();
             }
         }
     }

@@ -81,7 +81,7 @@ impl Resource for AirflowConnection {
         };
         if Connection::is_example(&found) {
             return Ok(Observation::compared(
-                vec!["the connection is Airflow's example, without a workspace".into()],
+                vec!["the connection is Airflow's example, without a workspace"],
                 "",
             ));
         }

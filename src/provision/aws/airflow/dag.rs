@@ -110,7 +110,7 @@ impl Resource for Dag {
         let differences = if is_current {
             Vec::new()
         } else {
-            vec!["the DAG was edited or comes from another version of pinpipe".into()]
+            vec!["the DAG was edited or comes from another version of pinpipe"]
         };
         Ok(Observation::compared(
             differences,

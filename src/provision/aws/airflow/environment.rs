@@ -21,7 +21,7 @@ use crate::provision::aws::outputs;
 use crate::provision::aws::outputs::is_airflow_known;
 use crate::provision::aws::tags::pairs;
 use crate::provision::cost::CostItem;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::AIRFLOW;
@@ -99,21 +99,21 @@ impl Airflow {
     }
 
     /// Differences that an update can repair, tags excluded.
-    async fn differences(&self, found: &Environment) -> Result<Vec<String>> {
+    async fn differences(&self, found: &Environment) -> Result<Vec<Difference>> {
         let wanted = &self.account.config.airflow;
         let mut differences = Vec::new();
         if found.airflow_version() != Some(&wanted.version) {
-            differences.push(format!(
-                "version: {} → {}",
+            differences.push(Difference::field(
+                "version",
                 found.airflow_version().unwrap_or("unknown"),
-                wanted.version
+                &wanted.version,
             ));
         }
         if found.environment_class() != Some(&wanted.class) {
-            differences.push(format!(
-                "class: {} → {}",
+            differences.push(Difference::field(
+                "class",
                 found.environment_class().unwrap_or("unknown"),
-                wanted.class
+                &wanted.class,
             ));
         }
         if found.execution_role_arn() != Some(&role_arn(&self.account, Holder::Airflow)) {

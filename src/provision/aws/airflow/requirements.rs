@@ -94,7 +94,7 @@ impl Resource for Requirements {
             observed.found(self.name()).set(&outputs::REQUIREMENTS_VERSION, version);
         }
         if text != self.content().as_bytes() {
-            return Ok(Observation::compared(vec!["the file lists other packages".into()], ""));
+            return Ok(Observation::compared(vec!["the file lists other packages"], ""));
         }
         Ok(Observation::in_sync(format!(
             "{} packages",

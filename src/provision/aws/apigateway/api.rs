@@ -18,7 +18,7 @@ use crate::provision::aws::context::{Account, TAG_RESOURCE};
 use crate::provision::aws::keys;
 use crate::provision::aws::names::Holder;
 use crate::provision::aws::outputs;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::API;
@@ -369,7 +369,7 @@ impl Api {
 struct DeployedStage {
     /// Checksum of the deployed definition, from the description of the deployment.
     checksum: Option<String>,
-    tag_differences: Vec<String>,
+    tag_differences: Vec<Difference>,
 }
 
 #[async_trait(?Send)]
@@ -400,35 +400,40 @@ impl Resource for Api {
         let mut problems =
             self.account.tag_differences(KEY, crate::provision::aws::tags::pairs(&tags));
         if !self.is_named(&found) {
-            problems.push(format!("the API is named `{}`", found.name().unwrap_or_default()));
+            problems
+                .push(format!("the API is named `{}`", found.name().unwrap_or_default()).into());
         }
         let Some(routes) = self.routes().await? else {
             return Ok(Observation::compared(
-                vec!["the Kafka REST proxy or its password does not exist".into()],
+                vec!["the Kafka REST proxy or its password does not exist"],
                 "",
             ));
         };
         let resources = self.resources(api).await?;
         for route in &routes {
-            problems.extend(differences(route, resources.get(route.path)));
+            problems.extend(
+                differences(route, resources.get(route.path)).into_iter().map(Difference::from),
+            );
         }
         if let Some(previous) = self.previous_stage().await {
-            problems.push(format!("the stage `{previous}` is no longer in the configuration"));
+            problems
+                .push(format!("the stage `{previous}` is no longer in the configuration").into());
         }
         let stage = &self.account.config.api.stage;
         match self.stage(api).await? {
-            None => problems.push(format!("the API is not deployed to the stage `{stage}`")),
+            None => problems.push(format!("the API is not deployed to the stage `{stage}`").into()),
             Some(deployed) => {
                 // Recorded only for a deployed stage: other commands post to this URL.
                 observed.set(&outputs::API_URL, self.url(api));
                 if deployed.checksum.as_deref() != Some(&Self::checksum(&routes)) {
-                    problems.push(format!("the stage `{stage}` serves a different definition"));
+                    problems
+                        .push(format!("the stage `{stage}` serves a different definition").into());
                 }
                 problems.extend(
                     deployed
                         .tag_differences
                         .into_iter()
-                        .map(|difference| format!("stage `{stage}`: {difference}")),
+                        .map(|difference| format!("stage `{stage}`: {}", difference.text).into()),
                 );
             }
         }

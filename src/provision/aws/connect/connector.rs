@@ -27,7 +27,7 @@ use crate::provision::aws::names::{Holder, role_arn};
 use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
 use crate::provision::cost::CostItem;
-use crate::provision::resource::{Observation, Resource, changed_keys};
+use crate::provision::resource::{Difference, Observation, Resource, changed_keys};
 use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::CONNECTOR;
@@ -39,21 +39,21 @@ pub struct Connector {
 /// A difference between the connector and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
-    Tags(String),
+    Tags(Difference),
     /// Keys of the properties that differ.
     Properties(Vec<String>),
-    Capacity(String),
+    Capacity(Difference),
     /// A difference that only a new connector repairs.
-    Fixed(String),
+    Fixed(Difference),
 }
 
-impl std::fmt::Display for Drift {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Drift {
+    fn describe(&self) -> Difference {
         match self {
-            Self::Tags(text) | Self::Fixed(text) | Self::Capacity(text) => {
-                formatter.write_str(text)
+            Self::Tags(difference) | Self::Fixed(difference) | Self::Capacity(difference) => {
+                difference.clone()
             }
-            Self::Properties(keys) => write!(formatter, "properties differ: {}", keys.join(", ")),
+            Self::Properties(keys) => format!("properties differ: {}", keys.join(", ")).into(),
         }
     }
 }
@@ -123,8 +123,10 @@ impl Connector {
             capacity.map_or((0, 0), |capacity| (capacity.mcu_count(), capacity.worker_count()));
         let (desired_mcu, desired_workers) = (config.connector.mcu, config.connector.workers);
         if (mcu, workers) != (desired_mcu, desired_workers) {
-            differences.push(Drift::Capacity(format!(
-                "capacity: {workers} workers of {mcu} MCU → {desired_workers} of {desired_mcu}"
+            differences.push(Drift::Capacity(Difference::field(
+                "capacity",
+                format!("{workers} workers of {mcu} MCU"),
+                format!("{desired_workers} of {desired_mcu}"),
             )));
         }
         let kafka = description.kafka_cluster().and_then(|kafka| kafka.apache_kafka_cluster());
@@ -346,7 +348,7 @@ impl Resource for Connector {
             }
         }
         let differences = self.differences(&description).await?;
-        let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        let texts: Vec<Difference> = differences.iter().map(Drift::describe).collect();
         if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
             return Ok(Observation::not_updatable(texts));
         }

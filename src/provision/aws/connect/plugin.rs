@@ -139,7 +139,7 @@ impl Resource for Plugin {
         match summary.custom_plugin_state() {
             Some(CustomPluginState::Active) => {}
             Some(CustomPluginState::CreateFailed | CustomPluginState::UpdateFailed) => {
-                return Ok(Observation::not_updatable(vec!["MSK Connect rejected the zip".into()]));
+                return Ok(Observation::not_updatable(vec!["MSK Connect rejected the zip"]));
             }
             state => {
                 return Ok(Observation::pending(
@@ -148,7 +148,7 @@ impl Resource for Plugin {
             }
         }
         if let Some(reason) = self.zip_difference(&summary).await {
-            return Ok(Observation::not_updatable(vec![reason.into()]));
+            return Ok(Observation::not_updatable(vec![reason]));
         }
         Ok(Observation::compared(
             self.account.tag_differences(KEY, pairs(&tags)),

@@ -26,7 +26,7 @@ use crate::provision::aws::placeholders;
 use crate::provision::aws::run_command::{CommandOutcome, run_command};
 use crate::provision::aws::templates;
 use crate::provision::cost::CostItem;
-use crate::provision::resource::{Observation, Resource};
+use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::CLIENT;
@@ -200,12 +200,16 @@ impl Client {
     }
 
     /// Describes the differences that only a new machine repairs.
-    async fn differences(&self, instance: &Instance) -> Result<Vec<String>> {
+    async fn differences(&self, instance: &Instance) -> Result<Vec<Difference>> {
         let desired = &self.account.config.client;
         let mut differences = Vec::new();
         let instance_type = instance.instance_type().map(InstanceType::as_str).unwrap_or_default();
         if instance_type != desired.instance_type {
-            differences.push(format!("instance_type: {instance_type} → {}", desired.instance_type));
+            differences.push(Difference::field(
+                "instance_type",
+                instance_type,
+                &desired.instance_type,
+            ));
         }
         let tags = pairs(instance.tags());
         let applied = tags.iter().find(|(key, _)| *key == USER_DATA_TAG).map(|(_, value)| *value);
@@ -296,7 +300,7 @@ impl Resource for Client {
         }
         match state(&instance) {
             Some(InstanceStateName::Stopped) => {
-                return Ok(Observation::compared(vec!["the instance is stopped".into()], ""));
+                return Ok(Observation::compared(vec!["the instance is stopped"], ""));
             }
             Some(InstanceStateName::Running) => {}
             state => {
@@ -315,10 +319,7 @@ impl Resource for Client {
         };
         observed.found(self.name()).set(&outputs::CLIENT_ANSWERED, id);
         if self.password_mark().await.is_some_and(|mark| mark != *ready) {
-            return Ok(Observation::compared(
-                vec!["the REST proxy has an old password".into()],
-                "",
-            ));
+            return Ok(Observation::compared(vec!["the REST proxy has an old password"], ""));
         }
         Ok(Observation::in_sync(format!("{id}, running")))
     }
@@ -443,7 +444,7 @@ impl Resource for Client {
                 CommandOutcome::Failed(reason) if reason.starts_with("user data failed") => {
                     self.account
                         .state
-                        .record(&self.name(), &outputs::client_failure(&id), &reason)
+                        .record(&self.name(), &outputs::client_failure(id), &reason)
                         .await?;
                     Err(Error::failed(format!("cannot set up {}: {reason}", self.display_name()))
                         .hint(

@@ -223,18 +223,23 @@ impl Resource for KeyPair {
                 let tag_differences =
                     parameter::tag_differences(&self.account, KEY, &self.parameter()).await?;
                 differences.extend(
-                    tag_differences.into_iter().map(|text| format!("the parameter's {text}")),
+                    tag_differences
+                        .into_iter()
+                        .map(|tag| format!("the parameter's {}", tag.text).into()),
                 );
             }
-            (false, true) => differences.push(format!(
-                "`{}` is missing: it is restored from Parameter Store",
-                self.path().display()
-            )),
+            (false, true) => differences.push(
+                format!(
+                    "`{}` is missing: it is restored from Parameter Store",
+                    self.path().display()
+                )
+                .into(),
+            ),
             (true, false) => {
-                differences.push(format!("the parameter `{}` is missing", self.parameter()))
+                differences.push(format!("the parameter `{}` is missing", self.parameter()).into())
             }
             (false, false) => {
-                return Ok(Observation::not_updatable(vec!["the private key is lost".into()]));
+                return Ok(Observation::not_updatable(vec!["the private key is lost"]));
             }
         }
         Ok(Observation::compared(differences, self.path().display().to_string()))

@@ -70,7 +70,7 @@ impl Resource for InstanceProfile {
         let mut differences = self.account.tag_differences(KEY, iam_pairs(profile.tags()));
         let role = role_name(&self.account, Holder::Client);
         if !profile.roles().iter().any(|attached| attached.role_name() == role) {
-            differences.push(format!("the role `{role}` is not in the instance profile"));
+            differences.push(format!("the role `{role}` is not in the instance profile").into());
         }
         Ok(Observation::compared(differences, role))
     }

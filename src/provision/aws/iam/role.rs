@@ -164,11 +164,11 @@ impl Resource for Role {
             differences.push("the trust policy differs".into());
         }
         match self.policy().await? {
-            None => differences.push(format!("the policy `{POLICY_NAME}` is missing")),
+            None => differences.push(format!("the policy `{POLICY_NAME}` is missing").into()),
             Some(policy)
                 if !is_same_policy(&policy, &self.document(permission_policy(self.holder))?) =>
             {
-                differences.push(format!("the policy `{POLICY_NAME}` differs"));
+                differences.push(format!("the policy `{POLICY_NAME}` differs").into());
             }
             Some(_) => {}
         }

@@ -18,7 +18,7 @@ use crate::provision::aws::names;
 use crate::provision::aws::names::Member;
 use crate::provision::aws::outputs;
 use crate::provision::cost::CostItem;
-use crate::provision::resource::{Action, Observation, Resource};
+use crate::provision::resource::{Action, Difference, Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::CLUSTER;
@@ -30,7 +30,7 @@ pub struct Cluster {
 /// A difference between the cluster and its configuration. Each kind is repaired by its own call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Drift {
-    Tags(String),
+    Tags(Difference),
     Storage {
         from: i32,
     },
@@ -44,7 +44,7 @@ enum Drift {
         from: String,
     },
     /// A difference that only a new cluster repairs.
-    Fixed(String),
+    Fixed(Difference),
 }
 
 impl Cluster {
@@ -52,17 +52,17 @@ impl Cluster {
         format!("cluster `{}`", self.name())
     }
 
-    fn describe(&self, drift: &Drift) -> String {
+    fn describe(&self, drift: &Drift) -> Difference {
         let desired = &self.account.config.cluster;
         match drift {
             Drift::Tags(text) | Drift::Fixed(text) => text.clone(),
-            Drift::Storage { from } => format!("volume_gib: {from} → {}", desired.volume_gib),
-            Drift::Brokers { from } => format!("brokers: {from} → {}", desired.brokers),
+            Drift::Storage { from } => Difference::field("volume_gib", from, desired.volume_gib),
+            Drift::Brokers { from } => Difference::field("brokers", from, desired.brokers),
             Drift::InstanceType { from } => {
-                format!("instance_type: {from} → {}", desired.instance_type)
+                Difference::field("instance_type", from, &desired.instance_type)
             }
             Drift::KafkaVersion { from } => {
-                format!("kafka_version: {from} → {}", desired.kafka_version)
+                Difference::field("kafka_version", from, &desired.kafka_version)
             }
         }
     }
@@ -126,19 +126,19 @@ impl Cluster {
         let nodes = provisioned.broker_node_group_info();
         let volume = volume_gib(provisioned);
         if volume > desired.volume_gib {
-            differences.push(Drift::Fixed(format!(
-                "volume_gib: {volume} → {} (volumes cannot shrink)",
-                desired.volume_gib
-            )));
+            differences.push(Drift::Fixed(
+                Difference::field("volume_gib", volume, desired.volume_gib)
+                    .with_note("volumes cannot shrink"),
+            ));
         } else if volume < desired.volume_gib {
             differences.push(Drift::Storage { from: volume });
         }
         let brokers = provisioned.number_of_broker_nodes().unwrap_or_default();
         if brokers > desired.brokers {
-            differences.push(Drift::Fixed(format!(
-                "brokers: {brokers} → {} (brokers cannot be removed)",
-                desired.brokers
-            )));
+            differences.push(Drift::Fixed(
+                Difference::field("brokers", brokers, desired.brokers)
+                    .with_note("brokers cannot be removed"),
+            ));
         } else if brokers < desired.brokers {
             differences.push(Drift::Brokers { from: brokers });
         }
@@ -166,23 +166,26 @@ impl Cluster {
             let is_even =
                 !subnets.is_empty() && (desired.brokers as usize).is_multiple_of(subnets.len());
             if !is_named && !is_even {
-                differences.push(Drift::Fixed(format!(
-                    "{} brokers cannot be spread evenly over {} zones",
-                    desired.brokers,
-                    subnets.len()
-                )));
+                differences.push(Drift::Fixed(
+                    format!(
+                        "{} brokers cannot be spread evenly over {} zones",
+                        desired.brokers,
+                        subnets.len()
+                    )
+                    .into(),
+                ));
             } else if is_named || subnets.iter().any(|subnet| !desired_subnets.contains(subnet)) {
-                differences.push(Drift::Fixed(format!(
-                    "the brokers are in other subnets: {}",
-                    subnets.join(", ")
-                )));
+                differences.push(Drift::Fixed(
+                    format!("the brokers are in other subnets: {}", subnets.join(", ")).into(),
+                ));
             }
         }
         let groups = nodes.map(|nodes| nodes.security_groups().to_vec()).unwrap_or_default();
         if let Some(group) = self.account.state.output(&outputs::group_id(Member::Cluster)).await
             && !groups.contains(&group)
         {
-            differences.push(Drift::Fixed(format!("the security group `{group}` is not attached")));
+            differences
+                .push(Drift::Fixed(format!("the security group `{group}` is not attached").into()));
         }
         Ok(differences)
     }
@@ -433,7 +436,7 @@ impl Resource for Cluster {
         }
         self.read_addresses(cluster, observed).await?;
         let differences = self.differences(cluster).await?;
-        let texts: Vec<String> = differences.iter().map(|drift| self.describe(drift)).collect();
+        let texts: Vec<Difference> = differences.iter().map(|drift| self.describe(drift)).collect();
         if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
             return Ok(Observation::not_updatable(texts));
         }
@@ -525,7 +528,7 @@ impl Resource for Cluster {
         self.check_operation().await?;
         let differences = self.differences(&cluster).await?;
         if differences.iter().any(|drift| matches!(drift, Drift::Tags(_))) {
-            self.apply_change(&Drift::Tags(String::new()), &cluster).await?;
+            self.apply_change(&Drift::Tags("".into()), &cluster).await?;
         }
         // One change at a time: the cluster accepts no second change during the first one, and has
         // another version afterwards. The next observation finds the remaining differences.

@@ -13,7 +13,7 @@ use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags, tag_specification};
 use crate::provision::aws::keys;
 use crate::provision::aws::outputs;
-use crate::provision::resource::{Observation, Ownership, Resource};
+use crate::provision::resource::{Difference, Observation, Ownership, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::S3_ENDPOINT;
@@ -163,9 +163,9 @@ impl Resource for S3Endpoint {
         if !is_managed && missing.is_empty() {
             return Ok(Observation::existing(format!("{id}, not managed by pinpipe")));
         }
-        let mut differences: Vec<String> = missing
+        let mut differences: Vec<Difference> = missing
             .iter()
-            .map(|table| format!("route table `{table}` does not use the endpoint"))
+            .map(|table| format!("route table `{table}` does not use the endpoint").into())
             .collect();
         if !is_managed {
             // An unmanaged endpoint does not serve the subnets. A route table can use only one S3
@@ -180,6 +180,7 @@ impl Resource for S3Endpoint {
                 "another endpoint of this pipeline is in {}",
                 endpoint.vpc_id().unwrap_or_default()
             )
+            .into()
         }));
         differences.extend(self.account.tag_differences(KEY, pairs(endpoint.tags())));
         Ok(Observation::compared(differences, id))

@@ -314,14 +314,14 @@ impl Resource for Group {
                 "another security group of this pipeline is in {}",
                 group.vpc_id().unwrap_or_default()
             )
+            .into()
         }));
         let (missing, unwanted) = self.rule_differences(id).await?;
-        differences.extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing")));
-        differences.extend(
-            unwanted
-                .iter()
-                .map(|(_, rule)| format!("the rule `{rule}` is no longer in the configuration")),
-        );
+        differences
+            .extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing").into()));
+        differences.extend(unwanted.iter().map(|(_, rule)| {
+            format!("the rule `{rule}` is no longer in the configuration").into()
+        }));
         Ok(Observation::compared(differences, id))
     }
 
