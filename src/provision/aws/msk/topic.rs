@@ -10,7 +10,7 @@ use crate::base::model::Kind;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
-use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::aws::msk::topic_backend::TopicState;
 use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::document::Phase;
@@ -55,7 +55,7 @@ impl Resource for Topic {
         if self.account.state.output(&outputs::BOOTSTRAP_SERVERS).await.is_none() {
             return Ok(Observation::missing());
         }
-        let Some(backend) = TopicBackend::choose(&self.account).await? else {
+        let Some(backend) = topic_backend::choose(&self.account).await? else {
             // While the client machine does not run, a created topic is not known to be deleted.
             let is_created = self
                 .account
@@ -69,8 +69,7 @@ impl Resource for Topic {
                 Observation::missing()
             });
         };
-        let partitions = match topic_backend::describe(&self.account, backend, &self.name()).await?
-        {
+        let partitions = match backend.describe(&self.name()).await? {
             TopicState::Exists(partitions) => partitions,
             TopicState::Missing => return Ok(Observation::missing()),
             // Not known to be deleted: read again once the machine accepts commands.
@@ -88,20 +87,18 @@ impl Resource for Topic {
         } else {
             format!(" ({desired} in the configuration)")
         };
-        Ok(Observation::in_sync(format!("{partitions} partitions{note}, read through {backend}")))
+        Ok(Observation::in_sync(format!(
+            "{partitions} partitions{note}, read through {}",
+            backend.name()
+        )))
     }
 
     async fn create(&self) -> Result<()> {
-        let Some(backend) = TopicBackend::choose(&self.account).await? else {
+        let Some(backend) = topic_backend::choose(&self.account).await? else {
             return Ok(());
         };
-        topic_backend::create(
-            &self.account,
-            backend,
-            &self.name(),
-            self.account.config.topics.partitions,
-        )
-        .await?;
+        let topics = &self.account.config.topics;
+        backend.create(&self.name(), topics.partitions, topics.replication_factor).await?;
         // MSK's responses lag by some seconds.
         self.account
             .pause(Duration::from_millis(self.account.config.provision.poll_interval_ms / 16))
@@ -116,10 +113,10 @@ impl Resource for Topic {
 
     async fn wait(&self) -> Result<()> {
         let check = || async {
-            let Some(backend) = TopicBackend::choose(&self.account).await? else {
+            let Some(backend) = topic_backend::choose(&self.account).await? else {
                 return Ok(None);
             };
-            let state = topic_backend::describe(&self.account, backend, &self.name()).await?;
+            let state = backend.describe(&self.name()).await?;
             Ok((state == TopicState::Unknown).then(|| "unreachable".to_string()))
         };
         self.account.wait_until(&format!("topic `{}`", self.name()), check).await
@@ -129,9 +126,9 @@ impl Resource for Topic {
         if self.account.state.output(&outputs::BOOTSTRAP_SERVERS).await.is_none() {
             return Ok(false);
         }
-        let Some(backend) = TopicBackend::choose(&self.account).await? else {
+        let Some(backend) = topic_backend::choose(&self.account).await? else {
             return Ok(false);
         };
-        topic_backend::delete(&self.account, backend, &self.name()).await
+        backend.delete(&self.name()).await
     }
 }

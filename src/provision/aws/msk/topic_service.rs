@@ -18,7 +18,7 @@ use crate::provision::engine::session::{LONGER_GRACE, Purpose, Session, run_unti
 /// Lists, creates and deletes topics through the backend of the cluster.
 pub struct TopicService {
     account: Rc<Account>,
-    backend: TopicBackend,
+    backend: Box<dyn TopicBackend>,
 }
 
 impl TopicService {
@@ -45,7 +45,7 @@ impl TopicService {
                 .hint("`pinpipe provision` creates the cluster")
         };
         account.state.output(&outputs::BOOTSTRAP_SERVERS).await.ok_or_else(missing)?;
-        let backend = TopicBackend::choose(&account).await?.ok_or_else(|| {
+        let backend = topic_backend::choose(&account).await?.ok_or_else(|| {
             Error::failed("the client machine, which reads and changes topics, is not ready")
                 .hint("`pinpipe provision` creates or starts it, `pinpipe status` shows its state")
         })?;
@@ -54,19 +54,17 @@ impl TopicService {
 
     /// Lists the topics with their number of partitions.
     pub async fn list(&self) -> Result<BTreeMap<String, i32>> {
-        self.run_until_shutdown(topic_backend::list(&self.account, self.backend)).await
+        self.run_until_shutdown(self.backend.list()).await
     }
 
     /// Creates a topic. Returns `false` if it already exists.
     pub async fn create(&self, topic: &str, partitions: i32) -> Result<bool> {
         let create = async {
-            if matches!(
-                topic_backend::describe(&self.account, self.backend, topic).await?,
-                TopicState::Exists(_)
-            ) {
+            if matches!(self.backend.describe(topic).await?, TopicState::Exists(_)) {
                 return Ok(false);
             }
-            topic_backend::create(&self.account, self.backend, topic, partitions).await?;
+            let replicas = self.account.config.topics.replication_factor;
+            self.backend.create(topic, partitions, replicas).await?;
             Ok(true)
         };
         self.run_until_shutdown(create).await
@@ -74,7 +72,7 @@ impl TopicService {
 
     /// Deletes a topic. Returns `false` if it does not exist.
     pub async fn delete(&self, topic: &str) -> Result<bool> {
-        self.run_until_shutdown(topic_backend::delete(&self.account, self.backend, topic)).await
+        self.run_until_shutdown(self.backend.delete(topic)).await
     }
 
     async fn run_until_shutdown<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

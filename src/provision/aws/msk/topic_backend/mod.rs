@@ -1,0 +1,94 @@
+//! The backends for a cluster's topics: MSK's own operations, the Kafka protocol from this
+//! machine, and `kafka-topics.sh` on the client machine.
+
+mod brokers;
+mod client_machine;
+mod msk;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use crate::base::config::check::has_topic_operations;
+use crate::base::config::schema::TopicsVia;
+use crate::base::error::Result;
+use crate::provision::aws::context::Account;
+use crate::provision::aws::msk::topic_backend::brokers::Brokers;
+use crate::provision::aws::msk::topic_backend::client_machine::ClientMachine;
+use crate::provision::aws::msk::topic_backend::msk::Msk;
+use crate::provision::aws::outputs;
+
+/// Whether a topic exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicState {
+    /// The topic exists and has this number of partitions.
+    Exists(i32),
+    Missing,
+    /// The client machine does not accept commands at the moment.
+    Unknown,
+}
+
+impl TopicState {
+    fn from_partitions(partitions: Option<i32>) -> Self {
+        partitions.map_or(Self::Missing, Self::Exists)
+    }
+}
+
+/// Reads and changes the topics of the provisioned cluster.
+#[async_trait(?Send)]
+pub trait TopicBackend {
+    /// Where it reads topics, for people: `the brokers`.
+    fn name(&self) -> &'static str;
+
+    /// Lists the topics with their number of partitions.
+    ///
+    /// # Errors
+    /// The backend cannot be reached.
+    async fn list(&self) -> Result<BTreeMap<String, i32>>;
+
+    /// Returns whether a topic exists, with its number of partitions.
+    ///
+    /// # Errors
+    /// The backend cannot be reached.
+    async fn describe(&self, topic: &str) -> Result<TopicState>;
+
+    /// Creates a topic. An existing topic is kept unchanged.
+    ///
+    /// # Errors
+    /// The backend cannot be reached or rejects the topic.
+    async fn create(&self, topic: &str, partitions: i32, replicas: i32) -> Result<()>;
+
+    /// Deletes a topic. Returns `false` if it does not exist.
+    ///
+    /// # Errors
+    /// The backend cannot be reached or refuses the deletion.
+    async fn delete(&self, topic: &str) -> Result<bool>;
+}
+
+/// Chooses the backend by `topics.via`, the Kafka version and the reachability of the brokers.
+/// Returns `None` if the backend needs the client machine and it is not ready.
+pub async fn choose(account: &Rc<Account>) -> Result<Option<Box<dyn TopicBackend>>> {
+    let via = match account.config.topics.via {
+        TopicsVia::Auto => choose_automatically(account).await,
+        via => via,
+    };
+    let account = account.clone();
+    Ok(match via {
+        TopicsVia::Ssm if !client_machine::is_ready(&account).await => None,
+        TopicsVia::Ssm => Some(Box::new(ClientMachine { account })),
+        TopicsVia::Direct => Some(Box::new(Brokers { account })),
+        TopicsVia::Msk | TopicsVia::Auto => Some(Box::new(Msk { account })),
+    })
+}
+
+async fn choose_automatically(account: &Account) -> TopicsVia {
+    let version = account.state.output(&outputs::KAFKA_VERSION).await.unwrap_or_default();
+    if has_topic_operations(&version) {
+        return TopicsVia::Msk;
+    }
+    let servers = account.state.output(&outputs::BOOTSTRAP_SERVERS).await.unwrap_or_default();
+    let is_reachable =
+        account.brokers_reached.get_or_init(|| brokers::is_reachable(&servers)).await;
+    if *is_reachable { TopicsVia::Direct } else { TopicsVia::Ssm }
+}
