@@ -181,7 +181,7 @@ pub trait Resource {
     }
 
     /// Keys of the resources whose replacement also replaces this one.
-    fn recreated_with(&self) -> Vec<String> {
+    fn replaced_with(&self) -> Vec<String> {
         Vec::new()
     }
 

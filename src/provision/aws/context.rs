@@ -150,7 +150,7 @@ impl Account {
     ///
     /// # Errors
     /// `find` fails.
-    pub async fn found_under<T, Found>(
+    pub async fn find_by_names<T, Found>(
         &self,
         key: &str,
         name: &str,
@@ -169,7 +169,7 @@ impl Account {
 
     /// Whether the state has no entry for `key`. The resource may still exist under an earlier
     /// name, and must be searched for by its tags.
-    pub async fn is_forgotten(&self, key: &str) -> bool {
+    pub async fn is_unrecorded(&self, key: &str) -> bool {
         self.state.entry(key).await.is_none()
     }
 
@@ -184,7 +184,7 @@ impl Account {
     }
 
     /// Whether these tags mark a resource that pinpipe created for this pipeline.
-    pub fn is_ours<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
+    pub fn is_managed<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
         tags.into_iter().any(|(key, value)| key == TAG_ID && value == self.config.id)
     }
 
@@ -194,7 +194,7 @@ impl Account {
         key: &str,
         tags: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
     ) -> bool {
-        self.is_ours(tags.clone())
+        self.is_managed(tags.clone())
             && tags.into_iter().any(|(tag, value)| tag == TAG_RESOURCE && value == key)
     }
 
@@ -248,14 +248,14 @@ impl Account {
             tracing::info!(error = %failure.error, attempt, "retrying");
             if failure.outcome_unknown {
                 let began = Instant::now();
-                while began.elapsed() < self.patience() {
+                while began.elapsed() < self.consistency_timeout() {
                     if let Some(found) = find().await? {
                         return Ok(found);
                     }
-                    self.pause(self.patience() / 8).await;
+                    self.pause(self.consistency_timeout() / 8).await;
                 }
             } else {
-                self.pause(self.patience() / 8 * attempt).await;
+                self.pause(self.consistency_timeout() / 8 * attempt).await;
             }
         }
     }
@@ -264,7 +264,7 @@ impl Account {
     ///
     /// # Errors
     /// The call fails with another error; it still fails after four times
-    /// [`patience`](Self::patience); Ctrl-C.
+    /// [`consistency_timeout`](Self::consistency_timeout); Ctrl-C.
     pub async fn retry_until_visible<T, Called>(
         &self,
         is_unseen: impl Fn(&Error) -> bool,
@@ -278,11 +278,11 @@ impl Account {
             match call().await {
                 Err(error)
                     if is_unseen(&error)
-                        && began.elapsed() < self.patience() * 4
+                        && began.elapsed() < self.consistency_timeout() * 4
                         && !self.stop.is_cancelled() =>
                 {
                     tracing::info!(%error, "not visible yet, retrying");
-                    self.pause(self.patience() / 8).await;
+                    self.pause(self.consistency_timeout() / 8).await;
                 }
                 result => return result,
             }
@@ -326,20 +326,20 @@ impl Account {
             }
             self.pause(pause).await;
             if self.stop.is_cancelled() {
-                return Err(self.stopped(&format!("{resource} is still {state}")));
+                return Err(self.interrupted(&format!("{resource} is still {state}")));
             }
             pause = (pause * 2).min(max_pause);
         }
     }
 
     /// Returns the error of a run that Ctrl-C interrupts; `progress` says what is unfinished.
-    pub fn stopped(&self, progress: &str) -> Error {
+    pub fn interrupted(&self, progress: &str) -> Error {
         Error::interrupted(format!("interrupted: {progress}"))
             .hint("created resources are kept and recorded; re-run the command to resume")
     }
 
     /// Time that AWS may take to show a newly created resource (`provision.consistency_timeout_ms`).
-    pub fn patience(&self) -> Duration {
+    pub fn consistency_timeout(&self) -> Duration {
         Duration::from_millis(self.config.provision.consistency_timeout_ms)
     }
 

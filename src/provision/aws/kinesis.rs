@@ -213,7 +213,8 @@ impl Resource for Stream {
             return Ok(Observation::pending(found.stream_status().as_str()));
         }
         let tags = self.tags().await?;
-        if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+        if !self.account.is_managed(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+        {
             return Ok(Observation::unmanaged());
         }
         observed
@@ -286,7 +287,9 @@ impl Resource for Stream {
         };
         if *found.stream_status() != StreamStatus::Deleting {
             let tags = self.tags().await?;
-            if !self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+            if !self
+                .account
+                .is_managed(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
             {
                 return Ok(false);
             }

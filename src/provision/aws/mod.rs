@@ -28,7 +28,7 @@ use std::rc::Rc;
 
 use crate::base::model::Kind;
 use crate::provision::aws::context::Account;
-use crate::provision::aws::names::{BucketUse, Holder, Member};
+use crate::provision::aws::names::{BucketUse, GroupMember, Principal};
 use crate::provision::resource::Resource;
 
 /// Returns every resource of a pipeline on AWS, including resources that the configuration
@@ -37,12 +37,12 @@ pub fn all(account: &Rc<Account>) -> Vec<Box<dyn Resource>> {
     let shared = || account.clone();
     let mut all: Vec<Box<dyn Resource>> =
         vec![Box::new(network::vpc::Network { account: shared() })];
-    for member in [Member::Client, Member::Cluster, Member::Airflow] {
+    for member in [GroupMember::Client, GroupMember::Cluster, GroupMember::Airflow] {
         all.push(Box::new(network::security_group::Group { member, account: shared() }));
     }
     all.push(Box::new(network::s3_endpoint::S3Endpoint { account: shared() }));
-    for holder in Holder::ALL {
-        all.push(Box::new(iam::role::Role { holder, account: shared() }));
+    for principal in Principal::ALL {
+        all.push(Box::new(iam::role::Role { principal, account: shared() }));
     }
     all.push(Box::new(iam::instance_profile::InstanceProfile { account: shared() }));
     all.push(Box::new(ec2::key_pair::KeyPair { account: shared() }));

@@ -6,15 +6,15 @@ use crate::provision::aws::context::Account;
 /// Port of the Kafka REST proxy.
 pub const PROXY_PORT: i32 = 8082;
 
-/// Member of a security group.
+/// GroupMember of a security group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Member {
+pub enum GroupMember {
     Client,
     Cluster,
     Airflow,
 }
 
-impl Member {
+impl GroupMember {
     pub fn key(self) -> &'static str {
         match self {
             Self::Client => "group-client",
@@ -52,7 +52,7 @@ impl BucketUse {
 
 /// Service or machine that assumes a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
+pub enum Principal {
     /// The client machine.
     Client,
     /// MSK Connect.
@@ -63,8 +63,8 @@ pub enum Holder {
     Airflow,
 }
 
-impl Holder {
-    pub const ALL: [Holder; 4] = [Self::Client, Self::Connector, Self::Kinesis, Self::Airflow];
+impl Principal {
+    pub const ALL: [Principal; 4] = [Self::Client, Self::Connector, Self::Kinesis, Self::Airflow];
 
     pub fn key(self) -> &'static str {
         match self {
@@ -86,18 +86,18 @@ impl Holder {
 }
 
 /// Name of a role, known before creation.
-pub fn role_name(account: &Account, holder: Holder) -> String {
-    account.named(holder.suffix())
+pub fn role_name(account: &Account, principal: Principal) -> String {
+    account.named(principal.suffix())
 }
 
 /// ARN of a role, known before creation.
-pub fn role_arn(account: &Account, holder: Holder) -> String {
-    format!("arn:{}:iam::{}:role/{}", account.partition, account.id, role_name(account, holder))
+pub fn role_arn(account: &Account, principal: Principal) -> String {
+    format!("arn:{}:iam::{}:role/{}", account.partition, account.id, role_name(account, principal))
 }
 
 /// Name of the instance profile: the name of its role, as the AWS console chooses it.
 pub fn profile_name(account: &Account) -> String {
-    role_name(account, Holder::Client)
+    role_name(account, Principal::Client)
 }
 
 /// Name of the cluster: `cluster.name`, by default `<id>-cluster`.

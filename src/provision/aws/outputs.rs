@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::base::error::Result;
 use crate::provision::aws::context::Account;
-use crate::provision::aws::names::{Member, proxy_secret_name};
+use crate::provision::aws::names::{GroupMember, proxy_secret_name};
 use crate::provision::aws::{keys, parameter};
 use crate::provision::state::output::Output;
 
@@ -54,7 +54,7 @@ pub fn client_failure(instance: &str) -> Output {
     Output::of(keys::CLIENT, format!("failed-{instance}"))
 }
 
-pub fn group_id(member: Member) -> Output {
+pub fn group_id(member: GroupMember) -> Output {
     Output::new(member.key(), "id")
 }
 
@@ -73,5 +73,5 @@ pub async fn proxy_authorization(account: &Account) -> Result<Option<SecretStrin
 /// Whether Airflow's security group is recorded, which indicates that the rest of Airflow exists
 /// too.
 pub async fn is_airflow_known(account: &Account) -> bool {
-    account.state.output(&group_id(Member::Airflow)).await.is_some()
+    account.state.output(&group_id(GroupMember::Airflow)).await.is_some()
 }

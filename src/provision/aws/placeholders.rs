@@ -3,7 +3,7 @@
 use crate::provision::aws::context::Account;
 use crate::provision::aws::names;
 use crate::provision::aws::names::BucketUse;
-use crate::provision::aws::names::{Holder, role_arn};
+use crate::provision::aws::names::{Principal, role_arn};
 
 /// Returns every placeholder with its value. All values are known before creation.
 pub fn values(account: &Account) -> Vec<(&'static str, String)> {
@@ -18,7 +18,7 @@ pub fn values(account: &Account) -> Vec<(&'static str, String)> {
         ("airflow", config.airflow_name()),
         ("cluster", names::cluster_name(config)),
         ("connector", config.connector_name()),
-        ("role-arn", role_arn(account, Holder::Client)),
+        ("role-arn", role_arn(account, Principal::Client)),
         ("proxy-secret-parameter", names::proxy_secret_name(config)),
         ("shards", config.kinesis.shards.to_string()),
     ]

@@ -57,7 +57,7 @@ impl Bucket {
     /// Name of this bucket in an earlier configuration, if that bucket still exists.
     async fn previous_name(&self) -> Result<Option<String>> {
         let key = self.purpose.key();
-        if self.account.is_forgotten(key).await {
+        if self.account.is_unrecorded(key).await {
             // The current name is checked first: that is one call, the search by tag many.
             let exists = self.exists(&self.name()).await.unwrap_or(true);
             return if exists { Ok(None) } else { self.find_by_tag().await };
@@ -76,7 +76,7 @@ impl Bucket {
                 }
                 result => result?,
             };
-            if exists && self.is_ours(&name, &self.tags(&name).await?).await {
+            if exists && self.is_managed(&name, &self.tags(&name).await?).await {
                 return Ok(Some(name));
             }
         }
@@ -167,7 +167,7 @@ impl Bucket {
 
     /// Whether pinpipe manages the bucket. `CreateBucket` sets no tags, so a bucket whose creation
     /// is recorded in this state is managed too, even without tags.
-    async fn is_ours(&self, name: &str, tags: &[(String, String)]) -> bool {
+    async fn is_managed(&self, name: &str, tags: &[(String, String)]) -> bool {
         let is_being_created =
             self.account.state.entry(self.purpose.key()).await.is_some_and(|entry| {
                 entry.phase != Phase::Ready
@@ -175,7 +175,9 @@ impl Bucket {
                     && entry.values.contains_key("made")
             });
         is_being_created
-            || self.account.is_ours(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+            || self
+                .account
+                .is_managed(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
     async fn differences(&self, tags: &[(String, String)]) -> Result<Vec<Drift>> {
@@ -338,7 +340,7 @@ impl Bucket {
                 )));
             }
             if self.account.stop.is_cancelled() {
-                return Err(self.account.stopped(&format!("{bucket} still contains objects")));
+                return Err(self.account.interrupted(&format!("{bucket} still contains objects")));
             }
         }
     }
@@ -401,7 +403,7 @@ impl Resource for Bucket {
 
     async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         if let Some(previous) = self.previous_name().await? {
-            if self.account.is_forgotten(self.purpose.key()).await {
+            if self.account.is_unrecorded(self.purpose.key()).await {
                 observed.found(previous.as_str());
             }
             // A name that cannot be checked is treated as taken by another AWS account.
@@ -414,7 +416,7 @@ impl Resource for Bucket {
             return Ok(Observation::missing());
         }
         let tags = self.tags(&self.name()).await?;
-        if !self.is_ours(&self.name(), &tags).await {
+        if !self.is_managed(&self.name(), &tags).await {
             return Ok(Observation::unmanaged());
         }
         observed.found(self.name());
@@ -461,7 +463,7 @@ impl Resource for Bucket {
 
     async fn delete(&self) -> Result<bool> {
         let name = self.previous_name().await?.unwrap_or_else(|| self.name());
-        if !self.exists(&name).await? || !self.is_ours(&name, &self.tags(&name).await?).await {
+        if !self.exists(&name).await? || !self.is_managed(&name, &self.tags(&name).await?).await {
             return Ok(false);
         }
         let may_lose_data = self.account.may_lose_data.borrow().contains(self.purpose.key());

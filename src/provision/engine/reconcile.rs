@@ -51,7 +51,7 @@ pub async fn converge(
         if let Some(account) = account
             && account.stop.is_cancelled()
         {
-            return Err(account.stopped(&format!(
+            return Err(account.interrupted(&format!(
                 "{} `{}` does not equal the configuration yet",
                 resource.kind(),
                 resource.name()
@@ -76,7 +76,7 @@ pub async fn converge(
                     && repeats > 0
                 {
                     // Reads of AWS may be stale.
-                    account.pause(account.patience() / 4).await;
+                    account.pause(account.consistency_timeout() / 4).await;
                 }
                 updated.clone_from(&change.reasons);
                 resource.update().await?;
@@ -120,7 +120,7 @@ pub async fn delete(account: Option<&Account>, resource: &dyn Resource) -> Resul
     let key = resource.key();
     if let Some(account) = account {
         if account.stop.is_cancelled() {
-            return Err(account.stopped(&format!(
+            return Err(account.interrupted(&format!(
                 "{} `{}` was not deleted",
                 resource.kind(),
                 resource.name()
@@ -149,8 +149,8 @@ async fn reread_before_create(
         return Ok(None);
     }
     let began = Instant::now();
-    while began.elapsed() < account.patience() && !account.stop.is_cancelled() {
-        account.pause(account.patience() / 8).await;
+    while began.elapsed() < account.consistency_timeout() && !account.stop.is_cancelled() {
+        account.pause(account.consistency_timeout() / 8).await;
         let change = plan_change(Some(account), resource).await?;
         if change.action != Action::Create {
             return Ok(Some(change));

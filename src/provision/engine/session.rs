@@ -214,7 +214,7 @@ impl Session {
                 change.is_some_and(|change| change.action == Action::Replace)
             };
             let reasons: Vec<String> = resource
-                .recreated_with()
+                .replaced_with()
                 .iter()
                 .filter(|key| is_replaced(key))
                 .map(|key| format!("`{key}` is replaced"))

@@ -161,8 +161,8 @@ impl StateBackend {
                             "PreconditionFailed" | "ConditionalRequestConflict"
                         ) =>
                     {
-                        let holder = self.holder(&key).await;
-                        if holder.contains(&own) {
+                        let principal = self.principal(&key).await;
+                        if principal.contains(&own) {
                             // An earlier attempt created the lock, but its response was lost.
                             return Ok(Lock::Object {
                                 client: client.clone(),
@@ -170,7 +170,7 @@ impl StateBackend {
                                 key,
                             });
                         }
-                        Err(Error::failed(format!("another pinpipe is working with {self}{holder}"))
+                        Err(Error::failed(format!("another pinpipe is working with {self}{principal}"))
                             .hint(format!("wait until it is done; if it was killed, remove the lock: `aws s3 rm s3://{bucket}/{key}`")))
                     }
                     Err(error) if code(&error) == "NoSuchBucket" => Err(no_bucket(bucket)),
@@ -182,7 +182,7 @@ impl StateBackend {
         }
     }
 
-    async fn holder(&self, lock_key: &str) -> String {
+    async fn principal(&self, lock_key: &str) -> String {
         let Self::Object { client, bucket, .. } = self else {
             return String::new();
         };

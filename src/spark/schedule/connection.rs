@@ -63,7 +63,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Whether the connection is managed by pinpipe for this pipeline.
-    pub fn is_ours(&self, found: &Value) -> bool {
+    pub fn is_managed(&self, found: &Value) -> bool {
         found["description"] == self.description()
     }
 

@@ -125,7 +125,7 @@ impl<'a> Schedule<'a> {
             let connection = Connection::new(self.config, self.mwaa.clone());
             match connection.find().await? {
                 // Always updated, because Airflow does not return the token.
-                Some(existing) if connection.is_ours(&existing) => connection.update().await?,
+                Some(existing) if connection.is_managed(&existing) => connection.update().await?,
                 Some(existing) => printer.warn(format!(
                     "Airflow's connection `databricks_default` is not managed by pinpipe: runs go to {}",
                     existing["host"].as_str().unwrap_or("no host")

@@ -59,7 +59,7 @@ impl Resource for AirflowConnection {
         vec![keys::AIRFLOW.into()]
     }
 
-    fn recreated_with(&self) -> Vec<String> {
+    fn replaced_with(&self) -> Vec<String> {
         vec![keys::AIRFLOW.into()]
     }
 
@@ -86,7 +86,7 @@ impl Resource for AirflowConnection {
             ));
         }
         let host = found["host"].as_str().unwrap_or("an unknown host").to_string();
-        if !connection.is_ours(&found) {
+        if !connection.is_managed(&found) {
             // A connection created by the user serves as well. pinpipe uses it unchanged.
             return Ok(Observation::existing(format!("to {host}, not managed by pinpipe")));
         }
@@ -106,7 +106,7 @@ impl Resource for AirflowConnection {
     async fn delete(&self) -> Result<bool> {
         let connection = self.connection();
         if !self.has_environment().await?
-            || connection.find().await?.is_none_or(|found| !connection.is_ours(&found))
+            || connection.find().await?.is_none_or(|found| !connection.is_managed(&found))
         {
             return Ok(false);
         }

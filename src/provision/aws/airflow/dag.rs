@@ -94,7 +94,7 @@ impl Resource for Dag {
             .context(|| format!("cannot read {}", self.display_name()))?
             .into_bytes();
         if !self.is_enabled()
-            && self.account.is_forgotten(KEY).await
+            && self.account.is_unrecorded(KEY).await
             && !text.starts_with(DAG_BEGINS.as_bytes())
         {
             // Not managed by pinpipe: the object has no tags, and its text does not begin like a

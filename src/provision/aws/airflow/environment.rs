@@ -14,8 +14,8 @@ use crate::provision::aws::airflow::requirements::DAG_FOLDER;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::names::BucketUse;
-use crate::provision::aws::names::Member;
-use crate::provision::aws::names::{Holder, role_arn};
+use crate::provision::aws::names::GroupMember;
+use crate::provision::aws::names::{Principal, role_arn};
 use crate::provision::aws::object_keys::REQUIREMENTS;
 use crate::provision::aws::outputs;
 use crate::provision::aws::outputs::is_airflow_known;
@@ -46,9 +46,9 @@ impl Airflow {
     async fn find(&self) -> Result<Option<Environment>> {
         let found = self
             .account
-            .found_under(KEY, &self.name(), |name| async move { self.find_named(&name).await })
+            .find_by_names(KEY, &self.name(), |name| async move { self.find_named(&name).await })
             .await?;
-        if found.is_some() || !self.account.is_forgotten(KEY).await {
+        if found.is_some() || !self.account.is_unrecorded(KEY).await {
             return Ok(found);
         }
         let listed: Result<Vec<_>, _> =
@@ -116,7 +116,7 @@ impl Airflow {
                 &wanted.class,
             ));
         }
-        if found.execution_role_arn() != Some(&role_arn(&self.account, Holder::Airflow)) {
+        if found.execution_role_arn() != Some(&role_arn(&self.account, Principal::Airflow)) {
             differences.push("the execution role differs".into());
         }
         if found.source_bucket_arn() != Some(&self.bucket_arn())
@@ -132,7 +132,8 @@ impl Airflow {
             .network_configuration()
             .map(|network| network.security_group_ids().to_vec())
             .unwrap_or_default();
-        if let Some(group) = self.account.state.output(&outputs::group_id(Member::Airflow)).await
+        if let Some(group) =
+            self.account.state.output(&outputs::group_id(GroupMember::Airflow)).await
             && groups != [group]
         {
             differences.push("the security group differs".into());
@@ -158,16 +159,16 @@ impl Resource for Airflow {
     fn depends_on(&self) -> Vec<String> {
         [
             BucketUse::Airflow.key(),
-            Holder::Airflow.key(),
-            Member::Airflow.key(),
+            Principal::Airflow.key(),
+            GroupMember::Airflow.key(),
             keys::AIRFLOW_REQUIREMENTS,
         ]
         .map(String::from)
         .to_vec()
     }
 
-    fn recreated_with(&self) -> Vec<String> {
-        vec![Member::Airflow.key().into()]
+    fn replaced_with(&self) -> Vec<String> {
+        vec![GroupMember::Airflow.key().into()]
     }
 
     fn is_enabled(&self) -> bool {
@@ -189,7 +190,7 @@ impl Resource for Airflow {
         let tags = found.tags().cloned().unwrap_or_default();
         let name = found.name().unwrap_or_default();
         let is_renamed = name != self.name();
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             // An unmanaged environment under a previous name is ignored.
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
@@ -236,7 +237,8 @@ impl Resource for Airflow {
 
     async fn create(&self) -> Result<()> {
         let wanted = &self.account.config.airflow;
-        let group = self.account.state.require_output(&outputs::group_id(Member::Airflow)).await?;
+        let group =
+            self.account.state.require_output(&outputs::group_id(GroupMember::Airflow)).await?;
         let network = NetworkConfiguration::builder()
             .set_subnet_ids(Some(wanted.subnets.clone()))
             .security_group_ids(group)
@@ -251,7 +253,7 @@ impl Resource for Airflow {
                 .airflow_version(&wanted.version);
             let request = request
                 .environment_class(&wanted.class)
-                .execution_role_arn(role_arn(&self.account, Holder::Airflow));
+                .execution_role_arn(role_arn(&self.account, Principal::Airflow));
             let request = request
                 .source_bucket_arn(self.bucket_arn())
                 .dag_s3_path(DAG_FOLDER)
@@ -297,7 +299,8 @@ impl Resource for Airflow {
         if self.differences(&found).await?.is_empty() {
             return Ok(());
         }
-        let group = self.account.state.require_output(&outputs::group_id(Member::Airflow)).await?;
+        let group =
+            self.account.state.require_output(&outputs::group_id(GroupMember::Airflow)).await?;
         let request = self
             .account
             .mwaa
@@ -306,7 +309,7 @@ impl Resource for Airflow {
             .airflow_version(&wanted.version);
         let request = request
             .environment_class(&wanted.class)
-            .execution_role_arn(role_arn(&self.account, Holder::Airflow));
+            .execution_role_arn(role_arn(&self.account, Principal::Airflow));
         let request = request
             .source_bucket_arn(self.bucket_arn())
             .dag_s3_path(DAG_FOLDER)
@@ -357,7 +360,7 @@ impl Resource for Airflow {
             return Ok(false);
         };
         let tags = found.tags().cloned().unwrap_or_default();
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             return Ok(false);
         }
         if found.status() == Some(&EnvironmentStatus::Creating) {

@@ -84,7 +84,7 @@ impl Resource for Requirements {
             .context(|| format!("cannot read {}", self.display_name()))?
             .into_bytes();
         if !self.is_enabled()
-            && self.account.is_forgotten(KEY).await
+            && self.account.is_unrecorded(KEY).await
             && text != self.content().as_bytes()
         {
             // Not managed by pinpipe: the object has no tags, and its content is different.

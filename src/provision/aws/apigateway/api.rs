@@ -16,7 +16,7 @@ use crate::provision::aws::apigateway::routes::{Route, differences, routes, spli
 use crate::provision::aws::apigateway::tags::{arn, put_tags};
 use crate::provision::aws::context::{Account, TAG_RESOURCE};
 use crate::provision::aws::keys;
-use crate::provision::aws::names::Holder;
+use crate::provision::aws::names::Principal;
 use crate::provision::aws::outputs;
 use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
@@ -55,7 +55,7 @@ impl Api {
             // is ignored. The managed API may still have the name of an earlier configuration.
             let is_named =
                 self.is_named(&api) || tags.get(TAG_RESOURCE).is_some_and(|key| key == KEY);
-            if is_named && self.account.is_ours(crate::provision::aws::tags::pairs(&tags)) {
+            if is_named && self.account.is_managed(crate::provision::aws::tags::pairs(&tags)) {
                 all.push(api);
             }
         }
@@ -387,7 +387,7 @@ impl Resource for Api {
     }
 
     fn depends_on(&self) -> Vec<String> {
-        vec![keys::ADDRESS.into(), keys::PROXY_SECRET.into(), Holder::Kinesis.key().into()]
+        vec![keys::ADDRESS.into(), keys::PROXY_SECRET.into(), Principal::Kinesis.key().into()]
     }
 
     async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {

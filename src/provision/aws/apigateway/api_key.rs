@@ -41,7 +41,7 @@ impl ApiKey {
         while let Some(item) = pages.next().await {
             let key = item.call_context("apigateway:GET", &self.display_name())?;
             let tags = key.tags().cloned().unwrap_or_default();
-            if key.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
+            if key.name() == Some(self.name().as_str()) && self.account.is_managed(pairs(&tags)) {
                 all.push(key);
             }
         }

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::base::config::schema::ApiAuth;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::names::PROXY_PORT;
-use crate::provision::aws::names::{Holder, role_arn};
+use crate::provision::aws::names::{Principal, role_arn};
 use crate::provision::aws::placeholders;
 use crate::provision::aws::templates;
 
@@ -86,7 +86,7 @@ pub fn routes(account: &Account, proxy_ip: &str, proxy_authorization: &SecretStr
                 "arn:{}:apigateway:{}:kinesis:action/{action}",
                 account.partition, account.config.aws.region
             ),
-            credentials: Some(role_arn(account, Holder::Kinesis)),
+            credentials: Some(role_arn(account, Principal::Kinesis)),
             parameters: BTreeMap::from([(
                 "integration.request.header.Content-Type".to_string(),
                 "'application/x-amz-json-1.1'".into(),

@@ -34,7 +34,7 @@ impl UsagePlan {
         while let Some(item) = pages.next().await {
             let plan = item.call_context("apigateway:GET", &self.display_name())?;
             let tags = plan.tags().cloned().unwrap_or_default();
-            if plan.name() == Some(self.name().as_str()) && self.account.is_ours(pairs(&tags)) {
+            if plan.name() == Some(self.name().as_str()) && self.account.is_managed(pairs(&tags)) {
                 all.push(plan);
             }
         }

@@ -22,8 +22,8 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::cluster;
 use crate::provision::aws::names::BucketUse;
-use crate::provision::aws::names::Member;
-use crate::provision::aws::names::{Holder, role_arn};
+use crate::provision::aws::names::GroupMember;
+use crate::provision::aws::names::{Principal, role_arn};
 use crate::provision::aws::outputs;
 use crate::provision::aws::tags::pairs;
 use crate::provision::cost::CostItem;
@@ -136,7 +136,7 @@ impl Connector {
             differences.push(Drift::Fixed("the connector reads from other brokers".into()));
         }
         if description.service_execution_role_arn()
-            != Some(role_arn(&self.account, Holder::Connector).as_str())
+            != Some(role_arn(&self.account, Principal::Connector).as_str())
         {
             differences.push(Drift::Fixed("the connector has another role".into()));
         }
@@ -289,9 +289,9 @@ impl Resource for Connector {
     fn depends_on(&self) -> Vec<String> {
         let dependencies = [
             keys::NETWORK,
-            Member::Client.key(),
+            GroupMember::Client.key(),
             keys::S3_ENDPOINT,
-            Holder::Connector.key(),
+            Principal::Connector.key(),
             BucketUse::Lake.key(),
             keys::CLUSTER,
             keys::PLUGIN,
@@ -300,7 +300,7 @@ impl Resource for Connector {
         dependencies.map(String::from).into_iter().chain(Kind::ALL.map(keys::topic)).collect()
     }
 
-    fn recreated_with(&self) -> Vec<String> {
+    fn replaced_with(&self) -> Vec<String> {
         [keys::CLUSTER, keys::PLUGIN, keys::WORKER_CONFIGURATION].map(String::from).to_vec()
     }
 
@@ -321,7 +321,7 @@ impl Resource for Connector {
             return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             // The previous name now belongs to an unmanaged resource, which is ignored.
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
@@ -366,7 +366,7 @@ impl Resource for Connector {
         let vpc = Vpc::builder()
             .set_subnets(Some(self.account.state.require_output(&outputs::SUBNETS).await?));
         let vpc = vpc
-            .security_groups(state.require_output(&outputs::group_id(Member::Client)).await?)
+            .security_groups(state.require_output(&outputs::group_id(GroupMember::Client)).await?)
             .build()
             .context(incomplete)?;
         let kafka = ApacheKafkaCluster::builder()
@@ -412,7 +412,7 @@ impl Resource for Connector {
                 .kafka_cluster_encryption_in_transit(encryption.clone())
                 .kafka_connect_version(&config.connector.connect_version)
                 .plugins(ConnectPlugin::builder().custom_plugin(plugin.clone()).build())
-                .service_execution_role_arn(role_arn(&self.account, Holder::Connector))
+                .service_execution_role_arn(role_arn(&self.account, Principal::Connector))
                 .worker_configuration(worker.clone())
                 .set_tags(Some(self.account.tags(KEY).into_iter().collect()));
             match request.send().await {
@@ -509,7 +509,7 @@ impl Resource for Connector {
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(true);
         };
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             return Ok(false);
         }
         if matches!(

@@ -25,9 +25,9 @@ pub trait Listed: Sized {
 /// MSK Connect cannot be called.
 pub async fn find<T: Listed>(account: &Account, key: &str, name: &str) -> Result<Option<T>> {
     let named = account
-        .found_under(key, name, |name| async move { find_named(account, &name).await })
+        .find_by_names(key, name, |name| async move { find_named(account, &name).await })
         .await?;
-    if named.is_some() || !account.is_forgotten(key).await {
+    if named.is_some() || !account.is_unrecorded(key).await {
         return Ok(named);
     }
     for listed in T::all(account, None).await? {

@@ -119,7 +119,7 @@ impl Resource for Plugin {
             return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             // The previous name now belongs to an unmanaged resource, which is ignored.
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
@@ -217,7 +217,7 @@ impl Resource for Plugin {
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(true);
         };
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             return Ok(false);
         }
         if summary.custom_plugin_state() == Some(&CustomPluginState::Creating) {

@@ -291,7 +291,7 @@ impl Resource for PluginObject {
                 .set_checksum_sha256(uploaded.checksum_sha256);
             parts.push(completed.build());
             if self.account.stop.is_cancelled() {
-                return Err(self.account.stopped("the connector's zip is partly uploaded"));
+                return Err(self.account.interrupted("the connector's zip is partly uploaded"));
             }
         }
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();

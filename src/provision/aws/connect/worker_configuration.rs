@@ -105,7 +105,7 @@ impl Resource for WorkerConfiguration {
             return Ok(Observation::missing());
         };
         let is_renamed = name != self.name();
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             // The previous name now belongs to an unmanaged resource, which is ignored.
             return Ok(if is_renamed { Observation::missing() } else { Observation::unmanaged() });
         }
@@ -204,7 +204,7 @@ impl Resource for WorkerConfiguration {
         let Some(tags) = tags(&self.account, arn).await? else {
             return Ok(true);
         };
-        if !self.account.is_ours(pairs(&tags)) {
+        if !self.account.is_managed(pairs(&tags)) {
             return Ok(false);
         }
         match self

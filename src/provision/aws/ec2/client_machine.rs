@@ -19,8 +19,8 @@ use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::cluster;
 use crate::provision::aws::names;
-use crate::provision::aws::names::Holder;
-use crate::provision::aws::names::Member;
+use crate::provision::aws::names::GroupMember;
+use crate::provision::aws::names::Principal;
 use crate::provision::aws::outputs;
 use crate::provision::aws::placeholders;
 use crate::provision::aws::run_command::{CommandOutcome, run_command};
@@ -219,7 +219,7 @@ impl Client {
         {
             differences.push("set up with other versions, brokers or settings".into());
         }
-        let group = self.account.state.output(&outputs::group_id(Member::Client)).await;
+        let group = self.account.state.output(&outputs::group_id(GroupMember::Client)).await;
         let mut groups =
             instance.network_interfaces().iter().flat_map(|interface| interface.groups());
         if group.is_some_and(|id| groups.all(|group| group.group_id() != Some(id.as_str()))) {
@@ -257,18 +257,18 @@ impl Resource for Client {
     fn depends_on(&self) -> Vec<String> {
         let dependencies = [
             keys::NETWORK,
-            Member::Client.key(),
+            GroupMember::Client.key(),
             keys::KEY_PAIR,
             keys::INSTANCE_PROFILE,
-            Holder::Client.key(),
+            Principal::Client.key(),
             keys::PROXY_SECRET,
             keys::CLUSTER,
         ];
         dependencies.map(String::from).to_vec()
     }
 
-    fn recreated_with(&self) -> Vec<String> {
-        vec![keys::KEY_PAIR.into(), Member::Client.key().into()]
+    fn replaced_with(&self) -> Vec<String> {
+        vec![keys::KEY_PAIR.into(), GroupMember::Client.key().into()]
     }
 
     fn cost_items(&self) -> Vec<CostItem> {
@@ -333,7 +333,7 @@ impl Resource for Client {
             .device_index(0)
             .associate_public_ip_address(true)
             .subnet_id(subnet)
-            .groups(state.require_output(&outputs::group_id(Member::Client)).await?)
+            .groups(state.require_output(&outputs::group_id(GroupMember::Client)).await?)
             .delete_on_termination(true)
             .build();
         let profile = names::profile_name(&self.account);

@@ -210,7 +210,7 @@ impl Resource for KeyPair {
             let exists = parameter::description(&self.account, &self.parameter()).await?.is_some();
             return Ok(Observation { exists, ..Observation::missing() });
         };
-        if !self.account.is_ours(pairs(key_pair.tags())) {
+        if !self.account.is_managed(pairs(key_pair.tags())) {
             return Ok(Observation::unmanaged());
         }
         let mut differences = self.account.tag_differences(KEY, pairs(key_pair.tags()));
@@ -279,7 +279,10 @@ impl Resource for KeyPair {
 
     async fn delete(&self) -> Result<bool> {
         let key_pair = self.find().await?;
-        if key_pair.as_ref().is_some_and(|key_pair| !self.account.is_ours(pairs(key_pair.tags()))) {
+        if key_pair
+            .as_ref()
+            .is_some_and(|key_pair| !self.account.is_managed(pairs(key_pair.tags())))
+        {
             return Ok(false);
         }
         let was_stored = parameter::delete(&self.account, &self.parameter()).await?;

@@ -11,7 +11,7 @@ use crate::provision::aws::context::Account;
 use crate::provision::aws::iam::role::{iam_pairs, iam_tags};
 use crate::provision::aws::keys;
 use crate::provision::aws::names::profile_name;
-use crate::provision::aws::names::{Holder, role_name};
+use crate::provision::aws::names::{Principal, role_name};
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
@@ -57,18 +57,18 @@ impl Resource for InstanceProfile {
     }
 
     fn depends_on(&self) -> Vec<String> {
-        vec![Holder::Client.key().into()]
+        vec![Principal::Client.key().into()]
     }
 
     async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let Some(profile) = self.find().await? else {
             return Ok(Observation::missing());
         };
-        if !self.account.is_ours(iam_pairs(profile.tags())) {
+        if !self.account.is_managed(iam_pairs(profile.tags())) {
             return Ok(Observation::unmanaged());
         }
         let mut differences = self.account.tag_differences(KEY, iam_pairs(profile.tags()));
-        let role = role_name(&self.account, Holder::Client);
+        let role = role_name(&self.account, Principal::Client);
         if !profile.roles().iter().any(|attached| attached.role_name() == role) {
             differences.push(format!("the role `{role}` is not in the instance profile").into());
         }
@@ -106,7 +106,7 @@ impl Resource for InstanceProfile {
                 .await;
             response.call_context("iam:TagInstanceProfile", &self.display_name())?;
         }
-        let role = role_name(&self.account, Holder::Client);
+        let role = role_name(&self.account, Principal::Client);
         // A profile contains at most one role, so a role added outside pinpipe is removed first.
         for other in profile.roles().iter().filter(|attached| attached.role_name() != role) {
             let request = self
@@ -146,7 +146,7 @@ impl Resource for InstanceProfile {
         let Some(profile) = self.find().await? else {
             return Ok(false);
         };
-        if !self.account.is_ours(iam_pairs(profile.tags())) {
+        if !self.account.is_managed(iam_pairs(profile.tags())) {
             return Ok(false);
         }
         for role in profile.roles() {

@@ -9,34 +9,34 @@ use serde_json::Value;
 use crate::base::error::{ErrorContext, Result};
 use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
-use crate::provision::aws::names::{Holder, role_name};
+use crate::provision::aws::names::{Principal, role_name};
 use crate::provision::aws::placeholders;
 use crate::provision::aws::templates;
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::output::{ObservedOutputs, Output};
 
 /// Template of a role's trust policy.
-fn trust_policy(holder: Holder) -> &'static str {
-    match holder {
-        Holder::Client => templates::EC2_TRUST,
-        Holder::Connector => templates::CONNECTOR_TRUST,
-        Holder::Kinesis => templates::KINESIS_TRUST,
-        Holder::Airflow => templates::AIRFLOW_TRUST,
+fn trust_policy(principal: Principal) -> &'static str {
+    match principal {
+        Principal::Client => templates::EC2_TRUST,
+        Principal::Connector => templates::CONNECTOR_TRUST,
+        Principal::Kinesis => templates::KINESIS_TRUST,
+        Principal::Airflow => templates::AIRFLOW_TRUST,
     }
 }
 
 /// Template of a role's permission policy.
-fn permission_policy(holder: Holder) -> &'static str {
-    match holder {
-        Holder::Client => templates::CLIENT_POLICY,
-        Holder::Connector => templates::CONNECTOR_POLICY,
-        Holder::Kinesis => templates::KINESIS_POLICY,
-        Holder::Airflow => templates::AIRFLOW_POLICY,
+fn permission_policy(principal: Principal) -> &'static str {
+    match principal {
+        Principal::Client => templates::CLIENT_POLICY,
+        Principal::Connector => templates::CONNECTOR_POLICY,
+        Principal::Kinesis => templates::KINESIS_POLICY,
+        Principal::Airflow => templates::AIRFLOW_POLICY,
     }
 }
 
 pub struct Role {
-    pub holder: Holder,
+    pub principal: Principal,
     pub account: Rc<Account>,
 }
 
@@ -129,7 +129,7 @@ fn percent_decoded(text: &str) -> String {
 #[async_trait(?Send)]
 impl Resource for Role {
     fn key(&self) -> String {
-        self.holder.key().into()
+        self.principal.key().into()
     }
 
     fn kind(&self) -> &'static str {
@@ -137,11 +137,11 @@ impl Resource for Role {
     }
 
     fn name(&self) -> String {
-        role_name(&self.account, self.holder)
+        role_name(&self.account, self.principal)
     }
 
     fn is_enabled(&self) -> bool {
-        self.holder != Holder::Airflow || self.account.config.airflow.enabled
+        self.principal != Principal::Airflow || self.account.config.airflow.enabled
     }
 
     async fn may_be_orphaned(&self) -> bool {
@@ -152,21 +152,21 @@ impl Resource for Role {
         let Some(role) = self.find().await? else {
             return Ok(Observation::missing());
         };
-        if !self.account.is_ours(iam_pairs(role.tags())) {
+        if !self.account.is_managed(iam_pairs(role.tags())) {
             return Ok(Observation::unmanaged());
         }
         observed.found(self.name()).set(&Output::<String>::of(self.key(), "arn"), role.arn());
         let mut differences = self.account.tag_differences(&self.key(), iam_pairs(role.tags()));
         if !is_same_policy(
             role.assume_role_policy_document().unwrap_or_default(),
-            &self.document(trust_policy(self.holder))?,
+            &self.document(trust_policy(self.principal))?,
         ) {
             differences.push("the trust policy differs".into());
         }
         match self.policy().await? {
             None => differences.push(format!("the policy `{POLICY_NAME}` is missing").into()),
             Some(policy)
-                if !is_same_policy(&policy, &self.document(permission_policy(self.holder))?) =>
+                if !is_same_policy(&policy, &self.document(permission_policy(self.principal))?) =>
             {
                 differences.push(format!("the policy `{POLICY_NAME}` differs").into());
             }
@@ -179,7 +179,7 @@ impl Resource for Role {
         let request =
             self.account.iam.create_role().role_name(self.name()).description("made by pinpipe");
         let request = request
-            .assume_role_policy_document(self.document(trust_policy(self.holder))?)
+            .assume_role_policy_document(self.document(trust_policy(self.principal))?)
             .set_tags(Some(iam_tags(&self.account, &self.key())?));
         match request.send().await {
             Ok(_) => Ok(()),
@@ -201,7 +201,7 @@ impl Resource for Role {
                 .await
                 .call_context("iam:TagRole", &self.display_name())?;
         }
-        let trust = self.document(trust_policy(self.holder))?;
+        let trust = self.document(trust_policy(self.principal))?;
         if !is_same_policy(role.assume_role_policy_document().unwrap_or_default(), &trust) {
             let response = iam
                 .update_assume_role_policy()
@@ -211,7 +211,7 @@ impl Resource for Role {
                 .await;
             response.call_context("iam:UpdateAssumeRolePolicy", &self.display_name())?;
         }
-        let policy = self.document(permission_policy(self.holder))?;
+        let policy = self.document(permission_policy(self.principal))?;
         if !self.policy().await?.is_some_and(|existing| is_same_policy(&existing, &policy)) {
             iam.put_role_policy()
                 .role_name(self.name())
@@ -228,7 +228,7 @@ impl Resource for Role {
         let Some(role) = self.find().await? else {
             return Ok(false);
         };
-        if !self.account.is_ours(iam_pairs(role.tags())) {
+        if !self.account.is_managed(iam_pairs(role.tags())) {
             return Ok(false);
         }
         match self

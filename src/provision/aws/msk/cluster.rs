@@ -15,7 +15,7 @@ use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::{Account, TAG_RESOURCE};
 use crate::provision::aws::keys;
 use crate::provision::aws::names;
-use crate::provision::aws::names::Member;
+use crate::provision::aws::names::GroupMember;
 use crate::provision::aws::outputs;
 use crate::provision::cost::CostItem;
 use crate::provision::resource::{Action, Difference, Observation, Resource};
@@ -71,8 +71,8 @@ impl Cluster {
         cluster.cluster_name() == Some(self.name().as_str())
     }
 
-    fn is_ours(&self, cluster: &MskCluster) -> bool {
-        self.account.is_ours(pairs(cluster))
+    fn is_managed(&self, cluster: &MskCluster) -> bool {
+        self.account.is_managed(pairs(cluster))
     }
 
     /// Returns the managed clusters and any cluster with the configured name: managed ones first,
@@ -84,14 +84,15 @@ impl Cluster {
         while let Some(item) = pages.next().await {
             let cluster = item.call_context("kafka:ListClustersV2", &self.display_name())?;
             if self.is_named(&cluster)
-                || self.is_ours(&cluster) && pairs(&cluster).any(|tag| tag == (TAG_RESOURCE, KEY))
+                || self.is_managed(&cluster)
+                    && pairs(&cluster).any(|tag| tag == (TAG_RESOURCE, KEY))
             {
                 all.push(cluster);
             }
         }
         all.sort_by_key(|cluster| {
             (
-                !self.is_ours(cluster),
+                !self.is_managed(cluster),
                 !self.is_named(cluster),
                 cluster.cluster_arn().map(String::from),
             )
@@ -181,7 +182,8 @@ impl Cluster {
             }
         }
         let groups = nodes.map(|nodes| nodes.security_groups().to_vec()).unwrap_or_default();
-        if let Some(group) = self.account.state.output(&outputs::group_id(Member::Cluster)).await
+        if let Some(group) =
+            self.account.state.output(&outputs::group_id(GroupMember::Cluster)).await
             && !groups.contains(&group)
         {
             differences
@@ -380,11 +382,11 @@ impl Resource for Cluster {
     }
 
     fn depends_on(&self) -> Vec<String> {
-        vec![keys::NETWORK.into(), Member::Cluster.key().into()]
+        vec![keys::NETWORK.into(), GroupMember::Cluster.key().into()]
     }
 
-    fn recreated_with(&self) -> Vec<String> {
-        vec![Member::Cluster.key().into()]
+    fn replaced_with(&self) -> Vec<String> {
+        vec![GroupMember::Cluster.key().into()]
     }
 
     fn holds_data(&self) -> bool {
@@ -408,7 +410,7 @@ impl Resource for Cluster {
             (cluster.cluster_arn().unwrap_or_default(), cluster.cluster_name().unwrap_or_default());
         observed.found(name).set(&outputs::CLUSTER_ARN, arn);
         // A managed cluster that is already being deleted is only waited for, under any name.
-        if !self.is_ours(cluster)
+        if !self.is_managed(cluster)
             || !self.is_named(cluster) && cluster.state() != Some(&ClusterState::Deleting)
         {
             // Recorded nevertheless: a run that skips the cluster uses it as it is.
@@ -416,7 +418,7 @@ impl Resource for Cluster {
                 self.read_addresses(cluster, observed).await?;
             }
             let is_taken = all.iter().any(|other| self.is_named(other));
-            return Ok(if self.is_ours(cluster) {
+            return Ok(if self.is_managed(cluster) {
                 Observation::renamed(name, is_taken)
             } else {
                 Observation::unmanaged()
@@ -477,7 +479,7 @@ impl Resource for Cluster {
             .instance_type(&desired.instance_type)
             .set_client_subnets(Some(self.account.state.require_output(&outputs::SUBNETS).await?))
             .security_groups(
-                self.account.state.require_output(&outputs::group_id(Member::Cluster)).await?,
+                self.account.state.require_output(&outputs::group_id(GroupMember::Cluster)).await?,
             )
             .storage_info(StorageInfo::builder().ebs_storage_info(volume).build())
             .build();
@@ -577,7 +579,7 @@ impl Resource for Cluster {
         let Some(cluster) = self.find().await? else {
             return Ok(false);
         };
-        if !self.is_ours(&cluster) {
+        if !self.is_managed(&cluster) {
             return Ok(false);
         }
         if !matches!(

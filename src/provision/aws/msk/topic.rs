@@ -39,7 +39,7 @@ impl Resource for Topic {
         vec![keys::CLUSTER.into(), keys::CLIENT.into()]
     }
 
-    fn recreated_with(&self) -> Vec<String> {
+    fn replaced_with(&self) -> Vec<String> {
         vec![keys::CLUSTER.into()]
     }
 

@@ -148,7 +148,7 @@ impl Resource for S3Endpoint {
     async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
         let (found, in_other_vpcs) = (self.find().await?, self.in_other_vpcs().await?);
         let is_managed =
-            found.as_ref().is_some_and(|endpoint| self.account.is_ours(pairs(endpoint.tags())));
+            found.as_ref().is_some_and(|endpoint| self.account.is_managed(pairs(endpoint.tags())));
         if let Some(endpoint) = in_other_vpcs.first().filter(|_| !is_managed) {
             return Ok(Observation::not_updatable(vec![format!(
                 "the endpoint is in another VPC, {}",
@@ -227,7 +227,7 @@ impl Resource for S3Endpoint {
                 .set_add_route_table_ids(Some(missing));
             request.send().await.call_context("ec2:ModifyVpcEndpoint", &format!("`{id}`"))?;
         }
-        if self.account.is_ours(pairs(endpoint.tags()))
+        if self.account.is_managed(pairs(endpoint.tags()))
             && !self.account.tag_differences(KEY, pairs(endpoint.tags())).is_empty()
         {
             put_tags(&self.account, KEY, id).await?;
@@ -239,7 +239,7 @@ impl Resource for S3Endpoint {
     async fn delete(&self) -> Result<bool> {
         let mut managed = self.in_other_vpcs().await?;
         managed.extend(
-            self.find().await?.filter(|endpoint| self.account.is_ours(pairs(endpoint.tags()))),
+            self.find().await?.filter(|endpoint| self.account.is_managed(pairs(endpoint.tags()))),
         );
         if managed.is_empty() {
             return Ok(false);

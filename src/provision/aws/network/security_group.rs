@@ -14,7 +14,7 @@ use crate::provision::aws::ec2_tags::tag_specification;
 use crate::provision::aws::ec2_tags::{filter, tag_filters};
 use crate::provision::aws::ec2_tags::{pairs, put_tags};
 use crate::provision::aws::keys;
-use crate::provision::aws::names::Member;
+use crate::provision::aws::names::GroupMember;
 use crate::provision::aws::names::PROXY_PORT;
 use crate::provision::aws::network::ip_ranges;
 use crate::provision::aws::outputs;
@@ -22,7 +22,7 @@ use crate::provision::resource::{Observation, Ownership, Resource};
 use crate::provision::state::output::{ObservedOutputs, Output};
 
 pub struct Group {
-    pub member: Member,
+    pub member: GroupMember,
     pub account: Rc<Account>,
 }
 
@@ -85,11 +85,11 @@ impl Group {
     /// Description in AWS. It cannot be changed after creation.
     fn description(&self) -> &'static str {
         match self.member {
-            Member::Client => {
+            GroupMember::Client => {
                 "pinpipe: the machine that runs the Kafka REST proxy, and the connector"
             }
-            Member::Cluster => "pinpipe: the brokers of the MSK cluster",
-            Member::Airflow => "pinpipe: Managed Airflow",
+            GroupMember::Cluster => "pinpipe: the brokers of the MSK cluster",
+            GroupMember::Airflow => "pinpipe: Managed Airflow",
         }
     }
 
@@ -181,8 +181,8 @@ impl Group {
     async fn wanted_rules(&self) -> Result<Vec<Rule>> {
         let client = &self.account.config.client;
         let proxy_from = match self.member {
-            Member::Client => ip_ranges::resolve(&self.account, &client.proxy_from).await?,
-            Member::Cluster | Member::Airflow => Vec::new(),
+            GroupMember::Client => ip_ranges::resolve(&self.account, &client.proxy_from).await?,
+            GroupMember::Cluster | GroupMember::Airflow => Vec::new(),
         };
         let rules = |port: i32, ranges: &[String]| {
             let rule = move |range: &String| Rule {
@@ -192,19 +192,21 @@ impl Group {
             ranges.iter().map(rule).collect::<Vec<_>>()
         };
         Ok(match self.member {
-            Member::Client => {
+            GroupMember::Client => {
                 [rules(PROXY_PORT, &proxy_from), rules(22, &client.ssh_from)].concat()
             }
-            Member::Cluster => {
-                let group = self.account.state.output(&outputs::group_id(Member::Client)).await;
+            GroupMember::Cluster => {
+                let group =
+                    self.account.state.output(&outputs::group_id(GroupMember::Client)).await;
                 group
                     .map(|group| Rule { port: None, source: Source::Group(group) })
                     .into_iter()
                     .collect()
             }
-            Member::Airflow => {
+            GroupMember::Airflow => {
                 // MWAA requires a rule that allows traffic within the group.
-                let group = self.account.state.output(&outputs::group_id(Member::Airflow)).await;
+                let group =
+                    self.account.state.output(&outputs::group_id(GroupMember::Airflow)).await;
                 group
                     .map(|group| Rule { port: None, source: Source::Group(group) })
                     .into_iter()
@@ -226,7 +228,7 @@ impl Group {
             rules.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
         let existing: Vec<Rule> = ingress.iter().filter_map(|rule| Rule::parse(rule)).collect();
         let wanted = self.wanted_rules().await?;
-        let managed = ingress.iter().filter(|rule| self.account.is_ours(pairs(rule.tags())));
+        let managed = ingress.iter().filter(|rule| self.account.is_managed(pairs(rule.tags())));
         let managed = managed.filter_map(|rule| {
             Some((rule.security_group_rule_id()?.to_string(), Rule::parse(rule)?))
         });
@@ -247,29 +249,29 @@ impl Resource for Group {
 
     fn name(&self) -> String {
         match self.member {
-            Member::Client => self.account.named("client-group"),
-            Member::Cluster => self.account.named("cluster-group"),
-            Member::Airflow => self.account.named("airflow-group"),
+            GroupMember::Client => self.account.named("client-group"),
+            GroupMember::Cluster => self.account.named("cluster-group"),
+            GroupMember::Airflow => self.account.named("airflow-group"),
         }
     }
 
     fn depends_on(&self) -> Vec<String> {
         match self.member {
-            Member::Cluster => vec![keys::NETWORK.into(), Member::Client.key().into()],
-            Member::Client | Member::Airflow => vec![keys::NETWORK.into()],
+            GroupMember::Cluster => vec![keys::NETWORK.into(), GroupMember::Client.key().into()],
+            GroupMember::Client | GroupMember::Airflow => vec![keys::NETWORK.into()],
         }
     }
 
-    fn recreated_with(&self) -> Vec<String> {
+    fn replaced_with(&self) -> Vec<String> {
         match self.member {
             // The rule of the cluster's group refers to the client's group.
-            Member::Cluster => vec![Member::Client.key().into()],
-            Member::Client | Member::Airflow => Vec::new(),
+            GroupMember::Cluster => vec![GroupMember::Client.key().into()],
+            GroupMember::Client | GroupMember::Airflow => Vec::new(),
         }
     }
 
     fn is_enabled(&self) -> bool {
-        self.member != Member::Airflow || self.account.config.airflow.enabled
+        self.member != GroupMember::Airflow || self.account.config.airflow.enabled
     }
 
     async fn may_be_orphaned(&self) -> bool {
@@ -279,7 +281,7 @@ impl Resource for Group {
     async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let (found, orphans) = (self.find().await?, self.orphans().await?);
         let is_managed =
-            found.as_ref().is_some_and(|group| self.account.is_ours(pairs(group.tags())));
+            found.as_ref().is_some_and(|group| self.account.is_managed(pairs(group.tags())));
         if let Some(group) = orphans.first().filter(|_| !is_managed) {
             if found.is_some() {
                 // An unmanaged group in the configured VPC already has the name.
@@ -395,10 +397,10 @@ impl Resource for Group {
                 _ => {}
             }
         }
-        if self.member == Member::Client {
+        if self.member == GroupMember::Client {
             // A rule of the cluster's group refers to the client's group, so the cluster's group
             // must be deleted first.
-            let cluster = Self { member: Member::Cluster, account: self.account.clone() };
+            let cluster = Self { member: GroupMember::Cluster, account: self.account.clone() };
             cluster.remove_orphans().await?;
         }
         self.remove_orphans().await
@@ -406,8 +408,9 @@ impl Resource for Group {
 
     async fn delete(&self) -> Result<bool> {
         let mut managed = self.in_other_vpcs().await?;
-        managed
-            .extend(self.find().await?.filter(|group| self.account.is_ours(pairs(group.tags()))));
+        managed.extend(
+            self.find().await?.filter(|group| self.account.is_managed(pairs(group.tags()))),
+        );
         for group in &managed {
             self.remove(group).await?;
         }
