@@ -18,7 +18,8 @@ use crate::clients::database::connect::Database;
 use crate::clients::gateway::GatewayClient;
 use crate::clients::kafka::admin::Admin;
 use crate::data::storage::Lake;
-use crate::data::tables::delta::{DeltaLocation, TableNamespace};
+use crate::data::tables::clean_table::TableNamespace;
+use crate::data::tables::open_clean_table;
 
 /// Timeout of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -212,12 +213,9 @@ async fn tables(config: &Config) -> Result<String> {
     if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
         return Ok(format!("{url} is empty"));
     }
-    let table =
-        DeltaLocation::open(config, TableNamespace::Batch, &Kind::Pin.clean_table(&config.id))
-            .await?;
-    table.check_access().await?;
-    let state = if table.load().await?.is_some() { "exists" } else { "does not exist yet" };
-    Ok(format!("{} {state}", table.name))
+    let table = open_clean_table(config, TableNamespace::Batch, Kind::Pin).await?;
+    let state = if table.provider().await?.is_some() { "exists" } else { "does not exist yet" };
+    Ok(format!("{} {state}", table.name()))
 }
 
 async fn control(config: &Config) -> Result<String> {

@@ -6,7 +6,7 @@ use crate::base::config::schema::Config;
 use crate::base::config::size::memory_bytes;
 use crate::base::error::Result;
 use crate::data::lake::scan::ChunkSize;
-use crate::data::tables::writer::RowGroupSize;
+use crate::data::tables::clean_table::RowGroupSize;
 
 const MIB: u64 = 1024 * 1024;
 /// Reserved for the process itself and for untracked memory: allocator buffers, stacks and pages of
