@@ -139,12 +139,7 @@ async fn database(config: &Config) -> Result<String> {
 }
 
 /// Fails if the pipeline's topics or streams do not all exist: the next command would.
-fn check_all_exist(
-    server: &str,
-    what: &str,
-    names: [String; 3],
-    existing: &[String],
-) -> Result<()> {
+fn check_all_exist(server: &str, what: &str, names: &[String], existing: &[String]) -> Result<()> {
     match names.iter().find(|name| !existing.contains(name)) {
         None => Ok(()),
         Some(name) => {
@@ -157,7 +152,7 @@ fn check_all_exist(
 async fn kafka(config: &Config) -> Result<String> {
     let topics = Admin::new(config)?.list().await?;
     let brokers = config.endpoints().bootstrap_servers()?;
-    check_all_exist(&brokers, "topic", Kind::ALL.map(|kind| config.topic(kind)), &topics)?;
+    check_all_exist(&brokers, "topic", &Kind::ALL.map(|kind| config.topic(kind)), &topics)?;
     Ok(format!("{brokers}: {} topics", topics.len()))
 }
 
@@ -190,7 +185,7 @@ async fn kinesis(config: &Config) -> Result<String> {
     // A long list has several pages: a stream that is not on the first may still exist.
     if !output.has_more_streams() {
         let names = Kind::ALL.map(|kind| config.stream_name(kind));
-        check_all_exist("the endpoint", "stream", names, streams)?;
+        check_all_exist("the endpoint", "stream", &names, streams)?;
     }
     Ok(format!("{} streams", streams.len()))
 }

@@ -252,11 +252,12 @@ async fn is_empty(lake: &Lake, layout: &Layout) -> Result<bool> {
 
 /// Error for a lake without records of the configured id.
 pub fn empty_lake(lake: &Lake, layout: &Layout) -> Error {
-    let topic = format!("{}/{}", layout.topics_dir, layout.id);
+    let folder = |kind: Kind| format!("`{}/{}.{}`", layout.topics_dir, layout.id, kind.name());
     Error::failed(format!(
-        "the lake `{}` holds no records of `{}`: searched `{topic}.pin`, `{topic}.geo` and \
-         `{topic}.user`",
-        lake.url, layout.id
+        "the lake `{}` holds no records of `{}`: searched {}",
+        lake.url,
+        layout.id,
+        Kind::ALL.map(folder).join(", ")
     ))
     .hint("post records with `pinpipe emulate`, or select another id with `--user-id`")
 }
