@@ -58,7 +58,7 @@ impl Kind {
     }
 
     /// Returns the columns of the source table, in its order.
-    pub fn columns(self) -> &'static [Column] {
+    pub const fn columns(self) -> &'static [Column] {
         match self {
             Kind::Pin => &[
                 ("index", Integer),
@@ -105,11 +105,11 @@ impl Kind {
     }
 }
 
-/// Row `number` of the three source tables, as JSON objects in the order of [`Kind::ALL`].
+/// Row `number` of each source table, as JSON objects in the order of [`Kind::ALL`].
 #[derive(Debug, Clone)]
 pub struct Post {
     pub number: i64,
-    pub records: [String; 3],
+    pub records: [String; Kind::ALL.len()],
 }
 
 impl Kind {

@@ -7,6 +7,8 @@ use crate::base::config::schema::{Config, Median};
 use crate::base::error::{Error, Result};
 use crate::base::model::{ColumnType, Kind};
 use crate::data::lake::compression::Compression;
+use crate::data::lake::format::json_lines::JsonLines;
+use crate::data::lake::format::object_format::ObjectFormat;
 use crate::data::lake::objects::Layout;
 use crate::data::sql;
 use crate::data::sql::Question;
@@ -93,8 +95,7 @@ impl Parameters {
         median: Median,
         out: String,
     ) -> Self {
-        let extensions =
-            Compression::ALL.map(|compression| format!("json{}", compression.extension()));
+        let extensions = Compression::ALL.map(|compression| JsonLines.extension(compression));
         // A pattern of Hadoop's file systems.
         let endings = format!(".{{{}}}", extensions.join(","));
         let kinds = Kind::ALL.map(|kind| {

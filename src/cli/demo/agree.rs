@@ -6,7 +6,8 @@ use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::data::engine::session::{Engine, as_schema};
-use crate::data::tables::delta::{DeltaLocation, TableNamespace};
+use crate::data::tables::clean_table::TableNamespace;
+use crate::data::tables::open_clean_table;
 use crate::data::transform::keys::anti_join;
 
 /// Counts of the rows of some posts in both layers.
@@ -45,11 +46,11 @@ async fn rows(
     kind: Kind,
     numbers: &[i64],
 ) -> Result<Vec<RecordBatch>> {
-    let location = DeltaLocation::open(config, namespace, &kind.clean_table(&config.id)).await?;
-    let provider = location
+    let table = open_clean_table(config, namespace, kind).await?;
+    let provider = table
         .provider()
         .await?
-        .ok_or_else(|| Error::failed(format!("table `{}` does not exist", location.name)))?;
+        .ok_or_else(|| Error::failed(format!("table `{}` does not exist", table.name())))?;
     let engine = Engine::new();
     engine.register_provider("whole", provider)?;
     // The numbers are integers, so they need no quoting in the statement.

@@ -19,7 +19,8 @@ use crate::cli::demo::report::{Claim, DemoReport, OutputLocation, REPORT_PAGE, S
 use crate::cli::demo::{DemoArguments, agree};
 use crate::clients::database::connect::Database;
 use crate::clients::kafka::admin::Admin;
-use crate::data::tables::delta::{DeltaLocation, TableNamespace};
+use crate::data::tables::clean_table::TableNamespace;
+use crate::data::tables::open_clean_table;
 use crate::local::LocalStack;
 use crate::provision::engine::apply::apply;
 use crate::stages::batch::run as batch;
@@ -112,8 +113,8 @@ async fn run_pipeline(
     mut stages: Stages<'_>,
     started: Instant,
 ) -> Result<DemoReport> {
-    // A folder that cannot contain Delta tables is reported before the first post.
-    DeltaLocation::open(&config, TableNamespace::Batch, &Kind::Pin.clean_table(&config.id)).await?;
+    // A folder that cannot contain tables is reported before the first post.
+    open_clean_table(&config, TableNamespace::Batch, Kind::Pin).await?;
     if !has_posts(&config).await? {
         let seeded = seed(
             &config,

@@ -18,7 +18,8 @@ use crate::clients::database::connect::Database;
 use crate::clients::gateway::GatewayClient;
 use crate::clients::kafka::admin::Admin;
 use crate::data::storage::Lake;
-use crate::data::tables::delta::{DeltaLocation, TableNamespace};
+use crate::data::tables::clean_table::TableNamespace;
+use crate::data::tables::open_clean_table;
 
 /// Timeout of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -138,12 +139,7 @@ async fn database(config: &Config) -> Result<String> {
 }
 
 /// Fails if the pipeline's topics or streams do not all exist: the next command would.
-fn check_all_exist(
-    server: &str,
-    what: &str,
-    names: [String; 3],
-    existing: &[String],
-) -> Result<()> {
+fn check_all_exist(server: &str, what: &str, names: &[String], existing: &[String]) -> Result<()> {
     match names.iter().find(|name| !existing.contains(name)) {
         None => Ok(()),
         Some(name) => {
@@ -156,7 +152,7 @@ fn check_all_exist(
 async fn kafka(config: &Config) -> Result<String> {
     let topics = Admin::new(config)?.list().await?;
     let brokers = config.endpoints().bootstrap_servers()?;
-    check_all_exist(&brokers, "topic", Kind::ALL.map(|kind| config.topic(kind)), &topics)?;
+    check_all_exist(&brokers, "topic", &Kind::ALL.map(|kind| config.topic(kind)), &topics)?;
     Ok(format!("{brokers}: {} topics", topics.len()))
 }
 
@@ -189,7 +185,7 @@ async fn kinesis(config: &Config) -> Result<String> {
     // A long list has several pages: a stream that is not on the first may still exist.
     if !output.has_more_streams() {
         let names = Kind::ALL.map(|kind| config.stream_name(kind));
-        check_all_exist("the endpoint", "stream", names, streams)?;
+        check_all_exist("the endpoint", "stream", &names, streams)?;
     }
     Ok(format!("{} streams", streams.len()))
 }
@@ -212,12 +208,9 @@ async fn tables(config: &Config) -> Result<String> {
     if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
         return Ok(format!("{url} is empty"));
     }
-    let table =
-        DeltaLocation::open(config, TableNamespace::Batch, &Kind::Pin.clean_table(&config.id))
-            .await?;
-    table.check_access().await?;
-    let state = if table.load().await?.is_some() { "exists" } else { "does not exist yet" };
-    Ok(format!("{} {state}", table.name))
+    let table = open_clean_table(config, TableNamespace::Batch, Kind::Pin).await?;
+    let state = if table.provider().await?.is_some() { "exists" } else { "does not exist yet" };
+    Ok(format!("{} {state}", table.name()))
 }
 
 async fn control(config: &Config) -> Result<String> {

@@ -24,10 +24,18 @@ impl Database {
             on_pool!(self, pool => sqlx::query(AssertSqlSafe(probe)).fetch_all(pool).await.map(|_| ()))
                 .map_err(|error| explain(&format!("cannot read table `{}`", kind.source_table()), &error))?;
         }
-        let [pin, geo, user] = Kind::ALL.map(|kind| self.quoted(kind.row_number_column()));
-        let number = self.selected(&Kind::Pin.columns()[0], "p.");
+        let [first, others @ ..] = Kind::ALL;
+        let first_number = self.quoted(first.row_number_column());
+        let join = |(position, kind): (usize, Kind)| {
+            let number = self.quoted(kind.row_number_column());
+            let table = kind.source_table();
+            format!(" JOIN {table} t{position} ON t{position}.{number} = f.{first_number}")
+        };
+        let joins: String = others.into_iter().enumerate().map(join).collect();
         let statement = format!(
-            "SELECT DISTINCT {number} AS n FROM pinterest_data p JOIN geolocation_data g ON g.{geo} = p.{pin} JOIN user_data u ON u.{user} = p.{pin} ORDER BY n"
+            "SELECT DISTINCT {} AS n FROM {} f{joins} ORDER BY n",
+            self.selected(&first.columns()[0], "f."),
+            first.source_table()
         );
         on_pool!(self, pool => sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement)).fetch_all(pool).await)
             .map_err(|error| explain("cannot read the row numbers", &error))
@@ -60,8 +68,9 @@ impl Database {
         }
         let post = |number: &i64| Post {
             number: *number,
-            records: [0, 1, 2]
-                .map(|table: usize| tables[table].get(number).cloned().unwrap_or_default()),
+            records: std::array::from_fn(|table| {
+                tables[table].get(number).cloned().unwrap_or_default()
+            }),
         };
         Ok(numbers.iter().map(post).collect())
     }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::base::config::schema::Config;
 use crate::base::config::size::memory_bytes;
 use crate::base::error::Result;
+use crate::base::model::Kind;
 use crate::data::lake::scan::ChunkSize;
-use crate::data::tables::writer::RowGroupSize;
+use crate::data::tables::clean_table::RowGroupSize;
 
 const MIB: u64 = 1024 * 1024;
 /// Reserved for the process itself and for untracked memory: allocator buffers, stacks and pages of
@@ -62,7 +63,7 @@ impl MemoryBudget {
     /// Number of workers that read and decode one kind. Each holds a chunk, or an object of several
     /// chunks, as text and as rows.
     pub fn workers(&self) -> usize {
-        let kinds = if self.is_low_memory() { 1 } else { 3 };
+        let kinds = if self.is_low_memory() { 1 } else { Kind::ALL.len() as u64 };
         crate::data::engine::session::cores().min(as_usize(self.bytes / (kinds * 96 * MIB))).max(1)
     }
 

@@ -38,7 +38,7 @@ impl Compression {
         Self::ALL.into_iter().filter(is_compressed).find_map(split).unwrap_or((name, Self::None))
     }
 
-    /// Typical size of JSON before compression, as a multiple of its size after.
+    /// Typical size of a text before compression, as a multiple of its size after.
     pub fn typical_ratio(self) -> u64 {
         match self {
             Self::None => 1,

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod compression;
 pub mod decode;
+pub mod format;
 pub mod line_splitter;
 pub mod objects;
 pub mod row;

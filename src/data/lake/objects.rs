@@ -10,6 +10,8 @@ use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::data::lake::compression::Compression;
+use crate::data::lake::format::object_format::ObjectFormat;
+use crate::data::lake::format::of_object;
 use crate::data::storage::Lake;
 use crate::data::storage::failure;
 
@@ -40,10 +42,12 @@ impl Layout {
 }
 
 /// An object of the lake that contains records.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RawObject {
     pub path: Path,
     pub size_bytes: u64,
+    pub format: &'static dyn ObjectFormat,
+    pub compression: Compression,
     /// The object is one record, which may have several lines.
     pub is_one_record: bool,
     /// Group of objects whose positions only increase: one Kafka partition in one folder.
@@ -126,7 +130,7 @@ pub fn raw_object(
     written_ms: i64,
 ) -> Option<RawObject> {
     let (name, folders) = parts.split_last()?;
-    let stem = Compression::of_object(name).0.strip_suffix(".json")?;
+    let (stem, format, compression) = of_object(name)?;
     let is_event = topic == EVENTS;
     if is_event && !stem.starts_with("event-") {
         return None;
@@ -149,7 +153,15 @@ pub fn raw_object(
         }
         _ => (format!("{topic}/{}", folders.join("/")), written_ms),
     };
-    Some(RawObject { path, size_bytes, is_one_record: is_event, partition, position })
+    Some(RawObject {
+        path,
+        size_bytes,
+        format,
+        compression,
+        is_one_record: is_event,
+        partition,
+        position,
+    })
 }
 
 #[cfg(test)]
@@ -175,7 +187,7 @@ mod tests {
             ("a.pin/country=Peru+2+", 7)
         );
         assert_eq!(object("by-hand.json", 5).position, 77);
-        assert_eq!(raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1), None);
-        assert_eq!(raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1), None);
+        assert!(raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1).is_none());
+        assert!(raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1).is_none());
     }
 }

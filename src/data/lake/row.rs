@@ -10,7 +10,15 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use crate::base::model::{Column, ColumnType, Kind};
 
 /// Maximum number of columns of a kind.
-const MAX_COLUMNS: usize = 12;
+const MAX_COLUMNS: usize = {
+    let (mut kind, mut max) = (0, 0);
+    while kind < Kind::ALL.len() {
+        let columns = Kind::ALL[kind].columns().len();
+        max = if columns > max { columns } else { max };
+        kind += 1;
+    }
+    max
+};
 
 /// A value of a record, before conversion.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -40,14 +40,14 @@ pub enum ScanChunk {
 pub type ScanChunks = BoxStream<'static, Result<ScanChunk>>;
 
 impl RawObject {
-    /// The object's compression, by its name.
-    pub fn compression(&self) -> Compression {
-        Compression::of_object(self.path.as_ref()).1
+    /// Whether the object can be decoded part by part.
+    fn can_be_split(&self) -> bool {
+        self.format.has_lines() && !self.is_one_record
     }
 
     /// Estimated size of the records after decompression, in bytes.
     fn decompressed_bytes(&self) -> u64 {
-        self.size_bytes.saturating_mul(self.compression().typical_ratio())
+        self.size_bytes.saturating_mul(self.format.typical_ratio(self.compression))
     }
 }
 
@@ -114,7 +114,7 @@ async fn read_group(lake: Lake, group: Vec<RawObject>, size: ChunkSize) -> Resul
             let chunks = [ScanChunk::LineChunk { object: object.clone(), slice }, ScanChunk::End];
             Ok(stream::iter(chunks.map(Ok)).boxed())
         }
-        [object] if !object.is_one_record && object.decompressed_bytes() > size.max_whole_bytes => {
+        [object] if object.can_be_split() && object.decompressed_bytes() > size.max_whole_bytes => {
             read_large(lake, object.clone(), size.bytes).await
         }
         _ => {
@@ -158,7 +158,7 @@ fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
 
 /// Reads one large object chunk by chunk, in parallel with decoding.
 async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<ScanChunks> {
-    let compression = object.compression();
+    let compression = object.compression;
     let line_splitter =
         LineSplitter::new(compression, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
     let (slices, received) = mpsc::channel(1);

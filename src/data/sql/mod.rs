@@ -31,8 +31,9 @@ macro_rules! question {
     };
 }
 
-/// The eight questions; the second and the third have two answers.
-const QUESTIONS: [(&str, &str, &str); 10] = [
+/// The built-in questions: name, title and query of each answer. The second and the third have two
+/// answers.
+const QUESTIONS: &[(&str, &str, &str)] = &[
     question!("top_category_by_country", "1. the most popular category in each country"),
     question!("posts_by_category_and_year", "2. posts of each category in each year, 2018 to 2022"),
     question!("top_category_by_year", "2. the most popular category of each year"),
@@ -51,7 +52,7 @@ const QUESTIONS: [(&str, &str, &str); 10] = [
     ),
 ];
 
-/// Returns the eight questions and those in the folder `batch.questions`.
+/// Returns the built-in questions and those in the folder `batch.questions`.
 ///
 /// # Errors
 /// As [`questions`].
@@ -60,21 +61,21 @@ pub fn questions_of(config: &Config) -> Result<Vec<Question>> {
     questions(folder.map(Path::new))
 }
 
-/// Returns the eight questions, followed by the `.sql` files in the user's folder, by name.
+/// Returns the built-in questions, followed by the `.sql` files in the user's folder, by name.
 ///
 /// A file contains one query over `post`, `clean_pin`, `clean_geo` and `clean_user`. A comment in
 /// its first line is the title of the question; without one, the file name is.
 ///
 /// # Errors
-/// The folder cannot be read; the name of a file is not a valid table name, or that of one of the
-/// eight questions.
+/// The folder cannot be read; the name of a file is not a valid table name, or that of a built-in
+/// question.
 pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
-    let built_in = |(name, title, sql): (&str, &str, &str)| Question {
+    let built_in = |&(name, title, sql): &(&str, &str, &str)| Question {
         name: name.into(),
         title: title.into(),
         sql: sql.into(),
     };
-    let mut questions: Vec<Question> = QUESTIONS.into_iter().map(built_in).collect();
+    let mut questions: Vec<Question> = QUESTIONS.iter().map(built_in).collect();
     let Some(folder) = folder else {
         return Ok(questions);
     };
@@ -99,7 +100,7 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
         }
         if questions.iter().any(|question| question.name == name) {
             return Err(Error::usage(format!(
-                "cannot add the question `{}`: one of the eight questions has this name",
+                "cannot add the question `{}`: a built-in question has this name",
                 path.display()
             ))
             .hint("rename the file"));
@@ -156,17 +157,15 @@ mod tests {
         .expect("write file");
         std::fs::write(folder.path().join("notes.txt"), "not a question").expect("write file");
         let all = questions(Some(folder.path())).expect("read questions");
-        assert_eq!(all.len(), 11);
-        assert_eq!(
-            (all[10].name.as_str(), all[10].title.as_str()),
-            ("busiest", "the busiest country")
-        );
-        assert!(!all[10].query(Median::Lower).contains(';'));
+        assert_eq!(all.len(), QUESTIONS.len() + 1);
+        let added = &all[QUESTIONS.len()];
+        assert_eq!((added.name.as_str(), added.title.as_str()), ("busiest", "the busiest country"));
+        assert!(!added.query(Median::Lower).contains(';'));
         std::fs::write(folder.path().join("users_joined_by_year.sql"), "SELECT 1")
             .expect("write file");
         assert!(
             questions(Some(folder.path())).is_err(),
-            "a question of the user does not replace one of the eight"
+            "a question of the user does not replace a built-in one"
         );
     }
 }

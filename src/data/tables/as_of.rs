@@ -1,8 +1,18 @@
-//! Time travel: the version or the timestamp at which tables are read.
+//! Time travel: clean tables of batch at an earlier version or time. Delta tables keep their
+//! earlier versions; other destinations need not.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use datafusion::catalog::TableProvider;
+use deltalake::DeltaTable;
+
+use crate::base::config::schema::Config;
+use crate::base::error::{Error, Result};
+use crate::base::model::Kind;
+use crate::data::tables::clean_table::TableNamespace;
+use crate::data::tables::delta::DeltaLocation;
 
 /// A version number, or a point in time, at which each table is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +53,7 @@ impl FromStr for AsOf {
 impl AsOf {
     /// Whether this is a time earlier than `moment_ms`, in milliseconds since 1970. Always `false`
     /// for a version, or if `moment_ms` is `None`.
-    pub fn is_before(self, moment_ms: Option<i64>) -> bool {
+    fn is_before(self, moment_ms: Option<i64>) -> bool {
         matches!((self, moment_ms), (Self::Time(time), Some(moment_ms)) if time.timestamp_millis() < moment_ms)
     }
 }
@@ -55,6 +65,93 @@ impl std::fmt::Display for AsOf {
             Self::Time(time) => write!(formatter, "{}", time.to_rfc3339()),
         }
     }
+}
+
+/// A clean table at an earlier version.
+pub struct EarlierTable {
+    pub kind: Kind,
+    /// Path or URL of the table, for messages.
+    pub name: String,
+    pub version: u64,
+    pub provider: Arc<dyn TableProvider>,
+}
+
+/// Opens the clean tables of batch as of a version or a time.
+///
+/// # Errors
+/// A table does not exist, or did not exist in this version or at this time.
+pub async fn open_as_of(config: &Config, as_of: AsOf) -> Result<Vec<EarlierTable>> {
+    let mut locations = Vec::new();
+    for kind in Kind::ALL {
+        let location =
+            DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id))
+                .await?;
+        location.check_access().await?;
+        let newest = location.load().await?.and_then(|table| table.version());
+        locations.push((kind, location, newest));
+    }
+    // Each table counts its own versions. A table without the requested version is read at its
+    // newest version, provided that another table has the requested one.
+    let newest_of_all = locations.iter().filter_map(|(_, _, newest)| *newest).max();
+    let mut tables = Vec::new();
+    for (kind, location, newest) in locations {
+        let as_of = match (as_of, newest) {
+            (AsOf::Version(version), Some(newest))
+                if newest_of_all.is_some_and(|newest_version| version <= newest_version) =>
+            {
+                AsOf::Version(version.min(newest))
+            }
+            _ => as_of,
+        };
+        let table = location.load_as_of(as_of).await?;
+        tables.push(EarlierTable {
+            kind,
+            provider: location.provider_of(&table).await?,
+            name: location.name,
+            version: table.version().unwrap_or_default(),
+        });
+    }
+    Ok(tables)
+}
+
+impl DeltaLocation {
+    /// Loads an earlier version of the table.
+    ///
+    /// # Errors
+    /// The table does not exist, or did not exist in this version or at this time.
+    async fn load_as_of(&self, as_of: AsOf) -> Result<DeltaTable> {
+        let builder = self.builder("open")?;
+        let builder = match as_of {
+            AsOf::Version(version) => builder.with_version(version),
+            AsOf::Time(time) => builder.with_timestamp(time),
+        };
+        let hint = "`pinpipe batch --output json` reports the newest version of each table; files that `--optimize` deleted cannot be read";
+        match self.load_with(builder).await {
+            // The library returns the first version for any time before it.
+            Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => {
+                Err(Error::failed(format!(
+                    "cannot read the Delta table `{}` as of {as_of}: its first version is later",
+                    self.name
+                ))
+                .hint(hint))
+            }
+            Ok(Some(table)) => Ok(table),
+            Ok(None) => Err(Error::failed(format!(
+                "cannot read the Delta table `{}` as of {as_of}: it does not exist",
+                self.name
+            ))
+            .hint(hint)),
+            // The source names the table.
+            Err(error) => Err(Error::failed(format!("cannot load the tables as of {as_of}"))
+                .with_source(error)
+                .hint(hint)),
+        }
+    }
+}
+
+/// Commit time of the loaded version, in milliseconds since 1970.
+fn committed_ms(table: &DeltaTable) -> Option<i64> {
+    table.snapshot().ok()?.version_timestamp(table.version()?)
 }
 
 #[cfg(test)]

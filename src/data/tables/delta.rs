@@ -2,14 +2,12 @@
 
 use std::sync::{Arc, LazyLock, Once};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::transaction::CommitProperties;
-use deltalake::kernel::{StructType, Transaction};
 use deltalake::logstore::{
     LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
 };
@@ -22,7 +20,7 @@ use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::data::storage::Lake;
 use crate::data::storage::failure;
-use crate::data::tables::as_of::AsOf;
+use crate::data::tables::clean_table::TableNamespace;
 
 /// Log store for S3. Delta commits to S3 with conditional puts, so the default log store is enough.
 struct S3LogStore;
@@ -48,27 +46,6 @@ fn register_s3() {
     });
 }
 
-/// A group of tables: one folder below `tables.url`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableNamespace {
-    /// Clean tables of `pinpipe batch`.
-    Batch,
-    /// Clean tables of `pinpipe stream`.
-    Stream,
-    /// Answers to the questions.
-    Answers,
-}
-
-impl std::fmt::Display for TableNamespace {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Batch => "batch",
-            Self::Stream => "stream",
-            Self::Answers => "answers",
-        })
-    }
-}
-
 /// Location of one Delta table.
 #[derive(Debug, Clone)]
 pub struct DeltaLocation {
@@ -76,14 +53,6 @@ pub struct DeltaLocation {
     url: Url,
     /// Path or URL of the table, for messages.
     pub name: String,
-}
-
-/// Rows of one commit.
-pub struct Append {
-    pub batches: Vec<RecordBatch>,
-    /// Application id and number of this commit. Written in the same commit as the rows, so that
-    /// a repeated commit is detected.
-    pub transaction: Option<(String, i64)>,
 }
 
 impl DeltaLocation {
@@ -138,40 +107,8 @@ impl DeltaLocation {
         self.load_with(self.builder("open")?).await
     }
 
-    /// Loads an earlier version of the table.
-    ///
-    /// # Errors
-    /// The table does not exist, or did not exist in this version or at this time.
-    pub async fn load_as_of(&self, as_of: AsOf) -> Result<DeltaTable> {
-        let builder = self.builder("open")?;
-        let builder = match as_of {
-            AsOf::Version(version) => builder.with_version(version),
-            AsOf::Time(time) => builder.with_timestamp(time),
-        };
-        let hint = "`pinpipe batch --output json` reports the newest version of each table; files that `--optimize` deleted cannot be read";
-        match self.load_with(builder).await {
-            // The library returns the first version for any time before it.
-            Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => {
-                Err(Error::failed(format!(
-                    "cannot read the Delta table `{}` as of {as_of}: its first version is later",
-                    self.name
-                ))
-                .hint(hint))
-            }
-            Ok(Some(table)) => Ok(table),
-            Ok(None) => Err(Error::failed(format!(
-                "cannot read the Delta table `{}` as of {as_of}: it does not exist",
-                self.name
-            ))
-            .hint(hint)),
-            // The source names the table.
-            Err(error) => Err(Error::failed(format!("cannot load the tables as of {as_of}"))
-                .with_source(error)
-                .hint(hint)),
-        }
-    }
-
-    fn builder(&self, action: &str) -> Result<DeltaTableBuilder> {
+    /// Builder of a table at this location.
+    pub(super) fn builder(&self, action: &str) -> Result<DeltaTableBuilder> {
         let builder =
             DeltaTableBuilder::from_url(self.url.clone()).context(|| self.error_context(action))?;
         let is_on_s3 = self.url.scheme() == "s3";
@@ -182,7 +119,8 @@ impl DeltaLocation {
         })
     }
 
-    async fn load_with(&self, builder: DeltaTableBuilder) -> Result<Option<DeltaTable>> {
+    /// Loads the table of a builder. Returns `None` if the table does not exist.
+    pub(super) async fn load_with(&self, builder: DeltaTableBuilder) -> Result<Option<DeltaTable>> {
         match builder.load().await {
             Ok(table) => Ok(Some(table)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
@@ -228,47 +166,21 @@ impl DeltaLocation {
         }
     }
 
-    /// Appends rows in one commit.
+    /// Returns the number of the last commit of this application in the loaded version, or `None`
+    /// before the first one.
     ///
     /// # Errors
-    /// The table cannot be written, or already contains this transaction.
-    pub async fn append(&self, schema: &SchemaRef, append: Append) -> Result<()> {
-        let table = self.create_if_missing(schema).await?;
-        let mut properties = CommitProperties::default();
-        if let Some((application, number)) = &append.transaction {
-            if self.committed(&table, application).await?.is_some_and(|last| last >= *number) {
-                return Err(Error::failed(format!("cannot write the Delta table `{}`: another process has written commit {number} of `{application}`", self.name))
-                    .hint("run only one `pinpipe stream` per table; re-run the command to resume after that commit"));
-            }
-            properties = properties
-                .with_application_transaction(Transaction::new(application.clone(), *number));
-        }
-        let mut batches = append.batches;
-        if batches.is_empty() {
-            batches.push(RecordBatch::new_empty(schema.clone()));
-        }
-        let written = table
-            .write(batches)
-            .with_save_mode(SaveMode::Append)
-            .with_commit_properties(properties)
-            .await;
-        written.map(|_| ()).context(|| self.error_context("write"))
-    }
-
-    async fn committed(&self, table: &DeltaTable, application: &str) -> Result<Option<i64>> {
+    /// The table cannot be read.
+    pub async fn last_transaction(
+        &self,
+        table: &DeltaTable,
+        application: &str,
+    ) -> Result<Option<i64>> {
         let snapshot = table.snapshot().context(|| self.error_context("read"))?;
         snapshot
             .transaction_version(table.log_store().as_ref(), application)
             .await
             .context(|| self.error_context("read"))
-    }
-
-    /// Returns the number of the last commit of this application, or `None` before the first one.
-    pub async fn last_transaction(&self, application: &str) -> Result<Option<i64>> {
-        match self.load().await? {
-            Some(table) => self.committed(&table, application).await,
-            None => Ok(None),
-        }
     }
 
     /// Returns the minimum and maximum of an integer column from the file statistics. A file
@@ -318,14 +230,6 @@ impl DeltaLocation {
         Ok(false)
     }
 
-    /// Returns the newest version for queries, or `None` if the table does not exist.
-    pub async fn provider(&self) -> Result<Option<Arc<dyn TableProvider>>> {
-        match self.load().await? {
-            Some(table) => self.provider_of(&table).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
     /// Returns the loaded version of the table for queries.
     pub async fn provider_of(&self, table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
         // Plain strings instead of string views: views would keep every page of a large table in
@@ -346,9 +250,4 @@ impl DeltaLocation {
     pub fn error_context(&self, action: &str) -> String {
         format!("cannot {action} the Delta table `{}`", self.name)
     }
-}
-
-/// Commit time of the loaded version, in milliseconds since 1970.
-fn committed_ms(table: &DeltaTable) -> Option<i64> {
-    table.snapshot().ok()?.version_timestamp(table.version()?)
 }

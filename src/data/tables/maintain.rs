@@ -1,9 +1,13 @@
-//! Table maintenance: compacts small files and deletes files of old versions.
+//! Maintenance of Delta tables: compacts small files and deletes files of old versions.
 
 use serde::Serialize;
 
+use crate::base::config::schema::Config;
 use crate::base::error::{ErrorContext, Result};
+use crate::base::model::Kind;
+use crate::data::tables::clean_table::TableNamespace;
 use crate::data::tables::delta::DeltaLocation;
+use crate::data::tables::rejects;
 
 /// Result of the maintenance of one table.
 #[derive(Debug, Clone, Serialize)]
@@ -15,6 +19,21 @@ pub struct Maintained {
     pub files_removed: u64,
 }
 
+/// Compacts the tables of batch: the clean tables and the rejects table. Deletes their files of
+/// expired versions.
+///
+/// # Errors
+/// A table cannot be read or written.
+pub async fn maintain_tables(config: &Config) -> Result<Vec<Maintained>> {
+    let mut maintained = Vec::new();
+    let clean_tables = Kind::ALL.map(|kind| kind.clean_table(&config.id));
+    for table in clean_tables.into_iter().chain([rejects::table(config)]) {
+        let location = DeltaLocation::open(config, TableNamespace::Batch, &table).await?;
+        maintained.extend(location.maintain(config.batch.retention_hours).await?);
+    }
+    Ok(maintained)
+}
+
 impl DeltaLocation {
     /// Compacts the table, then deletes files of earlier versions that are older than
     /// `retention_hours`. `--as-of` can read versions up to that age. Returns `None` if the table
@@ -22,7 +41,7 @@ impl DeltaLocation {
     ///
     /// # Errors
     /// The table cannot be read or written.
-    pub async fn maintain(&self, retention_hours: u32) -> Result<Option<Maintained>> {
+    async fn maintain(&self, retention_hours: u32) -> Result<Option<Maintained>> {
         let Some(table) = self.load().await? else {
             return Ok(None);
         };

@@ -1,4 +1,5 @@
-//! Table of rejected records: object, line, reason and text of each.
+//! Table of rejected records: object, line, reason and text of each. Always a Delta table, wherever
+//! the clean tables are.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -19,7 +20,8 @@ use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::{Engine, as_schema};
 use crate::data::engine::spill::Spill;
 use crate::data::lake::decode::Reject;
-use crate::data::tables::delta::{DeltaLocation, TableNamespace};
+use crate::data::tables::clean_table::TableNamespace;
+use crate::data::tables::delta::DeltaLocation;
 use crate::data::tables::writer::{CommitRequest, OverwriteScope, TableWriter};
 use crate::data::transform::keys::kept;
 
@@ -176,7 +178,10 @@ impl KindRejects {
         let _guard = rejects.commit_lock.lock().await;
         // Load the newest version: another kind may have been committed in the meantime.
         let table = location.create_partitioned_if_missing(&schema(), &[PARTITION]).await?;
-        location.commit(&table, CommitRequest { adds, replaces, property: None }).await.map(|_| ())
+        location
+            .commit(&table, CommitRequest { adds, replaces, checkpoint: None })
+            .await
+            .map(|_| ())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, MetadataExt, Remove, Version};
+use deltalake::kernel::{Action, Add, MetadataExt, Remove, Transaction, Version};
 use deltalake::parquet::basic::Compression;
 use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use deltalake::parquet::schema::types::ColumnPath;
@@ -12,6 +12,7 @@ use deltalake::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt;
 
 use crate::base::error::{Error, ErrorContext, Result};
+use crate::data::tables::clean_table::{RowGroupSize, TableCheckpoint};
 use crate::data::tables::delta::DeltaLocation;
 
 /// Maximum size of a data file, in bytes. Several files let readers work in parallel.
@@ -29,14 +30,6 @@ const REPEATING_COLUMNS: [&str; 8] = [
     "kind",
     "reason",
 ];
-
-/// Maximum size of a row group, which is held in memory until it is written. The limit that is
-/// reached first applies.
-#[derive(Debug, Clone, Copy)]
-pub struct RowGroupSize {
-    pub rows: usize,
-    pub bytes: usize,
-}
 
 /// Writes data files of a table. Readers do not see them before the commit.
 pub struct TableWriter {
@@ -111,8 +104,9 @@ impl OverwriteScope {
 pub struct CommitRequest {
     pub adds: Vec<Add>,
     pub replaces: OverwriteScope,
-    /// Name and value of a table property that is set in the same commit.
-    pub property: Option<(&'static str, String)>,
+    /// Stored in the same commit: a number as the Delta transaction of the writer, a text as a
+    /// table property.
+    pub checkpoint: Option<TableCheckpoint>,
 }
 
 impl DeltaLocation {
@@ -121,26 +115,25 @@ impl DeltaLocation {
     ///
     /// # Errors
     /// Another writer changed the table since it was loaded: nothing is committed, and the error
-    /// is retryable. The table cannot be written.
+    /// is retryable. The number of the checkpoint is already committed. The table cannot be
+    /// written.
     pub async fn commit(&self, table: &DeltaTable, change: CommitRequest) -> Result<Version> {
         let snapshot = table.snapshot().context(|| self.error_context("read"))?;
-        let mut actions: Vec<Action> = Vec::with_capacity(change.adds.len() + 1);
-        if change.replaces != OverwriteScope::Nothing {
-            let log_store = table.log_store();
-            let mut views = snapshot.snapshot().file_views(log_store.as_ref(), None);
-            while let Some(view) = views.try_next().await.context(|| self.error_context("read"))? {
-                let remove = view.remove_action(true);
-                if change.replaces.applies_to(&remove) {
-                    actions.push(Action::Remove(remove));
-                }
-            }
-        }
+        let mut actions = self.removes(table, change.replaces).await?;
         actions.extend(change.adds.into_iter().map(Action::Add));
-        if let Some((key, value)) = change.property {
-            let metadata = snapshot.metadata().clone().add_config_key(key.to_string(), value);
-            actions.push(Action::Metadata(metadata.context(|| self.error_context("write"))?));
+        let mut transaction = None;
+        match change.checkpoint {
+            Some(TableCheckpoint::Number { writer, number }) => {
+                self.check_number(table, &writer, number).await?;
+                transaction = Some(Transaction::new(writer, number));
+            }
+            Some(TableCheckpoint::Text { name, text }) => {
+                let metadata = snapshot.metadata().clone().add_config_key(name.to_string(), text);
+                actions.push(Action::Metadata(metadata.context(|| self.error_context("write"))?));
+            }
+            None => {}
         }
-        if actions.is_empty() {
+        if actions.is_empty() && transaction.is_none() {
             return Ok(snapshot.version());
         }
         let mode = if change.replaces == OverwriteScope::Nothing {
@@ -149,7 +142,9 @@ impl DeltaLocation {
             SaveMode::Overwrite
         };
         let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
-        let commit = CommitBuilder::from(CommitProperties::default()).with_actions(actions);
+        let properties = CommitProperties::default()
+            .with_application_transactions(transaction.into_iter().collect());
+        let commit = CommitBuilder::from(properties).with_actions(actions);
         match commit.build(Some(snapshot), table.log_store(), operation).await {
             Ok(committed) => Ok(committed.version()),
             Err(DeltaTableError::Transaction {
@@ -162,10 +157,42 @@ impl DeltaLocation {
                 self.name
             ))
             .with_source(source)
-            .hint("re-run the command; run only one `pinpipe batch` per table at a time")
+            .hint("re-run the command; run only one `pinpipe batch` or `pinpipe stream` per table at a time")
             .retryable(true)),
             Err(error) => Err(Error::failed(self.error_context("write")).with_source(error)),
         }
+    }
+
+    /// Returns the actions that remove the files of a scope.
+    async fn removes(&self, table: &DeltaTable, scope: OverwriteScope) -> Result<Vec<Action>> {
+        let mut actions = Vec::new();
+        if scope == OverwriteScope::Nothing {
+            return Ok(actions);
+        }
+        let snapshot = table.snapshot().context(|| self.error_context("read"))?;
+        let log_store = table.log_store();
+        let mut views = snapshot.snapshot().file_views(log_store.as_ref(), None);
+        while let Some(view) = views.try_next().await.context(|| self.error_context("read"))? {
+            let remove = view.remove_action(true);
+            if scope.applies_to(&remove) {
+                actions.push(Action::Remove(remove));
+            }
+        }
+        Ok(actions)
+    }
+
+    /// Refuses a commit number of an application that the loaded version already contains.
+    async fn check_number(&self, table: &DeltaTable, application: &str, number: i64) -> Result<()> {
+        let last = self.last_transaction(table, application).await?;
+        if last.is_none_or(|last| last < number) {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "cannot write the Delta table `{}`: another process has written commit {number} of \
+             `{application}`",
+            self.name
+        ))
+        .hint("run only one `pinpipe stream` per table; re-run the command to resume after that commit"))
     }
 
     /// Returns a table property that an earlier commit set.

@@ -3,14 +3,12 @@
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::not;
 use arrow::datatypes::{Int32Type, SchemaRef};
-use deltalake::DeltaTable;
 use roaring::RoaringBitmap;
 
 use crate::base::error::{ErrorContext, Result};
 use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::spill::{PartitionedSpill, Spill};
-use crate::data::tables::delta::DeltaLocation;
-use crate::data::tables::writer::TableWriter;
+use crate::data::tables::clean_table::{RowWriter, TableTransaction};
 use crate::data::transform::keys::{ExistingKeys, KeyMaker, KeySet, RowKeys, kept, numbers};
 
 /// Keys and deferred rows of a run.
@@ -122,7 +120,7 @@ impl Deduplicator {
     /// The table or the spilled rows cannot be read; `sink` fails.
     pub async fn resolve_deferred(
         &mut self,
-        location: Option<(&DeltaLocation, &DeltaTable)>,
+        transaction: Option<&dyn TableTransaction>,
         sink: &mut RowSink<'_>,
     ) -> Result<()> {
         if let Some(undecided) = self.undecided.take() {
@@ -141,8 +139,8 @@ impl Deduplicator {
                 }
             }
         }
-        let (Some(mut maybe_existing), Some((location, table))) =
-            (self.maybe_existing.take(), location)
+        let (Some(mut maybe_existing), Some(transaction)) =
+            (self.maybe_existing.take(), transaction)
         else {
             return Ok(());
         };
@@ -155,7 +153,7 @@ impl Deduplicator {
             let existing = ExistingKeys::read(
                 &self.schema,
                 &round,
-                location.provider_of(table).await?,
+                transaction.provider().await?,
                 &self.key_maker,
             )
             .await?;
@@ -195,7 +193,7 @@ impl Deduplicator {
 
 /// Destination of new rows: the table, the row cache for the questions, or both.
 pub struct RowSink<'a> {
-    pub writer: Option<&'a mut TableWriter>,
+    pub writer: Option<&'a mut (dyn RowWriter + 'static)>,
     pub kept: &'a mut dyn FnMut(&RecordBatch) -> Result<()>,
 }
 

@@ -8,8 +8,9 @@ use deltalake::parquet::arrow::ArrowWriter;
 use crate::base::config::schema::{AnswerFormat as Format, Config};
 use crate::base::error::{ErrorContext, Result, io_error};
 use crate::base::fs::write_atomic;
-use crate::data::tables::delta::{DeltaLocation, TableNamespace};
-use crate::data::tables::writer::{CommitRequest, OverwriteScope, RowGroupSize, TableWriter};
+use crate::data::tables::clean_table::{RowGroupSize, TableNamespace};
+use crate::data::tables::delta::DeltaLocation;
+use crate::data::tables::writer::{CommitRequest, OverwriteScope, TableWriter};
 use crate::stages::batch::answer::Answer;
 use crate::stages::batch::page;
 use crate::stages::batch::report::BatchReport;
@@ -131,7 +132,7 @@ async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
     location
         .commit(
             &table,
-            CommitRequest { adds, replaces: OverwriteScope::Everything, property: None },
+            CommitRequest { adds, replaces: OverwriteScope::Everything, checkpoint: None },
         )
         .await
         .map(|_| ())

@@ -7,6 +7,7 @@ use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::data::lake::compression::Compression;
 use crate::data::lake::decode::{Decoder, Reject};
+use crate::data::lake::format::object_format::ObjectPart;
 use crate::data::lake::line_splitter::{LineChunk, decompress, decompress_record};
 use crate::data::lake::objects::RawObject;
 use crate::data::lake::scan::{ScanChunk, interrupted};
@@ -15,8 +16,6 @@ use crate::data::transform::keys::{KeyMaker, RowKeys};
 use crate::data::transform::quality;
 use crate::data::transform::quality::ColumnQuality;
 
-/// Bytes of text that are decoded between two checks of the flush limits.
-const DECODE_BYTES: usize = 64 * 1024;
 /// Size of the line chunks of a decompressed object, in bytes.
 const DECOMPRESSED_BYTES: usize = 1024 * 1024;
 /// Decoded rows that cause a flush before the chunk ends: short lines become many rows.
@@ -51,7 +50,6 @@ pub struct ChunkTransformer {
 struct ChunkTransformation<'a> {
     transformer: &'a ChunkTransformer,
     output: &'a mpsc::Sender<TransformedChunk>,
-    decoder: Decoder,
     objects: u64,
     bytes: u64,
     text_bytes: u64,
@@ -65,31 +63,27 @@ impl ChunkTransformer {
     /// The records cannot be converted or cleaned; the receiver was dropped. Invalid records are
     /// rejected instead.
     pub fn clean(&self, chunk: ScanChunk, output: &mpsc::Sender<TransformedChunk>) -> Result<()> {
-        let mut transformation = ChunkTransformation {
-            transformer: self,
-            output,
-            decoder: Decoder::new(self.kind),
-            objects: 0,
-            bytes: 0,
-            text_bytes: 0,
-        };
+        let mut transformation =
+            ChunkTransformation { transformer: self, output, objects: 0, bytes: 0, text_bytes: 0 };
+        let mut decoder = Decoder::new(self.kind);
         match chunk {
             ScanChunk::Objects(objects) => {
                 for (object, contents) in objects {
                     transformation.objects += 1;
                     transformation.bytes += object.size_bytes;
-                    match (object.compression(), object.is_one_record) {
+                    match (object.compression, object.is_one_record) {
                         (Compression::None, _) => transformation.transform(
                             &object,
                             LineChunk::Lines { first_line: 1, text: contents },
+                            &mut decoder,
                         )?,
                         (compression, true) => {
                             let record = decompress_record(contents, compression);
-                            transformation.transform(&object, record)?;
+                            transformation.transform(&object, record, &mut decoder)?;
                         }
                         (compression, false) => {
                             for lines in decompress(contents, compression, DECOMPRESSED_BYTES) {
-                                transformation.transform(&object, lines)?;
+                                transformation.transform(&object, lines, &mut decoder)?;
                             }
                         }
                     }
@@ -99,11 +93,11 @@ impl ChunkTransformer {
                 if let LineChunk::Lines { text, .. } = &slice {
                     transformation.bytes += text.len() as u64;
                 }
-                transformation.transform(&object, slice)?;
+                transformation.transform(&object, slice, &mut decoder)?;
             }
             ScanChunk::End => transformation.objects += 1,
         }
-        transformation.flush()
+        transformation.flush(&mut decoder)
     }
 
     /// Returns the path of an object as reports show it.
@@ -113,55 +107,56 @@ impl ChunkTransformer {
 }
 
 impl ChunkTransformation<'_> {
-    fn transform(&mut self, object: &RawObject, lines: LineChunk) -> Result<()> {
+    fn transform(
+        &mut self,
+        object: &RawObject,
+        lines: LineChunk,
+        decoder: &mut Decoder,
+    ) -> Result<()> {
         let origin = self.transformer.origin(object);
         match lines {
-            LineChunk::Lines { first_line, text } if object.is_one_record => {
-                self.text_bytes += text.len() as u64;
-                self.decoder.record(&origin, first_line, &text)?;
-            }
             LineChunk::Lines { first_line, text } => {
-                let (mut line_number, mut rest) = (first_line, &text[..]);
-                while !rest.is_empty() {
-                    let start = DECODE_BYTES.min(rest.len());
-                    let end = memchr::memchr(b'\n', &rest[start..])
-                        .map_or(rest.len(), |length| start + length + 1);
-                    line_number = self.decoder.lines(&origin, line_number, &rest[..end])?;
-                    rest = &rest[end..];
-                    self.text_bytes += end as u64;
-                    self.flush_if_full()?;
-                }
+                let part = ObjectPart {
+                    origin: &origin,
+                    first_line,
+                    is_one_record: object.is_one_record,
+                    bytes: &text,
+                };
+                object.format.decode(&part, decoder, &mut |decoder, bytes| {
+                    self.text_bytes += bytes;
+                    self.flush_if_full(decoder)
+                })
             }
             LineChunk::Refused { line, reason, raw } => {
-                self.decoder.refuse(&origin, line, reason, &raw)
+                decoder.refuse(&origin, line, reason, &raw);
+                self.flush_if_full(decoder)
             }
         }
-        self.flush_if_full()
     }
 
-    fn flush_if_full(&mut self) -> Result<()> {
+    fn flush_if_full(&mut self, decoder: &mut Decoder) -> Result<()> {
         let has_many_records =
-            self.decoder.held_rows() >= MAX_ROWS || self.decoder.rejects.len() >= MAX_REJECTS;
+            decoder.held_rows() >= MAX_ROWS || decoder.rejects.len() >= MAX_REJECTS;
         if has_many_records || self.text_bytes >= self.transformer.max_text_bytes {
-            self.flush()
+            self.flush(decoder)
         } else {
             Ok(())
         }
     }
 
     /// Cleans the decoded rows and sends them to the output.
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self, decoder: &mut Decoder) -> Result<()> {
         let transformer = self.transformer;
         let mut quality = quality::columns(transformer.kind);
         let mut batches = Vec::new();
-        for raw in self.decoder.finish()? {
+        for raw in decoder.finish()? {
             let clean = transformer.cleaner.clean(&raw)?;
             quality::count(transformer.kind, &mut quality, &raw, &clean)?;
             let keys = transformer.keys.keys(&clean)?;
             batches.push((clean, keys));
         }
-        let rejects = std::mem::take(&mut self.decoder.rejects);
-        let records = std::mem::take(&mut self.decoder.records);
+        let rejects = std::mem::take(&mut decoder.rejects);
+        let records = std::mem::take(&mut decoder.records);
         let (objects, bytes) = (std::mem::take(&mut self.objects), std::mem::take(&mut self.bytes));
         self.text_bytes = 0;
         let transformed = TransformedChunk { objects, bytes, records, batches, quality, rejects };

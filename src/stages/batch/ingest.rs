@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
-use deltalake::DeltaTable;
-use deltalake::kernel::Add;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -25,9 +23,10 @@ use crate::data::lake::decode::{KEPT_REJECTS, Reject};
 use crate::data::lake::objects::{Layout, Objects, list_objects};
 use crate::data::lake::scan::{ScanChunks, interrupted, read_objects};
 use crate::data::storage::Lake;
-use crate::data::tables::delta::DeltaLocation;
+use crate::data::tables::clean_table::{
+    CleanTable, CommitMode, RowGroupSize, RowWriter, TableCheckpoint, TableTransaction,
+};
 use crate::data::tables::rejects::{KindRejects, Rejects};
-use crate::data::tables::writer::{CommitRequest, OverwriteScope, RowGroupSize, TableWriter};
 use crate::data::transform::clean::Cleaner;
 use crate::data::transform::deduplicator::{Deduplicator, RowSink};
 use crate::data::transform::quality;
@@ -35,14 +34,14 @@ use crate::data::transform::quality::ColumnQuality;
 use crate::stages::batch::chunk::{ChunkTransformer, TransformedChunk};
 use crate::stages::batch::row_cache::{CachedRows, RowCache};
 
-/// Table property with the checkpoint of the lake: the objects whose records the table contains.
-const CHECKPOINT_PROPERTY: &str = "pinpipe.batch.taken";
+/// Name of the table's checkpoint of the lake: the objects whose records the table contains.
+const CHECKPOINT_NAME: &str = "pinpipe.batch.taken";
 /// Maximum bytes of the rejected records in a report; one record can have 64 KiB.
 const MAX_REPORTED_REJECT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The tables that an ingest writes.
 pub struct Tables<'a> {
-    pub location: &'a DeltaLocation,
+    pub clean: &'a dyn CleanTable,
     pub rejects: &'a Rejects,
     /// Reads the whole lake again and overwrites the table.
     pub full: bool,
@@ -97,17 +96,16 @@ impl Ingested {
     }
 }
 
-/// Value of the table property: the lake and its high-water marks.
+/// Text of the table's checkpoint: the lake and its high-water marks.
 #[derive(Serialize, Deserialize)]
 struct LakeCheckpoint {
     lake: String,
     objects: HighWaterMarks,
 }
 
-/// The open table and the rejects of one record kind.
+/// The transaction on the clean table and the rejects of one record kind.
 struct OutputTable {
-    location: DeltaLocation,
-    table: DeltaTable,
+    transaction: Box<dyn TableTransaction>,
     /// `None` if the table is empty or overwritten.
     existing_numbers: Option<RowNumberRange>,
     rejects: KindRejects,
@@ -158,11 +156,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn writer(&self) -> Result<Option<TableWriter>> {
-        self.output
-            .as_ref()
-            .map(|output| TableWriter::new(&output.location, &output.table, output.row_group_size))
-            .transpose()
+    async fn writer(&self) -> Result<Option<Box<dyn RowWriter>>> {
+        match &self.output {
+            Some(output) => output.transaction.writer(output.row_group_size).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
@@ -173,18 +171,19 @@ impl Shared {
 /// during the run (a retryable error). Invalid records are rejected instead.
 pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingested> {
     let kind = request.kind;
-    let Some(Tables { location, rejects, full }) = &request.tables else {
+    let Some(Tables { clean, rejects, full }) = &request.tables else {
         let listing = LakeListing::after(HighWaterMarks::default());
         let objects = listing.fresh(request.lake, request.layout, kind);
-        let (ingested, _, _) = read_all(request, listing, objects, None, Some(row_cache)).await?;
+        let (ingested, _) = read_all(request, listing, objects, None, Some(row_cache)).await?;
         return Ok(ingested);
     };
-    let table = location.create_if_missing(&kind.clean_schema()).await?;
-    // Another version of pinpipe may have written the property in another form; such a checkpoint
+    let transaction = clean.begin().await?;
+    // Another version of pinpipe may have written the checkpoint in another form; such a checkpoint
     // is ignored and the whole lake is read.
-    let previous_checkpoint: Option<LakeCheckpoint> =
-        DeltaLocation::property(&table, CHECKPOINT_PROPERTY)
-            .and_then(|text| serde_json::from_str(&text).ok());
+    let previous_checkpoint: Option<LakeCheckpoint> = transaction
+        .checkpoint(CHECKPOINT_NAME)
+        .await?
+        .and_then(|text| serde_json::from_str(&text).ok());
     let high_water_marks = previous_checkpoint
         .filter(|checkpoint| checkpoint.lake == request.lake.identity())
         .map(|checkpoint| checkpoint.objects);
@@ -198,48 +197,40 @@ pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingeste
         return Err(empty_lake(request.lake, request.layout));
     }
     if has_no_new_objects && !overwrites {
-        let mut ingested = Ingested::empty(kind, table.version().unwrap_or_default());
+        let mut ingested = Ingested::empty(kind, transaction.version());
         ingested.objects_in_lake = listing.objects();
         return Ok(ingested);
     }
-    tracing::debug!(table = location.name, "opened the table");
+    tracing::debug!(table = clean.name(), "opened the table");
     let output = OutputTable {
-        location: (*location).clone(),
         existing_numbers: if overwrites {
             None
         } else {
-            location.range(&table, "ind").await?.map(RowNumberRange::new)
+            transaction.row_number_bounds().await?.map(RowNumberRange::new)
         },
-        table,
+        transaction,
         rejects: rejects.begin(kind, overwrites, request.budget).await?,
         row_group_size: request.budget.row_group_size(),
     };
     let row_cache = Some(row_cache).filter(|_| overwrites);
-    let (mut ingested, adds, output) =
+    let (mut ingested, output) =
         read_all(request, listing.clone(), objects.boxed(), Some(output), row_cache).await?;
     let output = output.ok_or_else(|| Error::failed(interrupted()))?;
-    tracing::debug!(table = location.name, "read the objects");
+    tracing::debug!(table = clean.name(), "read the objects");
     // Rejects are committed before the rows: a retry drops a reject that is already stored, but a
     // lost reject could not be recovered once the rows and the checkpoint are committed.
     output.rejects.commit().await?;
-    tracing::debug!(table = location.name, "committed the rejects");
+    tracing::debug!(table = clean.name(), "committed the rejects");
     let checkpoint = LakeCheckpoint { lake: request.lake.identity(), objects: listing.taken() };
-    let property = serde_json::to_string(&checkpoint)
+    let text = serde_json::to_string(&checkpoint)
         .context(|| "cannot encode the checkpoint of the lake")?;
-    let overwrite_scope =
-        if overwrites { OverwriteScope::Everything } else { OverwriteScope::Nothing };
-    let version = location
-        .commit(
-            &output.table,
-            CommitRequest {
-                adds,
-                replaces: overwrite_scope,
-                property: Some((CHECKPOINT_PROPERTY, property)),
-            },
-        )
+    let mode = if overwrites { CommitMode::Overwrite } else { CommitMode::Append };
+    let version = output
+        .transaction
+        .commit(mode, TableCheckpoint::Text { name: CHECKPOINT_NAME, text })
         .await?;
     tracing::info!(
-        table = location.name,
+        table = clean.name(),
         version,
         objects = ingested.objects,
         rows = ingested.new_rows,
@@ -261,24 +252,25 @@ async fn is_empty(lake: &Lake, layout: &Layout) -> Result<bool> {
 
 /// Error for a lake without records of the configured id.
 pub fn empty_lake(lake: &Lake, layout: &Layout) -> Error {
-    let topic = format!("{}/{}", layout.topics_dir, layout.id);
+    let folder = |kind: Kind| format!("`{}/{}.{}`", layout.topics_dir, layout.id, kind.name());
     Error::failed(format!(
-        "the lake `{}` holds no records of `{}`: searched `{topic}.pin`, `{topic}.geo` and \
-         `{topic}.user`",
-        lake.url, layout.id
+        "the lake `{}` holds no records of `{}`: searched {}",
+        lake.url,
+        layout.id,
+        Kind::ALL.map(folder).join(", ")
     ))
     .hint("post records with `pinpipe emulate`, or select another id with `--user-id`")
 }
 
-/// Reads the objects with several workers. Returns the result, the written files that are still to
-/// be committed, and the output table.
+/// Reads the objects with several workers. Returns the result, and the output table, whose
+/// transaction is still to be committed.
 async fn read_all(
     request: &Ingest<'_>,
     listing: LakeListing,
     objects: Objects,
     output: Option<OutputTable>,
     row_cache: Option<RowCache>,
-) -> Result<(Ingested, Vec<Add>, Option<OutputTable>)> {
+) -> Result<(Ingested, Option<OutputTable>)> {
     let deduplicator = Deduplicator::new(request.kind.clean_schema(), request.budget.clone());
     let shared = Arc::new(Shared {
         transformer: ChunkTransformer {
@@ -306,37 +298,36 @@ async fn read_all(
     for _ in 0..request.budget.workers() {
         workers.spawn(ingest_chunks(shared.clone(), request.progress.clone()));
     }
-    let mut adds = Vec::new();
-    while let Some(files) = workers.join_next().await {
-        adds.extend(files.context(interrupted)??);
+    while let Some(worker) = workers.join_next().await {
+        worker.context(interrupted)??;
     }
     let shared = Arc::into_inner(shared).ok_or_else(|| Error::failed(interrupted()))?;
-    let mut writer = shared.writer()?;
+    let mut writer = shared.writer().await?;
     let IngestState { mut deduplicator, mut row_cache, mut ingested, .. } =
         shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut cache =
         |batch: &RecordBatch| row_cache.as_mut().map_or(Ok(()), |row_cache| row_cache.add(batch));
-    let mut sink = RowSink { writer: writer.as_mut(), kept: &mut cache };
+    let mut sink = RowSink { writer: writer.as_deref_mut(), kept: &mut cache };
     deduplicator
         .resolve_deferred(
-            shared.output.as_ref().map(|output| (&output.location, &output.table)),
+            shared.output.as_ref().map(|output| output.transaction.as_ref()),
             &mut sink,
         )
         .await?;
     if let Some(writer) = writer {
-        adds.extend(writer.finish().await?);
+        writer.finish().await?;
     }
     ingested.objects_in_lake = shared.listing.objects();
     ingested.objects = shared.listing.fresh_objects().0;
     ingested.new_rows = deduplicator.new_rows;
     ingested.duplicates = deduplicator.duplicates;
     ingested.cached_rows = row_cache.and_then(RowCache::rows);
-    Ok((ingested, adds, shared.output))
+    Ok((ingested, shared.output))
 }
 
-/// Transforms and writes chunks until none are left. Returns the written files.
-async fn ingest_chunks(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Add>> {
-    let mut writer = shared.writer()?;
+/// Transforms and writes chunks until none are left.
+async fn ingest_chunks(shared: Arc<Shared>, progress: Progress) -> Result<()> {
+    let mut writer = shared.writer().await?;
     loop {
         let next = shared.chunks.lock().await.try_next().await?;
         let Some(chunk) = next else { break };
@@ -357,7 +348,7 @@ async fn ingest_chunks(shared: Arc<Shared>, progress: Progress) -> Result<Vec<Ad
     }
     match writer {
         Some(writer) => writer.finish().await,
-        None => Ok(Vec::new()),
+        None => Ok(()),
     }
 }
 
@@ -369,7 +360,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
             && transformed.batches.iter().any(|(batch, _)| existing_numbers.may_contain(batch))
         {
             let load = async {
-                let numbers = read_numbers(&output.location, &output.table).await?;
+                let numbers = read_numbers(output.transaction.as_ref()).await?;
                 shared.state().deduplicator.know(numbers);
                 Ok::<_, Error>(())
             };
@@ -410,9 +401,9 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
 }
 
 /// Reads all row numbers of a table.
-async fn read_numbers(location: &DeltaLocation, table: &DeltaTable) -> Result<RoaringBitmap> {
+async fn read_numbers(transaction: &dyn TableTransaction) -> Result<RoaringBitmap> {
     let engine = Engine::new();
-    engine.register_provider("existing", location.provider_of(table).await?)?;
+    engine.register_provider("existing", transaction.provider().await?)?;
     let mut batches =
         engine.stream("the row numbers of the table", "SELECT ind FROM existing").await?;
     let mut row_numbers = RoaringBitmap::new();

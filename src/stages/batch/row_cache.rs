@@ -218,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn requires_only_the_columns_that_questions_read() {
         let user_question = Question::of("mine", "Mine", "SELECT title FROM clean_pin");
-        let mut questions = sql::questions(None).expect("the eight");
+        let mut questions = sql::questions(None).expect("the built-in questions");
         let columns = required_columns(&questions, Median::Lower).await.expect("plans");
         let names =
             |kind: Kind| columns[&kind].iter().map(String::as_str).collect::<Vec<_>>().join(" ");

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
+use datafusion::catalog::TableProvider;
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::base::config::endpoints::lake_bucket;
@@ -19,9 +22,10 @@ use crate::data::lake::objects::Layout;
 use crate::data::sql;
 use crate::data::sql::Question;
 use crate::data::storage::Lake;
-use crate::data::tables::as_of::AsOf;
-use crate::data::tables::delta::{DeltaLocation, TableNamespace};
-use crate::data::tables::maintain::Maintained;
+use crate::data::tables::as_of::{AsOf, open_as_of};
+use crate::data::tables::clean_table::{CleanTable, TableNamespace};
+use crate::data::tables::maintain::maintain_tables;
+use crate::data::tables::open_clean_table;
 use crate::data::tables::rejects::Rejects;
 use crate::stages::batch::answer::Answer;
 use crate::stages::batch::ingest::{Ingest, Ingested, Tables, empty_lake, ingest};
@@ -127,7 +131,7 @@ pub async fn finish(
         .await?;
     }
     if options.optimize {
-        report.maintained = maintain(config).await?;
+        report.maintained = maintain_tables(config).await?;
     }
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
@@ -235,54 +239,23 @@ pub async fn open_lake(config: &Config, options: &BatchOptions) -> Result<(Lake,
 /// Registers an earlier state of the tables, without reading the lake.
 async fn register_as_of(config: &Config, as_of: AsOf, engine: &Engine) -> Result<BatchReport> {
     let mut report = BatchReport::new(format!("tables as of {as_of}"));
-    let mut locations = Vec::new();
-    for kind in Kind::ALL {
-        let location =
-            DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id))
-                .await?;
-        location.check_access().await?;
-        let newest = location.load().await?.and_then(|table| table.version());
-        locations.push((kind, location, newest));
-    }
-    // Each table counts its own versions. A table without the requested version is read at its
-    // newest version, provided that another table has the requested one.
-    let newest_of_all = locations.iter().filter_map(|(_, _, newest)| *newest).max();
-    for (kind, location, newest) in locations {
-        let as_of = match (as_of, newest) {
-            (AsOf::Version(version), Some(newest))
-                if newest_of_all.is_some_and(|newest_version| version <= newest_version) =>
-            {
-                AsOf::Version(version.min(newest))
-            }
-            _ => as_of,
-        };
-        let table = location.load_as_of(as_of).await?;
-        let rows = register(engine, kind, &location, &table).await?;
-        report.inputs.push(KindCounts::of_table(
-            kind,
-            rows,
-            location.name,
-            table.version().unwrap_or_default(),
-        ));
+    for table in open_as_of(config, as_of).await? {
+        let rows = register(engine, table.kind, table.provider).await?;
+        report.inputs.push(KindCounts::of_table(table.kind, rows, table.name, table.version));
     }
     Ok(report)
 }
 
-/// Registers a state of a clean table under its SQL name and returns its number of rows.
-async fn register(
-    engine: &Engine,
-    kind: Kind,
-    location: &DeltaLocation,
-    table: &deltalake::DeltaTable,
-) -> Result<u64> {
+/// Registers the rows of a clean table under its SQL name and returns their number.
+async fn register(engine: &Engine, kind: Kind, rows: Arc<dyn TableProvider>) -> Result<u64> {
     let name = clean_name(kind);
-    engine.register_provider(&name, location.provider_of(table).await?)?;
+    engine.register_provider(&name, rows)?;
     engine.count(&name).await
 }
 
 /// Tables that the run writes.
 struct OutputTables {
-    locations: BTreeMap<Kind, DeltaLocation>,
+    clean: BTreeMap<Kind, Box<dyn CleanTable>>,
     rejects: Rejects,
 }
 
@@ -301,15 +274,11 @@ async fn ingest_lake(
     if !options.no_tables {
         let rejects = Rejects::open(config).await?;
         report.rejects_table = rejects.name().to_string();
-        let mut locations = BTreeMap::new();
+        let mut clean = BTreeMap::new();
         for kind in Kind::ALL {
-            locations.insert(
-                kind,
-                DeltaLocation::open(config, TableNamespace::Batch, &kind.clean_table(&config.id))
-                    .await?,
-            );
+            clean.insert(kind, open_clean_table(config, TableNamespace::Batch, kind).await?);
         }
-        output_tables = Some(OutputTables { locations, rejects });
+        output_tables = Some(OutputTables { clean, rejects });
     }
     let pending_columns = PendingColumns::new(planning);
     let progress = printer.progress("objects of the lake", None);
@@ -322,44 +291,37 @@ async fn ingest_lake(
         budget,
         progress: &progress,
     };
-    let ingest_kind = |kind| scan.ingest_kind(kind);
     let results = if budget.is_low_memory() {
-        [
-            ingest_kind(Kind::Pin).await?,
-            ingest_kind(Kind::Geo).await?,
-            ingest_kind(Kind::User).await?,
-        ]
+        let mut results = Vec::with_capacity(Kind::ALL.len());
+        for kind in Kind::ALL {
+            results.push(scan.ingest_kind(kind).await?);
+        }
+        results
     } else {
-        // In parallel: the two small kinds use the cores that the large one leaves idle.
-        let (pin, geo, user) = futures::try_join!(
-            ingest_kind(Kind::Pin),
-            ingest_kind(Kind::Geo),
-            ingest_kind(Kind::User)
-        )?;
-        [pin, geo, user]
+        // In parallel: the small kinds use the cores that the large one leaves idle.
+        try_join_all(Kind::ALL.map(|kind| scan.ingest_kind(kind))).await?
     };
     tracing::debug!("ingested the lake");
     for (kind, ingested) in Kind::ALL.into_iter().zip(results) {
-        let location = output_tables.as_ref().and_then(|tables| tables.locations.get(&kind));
-        let rows = match (ingested.cached_rows, location) {
+        let clean = output_tables.as_ref().and_then(|tables| tables.clean.get(&kind));
+        let rows = match (ingested.cached_rows, clean) {
             (Some(cached), _) => {
                 let rows = cached.batches.iter().map(|batch| batch.num_rows() as u64).sum();
                 engine.register(&clean_name(kind), cached.schema, cached.batches)?;
                 rows
             }
-            (None, Some(location)) => {
-                let table = location.load().await?.ok_or_else(|| {
+            (None, Some(clean)) => {
+                let rows = clean.provider().await?.ok_or_else(|| {
                     Error::failed(format!(
                         "cannot read the table `{}`: it was deleted during the run",
-                        location.name
+                        clean.name()
                     ))
                 })?;
-                register(engine, kind, location, &table).await?
+                register(engine, kind, rows).await?
             }
             (None, None) => 0,
         };
-        let table =
-            location.map_or_else(|| "(none written)".into(), |location| location.name.clone());
+        let table = clean.map_or("(none written)", |clean| clean.name()).to_string();
         report.inputs.push(KindCounts {
             objects_in_lake: ingested.objects_in_lake,
             objects: ingested.objects,
@@ -377,17 +339,6 @@ async fn ingest_lake(
         return Err(empty_lake(&lake, &layout));
     }
     Ok(report)
-}
-
-/// Compacts the clean tables and the rejects table, and deletes files of expired versions.
-async fn maintain(config: &Config) -> Result<Vec<Maintained>> {
-    let mut maintained = Vec::new();
-    let tables = Kind::ALL.map(|kind| kind.clean_table(&config.id));
-    for table in tables.into_iter().chain([crate::data::tables::rejects::table(config)]) {
-        let location = DeltaLocation::open(config, TableNamespace::Batch, &table).await?;
-        maintained.extend(location.maintain(config.batch.retention_hours).await?);
-    }
-    Ok(maintained)
 }
 
 /// Parameters shared by the ingests of all record kinds.
@@ -408,7 +359,7 @@ impl ScanContext<'_> {
         let tables = || {
             let output_tables = self.output_tables?;
             Some(Tables {
-                location: output_tables.locations.get(&kind)?,
+                clean: output_tables.clean.get(&kind)?.as_ref(),
                 rejects: &output_tables.rejects,
                 full: self.full,
             })

@@ -10,6 +10,8 @@ use chrono_tz::Tz;
 
 use crate::base::error::{Error, Result};
 use crate::data::lake::compression::Compression;
+use crate::data::lake::format::FORMATS;
+use crate::data::lake::format::object_format::ObjectFormat;
 use crate::stages::sink::partitioner::{Partitioner, TimestampSource};
 
 /// Minimum and default of `s3.part.size`, in bytes: the minimum part size of S3.
@@ -40,6 +42,7 @@ pub struct SinkProperties {
     pub topics_dir: String,
     pub file_delimiter: String,
     pub offset_digits: usize,
+    pub format: &'static dyn ObjectFormat,
     pub compression: Compression,
     pub part_bytes: usize,
     /// Maximum number of records per object.
@@ -87,10 +90,7 @@ impl Reader {
     /// Reads a property of which the local sink supports only the `accepted` values.
     fn only(&mut self, key: &str, accepted: &[&str]) -> Option<String> {
         let value = self.text(key)?;
-        if accepted
-            .iter()
-            .any(|name| value.eq_ignore_ascii_case(name) || value.ends_with(&format!(".{name}")))
-        {
+        if accepted.iter().any(|name| is_named(&value, name)) {
             return Some(value);
         }
         self.problems.push(format!(
@@ -100,12 +100,29 @@ impl Reader {
         None
     }
 
+    /// Reads a property whose value is the name of one of `choices`.
+    fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        choices: &[T],
+        name: impl Fn(T) -> &'static str,
+    ) -> Option<T> {
+        let names: Vec<&str> = choices.iter().map(|choice| name(*choice)).collect();
+        let value = self.only(key, &names)?;
+        choices.iter().copied().find(|choice| is_named(&value, name(*choice)))
+    }
+
     fn duration(&mut self, key: &str) -> Option<Duration> {
         self.number::<i64>(key, -1)
             .and_then(|number| u64::try_from(number).ok())
             .filter(|number| *number > 0)
             .map(Duration::from_millis)
     }
+}
+
+/// Whether a value is this name, with or without a package before it.
+fn is_named(value: &str, name: &str) -> bool {
+    value.eq_ignore_ascii_case(name) || value.ends_with(&format!(".{name}"))
 }
 
 impl SinkProperties {
@@ -124,7 +141,7 @@ impl SinkProperties {
         r.number::<u32>("tasks.max", 1);
         r.text("s3.region");
         r.only("storage.class", &["S3Storage"]);
-        r.only("format.class", &["JsonFormat"]);
+        let format = r.choice("format.class", &FORMATS, |format| format.class());
         r.only("schema.compatibility", &["NONE"]);
         r.only("key.converter", &["StringConverter", "ByteArrayConverter", "JsonConverter"]);
         r.only("key.converter.schemas.enable", &["false"]);
@@ -201,13 +218,7 @@ impl SinkProperties {
             r.text("timestamp.field"),
             &mut r.problems,
         );
-        let compression = r.only("s3.compression.type", &Compression::ALL.map(Compression::name));
-        let compression = Compression::ALL
-            .into_iter()
-            .find(|known| {
-                compression.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(known.name()))
-            })
-            .unwrap_or(Compression::None);
+        let compression = r.choice("s3.compression.type", &Compression::ALL, Compression::name);
         let properties = Self {
             topics: topics.unwrap_or(Topics::List(Vec::new())),
             bucket: bucket.unwrap_or_default(),
@@ -215,7 +226,8 @@ impl SinkProperties {
             topics_dir: r.text("topics.dir").unwrap_or_else(|| "topics".into()),
             file_delimiter: r.text("file.delim").unwrap_or_else(|| "+".into()),
             offset_digits: r.number::<usize>("filename.offset.zero.pad.width", 0).unwrap_or(10),
-            compression,
+            format: format.unwrap_or(FORMATS[0]),
+            compression: compression.unwrap_or(Compression::None),
             part_bytes: r.number::<usize>("s3.part.size", MIN_PART_BYTES).unwrap_or(MIN_PART_BYTES),
             flush_size: flush_size.unwrap_or(1),
             rotate_interval,

@@ -220,7 +220,6 @@ impl Task {
         );
         let folder = folder
             .ok_or_else(|| format!("{} has no field of `partition.field.name`", position()))?;
-        let line = single_line(value);
         let spans_too_long = match (self.properties.rotate_interval, writer.first_ms) {
             (Some(interval), Some(first_ms)) => {
                 time_ms - first_ms >= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)
@@ -232,7 +231,7 @@ impl Task {
         }
         writer.first_ms.get_or_insert(time_ms);
         self.runtime
-            .block_on(writer.append(&self.store, &self.properties, folder, message.offset(), &line))
+            .block_on(writer.append(&self.store, &self.properties, folder, message.offset(), value))
             .map_err(|error| format!("cannot write to the lake: {error}"))?;
         self.state.records.fetch_add(1, Ordering::Relaxed);
         if writer.is_full(&self.properties) { self.close(&key, writer) } else { Ok(()) }
@@ -266,19 +265,6 @@ impl Task {
         }
         Ok(())
     }
-}
-
-/// Replaces the line breaks of a JSON record with spaces, because a line is one record.
-fn single_line(value: &[u8]) -> std::borrow::Cow<'_, [u8]> {
-    if !value.contains(&b'\n') && !value.contains(&b'\r') {
-        return value.into();
-    }
-    // In JSON, a line break occurs only between tokens; within a string it is escaped.
-    value
-        .iter()
-        .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
-        .collect::<Vec<u8>>()
-        .into()
 }
 
 /// Returns whether Kafka denied access, which a retry cannot resolve.

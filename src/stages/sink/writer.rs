@@ -8,7 +8,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use tokio::io::AsyncWriteExt;
 
-use crate::data::lake::compression::Encoder;
+use crate::data::lake::format::object_format::ObjectEncoder;
 use crate::stages::sink::properties::SinkProperties;
 
 /// Bytes buffered before they are passed to the writer of the object.
@@ -17,7 +17,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// An object that is being written.
 struct OpenObject {
     writer: BufWriter,
-    encoder: Encoder,
+    encoder: Box<dyn ObjectEncoder>,
     records: u64,
 }
 
@@ -67,7 +67,7 @@ impl PartitionWriter {
         self.objects.values().any(|object| object.records >= properties.flush_size)
     }
 
-    /// Appends a record to the object of its folder, as one line.
+    /// Appends a record to the object of its folder.
     ///
     /// The name of the object contains the offset of its first record, so writing it again after
     /// a crash replaces it.
@@ -81,12 +81,12 @@ impl PartitionWriter {
     ) -> std::io::Result<()> {
         let object = self.objects.entry(folder).or_insert_with_key(|folder| {
             let name = format!(
-                "{}/{}/{folder}/{}{d}{}{d}{offset:0width$}.json{}",
+                "{}/{}/{folder}/{}{d}{}{d}{offset:0width$}.{}",
                 properties.topics_dir,
                 self.topic,
                 self.topic,
                 self.partition,
-                properties.compression.extension(),
+                properties.format.extension(properties.compression),
                 d = properties.file_delimiter,
                 width = properties.offset_digits,
             );
@@ -97,12 +97,11 @@ impl PartitionWriter {
                 .fold(self.root.clone(), |path, part| path.join(part));
             OpenObject {
                 writer: BufWriter::with_capacity(store.clone(), path, properties.part_bytes),
-                encoder: properties.compression.encoder(),
+                encoder: properties.format.encoder(properties.compression),
                 records: 0,
             }
         });
-        object.encoder.write(value)?;
-        object.encoder.write(b"\n")?;
+        object.encoder.append(value)?;
         let ready = object.encoder.ready();
         if ready.len() >= CHUNK_BYTES {
             object.writer.write_all(ready).await?;

@@ -1,18 +1,23 @@
 //! One stream into one table: read, clean, deduplicate, commit.
 
-use arrow::array::RecordBatch;
 use serde::Serialize;
 
 use crate::base::config::schema::Config;
 use crate::base::error::Result;
 use crate::base::model::Kind;
 use crate::data::lake::decode::{Decoder, KEPT_REJECTS, Reject};
-use crate::data::tables::delta::{Append, DeltaLocation, TableNamespace};
+use crate::data::tables::clean_table::{
+    CleanTable, CommitMode, RowGroupSize, TableCheckpoint, TableNamespace,
+};
+use crate::data::tables::open_clean_table;
 use crate::data::transform::clean::Cleaner;
-use crate::data::transform::keys::{KeyMaker, KeySet, anti_join_table, kept};
+use crate::data::transform::keys::{KeySet, anti_join_table, kept};
 use crate::stages::stream::checkpoint::{Checkpoint, Checkpoints};
 use crate::stages::stream::source::OpenSource;
 use crate::stages::stream::source::record_source::RecordSource;
+
+/// Maximum part of a micro-batch that is held in memory a second time, until it is written.
+const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 128 * 1024, bytes: 128 * 1024 * 1024 };
 
 /// Counts of one table.
 #[derive(Debug, Clone, Serialize)]
@@ -31,10 +36,11 @@ pub struct TableCounts {
 pub struct StreamTable {
     kind: Kind,
     source: Box<dyn RecordSource>,
-    location: DeltaLocation,
+    table: Box<dyn CleanTable>,
     checkpoints: Checkpoints,
     last: Checkpoint,
-    application: String,
+    /// Name of this writer in the table's commits.
+    writer: String,
     cleaner: Cleaner,
     pub counts: TableCounts,
     pub rejects: Vec<Reject>,
@@ -47,14 +53,13 @@ impl StreamTable {
     /// The table or its checkpoint cannot be read; another process writes the table.
     pub async fn open(config: &Config, kind: Kind, source: OpenSource) -> Result<Self> {
         let OpenSource { service, name: stream, records: source } = source;
-        let table = kind.clean_table(&config.id);
-        let location = DeltaLocation::open(config, TableNamespace::Stream, &table).await?;
-        location.check_access().await?;
-        let checkpoints = Checkpoints::open(&config.data_dir, service, &table)?;
-        let application = format!("pinpipe-stream-{service}-{table}");
+        let table_name = kind.clean_table(&config.id);
+        let table = open_clean_table(config, TableNamespace::Stream, kind).await?;
+        let checkpoints = Checkpoints::open(&config.data_dir, service, &table_name)?;
+        let writer = format!("pinpipe-stream-{service}-{table_name}");
         // Positions are valid only for this stream and this table.
-        let identity = format!("{} into {}", source.identity(), location.name);
-        let last = checkpoints.resume(location.last_transaction(&application).await?, &identity)?;
+        let identity = format!("{} into {}", source.identity(), table.name());
+        let last = checkpoints.resume(table.last_commit(&writer).await?, &identity)?;
         let counts = TableCounts {
             kind,
             source: stream,
@@ -63,16 +68,16 @@ impl StreamTable {
             duplicates: 0,
             rows: 0,
             commits: 0,
-            table: location.name.clone(),
+            table: table.name().to_string(),
         };
         let cleaner = Cleaner::new(kind).await?;
         Ok(Self {
             kind,
             source,
-            location,
+            table,
             checkpoints,
             last,
-            application,
+            writer,
             cleaner,
             counts,
             rejects: Vec::new(),
@@ -101,7 +106,10 @@ impl StreamTable {
             let row_keys = keys.keys(&clean)?;
             cleaned.push(kept(clean, &distinct.take(&row_keys).new)?);
         }
-        let new_batches = self.drop_existing(cleaned, &keys).await?;
+        let schema = self.kind.clean_schema();
+        let transaction = self.table.begin().await?;
+        let new_batches =
+            anti_join_table(&schema, cleaned, transaction.provider().await?, &keys).await?;
         let rows: u64 = new_batches.iter().map(|rows| rows.num_rows() as u64).sum();
         let next = Checkpoint {
             number: self.last.number + 1,
@@ -109,13 +117,16 @@ impl StreamTable {
             positions: batch.positions,
         };
         self.checkpoints.write(&next)?;
-        let append = Append {
-            batches: new_batches,
-            transaction: Some((self.application.clone(), next.number)),
-        };
-        self.location.append(&self.kind.clean_schema(), append).await?;
+        let mut writer = transaction.writer(ROW_GROUP_SIZE).await?;
+        for batch in new_batches {
+            writer.write(batch).await?;
+        }
+        writer.finish().await?;
+        let checkpoint =
+            TableCheckpoint::Number { writer: self.writer.clone(), number: next.number };
+        transaction.commit(CommitMode::Append, checkpoint).await?;
         tracing::info!(
-            table = self.location.name,
+            table = self.table.name(),
             commit = next.number,
             records = decoder.records,
             rows,
@@ -131,17 +142,5 @@ impl StreamTable {
         let room = KEPT_REJECTS.saturating_sub(self.rejects.len());
         self.rejects.extend(decoder.rejects.into_iter().take(room));
         Ok(batch.at_end)
-    }
-
-    /// Drops rows that the table already contains.
-    async fn drop_existing(
-        &self,
-        cleaned: Vec<RecordBatch>,
-        keys: &KeyMaker,
-    ) -> Result<Vec<RecordBatch>> {
-        let Some(provider) = self.location.provider().await? else {
-            return Ok(cleaned);
-        };
-        anti_join_table(&self.kind.clean_schema(), cleaned, provider, keys).await
     }
 }

@@ -11,6 +11,7 @@ import sys
 import deltalake
 import pytest
 
+from support.lakes import ANSWERS
 from support.namespace import in_a_namespace
 from support.pinpipe import BINARY, Pinpipe, clean_environment
 
@@ -102,7 +103,7 @@ def test_lake_larger_than_memory_gives_the_same_answers(lake):
     tight, peak_kib = batch(new_folder(lake, "tight"), "--memory", "512MB")
     assert counts(roomy) == [(POSTS + POSTS // 100, POSTS // 100, POSTS, POSTS)] * 3
     assert counts(tight) == counts(roomy) and tight["answers"] == roomy["answers"]
-    assert len(tight["answers"]) == 10 and all(answer["rows"] for answer in tight["answers"])
+    assert len(tight["answers"]) == ANSWERS and all(answer["rows"] for answer in tight["answers"])
     assert peak_kib < min(MAX_KIB, roomy_kib), (
         f"{peak_kib} KiB, and {roomy_kib} KiB without a bound"
     )

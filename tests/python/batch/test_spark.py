@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from support.lakes import answers, put, records, write_lake
+from support.lakes import ANSWERS, answers, put, records, write_lake
 
 pytestmark = pytest.mark.java
 
@@ -112,7 +112,7 @@ def test_both_engines_give_the_same_rows_over_a_dirty_lake(pinpipe):
     (pinpipe.folder / "pinpipe.toml").write_text('[batch]\nquestions = "mine"\n')
     for median in ("interpolated", "lower"):
         embedded, spark = both(pinpipe, "--median", median)
-        assert len(embedded[1]) == 11
+        assert len(embedded[1]) == ANSWERS + 1
         for name, rows in embedded[1].items():
             assert spark[1][name] == rows, f"{name} with the {median} median"
         assert embedded[2] == spark[2], "the CSV files"

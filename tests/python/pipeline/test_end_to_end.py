@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from support.lakes import lake_lines, lake_objects, wait_for_lake
+from support.lakes import ANSWERS, lake_lines, lake_objects, wait_for_lake
 from support.wait import wait_until
 
 PROPERTIES = {
@@ -66,10 +66,10 @@ def test_demo_runs_twice_in_the_same_folder(pinpipe):
         "stream",
         "batch",
     ]
-    assert len(first["answers"]) == 10 and all(a["rows"] for a in first["answers"])
+    assert len(first["answers"]) == ANSWERS and all(a["rows"] for a in first["answers"])
     second = pinpipe.json("demo", "--posts", 200, "--seed", 2)
     assert all(c["expected"] == c["found"] for c in second["claims"]), second["claims"]
-    assert len(list((pinpipe.data / "answers").glob("*.csv"))) == 10
+    assert len(list((pinpipe.data / "answers").glob("*.csv"))) == ANSWERS
     posts = {r["ind"] for r in delta_rows(pinpipe, "stream", "local_pin_table")}
     assert 300 < len(posts) <= 500
     assert posts == {r["ind"] for r in delta_rows(pinpipe, "batch", "local_pin_table")}

@@ -11,7 +11,7 @@ import pytest
 
 from doubles.aws import AwsDouble
 from doubles.databricks import Databricks
-from support.lakes import write_lake
+from support.lakes import ANSWERS, write_lake
 from support.pinpipe import Pinpipe
 from support.wait import wait_until
 
@@ -248,4 +248,4 @@ def test_ctrl_c_cancels_the_run_and_a_killed_command_is_resumed(workspace):
     time.sleep(0.2)
     done = workspace.batch()
     assert "resuming run" in done.stderr and len(workspace.databricks.runs.by_id) == 2, done.stderr
-    assert len(json.loads(done.stdout)["answers"]) == 10
+    assert len(json.loads(done.stdout)["answers"]) == ANSWERS

@@ -12,7 +12,7 @@ import pytest
 from doubles.airflow import VERSIONS, AirflowHome, forward_to
 from doubles.databricks import Databricks
 from support.golden import floats, golden_floats
-from support.lakes import wait_for_lake
+from support.lakes import ANSWERS, wait_for_lake
 from support.scheduled import (
     AIRFLOW,
     CALM,
@@ -195,7 +195,7 @@ def run_by_airflow(cloud, folder, version):
 def same_as_embedded(cloud, folder):
     """Asserts that the answers of Spark match the embedded engine; returns its report."""
     report = cloud.json("batch", timeout=600)
-    assert len(report["answers"]) == 10
+    assert len(report["answers"]) == ANSWERS
     for name, rows in answers_of(report).items():
         assert [list(row.values()) for row in cloud.parquet(f"{folder}/{name}")] == rows, name
     counts = {row.pop("kind"): tuple(row.values()) for row in cloud.parquet(f"{folder}/counts")}

@@ -6,7 +6,11 @@ import json
 import pathlib
 import sqlite3
 
+from support.paths import REPOSITORY
 from support.wait import wait_until
+
+# One answer for each file.
+ANSWERS = len(list((REPOSITORY / "src/data/sql/question").glob("*.sql")))
 
 KINDS = {
     "pin": ("pinterest_data", "index"),

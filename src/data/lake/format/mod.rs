@@ -1,0 +1,37 @@
+//! Formats of objects: one file per format, each an [`ObjectFormat`] for sink and batch.
+
+pub mod json_lines;
+pub mod object_format;
+
+use crate::data::lake::compression::Compression;
+use crate::data::lake::format::json_lines::JsonLines;
+use crate::data::lake::format::object_format::ObjectFormat;
+
+/// All formats. The first is the default of the sink connector.
+pub const FORMATS: [&dyn ObjectFormat; 1] = [&JsonLines];
+
+/// Splits the name of an object into the name without its extension, the format and the
+/// compression. Returns `None` if no format has this extension.
+pub fn of_object(name: &str) -> Option<(&str, &'static dyn ObjectFormat, Compression)> {
+    FORMATS.into_iter().find_map(|format| {
+        let (stem, compression) = format.parse_name(name)?;
+        Some((stem, format, compression))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_object_tells_its_format() {
+        for format in FORMATS {
+            for compression in Compression::ALL {
+                let name = format!("a.pin+0+0000000000.{}", format.extension(compression));
+                let (stem, found, _) = of_object(&name).expect("a known format");
+                assert_eq!((stem, found.class()), ("a.pin+0+0000000000", format.class()));
+            }
+        }
+        assert!(of_object("a.pin+0+0000000000.json.part").is_none());
+    }
+}
