@@ -8,23 +8,49 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::functions_nested::make_array::make_array_udf;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 
 use crate::base::error::{ErrorContext, Result};
 
 /// Number of cores of this machine. Defaults to 2 if it is unknown.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+/// Why a query cannot be planned.
+#[derive(Debug)]
+pub struct PlanError {
+    /// Line and column, from 1, if they are known.
+    pub place: Option<(u64, u64)>,
+    pub message: String,
+}
+
+impl From<DataFusionError> for PlanError {
+    fn from(error: DataFusionError) -> Self {
+        let Some(diagnostic) = error.diagnostic() else {
+            return Self { place: None, message: error.strip_backtrace() };
+        };
+        let notes = diagnostic.notes.iter().map(|note| note.message.as_str());
+        let helps = diagnostic.helps.iter().map(|help| help.message.as_str());
+        let mut message = diagnostic.message.replace('\'', "`");
+        for remark in notes.chain(helps) {
+            message.push_str(&format!("; {}", remark.replace('\'', "`")));
+        }
+        let place = diagnostic.span.map(|span| (span.start.line, span.start.column));
+        Self { place, message }
+    }
 }
 
 /// A DataFusion session; clones share it.
@@ -76,6 +102,8 @@ impl Engine {
         let config = config
             // In the dialect of Spark `array(…)` is a function.
             .set_str("datafusion.sql_parser.dialect", "spark")
+            // Errors name line and column.
+            .set_bool("datafusion.sql_parser.collect_spans", true)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
         let context = SessionContext::new_with_config_rt(config, runtime);
@@ -110,11 +138,20 @@ impl Engine {
         other.register_provider(name, provider)
     }
 
+    /// Plans a query. Statements that write or change the session are refused.
+    async fn frame(&self, sql: &str) -> Result<DataFrame, DataFusionError> {
+        let read_only = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        self.context.sql_with_options(sql, read_only).await
+    }
+
     /// Runs a query and collects its rows. The schema is also returned if there are no rows. Errors
     /// read `cannot run the query for PURPOSE`.
     pub async fn query(&self, purpose: &str, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         let failed = || format!("cannot run the query for {purpose}");
-        let frame = self.context.sql(sql).await.context(failed)?;
+        let frame = self.frame(sql).await.context(failed)?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await.context(failed)?;
         Ok((schema, batches))
@@ -123,18 +160,18 @@ impl Engine {
     /// Runs a query and streams its rows.
     pub async fn stream(&self, purpose: &str, sql: &str) -> Result<SendableRecordBatchStream> {
         let failed = || format!("cannot run the query for {purpose}");
-        self.context.sql(sql).await.context(failed)?.execute_stream().await.context(failed)
+        self.frame(sql).await.context(failed)?.execute_stream().await.context(failed)
     }
 
     /// Returns the columns that a query reads, by table.
+    ///
+    /// # Errors
+    /// The query cannot be planned.
     pub async fn columns_read(
         &self,
-        purpose: &str,
         sql: &str,
-    ) -> Result<BTreeMap<String, BTreeSet<String>>> {
-        let failed = || format!("cannot plan the query for {purpose}");
-        let plan =
-            self.context.sql(sql).await.context(failed)?.into_optimized_plan().context(failed)?;
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, PlanError> {
+        let plan = self.frame(sql).await?.into_optimized_plan()?;
         let mut read: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let traversal = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
@@ -151,14 +188,14 @@ impl Engine {
             }
             Ok(TreeNodeRecursion::Continue)
         });
-        traversal.context(failed)?;
+        traversal?;
         Ok(read)
     }
 
     /// Writes the result of a query to a Parquet file and registers the file as a table.
     pub async fn spill(&self, name: &str, sql: &str, path: &Path) -> Result<()> {
         let failed = || format!("cannot spill the rows of `{name}` to `{}`", path.display());
-        let frame = self.context.sql(sql).await.context(failed)?;
+        let frame = self.frame(sql).await.context(failed)?;
         let path = path.to_string_lossy();
         frame
             .write_parquet(&path, DataFrameWriteOptions::new().with_single_file_output(true), None)
@@ -183,7 +220,7 @@ impl Engine {
     /// Returns the physical plan of a query. Errors read `cannot plan the query to PURPOSE`.
     pub async fn plan(&self, purpose: &str, sql: &str) -> Result<Arc<dyn ExecutionPlan>> {
         let failed = || format!("cannot plan the query to {purpose}");
-        self.context.sql(sql).await.context(failed)?.create_physical_plan().await.context(failed)
+        self.frame(sql).await.context(failed)?.create_physical_plan().await.context(failed)
     }
 }
 

@@ -6,11 +6,14 @@
 //! `raw_geo` and `raw_user` and produces `clean_pin`, `clean_geo` and `clean_user`, which are
 //! joined into `post` for the questions.
 
-use std::path::Path;
+pub mod select;
+
+use std::path::{Path, PathBuf};
 
 use crate::base::config::schema::{Config, Median};
 use crate::base::error::{Error, Result, io_error};
 use crate::base::model::Kind;
+use crate::data::sql::select::check_select;
 
 /// Joins the clean tables: one row for each post.
 pub const POST: &str = include_str!("post.sql");
@@ -23,7 +26,13 @@ pub struct Question {
     /// The question as text.
     pub title: String,
     sql: String,
+    /// File of a question of the user.
+    file: Option<PathBuf>,
 }
+
+/// Hint for a question that cannot be used.
+pub const QUESTION_HINT: &str = "correct the question's file: it is one SELECT over `post`, \
+     `clean_pin`, `clean_geo` and `clean_user`, whose columns docs/batch.md lists";
 
 macro_rules! question {
     ($name:literal, $title:literal) => {
@@ -68,12 +77,13 @@ pub fn questions_of(config: &Config) -> Result<Vec<Question>> {
 ///
 /// # Errors
 /// The folder cannot be read; the name of a file is not a valid table name, or that of a built-in
-/// question.
+/// question; a file contains anything but one SELECT.
 pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
     let built_in = |&(name, title, sql): &(&str, &str, &str)| Question {
         name: name.into(),
         title: title.into(),
         sql: sql.into(),
+        file: None,
     };
     let mut questions: Vec<Question> = QUESTIONS.iter().map(built_in).collect();
     let Some(folder) = folder else {
@@ -111,7 +121,10 @@ pub fn questions(folder: Option<&Path>) -> Result<Vec<Question>> {
             .next()
             .and_then(|line| line.strip_prefix("--"))
             .map_or(name.clone(), |title| title.trim().to_string());
-        questions.push(Question { name, title, sql: sql.trim().trim_end_matches(';').to_string() });
+        let sql = sql.trim_end().trim_end_matches(';').to_string();
+        let question = Question { name, title, sql, file: Some(path) };
+        question.check()?;
+        questions.push(question);
     }
     Ok(questions)
 }
@@ -120,7 +133,28 @@ impl Question {
     /// Creates a question, for tests.
     #[cfg(test)]
     pub fn of(name: &str, title: &str, sql: &str) -> Self {
-        Self { name: name.into(), title: title.into(), sql: sql.into() }
+        Self { name: name.into(), title: title.into(), sql: sql.into(), file: None }
+    }
+
+    /// Refuses a question that is not one SELECT: on no engine may a question write.
+    fn check(&self) -> Result<()> {
+        // Both medians are expressions, so any of them will do.
+        check_select(&self.query(Median::Lower)).map_err(|refused| {
+            Error::usage(format!("cannot use the question {}", self.place(refused.place)))
+                .with_source(refused.message)
+                .hint(QUESTION_HINT)
+        })
+    }
+
+    /// The question in messages: its file, with line and column if they are known, or its name.
+    pub fn place(&self, place: Option<(u64, u64)>) -> String {
+        let Some(file) = &self.file else {
+            return format!("`{}`", self.name);
+        };
+        match place {
+            Some((line, column)) => format!("{}:{line}:{column}", file.display()),
+            None => file.display().to_string(),
+        }
     }
 
     /// Returns the query with the expression of the chosen median.

@@ -13,7 +13,7 @@ use crate::base::model::Kind;
 use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::Engine;
 use crate::data::sql;
-use crate::data::sql::Question;
+use crate::data::sql::{QUESTION_HINT, Question};
 
 /// Caches the rows of one record kind, up to the memory budget.
 pub struct RowCache {
@@ -151,17 +151,17 @@ pub async fn required_columns(questions: &[Question], median: Median) -> Result<
     for kind in Kind::ALL {
         engine.register(&clean_name(kind), kind.clean_schema(), Vec::new())?;
     }
-    let mut required = engine.columns_read("the posts", sql::POST).await?;
+    let mut required = engine.columns_read(sql::POST).await.map_err(|error| {
+        Error::failed("cannot plan the query for the posts").with_source(error.message)
+    })?;
     let (post, _) = engine.query("the posts", sql::POST).await?;
     engine.register("post", post.clone(), Vec::new())?;
     for question in questions {
         let sql = question.query(median);
-        let columns_read = engine.columns_read(&question.name, &sql).await;
-        let mut columns_by_table = columns_read.map_err(|error| {
-            error.hint(
-                "correct the question's file; it can read `post`, `clean_pin`, `clean_geo` and \
-                 `clean_user`, whose columns docs/batch.md lists",
-            )
+        let mut columns_by_table = engine.columns_read(&sql).await.map_err(|error| {
+            Error::failed(format!("cannot plan the question {}", question.place(error.place)))
+                .with_source(error.message)
+                .hint(QUESTION_HINT)
         })?;
         let reads_clean_rows =
             Kind::ALL.iter().any(|kind| columns_by_table.contains_key(&clean_name(*kind)));
