@@ -8,7 +8,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::config::data_dir::DataEntry;
+use crate::base::config::data_dir::{self, DataEntry};
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Destination, Target};
 use crate::base::error::{Error, ErrorContext, Result};
@@ -17,10 +17,10 @@ use crate::base::output::Printer;
 use crate::base::output::table::thousands;
 use crate::cli::demo::report::{Claim, DemoReport, OutputLocation, REPORT_PAGE, Stage};
 use crate::cli::demo::{DemoArguments, agree};
-use crate::clients::database::connect::Database;
+use crate::clients::database::connect::{Access, Database};
 use crate::clients::kafka::admin::Admin;
 use crate::data::tables::delta::{DeltaLocation, TableNamespace};
-use crate::local::LocalStack;
+use crate::local::{LocalStack, check_not_running};
 use crate::provision::engine::apply::apply;
 use crate::stages::batch::run as batch;
 use crate::stages::batch::run::BatchOptions;
@@ -57,7 +57,7 @@ pub async fn run(
     let started = Instant::now();
     let stages = Stages { printer, stages: Vec::new(), stage_started: Instant::now() };
     let interrupted = || {
-        Error::failed("interrupted before the last stage")
+        Error::interrupted("interrupted before the last stage")
             .hint("re-run the command to resume with the existing data")
     };
     crate::base::shutdown::run_until_shutdown(
@@ -112,7 +112,9 @@ async fn run_pipeline(
     mut stages: Stages<'_>,
     started: Instant,
 ) -> Result<DemoReport> {
-    // A folder that cannot contain Delta tables is reported before the first post.
+    // A folder that is in use, or cannot contain Delta tables, is reported before the first post.
+    check_not_running(&config.data_dir)?;
+    data_dir::create(&config.data_dir)?;
     DeltaLocation::open(&config, TableNamespace::Batch, &Kind::Pin.clean_table(&config.id)).await?;
     if !has_posts(&config).await? {
         let seeded = seed(
@@ -123,7 +125,8 @@ async fn run_pipeline(
         .await?;
         stages.done("seed", 0, seeded.posts, "generated posts in the source database");
     } else {
-        let posts = Database::connect(&config, false).await?.row_numbers().await?.len() as u64;
+        let posts =
+            Database::connect(&config, Access::Existing).await?.row_numbers().await?.len() as u64;
         stages.done("seed", posts, posts, "the database already exists");
     }
     stages.begin();
@@ -293,7 +296,7 @@ async fn run_stages(
 
 /// Returns row numbers in random order; every row is chosen once before a row repeats.
 async fn choose_rows(config: &Config, arguments: &DemoArguments) -> Result<Vec<i64>> {
-    let mut all = Database::connect(config, false).await?.row_numbers().await?;
+    let mut all = Database::connect(config, Access::Existing).await?.row_numbers().await?;
     let mut random = ChaCha8Rng::seed_from_u64(arguments.seed.unwrap_or_else(rand::random));
     let mut rows = Vec::with_capacity(arguments.posts as usize);
     while rows.len() < arguments.posts as usize && !all.is_empty() {

@@ -15,7 +15,7 @@ use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::{Kind, Post};
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
-use crate::clients::database::connect::Database;
+use crate::clients::database::connect::{Access, Database};
 use crate::stages::emulate::order::{Order, RowList};
 use crate::stages::emulate::request::{OutboundRecord, Target, targets};
 use crate::stages::emulate::sender::Sender;
@@ -66,17 +66,11 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     let concurrency =
         options.concurrency.map_or(config.emulate.concurrency, |number| number as usize);
     let batch = options.batch.map_or(config.emulate.batch, |number| number as usize);
-    let database = Database::connect(config, false).await?;
+    let database = Database::connect(config, Access::Existing).await?;
     let order = match &options.rows {
         Some(rows) => Order::given(rows.0.clone()),
         None => {
-            let all = database.row_numbers().await?;
-            if all.is_empty() {
-                return Err(Error::failed(
-                    "the database contains no posts: no row number exists in all three tables",
-                )
-                .hint("`pinpipe seed` fills the tables"));
-            }
+            let all = database.require_posts().await?;
             Order::shuffled(all, options.seed.unwrap_or_else(rand::random))
         }
     };

@@ -32,6 +32,20 @@ def test_batch_continues_from_the_checkpoint_of_an_earlier_version(earlier):
     assert [(objects > 0, new, rows) for objects, new, rows in counts] == [(True, 0, 30)] * 3
 
 
+def test_data_folder_of_an_earlier_version_is_destroyed(earlier):
+    # Its database is moved to a server: the lock and the streams still identify the folder.
+    (earlier.data / "source.db").unlink()
+    earlier.run("destroy", "--data", "--yes")
+    assert not earlier.data.exists()
+
+
+def test_seeded_folder_of_an_earlier_version_is_destroyed(earlier):
+    for name in ("local.lock", "kinesis.db"):
+        (earlier.data / name).unlink()
+    earlier.run("destroy", "--data", "--yes")
+    assert not earlier.data.exists()
+
+
 @pytest.fixture
 def running(earlier):
     stack = LocalStack(earlier)
