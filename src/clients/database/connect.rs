@@ -235,7 +235,13 @@ pub fn is_missing_table(error: &sqlx::Error) -> bool {
 pub fn explain(action: &str, error: &sqlx::Error) -> Error {
     let code =
         error.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
-    let text = error.to_string();
+    // The other texts of the library name its layers.
+    let text = match error {
+        sqlx::Error::Database(error) => error.message().to_string(),
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::PoolTimedOut => "no connection was available in time".to_string(),
+        error => error.to_string(),
+    };
     let hint = match (error, code.as_str()) {
         (_, "28P01" | "28000" | "1045") => {
             "check the user name in `database.url` and the password in PINPIPE_DATABASE_PASSWORD"
