@@ -243,8 +243,8 @@ def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, kept):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[lake]\nurl = "gs://bucket"\n', "`lake.url` must be a folder or s3://BUCKET"),
-        ('[local]\nhost = "somewhere"\n', "`local.host` must be an IP address"),
+        ('[lake]\nurl = "gs://bucket"\n', "`lake.url`: expected a folder or s3://BUCKET, got `gs:"),
+        ('[local]\nhost = "somewhere"\n', "`local.host`: expected an IP address or localhost"),
         ('[kafka]\nbootstrap_servers = "<b-1>:9098"\n', "still contains a <placeholder>"),
         ('id = "x"\n\n[emulate]\nrate = "fast"\n', "`pinpipe.toml` line 4"),
     ],
@@ -253,6 +253,10 @@ def test_invalid_configuration_is_rejected_with_its_place(pinpipe, text, message
     (pinpipe.folder / "pinpipe.toml").write_text(text)
     done = pinpipe.run("status", code=2)
     assert message in done.stderr and "hint:" in done.stderr, done.stderr
+
+
+def test_empty_name_of_the_configuration_counts_as_not_set(pinpipe):
+    assert pinpipe.json("seed", "--posts", 3, env={"PINPIPE_CONFIG": ""})["posts"] == 3
 
 
 @pytest.mark.parametrize("lake", ["", "gs://bucket", "ftp://x/y"])

@@ -71,6 +71,19 @@ def test_former_names_of_keys_work_with_a_warning(earlier):
         assert f"{name}`" in stderr and "is deprecated: use" in stderr, stderr
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("0", "`provision.parallel`: expected 1 to 64, got `0`"),
+        ('"x"', "`pinpipe.toml` line 2: `provision.parallel`: expected a whole number"),
+    ],
+)
+def test_invalid_value_of_a_former_name_is_reported_under_it(earlier, value, problem):
+    (earlier.folder / "pinpipe.toml").write_text(f"[provision]\nparallel = {value}\n")
+    stderr = earlier.run("status", code=2).stderr
+    assert problem in stderr and "max_concurrency" not in stderr, stderr
+
+
 def test_former_name_of_a_flag_works_with_a_warning(running):
     stderr = running.run("provision", "--yes", "--allow-recreate").stderr
     assert "`--allow-recreate` is deprecated: use `--allow-replace`" in stderr
