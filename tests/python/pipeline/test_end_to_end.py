@@ -342,6 +342,16 @@ def test_emulate_writes_undelivered_records_to_dead_letters(provisioned):
     assert summary["delivered"] + summary["errors"] == summary["posts"] * 3
 
 
+def test_interrupted_demo_stops_without_errors_of_its_sink(pinpipe):
+    running = pinpipe.start("demo", "--posts", 100_000)
+    wait_until(lambda: lake_objects(pinpipe), "the sink to write")
+    running.send_signal(signal.SIGINT)
+    err = running.communicate(timeout=60)[1]
+    assert running.returncode == 1, err
+    assert "error: interrupted before the last stage\nhint: " in err and "ERROR" not in err, err
+    assert not (pinpipe.data / "local.json").exists()
+
+
 def test_emulate_says_that_it_retries(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 100)
