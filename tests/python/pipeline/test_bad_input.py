@@ -165,6 +165,16 @@ def test_invalid_table_to_load_is_reported_with_file_and_line(pinpipe):
     assert (
         "pinterest_data.jsonl`, line 2" in done.stderr and not (pinpipe.data / "source.db").exists()
     )
+    (folder / "pinterest_data.jsonl").write_text(pin % 1 + "{\n")
+    stderr = pinpipe.run("seed", "--from", "tables", code=1).stderr
+    assert "pinterest_data.jsonl`, line 2: expected a JSON object, see column 2" in stderr, stderr
+    (folder / "pinterest_data.jsonl").write_text(pin % 1)
+    geo = folder / "geolocation_data.csv"
+    text = geo.read_text()
+    geo.write_text(text + "2,2020-01-01 00:00:00\n")
+    stderr = pinpipe.run("seed", "--from", "tables", code=1).stderr
+    assert "geolocation_data.csv`, line 3: expected 5 columns, got 2\n" in stderr, stderr
+    geo.write_text(text)
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 1)
     assert "duplicate row number 1" in pinpipe.run("seed", "--from", "tables", code=1).stderr
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 2)
