@@ -18,7 +18,7 @@ use crate::base::output::progress::Progress;
 use crate::clients::database::connect::{Access, Database};
 use crate::stages::emulate::order::{Order, RowList};
 use crate::stages::emulate::request::{OutboundRecord, Target, targets};
-use crate::stages::emulate::sender::Sender;
+use crate::stages::emulate::sender::{Sender, lock};
 use crate::stages::emulate::summary::Summary;
 
 /// Rows read from the database at a time.
@@ -148,17 +148,8 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
         )),
     }
     let seconds = started.elapsed().as_secs_f64();
-    let dead_letters = sender
-        .dead_letters
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .path()
-        .map(std::path::Path::to_path_buf);
-    let summary = sender
-        .counts
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .summary(seconds, dead_letters);
+    let dead_letters = lock(&sender.dead_letters).path().map(std::path::Path::to_path_buf);
+    let summary = lock(&sender.counts).summary(seconds, dead_letters);
     if circuit_open.load(Ordering::Relaxed) {
         printer.warn(format!(
             "stopped after {MAX_CONSECUTIVE_FAILURES} consecutive failed deliveries"
@@ -307,7 +298,7 @@ async fn deliver_jobs(
         for result in futures::future::join_all(deliveries).await {
             result?;
         }
-        let mut counts = sender.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut counts = lock(&sender.counts);
         counts.posts += posts.len() as u64;
         progress.add(posts.len() as u64);
         if counts.consecutive_failures >= MAX_CONSECUTIVE_FAILURES {

@@ -167,7 +167,7 @@ def test_invalid_table_to_load_is_reported_with_file_and_line(pinpipe):
     )
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + "{\n")
     stderr = pinpipe.run("seed", "--from", "tables", code=1).stderr
-    assert "pinterest_data.jsonl`, line 2: expected a JSON object, see column 2" in stderr, stderr
+    assert "pinterest_data.jsonl`, line 2: expected a JSON object, see column " in stderr, stderr
     (folder / "pinterest_data.jsonl").write_text(pin % 1)
     geo = folder / "geolocation_data.csv"
     text = geo.read_text()
