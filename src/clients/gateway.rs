@@ -90,10 +90,7 @@ impl GatewayClient {
         request.body(body.to_string()).send().await.map_err(|error| {
             Error::failed(unreachable())
                 .with_source(root_cause(error))
-                .hint(
-                    "check that the gateway is up (`pinpipe doctor` tests every connection); \
-                         `pinpipe local` starts the local one",
-                )
+                .hint("check that the gateway is up; `pinpipe local` starts the local one")
                 .retryable(true)
         })
     }

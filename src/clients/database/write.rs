@@ -87,7 +87,7 @@ impl Database {
         if self.renames_drafts() { format!("pinpipe_new_{table}") } else { table.to_string() }
     }
 
-    /// Puts the drafts in the place of the source tables, by one atomic statement.
+    /// Puts the drafts where the source tables are, by one atomic statement.
     async fn rename_drafts(&self) -> Result<()> {
         let replaced = |kind: Kind| format!("pinpipe_old_{}", kind.source_table());
         let mut renames = Vec::new();

@@ -153,11 +153,10 @@ pub fn failure(action: &str, config: &Config, error: &KafkaError) -> Error {
     let hint = match code {
         _ if is_transient && config.target == crate::base::config::schema::Target::Aws => {
             "MSK brokers are reachable only inside their VPC: run the command there, or manage \
-             topics another way with `topics.via`; `pinpipe doctor` tests every connection"
+             topics another way with `topics.via`"
         }
         _ if is_transient => {
-            "check that the broker is up and reachable (`pinpipe doctor` tests every connection); \
-             `pinpipe local` starts a local one"
+            "check that the broker is up and reachable; `pinpipe local` starts a local one"
         }
         Some(
             Code::Authentication
