@@ -68,7 +68,7 @@ impl ControlClient {
                 .hint("run `pinpipe local` in another terminal")
         })?;
         let status = response.status();
-        let text = response.bytes().await.context(unreachable)?;
+        let text = response.bytes().await.map_err(root_cause).context(unreachable)?;
         let body = serde_json::from_slice(&text).unwrap_or(Value::Null);
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return Ok((status, body));

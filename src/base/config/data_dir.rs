@@ -120,7 +120,8 @@ impl DataEntry {
     }
 }
 
-const MARKER_TEXT: &str = "This folder contains data of pinpipe. `pinpipe destroy --data` deletes the files and folders of\npinpipe in it, and no others.\n";
+const MARKER_TEXT: &str = "This folder contains data of pinpipe. `pinpipe destroy --data` deletes \
+                           that data and no other files.\n";
 
 /// Creates the data folder and marks it, before anything is written into it. A folder in which
 /// files of the user have names of pinpipe's is not marked, so that they are never deleted.

@@ -110,10 +110,10 @@ async fn fill(
     let loaded = match &options.from {
         Some(folder) => {
             let folder = folder.clone();
-            let load =
-                move || Kind::ALL.into_iter().map(|kind| load::load(&folder, kind)).collect();
-            let rows: Result<Vec<Rows>> = in_background(printer, "reading files", load).await?;
-            Some(rows?)
+            let read = move || -> Result<Vec<Rows>> {
+                Kind::ALL.into_iter().map(|kind| load::load(&folder, kind)).collect()
+            };
+            Some(in_background(printer, "reading files", read).await??)
         }
         None => None,
     };
@@ -139,7 +139,7 @@ async fn fill(
             in_background(printer, "generating posts", generate).await?
         }
     };
-    let total = tables.iter().map(|table| table.rows.len() as u64).sum();
+    let total: u64 = tables.iter().map(|table| table.rows.len() as u64).sum();
     tracing::info!(rows = total, "filling the tables");
     let progress = printer.progress("filling the database", Some(total));
     database.replace_tables(&tables, &progress, is_committing).await?;
