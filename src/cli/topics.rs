@@ -116,9 +116,9 @@ struct TopicCount {
 
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-struct Counts(Vec<TopicCount>);
+struct TopicCounts(Vec<TopicCount>);
 
-impl Report for Counts {
+impl Report for TopicCounts {
     fn text(&self) -> String {
         let mut table = Table::new(["topic", "partitions"]);
         for topic in &self.0 {
@@ -184,7 +184,7 @@ impl TopicClient {
                     let partition_count = all.get(&name).copied().ok_or_else(|| missing(&name))?;
                     Ok(TopicCount { name, partition_count })
                 });
-                printer.report(&Counts(counts.collect::<Result<_>>()?));
+                printer.report(&TopicCounts(counts.collect::<Result<_>>()?));
             }
         }
         Ok(())

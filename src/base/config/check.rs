@@ -39,7 +39,7 @@ pub fn has_topic_operations(kafka_version: &str) -> bool {
 /// Checks ranges, addresses, names and combinations of keys; adds a line to `problems` for each
 /// invalid key.
 pub fn check(config: &Config, problems: &mut Vec<String>) {
-    let checks = &mut Checks { problems };
+    let checks = &mut ConfigCheck { problems };
     check_names_and_places(config, checks);
     check_connections(config, checks);
     check_numbers(config, checks);
@@ -48,11 +48,11 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
 }
 
 /// Collects the problems of a configuration.
-struct Checks<'a> {
+struct ConfigCheck<'a> {
     problems: &'a mut Vec<String>,
 }
 
-impl Checks<'_> {
+impl ConfigCheck<'_> {
     /// Adds a problem unless the condition holds.
     fn require(&mut self, holds: bool, problem: &str) {
         if !holds {
@@ -71,7 +71,7 @@ impl Checks<'_> {
     }
 }
 
-fn check_names_and_places(config: &Config, checks: &mut Checks<'_>) {
+fn check_names_and_places(config: &Config, checks: &mut ConfigCheck<'_>) {
     for (key, text) in [
         ("id", config.id.as_str()),
         ("database.url", config.database.url.expose_secret()),
@@ -111,7 +111,7 @@ fn check_names_and_places(config: &Config, checks: &mut Checks<'_>) {
     }
 }
 
-fn check_connections(config: &Config, checks: &mut Checks<'_>) {
+fn check_connections(config: &Config, checks: &mut ConfigCheck<'_>) {
     let url = config.database.url.expose_secret();
     let schemes = ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"];
     let has_valid_scheme = url.is_empty() || schemes.iter().any(|scheme| url.starts_with(scheme));
@@ -156,7 +156,7 @@ fn check_connections(config: &Config, checks: &mut Checks<'_>) {
     );
 }
 
-fn check_numbers(config: &Config, checks: &mut Checks<'_>) {
+fn check_numbers(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.range("database.max_connections", config.database.max_connections, 1..=1000);
     checks.range("topics.partitions", config.topics.partitions, 1..=10_000);
     checks.range("topics.replication_factor", config.topics.replication_factor, 1..=100);
@@ -185,7 +185,7 @@ fn check_numbers(config: &Config, checks: &mut Checks<'_>) {
 }
 
 /// Checks the keys of resources on AWS.
-fn check_aws(config: &Config, checks: &mut Checks<'_>) {
+fn check_aws(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.range("aws.attempts", config.aws.attempts, 1..=100);
     for key in config.aws.tags.keys() {
         checks.require(
@@ -245,7 +245,7 @@ fn check_aws(config: &Config, checks: &mut Checks<'_>) {
     );
 }
 
-fn check_cluster(config: &Config, checks: &mut Checks<'_>) {
+fn check_cluster(config: &Config, checks: &mut ConfigCheck<'_>) {
     let brokers = config.cluster.brokers;
     checks.expect(
         config.target == Target::Local
@@ -270,7 +270,7 @@ fn check_cluster(config: &Config, checks: &mut Checks<'_>) {
 }
 
 /// Checks the keys of the client machine.
-fn check_client(config: &Config, checks: &mut Checks<'_>) {
+fn check_client(config: &Config, checks: &mut ConfigCheck<'_>) {
     let client = &config.client;
     for (key, ranges) in
         [("client.ssh_from", &client.ssh_from), ("client.proxy_from", &client.proxy_from)]
@@ -296,7 +296,7 @@ fn check_client(config: &Config, checks: &mut Checks<'_>) {
 }
 
 /// Checks the keys of Databricks and Airflow.
-fn check_schedule(config: &Config, checks: &mut Checks<'_>) {
+fn check_schedule(config: &Config, checks: &mut ConfigCheck<'_>) {
     let databricks = &config.databricks;
     checks.range("databricks.timeout_minutes", databricks.timeout_minutes, 1..=10_000);
     checks.range("databricks.poll_interval_ms", databricks.poll_interval_ms, 1..=600_000);

@@ -16,8 +16,8 @@ use crate::base::model::{Kind, Post};
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
 use crate::clients::database::connect::{Access, Database};
-use crate::stages::emulate::order::{Order, RowList};
-use crate::stages::emulate::request::{OutboundRecord, Target, targets};
+use crate::stages::emulate::order::{RowList, RowOrder};
+use crate::stages::emulate::request::{DeliveryTarget, OutboundRecord, targets};
 use crate::stages::emulate::sender::{Sender, lock};
 use crate::stages::emulate::summary::Summary;
 
@@ -68,10 +68,10 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     let batch = options.batch.map_or(config.emulate.batch, |number| number as usize);
     let database = Database::connect(config, Access::Existing).await?;
     let order = match &options.rows {
-        Some(rows) => Order::given(rows.0.clone()),
+        Some(rows) => RowOrder::given(rows.0.clone()),
         None => {
             let all = database.require_posts().await?;
-            Order::shuffled(all, options.seed.unwrap_or_else(rand::random))
+            RowOrder::shuffled(all, options.seed.unwrap_or_else(rand::random))
         }
     };
     let started = Instant::now();
@@ -84,7 +84,7 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     let progress = Arc::new(printer.progress("posting", planned));
     let sender = Sender::new(config, concurrency, deadline, printer, progress.clone()).await?;
     let sender = Arc::new(sender);
-    let targets: Arc<[Target]> = targets(config, to).into();
+    let targets: Arc<[DeliveryTarget]> = targets(config, to).into();
     for target in targets.iter() {
         sender.check(target).await?;
     }
@@ -276,7 +276,7 @@ type Jobs = Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<Post>>>>;
 async fn deliver_jobs(
     received_jobs: Jobs,
     sender: Arc<Sender>,
-    targets: Arc<[Target]>,
+    targets: Arc<[DeliveryTarget]>,
     progress: Arc<Progress>,
     circuit_open: Arc<AtomicBool>,
 ) -> Result<()> {

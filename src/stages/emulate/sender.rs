@@ -12,8 +12,8 @@ use crate::base::output::progress::Progress;
 use crate::clients::gateway::GatewayClient;
 use crate::clients::http::root_cause;
 use crate::stages::emulate::dead_letters::DeadLetters;
-use crate::stages::emulate::request::{DeliveryOutcome, OutboundRecord, Service, Target};
-use crate::stages::emulate::summary::Counts;
+use crate::stages::emulate::request::{DeliveryOutcome, DeliveryTarget, OutboundRecord, Service};
+use crate::stages::emulate::summary::RunCounts;
 
 /// Time after which a delivery that is not complete is reported.
 const QUIET_TIME: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ pub struct Sender {
     max_retries: usize,
     /// End of the run's duration: retries after it are not attempted.
     deadline: Option<tokio::time::Instant>,
-    pub counts: Mutex<Counts>,
+    pub counts: Mutex<RunCounts>,
     pub dead_letters: Mutex<DeadLetters>,
     printer: Printer,
     progress: Arc<Progress>,
@@ -66,7 +66,7 @@ impl Sender {
             backoff,
             max_retries: config.emulate.retries,
             deadline,
-            counts: Mutex::new(Counts::new()),
+            counts: Mutex::new(RunCounts::new()),
             dead_letters: Mutex::new(DeadLetters::new(&config.data_dir)),
             printer: printer.clone(),
             progress,
@@ -78,7 +78,7 @@ impl Sender {
     ///
     /// # Errors
     /// The gateway cannot be reached or denies access; the topic or stream does not exist.
-    pub async fn check(&self, target: &Target) -> Result<()> {
+    pub async fn check(&self, target: &DeliveryTarget) -> Result<()> {
         let path = match target.service {
             Service::Kafka => format!("/topics/{}", target.name),
             Service::Kinesis => format!("/streams/{}", target.name),
@@ -123,7 +123,11 @@ impl Sender {
     ///
     /// # Errors
     /// A dead letter cannot be written.
-    pub async fn deliver(&self, target: &Target, records: Vec<OutboundRecord>) -> Result<()> {
+    pub async fn deliver(
+        &self,
+        target: &DeliveryTarget,
+        records: Vec<OutboundRecord>,
+    ) -> Result<()> {
         let last_failure = Mutex::new(None);
         let mut delivery = std::pin::pin!(self.send_until_settled(target, records, &last_failure));
         if let Ok(outcome) = tokio::time::timeout(QUIET_TIME, &mut delivery).await {
@@ -155,7 +159,7 @@ impl Sender {
 
     async fn send_until_settled(
         &self,
-        target: &Target,
+        target: &DeliveryTarget,
         records: Vec<OutboundRecord>,
         last_failure: &Mutex<Option<FailedAttempt>>,
     ) -> Result<()> {
@@ -210,7 +214,12 @@ impl Sender {
     }
 
     /// Counts a record as failed and stores it as a dead letter.
-    fn give_up(&self, target: &Target, record: &OutboundRecord, reason: &str) -> Result<()> {
+    fn give_up(
+        &self,
+        target: &DeliveryTarget,
+        record: &OutboundRecord,
+        reason: &str,
+    ) -> Result<()> {
         let mut counts = lock(&self.counts);
         counts.failed += 1;
         counts.consecutive_failures += 1;
@@ -218,7 +227,11 @@ impl Sender {
         lock(&self.dead_letters).append(target, record, reason)
     }
 
-    async fn send(&self, target: &Target, records: &[OutboundRecord]) -> Vec<DeliveryOutcome> {
+    async fn send(
+        &self,
+        target: &DeliveryTarget,
+        records: &[OutboundRecord],
+    ) -> Vec<DeliveryOutcome> {
         let (method, path, content_type, body) = target.request(records);
         let started = Instant::now();
         let exchange = async {
