@@ -23,7 +23,7 @@ pub struct SeedArguments {
     /// or .jsonl
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
-    /// Drop existing tables before filling
+    /// Replace existing tables once the new ones are filled
     #[arg(long)]
     pub replace: bool,
 }

@@ -92,7 +92,9 @@ async fn check(name: &str, test: impl Future<Output = Result<String>>) -> Check 
 /// # Errors
 /// A check failed.
 pub async fn run(config: &Config, printer: &Printer) -> Result<()> {
+    let progress = printer.activity("testing the connections");
     let report = run_checks(config).await;
+    progress.finish();
     printer.report(&report);
     match report.failed() {
         0 => Ok(()),

@@ -27,7 +27,7 @@ pub struct SeedOptions {
     /// Folder with real tables to load instead: pinterest_data, geolocation_data and user_data as
     /// .csv or .jsonl.
     pub from: Option<PathBuf>,
-    /// Drop existing tables and fill new ones.
+    /// Replace existing tables once the new ones are filled.
     pub replace: bool,
 }
 
