@@ -131,9 +131,10 @@ const MARKER_TEXT: &str = "This folder contains data of pinpipe. `pinpipe destro
 pub fn create(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
     let marker = DataEntry::Marker.path(folder);
-    let has_data =
-        || DataEntry::ALL.iter().any(|entry| entry.is_local_data() && entry.path(folder).exists());
-    if marker.exists() || has_data() && !is_of_earlier_version(folder) {
+    // The state of a pipeline on AWS is never deleted with the data.
+    let mut entries = DataEntry::ALL.into_iter().filter(|entry| *entry != DataEntry::Aws);
+    let mut has_entries = || entries.any(|entry| entry.path(folder).exists());
+    if marker.exists() || has_entries() && !is_of_earlier_version(folder) {
         return Ok(());
     }
     std::fs::write(&marker, MARKER_TEXT).map_err(|error| io_error("write", &marker, error))
@@ -196,7 +197,8 @@ pub fn delete_local_data(folder: &Path) -> Result<Vec<String>> {
         kept.push(entry.map_err(read)?.file_name().to_string_lossy().into_owned());
     }
     if kept.is_empty() {
-        std::fs::remove_dir(folder).map_err(|error| io_error("delete", folder, error))?;
+        // A link or a mount point remains.
+        let _ = std::fs::remove_dir(folder);
     }
     kept.sort();
     Ok(kept)
