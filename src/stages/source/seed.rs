@@ -157,7 +157,7 @@ async fn in_background<T: Send + 'static>(
     let progress = printer.activity(label);
     let result = tokio::task::spawn_blocking(work).await;
     progress.finish();
-    result.context(|| format!("{label} failed"))
+    result.context(|| format!("cannot complete {label}"))
 }
 
 async fn report(config: &Config, database: &Database, filled: bool) -> Result<SeedReport> {
