@@ -166,6 +166,19 @@ fn invalid_flags_exit_with_two() {
 }
 
 #[test]
+fn invalid_numbers_are_rejected_in_words() {
+    let folder = empty();
+    for (arguments, expected) in [
+        (&["seed", "--posts", "x"][..], "expected a whole number from 1 to 10000000"),
+        (&["emulate", "--batch", "501"], "expected a whole number from 1 to 500"),
+        (&["emulate", "--rate", "fast"], "expected a number such as 2 or 0.5"),
+    ] {
+        let text = run(folder.path(), arguments);
+        assert!(text.starts_with("exit code: 2") && text.contains(expected), "{text}");
+    }
+}
+
+#[test]
 fn init_writes_a_valid_configuration_and_overwrites_none() {
     let folder = empty();
     let text = run(folder.path(), &["init"]);

@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 
 use crate::base::config::check::is_id;
+use crate::base::config::data_dir;
 use crate::base::config::schema::{AnswerFormat, BatchEngine, Config, Median, SparkPlace};
 use crate::base::config::size::memory_bytes;
 use crate::base::error::{Error, Result};
@@ -126,6 +127,8 @@ async fn answer(
         optimize: arguments.optimize,
         median: arguments.median,
     };
+    // A run that writes no tables also works in a folder that cannot be written.
+    let _ = data_dir::create(&config.data_dir);
     match engine {
         BatchEngine::Embedded => batch::run(&config, &options, printer).await,
         BatchEngine::Spark => on_spark(&config, &options, printer).await,

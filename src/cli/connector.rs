@@ -54,14 +54,14 @@ const NOT_THERE: &str = "not there";
 
 /// Report of `connector status`.
 #[derive(Debug, Serialize)]
-struct StatusReport {
+struct ConnectorReport {
     #[serde(flatten)]
     status: ConnectorStatus,
     /// Lag: records in the topics of the pipeline that are not in the lake yet.
     behind: u64,
 }
 
-impl Report for StatusReport {
+impl Report for ConnectorReport {
     fn text(&self) -> String {
         let status = &self.status;
         let mut table = Table::new(["connector", "state", "records", "objects", "lag"]);
@@ -165,7 +165,7 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
                 .lag(&crate::stages::sink::connectors::group(&name), &topics)
                 .await?;
             let has_failed = status.state == "FAILED";
-            printer.report(&StatusReport { status, behind: lag });
+            printer.report(&ConnectorReport { status, behind: lag });
             return if has_failed {
                 Err(Error::failed(format!("connector `{name}` has failed"))
                     .hint("fix the cause shown above, then run `pinpipe connector restart`"))

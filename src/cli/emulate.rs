@@ -8,7 +8,7 @@ use crate::base::config::schema::{Config, Destination};
 use crate::base::error::{Error, Result};
 use crate::base::output::Printer;
 use crate::base::output::table::thousands;
-use crate::cli::value_parser::parse_duration;
+use crate::cli::value_parser::{parse_duration, parse_number, whole_number};
 use crate::stages::emulate::order::RowList;
 use crate::stages::emulate::run::{EmulateOptions, run as emulate};
 
@@ -19,26 +19,26 @@ pub struct EmulateArguments {
     #[arg(long, value_enum)]
     pub to: Option<Destination>,
     /// Stop after this number of posts [default: run until Ctrl-C]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=u64::MAX))]
     pub posts: Option<u64>,
     /// Stop after this time, such as 90s, 15m or 2h; a bare number is seconds [default: run until
     /// Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Posts per second; 0 is unlimited [default: 0 (emulate.rate)]
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = parse_number)]
     pub rate: Option<f64>,
     /// Maximum random pause before each post, in milliseconds [default: 0 (emulate.jitter_ms)]
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = whole_number(0..=u64::MAX))]
     pub jitter: Option<u64>,
     /// Maximum number of requests in flight per topic or stream [default: 16 (emulate.concurrency)]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1u32..=10_000))]
     pub concurrency: Option<u32>,
     /// Records per request [default: 1 (emulate.batch)]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1u32..=500))]
     pub batch: Option<u32>,
     /// Random seed of the row order [default: random]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = whole_number(0..=u64::MAX))]
     pub seed: Option<u64>,
     /// Post exactly these rows, once and in this order: numbers and ranges, such as 7,19,30-40
     #[arg(long, value_name = "LIST", conflicts_with = "seed")]

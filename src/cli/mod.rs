@@ -24,6 +24,7 @@ pub mod value_parser;
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::base::output::Format;
@@ -63,7 +64,8 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Configuration file [default: pinpipe.toml if it exists, otherwise built-in]
-    #[arg(long, global = true, value_name = "FILE", env = "PINPIPE_CONFIG")]
+    // An empty variable counts as not set, so an empty path is accepted here.
+    #[arg(long, global = true, value_name = "FILE", env = "PINPIPE_CONFIG", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub config: Option<PathBuf>,
     /// Folder for local state [default: .pinpipe (data_dir)]
     #[arg(long, global = true, value_name = "DIR")]

@@ -34,9 +34,7 @@ pub fn main() -> ExitCode {
     let outcome = match runtime {
         Ok(runtime) => {
             let outcome = on_large_stack(|| runtime.block_on(run(cli, &printer)));
-            // Background tasks of the Delta library panic when the runtime shuts down under them;
-            // their messages are suppressed.
-            std::panic::set_hook(Box::new(|_| {}));
+            suppress_delta_panics();
             // Blocking calls to Kafka must not delay the exit.
             runtime.shutdown_timeout(std::time::Duration::from_millis(500));
             outcome
@@ -104,6 +102,22 @@ fn on_large_stack(work: impl FnOnce() -> Result<ExitCode> + Send) -> Result<Exit
     })
 }
 
+/// Background tasks of the Delta library panic when the runtime shuts down under them. Their
+/// messages are suppressed from then on; any other panic is still printed.
+fn suppress_delta_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|location| is_of_delta(location.file())) {
+            print(panic);
+        }
+    }));
+}
+
+/// Whether a source file belongs to the Delta library.
+fn is_of_delta(file: &str) -> bool {
+    ["/buoyant_kernel", "/deltalake"].iter().any(|library| file.contains(library))
+}
+
 fn internal_error(reason: &str) -> Error {
     Error::failed(format!("internal error: {reason}"))
         .hint("this is a bug in pinpipe: please report it with the command you ran")
@@ -129,4 +143,18 @@ fn start_log(global: &Global) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_panics_of_the_delta_library_are_suppressed() {
+        let registry = "/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+        assert!(is_of_delta(&format!("{registry}/buoyant_kernel_engine-0.28.0/src/executor.rs")));
+        assert!(is_of_delta(&format!("{registry}/deltalake-core-1.1.3/src/table/mod.rs")));
+        assert!(!is_of_delta("src/data/tables/delta.rs"));
+        assert!(!is_of_delta(&format!("{registry}/tokio-1.54.1/src/runtime/handle.rs")));
+    }
 }

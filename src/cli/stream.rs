@@ -5,6 +5,7 @@ use clap::Args;
 use crate::base::config::schema::{Config, Source};
 use crate::base::error::Result;
 use crate::base::output::Printer;
+use crate::cli::value_parser::whole_number;
 use crate::stages::stream::run::{StreamOptions, run as stream};
 
 /// Arguments of `pinpipe stream`.
@@ -18,7 +19,7 @@ pub struct StreamArguments {
     pub available_now: bool,
     /// Pause between two reads without new records, in milliseconds [default: 1000
     /// (stream.interval_ms)]
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = whole_number(0..=u64::MAX))]
     pub interval: Option<u64>,
 }
 

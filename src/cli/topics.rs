@@ -8,6 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::base::output::table::{Table, thousands};
 use crate::base::output::{Printer, Report, confirm};
+use crate::cli::value_parser::whole_number;
 use crate::clients::kafka::admin::{Admin, TopicDescription};
 use crate::clients::kafka::is_topic_name;
 use crate::provision::aws::msk::topic_service::TopicService;
@@ -21,7 +22,7 @@ pub enum TopicsCommand {
         /// Names of the topics [default: <id>.pin, <id>.geo and <id>.user]
         names: Vec<String>,
         /// Partitions of each topic [default: 3 (topics.partitions)]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
+        #[arg(long, value_name = "N", value_parser = whole_number(1i32..=10_000))]
         partitions: Option<i32>,
     },
     /// List all topics of the cluster
@@ -115,9 +116,9 @@ struct TopicCount {
 
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-struct Counts(Vec<TopicCount>);
+struct TopicCounts(Vec<TopicCount>);
 
-impl Report for Counts {
+impl Report for TopicCounts {
     fn text(&self) -> String {
         let mut table = Table::new(["topic", "partitions"]);
         for topic in &self.0 {
@@ -183,7 +184,7 @@ impl TopicClient {
                     let partition_count = all.get(&name).copied().ok_or_else(|| missing(&name))?;
                     Ok(TopicCount { name, partition_count })
                 });
-                printer.report(&Counts(counts.collect::<Result<_>>()?));
+                printer.report(&TopicCounts(counts.collect::<Result<_>>()?));
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Client of the Airflow REST API, reached through MWAA.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_mwaa::types::RestApiMethod;
 use aws_smithy_types::{Document, Number};
@@ -13,6 +13,8 @@ use crate::clients::aws::call::{CallContext, RESUME_HINT, code};
 
 /// Maximum attempts of one request while Airflow is unavailable.
 const MAX_ATTEMPTS: usize = 5;
+/// Time after which a retry is shown to the user.
+const QUIET_RETRIES: Duration = Duration::from_secs(3);
 
 /// The REST API of one Airflow environment.
 pub struct AirflowApi {
@@ -71,7 +73,17 @@ impl AirflowApi {
             .with_min_delay(Duration::from_millis(300))
             .with_max_times(MAX_ATTEMPTS - 1)
             .with_jitter();
-        send.retry(pauses).when(|refusal| refusal.status >= 500).await
+        let (started, mut retry) = (Instant::now(), 0);
+        send.retry(pauses)
+            .when(|refusal| refusal.status >= 500)
+            .notify(|refusal, _| {
+                retry += 1;
+                if started.elapsed() >= QUIET_RETRIES {
+                    let error = &refusal.error;
+                    tracing::warn!("{error}; retrying ({retry} of {})", MAX_ATTEMPTS - 1);
+                }
+            })
+            .await
     }
 
     async fn send_once(

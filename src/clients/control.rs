@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result};
+use crate::clients::http::root_cause;
 
 /// State of a connector and its only task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,11 +64,11 @@ impl ControlClient {
         let unreachable = || format!("cannot reach the local stack at {}", self.url);
         let response = request.send().await.map_err(|error| {
             Error::failed(unreachable())
-                .with_source(error.without_url())
+                .with_source(root_cause(error))
                 .hint("run `pinpipe local` in another terminal")
         })?;
         let status = response.status();
-        let text = response.bytes().await.context(unreachable)?;
+        let text = response.bytes().await.map_err(root_cause).context(unreachable)?;
         let body = serde_json::from_slice(&text).unwrap_or(Value::Null);
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return Ok((status, body));

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::base::config::schema::{ApiAuth, Config, Target};
 use crate::base::error::{Error, ErrorContext, Result};
+use crate::clients::http::root_cause;
 
 /// Content type and body of a request.
 pub type Content<'a> = (&'a str, &'a str);
@@ -88,11 +89,8 @@ impl GatewayClient {
         let unreachable = || format!("cannot reach the gateway at {}", self.url);
         request.body(body.to_string()).send().await.map_err(|error| {
             Error::failed(unreachable())
-                .with_source(error.without_url())
-                .hint(
-                    "check that the gateway is up (`pinpipe doctor` tests every connection); \
-                         `pinpipe local` starts the local one",
-                )
+                .with_source(root_cause(error))
+                .hint("check that the gateway is up; `pinpipe local` starts the local one")
                 .retryable(true)
         })
     }

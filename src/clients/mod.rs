@@ -6,4 +6,5 @@ pub mod control;
 pub mod database;
 pub mod databricks;
 pub mod gateway;
+pub mod http;
 pub mod kafka;

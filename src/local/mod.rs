@@ -15,10 +15,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::config::data_dir::DataEntry;
+use crate::base::config::data_dir::{self, DataEntry};
 use crate::base::config::runtime::{Addresses, Runtime};
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, ErrorContext, Result, io_error};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::fs::FileLock;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
@@ -81,7 +81,7 @@ impl LocalStack {
     /// The data folder is in use or not writable; `local.host` is invalid; a port is in use.
     pub async fn start(config: &Config) -> Result<Self> {
         let data_dir = &config.data_dir;
-        std::fs::create_dir_all(data_dir).map_err(|error| io_error("create", data_dir, error))?;
+        data_dir::create(data_dir)?;
         let lock = lock(data_dir)?;
         let host: IpAddr = match config.local.host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
@@ -179,16 +179,26 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
 }
 
 fn lock(data_dir: &Path) -> Result<FileLock> {
-    FileLock::try_lock(&Runtime::lock_path(data_dir))?.ok_or_else(|| {
-        let pid = Runtime::read(data_dir)
-            .map(|runtime| format!(" (process {})", runtime.pid))
-            .unwrap_or_default();
-        Error::failed(format!(
-            "another local stack is already running in `{}`{pid}",
-            data_dir.display()
-        ))
-        .hint("stop it with Ctrl-C, or choose another folder with `--data-dir`")
-    })
+    FileLock::try_lock(&Runtime::lock_path(data_dir))?.ok_or_else(|| already_running(data_dir))
+}
+
+/// Checks that no local stack uses the data folder.
+pub fn check_not_running(data_dir: &Path) -> Result<()> {
+    if FileLock::is_held(&Runtime::lock_path(data_dir))? {
+        return Err(already_running(data_dir));
+    }
+    Ok(())
+}
+
+fn already_running(data_dir: &Path) -> Error {
+    let pid = Runtime::read(data_dir)
+        .map(|runtime| format!(" (process {})", runtime.pid))
+        .unwrap_or_default();
+    Error::failed(format!(
+        "another local stack is already running in `{}`{pid}",
+        data_dir.display()
+    ))
+    .hint("stop it with Ctrl-C, or choose another folder with `--data-dir`")
 }
 
 async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {

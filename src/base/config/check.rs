@@ -1,5 +1,8 @@
 //! Checks of the configuration that its types cannot express: ranges, addresses, names.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
 use secrecy::ExposeSecret;
 
 use crate::base::config::schema::{Config, KafkaAuth, Target, TopicsVia};
@@ -36,76 +39,87 @@ pub fn has_topic_operations(kafka_version: &str) -> bool {
 /// Checks ranges, addresses, names and combinations of keys; adds a line to `problems` for each
 /// invalid key.
 pub fn check(config: &Config, problems: &mut Vec<String>) {
-    let mut require = |holds: bool, problem: &str| {
+    let checks = &mut ConfigCheck { problems };
+    check_names_and_places(config, checks);
+    check_connections(config, checks);
+    check_numbers(config, checks);
+    check_aws(config, checks);
+    check_schedule(config, checks);
+}
+
+/// Collects the problems of a configuration.
+struct ConfigCheck<'a> {
+    problems: &'a mut Vec<String>,
+}
+
+impl ConfigCheck<'_> {
+    /// Adds a problem unless the condition holds.
+    fn require(&mut self, holds: bool, problem: &str) {
         if !holds {
-            problems.push(problem.to_string());
+            self.problems.push(problem.to_string());
         }
-    };
-    require(
-        is_id(&config.id),
-        "`id` must be 1 to 40 letters, digits, `-` or `_` (replace the <placeholder>)",
-    );
-    require(
-        !config.data_dir.as_os_str().is_empty(),
-        "`data_dir` must be a folder, got an empty value",
-    );
-    require(
-        (1..=1000).contains(&config.database.max_connections),
-        "`database.max_connections` must be 1 to 1000",
-    );
-    require(
-        (1..=10_000).contains(&config.topics.partitions),
-        "`topics.partitions` must be 1 to 10000",
-    );
-    require(
-        (1..=100).contains(&config.topics.replication_factor),
-        "`topics.replication_factor` must be 1 to 100",
-    );
-    require((1..=10_000).contains(&config.kinesis.shards), "`kinesis.shards` must be 1 to 10000");
-    require(
-        (24..=8760).contains(&config.kinesis.retention_hours),
-        "`kinesis.retention_hours` must be 24 to 8760",
-    );
-    require(
-        (1..=10_000).contains(&config.emulate.concurrency),
-        "`emulate.concurrency` must be 1 to 10000",
-    );
-    require(
-        (1..=500).contains(&config.emulate.batch),
-        "`emulate.batch` must be 1 to 500 (the maximum of PutRecords)",
-    );
-    require(
-        is_rate(config.emulate.rate),
-        "`emulate.rate` must be 0, or 0.001 to 1000000 posts per second",
-    );
-    require(config.stream.batch_records > 0, "`stream.batch_records` must be 1 or more");
-    require(
-        config.kafka.timeout_ms > 0 && config.emulate.timeout_ms > 0,
-        "`kafka.timeout_ms` and `emulate.timeout_ms` must be 1 or more",
-    );
-    if let Err(error) = memory_bytes(&config.batch.memory) {
-        require(false, &format!("`batch.memory`: {error}"));
     }
-    check_aws(config, &mut require);
-    let needs_user = matches!(config.kafka.auth, KafkaAuth::Plain | KafkaAuth::ScramSha512);
-    require(
-        !needs_user || !config.kafka.username.is_empty(),
-        "this `kafka.auth` requires `kafka.username`",
+
+    /// Adds a problem about the value of a key unless the condition holds.
+    fn expect(&mut self, holds: bool, key: &str, expected: &str, value: impl Display) {
+        self.require(holds, &format!("`{key}`: expected {expected}, got `{value}`"));
+    }
+
+    fn range<T: PartialOrd + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+        let expected = format!("{} to {}", range.start(), range.end());
+        self.expect(range.contains(&value), key, &expected, value);
+    }
+}
+
+fn check_names_and_places(config: &Config, checks: &mut ConfigCheck<'_>) {
+    for (key, text) in [
+        ("id", config.id.as_str()),
+        ("database.url", config.database.url.expose_secret()),
+        ("kafka.bootstrap_servers", &config.kafka.bootstrap_servers),
+        ("gateway.url", &config.gateway.url),
+        ("lake.url", &config.lake.url),
+        ("tables.url", &config.tables.url),
+    ] {
+        checks.require(
+            !has_placeholder(text),
+            &format!("`{key}` still contains a <placeholder>: replace it, or remove the line"),
+        );
+    }
+    let id = &config.id;
+    let is_valid_id = is_id(id) || has_placeholder(id);
+    checks.expect(is_valid_id, "id", "1 to 40 letters, digits, `-` or `_`", id);
+    let data_dir = &config.data_dir;
+    checks.expect(
+        !data_dir.as_os_str().is_empty(),
+        "data_dir",
+        "the path of a folder",
+        data_dir.display(),
     );
-    require(
-        !needs_user || config.secrets.kafka_password.is_some(),
-        "this `kafka.auth` requires PINPIPE_KAFKA_PASSWORD in the environment or `.env`",
+    for (key, url) in [("lake.url", &config.lake.url), ("tables.url", &config.tables.url)] {
+        checks.expect(is_location(url), key, "a folder or s3://BUCKET", url);
+    }
+    let lake = &config.lake.url;
+    checks.expect(
+        config.lake_bucket_on_s3().is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
+        "lake.url",
+        "s3://BUCKET without a folder, which `topics.dir` of the sink sets",
+        lake,
     );
-    require(
-        config.local.host == "localhost" || config.local.host.parse::<std::net::IpAddr>().is_ok(),
-        &format!("`local.host` must be an IP address or localhost, got `{}`", config.local.host),
-    );
+    if config.target == Target::Aws {
+        let is_bucket_url = lake.is_empty() || lake.starts_with("s3://");
+        checks.expect(is_bucket_url, "lake.url", "s3://BUCKET on target aws", lake);
+    }
+}
+
+fn check_connections(config: &Config, checks: &mut ConfigCheck<'_>) {
     let url = config.database.url.expose_secret();
-    let has_valid_scheme = url.is_empty()
-        || ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme));
-    require(has_valid_scheme, "`database.url` must start with sqlite:, mysql: or postgres:");
+    let schemes = ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"];
+    let has_valid_scheme = url.is_empty() || schemes.iter().any(|scheme| url.starts_with(scheme));
+    // Not shown, because it may contain a password.
+    checks.require(
+        has_valid_scheme,
+        "`database.url`: expected an address that starts with sqlite:, mysql: or postgres:",
+    );
     for (key, url) in [
         ("gateway.url", &config.gateway.url),
         ("kinesis.endpoint_url", &config.kinesis.endpoint_url),
@@ -113,177 +127,107 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         ("aws.endpoint_url", &config.aws.endpoint_url),
         ("databricks.host", &config.databricks.host),
     ] {
-        let parsed = url::Url::parse(url)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        // An address with a password is not shown.
         let has_credentials = url.contains('@');
-        require(
-            url.is_empty() || has_credentials || parsed.is_some(),
-            &format!("`{key}` must be an http:// or https:// address, got `{url}`"),
+        checks.require(
+            !has_credentials,
+            &format!("`{key}`: expected an address without user and password"),
         );
-        require(!has_credentials, &format!("`{key}` must not contain a user or password"));
+        let is_http = url::Url::parse(url)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let is_valid = url.is_empty() || has_credentials || is_http;
+        checks.expect(is_valid, key, "an http:// or https:// address", url);
     }
-    for (key, url) in [("lake.url", &config.lake.url), ("tables.url", &config.tables.url)] {
-        require(is_location(url), &format!("`{key}` must be a folder or s3://BUCKET, got `{url}`"));
-    }
-    require(
-        config.lake_bucket_on_s3().is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
-        "`lake.url` must be s3://BUCKET without a folder; `topics.dir` of the sink sets the folder",
+    let host = &config.local.host;
+    checks.expect(
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok(),
+        "local.host",
+        "an IP address or localhost",
+        host,
     );
-    if config.target == Target::Aws {
-        require(
-            config.lake.url.is_empty() || config.lake.url.starts_with("s3://"),
-            "`lake.url` must be s3://BUCKET on target aws",
-        );
-    }
-    for (key, text) in [
-        ("database.url", config.database.url.expose_secret()),
-        ("kafka.bootstrap_servers", config.kafka.bootstrap_servers.as_str()),
-        ("gateway.url", &config.gateway.url),
-        ("lake.url", &config.lake.url),
-        ("tables.url", &config.tables.url),
+    let needs_user = matches!(config.kafka.auth, KafkaAuth::Plain | KafkaAuth::ScramSha512);
+    checks.require(
+        !needs_user || !config.kafka.username.is_empty(),
+        "this `kafka.auth` requires `kafka.username`",
+    );
+    checks.require(
+        !needs_user || config.secrets.kafka_password.is_some(),
+        "this `kafka.auth` requires PINPIPE_KAFKA_PASSWORD in the environment or `.env`",
+    );
+}
+
+fn check_numbers(config: &Config, checks: &mut ConfigCheck<'_>) {
+    checks.range("database.max_connections", config.database.max_connections, 1..=1000);
+    checks.range("topics.partitions", config.topics.partitions, 1..=10_000);
+    checks.range("topics.replication_factor", config.topics.replication_factor, 1..=100);
+    checks.range("kinesis.shards", config.kinesis.shards, 1..=10_000);
+    checks.range("kinesis.retention_hours", config.kinesis.retention_hours, 24..=8760);
+    let emulate = &config.emulate;
+    checks.range("emulate.concurrency", emulate.concurrency, 1..=10_000);
+    // The maximum of PutRecords.
+    checks.range("emulate.batch", emulate.batch, 1..=500);
+    checks.expect(
+        is_rate(emulate.rate),
+        "emulate.rate",
+        "0, or 0.001 to 1000000 posts per second",
+        emulate.rate,
+    );
+    for (key, value) in [
+        ("kafka.timeout_ms", config.kafka.timeout_ms),
+        ("emulate.timeout_ms", emulate.timeout_ms),
+        ("stream.batch_records", config.stream.batch_records as u64),
     ] {
-        let has_placeholder = text.find('<').is_some_and(|start| text[start..].contains('>'));
-        require(
-            !has_placeholder,
-            &format!("`{key}` still contains a <placeholder>: replace it, or remove the line"),
-        );
+        checks.expect(value > 0, key, "1 or more", value);
+    }
+    if let Err(error) = memory_bytes(&config.batch.memory) {
+        checks.require(false, &format!("`batch.memory`: {error}"));
     }
 }
 
-/// Checks the keys of resources on AWS and of the schedule.
-fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
-    require((1..=100).contains(&config.aws.attempts), "`aws.attempts` must be 1 to 100");
+/// Checks the keys of resources on AWS.
+fn check_aws(config: &Config, checks: &mut ConfigCheck<'_>) {
+    checks.range("aws.attempts", config.aws.attempts, 1..=100);
+    for key in config.aws.tags.keys() {
+        checks.require(
+            !key.starts_with("aws:") && !key.starts_with("pinpipe:"),
+            &format!("`aws.tags.{key}`: the prefixes `aws:` and `pinpipe:` are reserved"),
+        );
+    }
     let provision = &config.provision;
-    require(
-        (1..=64).contains(&provision.max_concurrency),
-        "`provision.max_concurrency` must be 1 to 64",
-    );
-    require(
-        (1..=1440).contains(&provision.operation_timeout_minutes),
-        "`provision.operation_timeout_minutes` must be 1 to 1440",
-    );
-    require(
-        (1..=600_000).contains(&provision.poll_interval_ms),
-        "`provision.poll_interval_ms` must be 1 to 600000",
-    );
-    require(
-        (1..=600_000).contains(&provision.consistency_timeout_ms),
-        "`provision.consistency_timeout_ms` must be 1 to 600000",
-    );
+    checks.range("provision.max_concurrency", provision.max_concurrency, 1..=64);
+    let timeout = provision.operation_timeout_minutes;
+    checks.range("provision.operation_timeout_minutes", timeout, 1..=1440);
+    checks.range("provision.poll_interval_ms", provision.poll_interval_ms, 1..=600_000);
+    checks.range("provision.consistency_timeout_ms", provision.consistency_timeout_ms, 1..=600_000);
     let is_object = |url: &str| {
         url.strip_prefix("s3://")
             .and_then(|rest| rest.split_once('/'))
             .is_some_and(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
     };
-    require(
-        provision.state.is_empty() || is_object(&provision.state),
-        "`provision.state` must be s3://BUCKET/KEY",
+    let state = &provision.state;
+    checks.expect(
+        state.is_empty() || is_object(state),
+        "provision.state",
+        "s3://BUCKET/KEY",
+        state,
     );
-    let brokers = config.cluster.brokers;
-    require(
-        config.target == Target::Local
-            || (2..=15).contains(&brokers) && (brokers % 2 == 0 || brokers % 3 == 0),
-        "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3: MSK distributes brokers \
-         evenly over two or three zones",
+    check_cluster(config, checks);
+    checks.range("connector.mcu", config.connector.mcu, 1..=8);
+    checks.range("connector.workers", config.connector.workers, 1..=10);
+    let plugin = &config.connector.plugin;
+    checks.expect(
+        plugin.ends_with(".zip"),
+        "connector.plugin",
+        "the path or URL of a .zip",
+        plugin,
     );
-    require(
-        config.topics.via != TopicsVia::Msk || has_topic_operations(&config.cluster.kafka_version),
-        "`topics.via` \"msk\" requires `cluster.kafka_version` 3.6 or newer; \"auto\" works with \
-         every version",
-    );
-    require(
-        (1..=16_384).contains(&config.cluster.volume_gib),
-        "`cluster.volume_gib` must be 1 to 16384",
-    );
-    require(
-        config.topics.replication_factor <= config.cluster.brokers.max(3),
-        "`topics.replication_factor` must be at most `cluster.brokers`",
-    );
-    require((1..=8).contains(&config.connector.mcu), "`connector.mcu` must be 1 to 8");
-    require((1..=10).contains(&config.connector.workers), "`connector.workers` must be 1 to 10");
-    require(
-        config.connector.plugin.ends_with(".zip"),
-        "`connector.plugin` must be a zip: a file or an address",
-    );
-    let is_stage = |stage: &str| {
-        (1..=128).contains(&stage.len())
-            && stage.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-    };
-    require(
-        is_stage(&config.api.stage),
-        "`api.stage` must be 1 to 128 letters, digits, `_` and `-`",
-    );
-    for (key, ranges) in [
-        ("client.ssh_from", &config.client.ssh_from),
-        ("client.proxy_from", &config.client.proxy_from),
-    ] {
-        for range in ranges {
-            let is_named = key == "client.proxy_from" && range == "api-gateway";
-            require(
-                is_named || is_range(range),
-                &format!("`{key}` must contain ranges such as 203.0.113.7/32, got `{range}`"),
-            );
-        }
-    }
-    // The setup script of the client machine contains these values in single quotes.
-    let client = &config.client;
-    for (key, text) in [
-        ("client.kafka_version", &client.kafka_version),
-        ("client.scala_version", &client.scala_version),
-        ("client.iam_auth_version", &client.iam_auth_version),
-        ("client.iam_auth_sha512", &client.iam_auth_sha512),
-        ("client.confluent_version", &client.confluent_version),
-        ("client.confluent_sha512", &client.confluent_sha512),
-    ] {
-        require(
-            text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)),
-            &format!("`{key}` must be letters, digits, `.`, `-` and `_`"),
-        );
-    }
-    for key in config.aws.tags.keys() {
-        require(
-            !key.starts_with("aws:") && !key.starts_with("pinpipe:"),
-            &format!("`aws.tags.{key}`: the prefixes `aws:` and `pinpipe:` are reserved"),
-        );
-    }
-    let databricks = &config.databricks;
-    require(
-        (1..=10_000).contains(&databricks.timeout_minutes),
-        "`databricks.timeout_minutes` must be 1 to 10000",
-    );
-    require(
-        (1..=600_000).contains(&databricks.poll_interval_ms),
-        "`databricks.poll_interval_ms` must be 1 to 600000",
-    );
-    require(
-        databricks.folder.is_empty()
-            || databricks.folder.starts_with('/') && !databricks.folder.starts_with("/Workspace"),
-        "`databricks.folder` must begin with `/`, such as /Shared/pinpipe",
-    );
-    let schedule = &config.schedule;
-    require(
-        chrono::NaiveDate::parse_from_str(&schedule.start_date, "%Y-%m-%d").is_ok(),
-        &format!(
-            "`schedule.start_date` must be a day such as 2024-01-01, got `{}`",
-            schedule.start_date
-        ),
-    );
-    require(
-        schedule.cron.starts_with('@') || schedule.cron.split_whitespace().count() == 5,
-        &format!(
-            "`schedule.cron` must be a preset such as @daily or five fields, got `{}`",
-            schedule.cron
-        ),
-    );
-    require(schedule.retries <= 100, "`schedule.retries` must be 0 to 100");
-    let airflow = &config.airflow;
-    require(
-        !airflow.enabled || airflow.subnets.len() == 2,
-        "`airflow.subnets` must name two private subnets with a route through NAT",
-    );
+    let stage = &config.api.stage;
+    let is_stage = (1..=128).contains(&stage.len())
+        && stage.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    checks.expect(is_stage, "api.stage", "1 to 128 letters, digits, `_` and `-`", stage);
+    check_client(config, checks);
     let bucket = config.bucket();
-    require(
+    checks.require(
         config.target != Target::Aws
             || config.lake_bucket_on_s3().is_none_or(|lake| lake == bucket),
         &format!(
@@ -292,13 +236,99 @@ fn check_aws(config: &Config, require: &mut impl FnMut(bool, &str)) {
             config.lake.url
         ),
     );
-    require(
+    checks.expect(
         config.target != Target::Aws || is_bucket(&bucket),
-        &format!(
-            "`{bucket}` is not a valid bucket name: expected 3 to 63 lower-case letters, digits, \
-             `-` and `.` (set by `id` or `s3.bucket.name`)"
-        ),
+        "s3.bucket.name",
+        "the name of a bucket with 3 to 63 lower-case letters, digits, `-` and `.` (set by `id` \
+         unless it is configured)",
+        bucket,
     );
+}
+
+fn check_cluster(config: &Config, checks: &mut ConfigCheck<'_>) {
+    let brokers = config.cluster.brokers;
+    checks.expect(
+        config.target == Target::Local
+            || (2..=15).contains(&brokers) && (brokers % 2 == 0 || brokers % 3 == 0),
+        "cluster.brokers",
+        "2 to 15 and a multiple of 2 or 3 (MSK distributes brokers evenly over two or three zones)",
+        brokers,
+    );
+    checks.range("cluster.volume_gib", config.cluster.volume_gib, 1..=16_384);
+    let replicas = config.topics.replication_factor;
+    checks.expect(
+        replicas <= brokers.max(3),
+        "topics.replication_factor",
+        "at most `cluster.brokers`",
+        replicas,
+    );
+    checks.require(
+        config.topics.via != TopicsVia::Msk || has_topic_operations(&config.cluster.kafka_version),
+        "`topics.via` \"msk\" requires `cluster.kafka_version` 3.6 or newer; \"auto\" works with \
+         every version",
+    );
+}
+
+/// Checks the keys of the client machine.
+fn check_client(config: &Config, checks: &mut ConfigCheck<'_>) {
+    let client = &config.client;
+    for (key, ranges) in
+        [("client.ssh_from", &client.ssh_from), ("client.proxy_from", &client.proxy_from)]
+    {
+        for range in ranges {
+            let is_named = key == "client.proxy_from" && range == "api-gateway";
+            let is_valid = is_named || is_range(range);
+            checks.expect(is_valid, key, "address ranges such as 203.0.113.7/32", range);
+        }
+    }
+    // The setup script of the client machine contains these values in single quotes.
+    for (key, text) in [
+        ("client.kafka_version", &client.kafka_version),
+        ("client.scala_version", &client.scala_version),
+        ("client.iam_auth_version", &client.iam_auth_version),
+        ("client.iam_auth_sha512", &client.iam_auth_sha512),
+        ("client.confluent_version", &client.confluent_version),
+        ("client.confluent_sha512", &client.confluent_sha512),
+    ] {
+        let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+        checks.expect(is_plain, key, "letters, digits, `.`, `-` and `_`", text);
+    }
+}
+
+/// Checks the keys of Databricks and Airflow.
+fn check_schedule(config: &Config, checks: &mut ConfigCheck<'_>) {
+    let databricks = &config.databricks;
+    checks.range("databricks.timeout_minutes", databricks.timeout_minutes, 1..=10_000);
+    checks.range("databricks.poll_interval_ms", databricks.poll_interval_ms, 1..=600_000);
+    let folder = &databricks.folder;
+    checks.expect(
+        folder.is_empty() || folder.starts_with('/') && !folder.starts_with("/Workspace"),
+        "databricks.folder",
+        "a path such as /Shared/pinpipe",
+        folder,
+    );
+    let schedule = &config.schedule;
+    checks.expect(
+        chrono::NaiveDate::parse_from_str(&schedule.start_date, "%Y-%m-%d").is_ok(),
+        "schedule.start_date",
+        "a day such as 2024-01-01",
+        &schedule.start_date,
+    );
+    checks.expect(
+        schedule.cron.starts_with('@') || schedule.cron.split_whitespace().count() == 5,
+        "schedule.cron",
+        "a preset such as @daily or five fields",
+        &schedule.cron,
+    );
+    checks.range("schedule.retries", schedule.retries, 0..=100);
+    checks.require(
+        !config.airflow.enabled || config.airflow.subnets.len() == 2,
+        "`airflow.subnets`: expected two private subnets with a route through NAT",
+    );
+}
+
+fn has_placeholder(text: &str) -> bool {
+    text.find('<').is_some_and(|start| text[start..].contains('>'))
 }
 
 /// Whether a text is an IPv4 address range such as 10.0.0.0/8.

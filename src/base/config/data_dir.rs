@@ -1,10 +1,17 @@
-//! Every file and folder that pinpipe writes below the data folder.
+//! Every file and folder that pinpipe writes below the data folder, and its deletion.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+
+use crate::base::error::{Result, io_error};
+use crate::base::model::Kind;
 
 /// An entry of the data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataEntry {
+    /// Marks a folder that pinpipe created: `destroy --data` deletes the data of no other.
+    Marker,
     /// The source database, unless the configuration names another one.
     SourceDatabase,
     /// Held by a running local stack.
@@ -39,7 +46,8 @@ pub enum DataEntry {
 
 impl DataEntry {
     /// All entries.
-    pub const ALL: [DataEntry; 16] = [
+    pub const ALL: [DataEntry; 17] = [
+        Self::Marker,
         Self::SourceDatabase,
         Self::LocalLock,
         Self::LocalAddresses,
@@ -60,6 +68,7 @@ impl DataEntry {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Marker => ".pinpipe-data",
             Self::SourceDatabase => "source.db",
             Self::LocalLock => "local.lock",
             Self::LocalAddresses => "local.json",
@@ -104,11 +113,95 @@ impl DataEntry {
             .collect()
     }
 
-    /// Whether the entry belongs to the local pipeline: `destroy --data` deletes it. The lock is
-    /// held meanwhile and deleted last; `aws` is the record of resources that cost money.
-    pub fn is_local_data(self) -> bool {
-        !matches!(self, Self::LocalLock | Self::Aws)
+    /// Whether the entry belongs to the local pipeline: `destroy --data` deletes it. Lock and
+    /// marker are deleted last; `aws` is the record of resources that cost money.
+    fn is_local_data(self) -> bool {
+        !matches!(self, Self::Marker | Self::LocalLock | Self::Aws)
     }
+}
+
+const MARKER_TEXT: &str = "This folder contains data of pinpipe. `pinpipe destroy --data` deletes \
+                           that data and no other files.\n";
+
+/// Creates the data folder and marks it, before anything is written into it. A folder in which
+/// files of the user have names of pinpipe's is not marked, so that they are never deleted.
+///
+/// # Errors
+/// The folder or the marker cannot be written.
+pub fn create(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
+    let marker = DataEntry::Marker.path(folder);
+    // The state of a pipeline on AWS is never deleted with the data.
+    let mut entries = DataEntry::ALL.into_iter().filter(|entry| *entry != DataEntry::Aws);
+    let mut has_entries = || entries.any(|entry| entry.path(folder).exists());
+    if marker.exists() || has_entries() && !is_of_earlier_version(folder) {
+        return Ok(());
+    }
+    std::fs::write(&marker, MARKER_TEXT).map_err(|error| io_error("write", &marker, error))
+}
+
+/// Whether pinpipe created the folder.
+pub fn is_data_dir(folder: &Path) -> bool {
+    DataEntry::Marker.path(folder).is_file() || is_of_earlier_version(folder)
+}
+
+/// Whether an earlier version, which wrote no marker, created the folder: it contains the tables
+/// of a source database, or the lock and the streams of a local stack.
+fn is_of_earlier_version(folder: &Path) -> bool {
+    let tables = |start: &[u8]| {
+        Kind::ALL.iter().all(|kind| {
+            let statement = format!("CREATE TABLE {} (", kind.source_table());
+            memchr::memmem::find(start, statement.as_bytes()).is_some()
+        })
+    };
+    let source = sqlite_start(&DataEntry::SourceDatabase.path(folder));
+    source.is_some_and(|start| tables(&start))
+        || DataEntry::LocalLock.path(folder).is_file()
+            && sqlite_start(&DataEntry::Kinesis.path(folder)).is_some()
+}
+
+/// The first page of a SQLite file, which contains the statements that created the tables.
+fn sqlite_start(path: &Path) -> Option<Vec<u8>> {
+    const PAGE_BYTES: u64 = 4096;
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(PAGE_BYTES).read_to_end(&mut start).ok()?;
+    start.starts_with(b"SQLite format 3\0").then_some(start)
+}
+
+/// Deletes all local data; the lock and the marker last, so that the deletion can be resumed.
+/// Returns the names of the files that are not pinpipe's: the folder is kept because of them.
+///
+/// # Errors
+/// A file cannot be deleted, or the folder cannot be read.
+pub fn delete_local_data(folder: &Path) -> Result<Vec<String>> {
+    let entries = DataEntry::ALL.into_iter().filter(|entry| entry.is_local_data());
+    for path in entries
+        .chain([DataEntry::LocalLock, DataEntry::Marker])
+        .flat_map(|entry| entry.paths(folder))
+    {
+        let deleted = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        match deleted {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(io_error("delete", &path, error));
+            }
+            _ => {}
+        }
+    }
+    let read = |error| io_error("read", folder, error);
+    let mut kept = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        kept.push(entry.map_err(read)?.file_name().to_string_lossy().into_owned());
+    }
+    if kept.is_empty() {
+        // A link or a mount point remains.
+        let _ = std::fs::remove_dir(folder);
+    }
+    kept.sort();
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -123,5 +216,33 @@ mod tests {
             ["d/kinesis.db", "d/kinesis.db-shm", "d/kinesis.db-wal"].map(PathBuf::from)
         );
         assert_eq!(DataEntry::Routes.paths(Path::new("d"))[1], Path::new("d/api.json.new"));
+    }
+
+    #[test]
+    fn only_a_folder_that_pinpipe_created_is_marked() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let (own, foreign) = (parent.path().join("own"), parent.path().join("foreign"));
+        create(&own).expect("creates the folder");
+        assert!(is_data_dir(&own));
+        // The names are pinpipe's, the content is not.
+        std::fs::create_dir_all(foreign.join("tables")).expect("creates a folder");
+        std::fs::write(foreign.join("source.db"), "a list of sources").expect("writes");
+        std::fs::write(foreign.join("local.lock"), "").expect("writes");
+        create(&foreign).expect("the folder exists");
+        assert!(!is_data_dir(&foreign));
+    }
+
+    #[test]
+    fn deletion_keeps_and_names_other_files() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = parent.path().join("data");
+        create(&folder).expect("creates the folder");
+        std::fs::create_dir(folder.join("lake")).expect("creates a folder");
+        std::fs::write(folder.join("thesis.txt"), "mine").expect("writes");
+        assert_eq!(delete_local_data(&folder).expect("deletes"), ["thesis.txt"]);
+        assert!(!folder.join("lake").exists() && !is_data_dir(&folder));
+        std::fs::remove_file(folder.join("thesis.txt")).expect("deletes");
+        assert!(delete_local_data(&folder).expect("deletes").is_empty());
+        assert!(!folder.exists());
     }
 }

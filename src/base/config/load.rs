@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use crate::base::checksum;
 use crate::base::config::LOCAL_TOML;
 use crate::base::config::check::check;
-use crate::base::config::renamed::{self, rename_keys};
+use crate::base::config::renamed::{Renaming, rename_keys, renamed_key};
 use crate::base::config::schema::{Config, Secrets};
 use crate::base::error::{Error, Result};
 
@@ -29,7 +29,7 @@ fn free_form(path: &str) -> Option<(&str, &str, &str)> {
 /// Global flags that override the configuration.
 #[derive(Debug, Default)]
 pub struct Overrides {
-    /// `--config FILE` or `PINPIPE_CONFIG`.
+    /// `--config FILE` or `PINPIPE_CONFIG`; an empty path is none.
     pub file: Option<PathBuf>,
     /// `--data-dir DIR`.
     pub data_dir: Option<PathBuf>,
@@ -54,19 +54,18 @@ const VARIABLE_PREFIX: &str = "PINPIPE__";
 /// The file cannot be read or parsed; a key is unknown; a value is invalid. All are usage errors.
 pub fn load(overrides: &Overrides) -> Result<Config> {
     read_dot_env()?;
-    let (mut problems, mut warnings) = (Vec::new(), misspelled_variables(variables()));
+    let (mut problems, mut renamed) = (Vec::new(), Vec::new());
     let mut layers = defaults();
-    let file = match &overrides.file {
+    let file = match overrides.file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
         Some(file) => Some(file.clone()),
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
     };
     if let Some(file) = &file {
         let (mut table, mut lines) = parse(file)?;
-        for (former, present) in rename_keys(&mut table) {
-            let line = lines.get(former).copied();
-            lines.extend(line.map(|line| (present.to_string(), line)));
-            let origin = format!("`{}`", file.display());
-            warnings.push(renamed::warning(&origin, former, present));
+        renamed = rename_keys(&mut table, &format!("`{}`", file.display()));
+        for renaming in renamed.iter().filter(|renaming| renaming.is_effective) {
+            let line = lines.get(renaming.former).copied();
+            lines.extend(line.map(|line| (renaming.present.to_string(), line)));
         }
         let origin = |key: &str| match lines.get(key) {
             Some(line) => format!("`{}` line {line}", file.display()),
@@ -75,7 +74,7 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
         reject_secrets(&table, &mut problems);
         merge_layer(&mut layers, table, "", &origin, &mut problems);
     }
-    let environment = from_environment(variables(), &layers, &mut problems, &mut warnings);
+    let environment = from_environment(variables(), &layers, &mut problems, &mut renamed);
     for (path, value) in environment {
         set(&mut layers, &path, value);
     }
@@ -85,13 +84,14 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
     let checksum = checksum_of(&layers);
     let mut config = match Config::deserialize_from(layers, &mut problems) {
         Some(config) if problems.is_empty() => config,
-        _ => return Err(report(problems, file.as_deref())),
+        _ => return Err(report(problems, file.as_deref(), &renamed)),
     };
     config.secrets = secrets();
     config.checksum = checksum;
-    config.warnings = warnings;
+    config.warnings = misspelled_variables(variables());
+    config.warnings.extend(renamed.iter().map(Renaming::warning));
     check(&config, &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(report(problems, file.as_deref())) }
+    if problems.is_empty() { Ok(config) } else { Err(report(problems, file.as_deref(), &renamed)) }
 }
 
 /// Checksum of the configuration without `[database]`, whose URL may contain a password.
@@ -144,8 +144,12 @@ fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
             "cannot read the configuration `{}`",
             file.display()
         ))
+        .hint(if error.kind() == std::io::ErrorKind::NotFound {
+            "correct the path in `--config` or PINPIPE_CONFIG; `pinpipe init` writes a `pinpipe.toml`"
+        } else {
+            "grant read permission on it, or choose another file with `--config`"
+        })
         .with_source(error)
-        .hint("run `pinpipe init` to write one, or remove `--config` to use the built-in defaults")
     })?;
     let table = text.parse::<Table>().map_err(|error| {
         let position = error.span().map(|span| {
@@ -243,11 +247,7 @@ fn insert_if_valid(
         },
         (_, value) => value,
     };
-    let mut table = defaults();
-    set(&mut table, full_path, value.clone());
-    let mut errors = Vec::new();
-    Config::deserialize_from(table, &mut errors);
-    match errors.pop() {
+    match value_problem(full_path, &value) {
         Some(problem) => problems.push(format!("{origin}: `{full_path}`: {problem}")),
         None => {
             base.insert(key, value);
@@ -255,19 +255,89 @@ fn insert_if_valid(
     }
 }
 
+/// What is wrong with the value of a key, if anything.
+fn value_problem(path: &str, value: &Value) -> Option<String> {
+    if value.is_table() {
+        return Some("expected a value, got a section".into());
+    }
+    let message = value_error(path, value)?;
+    // An enumeration names its values only for a text.
+    let is_scalar = !value.is_array() && get(&defaults(), path).is_some_and(Value::is_str);
+    let message_for_text =
+        if is_scalar { value_error(path, &Value::String(shown(value))) } else { None };
+    Some(in_words(&message_for_text.unwrap_or(message), value))
+}
+
+/// The message of the library for a value that the key does not accept.
+fn value_error(path: &str, value: &Value) -> Option<String> {
+    let mut table = defaults();
+    set(&mut table, path, value.clone());
+    Value::Table(table).try_into::<Config>().err().map(|error| first_line(&error))
+}
+
+/// The value as the user wrote it, without quotes.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+/// Rewords a message such as `invalid type: string "fast", expected f64`, which names types of
+/// Rust.
+fn in_words(message: &str, value: &Value) -> String {
+    let Some((unexpected, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_string();
+    };
+    let expected = match expected {
+        "u16" => "a number from 0 to 65535",
+        "u32" => "a number from 0 to 4294967295",
+        "i32" => "a number from -2147483648 to 2147483647",
+        "u64" | "usize" => "a whole number, 0 or more",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "string only" | "path string" => "a text in double quotes",
+        "a sequence" => "a list such as [\"a\", \"b\"]",
+        // The values of an enumeration.
+        expected => expected,
+    };
+    // In a list, the wrong item is what the message quotes.
+    let item = unexpected.split(['`', '"']).nth(1).filter(|_| value.is_array());
+    format!("expected {expected}, got `{}`", item.map_or_else(|| shown(value), String::from))
+}
+
 fn unknown_key(key: &str, origin: &str) -> String {
     let keys = known_keys();
-    let nearest = keys
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(candidate, key), candidate))
+    let name = last_part(key);
+    let nearest = nearest(key, name.len(), keys.iter().map(String::as_str)).or_else(|| {
+        // The right name in a wrong section, if there is only one of that name.
+        let mut of_that_name = keys.iter().filter(|candidate| last_part(candidate) == name);
+        of_that_name.next().filter(|_| of_that_name.next().is_none()).map(String::as_str)
+    });
+    let suggestion = nearest.map(did_you_mean).unwrap_or_default();
+    format!("{origin}: unknown key `{key}`{suggestion}")
+}
+
+fn last_part(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+fn did_you_mean(name: &str) -> String {
+    format!(", did you mean `{name}`?")
+}
+
+/// The known name that `name` most likely misspells: one mistake is allowed for every three
+/// of the `significant` characters.
+fn nearest<'a>(
+    name: &str,
+    significant: usize,
+    known: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
         .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(key.len()) / 3 + 1);
-    match nearest {
-        Some((_, candidate)) => {
-            format!("{origin}: unknown key `{key}`, did you mean `{candidate}`?")
-        }
-        None => format!("{origin}: unknown key `{key}`"),
-    }
+        .filter(|(distance, _)| *distance <= ((significant + 1) / 3).max(1))
+        .map(|(_, candidate)| candidate)
 }
 
 /// Returns every key as `section.key`, and every section.
@@ -302,25 +372,31 @@ fn variable_of(key: &str) -> String {
 /// Variables that begin with `PINPIPE_`, but neither set a key nor hold a secret, are most likely
 /// misspelled. Returns a warning for each.
 fn misspelled_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
-    let known: Vec<String> = known_keys()
-        .iter()
-        .map(|key| variable_of(key))
-        .chain(OTHER_VARIABLES.iter().map(|name| (*name).to_string()))
-        .collect();
     let is_misspelled = |name: &String| {
         name.starts_with("PINPIPE_")
             && !name.starts_with(VARIABLE_PREFIX)
             && !OTHER_VARIABLES.contains(&name.as_str())
     };
-    let names = variables.map(|(name, _)| name).filter(is_misspelled);
-    names
-        .map(|name| {
-            let nearest =
-                known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, &name));
-            let nearest = nearest.map(|known| format!(", did you mean `{known}`?"));
-            format!("unknown variable `{name}`{}", nearest.unwrap_or_default())
-        })
-        .collect()
+    let names: Vec<String> = variables.map(|(name, _)| name).filter(is_misspelled).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let known: Vec<String> = known_keys()
+        .iter()
+        .map(|key| variable_of(key))
+        .chain(OTHER_VARIABLES.iter().map(|name| (*name).to_string()))
+        .collect();
+    let warning = |name: &String| {
+        // The number of underscores is the usual mistake.
+        let same_letters =
+            known.iter().find(|known| known.replace('_', "") == name.replace('_', ""));
+        let significant = name.len() - "PINPIPE_".len();
+        let likely = same_letters
+            .map(String::as_str)
+            .or_else(|| nearest(name, significant, known.iter().map(String::as_str)));
+        format!("unknown variable `{name}`{}", likely.map(did_you_mean).unwrap_or_default())
+    };
+    names.iter().map(warning).collect()
 }
 
 /// Returns the keys that variables set: `PINPIPE__EMULATE__RATE=5` sets `emulate.rate`.
@@ -328,7 +404,7 @@ fn from_environment(
     variables: impl Iterator<Item = (String, String)>,
     base: &Table,
     problems: &mut Vec<String>,
-    warnings: &mut Vec<String>,
+    renamed: &mut Vec<Renaming>,
 ) -> Vec<(String, Value)> {
     let variables: Vec<(String, String)> = variables.collect();
     let names: BTreeSet<String> = variables.iter().map(|(name, _)| name.clone()).collect();
@@ -339,11 +415,11 @@ fn from_environment(
         };
         let mut path = path.to_lowercase().replace("__", ".");
         let origin = format!("variable `{name}`");
-        if let Some(present) = renamed::present_name(&path) {
-            warnings.push(renamed::warning(&origin, &path, present));
-            let present_variable = variable_of(present);
-            if names.contains(&present_variable) {
-                // The present name wins, whatever the order of the variables.
+        if let Some((former, present)) = renamed_key(&path) {
+            // The present name wins, whatever the order of the variables.
+            let is_effective = !names.contains(&variable_of(present));
+            renamed.push(Renaming { former, present, origin: origin.clone(), is_effective });
+            if !is_effective {
                 continue;
             }
             path = present.into();
@@ -352,26 +428,23 @@ fn from_environment(
             problems.push(unknown_key(&path, &origin));
             continue;
         };
-        let value = match current {
+        let parsed = match current {
             Value::Integer(_) => text.parse().ok().map(Value::Integer),
             Value::Float(_) => text.parse().ok().map(Value::Float),
             Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
-            Value::Table(_) => None,
+            Value::Table(_) => {
+                problems.push(format!("{origin}: `{path}` is a section: set one of its keys"));
+                continue;
+            }
             Value::Array(_) => Some(Value::Array(
                 text.split(',').map(|part| Value::String(part.trim().to_string())).collect(),
             )),
-            _ => Some(Value::String(text.clone())),
+            _ => None,
         };
-        let Some(value) = value else {
-            problems.push(format!("{origin}: `{path}`: expected {}", current.type_str()));
-            continue;
-        };
-        let mut table = defaults();
-        set(&mut table, &path, value.clone());
-        let mut errors = Vec::new();
-        Config::deserialize_from(table, &mut errors);
-        match errors.pop() {
-            Some(problem) => problems.push(format!("{origin}: {problem}")),
+        // A text that is not a value of the key's type is rejected as any other value.
+        let value = parsed.unwrap_or(Value::String(text));
+        match value_problem(&path, &value) {
+            Some(problem) => problems.push(format!("{origin}: `{path}`: {problem}")),
             None => values.push((path, value)),
         }
     }
@@ -434,7 +507,11 @@ fn secrets() -> Secrets {
     }
 }
 
-fn report(mut problems: Vec<String>, file: Option<&Path>) -> Error {
+fn report(problems: Vec<String>, file: Option<&Path>, renamed: &[Renaming]) -> Error {
+    let as_written = |problem: String| {
+        renamed.iter().fold(problem, |problem, renaming| renaming.as_written(&problem))
+    };
+    let mut problems: Vec<String> = problems.into_iter().map(as_written).collect();
     let hint = match file {
         Some(_) => "run `pinpipe init --target local --print` to see every key with its default",
         None => "check the variables that start with PINPIPE__",
@@ -495,9 +572,75 @@ mod tests {
             "{problems:#?}"
         );
         assert!(
-            problems.iter().any(|p| p.contains("`emulate.to`") && p.contains("nowhere")),
+            problems.iter().any(|p| p.ends_with(
+                "`emulate.to`: expected one of `kafka`, `kinesis`, `both`, got `nowhere`"
+            )),
             "{problems:#?}"
         );
+        assert!(
+            problems.iter().any(|p| p.ends_with("`emulate.rate`: expected a number, got `fast`")),
+            "{problems:#?}"
+        );
+    }
+
+    #[test]
+    fn suggestions_are_close_or_in_another_section() {
+        for (text, expected) in [
+            ("rate = 3", "unknown key `rate`, did you mean `emulate.rate`?"),
+            ("[kafka]\nraet = 3", "unknown key `kafka.raet`"),
+            ("[emulate]\nxy = 3", "unknown key `emulate.xy`"),
+            (
+                "[stream]\ninterval = 3",
+                "unknown key `stream.interval`, did you mean `stream.interval_ms`?",
+            ),
+        ] {
+            let (_, problems) = merged(text);
+            assert_eq!(problems, [format!("test: {expected}")]);
+        }
+    }
+
+    #[test]
+    fn no_message_names_a_type_of_rust() {
+        let mut leaves = Vec::new();
+        for key in known_keys() {
+            if get(&defaults(), &key).is_some_and(|value| !value.is_table()) {
+                leaves.push(key);
+            }
+        }
+        assert!(leaves.len() > 80, "{leaves:?}");
+        let wrong_values = [
+            Value::Integer(-5_000_000_000),
+            Value::String("no such value".into()),
+            Value::Boolean(true),
+            Value::Array(vec![Value::Integer(1)]),
+        ];
+        let of_rust = [
+            "usize",
+            "u16",
+            "u32",
+            "u64",
+            "i32",
+            "i64",
+            "f64",
+            "struct",
+            "invalid",
+            "variant",
+            "sequence",
+            "string only",
+            "path string",
+            "enum",
+            "map",
+        ];
+        for key in &leaves {
+            for value in &wrong_values {
+                let problem = value_problem(key, value).unwrap_or_default();
+                let expected = problem.split(", got ").next().unwrap_or_default();
+                assert!(
+                    !of_rust.iter().any(|word| expected.contains(word)),
+                    "{key} = {value}: {problem}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -527,16 +670,29 @@ mod tests {
         assert_eq!(values, vec![("emulate.rate".to_string(), Value::Float(5.0))]);
         assert_eq!(problems.len(), 2, "{problems:#?}");
         assert!(problems[0].contains("did you mean `emulate.rate`?"), "{problems:#?}");
+        assert_eq!(
+            problems[1],
+            "variable `PINPIPE__LOCAL__KAFKA_PORT`: `local.kafka_port`: expected a number from 0 to \
+             65535, got `x`"
+        );
     }
 
     #[test]
     fn misspelled_variables_are_reported_with_the_nearest_one() {
-        let variables =
-            ["PINPIPE_EMULATE_RATE", "PINPIPE_CONFIG", "PINPIPE__EMULATE__RATE", "HOME"];
+        let variables = [
+            "PINPIPE_EMULATE_RATE",
+            "PINPIPE_CONFIG",
+            "PINPIPE__EMULATE__RATE",
+            "HOME",
+            "PINPIPE_X",
+        ];
         let variables = variables.iter().map(|name| ((*name).to_string(), "5".to_string()));
         assert_eq!(
             misspelled_variables(variables),
-            ["unknown variable `PINPIPE_EMULATE_RATE`, did you mean `PINPIPE__EMULATE__RATE`?"]
+            [
+                "unknown variable `PINPIPE_EMULATE_RATE`, did you mean `PINPIPE__EMULATE__RATE`?",
+                "unknown variable `PINPIPE_X`"
+            ]
         );
     }
 

@@ -11,19 +11,40 @@ const RENAMED: [(&str, &str); 5] = [
     ("databricks.poll_ms", "databricks.poll_interval_ms"),
 ];
 
-/// The present name of a key that was renamed.
-pub fn present_name(path: &str) -> Option<&'static str> {
-    RENAMED.iter().find(|(former, _)| *former == path).map(|(_, present)| *present)
+/// The use of a former name.
+#[derive(Debug)]
+pub struct Renaming {
+    pub former: &'static str,
+    pub present: &'static str,
+    /// Where the former name was found: a file or a variable.
+    pub origin: String,
+    /// Whether the value of the former name is used: that of the present name wins.
+    pub is_effective: bool,
 }
 
-/// The warning about a former name.
-pub fn warning(origin: &str, former: &str, present: &str) -> String {
-    format!("{origin}: `{former}` is deprecated: use `{present}`")
+impl Renaming {
+    pub fn warning(&self) -> String {
+        let Self { former, present, origin, .. } = self;
+        format!("{origin}: `{former}` is deprecated: use `{present}`")
+    }
+
+    /// Names the key in a message as the user wrote it.
+    pub fn as_written(&self, message: &str) -> String {
+        if self.is_effective {
+            message.replace(&format!("`{}`", self.present), &format!("`{}`", self.former))
+        } else {
+            message.to_string()
+        }
+    }
 }
 
-/// Moves the values of former keys to their present names. Returns both names of each; a value
-/// that the present key already has wins.
-pub fn rename_keys(table: &mut Table) -> Vec<(&'static str, &'static str)> {
+/// The former and the present name of a key that was renamed.
+pub fn renamed_key(path: &str) -> Option<(&'static str, &'static str)> {
+    RENAMED.into_iter().find(|(former, _)| *former == path)
+}
+
+/// Moves the values of former keys to their present names, unless those have a value.
+pub fn rename_keys(table: &mut Table, origin: &str) -> Vec<Renaming> {
     let mut renamed = Vec::new();
     for (former, present) in RENAMED {
         let (section, former_key) = former.split_once('.').unwrap_or(("", former));
@@ -31,8 +52,11 @@ pub fn rename_keys(table: &mut Table) -> Vec<(&'static str, &'static str)> {
         if let Some(Value::Table(section)) = table.get_mut(section)
             && let Some(value) = section.remove(former_key)
         {
-            section.entry(present_key).or_insert(value);
-            renamed.push((former, present));
+            let is_effective = !section.contains_key(present_key);
+            if is_effective {
+                section.insert(present_key.into(), value);
+            }
+            renamed.push(Renaming { former, present, origin: origin.into(), is_effective });
         }
     }
     renamed
@@ -46,9 +70,28 @@ mod tests {
     #[test]
     fn former_keys_are_moved_and_named() {
         let mut table: Table = "[provision]\nparallel = 3\n".parse().expect("parses");
-        assert_eq!(rename_keys(&mut table), [("provision.parallel", "provision.max_concurrency")]);
+        let renamed = rename_keys(&mut table, "`pinpipe.toml`");
         assert_eq!(table["provision"]["max_concurrency"].as_integer(), Some(3));
-        assert_eq!(rename_keys(&mut table), []);
+        assert_eq!(
+            renamed[0].warning(),
+            "`pinpipe.toml`: `provision.parallel` is deprecated: use `provision.max_concurrency`"
+        );
+        let message = "`provision.max_concurrency`: expected 1 to 64, got `0`";
+        assert_eq!(
+            renamed[0].as_written(message),
+            "`provision.parallel`: expected 1 to 64, got `0`"
+        );
+        assert!(rename_keys(&mut table, "`pinpipe.toml`").is_empty());
+    }
+
+    #[test]
+    fn value_of_the_present_name_wins() {
+        let both = "[provision]\nparallel = 3\nmax_concurrency = 0\n";
+        let mut table: Table = both.parse().expect("parses");
+        let renamed = rename_keys(&mut table, "`pinpipe.toml`");
+        assert_eq!(table["provision"]["max_concurrency"].as_integer(), Some(0));
+        let message = "`provision.max_concurrency`: expected 1 to 64, got `0`";
+        assert_eq!(renamed[0].as_written(message), message);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::config::data_dir::DataEntry;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, io_error};
 use crate::base::fs::{FileLock, save_json};
 
 /// Addresses of the local servers, each as `host:port`.
@@ -45,7 +45,8 @@ impl Runtime {
     /// Reads the file of the `local` that runs in this data folder.
     ///
     /// # Errors
-    /// The local stack is not running; the hint says how to start it.
+    /// The local stack is not running, and the hint says how to start it; the file cannot be
+    /// read.
     pub fn read(data_dir: &Path) -> Result<Self> {
         let not_running = || {
             Error::failed(format!(
@@ -60,8 +61,15 @@ impl Runtime {
         if !FileLock::is_held(&Self::lock_path(data_dir))? {
             return Err(not_running());
         }
-        let text = std::fs::read(Self::path(data_dir)).map_err(|_| not_running())?;
-        serde_json::from_slice(&text).map_err(|error| not_running().with_source(error))
+        let path = Self::path(data_dir);
+        match std::fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map_err(|error| not_running().with_source(error))
+            }
+            // The stack is about to write the file.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_running()),
+            Err(error) => Err(io_error("read", &path, error)),
+        }
     }
 
     /// Deletes the file when the stack stops.

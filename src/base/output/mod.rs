@@ -154,7 +154,7 @@ pub async fn confirm(yes: bool, action: &str) -> crate::base::error::Result<()> 
         line = input => line.ok().flatten().and_then(Result::ok),
         () = crate::base::shutdown::shutdown_signal() => {
             let _ = writeln!(stderr);
-            return Err(Error::failed("interrupted: nothing was changed"));
+            return Err(Error::interrupted("interrupted: nothing was changed"));
         }
     };
     if answer.is_some_and(|answer| answer.trim() == "yes") {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Interval at which a bar is redrawn without progress.
 const TICK: Duration = Duration::from_millis(120);
@@ -15,27 +15,9 @@ pub struct Progress(ProgressBar);
 impl Progress {
     /// Starts a bar at zero; without a total, a spinner with a counter.
     pub fn start(label: &str, total: Option<u64>, visible: bool) -> Self {
-        let bar = match total {
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::no_length(),
-        };
-        bar.set_draw_target(if visible {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        });
-        let template = match total {
-            Some(_) => "{msg:22} [{bar:30}] {human_pos}/{human_len} {rate} eta {eta}",
-            None => "{msg:22} {spinner} {human_pos} {rate}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            let rate = |state: &ProgressState, text: &mut dyn Write| {
-                // A bar that cannot be drawn is not an error.
-                let _ = write!(text, "{:.0}/s", state.per_sec());
-            };
-            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
-        }
-        bar.set_message(label.to_string());
+        let target =
+            if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = bar(label, total, target);
         if visible {
             bar.enable_steady_tick(TICK);
         }
@@ -83,5 +65,114 @@ impl Progress {
     /// Removes the bar.
     pub fn finish(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+fn bar(label: &str, total: Option<u64>, target: ProgressDrawTarget) -> ProgressBar {
+    let bar = match total {
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::no_length(),
+    };
+    bar.set_draw_target(target);
+    // The bar takes the columns of the terminal that the texts leave.
+    let template = match total {
+        Some(_) => "{msg} [{wide_bar}] {human_pos}/{human_len}{rate}{eta}",
+        None => "{msg} {spinner} {human_pos}{rate}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        // A bar that cannot be drawn is not an error.
+        let rate = |state: &ProgressState, text: &mut dyn Write| {
+            let _ = text.write_str(&rate_text(state.per_sec()));
+        };
+        let eta = |state: &ProgressState, text: &mut dyn Write| {
+            let _ = text.write_str(&eta_text(state.eta()));
+        };
+        bar.set_style(style.progress_chars("=> ").with_key("rate", rate).with_key("eta", eta));
+    }
+    bar.set_message(label.to_string());
+    bar
+}
+
+/// Steps per second; empty before the first ones.
+fn rate_text(steps_per_second: f64) -> String {
+    if steps_per_second < 0.5 { String::new() } else { format!(" {steps_per_second:.0}/s") }
+}
+
+/// Estimated time left; empty where it is unknown, which the library reports as zero.
+fn eta_text(left: Duration) -> String {
+    if left.as_secs() == 0 { String::new() } else { format!(" eta {:#}", HumanDuration(left)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+
+    /// A terminal of 60 columns that keeps the longest text that was written.
+    #[derive(Debug, Default)]
+    struct NarrowTerminal(Arc<Mutex<String>>);
+
+    impl NarrowTerminal {
+        fn keep(&self, text: &str) -> std::io::Result<()> {
+            let mut longest = self.0.lock().expect("no test panicked");
+            if text.trim_end().chars().count() > longest.chars().count() {
+                *longest = text.trim_end().to_string();
+            }
+            Ok(())
+        }
+    }
+
+    impl TermLike for NarrowTerminal {
+        fn width(&self) -> u16 {
+            60
+        }
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.keep(text)
+        }
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.keep(text)
+        }
+        fn clear_line(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn bar_fits_a_narrow_terminal() {
+        let terminal = NarrowTerminal::default();
+        let longest = terminal.0.clone();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal));
+        let bar = bar("filling the database", Some(1_200_000), target);
+        bar.set_position(270_000);
+        bar.force_draw();
+        let longest = longest.lock().expect("no test panicked").clone();
+        assert!(longest.contains("270,000/1,200,000"), "{longest}");
+        assert!(longest.chars().count() <= 60, "{longest}");
+    }
+
+    #[test]
+    fn unknown_estimates_are_not_shown() {
+        assert_eq!(rate_text(0.0), "");
+        assert_eq!(rate_text(491.3), " 491/s");
+        assert_eq!(eta_text(Duration::ZERO), "");
+        assert_eq!(eta_text(Duration::from_secs(4)), " eta 4s");
     }
 }

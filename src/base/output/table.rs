@@ -1,6 +1,7 @@
 //! Tables in text output.
 
 use comfy_table::{CellAlignment, ContentArrangement, presets::UTF8_FULL_CONDENSED};
+use indicatif::HumanCount;
 
 /// A table built row by row; columns that contain only numbers are right-aligned.
 #[derive(Debug)]
@@ -81,15 +82,7 @@ impl Table {
 
 /// Formats a number with thousands separators: `11154` as `11,154`.
 pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 #[cfg(test)]

@@ -9,15 +9,16 @@ use clap::Args;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::output::Printer;
+use crate::cli::value_parser::whole_number;
 
 /// Arguments of `pinpipe demo`.
 #[derive(Debug, Args)]
 pub struct DemoArguments {
     /// Number of posts to send through the pipeline
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = whole_number(1u32..=1_000_000))]
     pub posts: u32,
     /// Random seed of the choice of rows [default: random]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = whole_number(0..=u64::MAX))]
     pub seed: Option<u64>,
 }
 

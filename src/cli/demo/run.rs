@@ -7,21 +7,23 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::base::config::data_dir::DataEntry;
+use crate::base::config::data_dir::{self, DataEntry};
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Destination, Target};
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::Printer;
 use crate::base::output::table::thousands;
+use crate::base::shutdown::run_until_shutdown;
 use crate::cli::demo::report::{Claim, DemoReport, OutputLocation, REPORT_PAGE, Stage};
 use crate::cli::demo::{DemoArguments, agree};
-use crate::clients::database::connect::Database;
+use crate::clients::database::connect::{Access, Database};
 use crate::clients::kafka::admin::Admin;
 use crate::data::tables::clean_table::TableNamespace;
 use crate::data::tables::open_clean_table;
-use crate::local::LocalStack;
+use crate::local::{LocalStack, check_not_running};
 use crate::provision::engine::apply::apply;
 use crate::stages::batch::run as batch;
 use crate::stages::batch::run::BatchOptions;
@@ -56,16 +58,22 @@ pub async fn run(
     let ports = &mut config.local;
     (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
     let started = Instant::now();
-    let stages = Stages { printer, stages: Vec::new(), stage_started: Instant::now() };
-    let interrupted = || {
-        Error::failed("interrupted before the last stage")
-            .hint("re-run the command to resume with the existing data")
-    };
-    crate::base::shutdown::run_until_shutdown(
-        run_pipeline(config, arguments, printer, stages, started),
-        interrupted,
-    )
-    .await
+    let mut stages = Stages { printer, stages: Vec::new(), stage_started: Instant::now() };
+    run_until_shutdown(fill_database(&config, printer, &mut stages), interrupted).await?;
+    stages.begin();
+    let stack = run_until_shutdown(LocalStack::start(&config), interrupted).await?;
+    let config = config.with_addresses(&stack.addresses);
+    stages.done("local", 0, 0, "broker, gateway, Kinesis endpoint and sink are running");
+    let work = run_stages(&config, arguments, printer, stages, started);
+    let outcome = run_until_shutdown(work, interrupted).await;
+    // Also after Ctrl-C: the sink finishes its objects.
+    stack.stop().await;
+    outcome
+}
+
+fn interrupted() -> Error {
+    Error::interrupted("interrupted before the last stage")
+        .hint("re-run the command to resume with the existing data")
 }
 
 /// Collects the stages and prints each when it is complete.
@@ -106,34 +114,21 @@ impl Stages<'_> {
     }
 }
 
-async fn run_pipeline(
-    config: Config,
-    arguments: &DemoArguments,
-    printer: &Printer,
-    mut stages: Stages<'_>,
-    started: Instant,
-) -> Result<DemoReport> {
-    // A folder that cannot contain tables is reported before the first post.
-    open_clean_table(&config, TableNamespace::Batch, Kind::Pin).await?;
-    if !has_posts(&config).await? {
-        let seeded = seed(
-            &config,
-            &SeedOptions { posts: None, seed: 100, from: None, replace: false },
-            printer,
-        )
-        .await?;
+async fn fill_database(config: &Config, printer: &Printer, stages: &mut Stages<'_>) -> Result<()> {
+    // A folder that is in use, or cannot contain tables, is reported before the first post.
+    check_not_running(&config.data_dir)?;
+    data_dir::create(&config.data_dir)?;
+    open_clean_table(config, TableNamespace::Batch, Kind::Pin).await?;
+    if !has_posts(config).await? {
+        let options = SeedOptions { posts: None, seed: 100, from: None, replace: false };
+        let seeded = seed(config, &options, printer).await?;
         stages.done("seed", 0, seeded.posts, "generated posts in the source database");
     } else {
-        let posts = Database::connect(&config, false).await?.row_numbers().await?.len() as u64;
+        let posts =
+            Database::connect(config, Access::Existing).await?.row_numbers().await?.len() as u64;
         stages.done("seed", posts, posts, "the database already exists");
     }
-    stages.begin();
-    let stack = LocalStack::start(&config).await?;
-    let stack_config = config.clone().with_addresses(&stack.addresses);
-    stages.done("local", 0, 0, "broker, gateway, Kinesis endpoint and sink are running");
-    let outcome = run_stages(&stack_config, arguments, printer, stages, started).await;
-    stack.stop().await;
-    outcome
+    Ok(())
 }
 
 async fn run_stages(
@@ -171,10 +166,11 @@ async fn run_stages(
     let continuous = StreamOptions { interval_ms: Some(250), ..StreamOptions::default() };
     let stop_condition = StopCondition { available_now: false, stop: stop.clone() };
     let streaming_started = Instant::now();
-    let streaming = tokio::spawn({
+    // Ends with the demo, so that it does not miss a stack that was stopped.
+    let streaming = AbortOnDropHandle::new(tokio::spawn({
         let (config, printer) = (config.clone(), Printer::silent());
         async move { stream::run_until(&config, &continuous, stop_condition, &printer).await }
-    });
+    }));
     let emulate_arguments = EmulateOptions {
         to: Some(Destination::Both),
         rows: Some(RowList(rows)),
@@ -294,7 +290,7 @@ async fn run_stages(
 
 /// Returns row numbers in random order; every row is chosen once before a row repeats.
 async fn choose_rows(config: &Config, arguments: &DemoArguments) -> Result<Vec<i64>> {
-    let mut all = Database::connect(config, false).await?.row_numbers().await?;
+    let mut all = Database::connect(config, Access::Existing).await?.row_numbers().await?;
     let mut random = ChaCha8Rng::seed_from_u64(arguments.seed.unwrap_or_else(rand::random));
     let mut rows = Vec::with_capacity(arguments.posts as usize);
     while rows.len() < arguments.posts as usize && !all.is_empty() {

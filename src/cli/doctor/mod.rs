@@ -3,6 +3,7 @@
 pub mod aws;
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use crate::base::model::Kind;
 use crate::base::output::table::thousands;
 use crate::base::output::{Printer, Report};
 use crate::clients::control::ControlClient;
-use crate::clients::database::connect::Database;
+use crate::clients::database::connect::{Access, Database};
 use crate::clients::gateway::GatewayClient;
 use crate::clients::kafka::admin::Admin;
 use crate::data::storage::Lake;
@@ -92,7 +93,9 @@ async fn check(name: &str, test: impl Future<Output = Result<String>>) -> Check 
 /// # Errors
 /// A check failed.
 pub async fn run(config: &Config, printer: &Printer) -> Result<()> {
+    let progress = printer.activity("testing the connections");
     let report = run_checks(config).await;
+    progress.finish();
     printer.report(&report);
     match report.failed() {
         0 => Ok(()),
@@ -121,20 +124,20 @@ async fn run_checks(config: &Config) -> DoctorReport {
 async fn data_dir(config: &Config) -> Result<String> {
     let folder = &config.data_dir;
     let probe = folder.join(".doctor");
+    let existed = folder.exists();
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&probe, b"x"))
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|error| io_error("write to", folder, error))?;
+    if !existed {
+        // Fails if another process has begun to use the folder.
+        let _ = std::fs::remove_dir(folder);
+    }
     Ok(format!("{} is writable", folder.display()))
 }
 
 async fn database(config: &Config) -> Result<String> {
-    let posts = Database::connect(config, false).await?.row_numbers().await?.len();
-    if posts == 0 {
-        return Err(
-            Error::failed("the database contains no posts").hint("run `pinpipe seed` to fill it")
-        );
-    }
+    let posts = Database::connect(config, Access::ReadOnly).await?.require_posts().await?.len();
     Ok(format!("{} posts", thousands(posts as u64)))
 }
 
@@ -190,10 +193,25 @@ async fn kinesis(config: &Config) -> Result<String> {
     Ok(format!("{} streams", streams.len()))
 }
 
+/// Whether a folder exists; a bucket is assumed to.
+///
+/// # Errors
+/// The folder cannot be read, which does not mean that it is missing.
+fn exists(url: &str) -> Result<bool> {
+    if url.starts_with("s3://") {
+        return Ok(true);
+    }
+    match std::fs::read_dir(url) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("read", Path::new(url), error)),
+    }
+}
+
 async fn lake(config: &Config) -> Result<String> {
     let url = lake_bucket(config);
     // The sink creates the folder with its first object.
-    if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
+    if !exists(&url)? {
         return Ok(format!("{url} is empty"));
     }
     let lake = Lake::open(config, &url, false).await?;
@@ -205,7 +223,7 @@ async fn lake(config: &Config) -> Result<String> {
 
 async fn tables(config: &Config) -> Result<String> {
     let url = config.endpoints().tables_url();
-    if !url.starts_with("s3://") && !std::path::Path::new(&url).exists() {
+    if !exists(&url)? {
         return Ok(format!("{url} is empty"));
     }
     let table = open_clean_table(config, TableNamespace::Batch, Kind::Pin).await?;

@@ -1,5 +1,6 @@
 //! Connections, the three SQL dialects, and database errors with hints.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
+use crate::base::config::data_dir;
 use crate::base::config::schema::Config;
 use crate::base::config::secret::redacted;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, io_error};
 use crate::base::model::{Column, ColumnType, Kind};
 
 /// A connection pool of one of the three dialects.
@@ -21,6 +23,17 @@ pub enum Database {
     Sqlite(SqlitePool),
     MySql(MySqlPool),
     Postgres(PgPool),
+}
+
+/// What a connection may do with a SQLite file. On a server, the user's permissions decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads an existing file, and writes no file beside it.
+    ReadOnly,
+    /// Reads and writes an existing file.
+    Existing,
+    /// Creates a missing file.
+    Create,
 }
 
 /// Runs the same code on the pool of any dialect.
@@ -36,38 +49,35 @@ macro_rules! on_pool {
 pub(super) use on_pool;
 
 impl Database {
-    /// Connects to the configured database. With `create`, a missing SQLite file is created.
+    /// Connects to the configured database.
     ///
     /// # Errors
-    /// The SQLite file does not exist; the connection fails or times out. The error names the
-    /// database and never contains the password.
-    pub async fn connect(config: &Config, create: bool) -> Result<Self> {
+    /// The SQLite file does not exist or cannot be read; the connection fails or times out. The
+    /// error names the database and never contains the password.
+    pub async fn connect(config: &Config, access: Access) -> Result<Self> {
         let url = config.endpoints().database_url()?;
         let url = url.expose_secret();
         let shown = redacted(url);
         let timeout = Duration::from_millis(config.database.connect_timeout_ms);
         let max_connections = config.database.max_connections;
+        let mut is_immutable = false;
         if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
-            let file = std::path::Path::new(path.split('?').next().unwrap_or(path));
-            if !create && !file.exists() {
-                return Err(Error::failed(format!("database `{}` does not exist", file.display()))
-                    .hint(
-                        "run `pinpipe seed` to create and fill it, or set `database.url` to \
-                         another database",
-                    ));
+            let file = Path::new(path.split('?').next().unwrap_or(path));
+            if access == Access::Create && config.database.url.expose_secret().is_empty() {
+                data_dir::create(&config.data_dir)?;
             }
-            if create && let Some(folder) = file.parent() {
-                std::fs::create_dir_all(folder)
-                    .map_err(|error| crate::base::error::io_error("create", folder, error))?;
-            }
+            prepare_file(file, access)?;
+            is_immutable = access == Access::ReadOnly && !has_log(file);
         }
         let connect = async {
             match url.split(':').next() {
                 Some("sqlite") => {
                     let options = SqliteConnectOptions::from_str(url)?
-                        .create_if_missing(create)
+                        .create_if_missing(access == Access::Create)
+                        .read_only(access == Access::ReadOnly)
+                        .immutable(is_immutable)
                         .busy_timeout(timeout);
-                    let options = if create {
+                    let options = if access == Access::Create {
                         options
                             .journal_mode(SqliteJournalMode::Wal)
                             .synchronous(SqliteSynchronous::Normal)
@@ -155,8 +165,8 @@ impl Database {
         }
     }
 
-    /// Returns the statement that creates a source table.
-    pub fn create_table(&self, kind: Kind) -> String {
+    /// Returns the statement that creates a table with the columns of a source table.
+    pub fn create_table(&self, kind: Kind, table: &str) -> String {
         let columns = kind.columns().iter().map(|(name, column_type)| {
             let declared = match (self, column_type) {
                 (_, ColumnType::Integer) => "BIGINT",
@@ -172,11 +182,44 @@ impl Database {
         let key = self.quoted(kind.row_number_column());
         let ending = if matches!(self, Self::MySql(_)) { " CHARACTER SET utf8mb4" } else { "" };
         format!(
-            "CREATE TABLE {} ({}, PRIMARY KEY ({key})){ending}",
-            kind.source_table(),
+            "CREATE TABLE {table} ({}, PRIMARY KEY ({key})){ending}",
             columns.collect::<Vec<_>>().join(", ")
         )
     }
+}
+
+/// Creates the folder of a SQLite file, or checks that the file exists.
+fn prepare_file(file: &Path, access: Access) -> Result<()> {
+    if access == Access::Create {
+        return match file.parent() {
+            Some(folder) => {
+                std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))
+            }
+            None => Ok(()),
+        };
+    }
+    // Opening tells a file that cannot be read from a missing one, and SQLite does not.
+    match std::fs::File::open(file) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::failed(format!("database `{}` does not exist", file.display())).hint(
+                "run `pinpipe seed` to create and fill it, or set `database.url` to another \
+                 database",
+            ))
+        }
+        Err(error) => Err(io_error("read", file, error)),
+    }
+}
+
+/// Whether a log of SQLite is beside the file: another process uses the file, or a transaction
+/// was interrupted. Without one, the file can be read as immutable; otherwise SQLite writes files
+/// beside it also for a read.
+fn has_log(file: &Path) -> bool {
+    ["-wal", "-journal"].iter().any(|ending| {
+        let mut log = file.as_os_str().to_os_string();
+        log.push(ending);
+        Path::new(&log).exists()
+    })
 }
 
 /// Returns true if the error means that a table does not exist, in any of the three dialects.
@@ -192,7 +235,13 @@ pub fn is_missing_table(error: &sqlx::Error) -> bool {
 pub fn explain(action: &str, error: &sqlx::Error) -> Error {
     let code =
         error.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
-    let text = error.to_string();
+    // The other texts of the library name its layers.
+    let text = match error {
+        sqlx::Error::Database(error) => error.message().to_string(),
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::PoolTimedOut => "no connection was available in time".to_string(),
+        error => error.to_string(),
+    };
     let hint = match (error, code.as_str()) {
         (_, "28P01" | "28000" | "1045") => {
             "check the user name in `database.url` and the password in PINPIPE_DATABASE_PASSWORD"

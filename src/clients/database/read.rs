@@ -41,6 +41,27 @@ impl Database {
             .map_err(|error| explain("cannot read the row numbers", &error))
     }
 
+    /// Returns the row numbers of all posts; there is at least one.
+    ///
+    /// # Errors
+    /// The database contains no posts; the hint names the command that creates some.
+    pub async fn require_posts(&self) -> Result<Vec<i64>> {
+        let numbers = self.row_numbers().await?;
+        if !numbers.is_empty() {
+            return Ok(numbers);
+        }
+        // `seed` keeps existing rows, which may be data of the user.
+        Err(if self.total_rows().await? == 0 {
+            Error::failed("the database contains no posts")
+                .hint("run `pinpipe seed` to fill the tables")
+        } else {
+            Error::failed(
+                "the database contains rows, but no row number exists in all three tables",
+            )
+            .hint("run `pinpipe seed --replace` to drop the tables and fill new ones")
+        })
+    }
+
     /// Returns the posts with these row numbers, in the same order.
     ///
     /// # Errors
@@ -62,8 +83,8 @@ impl Database {
                 if missing.len() > 10 { ", …" } else { "" }
             ))
             .hint(
-                "a post requires its row number in all three tables; run `pinpipe doctor` to count \
-                 the complete posts",
+                "a post requires its row number in all three tables: name complete posts, or run \
+                 `pinpipe emulate` without `--rows` to post all of them",
             ));
         }
         let post = |number: &i64| Post {
@@ -125,5 +146,14 @@ impl Database {
                 Err(explain(&format!("cannot count table `{}`", kind.source_table()), &error))
             }
         }
+    }
+
+    /// Counts the rows of the three tables. A table that does not exist counts as empty.
+    pub async fn total_rows(&self) -> Result<i64> {
+        let mut rows = 0;
+        for kind in Kind::ALL {
+            rows += self.row_count(kind).await?.unwrap_or(0);
+        }
+        Ok(rows)
     }
 }

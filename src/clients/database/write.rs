@@ -1,9 +1,11 @@
-//! Creates and fills the three source tables.
+//! Replaces the three source tables.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use crate::base::error::Result;
-use crate::base::model::Kind;
+use crate::base::model::{ColumnType, Kind};
 use crate::base::output::progress::Progress;
 use crate::clients::database::connect::{Database, explain, on_pool};
 use crate::clients::database::{Cell, Rows};
@@ -12,27 +14,38 @@ use crate::clients::database::{Cell, Rows};
 const INSERT_ROWS: usize = 500;
 
 impl Database {
-    /// Drops the tables and creates them again, empty.
-    pub async fn recreate_tables(&self) -> Result<()> {
-        for kind in Kind::ALL {
-            for statement in
-                [format!("DROP TABLE IF EXISTS {}", kind.source_table()), self.create_table(kind)]
-            {
-                on_pool!(self, pool => sqlx::query(AssertSqlSafe(statement)).execute(pool).await.map(|_| ()))
-                    .map_err(|error| explain(&format!("cannot create table `{}`", kind.source_table()), &error))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills all tables in one transaction, so that a kill leaves them empty, never partly filled.
-    pub async fn fill(&self, tables: &[Rows], progress: &Progress) -> Result<()> {
+    /// Replaces the three tables by new ones that contain these rows. Until all rows are written,
+    /// the database contains the tables as they were: an error, a kill or a dropped future changes
+    /// nothing. `is_committing` is set right before the new tables become visible.
+    ///
+    /// # Errors
+    /// The database refuses a statement.
+    pub async fn replace_tables(
+        &self,
+        tables: &[Rows],
+        progress: &Progress,
+        is_committing: &AtomicBool,
+    ) -> Result<()> {
+        let drafts: Vec<String> = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| {
+                let table = self.draft_table(kind);
+                [format!("DROP TABLE IF EXISTS {table}"), self.create_table(kind, &table)]
+            })
+            .collect();
+        // MySQL commits at each of these statements, which would end the transaction of the rows.
+        let (before, inside) =
+            drafts.split_at(if self.renames_drafts() { drafts.len() } else { 0 });
+        self.execute_all(before).await?;
         let result = on_pool!(self, pool => {
             async {
                 let mut transaction = pool.begin().await?;
+                for statement in inside {
+                    sqlx::query(AssertSqlSafe(statement.as_str())).execute(&mut *transaction).await?;
+                }
                 for table in tables {
                     let columns: Vec<String> = table.kind.columns().iter().map(|(name, _)| self.quoted(name)).collect();
-                    let start = format!("INSERT INTO {} ({}) ", table.kind.source_table(), columns.join(", "));
+                    let start = format!("INSERT INTO {} ({}) ", self.draft_table(table.kind), columns.join(", "));
                     for chunk in table.rows.chunks(INSERT_ROWS) {
                         let mut insert = QueryBuilder::new(start.as_str());
                         insert.push_values(chunk, |mut row, cells| {
@@ -43,10 +56,10 @@ impl Database {
                                     (Cell::Text(text), _) => row.push_bind(text.as_str()),
                                     (Cell::DateTime(time), _) => row.push_bind(*time),
                                     // PostgreSQL requires the type of a null.
-                                    (Cell::Null, crate::base::model::ColumnType::Integer) => row.push_bind(None::<i64>),
-                                    (Cell::Null, crate::base::model::ColumnType::Float) => row.push_bind(None::<f64>),
-                                    (Cell::Null, crate::base::model::ColumnType::Text) => row.push_bind(None::<String>),
-                                    (Cell::Null, crate::base::model::ColumnType::DateTime) => row.push_bind(None::<chrono::NaiveDateTime>),
+                                    (Cell::Null, ColumnType::Integer) => row.push_bind(None::<i64>),
+                                    (Cell::Null, ColumnType::Float) => row.push_bind(None::<f64>),
+                                    (Cell::Null, ColumnType::Text) => row.push_bind(None::<String>),
+                                    (Cell::Null, ColumnType::DateTime) => row.push_bind(None::<chrono::NaiveDateTime>),
                                 };
                             }
                         });
@@ -54,9 +67,92 @@ impl Database {
                         progress.add(chunk.len() as u64);
                     }
                 }
+                is_committing.store(true, Ordering::Relaxed);
                 transaction.commit().await
             }.await
         });
-        result.map_err(|error: sqlx::Error| explain("cannot fill the tables", &error))
+        result.map_err(|error: sqlx::Error| explain("cannot fill the tables", &error))?;
+        if self.renames_drafts() { self.rename_drafts().await } else { Ok(()) }
+    }
+
+    /// Whether the new tables are filled under another name and renamed afterwards, because
+    /// CREATE TABLE and DROP TABLE cannot be part of a transaction.
+    fn renames_drafts(&self) -> bool {
+        matches!(self, Self::MySql(_))
+    }
+
+    /// Table that the new rows of a source table are written to.
+    fn draft_table(&self, kind: Kind) -> String {
+        let table = kind.source_table();
+        if self.renames_drafts() { format!("pinpipe_new_{table}") } else { table.to_string() }
+    }
+
+    /// Puts the drafts where the source tables are, by one atomic statement.
+    async fn rename_drafts(&self) -> Result<()> {
+        let replaced = |kind: Kind| format!("pinpipe_old_{}", kind.source_table());
+        let mut renames = Vec::new();
+        for kind in Kind::ALL {
+            let table = kind.source_table();
+            if self.row_count(kind).await?.is_some() {
+                renames.push(format!("{table} TO {}", replaced(kind)));
+            }
+            renames.push(format!("{} TO {table}", self.draft_table(kind)));
+        }
+        let drop_replaced =
+            Kind::ALL.map(|kind| format!("DROP TABLE IF EXISTS {}", replaced(kind)));
+        // A run that was killed between the two statements leaves replaced tables.
+        self.execute_all(&drop_replaced).await?;
+        self.execute_all(&[format!("RENAME TABLE {}", renames.join(", "))]).await?;
+        self.execute_all(&drop_replaced).await
+    }
+
+    async fn execute_all(&self, statements: &[String]) -> Result<()> {
+        for statement in statements {
+            on_pool!(self, pool => sqlx::query(AssertSqlSafe(statement.as_str())).execute(pool).await.map(|_| ()))
+                .map_err(|error| explain("cannot replace the tables", &error))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(numbers: &[i64]) -> Rows {
+        let row = |number: &i64| {
+            vec![
+                Cell::Integer(*number),
+                Cell::Text("Ada".into()),
+                Cell::Null,
+                Cell::Integer(36),
+                Cell::Null,
+            ]
+        };
+        Rows { kind: Kind::User, rows: numbers.iter().map(row).collect() }
+    }
+
+    #[tokio::test]
+    async fn rows_are_kept_if_new_ones_cannot_be_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(folder.path().join("source.db"))
+            .create_if_missing(true);
+        let database = Database::Sqlite(sqlx::SqlitePool::connect_lazy_with(options));
+        let progress = Progress::start("filling", None, false);
+        let is_committing = AtomicBool::new(false);
+        database
+            .replace_tables(&[users(&[1, 2, 3])], &progress, &is_committing)
+            .await
+            .expect("fills the tables");
+        assert!(is_committing.load(Ordering::Relaxed));
+        let is_committing = AtomicBool::new(false);
+        let duplicate = users(&[4, 5, 5]);
+        database
+            .replace_tables(&[duplicate], &progress, &is_committing)
+            .await
+            .expect_err("row numbers are unique");
+        assert!(!is_committing.load(Ordering::Relaxed));
+        assert_eq!(database.row_count(Kind::User).await.expect("counts"), Some(3));
     }
 }

@@ -2,7 +2,7 @@
 
 pub mod auth;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::{Method, StatusCode};
@@ -14,9 +14,12 @@ use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::clients::aws::call::RESUME_HINT;
 use crate::clients::databricks::auth::Credentials;
+use crate::clients::http::root_cause;
 
 /// Maximum attempts of one call while the workspace is busy or unreachable.
 const MAX_ATTEMPTS: usize = 7;
+/// Time after which a retry is shown to the user.
+const QUIET_RETRIES: Duration = Duration::from_secs(3);
 /// Maximum duration of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum pause between two attempts.
@@ -98,6 +101,7 @@ impl Databricks {
             .with_max_delay(MAX_PAUSE)
             .with_jitter();
         let mut pauses = pauses.with_max_times(MAX_ATTEMPTS - 1).build();
+        let (started, mut retry) = (Instant::now(), 0);
         loop {
             let failure = match self.send_once(&method, path, target, body.clone()).await {
                 Ok(text) => {
@@ -118,7 +122,12 @@ impl Databricks {
             let Some(pause) = pause else {
                 return Err(failure);
             };
-            tracing::info!(error = %failure.error, ?pause, "retrying");
+            retry += 1;
+            if started.elapsed() >= QUIET_RETRIES {
+                tracing::warn!("{}; retrying ({retry} of {})", failure.error, MAX_ATTEMPTS - 1);
+            } else {
+                tracing::info!(error = %failure.error, ?pause, "retrying");
+            }
             tokio::time::sleep(
                 failure.retry_after.map_or(pause, |requested| requested.min(MAX_PAUSE)),
             )
@@ -146,7 +155,7 @@ impl Databricks {
         let unreachable = |error: reqwest::Error| ApiError {
             code: String::new(),
             error: Error::failed(format!("cannot reach Databricks at {}", self.credentials.host))
-                .with_source(error.without_url())
+                .with_source(root_cause(error))
                 .hint("check the address (DATABRICKS_HOST or `databricks.host`) and the network")
                 .retryable(true),
             retry_after: None,

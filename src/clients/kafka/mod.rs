@@ -6,7 +6,9 @@ pub mod context;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::FutureProducer;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use secrecy::ExposeSecret;
 
 use crate::base::config::schema::{Config, KafkaAuth};
@@ -105,17 +107,42 @@ pub fn is_topic_name(name: &str) -> bool {
             .all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
 }
 
-fn creation_failure(config: &Config, error: &rdkafka::error::KafkaError) -> Error {
+fn creation_failure(config: &Config, error: &KafkaError) -> Error {
     Error::failed(format!("cannot create a Kafka client for `{}`", config.kafka.bootstrap_servers))
         .with_source(error.to_string())
 }
 
+/// The code of a failed call. The library returns none for an admin operation.
+fn code_of(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    }
+}
+
+/// The cause of a failed call in words. The library describes its codes as in
+/// `UnknownTopicOrPartition (Broker: Unknown topic or partition)`.
+fn cause(error: &KafkaError) -> String {
+    match code_of(error) {
+        Some(Code::BrokerTransportFailure | Code::AllBrokersDown) => "cannot connect".into(),
+        Some(Code::OperationTimedOut) => "no response in time".into(),
+        Some(Code::Resolve) => "unknown host name".into(),
+        Some(code) => {
+            let text = code.to_string();
+            let description =
+                text.split_once('(').map_or(text.as_str(), |(_, rest)| rest.trim_end_matches(')'));
+            description.split_once(": ").map_or(description, |(_, rest)| rest).to_string()
+        }
+        None => error.to_string(),
+    }
+}
+
 /// Converts a failed Kafka call into an error with a hint.
-pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError) -> Error {
-    use rdkafka::types::RDKafkaErrorCode as Code;
+pub fn failure(action: &str, config: &Config, error: &KafkaError) -> Error {
     let servers = config.endpoints().bootstrap_servers().unwrap_or_default();
+    let code = code_of(error);
     let is_transient = matches!(
-        error.rdkafka_error_code(),
+        code,
         Some(
             Code::BrokerTransportFailure
                 | Code::AllBrokersDown
@@ -123,14 +150,13 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
                 | Code::Resolve
         )
     );
-    let hint = match error.rdkafka_error_code() {
+    let hint = match code {
         _ if is_transient && config.target == crate::base::config::schema::Target::Aws => {
             "MSK brokers are reachable only inside their VPC: run the command there, or manage \
-             topics another way with `topics.via`; `pinpipe doctor` tests every connection"
+             topics another way with `topics.via`"
         }
         _ if is_transient => {
-            "check that the broker is up and reachable (`pinpipe doctor` tests every connection); \
-             `pinpipe local` starts a local one"
+            "check that the broker is up and reachable; `pinpipe local` starts a local one"
         }
         Some(
             Code::Authentication
@@ -147,7 +173,24 @@ pub fn failure(action: &str, config: &Config, error: &rdkafka::error::KafkaError
         _ => "run `pinpipe doctor` to test every connection",
     };
     Error::failed(format!("{action} on Kafka at `{servers}`"))
-        .with_source(error.to_string())
+        .with_source(cause(error))
         .hint(hint)
         .retryable(is_transient)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_words_without_names_of_the_library() {
+        let cases = [
+            (Code::BrokerTransportFailure, "cannot connect"),
+            (Code::OperationTimedOut, "no response in time"),
+            (Code::UnknownTopicOrPartition, "Unknown topic or partition"),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(cause(&KafkaError::MetadataFetch(code)), expected);
+        }
+    }
 }

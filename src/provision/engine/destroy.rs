@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use std::collections::BTreeSet;
 
-use crate::base::config::data_dir::DataEntry;
+use crate::base::config::data_dir;
 use crate::base::config::runtime::Runtime;
 use crate::base::config::schema::{Config, Target};
-use crate::base::error::{Error, Result, io_error};
+use crate::base::error::{Error, Result};
 use crate::base::fs::FileLock;
 use crate::base::output::{Printer, Report, confirm};
 use crate::provision::engine::change::Change;
@@ -43,6 +43,9 @@ pub struct DestroyReport {
     resources: Vec<Removed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_dir: Option<std::path::PathBuf>,
+    /// Files in the data folder that are not pinpipe's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kept_files: Vec<String>,
     /// Each deletion was already printed on stderr.
     #[serde(skip)]
     is_reported: bool,
@@ -72,13 +75,17 @@ impl Report for DestroyReport {
                 )
             })
             .collect();
-        lines.extend(self.data_dir.iter().map(|folder| format!("deleted {}", folder.display())));
+        lines.extend(self.data_dir.iter().map(|folder| match self.kept_files.as_slice() {
+            [] => format!("deleted {}", folder.display()),
+            files => format!(
+                "deleted the data in {}; the folder is kept because it contains other files: {}",
+                folder.display(),
+                files.join(", ")
+            ),
+        }));
         if lines.is_empty() { "nothing to delete".into() } else { lines.join("\n") }
     }
 }
-
-/// Entries that identify a data folder of pinpipe.
-const MARKS: [DataEntry; 2] = [DataEntry::LocalLock, DataEntry::SourceDatabase];
 
 /// Deletes the selected resources, dependents first, or all local data.
 ///
@@ -179,7 +186,12 @@ async fn delete_selected(
     }
     // In the order of deletion.
     resources.reverse();
-    Ok(DestroyReport { resources, data_dir: None, is_reported: session.account.is_some() })
+    Ok(DestroyReport {
+        resources,
+        data_dir: None,
+        kept_files: Vec::new(),
+        is_reported: session.account.is_some(),
+    })
 }
 
 /// Refuses to delete data that the options do not include, and asks for confirmation.
@@ -301,11 +313,16 @@ fn exists_and_is_managed(change: &Change) -> bool {
 async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Result<DestroyReport> {
     let folder = &config.data_dir;
     if !folder.exists() {
-        return Ok(DestroyReport { resources: Vec::new(), data_dir: None, is_reported: false });
+        return Ok(DestroyReport {
+            resources: Vec::new(),
+            data_dir: None,
+            kept_files: Vec::new(),
+            is_reported: false,
+        });
     }
     // A run that failed early leaves it empty.
     let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    if !is_empty && !MARKS.iter().any(|mark| mark.path(folder).is_file()) {
+    if !is_empty && !data_dir::is_data_dir(folder) {
         return Err(Error::failed(format!(
             "`{}` is not a data folder of pinpipe",
             folder.display()
@@ -320,23 +337,12 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
         ),
     )
     .await?;
-    let entries = DataEntry::ALL.into_iter().filter(|entry| entry.is_local_data());
-    for path in entries.flat_map(|entry| entry.paths(folder)) {
-        let removed = if path.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io_error("delete", &path, error));
-            }
-            _ => {}
-        }
-    }
-    // The lock is deleted last, and the folder only if it holds no other files.
-    let _ = std::fs::remove_file(DataEntry::LocalLock.path(folder));
+    let kept_files = data_dir::delete_local_data(folder)?;
     drop(lock);
-    let _ = std::fs::remove_dir(folder);
-    Ok(DestroyReport { resources: Vec::new(), data_dir: Some(folder.clone()), is_reported: false })
+    Ok(DestroyReport {
+        resources: Vec::new(),
+        data_dir: Some(folder.clone()),
+        kept_files,
+        is_reported: false,
+    })
 }

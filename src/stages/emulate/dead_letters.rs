@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::base::config::data_dir::DataEntry;
 use crate::base::error::{Result, io_error};
-use crate::stages::emulate::request::{OutboundRecord, Target};
+use crate::stages::emulate::request::{DeliveryTarget, OutboundRecord};
 
 /// File of dead letters, one JSON object per line. It is created with its first record.
 pub struct DeadLetters {
@@ -30,7 +30,12 @@ impl DeadLetters {
     ///
     /// # Errors
     /// The file cannot be created or written.
-    pub fn append(&mut self, target: &Target, record: &OutboundRecord, reason: &str) -> Result<()> {
+    pub fn append(
+        &mut self,
+        target: &DeliveryTarget,
+        record: &OutboundRecord,
+        reason: &str,
+    ) -> Result<()> {
         let value: Value = serde_json::from_str(&record.json)
             .unwrap_or_else(|_| Value::String(record.json.clone()));
         let line = json!({ "service": target.service.name(), "name": target.name, "kind": target.kind, "row": record.row, "reason": reason, "record": value });

@@ -42,14 +42,14 @@ impl FromStr for RowList {
 }
 
 /// Iterator over row numbers in the order in which they are posted.
-pub enum Order {
+pub enum RowOrder {
     /// The rows of the user's list, once and in the order of the list.
     Given(VecDeque<i64>),
     /// All rows in random order, shuffled again after each pass: a pass posts every row once.
     Shuffled { all: Vec<i64>, next: usize, random: Box<ChaCha8Rng> },
 }
 
-impl Order {
+impl RowOrder {
     pub fn given(rows: Vec<i64>) -> Self {
         Self::Given(rows.into())
     }
@@ -62,7 +62,7 @@ impl Order {
     }
 }
 
-impl Iterator for Order {
+impl Iterator for RowOrder {
     type Item = i64;
 
     fn next(&mut self) -> Option<i64> {
@@ -94,15 +94,15 @@ mod tests {
 
     #[test]
     fn posts_every_row_once_in_each_pass() {
-        let mut order = Order::shuffled((0..50).collect(), 1);
+        let mut order = RowOrder::shuffled((0..50).collect(), 1);
         for _ in 0..3 {
             let mut round: Vec<i64> = order.by_ref().take(50).collect();
             round.sort_unstable();
             assert_eq!(round, (0..50).collect::<Vec<_>>());
         }
-        let first = |seed| Order::shuffled((0..50).collect(), seed).take(10).collect::<Vec<_>>();
+        let first = |seed| RowOrder::shuffled((0..50).collect(), seed).take(10).collect::<Vec<_>>();
         assert_eq!(first(7), first(7));
         assert_ne!(first(7), first(8));
-        assert_eq!(Order::shuffled(Vec::new(), 1).next(), None);
+        assert_eq!(RowOrder::shuffled(Vec::new(), 1).next(), None);
     }
 }

@@ -8,7 +8,7 @@ use crate::base::model::Kind;
 
 /// One of the six destinations of records: the topic or the stream of a record kind.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct DeliveryTarget {
     pub kind: Kind,
     pub service: Service,
     /// Name of the topic or stream.
@@ -48,14 +48,18 @@ pub enum DeliveryOutcome {
 }
 
 /// Returns the topics and streams of a destination, ordered by record kind.
-pub fn targets(config: &Config, to: Destination) -> Vec<Target> {
+pub fn targets(config: &Config, to: Destination) -> Vec<DeliveryTarget> {
     let mut targets = Vec::new();
     for kind in Kind::ALL {
         if to != Destination::Kinesis {
-            targets.push(Target { kind, service: Service::Kafka, name: config.topic(kind) });
+            targets.push(DeliveryTarget {
+                kind,
+                service: Service::Kafka,
+                name: config.topic(kind),
+            });
         }
         if to != Destination::Kafka {
-            targets.push(Target {
+            targets.push(DeliveryTarget {
                 kind,
                 service: Service::Kinesis,
                 name: config.stream_name(kind),
@@ -65,7 +69,7 @@ pub fn targets(config: &Config, to: Destination) -> Vec<Target> {
     targets
 }
 
-impl Target {
+impl DeliveryTarget {
     /// Returns method, path, content type and body of the request that delivers these records.
     pub fn request(&self, records: &[OutboundRecord]) -> (Method, String, &'static str, String) {
         match (self.service, records) {
@@ -164,8 +168,8 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn target(service: Service) -> Target {
-        Target { kind: Kind::Pin, service, name: "x".into() }
+    fn target(service: Service) -> DeliveryTarget {
+        DeliveryTarget { kind: Kind::Pin, service, name: "x".into() }
     }
 
     #[test]

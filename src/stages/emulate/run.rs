@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::base::config::schema::{Config, Destination};
-use crate::base::error::{Error, ErrorContext, Result};
+use crate::base::error::{Error, Result};
 use crate::base::model::{Kind, Post};
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
-use crate::clients::database::connect::Database;
-use crate::stages::emulate::order::{Order, RowList};
-use crate::stages::emulate::request::{OutboundRecord, Target, targets};
-use crate::stages::emulate::sender::Sender;
+use crate::clients::database::connect::{Access, Database};
+use crate::stages::emulate::order::{RowList, RowOrder};
+use crate::stages::emulate::request::{DeliveryTarget, OutboundRecord, targets};
+use crate::stages::emulate::sender::{Sender, lock};
 use crate::stages::emulate::summary::Summary;
 
 /// Rows read from the database at a time.
@@ -66,34 +66,29 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
     let concurrency =
         options.concurrency.map_or(config.emulate.concurrency, |number| number as usize);
     let batch = options.batch.map_or(config.emulate.batch, |number| number as usize);
-    let database = Database::connect(config, false).await?;
+    let database = Database::connect(config, Access::Existing).await?;
     let order = match &options.rows {
-        Some(rows) => Order::given(rows.0.clone()),
+        Some(rows) => RowOrder::given(rows.0.clone()),
         None => {
-            let all = database.row_numbers().await?;
-            if all.is_empty() {
-                return Err(Error::failed(
-                    "the database contains no posts: no row number exists in all three tables",
-                )
-                .hint("`pinpipe seed` fills the tables"));
-            }
-            Order::shuffled(all, options.seed.unwrap_or_else(rand::random))
+            let all = database.require_posts().await?;
+            RowOrder::shuffled(all, options.seed.unwrap_or_else(rand::random))
         }
     };
     let started = Instant::now();
     let deadline = options.duration.map(|duration| started + duration);
-    let sender = Arc::new(Sender::new(config, concurrency, deadline).await?);
-    let targets: Arc<[Target]> = targets(config, to).into();
-    for target in targets.iter() {
-        sender.check(target).await?;
-    }
     let planned = match (&options.rows, options.posts) {
         (Some(rows), Some(posts)) => Some(posts.min(rows.0.len() as u64)),
         (Some(rows), None) => Some(rows.0.len() as u64),
         (None, posts) => posts,
     };
-    tracing::info!(to = ?to, concurrency, batch, rate, "posting");
     let progress = Arc::new(printer.progress("posting", planned));
+    let sender = Sender::new(config, concurrency, deadline, printer, progress.clone()).await?;
+    let sender = Arc::new(sender);
+    let targets: Arc<[DeliveryTarget]> = targets(config, to).into();
+    for target in targets.iter() {
+        sender.check(target).await?;
+    }
+    tracing::info!(to = ?to, concurrency, batch, rate, "posting");
     let rate_limiter = RateLimiter {
         started,
         rate,
@@ -125,7 +120,7 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
                 );
                 Ok(())
             }
-            error = first_failure(&mut workers) => Err(Failure::DeadLetter(error)),
+            failure = first_failure(&mut workers) => Err(failure),
         }
     };
     // The job channel is closed by now: the workers deliver the remaining jobs and exit.
@@ -134,41 +129,27 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
             joined = workers.join_next() => joined,
             () = crate::base::shutdown::shutdown_signal() => {
                 workers.abort_all();
-                return Err(Error::failed(
+                return Err(Error::interrupted(
                     "interrupted: records in flight may or may not have been delivered",
                 )
                 .hint("re-posting is safe because duplicates are dropped"));
             }
         };
         let Some(worker) = joined else { break };
-        result = result.and(
-            worker
-                .context(|| "a worker exited unexpectedly")
-                .flatten()
-                .map_err(Failure::DeadLetter),
-        );
+        result = result.and(worker_outcome(worker));
     }
     progress.finish();
     match result {
         Ok(()) => {}
-        Err(Failure::Database(error)) => return Err(error),
+        Err(Failure::Database(error) | Failure::Panic(error)) => return Err(error),
         // The summary counts these records, so it is still printed.
         Err(Failure::DeadLetter(error)) => printer.warn(format!(
             "some undelivered records are missing from the dead-letter file: {error}"
         )),
     }
     let seconds = started.elapsed().as_secs_f64();
-    let dead_letters = sender
-        .dead_letters
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .path()
-        .map(std::path::Path::to_path_buf);
-    let summary = sender
-        .counts
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .summary(seconds, dead_letters);
+    let dead_letters = lock(&sender.dead_letters).path().map(std::path::Path::to_path_buf);
+    let summary = lock(&sender.counts).summary(seconds, dead_letters);
     if circuit_open.load(Ordering::Relaxed) {
         printer.warn(format!(
             "stopped after {MAX_CONSECUTIVE_FAILURES} consecutive failed deliveries"
@@ -181,15 +162,31 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
 enum Failure {
     /// Rows cannot be read from the database.
     Database(Error),
-    /// An undelivered record cannot be written to the dead-letter file, or a worker panicked.
+    /// An undelivered record cannot be written to the dead-letter file.
     DeadLetter(Error),
+    /// A worker panicked: the counts do not include the records that it was delivering.
+    Panic(Error),
+}
+
+fn worker_outcome(worker: Result<Result<()>, JoinError>) -> Result<(), Failure> {
+    match worker {
+        Ok(outcome) => outcome.map_err(Failure::DeadLetter),
+        Err(error) => Err(Failure::Panic(
+            Error::failed("a worker panicked: its records may or may not have been delivered")
+                .with_source(error)
+                .hint(
+                    "this is a bug in pinpipe: please report it with the command you ran; \
+                     re-posting is safe because duplicates are dropped",
+                ),
+        )),
+    }
 }
 
 /// Waits for the first worker that fails. Never returns if no worker fails.
-async fn first_failure(workers: &mut JoinSet<Result<()>>) -> Error {
+async fn first_failure(workers: &mut JoinSet<Result<()>>) -> Failure {
     while let Some(worker) = workers.join_next().await {
-        if let Err(error) = worker.context(|| "a worker exited unexpectedly").flatten() {
-            return error;
+        if let Err(failure) = worker_outcome(worker) {
+            return failure;
         }
     }
     std::future::pending().await
@@ -279,7 +276,7 @@ type Jobs = Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<Post>>>>;
 async fn deliver_jobs(
     received_jobs: Jobs,
     sender: Arc<Sender>,
-    targets: Arc<[Target]>,
+    targets: Arc<[DeliveryTarget]>,
     progress: Arc<Progress>,
     circuit_open: Arc<AtomicBool>,
 ) -> Result<()> {
@@ -301,11 +298,28 @@ async fn deliver_jobs(
         for result in futures::future::join_all(deliveries).await {
             result?;
         }
-        let mut counts = sender.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut counts = lock(&sender.counts);
         counts.posts += posts.len() as u64;
         progress.add(posts.len() as u64);
         if counts.consecutive_failures >= MAX_CONSECUTIVE_FAILURES {
             circuit_open.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn panic_of_a_worker_is_not_taken_for_a_failed_delivery() {
+        async fn worker() -> Result<()> {
+            panic!("expected by the test")
+        }
+        let panicked = tokio::spawn(worker()).await;
+        assert!(matches!(worker_outcome(panicked), Err(Failure::Panic(_))));
+        let failed = Ok(Err(Error::failed("the disk is full")));
+        assert!(matches!(worker_outcome(failed), Err(Failure::DeadLetter(_))));
+        assert!(worker_outcome(Ok(Ok(()))).is_ok());
     }
 }

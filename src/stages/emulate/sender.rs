@@ -1,28 +1,49 @@
 //! Delivery of records to the gateway, with retries.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, ErrorContext, Result};
+use crate::base::output::Printer;
+use crate::base::output::progress::Progress;
 use crate::clients::gateway::GatewayClient;
+use crate::clients::http::root_cause;
 use crate::stages::emulate::dead_letters::DeadLetters;
-use crate::stages::emulate::request::{DeliveryOutcome, OutboundRecord, Service, Target};
-use crate::stages::emulate::summary::Counts;
+use crate::stages::emulate::request::{DeliveryOutcome, DeliveryTarget, OutboundRecord, Service};
+use crate::stages::emulate::summary::RunCounts;
+
+/// Time after which a delivery that is not complete is reported.
+const QUIET_TIME: Duration = Duration::from_secs(3);
+/// Minimum time between two such reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Delivers records. All workers share one sender.
 pub struct Sender {
     gateway: GatewayClient,
     backoff: ExponentialBuilder,
+    max_retries: usize,
     /// End of the run's duration: retries after it are not attempted.
     deadline: Option<tokio::time::Instant>,
-    pub counts: Mutex<Counts>,
+    pub counts: Mutex<RunCounts>,
     pub dead_letters: Mutex<DeadLetters>,
+    printer: Printer,
+    progress: Arc<Progress>,
+    /// Time of the last report about a delivery that takes long.
+    last_report: Mutex<Option<Instant>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// A failed attempt of a delivery.
+struct FailedAttempt {
+    reason: String,
+    /// Number of the retry that follows, from 1.
+    retry: usize,
+}
+
+/// Locks a value that is consistent after each statement, also if another worker panicked.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
@@ -31,6 +52,8 @@ impl Sender {
         config: &Config,
         concurrency: usize,
         deadline: Option<tokio::time::Instant>,
+        printer: &Printer,
+        progress: Arc<Progress>,
     ) -> Result<Self> {
         let timeout = Duration::from_millis(config.emulate.timeout_ms);
         let backoff = ExponentialBuilder::default()
@@ -41,9 +64,13 @@ impl Sender {
         Ok(Self {
             gateway: GatewayClient::new(config, timeout, concurrency * 6).await?,
             backoff,
+            max_retries: config.emulate.retries,
             deadline,
-            counts: Mutex::new(Counts::new()),
+            counts: Mutex::new(RunCounts::new()),
             dead_letters: Mutex::new(DeadLetters::new(&config.data_dir)),
+            printer: printer.clone(),
+            progress,
+            last_report: Mutex::new(None),
         })
     }
 
@@ -51,7 +78,7 @@ impl Sender {
     ///
     /// # Errors
     /// The gateway cannot be reached or denies access; the topic or stream does not exist.
-    pub async fn check(&self, target: &Target) -> Result<()> {
+    pub async fn check(&self, target: &DeliveryTarget) -> Result<()> {
         let path = match target.service {
             Service::Kafka => format!("/topics/{}", target.name),
             Service::Kinesis => format!("/streams/{}", target.name),
@@ -91,13 +118,54 @@ impl Sender {
         .hint(hint))
     }
 
-    /// Sends records until each is delivered or stored as a dead letter.
+    /// Sends records until each is delivered or stored as a dead letter. Reports a delivery that
+    /// takes long.
     ///
     /// # Errors
     /// A dead letter cannot be written.
-    pub async fn deliver(&self, target: &Target, records: Vec<OutboundRecord>) -> Result<()> {
+    pub async fn deliver(
+        &self,
+        target: &DeliveryTarget,
+        records: Vec<OutboundRecord>,
+    ) -> Result<()> {
+        let last_failure = Mutex::new(None);
+        let mut delivery = std::pin::pin!(self.send_until_settled(target, records, &last_failure));
+        if let Ok(outcome) = tokio::time::timeout(QUIET_TIME, &mut delivery).await {
+            return outcome;
+        }
+        self.report_delay(lock(&last_failure).as_ref());
+        delivery.await
+    }
+
+    /// Says why a delivery takes long; every delivery at once would be one report too many.
+    fn report_delay(&self, last_failure: Option<&FailedAttempt>) {
+        let mut last_report = lock(&self.last_report);
+        if last_report.is_some_and(|time| time.elapsed() < REPORT_INTERVAL) {
+            return;
+        }
+        *last_report = Some(Instant::now());
+        let text = match last_failure {
+            Some(FailedAttempt { reason, retry }) => {
+                format!("{reason}; retrying ({retry} of {})", self.max_retries)
+            }
+            None => format!(
+                "no response from the gateway at {} for {} s; waiting",
+                self.gateway.url(),
+                QUIET_TIME.as_secs()
+            ),
+        };
+        self.progress.aside(|| self.printer.warn(text));
+    }
+
+    async fn send_until_settled(
+        &self,
+        target: &DeliveryTarget,
+        records: Vec<OutboundRecord>,
+        last_failure: &Mutex<Option<FailedAttempt>>,
+    ) -> Result<()> {
         let mut pending = records;
         let mut delays = self.backoff.build();
+        let mut retry = 0;
         loop {
             let outcomes = self.send(target, &pending).await;
             let mut retries = Vec::new();
@@ -138,13 +206,20 @@ impl Sender {
                 "retrying"
             );
             lock(&self.counts).retries += retries.len() as u64;
+            retry += 1;
+            *lock(last_failure) = Some(FailedAttempt { reason: last_reason, retry });
             tokio::time::sleep(delay).await;
             pending = retries;
         }
     }
 
     /// Counts a record as failed and stores it as a dead letter.
-    fn give_up(&self, target: &Target, record: &OutboundRecord, reason: &str) -> Result<()> {
+    fn give_up(
+        &self,
+        target: &DeliveryTarget,
+        record: &OutboundRecord,
+        reason: &str,
+    ) -> Result<()> {
         let mut counts = lock(&self.counts);
         counts.failed += 1;
         counts.consecutive_failures += 1;
@@ -152,7 +227,11 @@ impl Sender {
         lock(&self.dead_letters).append(target, record, reason)
     }
 
-    async fn send(&self, target: &Target, records: &[OutboundRecord]) -> Vec<DeliveryOutcome> {
+    async fn send(
+        &self,
+        target: &DeliveryTarget,
+        records: &[OutboundRecord],
+    ) -> Vec<DeliveryOutcome> {
         let (method, path, content_type, body) = target.request(records);
         let started = Instant::now();
         let exchange = async {
@@ -161,7 +240,7 @@ impl Sender {
             let body = response
                 .bytes()
                 .await
-                .map_err(reqwest::Error::without_url)
+                .map_err(root_cause)
                 .context(|| "cannot read the gateway's response")?;
             Ok::<_, Error>((status, body))
         };

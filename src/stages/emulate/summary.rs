@@ -12,7 +12,7 @@ use crate::base::output::table::{Table, thousands};
 const MAX_LATENCY_US: u64 = 10 * 60 * 1_000_000;
 
 /// Counters of a run in progress.
-pub struct Counts {
+pub struct RunCounts {
     pub posts: u64,
     pub delivered: u64,
     pub failed: u64,
@@ -24,7 +24,7 @@ pub struct Counts {
     latencies_us: Histogram<u64>,
 }
 
-impl Counts {
+impl RunCounts {
     pub fn new() -> Self {
         let latencies_us =
             Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("these bounds are valid");

@@ -56,9 +56,25 @@ fn read_error(path: &Path, line: u64, reason: impl std::fmt::Display) -> Error {
         .hint("correct the line; nothing was loaded")
 }
 
+/// Rewords an error of the CSV library.
+fn csv_error(path: &Path, error: csv::Error) -> Error {
+    let line = error.position().map_or(1, csv::Position::line);
+    let reason = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("expected {expected_len} columns, got {len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => "expected text in UTF-8".to_string(),
+        _ => error.to_string(),
+    };
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => io_error("read", path, error),
+        _ => read_error(path, line, reason),
+    }
+}
+
 fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
-    let mut reader = csv::Reader::from_path(path).map_err(|error| read_error(path, 1, error))?;
-    let headers = reader.headers().map_err(|error| read_error(path, 1, error))?.clone();
+    let mut reader = csv::Reader::from_path(path).map_err(|error| csv_error(path, error))?;
+    let headers = reader.headers().map_err(|error| csv_error(path, error))?.clone();
     let mut positions = Vec::new();
     for (name, _) in kind.columns() {
         let position = headers
@@ -69,9 +85,7 @@ fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
     }
     let mut rows = Vec::new();
     for record in reader.records() {
-        let record = record.map_err(|error| {
-            read_error(path, error.position().map_or(0, csv::Position::line), error)
-        })?;
+        let record = record.map_err(|error| csv_error(path, error))?;
         let line = record.position().map_or(0, csv::Position::line);
         let cells = positions.iter().zip(kind.columns()).map(|(position, column)| {
             let text = record.get(*position).unwrap_or_default();
@@ -93,7 +107,7 @@ fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
 }
 
 fn load_jsonl(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
-    let file = std::fs::File::open(path).map_err(|error| io_error("open", path, error))?;
+    let file = std::fs::File::open(path).map_err(|error| io_error("read", path, error))?;
     let mut rows = Vec::new();
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(|error| io_error("read", path, error))?;
@@ -101,8 +115,10 @@ fn load_jsonl(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
             continue;
         }
         let number = number as u64 + 1;
-        let object: Value =
-            serde_json::from_str(&line).map_err(|error| read_error(path, number, error))?;
+        let object: Value = serde_json::from_str(&line).map_err(|error| {
+            let reason = format!("expected a JSON object, see column {}", error.column());
+            read_error(path, number, reason)
+        })?;
         let cells = kind.columns().iter().map(|column| match (object.get(column.0), column.1) {
             (None, _) => Err(format!("key `{}` is missing", column.0)),
             (Some(Value::Null), _) => Ok(Cell::Null),

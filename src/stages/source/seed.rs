@@ -1,17 +1,20 @@
 //! `pinpipe seed`: fills the source database with generated or loaded posts.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use crate::base::config::schema::Config;
 use crate::base::config::secret::redacted;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::table::thousands;
 use crate::base::output::{Printer, Report};
-use crate::clients::database::connect::Database;
+use crate::base::shutdown::shutdown_signal;
+use crate::clients::database::Rows;
+use crate::clients::database::connect::{Access, Database};
 use crate::stages::source::{generate, load};
 
 /// Options of one run of `seed`.
@@ -24,7 +27,7 @@ pub struct SeedOptions {
     /// Folder with real tables to load instead: pinterest_data, geolocation_data and user_data as
     /// .csv or .jsonl.
     pub from: Option<PathBuf>,
-    /// Drop existing tables and fill new ones.
+    /// Replace existing tables once the new ones are filled.
     pub replace: bool,
 }
 
@@ -67,51 +70,60 @@ impl Report for SeedReport {
 /// The database cannot be reached; it contains rows but no post, and these rows may be data of
 /// the user.
 pub async fn has_posts(config: &Config) -> Result<bool> {
-    let database = Database::connect(config, true).await?;
-    if total_rows(&database).await? == 0 {
+    let database = Database::connect(config, Access::Create).await?;
+    if database.total_rows().await? == 0 {
         return Ok(false);
     }
-    if database.row_numbers().await?.is_empty() {
-        return Err(Error::failed(
-            "the database contains rows, but no row number exists in all three tables",
-        )
-        .hint("`pinpipe seed --replace` drops the tables and fills new ones"));
-    }
+    database.require_posts().await?;
     Ok(true)
-}
-
-/// Counts the rows of the three tables. A table that does not exist counts as empty.
-async fn total_rows(database: &Database) -> Result<i64> {
-    let mut rows = 0;
-    for kind in Kind::ALL {
-        rows += database.row_count(kind).await?.unwrap_or(0);
-    }
-    Ok(rows)
 }
 
 /// Fills the database, unless it already contains rows.
 ///
 /// # Errors
 /// A file to load is missing or invalid; the database cannot be reached or written; it contains
-/// rows although `posts` or `from` is set without `replace`.
+/// rows although `posts` or `from` is set without `replace`; the user interrupted the run before
+/// the new rows were committed, so that the tables are unchanged.
 pub async fn seed(config: &Config, options: &SeedOptions, printer: &Printer) -> Result<SeedReport> {
+    let is_committing = AtomicBool::new(false);
+    let mut filling = std::pin::pin!(fill(config, options, printer, &is_committing));
+    tokio::select! {
+        // The handler of Ctrl-C is in place before the work begins.
+        biased;
+        () = shutdown_signal() => {}
+        outcome = &mut filling => return outcome,
+    }
+    if is_committing.load(Ordering::Relaxed) {
+        return filling.await;
+    }
+    Err(Error::interrupted("interrupted: the tables of the database are unchanged")
+        .hint("re-run the command to fill them"))
+}
+
+async fn fill(
+    config: &Config,
+    options: &SeedOptions,
+    printer: &Printer,
+    is_committing: &AtomicBool,
+) -> Result<SeedReport> {
     // All files are read before any table is dropped.
     let loaded = match &options.from {
-        Some(folder) => Some(
-            Kind::ALL
-                .into_iter()
-                .map(|kind| load::load(folder, kind))
-                .collect::<Result<Vec<_>>>()?,
-        ),
+        Some(folder) => {
+            let folder = folder.clone();
+            let read = move || -> Result<Vec<Rows>> {
+                Kind::ALL.into_iter().map(|kind| load::load(&folder, kind)).collect()
+            };
+            Some(in_background(printer, "reading files", read).await??)
+        }
         None => None,
     };
-    let database = Database::connect(config, true).await?;
-    let rows = total_rows(&database).await?;
+    let database = Database::connect(config, Access::Create).await?;
+    let rows = database.total_rows().await?;
     if rows > 0 && !options.replace {
         if options.from.is_some() || options.posts.is_some() {
             return Err(Error::failed(format!(
                 "the database already contains {} rows",
-                thousands(rows as u64)
+                thousands(rows.unsigned_abs())
             ))
             .hint("`--replace` drops the tables and fills new ones"));
         }
@@ -121,14 +133,31 @@ pub async fn seed(config: &Config, options: &SeedOptions, printer: &Printer) -> 
     }
     let tables = match loaded {
         Some(tables) => tables,
-        None => generate::generate(options.posts.unwrap_or(generate::DEFAULT_POSTS), options.seed),
+        None => {
+            let (posts, seed) = (options.posts.unwrap_or(generate::DEFAULT_POSTS), options.seed);
+            let generate = move || generate::generate(posts, seed);
+            in_background(printer, "generating posts", generate).await?
+        }
     };
-    let total = tables.iter().map(|table| table.rows.len() as u64).sum();
+    let total: u64 = tables.iter().map(|table| table.rows.len() as u64).sum();
+    tracing::info!(rows = total, "filling the tables");
     let progress = printer.progress("filling the database", Some(total));
-    database.recreate_tables().await?;
-    database.fill(&tables, &progress).await?;
+    database.replace_tables(&tables, &progress, is_committing).await?;
     progress.finish();
     report(config, &database, true).await
+}
+
+/// Runs work without awaits on another thread, so that its label is shown and Ctrl-C is handled
+/// meanwhile.
+async fn in_background<T: Send + 'static>(
+    printer: &Printer,
+    label: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let progress = printer.activity(label);
+    let result = tokio::task::spawn_blocking(work).await;
+    progress.finish();
+    result.context(|| format!("cannot complete {label}"))
 }
 
 async fn report(config: &Config, database: &Database, filled: bool) -> Result<SeedReport> {

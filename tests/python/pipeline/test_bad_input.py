@@ -165,6 +165,16 @@ def test_invalid_table_to_load_is_reported_with_file_and_line(pinpipe):
     assert (
         "pinterest_data.jsonl`, line 2" in done.stderr and not (pinpipe.data / "source.db").exists()
     )
+    (folder / "pinterest_data.jsonl").write_text(pin % 1 + "{\n")
+    stderr = pinpipe.run("seed", "--from", "tables", code=1).stderr
+    assert "pinterest_data.jsonl`, line 2: expected a JSON object, see column " in stderr, stderr
+    (folder / "pinterest_data.jsonl").write_text(pin % 1)
+    geo = folder / "geolocation_data.csv"
+    text = geo.read_text()
+    geo.write_text(text + "2,2020-01-01 00:00:00\n")
+    stderr = pinpipe.run("seed", "--from", "tables", code=1).stderr
+    assert "geolocation_data.csv`, line 3: expected 5 columns, got 2\n" in stderr, stderr
+    geo.write_text(text)
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 1)
     assert "duplicate row number 1" in pinpipe.run("seed", "--from", "tables", code=1).stderr
     (folder / "pinterest_data.jsonl").write_text(pin % 1 + pin % 2)
@@ -243,8 +253,8 @@ def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, kept):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[lake]\nurl = "gs://bucket"\n', "`lake.url` must be a folder or s3://BUCKET"),
-        ('[local]\nhost = "somewhere"\n', "`local.host` must be an IP address"),
+        ('[lake]\nurl = "gs://bucket"\n', "`lake.url`: expected a folder or s3://BUCKET, got `gs:"),
+        ('[local]\nhost = "somewhere"\n', "`local.host`: expected an IP address or localhost"),
         ('[kafka]\nbootstrap_servers = "<b-1>:9098"\n', "still contains a <placeholder>"),
         ('id = "x"\n\n[emulate]\nrate = "fast"\n', "`pinpipe.toml` line 4"),
     ],
@@ -253,6 +263,10 @@ def test_invalid_configuration_is_rejected_with_its_place(pinpipe, text, message
     (pinpipe.folder / "pinpipe.toml").write_text(text)
     done = pinpipe.run("status", code=2)
     assert message in done.stderr and "hint:" in done.stderr, done.stderr
+
+
+def test_empty_name_of_the_configuration_counts_as_not_set(pinpipe):
+    assert pinpipe.json("seed", "--posts", 3, env={"PINPIPE_CONFIG": ""})["posts"] == 3
 
 
 @pytest.mark.parametrize("lake", ["", "gs://bucket", "ftp://x/y"])

@@ -32,6 +32,20 @@ def test_batch_continues_from_the_checkpoint_of_an_earlier_version(earlier):
     assert [(objects > 0, new, rows) for objects, new, rows in counts] == [(True, 0, 30)] * 3
 
 
+def test_data_folder_of_an_earlier_version_is_destroyed(earlier):
+    # Its database is moved to a server: the lock and the streams still identify the folder.
+    (earlier.data / "source.db").unlink()
+    earlier.run("destroy", "--data", "--yes")
+    assert not earlier.data.exists()
+
+
+def test_seeded_folder_of_an_earlier_version_is_destroyed(earlier):
+    for name in ("local.lock", "kinesis.db"):
+        (earlier.data / name).unlink()
+    earlier.run("destroy", "--data", "--yes")
+    assert not earlier.data.exists()
+
+
 @pytest.fixture
 def running(earlier):
     stack = LocalStack(earlier)
@@ -55,6 +69,19 @@ def test_former_names_of_keys_work_with_a_warning(earlier):
     stderr = earlier.run("batch", "--no-tables", env=former).stderr
     for name in ("max_concurrency", "operation_timeout_minutes", "databricks.poll_interval_ms"):
         assert f"{name}`" in stderr and "is deprecated: use" in stderr, stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("0", "`provision.parallel`: expected 1 to 64, got `0`"),
+        ('"x"', "`pinpipe.toml` line 2: `provision.parallel`: expected a whole number"),
+    ],
+)
+def test_invalid_value_of_a_former_name_is_reported_under_it(earlier, value, problem):
+    (earlier.folder / "pinpipe.toml").write_text(f"[provision]\nparallel = {value}\n")
+    stderr = earlier.run("status", code=2).stderr
+    assert problem in stderr and "max_concurrency" not in stderr, stderr
 
 
 def test_former_name_of_a_flag_works_with_a_warning(running):

@@ -1,5 +1,8 @@
 """What must never happen: tables or files of the user deleted, records skipped, secrets shown."""
 
+import contextlib
+import os
+import signal
 import sqlite3
 import subprocess
 
@@ -38,11 +41,66 @@ def test_renamed_column_is_an_error(pinpipe):
 def test_destroy_deletes_only_files_of_pinpipe(pinpipe):
     pinpipe.run("seed", "--posts", 5)
     (pinpipe.data / "thesis.txt").write_text("mine")
-    pinpipe.run("destroy", "--data", "--yes")
+    stdout = pinpipe.run("destroy", "--data", "--yes").stdout
+    assert "the folder is kept because it contains other files: thesis.txt" in stdout
     assert [p.name for p in pinpipe.data.iterdir()] == ["thesis.txt"]
-    (pinpipe.folder / "src" / "kafka").mkdir(parents=True)
-    pinpipe.run("destroy", "--data", "--yes", "--data-dir", "src", code=1)
-    assert (pinpipe.folder / "src" / "kafka").is_dir()
+    # The names are pinpipe's, the content is not: a run in the folder does not mark it.
+    foreign = pinpipe.folder / "src"
+    (foreign / "kafka").mkdir(parents=True)
+    for name in ("source.db", "local.lock"):
+        (foreign / name).write_text("mine")
+    pinpipe.run("batch", "--lake", "nowhere", "--data-dir", "src", code=1)
+    stderr = pinpipe.run("destroy", "--data", "--yes", "--data-dir", "src", code=1).stderr
+    assert "is not a data folder of pinpipe" in stderr
+    assert (foreign / "kafka").is_dir() and (foreign / "source.db").read_text() == "mine"
+
+
+def test_demo_in_a_folder_in_use_seeds_nothing(local):
+    stderr = local.pinpipe.run("demo", "--posts", 5, code=1).stderr
+    assert "another local stack is already running" in stderr
+    assert not (local.pinpipe.data / "source.db").exists()
+
+
+def test_interrupted_seed_keeps_the_rows(pinpipe):
+    pinpipe.run("seed", "--posts", 30)
+    rows = "select * from pinterest_data order by 1"
+    with contextlib.closing(sqlite3.connect(pinpipe.data / "source.db")) as database:
+        before = database.execute(rows).fetchall()
+        # Another writer makes seed wait before its first change.
+        database.execute("begin immediate")
+        env = {"PINPIPE__DATABASE__CONNECT_TIMEOUT_MS": 60_000}
+        running = pinpipe.start("seed", "--replace", "--seed", "7", "-v", env=env)
+        for line in running.stderr:
+            if "filling the tables" in line:
+                break
+        running.send_signal(signal.SIGINT)
+        stderr = running.communicate(timeout=60)[1]
+        database.rollback()
+        assert running.returncode == 1 and (
+            "error: interrupted: the tables of the database are unchanged\nhint: " in stderr
+        ), stderr
+        assert database.execute(rows).fetchall() == before and len(before) == 30
+
+
+def test_doctor_leaves_no_files(pinpipe):
+    assert "✔ data" in pinpipe.run("doctor", code=1).stdout
+    assert not pinpipe.data.exists()
+    pinpipe.run("seed", "--posts", 5)
+    files = sorted(path.name for path in pinpipe.data.iterdir())
+    assert "5 posts" in pinpipe.run("doctor", code=1).stdout
+    assert sorted(path.name for path in pinpipe.data.iterdir()) == files
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads every file")
+def test_doctor_says_what_it_cannot_read(pinpipe):
+    pinpipe.run("seed", "--posts", 5)
+    lake = pinpipe.data / "lake" / "user-local-bucket"
+    lake.mkdir(parents=True)
+    (pinpipe.data / "source.db").chmod(0)
+    lake.parent.chmod(0)
+    stdout = pinpipe.run("doctor", code=1).stdout
+    lake.parent.chmod(0o755)
+    assert stdout.count("cannot read") == 2 and "does not exist" not in stdout, stdout
 
 
 @pytest.mark.parametrize("name", ["a~b {c} 100%", "Ünïcode #1"])

@@ -156,6 +156,8 @@ def server(request):
 def test_server_is_seeded_and_its_rows_are_posted(local, server):
     pinpipe = local.pinpipe
     env = {"PINPIPE__DATABASE__URL": server, "PINPIPE_DATABASE_PASSWORD": PASSWORD}
+    # The second one replaces tables with rows.
+    pinpipe.run("seed", "--posts", 7, "--replace", env=env)
     report = pinpipe.json("seed", "--posts", 600, "--replace", env=env)
     assert report["posts"] == 600 and report["database"] == server
     assert not pinpipe.json("seed", env=env)["filled"], "a second seed leaves what is there"
@@ -178,6 +180,21 @@ def test_server_is_seeded_and_its_rows_are_posted(local, server):
     wait_for_lake(pinpipe, 1800)
     assert own == sorted(lake_lines(pinpipe), key=str)
     assert any("✨" in str(r) for r in own)
+
+
+def test_killed_seed_leaves_the_rows(pinpipe, server):
+    env = {"PINPIPE__DATABASE__URL": server, "PINPIPE_DATABASE_PASSWORD": PASSWORD}
+    pinpipe.run("seed", "--posts", 7, "--replace", env=env)
+    running = pinpipe.start("seed", "--posts", 100_000, "--replace", "-v", env=env)
+    for line in running.stderr:
+        if "filling the tables" in line:
+            break
+    running.kill()
+    running.communicate()
+    # Filling takes many seconds; on a machine where it does not, all rows are new.
+    report = pinpipe.json("seed", env=env)
+    assert not report["filled"] and report["posts"] in (7, 100_000), report
+    assert pinpipe.json("seed", "--posts", 5, "--replace", env=env)["posts"] == 5
 
 
 def test_wrong_password_is_reported_but_never_shown(pinpipe, server):

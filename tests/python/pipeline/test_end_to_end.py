@@ -1,6 +1,7 @@
 """The stages together: demo, sink, batch, stream, and their interruption."""
 
 import json
+import re
 import signal
 import time
 
@@ -339,6 +340,35 @@ def test_emulate_writes_undelivered_records_to_dead_letters(provisioned):
         and f"were not delivered: the first: {letters[0]['reason']}" in err
     ), err
     assert summary["delivered"] + summary["errors"] == summary["posts"] * 3
+
+
+def test_interrupted_demo_stops_without_errors_of_its_sink(pinpipe):
+    running = pinpipe.start("demo", "--posts", 100_000)
+    wait_until(lambda: lake_objects(pinpipe), "the sink to write")
+    running.send_signal(signal.SIGINT)
+    err = running.communicate(timeout=60)[1]
+    assert running.returncode == 1, err
+    assert "error: interrupted before the last stage\nhint: " in err and "ERROR" not in err, err
+    assert not (pinpipe.data / "local.json").exists()
+
+
+def test_emulate_says_that_it_retries(provisioned):
+    pinpipe = provisioned.pinpipe
+    pinpipe.run("seed", "--posts", 100)
+    # The pauses before six retries add up to more than six seconds.
+    (pinpipe.folder / "pinpipe.toml").write_text("[emulate]\nretries = 6\ntimeout_ms = 2000\n")
+    running = pinpipe.start("emulate", "--to", "kafka", "--rate", "100", "--posts", "3000")
+    wait_until(lambda: end_offsets(pinpipe) > 0, "records to be delivered")
+    provisioned.kill()
+    err = running.communicate(timeout=120)[1]
+    assert running.returncode == 1, err
+    reports = re.findall(
+        r"^warning: cannot reach the gateway at http://\S+: "
+        r"Connection refused \(os error 111\); retrying \(\d of 6\)$",
+        err,
+        re.MULTILINE,
+    )
+    assert reports, err
 
 
 def test_emulate_respects_rate_order_and_stop(provisioned):

@@ -412,7 +412,7 @@ def test_invalid_number_of_brokers_is_rejected_before_any_call(empty, brokers):
     calls = len(empty.aws.calls)
     stderr = empty.refused("provision", "--yes", code=2)
     assert (
-        "`cluster.brokers` must be 2 to 15 and a multiple of 2 or 3" in stderr
+        "`cluster.brokers`: expected 2 to 15 and a multiple of 2 or 3" in stderr
         and len(empty.aws.calls) == calls
     )
 
