@@ -70,7 +70,7 @@ def machine_gets_its_role_back(module, cloud):
 def tags_are_restored(module, cloud, change, keys=TAGGED):
     tags = {"team": "another"} if change == "changed" else None
     retag(cloud, tags)
-    reason = "tag `team`: `another` → `data`" if tags else "tag `team` is missing"
+    reason = "tag `team`: another → data" if tags else "tag `team` is missing"
     assert_repaired(module, cloud, {key: ("update", reason) for key in keys})
 
 
