@@ -101,7 +101,7 @@ async fn about() -> Response<Body> {
 
 async fn list(State(control): State<Control>) -> Response<Body> {
     let names: Vec<String> =
-        control.connectors.statuses().await.into_iter().map(|status| status.name).collect();
+        control.connectors.statuses().into_iter().map(|status| status.name).collect();
     json_response(StatusCode::OK, &names)
 }
 
@@ -127,7 +127,7 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ConnectError>
 
 async fn create(State(control): State<Control>, body: Bytes) -> ConnectResult {
     let new: NewConnector = parse(&body)?;
-    if control.connectors.config(&new.name).await.is_some() {
+    if control.connectors.config(&new.name).is_some() {
         return Err(ConnectError(
             StatusCode::CONFLICT,
             format!("Connector {} already exists", new.name),
@@ -136,12 +136,11 @@ async fn create(State(control): State<Control>, body: Bytes) -> ConnectResult {
     let (connectors, name, properties) =
         (control.connectors.clone(), new.name.clone(), property_strings(new.config));
     run_to_completion(async move { connectors.put(&name, properties).await }).await?;
-    describe_with_status(&control, &new.name, StatusCode::CREATED).await
+    describe_with_status(&control, &new.name, StatusCode::CREATED)
 }
 
-async fn describe_with_status(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
-    let config =
-        control.connectors.config(name).await.ok_or_else(|| ConnectError::not_found(name))?;
+fn describe_with_status(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
+    let config = control.connectors.config(name).ok_or_else(|| ConnectError::not_found(name))?;
     Ok(json_response(
         status,
         &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" }),
@@ -149,12 +148,11 @@ async fn describe_with_status(control: &Control, name: &str, status: StatusCode)
 }
 
 async fn describe(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    describe_with_status(&control, &name, StatusCode::OK).await
+    describe_with_status(&control, &name, StatusCode::OK)
 }
 
 async fn config(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    let config =
-        control.connectors.config(&name).await.ok_or_else(|| ConnectError::not_found(&name))?;
+    let config = control.connectors.config(&name).ok_or_else(|| ConnectError::not_found(&name))?;
     Ok(json_response(StatusCode::OK, &config))
 }
 
@@ -168,12 +166,11 @@ async fn put_config(
     let is_new =
         run_to_completion(async move { connectors.put(&connector_name, properties).await }).await?;
     describe_with_status(&control, &name, if is_new { StatusCode::CREATED } else { StatusCode::OK })
-        .await
 }
 
 async fn status(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
     let ConnectorStatus { name, state, trace, records, objects } =
-        control.connectors.status(&name).await.ok_or_else(|| ConnectError::not_found(&name))?;
+        control.connectors.status(&name).ok_or_else(|| ConnectError::not_found(&name))?;
     let connector_state = if state == "FAILED" { "RUNNING" } else { &state };
     let mut task = json!({ "id": 0, "state": state, "worker_id": "local", "records": records, "objects": objects });
     if let Some(trace) = trace {

@@ -22,12 +22,14 @@ use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
+use crate::base::shutdown::{run_until_shutdown, shutdown_signal};
 use crate::stages::gateway::Gateway;
 use crate::stages::gateway::routes::Routes;
 use crate::stages::sink::connectors::Connectors;
 
-/// Time that requests in flight have to finish when the stack stops.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that requests in flight have to finish when the stack stops. With the time that
+/// [`Connectors::stop_all`] takes at most, the stack stops within ten seconds.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Command-line options of the local stack.
 #[derive(Debug, Clone, Default)]
@@ -137,7 +139,8 @@ impl LocalStack {
         Ok(Self { addresses, data_dir: data_dir.clone(), connectors, servers, stop, _lock: lock })
     }
 
-    /// Rejects new requests, finishes those in flight and closes all servers.
+    /// Stops the connectors, finishes requests in flight and closes all servers. Takes at most ten
+    /// seconds: a part that does not stop in time is abandoned, and recovers at the next start.
     pub async fn stop(mut self) {
         Runtime::remove(&self.data_dir);
         self.connectors.stop_all().await;
@@ -212,7 +215,10 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
     })
 }
 
-/// Runs the local stack until Ctrl-C (`pinpipe local`).
+/// Runs the local stack until Ctrl-C (`pinpipe local`). A second Ctrl-C ends the stack at once.
+///
+/// # Errors
+/// The errors of [`LocalStack::start`]; a second Ctrl-C interrupted [`LocalStack::stop`].
 pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
     if options.any_port {
         let ports = &mut config.local;
@@ -228,8 +234,15 @@ pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) 
         data_dir: config.data_dir.clone(),
         addresses: stack.addresses.clone(),
     });
-    crate::base::shutdown::shutdown_signal().await;
-    printer.note("stopping");
-    stack.stop().await;
-    Ok(())
+    shutdown_signal().await;
+    printer.note("stopping; press Ctrl-C again to stop at once");
+    let stop = async {
+        stack.stop().await;
+        Ok(())
+    };
+    run_until_shutdown(stop, || {
+        Error::interrupted("interrupted before the local stack had stopped")
+            .hint("no acknowledged record is lost: the next start recovers")
+    })
+    .await
 }
