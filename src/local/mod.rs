@@ -22,7 +22,7 @@ use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::FileLock;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
-use crate::base::shutdown::{run_until_shutdown, shutdown_signal};
+use crate::base::shutdown::shutdown_signal;
 use crate::stages::gateway::Gateway;
 use crate::stages::gateway::routes::Routes;
 use crate::stages::sink::connectors::Connectors;
@@ -235,14 +235,17 @@ pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) 
         addresses: stack.addresses.clone(),
     });
     shutdown_signal().await;
-    printer.note("stopping; press Ctrl-C again to stop at once");
     let stop = async {
+        printer.note("stopping; press Ctrl-C again to stop at once");
         stack.stop().await;
-        Ok(())
     };
-    run_until_shutdown(stop, || {
-        Error::interrupted("interrupted before the local stack had stopped")
-            .hint("no acknowledged record is lost: the next start recovers")
-    })
-    .await
+    tokio::select! {
+        // Listens to the second signal before the user is told about it.
+        biased;
+        () = shutdown_signal() => {
+            Err(Error::interrupted("interrupted before the local stack had stopped")
+                .hint("no acknowledged record is lost: the next start recovers"))
+        }
+        () = stop => Ok(()),
+    }
 }
