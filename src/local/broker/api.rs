@@ -7,14 +7,16 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestKind, Respons
 use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, data_api, group_api, topic_api};
 
-/// Supported APIs with minimum and maximum version. Fetch and Metadata end before the versions that
-/// identify topics by id only, ListOffsets before the version that can ask for the record with the
-/// maximum timestamp.
+/// Supported APIs with minimum and maximum version. Fetch ends before the versions that identify
+/// topics by id only, ListOffsets before the version that can ask for the record with the maximum
+/// timestamp. Metadata must not end before version 10, the first with topic ids: librdkafka reserves
+/// memory in proportion to the size of the response, which without ids is too little for a handful
+/// of topics with short names (`rd_kafka_parse_Metadata0`).
 const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
     (ApiKey::ListOffsets, 1, 6),
-    (ApiKey::Metadata, 0, 9),
+    (ApiKey::Metadata, 0, 13),
     (ApiKey::OffsetCommit, 2, 8),
     (ApiKey::OffsetFetch, 1, 8),
     (ApiKey::FindCoordinator, 0, 4),

@@ -7,6 +7,7 @@ use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult,
 };
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -38,16 +39,9 @@ pub fn port(broker: &Broker) -> i32 {
 pub fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
     let topics = match request.topics {
         // In version 0, an empty list requests all topics.
-        Some(names) if version > 0 || !names.is_empty() => names
+        Some(requested) if version > 0 || !requested.is_empty() => requested
             .into_iter()
-            .filter_map(|requested| requested.name)
-            .map(|name| match broker.topics.get(&name) {
-                Some(topic) => describe(&topic),
-                None => MetadataResponseTopic::default()
-                    .with_error_code(ResponseError::UnknownTopicOrPartition.code())
-                    .with_name(Some(name))
-                    .with_topic_authorized_operations(NO_OPERATIONS),
-            })
+            .filter_map(|topic| describe_requested(broker, topic, version))
             .collect(),
         _ => broker.topics.all().iter().map(|topic| describe(topic)).collect(),
     };
@@ -61,6 +55,32 @@ pub fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> Meta
         .with_controller_id(BrokerId(NODE_ID))
         .with_cluster_authorized_operations(NO_OPERATIONS)
         .with_topics(topics)
+}
+
+/// Describes a topic that a request identifies by name, or by id if the name is null. Returns `None`
+/// if the request has neither.
+fn describe_requested(
+    broker: &Broker,
+    requested: MetadataRequestTopic,
+    version: i16,
+) -> Option<MetadataResponseTopic> {
+    let missing = MetadataResponseTopic::default().with_topic_authorized_operations(NO_OPERATIONS);
+    let existing = match &requested.name {
+        Some(name) => broker.topics.get(name),
+        None if requested.topic_id.is_nil() => return None,
+        None => broker.topics.with_id(requested.topic_id),
+    };
+    Some(match (existing, requested.name) {
+        (Some(topic), _) => describe(&topic),
+        (None, Some(name)) => missing
+            .with_error_code(ResponseError::UnknownTopicOrPartition.code())
+            .with_name(Some(name)),
+        (None, None) => missing
+            .with_error_code(ResponseError::UnknownTopicId.code())
+            .with_topic_id(requested.topic_id)
+            // Before version 12, the name must not be null.
+            .with_name((version < 12).then(TopicName::default)),
+    })
 }
 
 fn describe(topic: &Topic) -> MetadataResponseTopic {
@@ -188,4 +208,44 @@ pub fn describe_cluster(broker: &Broker) -> DescribeClusterResponse {
         .with_controller_id(BrokerId(NODE_ID))
         .with_brokers(vec![node])
         .with_cluster_authorized_operations(NO_OPERATIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::{ApiKey, ResponseKind};
+
+    use super::*;
+    use crate::local::broker::api;
+
+    fn by_id(id: uuid::Uuid) -> MetadataRequest {
+        let topic = MetadataRequestTopic::default().with_name(None).with_topic_id(id);
+        MetadataRequest::default().with_topics(Some(vec![topic]))
+    }
+
+    #[tokio::test]
+    async fn describes_topics_by_name_and_by_id_in_every_version() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9092));
+        let broker = Broker::open(folder.path(), address).expect("opens");
+        for index in 0..5 {
+            broker.topics.create(&format!("t{index}"), 1).expect("creates");
+        }
+        let (min, max) = api::versions(ApiKey::Metadata).expect("supported");
+        assert!(max >= 12, "clients need topic ids, and null names in requests with ids");
+        for version in min..=max {
+            let all = metadata(&broker, MetadataRequest::default().with_topics(None), version);
+            let ids: Vec<uuid::Uuid> = all.topics.iter().map(|topic| topic.topic_id).collect();
+            assert_eq!(ids.len(), 5);
+            ResponseKind::Metadata(all).encode(&mut BytesMut::new(), version).expect("encodes");
+            if version < 10 {
+                continue;
+            }
+            let found = metadata(&broker, by_id(ids[3]), version);
+            assert_eq!(found.topics[0].name.as_ref().map(|name| name.as_str()), Some("t3"));
+            let unknown = metadata(&broker, by_id(uuid::Uuid::new_v4()), version);
+            assert_eq!(unknown.topics[0].error_code, ResponseError::UnknownTopicId.code());
+            ResponseKind::Metadata(unknown).encode(&mut BytesMut::new(), version).expect("encodes");
+        }
+    }
 }

@@ -87,6 +87,11 @@ impl Topics {
         self.lock().get(name).cloned()
     }
 
+    /// Returns the topic with this id, which no recreated topic of the same name has.
+    pub fn with_id(&self, id: uuid::Uuid) -> Option<Arc<Topic>> {
+        self.lock().values().find(|topic| topic.id == id).cloned()
+    }
+
     /// Creates a topic.
     ///
     /// # Errors

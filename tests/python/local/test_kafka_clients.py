@@ -4,8 +4,9 @@ import contextlib
 import threading
 
 import pytest
+import requests
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.kafka import consume, make_topic
 from support.wait import wait_until
@@ -181,6 +182,42 @@ def test_topics_and_groups_are_administered(local):
         "a new topic must not inherit old commits"
     )
     consumer.close()
+
+
+@pytest.mark.parametrize("name", ["{}", "t{}", "a-topic-with-a-name-of-usual-length-{}"])
+def test_clients_read_the_metadata_of_any_number_of_topics(provisioned, name):
+    from kafka import KafkaAdminClient
+
+    admin = AdminClient({"bootstrap.servers": provisioned.kafka})
+    made = 0
+    for count in (1, 5, 11, 100, 1000, 5000):
+        new = [NewTopic(name.format(i), 1, 1) for i in range(made, count)]
+        for future in admin.create_topics(new, request_timeout=60).values():
+            future.result(60)
+        made = count
+        # Of a new client each: a client keeps what it read before.
+        fresh = AdminClient({"bootstrap.servers": provisioned.kafka})
+        assert len(fresh.list_topics(timeout=30).topics) == count + 3
+        other = KafkaAdminClient(bootstrap_servers=provisioned.kafka)
+        assert len(other.list_topics()) == count + 3
+        other.close()
+        answer = requests.get(f"http://{provisioned.gateway}/topics", timeout=30)
+        assert answer.status_code == 200 and len(answer.json()) == count + 3, answer.text
+    provisioned.pinpipe.run("topics", "list")
+
+
+def test_a_handful_of_short_topics_stops_no_stage(provisioned):
+    pinpipe = provisioned.pinpipe
+    for i in range(11):
+        make_topic(provisioned.kafka, f"t{i}", 1)
+    pinpipe.run("seed", "--posts", 20)
+    assert pinpipe.json("emulate", "--to", "kafka", "--posts", 20)["errors"] == 0
+    pinpipe.run("provision")
+    pinpipe.run("doctor")
+    wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
+    assert [i["rows"] for i in pinpipe.json("batch")["inputs"]] == [20] * 3
+    rows = pinpipe.json("stream", "--source", "kafka", "--available-now")["tables"]
+    assert [t["rows"] for t in rows] == [20] * 3
 
 
 def test_garbage_requests_do_not_harm_the_broker(local):
