@@ -12,7 +12,7 @@ use crate::local::broker::{Broker, data_api, group_api, topic_api};
 /// timestamp. Metadata must not end before version 10, the first with topic ids: librdkafka reserves
 /// memory in proportion to the size of the response, which without ids is too little for a handful
 /// of topics with short names (`rd_kafka_parse_Metadata0`).
-const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
+pub const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
     (ApiKey::ListOffsets, 1, 6),

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::local::broker::caller::Caller;
-use crate::local::broker::{Broker, api};
+use crate::local::broker::{Broker, api, request_format};
 
 /// Maximum size of a request. An HTTP request, read as a Kafka frame, would have 1.2 GB.
 const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
@@ -83,6 +83,7 @@ async fn handle(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResu
         return frame_of(correlation_id, 0, |bytes| api::unsupported_version().encode(bytes, 0))
             .map(Some);
     }
+    request_format::check(api_key, version, &frame)?;
     let header = RequestHeader::decode(&mut frame, api_key.request_header_version(version))
         .map_err(|error| error.to_string())?;
     let caller = Caller {

@@ -228,6 +228,9 @@ def test_garbage_requests_do_not_harm_the_broker(local):
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x00\x00\x00\x10" + b"\xff" * 16,
         b"\x7f\xff\xff\xff",
+        # Metadata versions 1 and 9 with 2^31 - 1 topics, which need more memory than there is.
+        bytes.fromhex("0000000f 0003 0001 00000007 0001 78 7fffffff"),
+        bytes.fromhex("00000011 0003 0009 00000007 0001 78 00 ffffffff0f"),
     ]:
         with socket.create_connection((host, int(port)), 5) as connection:
             connection.sendall(garbage)
