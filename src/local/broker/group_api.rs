@@ -126,10 +126,12 @@ pub fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResp
         });
         let error = if has_members {
             ResponseError::NonEmptyGroup.code()
-        } else if broker.offsets.delete_group(&id) || existed {
-            0
         } else {
-            ResponseError::GroupIdNotFound.code()
+            match broker.offsets.delete_group(&id) {
+                Ok(had_offsets) if had_offsets || existed => 0,
+                Ok(_) => ResponseError::GroupIdNotFound.code(),
+                Err(error) => error.code(),
+            }
         };
         DeletableGroupResult::default().with_group_id(id).with_error_code(error)
     });
@@ -171,14 +173,15 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
         }
         outcomes.push((topic.name, codes));
     }
-    let written = commits.is_empty() || broker.offsets.commit(&request.group_id, commits);
+    let stored_code = match broker.offsets.commit(&request.group_id, commits) {
+        Ok(()) => 0,
+        Err(error) => error.code(),
+    };
     let topics = outcomes.into_iter().map(|(name, codes)| {
         let partitions = codes.into_iter().map(|(index, code)| {
-            let code =
-                if code == 0 && !written { ResponseError::KafkaStorageError.code() } else { code };
             OffsetCommitResponsePartition::default()
                 .with_partition_index(index)
-                .with_error_code(code)
+                .with_error_code(if code == 0 { stored_code } else { code })
         });
         OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
     });

@@ -292,11 +292,15 @@ impl Log {
     /// Deletes closed segments whose newest record is older than `oldest_ms`.
     pub fn drop_old_segments(&mut self, oldest_ms: i64) {
         while self.segments.len() > 1 && self.segments[0].max_timestamp_ms < oldest_ms {
-            let segment = self.segments.remove(0);
-            if let Err(error) = std::fs::remove_file(&segment.path) {
-                let path = segment.path.display();
-                tracing::warn!(%path, %error, "cannot delete an old segment");
+            let path = &self.segments[0].path;
+            if let Err(error) = std::fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                // The segment stays in the log, as it would be after a restart.
+                tracing::warn!(path = %path.display(), %error, "cannot delete an old segment");
+                return;
             }
+            self.segments.remove(0);
             self.start_offset = self.segments[0].base_offset;
         }
     }

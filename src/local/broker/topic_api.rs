@@ -142,10 +142,7 @@ pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResp
 
 pub fn delete(broker: &Broker, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let results = request.topic_names.into_iter().map(|name| {
-        let deleted = broker.topics.delete(&name);
-        if deleted.is_ok() {
-            broker.offsets.delete_topic(&name);
-        }
+        let deleted = broker.topics.delete(&name).and_then(|()| broker.offsets.delete_topic(&name));
         // Wakes up fetches that wait for records of the topic.
         broker.appended.send_modify(|count| *count += 1);
         DeletableTopicResult::default()
