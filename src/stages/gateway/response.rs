@@ -2,20 +2,26 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Content type of the Kafka REST Proxy.
 const KAFKA_JSON: &str = "application/vnd.kafka.v2+json";
 
-fn respond(status: StatusCode, content_type: &'static str, body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: &impl Serialize,
+) -> Response<Body> {
+    // Serialising plain data cannot fail.
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 /// Returns a successful response of the Kafka REST Proxy.
-pub fn kafka(body: &Value) -> Response<Body> {
+pub fn kafka(body: &impl Serialize) -> Response<Body> {
     respond(StatusCode::OK, KAFKA_JSON, body)
 }
 
