@@ -1,7 +1,11 @@
 """The gateway, request by request."""
 
 import base64
+import gzip
+import socket
 import threading
+import time
+import zlib
 
 import pytest
 import requests
@@ -218,12 +222,46 @@ def test_oversized_or_broken_body_is_rejected(call, provisioned):
     assert (
         requests.post(url, data="{", headers={"content-type": JSON}, timeout=20).status_code == 400
     )
-    assert (
-        requests.post(
-            url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20
-        ).status_code
-        == 413
+    answer = requests.post(
+        url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20
     )
+    assert (answer.status_code, answer.json()["error_code"]) == (413, 413)
+    answer = requests.get(f"http://{provisioned.gateway}/topics/%FF", timeout=20)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, 400)
+
+
+def test_compressed_bodies_are_read_and_unknown_encodings_refused(provisioned):
+    body = b'{"records":[{"value":1}]}'
+    url = f"http://{provisioned.gateway}/topics/local.pin"
+    for encoding, data, status in [
+        ("gzip", gzip.compress(body), 200),
+        ("deflate", zlib.compress(body), 200),
+        ("identity", body, 200),
+        ("gzip", body, 400),
+        ("br", body, 415),
+    ]:
+        headers = {"content-type": JSON, "content-encoding": encoding}
+        answer = requests.post(url, data=data, headers=headers, timeout=20)
+        assert answer.status_code == status, (encoding, answer.text)
+
+
+def test_a_stalled_client_costs_only_itself(call, provisioned):
+    host, port = provisioned.gateway.split(":")
+    stalled = []
+    # Many with a small body, and enough large ones to use up the memory for these.
+    for size in [100] * 60 + [9_000_000] * 8:
+        connection = socket.create_connection((host, int(port)), 10)
+        head = f"POST /topics/local.pin HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\n"
+        connection.sendall(f"{head}content-length: {size}\r\n\r\n{{".encode())
+        stalled.append(connection)
+    begin = time.monotonic()
+    assert call("GET", "/topics").status_code == 200
+    assert call("POST", "/topics/local.pin", {"records": [{"value": 1}]}).status_code == 200
+    assert time.monotonic() - begin < 8, "less than the time that the clients have"
+    for connection in stalled:
+        connection.settimeout(120)
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        connection.close()
 
 
 def test_metadata_is_returned(call):
