@@ -1,6 +1,7 @@
 """Third-party Kafka clients against the local broker."""
 
 import contextlib
+import pathlib
 import threading
 
 import pytest
@@ -238,3 +239,29 @@ def test_garbage_requests_do_not_harm_the_broker(local):
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(100) == b""
     make_topic(local.kafka, "t", 1)
+
+
+def test_unfinished_requests_take_limited_memory_and_block_no_client(local):
+    import socket
+
+    def resident_mb():
+        status = pathlib.Path(f"/proc/{local.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    before = resident_mb()
+    host, port = local.kafka.split(":")
+    size, part = 64 * 1024 * 1024, bytes(1024 * 1024)
+    connections = []
+    for _ in range(12):
+        connection = socket.create_connection((host, int(port)), 5)
+        connection.settimeout(0.5)
+        connection.sendall(size.to_bytes(4, "big"))
+        # The broker stops reading the requests that do not fit into its memory for them.
+        with contextlib.suppress(TimeoutError):
+            for _ in range(63):
+                connection.sendall(part)
+        connections.append(connection)
+    make_topic(local.kafka, "t", 1)
+    assert resident_mb() - before < 400, "two requests of 64 MiB, and what their growth copies"
+    for connection in connections:
+        connection.close()
