@@ -218,12 +218,19 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
 /// Runs the local stack until Ctrl-C (`pinpipe local`). A second Ctrl-C ends the stack at once.
 ///
 /// # Errors
-/// The errors of [`LocalStack::start`]; a second Ctrl-C interrupted [`LocalStack::stop`].
+/// The errors of [`LocalStack::start`]; other brokers are configured; a second Ctrl-C interrupted [`LocalStack::stop`].
 pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
     if options.any_port {
         let ports = &mut config.local;
         (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) =
             (0, 0, 0, 0);
+    }
+    let brokers = &config.kafka.bootstrap_servers;
+    if !brokers.is_empty() {
+        return Err(Error::usage(format!(
+            "the local stack has its own broker, but `kafka.bootstrap_servers` is `{brokers}`"
+        ))
+        .hint("remove `kafka.bootstrap_servers`, which all other commands would use"));
     }
     let stack = LocalStack::start(&config).await?;
     if !stack.addresses.kafka.starts_with("127.") && !stack.addresses.kafka.starts_with("[::1]") {
