@@ -7,15 +7,14 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestKind, Respons
 use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, data_api, group_api, topic_api};
 
-/// Supported APIs with minimum and maximum version. Fetch ends before the versions that identify
-/// topics by id only, ListOffsets before the version that can ask for the record with the maximum
-/// timestamp. Metadata must not end before version 10, the first with topic ids: librdkafka reserves
-/// memory in proportion to the size of the response, which without ids is too little for a handful
-/// of topics with short names (`rd_kafka_parse_Metadata0`).
+/// Supported APIs with minimum and maximum version: at least those of Kafka 3.0. Fetch ends before
+/// the versions that identify topics by id only. Metadata must not end before version 10, the first
+/// with topic ids: librdkafka reserves memory in proportion to the size of the response, which
+/// without ids is too little for a handful of topics with short names (`rd_kafka_parse_Metadata0`).
 pub const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
-    (ApiKey::ListOffsets, 1, 6),
+    (ApiKey::ListOffsets, 1, 7),
     (ApiKey::Metadata, 0, 13),
     (ApiKey::OffsetCommit, 2, 8),
     (ApiKey::OffsetFetch, 1, 8),
@@ -28,7 +27,7 @@ pub const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::ListGroups, 0, 4),
     (ApiKey::ApiVersions, 0, 3),
     (ApiKey::CreateTopics, 2, 7),
-    (ApiKey::DeleteTopics, 1, 5),
+    (ApiKey::DeleteTopics, 1, 6),
     (ApiKey::InitProducerId, 0, 4),
     (ApiKey::DescribeConfigs, 1, 4),
     (ApiKey::DeleteGroups, 0, 2),

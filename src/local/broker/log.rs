@@ -289,6 +289,23 @@ impl Log {
         None
     }
 
+    /// Returns last offset and maximum timestamp of the first batch with the maximum timestamp of the
+    /// log; the last record of a batch usually is the latest. `None` if the log is empty.
+    pub fn offset_of_max_timestamp(&self) -> Option<(i64, i64)> {
+        let filled = || self.segments.iter().filter(|segment| segment.size_bytes > 0);
+        let max = filled().map(|segment| segment.max_timestamp_ms).max()?;
+        let segment = filled().find(|segment| segment.max_timestamp_ms == max)?;
+        let mut position = 0;
+        while let Ok(Some(header)) = segment.header_at(position) {
+            // A segment reports at least 0, also for records with an earlier timestamp.
+            if header.max_timestamp_ms.max(0) == max {
+                return Some((header.last_offset(), header.max_timestamp_ms));
+            }
+            position += header.size_bytes as u64;
+        }
+        None
+    }
+
     /// Deletes closed segments whose newest record is older than `oldest_ms`.
     pub fn drop_old_segments(&mut self, oldest_ms: i64) {
         while self.segments.len() > 1 && self.segments[0].max_timestamp_ms < oldest_ms {
@@ -472,5 +489,7 @@ mod tests {
         assert_eq!(log.offset_for_timestamp(50), Some((0, 100)));
         assert_eq!(log.offset_for_timestamp(101), Some((2, 200)));
         assert_eq!(log.offset_for_timestamp(201), None);
+        log.append(&batch(2, 20, 150)).expect("appends");
+        assert_eq!(log.offset_of_max_timestamp(), Some((3, 200)));
     }
 }

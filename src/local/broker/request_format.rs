@@ -262,7 +262,9 @@ fn format(api: ApiKey) -> Option<(i16, &'static [Field])> {
         ApiKey::DeleteTopics => (
             4,
             &[
-                Field(0, LAST, Texts),    // topic_names
+                // Topics: name, topic_id.
+                Field(6, LAST, Structs(&[Field(0, LAST, Text), Field(0, LAST, Fixed(16))])),
+                Field(0, 5, Texts),       // topic_names
                 Field(0, LAST, Fixed(4)), // timeout_ms
             ],
         ),

@@ -95,8 +95,9 @@ impl Topics {
     /// Creates a topic.
     ///
     /// # Errors
-    /// The error codes of CreateTopics: the topic already exists; the name or the number of
-    /// partitions is invalid; the files cannot be written.
+    /// The error codes of CreateTopics: the topic already exists; the name is invalid or differs
+    /// from an existing one only in dots and underscores, which metrics do not distinguish; the
+    /// number of partitions is invalid; the files cannot be written.
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<Topic>, ResponseError> {
         if !crate::clients::kafka::is_topic_name(name) {
             return Err(ResponseError::InvalidTopicException);
@@ -107,6 +108,10 @@ impl Topics {
         let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if topics.contains_key(name) {
             return Err(ResponseError::TopicAlreadyExists);
+        }
+        let collides = |other: &String| other.replace('.', "_") == name.replace('.', "_");
+        if name.contains(['.', '_']) && topics.keys().any(collides) {
+            return Err(ResponseError::InvalidTopicException);
         }
         let topic = Arc::new(self.create_files(name, partitions).map_err(|error| {
             tracing::error!(topic = name, %error, "cannot create the topic");
@@ -224,6 +229,17 @@ mod tests {
         std::fs::remove_dir(&description).expect("removes");
         assert_eq!(topics.delete("t"), Ok(()));
         assert!(topics.get("t").is_none() && !folder.path().join("topics/t").exists());
+    }
+
+    #[test]
+    fn refuses_names_that_differ_only_in_dots_and_underscores() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let topics = Topics::open(&folder.path().join("topics")).expect("opens");
+        let create = |name: &str| topics.create(name, 1).map(|_| ());
+        assert_eq!(create("a.b"), Ok(()));
+        assert_eq!(create("a_b"), Err(ResponseError::InvalidTopicException));
+        assert_eq!(create("a.b"), Err(ResponseError::TopicAlreadyExists));
+        assert_eq!(create("a.c"), Ok(()));
     }
 
     #[test]

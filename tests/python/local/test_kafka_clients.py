@@ -63,6 +63,26 @@ def test_kafka_python_round_trip(local):
     assert "g" in str(listed)
 
 
+def test_kafka_python_works_with_the_versions_of_kafka_3_0(local):
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+    from kafka.admin import NewTopic as New
+
+    pinned = {"bootstrap_servers": local.kafka, "api_version": (3, 0)}
+    admin = KafkaAdminClient(**pinned)
+    admin.create_topics([New("t", 1, 1)])
+    producer = KafkaProducer(**pinned, acks="all")
+    producer.send("t", b"x").get(20)
+    producer.close()
+    consumer = KafkaConsumer(
+        "t", **pinned, group_id="g", auto_offset_reset="earliest", consumer_timeout_ms=20_000
+    )
+    assert next(consumer).value == b"x"
+    consumer.close()
+    admin.delete_topics(["t"])
+    assert "t" not in admin.list_topics()
+    admin.close()
+
+
 def test_consumer_resumes_inside_a_batch(local):
     make_topic(local.kafka, "t", 1)
     producer = Producer({"bootstrap.servers": local.kafka, "linger.ms": 500})
