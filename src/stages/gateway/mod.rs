@@ -64,19 +64,30 @@ impl Gateway {
     /// Returns the router of the gateway.
     pub fn router(self: Arc<Self>) -> Router {
         let body_limit = self.config.gateway.body_limit_bytes;
-        Router::new()
-            .route("/topics", get(metadata::list_topics))
-            .route("/topics/{topic}", get(metadata::describe_topic).post(produce::to_topic))
-            .route("/topics/{topic}/partitions", get(metadata::list_partitions))
-            .route(
-                "/topics/{topic}/partitions/{partition}",
-                get(metadata::describe_partition).post(produce::to_partition),
-            )
-            .route(
-                "/topics/{topic}/partitions/{partition}/offsets",
-                get(metadata::partition_offsets),
-            )
-            .route("/brokers", get(metadata::list_brokers))
+        let mut router = Router::new();
+        // The REST Proxy accepts its paths with and without a slash at the end.
+        for end in ["", "/"] {
+            router = router
+                .route(&format!("/topics{end}"), get(metadata::list_topics))
+                .route(
+                    &format!("/topics/{{topic}}{end}"),
+                    get(metadata::describe_topic).post(produce::to_topic),
+                )
+                .route(
+                    &format!("/topics/{{topic}}/partitions{end}"),
+                    get(metadata::list_partitions),
+                )
+                .route(
+                    &format!("/topics/{{topic}}/partitions/{{partition}}{end}"),
+                    get(metadata::describe_partition).post(produce::to_partition),
+                )
+                .route(
+                    &format!("/topics/{{topic}}/partitions/{{partition}}/offsets{end}"),
+                    get(metadata::partition_offsets),
+                )
+                .route(&format!("/brokers{end}"), get(metadata::list_brokers));
+        }
+        router
             .route("/streams", get(streams::list))
             .route(
                 "/streams/{stream}",

@@ -277,6 +277,8 @@ def test_metadata_is_returned(call):
     assert call("GET", "/brokers").json() == {"brokers": [1]}
     assert call("GET", "/topics/nope").json()["error_code"] == 40401
     assert call("GET", "/topics/local.pin/partitions/7").json()["error_code"] == 40402
+    for path in ("/topics", "/topics/local.pin", "/topics/local.pin/partitions/1", "/brokers"):
+        assert call("GET", f"{path}/").json() == call("GET", path).json()
     assert call("GET", "/nothing/here").status_code == 404
     assert call("PATCH", "/topics").status_code == 405
 
