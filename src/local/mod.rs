@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -30,6 +34,10 @@ use crate::stages::sink::connectors::Connectors;
 /// Time that requests in flight have to finish when the stack stops. With the time that
 /// [`Connectors::stop_all`] takes at most, the stack stops within ten seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Time in which a request to the Kinesis endpoint or the control interface must be received and
+/// answered. The gateway has limits of its own.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Command-line options of the local stack.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +131,8 @@ impl LocalStack {
             &config.aws.region,
         )
         .await?;
-        servers.spawn(serve(kinesis_listener, kinesis::server::router(store), stop.clone()));
+        let kinesis_router = kinesis::server::router(store).layer(from_fn(limit_time));
+        servers.spawn(serve(kinesis_listener, kinesis_router, stop.clone()));
 
         let local_config = config.clone().with_addresses(&addresses);
         let routes = Arc::new(Routes::open(data_dir)?);
@@ -133,7 +142,8 @@ impl LocalStack {
             stop.clone(),
         ));
         let connectors = Connectors::open(&local_config).await?;
-        servers.spawn(serve(control, control::router(connectors.clone(), routes), stop.clone()));
+        let control_router = control::router(connectors.clone(), routes).layer(from_fn(limit_time));
+        servers.spawn(serve(control, control_router, stop.clone()));
 
         Runtime { pid: std::process::id(), addresses: addresses.clone() }.write(data_dir)?;
         Ok(Self { addresses, data_dir: data_dir.clone(), connectors, servers, stop, _lock: lock })
@@ -179,6 +189,13 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
     {
         tracing::error!(%error, "a local server failed");
     }
+}
+
+/// Ends a request that takes too long, so that no client holds its connection and body for ever.
+async fn limit_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
+        .await
+        .unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
 }
 
 fn lock(data_dir: &Path) -> Result<FileLock> {

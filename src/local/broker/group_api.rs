@@ -27,12 +27,40 @@ use crate::local::broker::offsets::{Committed, Partition};
 use crate::local::broker::topic_api::{host, port};
 use crate::local::broker::{Broker, NODE_ID};
 
-/// Returns this node as coordinator of every group.
+/// Key type `GROUP` of FindCoordinator.
+const GROUP: i8 = 0;
+
+/// Returns this node as coordinator of every group. Refuses other coordinators, such as those of
+/// transactions, with an error that clients do not retry.
 pub fn find_coordinator(
     broker: &Broker,
     request: FindCoordinatorRequest,
     version: i16,
 ) -> FindCoordinatorResponse {
+    if request.key_type != GROUP {
+        tracing::warn!("a Kafka client uses transactions, which the local broker does not support");
+        let error = ResponseError::TransactionalIdAuthorizationFailed.code();
+        let message = Some(StrBytes::from_static_str("transactions are not supported"));
+        let refused = request.coordinator_keys.into_iter().map(|key| {
+            Coordinator::default()
+                .with_key(key)
+                .with_node_id(BrokerId(-1))
+                .with_port(-1)
+                .with_error_code(error)
+                .with_error_message(message.clone())
+        });
+        let refused: Vec<Coordinator> = refused.collect();
+        let response = FindCoordinatorResponse::default();
+        return if version >= 4 {
+            response.with_coordinators(refused)
+        } else {
+            response
+                .with_error_code(error)
+                .with_error_message(message)
+                .with_node_id(BrokerId(-1))
+                .with_port(-1)
+        };
+    }
     if version >= 4 {
         let coordinators = request.coordinator_keys.into_iter().map(|key| {
             Coordinator::default()

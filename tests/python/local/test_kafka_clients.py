@@ -241,6 +241,13 @@ def test_a_handful_of_short_topics_stops_no_stage(provisioned):
     assert [t["rows"] for t in rows] == [20] * 3
 
 
+def test_transactions_are_refused_at_once(local):
+    make_topic(local.kafka, "t", 1)
+    producer = Producer({"bootstrap.servers": local.kafka, "transactional.id": "x"})
+    with pytest.raises(KafkaException, match="TRANSACTIONAL_ID_AUTHORIZATION_FAILED"):
+        producer.init_transactions(60)
+
+
 def test_garbage_requests_do_not_harm_the_broker(local):
     import socket
 
