@@ -9,7 +9,7 @@
 
 use kafka_protocol::messages::ApiKey;
 
-use self::Kind::{Blob, Fixed, Numbers, Structs, Text, Texts};
+use self::Format::{Blob, Fixed, Numbers, Structs, Text, Texts};
 
 /// Maximum number of array elements and tagged fields in a request. A consumer of 10,000
 /// partitions needs 10,000; in memory, an element takes less than 1 KiB.
@@ -18,9 +18,10 @@ const MAX_ELEMENTS: u32 = 100_000;
 const LAST: i16 = i16::MAX;
 
 /// First and last version of a request that have the field, and its format.
-struct Field(i16, i16, Kind);
+struct Field(i16, i16, Format);
 
-enum Kind {
+/// The format of a field.
+enum Format {
     /// Numbers, booleans and ids of this total size in bytes.
     Fixed(usize),
     /// A text or null. The length has two bytes.
@@ -37,8 +38,8 @@ enum Kind {
 
 /// Returns the first flexible version of a request, and its fields. In flexible versions, lengths
 /// are varints, and every structure ends with tagged fields.
-fn format(api: ApiKey) -> Option<(i16, &'static [Field])> {
-    let format: (i16, &'static [Field]) = match api {
+fn fields_of(api: ApiKey) -> Option<(i16, &'static [Field])> {
+    let request: (i16, &'static [Field]) = match api {
         ApiKey::Produce => (
             9,
             &[
@@ -302,7 +303,7 @@ fn format(api: ApiKey) -> Option<(i16, &'static [Field])> {
         ),
         _ => return None,
     };
-    Some(format)
+    Some(request)
 }
 
 /// Checks all lengths in a frame, header included, without the four bytes of its own length.
@@ -312,7 +313,7 @@ fn format(api: ApiKey) -> Option<(i16, &'static [Field])> {
 /// [`MAX_ELEMENTS`] elements; the request is not supported.
 pub fn check(api: ApiKey, version: i16, frame: &[u8]) -> Result<(), String> {
     let (first_flexible, fields) =
-        format(api).ok_or_else(|| format!("{api:?} is not supported"))?;
+        fields_of(api).ok_or_else(|| format!("{api:?} is not supported"))?;
     let mut reader = Reader { rest: frame, version, is_flexible: false, elements: 0 };
     reader.request(first_flexible, fields).ok_or_else(|| {
         format!(
@@ -389,16 +390,16 @@ impl Reader<'_> {
     }
 
     fn structure(&mut self, fields: &[Field]) -> Option<()> {
-        for Field(first, last, kind) in fields {
+        for Field(first, last, format) in fields {
             if (*first..=*last).contains(&self.version) {
-                self.field(kind)?;
+                self.field(format)?;
             }
         }
         self.tagged_fields()
     }
 
-    fn field(&mut self, kind: &Kind) -> Option<()> {
-        match kind {
+    fn field(&mut self, format: &Format) -> Option<()> {
+        match format {
             Fixed(bytes) => self.skip(*bytes),
             Text => {
                 let length = self.length(2)?;
@@ -474,16 +475,16 @@ mod tests {
         }
 
         fn structure(&mut self, fields: &[Field]) {
-            for Field(first, last, kind) in fields {
+            for Field(first, last, format) in fields {
                 if (*first..=*last).contains(&self.version) {
-                    self.field(kind);
+                    self.field(format);
                 }
             }
             self.tagged_fields();
         }
 
-        fn field(&mut self, kind: &Kind) {
-            match kind {
+        fn field(&mut self, format: &Format) {
+            match format {
                 Fixed(bytes) => self.frame.extend(vec![0; *bytes]),
                 Text => {
                     self.length(2, 2);
@@ -521,7 +522,7 @@ mod tests {
 
     /// Returns a valid frame of a request.
     fn frame(api: ApiKey, version: i16, elements: usize) -> Vec<u8> {
-        let (first_flexible, fields) = format(api).expect("a format");
+        let (first_flexible, fields) = fields_of(api).expect("a format");
         let mut writer = Writer { frame: Vec::new(), version, is_flexible: false, elements };
         writer.frame.extend((api as i16).to_be_bytes());
         writer.frame.extend(version.to_be_bytes());

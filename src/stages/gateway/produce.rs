@@ -63,13 +63,14 @@ struct Record<'a> {
 /// The response to a request, with the outcome of each record in the order of the request.
 #[derive(Serialize)]
 struct ProduceResponse {
-    offsets: Vec<Outcome>,
+    offsets: Vec<SentRecord>,
     key_schema_id: Option<u32>,
     value_schema_id: Option<u32>,
 }
 
+/// Partition and offset of a record, or why it was not sent.
 #[derive(Serialize)]
-struct Outcome {
+struct SentRecord {
     partition: Option<i32>,
     offset: Option<i64>,
     error_code: Option<u32>,
@@ -126,21 +127,21 @@ async fn produce(
 }
 
 /// Sends records in their order, and returns their outcomes.
-async fn send_in_order(gateway: &Gateway, topic: &str, records: &[Record<'_>]) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(records.len());
+async fn send_in_order(gateway: &Gateway, topic: &str, records: &[Record<'_>]) -> Vec<SentRecord> {
+    let mut acknowledged = Vec::with_capacity(records.len());
     let mut in_flight: VecDeque<Result<DeliveryFuture, KafkaError>> = VecDeque::new();
     for record in records {
         if in_flight.len() == MAX_IN_FLIGHT
             && let Some(oldest) = in_flight.pop_front()
         {
-            outcomes.push(outcome(gateway, oldest).await);
+            acknowledged.push(acknowledgement(gateway, oldest).await);
         }
         in_flight.push_back(enqueue(gateway, topic, record).await);
     }
     for delivery in in_flight {
-        outcomes.push(outcome(gateway, delivery).await);
+        acknowledged.push(acknowledgement(gateway, delivery).await);
     }
-    outcomes
+    acknowledged
 }
 
 /// Adds a record to the producer's queue. While the queue is full, no later record of the request
@@ -170,7 +171,10 @@ async fn enqueue(
 }
 
 /// Waits for the acknowledgement of a record.
-async fn outcome(gateway: &Gateway, sent: Result<DeliveryFuture, KafkaError>) -> Outcome {
+async fn acknowledgement(
+    gateway: &Gateway,
+    sent: Result<DeliveryFuture, KafkaError>,
+) -> SentRecord {
     let delivered = match sent {
         Ok(delivery) => match delivery.await {
             Ok(delivered) => delivered.map_err(|(error, _)| error),
@@ -181,7 +185,7 @@ async fn outcome(gateway: &Gateway, sent: Result<DeliveryFuture, KafkaError>) ->
     };
     let error = match delivered {
         Ok(delivery) => {
-            return Outcome {
+            return SentRecord {
                 partition: Some(delivery.partition),
                 offset: Some(delivery.offset),
                 error_code: None,
@@ -210,7 +214,7 @@ async fn outcome(gateway: &Gateway, sent: Result<DeliveryFuture, KafkaError>) ->
                 RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::TopicAuthorizationFailed
             )
         );
-    Outcome {
+    SentRecord {
         partition: None,
         offset: None,
         error_code: Some(if is_permanent { 50002 } else { 50003 }),

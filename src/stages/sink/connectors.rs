@@ -42,15 +42,16 @@ struct Connector {
     running: Option<Running>,
 }
 
+/// All connectors with their tasks.
 #[derive(Default)]
-struct State {
+struct Registry {
     connectors: BTreeMap<String, Connector>,
     /// The `finished` tokens of tasks that were told to stop, by connector. The next task of the
     /// connector waits for it: two tasks must not write the same objects.
     stopping: BTreeMap<String, CancellationToken>,
 }
 
-impl State {
+impl Registry {
     /// Tells the task of a connector to stop. Returns the token that is cancelled when the task
     /// has stopped, or `None` if no task runs.
     fn stop(&mut self, name: &str) -> Option<CancellationToken> {
@@ -67,7 +68,7 @@ pub struct Connectors {
     config: Arc<Config>,
     path: PathBuf,
     /// Never held while a task starts or stops: one slow task must not block the other connectors.
-    state: Mutex<State>,
+    registry: Mutex<Registry>,
 }
 
 impl Connectors {
@@ -78,22 +79,22 @@ impl Connectors {
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
         let path = DataEntry::Connectors.path(&config.data_dir);
         let definitions: BTreeMap<String, Definition> = load_json(&path)?.unwrap_or_default();
-        let manager = Self { config: Arc::new(config.clone()), path, state: Mutex::default() };
+        let manager = Self { config: Arc::new(config.clone()), path, registry: Mutex::default() };
         let started: Vec<CancellationToken> = {
-            let mut state = manager.lock();
+            let mut registry = manager.lock();
             let names: Vec<String> = definitions.keys().cloned().collect();
             let connectors = definitions
                 .into_iter()
                 .map(|(name, definition)| (name, Connector { definition, running: None }));
-            state.connectors.extend(connectors);
-            names.iter().filter_map(|name| manager.start(name, &mut state)).collect()
+            registry.connectors.extend(connectors);
+            names.iter().filter_map(|name| manager.start(name, &mut registry)).collect()
         };
         wait_for(&started).await;
         Ok(Arc::new(manager))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Creates a connector, or replaces the properties of an existing one. Returns `true` if it is
@@ -104,16 +105,16 @@ impl Connectors {
     pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
         SinkProperties::parse(&config)?;
         let (is_new, changed) = {
-            let mut state = self.lock();
+            let mut registry = self.lock();
             let paused =
-                state.connectors.get(name).is_some_and(|connector| connector.definition.paused);
+                registry.connectors.get(name).is_some_and(|connector| connector.definition.paused);
             let definition = Definition { config, paused };
             // Stored first, so that a failure here leaves the connector unchanged.
-            self.save(&state.connectors, Some((name, &definition)))?;
-            let stopped = state.stop(name);
+            self.save(&registry.connectors, Some((name, &definition)))?;
+            let stopped = registry.stop(name);
             let connector = Connector { definition, running: None };
-            let is_new = state.connectors.insert(name.to_string(), connector).is_none();
-            (is_new, self.start(name, &mut state).or(stopped))
+            let is_new = registry.connectors.insert(name.to_string(), connector).is_none();
+            (is_new, self.start(name, &mut registry).or(stopped))
         };
         wait_for(changed.as_slice()).await;
         Ok(is_new)
@@ -125,18 +126,18 @@ impl Connectors {
     /// The definitions cannot be stored; then the connector is unchanged.
     pub async fn delete(&self, name: &str) -> Result<bool> {
         let stopped = {
-            let mut state = self.lock();
-            if !state.connectors.contains_key(name) {
+            let mut registry = self.lock();
+            if !registry.connectors.contains_key(name) {
                 return Ok(false);
             }
-            let remaining = state
+            let remaining = registry
                 .connectors
                 .iter()
                 .filter(|(other, _)| *other != name)
                 .map(|(other, connector)| (other.as_str(), &connector.definition));
             save_json(&self.path, &remaining.collect::<BTreeMap<_, _>>())?;
-            let stopped = state.stop(name);
-            state.connectors.remove(name);
+            let stopped = registry.stop(name);
+            registry.connectors.remove(name);
             stopped
         };
         wait_for(stopped.as_slice()).await;
@@ -149,24 +150,24 @@ impl Connectors {
     /// The definitions cannot be stored; then the connector is unchanged.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool> {
         let changed = {
-            let mut state = self.lock();
-            let Some(definition) = state
+            let mut registry = self.lock();
+            let Some(definition) = registry
                 .connectors
                 .get(name)
                 .map(|connector| Definition { paused, ..connector.definition.clone() })
             else {
                 return Ok(false);
             };
-            self.save(&state.connectors, Some((name, &definition)))?;
-            let Some(connector) = state.connectors.get_mut(name) else {
+            self.save(&registry.connectors, Some((name, &definition)))?;
+            let Some(connector) = registry.connectors.get_mut(name) else {
                 return Ok(false);
             };
             connector.definition = definition;
             let is_running = connector.running.is_some();
             match (paused, is_running) {
-                (true, _) => state.stop(name),
+                (true, _) => registry.stop(name),
                 (false, true) => None,
-                (false, false) => self.start(name, &mut state),
+                (false, false) => self.start(name, &mut registry),
             }
         };
         wait_for(changed.as_slice()).await;
@@ -176,12 +177,12 @@ impl Connectors {
     /// Restarts the task of a connector. Returns `false` if the connector does not exist.
     pub async fn restart(&self, name: &str) -> bool {
         let changed = {
-            let mut state = self.lock();
-            if !state.connectors.contains_key(name) {
+            let mut registry = self.lock();
+            if !registry.connectors.contains_key(name) {
                 return false;
             }
-            let stopped = state.stop(name);
-            self.start(name, &mut state).or(stopped)
+            let stopped = registry.stop(name);
+            self.start(name, &mut registry).or(stopped)
         };
         wait_for(changed.as_slice()).await;
         true
@@ -206,9 +207,9 @@ impl Connectors {
     /// starts them again.
     pub async fn stop_all(&self) {
         let stopped: Vec<CancellationToken> = {
-            let mut state = self.lock();
-            let names: Vec<String> = state.connectors.keys().cloned().collect();
-            names.iter().filter_map(|name| state.stop(name)).collect()
+            let mut registry = self.lock();
+            let names: Vec<String> = registry.connectors.keys().cloned().collect();
+            names.iter().filter_map(|name| registry.stop(name)).collect()
         };
         wait_for(&stopped).await;
     }
@@ -229,9 +230,9 @@ impl Connectors {
 
     /// Starts the task of a connector that is not paused, on a thread of its own. Returns the token
     /// that is cancelled when the task reads its first records or has failed to start.
-    fn start(&self, name: &str, state: &mut State) -> Option<CancellationToken> {
-        let previous = state.stopping.get(name).cloned();
-        let connector = state.connectors.get_mut(name)?;
+    fn start(&self, name: &str, registry: &mut Registry) -> Option<CancellationToken> {
+        let previous = registry.stopping.get(name).cloned();
+        let connector = registry.connectors.get_mut(name)?;
         if connector.definition.paused {
             return None;
         }
@@ -393,14 +394,14 @@ mod tests {
     #[test]
     fn remembers_a_task_until_it_has_stopped() {
         let (connector, finished) = running_connector();
-        let mut state = State::default();
-        state.connectors.insert("c".into(), connector);
-        assert_eq!(state.stop("c").map(|token| token.is_cancelled()), Some(false));
-        assert!(state.stop("c").is_none(), "no second task runs");
-        assert!(state.stopping.contains_key("c"), "the next task has to wait for this one");
+        let mut registry = Registry::default();
+        registry.connectors.insert("c".into(), connector);
+        assert_eq!(registry.stop("c").map(|token| token.is_cancelled()), Some(false));
+        assert!(registry.stop("c").is_none(), "no second task runs");
+        assert!(registry.stopping.contains_key("c"), "the next task has to wait for this one");
         finished.cancel();
-        assert!(state.stop("c").is_none());
-        assert!(state.stopping.is_empty(), "nothing is left to wait for");
+        assert!(registry.stop("c").is_none());
+        assert!(registry.stopping.is_empty(), "nothing is left to wait for");
     }
 
     #[tokio::test]
