@@ -68,8 +68,8 @@ pub fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> Meta
         .with_topics(topics)
 }
 
-/// Describes a topic that a request identifies by name, or by id if the name is null. Returns `None`
-/// if the request has neither.
+/// Describes a topic that a request identifies by name, or by id if the name is null. Returns
+/// `None` if the request has neither.
 fn describe_requested(
     broker: &Broker,
     requested: MetadataRequestTopic,

@@ -105,8 +105,8 @@ impl axum::response::IntoResponse for RestError {
     }
 }
 
-/// Returns the response, or the JSON error of the REST Proxy instead of the plain text with which the
-/// HTTP library rejects a request, such as one with a path that is not UTF-8.
+/// Returns the response, or the JSON error of the REST Proxy instead of the plain text with which
+/// the HTTP library rejects a request, such as one with a path that is not UTF-8.
 pub fn with_json_error(response: Response<Body>) -> Response<Body> {
     let is_plain_text = response
         .headers()

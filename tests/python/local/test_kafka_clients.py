@@ -177,6 +177,20 @@ def test_offsets_are_found_by_timestamp(local):
     consumer.close()
 
 
+def test_records_within_a_batch_are_found_by_timestamp(local):
+    make_topic(local.kafka, "t", 1)
+    producer = Producer({"bootstrap.servers": local.kafka, "linger.ms": 1000})
+    for i, timestamp in enumerate([1_000_000, 2_000_000, 3_000_000, 4_000_000]):
+        producer.produce("t", b"%d" % i, partition=0, timestamp=timestamp)
+    producer.flush(10)
+    consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "g"})
+    expected = {1: 0, 1_500_000: 1, 2_000_000: 1, 2_500_000: 2, 4_000_000: 3}
+    for timestamp, offset in expected.items():
+        found = consumer.offsets_for_times([TopicPartition("t", 0, timestamp)], 10)
+        assert found[0].offset == offset, timestamp
+    consumer.close()
+
+
 def test_topics_and_groups_are_administered(local):
     admin = make_topic(local.kafka, "t", 5)
     assert len(admin.list_topics(timeout=10).topics["t"].partitions) == 5
