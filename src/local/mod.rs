@@ -235,7 +235,8 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
 /// Runs the local stack until Ctrl-C (`pinpipe local`). A second Ctrl-C ends the stack at once.
 ///
 /// # Errors
-/// The errors of [`LocalStack::start`]; other brokers are configured; a second Ctrl-C interrupted [`LocalStack::stop`].
+/// The errors of [`LocalStack::start`]; other brokers are configured; a second Ctrl-C interrupted
+/// [`LocalStack::stop`].
 pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
     if options.any_port {
         let ports = &mut config.local;

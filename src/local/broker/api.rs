@@ -127,3 +127,44 @@ pub async fn respond(
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::MetadataRequest;
+    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+
+    use super::*;
+
+    fn by_id(id: uuid::Uuid) -> MetadataRequest {
+        let topic = MetadataRequestTopic::default().with_name(None).with_topic_id(id);
+        MetadataRequest::default().with_topics(Some(vec![topic]))
+    }
+
+    #[tokio::test]
+    async fn describes_topics_by_name_and_by_id_in_every_version() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9092));
+        let broker = Broker::open(folder.path(), address).expect("opens");
+        for index in 0..5 {
+            broker.topics.create(&format!("t{index}"), 1).expect("creates");
+        }
+        let (min, max) = versions(ApiKey::Metadata).expect("supported");
+        assert!(max >= 12, "clients need topic ids, and null names in requests with ids");
+        for version in min..=max {
+            let everything = MetadataRequest::default().with_topics(None);
+            let all = topic_api::metadata(&broker, everything, version);
+            let ids: Vec<uuid::Uuid> = all.topics.iter().map(|topic| topic.topic_id).collect();
+            assert_eq!(ids.len(), 5);
+            ResponseKind::Metadata(all).encode(&mut BytesMut::new(), version).expect("encodes");
+            if version < 10 {
+                continue;
+            }
+            let found = topic_api::metadata(&broker, by_id(ids[3]), version);
+            assert_eq!(found.topics[0].name.as_ref().map(|name| name.as_str()), Some("t3"));
+            let unknown = topic_api::metadata(&broker, by_id(uuid::Uuid::new_v4()), version);
+            assert_eq!(unknown.topics[0].error_code, ResponseError::UnknownTopicId.code());
+            ResponseKind::Metadata(unknown).encode(&mut BytesMut::new(), version).expect("encodes");
+        }
+    }
+}

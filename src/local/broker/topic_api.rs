@@ -261,43 +261,10 @@ pub fn describe_cluster(broker: &Broker) -> DescribeClusterResponse {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use kafka_protocol::messages::create_topics_request::CreatableTopicConfig;
-    use kafka_protocol::messages::{ApiKey, ResponseKind};
 
     use super::*;
-    use crate::local::broker::api;
 
-    fn by_id(id: uuid::Uuid) -> MetadataRequest {
-        let topic = MetadataRequestTopic::default().with_name(None).with_topic_id(id);
-        MetadataRequest::default().with_topics(Some(vec![topic]))
-    }
-
-    #[tokio::test]
-    async fn describes_topics_by_name_and_by_id_in_every_version() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9092));
-        let broker = Broker::open(folder.path(), address).expect("opens");
-        for index in 0..5 {
-            broker.topics.create(&format!("t{index}"), 1).expect("creates");
-        }
-        let (min, max) = api::versions(ApiKey::Metadata).expect("supported");
-        assert!(max >= 12, "clients need topic ids, and null names in requests with ids");
-        for version in min..=max {
-            let all = metadata(&broker, MetadataRequest::default().with_topics(None), version);
-            let ids: Vec<uuid::Uuid> = all.topics.iter().map(|topic| topic.topic_id).collect();
-            assert_eq!(ids.len(), 5);
-            ResponseKind::Metadata(all).encode(&mut BytesMut::new(), version).expect("encodes");
-            if version < 10 {
-                continue;
-            }
-            let found = metadata(&broker, by_id(ids[3]), version);
-            assert_eq!(found.topics[0].name.as_ref().map(|name| name.as_str()), Some("t3"));
-            let unknown = metadata(&broker, by_id(uuid::Uuid::new_v4()), version);
-            assert_eq!(unknown.topics[0].error_code, ResponseError::UnknownTopicId.code());
-            ResponseKind::Metadata(unknown).encode(&mut BytesMut::new(), version).expect("encodes");
-        }
-    }
     #[test]
     fn refuses_topics_with_settings_that_it_does_not_follow() {
         let topic = || CreatableTopic::default().with_replication_factor(1);
