@@ -83,11 +83,16 @@ pub async fn respond(
         RequestKind::Metadata(request) => {
             ResponseKind::Metadata(topic_api::metadata(broker, request, version))
         }
+        // Topics are folders with files, whose number only the client limits.
         RequestKind::CreateTopics(request) => {
-            ResponseKind::CreateTopics(topic_api::create(broker, request))
+            ResponseKind::CreateTopics(tokio::task::block_in_place(|| {
+                topic_api::create(broker, request)
+            }))
         }
         RequestKind::DeleteTopics(request) => {
-            ResponseKind::DeleteTopics(topic_api::delete(broker, request))
+            ResponseKind::DeleteTopics(tokio::task::block_in_place(|| {
+                topic_api::delete(broker, request)
+            }))
         }
         RequestKind::DescribeConfigs(request) => {
             ResponseKind::DescribeConfigs(topic_api::describe_configs(broker, request))

@@ -44,6 +44,9 @@ impl Topic {
 /// All topics below one folder.
 pub struct Topics {
     folder: PathBuf,
+    /// Held while a topic is created or deleted, so that `topics` is locked only for the moment of
+    /// the change: thousands of files must not block the requests for other topics.
+    changes: Mutex<()>,
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
 }
 
@@ -71,11 +74,23 @@ impl Topics {
                     .map_err(|error| io_error("remove", &path, error))?,
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), topics: RwLock::new(topics) })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            changes: Mutex::default(),
+            topics: RwLock::new(topics),
+        })
     }
 
     fn lock(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Topic>>> {
         self.topics.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_to_write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Arc<Topic>>> {
+        self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn begin_change(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Returns all topics, sorted by name.
@@ -105,19 +120,19 @@ impl Topics {
         if !(1..=10_000).contains(&partitions) {
             return Err(ResponseError::InvalidPartitions);
         }
-        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if topics.contains_key(name) {
+        let _change = self.begin_change();
+        if self.get(name).is_some() {
             return Err(ResponseError::TopicAlreadyExists);
         }
         let collides = |other: &String| other.replace('.', "_") == name.replace('.', "_");
-        if name.contains(['.', '_']) && topics.keys().any(collides) {
+        if name.contains(['.', '_']) && self.lock().keys().any(collides) {
             return Err(ResponseError::InvalidTopicException);
         }
         let topic = Arc::new(self.create_files(name, partitions).map_err(|error| {
             tracing::error!(topic = name, %error, "cannot create the topic");
             ResponseError::KafkaStorageError
         })?);
-        topics.insert(name.to_string(), topic.clone());
+        self.lock_to_write().insert(name.to_string(), topic.clone());
         Ok(topic)
     }
 
@@ -140,8 +155,8 @@ impl Topics {
     /// Then the topic still exists, unless only records remain: the next creation or start of the
     /// broker removes those.
     pub fn delete(&self, name: &str) -> Result<(), ResponseError> {
-        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let topic = topics.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let _change = self.begin_change();
+        let topic = self.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let end = (0..topic.logs.len() as i32)
             .filter_map(|partition| topic.log(partition).map(|log| log.end_offset()))
             .max()
@@ -155,7 +170,7 @@ impl Topics {
         self.record_end_offset(name, end)
             .and_then(|()| ignore_missing(std::fs::remove_file(path.join(DESCRIPTION))))
             .map_err(failed)?;
-        topics.remove(name);
+        self.lock_to_write().remove(name);
         ignore_missing(std::fs::remove_dir_all(&path)).map_err(failed)
     }
 
