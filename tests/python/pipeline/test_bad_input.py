@@ -269,6 +269,12 @@ def test_empty_name_of_the_configuration_counts_as_not_set(pinpipe):
     assert pinpipe.json("seed", "--posts", 3, env={"PINPIPE_CONFIG": ""})["posts"] == 3
 
 
+def test_local_stack_refuses_other_brokers_than_its_own(pinpipe):
+    env = {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    stderr = pinpipe.run("local", "--any-port", env=env, code=2).stderr
+    assert "the local stack has its own broker" in stderr and "hint:" in stderr, stderr
+
+
 @pytest.mark.parametrize("lake", ["", "gs://bucket", "ftp://x/y"])
 def test_invalid_lake_is_a_usage_error(pinpipe, lake):
     stderr = pinpipe.run("batch", "--lake", lake, code=2).stderr
