@@ -1,4 +1,4 @@
-//! AWS SDK clients with one shared configuration.
+//! AWS SDK clients with one shared configuration; `call.rs` gives failed calls their hints.
 
 pub mod call;
 
