@@ -343,7 +343,7 @@ def test_invalid_sql_of_a_question_is_named(pinpipe):
     (pinpipe.folder / "questions").mkdir()
     (pinpipe.folder / "questions/bad.sql").write_text("SELEC 1")
     stderr = pinpipe.run(
-        "batch", "--lake", "lake", code=1, env={"PINPIPE__BATCH__QUESTIONS": "questions"}
+        "batch", "--lake", "lake", code=2, env={"PINPIPE__BATCH__QUESTIONS": "questions"}
     ).stderr
     assert (
         "bad" in stderr and "SELEC" in stderr and "hint: correct the question's file" in stderr
