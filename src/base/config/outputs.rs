@@ -16,7 +16,7 @@ pub struct Outputs {
     pub bootstrap_servers: Option<String>,
     /// Invoke URL of the API, including the stage.
     pub gateway_url: Option<String>,
-    /// Id of the API key; the key itself is requested from AWS on use.
+    /// Id of the API key; commands read the key itself from AWS when they need it.
     pub api_key_id: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The connector from topics to the lake.
+//! The local sink connector, which writes topics to the lake.
 
 use std::rc::Rc;
 

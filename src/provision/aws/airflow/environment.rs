@@ -54,7 +54,7 @@ impl Airflow {
         let listed: Result<Vec<_>, _> =
             self.account.mwaa.list_environments().into_paginator().items().send().collect().await;
         let names = match listed {
-            // Without permission to list environments, none can be recognized by its tags.
+            // Without permission to list environments, no environment is found by its tags.
             Err(error) if is_access_denied(&error) => return Ok(None),
             result => result.call_context("airflow:ListEnvironments", &self.display_name())?,
         };
@@ -364,7 +364,8 @@ impl Resource for Airflow {
             return Ok(false);
         }
         if found.status() == Some(&EnvironmentStatus::Creating) {
-            // MWAA rejects other calls during creation. A failed creation does not matter here.
+            // MWAA rejects other calls during creation. A failed creation is ignored, because the
+            // environment is deleted anyway.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {

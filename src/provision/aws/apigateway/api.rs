@@ -97,7 +97,7 @@ impl Api {
         Ok(authorization.map(|authorization| routes(&self.account, &ip, &authorization)))
     }
 
-    /// Checksum of the definition. Each deployment carries it in its description.
+    /// Checksum of the definition, which is stored in the description of each deployment.
     fn checksum(routes: &[Route]) -> String {
         let mut text = String::new();
         for route in routes {
@@ -193,7 +193,7 @@ impl Api {
         }
     }
 
-    /// Stage of an earlier configuration, if `api.stage` has changed since.
+    /// Stage of an earlier configuration; `None` if `api.stage` has not changed.
     async fn previous_stage(&self) -> Option<String> {
         self.account
             .state
@@ -423,7 +423,8 @@ impl Resource for Api {
         match self.stage(api).await? {
             None => problems.push(format!("the API is not deployed to the stage `{stage}`").into()),
             Some(deployed) => {
-                // Recorded only for a deployed stage: other commands post to this URL.
+                // The URL is recorded only for a deployed stage, because other commands send
+                // requests to it.
                 observed.set(&outputs::API_URL, self.url(api));
                 if deployed.checksum.as_deref() != Some(&Self::checksum(&routes)) {
                     problems
@@ -448,7 +449,7 @@ impl Resource for Api {
                 .api_once
                 .create_rest_api()
                 .name(self.name())
-                .description("made by pinpipe")
+                .description("created by pinpipe")
                 .endpoint_configuration(endpoint);
             let response =
                 request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;

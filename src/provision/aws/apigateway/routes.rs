@@ -20,7 +20,7 @@ pub struct Route {
     pub authorization: &'static str,
     /// Whether the method requires an API key.
     pub needs_key: bool,
-    /// Path variables that the method declares, each with whether it is required.
+    /// Path parameters that the method declares, and whether each is required.
     pub request_parameters: BTreeMap<String, bool>,
     pub integration: Integration,
 }
@@ -35,13 +35,14 @@ pub struct Integration {
     pub parameters: BTreeMap<String, SecretString>,
     pub templates: BTreeMap<String, String>,
     pub passthrough: &'static str,
-    /// Response statuses, each with the pattern of integration statuses that it is returned for.
+    /// Status codes of responses, each with the pattern of the integration's status codes that it
+    /// is returned for.
     /// Empty if every response is passed through unchanged.
     pub responses: Vec<(&'static str, Option<&'static str>)>,
 }
 
-/// Responses of the Kinesis routes. Without the patterns, errors of Kinesis would be returned with
-/// status 200.
+/// Responses of the Kinesis routes. Without the patterns, API Gateway would return errors of
+/// Kinesis with status 200.
 const RESPONSES: [(&str, Option<&str>); 3] =
     [("200", None), ("400", Some("4\\d{2}")), ("500", Some("5\\d{2}"))];
 

@@ -177,7 +177,7 @@ impl Resource for Role {
 
     async fn create(&self) -> Result<()> {
         let request =
-            self.account.iam.create_role().role_name(self.name()).description("made by pinpipe");
+            self.account.iam.create_role().role_name(self.name()).description("created by pinpipe");
         let request = request
             .assume_role_policy_document(self.document(trust_policy(self.principal))?)
             .set_tags(Some(iam_tags(&self.account, &self.key())?));

@@ -91,7 +91,7 @@ impl S3Endpoint {
         }
     }
 
-    /// Ids of the route tables of the subnets: their own, or the VPC's main one.
+    /// Ids of the subnets' route tables. A subnet without its own uses the main one of the VPC.
     async fn route_tables(&self) -> Result<Vec<String>> {
         let vpc = self.account.state.require_output(&outputs::VPC).await?;
         let request = self.account.ec2.describe_route_tables().filters(filter("vpc-id", vpc));
@@ -168,8 +168,8 @@ impl Resource for S3Endpoint {
             .map(|table| format!("route table `{table}` does not use the endpoint").into())
             .collect();
         if !is_managed {
-            // An unmanaged endpoint does not serve the subnets. A route table can use only one S3
-            // endpoint, so the existing endpoint is extended.
+            // An unmanaged endpoint is not used by all subnets. A route table can use only one S3
+            // endpoint, so the route tables are added to the existing endpoint.
             return Ok(Observation {
                 ownership: Ownership::Existing,
                 ..Observation::compared(differences, id)
