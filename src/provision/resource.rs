@@ -253,8 +253,8 @@ pub trait Resource {
 /// Keys of the properties that differ, sorted.
 pub fn changed_keys(
     existing: &BTreeMap<String, String>,
-    wanted: &BTreeMap<String, String>,
+    desired: &BTreeMap<String, String>,
 ) -> Vec<String> {
-    let keys: BTreeSet<&String> = wanted.keys().chain(existing.keys()).collect();
-    keys.into_iter().filter(|key| wanted.get(*key) != existing.get(*key)).cloned().collect()
+    let keys: BTreeSet<&String> = desired.keys().chain(existing.keys()).collect();
+    keys.into_iter().filter(|key| desired.get(*key) != existing.get(*key)).cloned().collect()
 }

@@ -55,13 +55,13 @@ impl Stream {
     }
 
     fn describe(&self, repair: &Repair) -> Difference {
-        let wanted = &self.account.config.kinesis;
+        let desired = &self.account.config.kinesis;
         match repair {
             Repair::Tags(text) => text.clone(),
             Repair::Mode => format!("the stream mode is not {}", self.mode().as_str()).into(),
-            Repair::Shards { from } => Difference::field("shards", from, wanted.shards),
+            Repair::Shards { from } => Difference::field("shards", from, desired.shards),
             Repair::RetentionHours { from } => {
-                Difference::field("retention_hours", from, wanted.retention_hours)
+                Difference::field("retention_hours", from, desired.retention_hours)
             }
         }
     }
@@ -93,7 +93,7 @@ impl Stream {
     }
 
     fn repairs(&self, found: &StreamDescriptionSummary, tags: &[(String, String)]) -> Vec<Repair> {
-        let wanted = &self.account.config.kinesis;
+        let desired = &self.account.config.kinesis;
         let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let mut repairs: Vec<Repair> = self
             .account
@@ -107,17 +107,17 @@ impl Stream {
             .unwrap_or(Mode::Provisioned);
         if mode != self.mode() {
             repairs.push(Repair::Mode);
-        } else if mode == Mode::Provisioned && found.open_shard_count() != wanted.shards {
+        } else if mode == Mode::Provisioned && found.open_shard_count() != desired.shards {
             repairs.push(Repair::Shards { from: found.open_shard_count() });
         }
-        if found.retention_period_hours() != wanted.retention_hours as i32 {
+        if found.retention_period_hours() != desired.retention_hours as i32 {
             repairs.push(Repair::RetentionHours { from: found.retention_period_hours() });
         }
         repairs
     }
 
     async fn apply(&self, repair: &Repair, arn: &str) -> Result<()> {
-        let (kinesis, wanted, name) =
+        let (kinesis, desired, name) =
             (&self.account.kinesis, &self.account.config.kinesis, self.name());
         match repair {
             Repair::Tags(_) => {
@@ -142,7 +142,7 @@ impl Stream {
             Repair::Shards { from } => {
                 // One call can at most double or halve the number of shards. The next observation
                 // finds the remaining difference.
-                let step = wanted.shards.clamp((from + 1) / 2, from * 2);
+                let step = desired.shards.clamp((from + 1) / 2, from * 2);
                 let request = kinesis
                     .update_shard_count()
                     .stream_name(name)
@@ -153,11 +153,11 @@ impl Stream {
                     .await
                     .call_context("kinesis:UpdateShardCount", &self.display_name())?;
             }
-            Repair::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
+            Repair::RetentionHours { from } if (*from as u32) < desired.retention_hours => {
                 let request = kinesis
                     .increase_stream_retention_period()
                     .stream_name(name)
-                    .retention_period_hours(wanted.retention_hours as i32);
+                    .retention_period_hours(desired.retention_hours as i32);
                 request
                     .send()
                     .await
@@ -167,7 +167,7 @@ impl Stream {
                 let request = kinesis
                     .decrease_stream_retention_period()
                     .stream_name(name)
-                    .retention_period_hours(wanted.retention_hours as i32);
+                    .retention_period_hours(desired.retention_hours as i32);
                 request
                     .send()
                     .await
@@ -233,7 +233,7 @@ impl Resource for Stream {
     }
 
     async fn create(&self) -> Result<()> {
-        let wanted = &self.account.config.kinesis;
+        let desired = &self.account.config.kinesis;
         let request = self
             .account
             .kinesis
@@ -241,8 +241,8 @@ impl Resource for Stream {
             .stream_name(self.name())
             .stream_mode_details(self.mode_details()?);
         let request = request.set_tags(Some(self.account.tags(&self.key()).into_iter().collect()));
-        let request = match wanted.mode {
-            StreamMode::Provisioned => request.shard_count(wanted.shards),
+        let request = match desired.mode {
+            StreamMode::Provisioned => request.shard_count(desired.shards),
             StreamMode::OnDemand => request,
         };
         match request.send().await {

@@ -48,11 +48,11 @@ impl Resource for Stream {
                     .stream_description_summary
                     .as_ref()
                     .map_or(0, |summary| summary.open_shard_count);
-                let wanted = clients.config.kinesis.shards;
-                let note = if shards == wanted {
+                let desired = clients.config.kinesis.shards;
+                let note = if shards == desired {
                     String::new()
                 } else {
-                    format!(" ({wanted} in the configuration)")
+                    format!(" ({desired} in the configuration)")
                 };
                 Ok(Observation::in_sync(format!("{shards} shards{note}")))
             }

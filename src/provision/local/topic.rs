@@ -43,14 +43,14 @@ impl Resource for Topic {
             .iter()
             .map(|partition| partition.end_offset.abs_diff(partition.start_offset))
             .sum();
-        let wanted = self.clients.config.topics.partitions as usize;
+        let desired = self.clients.config.topics.partitions as usize;
         let partitions = topic.partitions.len();
         // Partitions cannot be removed, and additional partitions would move keys to other
         // partitions, so the user decides.
-        let note = if partitions == wanted {
+        let note = if partitions == desired {
             String::new()
         } else {
-            format!(" ({wanted} in the configuration)")
+            format!(" ({desired} in the configuration)")
         };
         Ok(Observation::in_sync(format!(
             "{partitions} partitions{note}, {} records",

@@ -310,8 +310,8 @@ impl Api {
             }
             _ => {}
         }
-        let wanted = &route.integration;
-        for (status, _) in &wanted.responses {
+        let desired = &route.integration;
+        for (status, _) in &desired.responses {
             let response = client
                 .put_method_response()
                 .rest_api_id(api)
@@ -325,7 +325,7 @@ impl Api {
                 _ => {}
             }
         }
-        let parameters = wanted
+        let parameters = desired
             .parameters
             .iter()
             .map(|(name, value)| (name.clone(), value.expose_secret().to_string()))
@@ -333,25 +333,25 @@ impl Api {
         let integration =
             client.put_integration().rest_api_id(api).resource_id(id).http_method(route.method);
         let integration = integration
-            .r#type(wanted.kind.clone())
-            .integration_http_method(wanted.method)
-            .uri(&wanted.uri);
+            .r#type(desired.kind.clone())
+            .integration_http_method(desired.method)
+            .uri(&desired.uri);
         let integration = integration
-            .set_credentials(wanted.credentials.clone())
+            .set_credentials(desired.credentials.clone())
             .set_request_parameters(Some(parameters));
-        let templates = Some(wanted.templates.clone().into_iter().collect())
-            .filter(|_| !wanted.templates.is_empty());
+        let templates = Some(desired.templates.clone().into_iter().collect())
+            .filter(|_| !desired.templates.is_empty());
         let integration =
-            integration.set_request_templates(templates).passthrough_behavior(wanted.passthrough);
+            integration.set_request_templates(templates).passthrough_behavior(desired.passthrough);
         integration.send().await.map_err(|error| {
             // The response may quote the request, which contains the password.
             let failure = error.call_context("apigateway:PUT", &display_name);
-            wanted.parameters.values().fold(failure, |failure, value| {
+            desired.parameters.values().fold(failure, |failure, value| {
                 failure
                     .redact(value.expose_secret().trim_matches('\'').trim_start_matches("Basic "))
             })
         })?;
-        for (status, pattern) in &wanted.responses {
+        for (status, pattern) in &desired.responses {
             let response = client
                 .put_integration_response()
                 .rest_api_id(api)

@@ -145,26 +145,26 @@ pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
     differences
 }
 
-fn integration_differences(wanted: &Integration, method: &Method) -> Vec<String> {
+fn integration_differences(desired: &Integration, method: &Method) -> Vec<String> {
     let Some(existing) = method.method_integration() else {
         return vec!["has no integration".into()];
     };
     let mut differences = Vec::new();
-    if existing.uri() != Some(wanted.uri.as_str()) {
+    if existing.uri() != Some(desired.uri.as_str()) {
         differences.push(format!(
             "integration URI: {} → {}",
             existing.uri().unwrap_or("none"),
-            wanted.uri
+            desired.uri
         ));
     }
     let is_same_kind =
-        existing.r#type() == Some(&wanted.kind) && existing.http_method() == Some(wanted.method);
-    if !is_same_kind || existing.credentials() != wanted.credentials.as_deref() {
+        existing.r#type() == Some(&desired.kind) && existing.http_method() == Some(desired.method);
+    if !is_same_kind || existing.credentials() != desired.credentials.as_deref() {
         differences.push("has a different integration type, method or role".into());
     }
     let parameters = existing.request_parameters().cloned().unwrap_or_default();
-    let is_same_parameters = parameters.len() == wanted.parameters.len()
-        && wanted.parameters.iter().all(|(name, value)| {
+    let is_same_parameters = parameters.len() == desired.parameters.len()
+        && desired.parameters.iter().all(|(name, value)| {
             parameters.get(name).map(String::as_str) == Some(value.expose_secret())
         });
     if !is_same_parameters {
@@ -172,13 +172,13 @@ fn integration_differences(wanted: &Integration, method: &Method) -> Vec<String>
     }
     let templates: BTreeMap<String, String> =
         existing.request_templates().cloned().unwrap_or_default().into_iter().collect();
-    if templates != wanted.templates
-        || existing.passthrough_behavior().is_some_and(|behavior| behavior != wanted.passthrough)
+    if templates != desired.templates
+        || existing.passthrough_behavior().is_some_and(|behavior| behavior != desired.passthrough)
     {
         differences.push("has a different request mapping".into());
     }
     let responses = existing.integration_responses().cloned().unwrap_or_default();
-    let is_same_responses = wanted.responses.iter().all(|(status, pattern)| {
+    let is_same_responses = desired.responses.iter().all(|(status, pattern)| {
         responses.get(*status).is_some_and(|response| {
             response.selection_pattern().filter(|pattern| !pattern.is_empty()) == *pattern
         })

@@ -99,10 +99,10 @@ pub fn iam_pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
 }
 
 /// Whether two policy documents are equal as JSON. AWS returns documents percent-encoded.
-fn is_same_policy(existing: &str, wanted: &str) -> bool {
+fn is_same_policy(existing: &str, desired: &str) -> bool {
     let decoded = percent_decoded(existing);
     let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
-    parse(&decoded).is_some_and(|existing| Some(existing) == parse(wanted))
+    parse(&decoded).is_some_and(|existing| Some(existing) == parse(desired))
 }
 
 /// Decodes escapes such as `%7B` for `{`. A `%` without two hex digits is unchanged.

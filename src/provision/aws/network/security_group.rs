@@ -179,7 +179,7 @@ impl Group {
         self.account.wait_until(&self.display_name(), check).await
     }
 
-    async fn wanted_rules(&self) -> Result<Vec<Rule>> {
+    async fn desired_rules(&self) -> Result<Vec<Rule>> {
         let client = &self.account.config.client;
         let proxy_from = match self.member {
             GroupMember::Client => ip_ranges::resolve(&self.account, &client.proxy_from).await?,
@@ -228,13 +228,13 @@ impl Group {
         let ingress: Vec<&SecurityGroupRule> =
             rules.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
         let existing: Vec<Rule> = ingress.iter().filter_map(|rule| Rule::parse(rule)).collect();
-        let wanted = self.wanted_rules().await?;
+        let desired = self.desired_rules().await?;
         let managed = ingress.iter().filter(|rule| self.account.is_managed(pairs(rule.tags())));
         let managed = managed.filter_map(|rule| {
             Some((rule.security_group_rule_id()?.to_string(), Rule::parse(rule)?))
         });
-        let unwanted = managed.filter(|(_, rule)| !wanted.contains(rule)).collect();
-        Ok((wanted.into_iter().filter(|rule| !existing.contains(rule)).collect(), unwanted))
+        let obsolete = managed.filter(|(_, rule)| !desired.contains(rule)).collect();
+        Ok((desired.into_iter().filter(|rule| !existing.contains(rule)).collect(), obsolete))
     }
 }
 
@@ -320,10 +320,10 @@ impl Resource for Group {
             )
             .into()
         }));
-        let (missing, unwanted) = self.rule_differences(id).await?;
+        let (missing, obsolete) = self.rule_differences(id).await?;
         differences
             .extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing").into()));
-        differences.extend(unwanted.iter().map(|(_, rule)| {
+        differences.extend(obsolete.iter().map(|(_, rule)| {
             format!("the rule `{rule}` is no longer in the configuration").into()
         }));
         Ok(Observation::compared(differences, id))
@@ -364,7 +364,7 @@ impl Resource for Group {
         if !self.account.tag_differences(&self.key(), pairs(group.tags())).is_empty() {
             put_tags(&self.account, &self.key(), id).await?;
         }
-        let (missing, unwanted) = self.rule_differences(id).await?;
+        let (missing, obsolete) = self.rule_differences(id).await?;
         for rule in missing {
             let tags =
                 tag_specification(&self.account, &self.key(), ResourceType::SecurityGroupRule);
@@ -383,7 +383,7 @@ impl Resource for Group {
                 }
             }
         }
-        for (rule, _) in unwanted {
+        for (rule, _) in obsolete {
             let request = self
                 .account
                 .ec2
