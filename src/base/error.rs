@@ -192,7 +192,7 @@ pub fn io_error(action: &str, path: &std::path::Path, error: std::io::Error) -> 
     use std::io::ErrorKind;
     let hint = match error.kind() {
         ErrorKind::StorageFull => Some(
-            "free space on this disk, then re-run the command; acknowledged records are not lost",
+            "free space on the disk, then re-run the command; acknowledged records are not lost",
         ),
         ErrorKind::PermissionDenied if action.starts_with("read") => {
             Some("grant read permission on the path, then re-run the command")

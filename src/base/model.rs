@@ -1,4 +1,4 @@
-//! Records: the three kinds, their raw and clean columns, and the post of three records.
+//! Records: the three record kinds, their raw and clean columns, and the post of three records.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub type Column = (&'static str, ColumnType);
 use ColumnType::{DateTime, Float, Integer, Text};
 
 impl Kind {
-    /// All three kinds, in the order in which `emulate` sends them.
+    /// All record kinds, in the order in which `emulate` sends them.
     pub const ALL: [Kind; 3] = [Kind::Pin, Kind::Geo, Kind::User];
 
     /// Returns the name, which is the last part of topic names: `pin`, `geo`, `user`.

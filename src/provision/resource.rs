@@ -144,8 +144,8 @@ impl Observation {
         Self::new(true, Ownership::Unmanaged, Comparison::NotUpdatable, vec![reason])
     }
 
-    /// A managed resource under a former name. `is_taken`: the new name belongs to another resource,
-    /// so the managed resource cannot be replaced.
+    /// A managed resource under a former name. `is_taken`: the new name belongs to another
+    /// resource, so the managed resource cannot be replaced.
     pub fn renamed(former: &str, is_taken: bool) -> Self {
         if is_taken {
             return Self { ownership: Ownership::NameConflict, ..Self::unmanaged() };
@@ -153,8 +153,8 @@ impl Observation {
         Self::not_updatable(vec![format!("was created under another name, `{former}`")])
     }
 
-    /// A resource whose differences an update repairs. Without differences, the resource matches the
-    /// configuration, and `detail` describes it.
+    /// A resource whose differences an update repairs. Without differences, the resource matches
+    /// the configuration, and `detail` describes it.
     pub fn compared(differences: Vec<impl Into<Difference>>, detail: impl Into<String>) -> Self {
         if differences.is_empty() {
             return Self::in_sync(detail);
@@ -214,7 +214,8 @@ pub trait Resource {
         false
     }
 
-    /// Data that a deletion would delete, such as "12 objects". `None` allows the deletion.
+    /// Data that a deletion of the resource would lose, such as "12 objects". `None` allows the
+    /// deletion.
     async fn deletion_blocker(&self) -> Result<Option<String>> {
         Ok(None)
     }
@@ -224,8 +225,8 @@ pub trait Resource {
         Vec::new()
     }
 
-    /// Compares the resource with the configuration. Changes neither the resource nor the state: the
-    /// caller records `observed` in the state.
+    /// Compares the resource with the configuration. Changes neither the resource nor the state:
+    /// the caller records `observed` in the state.
     async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation>;
 
     /// Refuses an action that would fail, so that the plan reports it before an apply begins.

@@ -372,8 +372,8 @@ fn variable_of(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
 
-/// Variables that begin with `PINPIPE_`, but neither set a key nor hold a secret, are most likely
-/// misspelled. Returns a warning for each.
+/// Returns a warning for each environment variable that begins with `PINPIPE_`, but neither sets a
+/// key nor has another meaning: the variable is most likely misspelled.
 fn misspelled_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let is_misspelled = |name: &String| {
         name.starts_with("PINPIPE_")
@@ -420,7 +420,7 @@ fn from_environment(
             continue;
         };
         let mut path = path.to_lowercase().replace("__", ".");
-        let origin = format!("variable `{name}`");
+        let origin = format!("environment variable `{name}`");
         if let Some((former, present)) = renamed_key(&path) {
             // The present name takes precedence, regardless of the order of the variables.
             let is_effective = !names.contains(&variable_of(present));
@@ -678,8 +678,8 @@ mod tests {
         assert!(problems[0].contains("did you mean `emulate.rate`?"), "{problems:#?}");
         assert_eq!(
             problems[1],
-            "variable `PINPIPE__LOCAL__KAFKA_PORT`: `local.kafka_port`: expected a number from 0 to \
-             65535, got `x`"
+            "environment variable `PINPIPE__LOCAL__KAFKA_PORT`: `local.kafka_port`: expected a number \
+             from 0 to 65535, got `x`"
         );
     }
 

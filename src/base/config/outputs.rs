@@ -28,7 +28,7 @@ impl Outputs {
     /// Reads the file; all addresses are `None` if it does not exist.
     ///
     /// # Errors
-    /// The file is damaged.
+    /// The file cannot be read or is damaged.
     pub fn read(data_dir: &Path) -> Result<Self> {
         load_json(&Self::path(data_dir)).map(Option::unwrap_or_default)
     }

@@ -37,7 +37,7 @@ pub fn is_utf8() -> bool {
     })
 }
 
-/// The text with box drawing and symbols replaced by ASCII.
+/// Returns the text with box-drawing characters and symbols replaced by ASCII.
 pub fn to_ascii(text: &str) -> String {
     let mut ascii = String::with_capacity(text.len());
     for c in text.chars() {

@@ -23,7 +23,7 @@ pub const TAG_ID: &str = "pinpipe:id";
 /// Tag with the key of the resource within its pipeline.
 pub const TAG_RESOURCE: &str = "pinpipe:resource";
 
-/// Maximum attempts of a create call that AWS throttles or that fails on the server.
+/// Maximum number of attempts of a create call that AWS throttles or that fails on the server.
 const MAX_CREATE_ATTEMPTS: u32 = 8;
 
 /// Clients, configuration and state that all resources on AWS share.
@@ -53,9 +53,9 @@ pub struct Account {
     pub progress: Progress,
     /// Keys of the buckets that may be deleted with their objects.
     pub may_lose_data: RefCell<BTreeSet<String>>,
-    /// Whether brokers are reachable from this machine; set by the first attempt.
+    /// Whether brokers are reachable from this machine; set by the first use.
     pub brokers_reached: OnceCell<bool>,
-    /// IP ranges that API Gateway calls from; set by the first request.
+    /// Address ranges from which API Gateway sends requests; set by the first use.
     pub gateway_ranges: OnceCell<Vec<String>>,
     /// Number of partitions by topic, as read on the client machine; cleared when a topic changes.
     pub described_topics: Mutex<Option<BTreeMap<String, i32>>>,
@@ -173,7 +173,7 @@ impl Account {
         self.state.entry(key).await.is_none()
     }
 
-    /// Returns the tags of a resource: pipeline, key and the tags of the configuration.
+    /// Returns the desired tags of a resource: pipeline, key and the tags of the configuration.
     pub fn tags(&self, key: &str) -> Vec<(String, String)> {
         let mut tags = vec![
             (TAG_ID.to_string(), self.config.id.clone()),
@@ -260,7 +260,7 @@ impl Account {
         }
     }
 
-    /// Retries a call that fails because AWS does not see a newly created resource yet.
+    /// Retries a call that fails because AWS does not see a new resource yet.
     ///
     /// # Errors
     /// The call fails with another error; it still fails after four times

@@ -7,7 +7,7 @@ use crate::provision::aws::context::Account;
 /// Port of the Kafka REST proxy.
 pub const PROXY_PORT: i32 = 8082;
 
-/// Members of a security group.
+/// Members of a security group: the client machine, the brokers or Airflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupMember {
     Client,

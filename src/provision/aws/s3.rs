@@ -161,7 +161,7 @@ impl Bucket {
         }
     }
 
-    /// Set to `here` before `CreateBucket` is called, because a new bucket has no tags yet.
+    /// Output that is set before `CreateBucket` is called, because a new bucket has no tags yet.
     fn created_here(&self) -> Output {
         Output::new(self.purpose.key(), "made")
     }

@@ -126,7 +126,7 @@ impl Tally {
     }
 }
 
-/// A plan, or the result of its apply.
+/// A plan, or the result of applying it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub format_version: u32,
@@ -218,7 +218,7 @@ impl Plan {
         let version = document["format_version"].as_u64();
         if version != Some(FORMAT_VERSION.into()) {
             return Err(Error::usage(format!(
-                "plan file `{}` has format version {}, expected {FORMAT_VERSION}",
+                "plan file `{}`: expected format version {FORMAT_VERSION}, got {}",
                 path.display(),
                 version.map_or_else(|| "none".into(), |version| version.to_string())
             ))
@@ -256,8 +256,8 @@ impl Plan {
     }
 }
 
-/// Whether two steps plan the same. Details of unchanged resources are ignored, because they may
-/// vary between observations.
+/// Whether two steps describe the same change. Details of unchanged resources are ignored, because
+/// they may vary between observations.
 fn is_same(before: &Step, now: &Step) -> bool {
     let is_unchanged = before.change.action == Action::NoOp && now.change.action == Action::NoOp;
     (&before.name, &before.type_name) == (&now.name, &now.type_name)
@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(Plan::load(&path).expect("reads"), example());
         std::fs::write(&path, r#"{"format_version": 99}"#).expect("writes");
         let error = Plan::load(&path).expect_err("another format is rejected").to_string();
-        assert!(error.contains("format version 99, expected 1"), "{error}");
+        assert!(error.contains("expected format version 1, got 99"), "{error}");
     }
 
     #[test]

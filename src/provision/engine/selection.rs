@@ -8,9 +8,9 @@ use crate::provision::engine::graph::Graph;
 /// Selection of resources by key or type.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Only these; all if empty.
+    /// Keys or types of the selected resources; all if empty.
     pub only: Vec<String>,
-    /// All except these.
+    /// Keys or types of the excluded resources.
     pub skip: Vec<String>,
 }
 

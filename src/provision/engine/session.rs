@@ -118,7 +118,7 @@ impl Session {
             }
         }
         if let Some(lock) = self.lock.take() {
-            // If the release is interrupted, the hint of the next run says how to remove the lock.
+            // If the release is interrupted, the hint of the next run says how to delete the lock.
             let _ = run_until_shutdown(&self.stop, GRACE, async {
                 lock.release().await;
                 Ok(())
@@ -165,7 +165,8 @@ impl Session {
         Ok(changes)
     }
 
-    /// Observes one resource. `None`: the resource is disabled, and there is no sign of it.
+    /// Observes one resource. `None`: the resource is disabled, and nothing indicates that it
+    /// exists.
     async fn observe_one(
         &self,
         resource: &dyn Resource,
@@ -260,8 +261,8 @@ impl Session {
     /// Returns the results of all visits with their keys, in graph order.
     ///
     /// # Errors
-    /// The first interruption; otherwise the first failure with a specific hint; otherwise the first
-    /// failure. The messages of the other errors are appended.
+    /// The first interruption; otherwise the first failure with a specific hint; otherwise the
+    /// first failure. The messages of the other errors are appended.
     pub fn collect_results<T>(&self, visits: Vec<(String, Visit<T>)>) -> Result<Vec<(String, T)>> {
         let mut results = Vec::with_capacity(visits.len());
         let (mut interruptions, mut failures, mut skipped) = (Vec::new(), Vec::new(), Vec::new());

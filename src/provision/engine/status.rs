@@ -1,4 +1,5 @@
-//! `pinpipe status`: every resource with its state, age and cost.
+//! `pinpipe status`: every resource, whether it exists and matches the configuration, its age and
+//! its cost.
 
 use chrono::Utc;
 use serde::Serialize;

@@ -23,7 +23,7 @@ pub enum StateBackend {
 /// lock on a file; [`release`](Self::release) releases the lock on an object.
 #[derive(Debug)]
 pub enum Lock {
-    File(#[expect(dead_code, reason = "the open file is what holds the lock")] FileLock),
+    File(#[expect(dead_code, reason = "the open file holds the lock")] FileLock),
     Object { client: Client, bucket: String, key: String },
 }
 

@@ -38,7 +38,8 @@ pub struct StateDocument {
     pub account: String,
     pub region: String,
     pub resources: BTreeMap<String, Entry>,
-    /// The whole pipeline was applied at least once, so no resource without an entry exists.
+    /// The whole pipeline was applied at least once, so the state has an entry for every resource
+    /// that exists.
     #[serde(default)]
     pub is_whole: bool,
 }

@@ -183,8 +183,8 @@ impl State {
         self.change(|document| document.is_whole = true).await
     }
 
-    /// Whether the state has an entry for every existing resource. If not, an earlier state may have
-    /// been lost.
+    /// Whether the state has an entry for every existing resource. If not, an earlier state may
+    /// have been lost.
     pub async fn is_complete(&self) -> bool {
         self.document.lock().await.is_whole
     }

@@ -31,13 +31,12 @@ pub struct Integration {
     pub method: &'static str,
     pub uri: String,
     pub credentials: Option<String>,
-    /// Request parameters; those of the proxy's route include its password.
+    /// Request parameters; those of the proxy's route include the password of the proxy.
     pub parameters: BTreeMap<String, SecretString>,
     pub templates: BTreeMap<String, String>,
     pub passthrough: &'static str,
-    /// Status codes of responses, each with the pattern of the integration's status codes that it
-    /// is returned for.
-    /// Empty if every response is passed through unchanged.
+    /// Status codes of the API, each with the pattern of the backend's status codes that it is
+    /// returned for. Empty if every response is returned unchanged.
     pub responses: Vec<(&'static str, Option<&'static str>)>,
 }
 

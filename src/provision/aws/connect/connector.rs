@@ -138,7 +138,7 @@ impl Connector {
         if description.service_execution_role_arn()
             != Some(role_arn(&self.account, Principal::Connector).as_str())
         {
-            repairs.push(Repair::Replacement("the connector has another role".into()));
+            repairs.push(Repair::Replacement("the connector has another execution role".into()));
         }
         let plugin = description
             .plugins()
@@ -269,7 +269,11 @@ impl Connector {
 fn reason(description: &DescribeConnectorOutput) -> String {
     let state = description.state_description();
     let text = state.map(|state| {
-        format!("{}: {}", state.code().unwrap_or("no code"), state.message().unwrap_or("no reason"))
+        format!(
+            "{}: {}",
+            state.code().unwrap_or("no code"),
+            state.message().unwrap_or("no reason was given")
+        )
     });
     text.unwrap_or_else(|| "AWS gave no reason".into())
 }

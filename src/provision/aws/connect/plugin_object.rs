@@ -39,8 +39,8 @@ pub struct PluginObject {
     pub account: Rc<Account>,
 }
 
-/// Returns the object's key in the bucket: the file name below `PLUGIN_FOLDER`. `None` if the
-/// configured source has no file name.
+/// Returns the object's key in the bucket: the file name below `PLUGIN_FOLDER`. `None` if
+/// `connector.plugin` has no file name.
 pub fn key(config: &Config) -> Option<String> {
     let source = config.connector.plugin.split(['?', '#']).next().unwrap_or_default();
     let file = source.rsplit('/').next().filter(|file| !file.is_empty())?;

@@ -116,7 +116,7 @@ impl KeyPair {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         }
-        // Written atomically: the next run would use an incomplete file as the key.
+        // Written atomically, because the next run would use an incomplete file as the key.
         let temporary = path.with_extension("pem.new");
         let _ = std::fs::remove_file(&temporary);
         let file =
@@ -149,14 +149,14 @@ fn generate() -> Result<SecretString> {
 fn public_key(private: &SecretString) -> Result<String> {
     let body: String =
         private.expose_secret().lines().filter(|line| !line.starts_with("-----")).collect();
-    let not_pinpipe = || "the private key was not created by pinpipe".to_string();
-    let der = STANDARD.decode(body).context(not_pinpipe)?;
-    let pair = RsaKeyPair::from_pkcs8(&der).context(not_pinpipe)?;
+    let unknown_key = || "the private key was not created by pinpipe".to_string();
+    let der = STANDARD.decode(body).context(unknown_key)?;
+    let pair = RsaKeyPair::from_pkcs8(&der).context(unknown_key)?;
     let public =
         AsDer::<PublicKeyX509Der<'_>>::as_der(aws_lc_rs::signature::KeyPair::public_key(&pair))
-            .context(not_pinpipe)?;
+            .context(unknown_key)?;
     let (modulus, exponent) =
-        numbers(public.as_ref()).ok_or_else(|| Error::failed(not_pinpipe()))?;
+        numbers(public.as_ref()).ok_or_else(|| Error::failed(unknown_key()))?;
     let mut blob = Vec::new();
     for part in [b"ssh-rsa".as_slice(), exponent, modulus] {
         // The length of every part of a key fits into a u32.

@@ -50,7 +50,7 @@ impl Role {
 
     fn document(&self, template: &str) -> Result<String> {
         let text = templates::render(template, &placeholders::values(&self.account));
-        // Serialized without the template's whitespace, because IAM limits the length of policies.
+        // Serialised without the template's whitespace, because IAM limits the length of policies.
         let value: Value = serde_json::from_str(&text)
             .context(|| format!("cannot parse the policy of {}", self.display_name()))?;
         Ok(value.to_string())

@@ -633,7 +633,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recognizes_a_cluster_by_any_of_its_brokers() {
+    fn recognises_a_cluster_by_any_of_its_brokers() {
         assert!(is_same_cluster(
             "b-1.me.x.kafka:9098,b-2.me.x.kafka:9098",
             "b-3.me.x.kafka:9098,b-1.me.x.kafka:9098"

@@ -22,8 +22,8 @@ pub struct TopicService {
 }
 
 impl TopicService {
-    /// Opens the provisioned cluster. Returns `None` if `topics` uses the Kafka protocol directly: on
-    /// target `local`, or if the configuration names the brokers.
+    /// Opens the provisioned cluster. Returns `None` if `topics` uses the Kafka protocol directly:
+    /// on target `local`, or if the configuration names the brokers.
     ///
     /// # Errors
     /// The cluster does not exist; the client machine, if the backend needs it, is not ready.
@@ -33,8 +33,8 @@ impl TopicService {
         }
         let progress = printer.activity("topics");
         let session = Session::open(config, Purpose::Read, progress).await?;
-        // The observation writes the addresses of both resources to the state, which may not exist
-        // on this machine.
+        // The observation reads the addresses of both resources, because this machine may have no
+        // state.
         let selected = Selection::of([keys::CLUSTER, keys::CLIENT]).keys(&session.graph)?;
         session.run_until_cancelled(session.observe(&selected)).await?;
         let Some(account) = session.account.clone() else {

@@ -216,8 +216,8 @@ impl Group {
         })
     }
 
-    /// Returns the missing rules, and the managed rules that are not in the configuration with their
-    /// ids. Rules without pinpipe's tags are not managed and are kept.
+    /// Returns the missing rules, and the managed rules that are not in the configuration, with
+    /// their ids. Rules without pinpipe's tags are not managed and are kept.
     async fn rule_differences(&self, id: &str) -> Result<(Vec<Rule>, Vec<(String, Rule)>)> {
         let request =
             self.account.ec2.describe_security_group_rules().filters(filter("group-id", id));
