@@ -10,7 +10,7 @@ use crate::base::model::Kind;
 /// An entry of the data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataEntry {
-    /// Marks a folder as created by pinpipe: `destroy --data` deletes data in no other folder.
+    /// Marks a folder as created by pinpipe: `destroy --data` deletes data only in such folders.
     Marker,
     /// The source database, unless the configuration names another one.
     SourceDatabase,

@@ -155,8 +155,8 @@ impl Endpoints<'_> {
     }
 }
 
-/// Returns the bucket that the sink writes to, as a location to read from: `s3://bucket`, or the
-/// folder of the bucket in a lake that is a folder.
+/// Returns the location of the objects that the sink writes: `s3://bucket`, or the subfolder of the
+/// bucket if the lake is a folder.
 pub fn lake_bucket(config: &Config) -> String {
     let lake = config.endpoints().lake_url();
     if lake.starts_with("s3://") {

@@ -48,7 +48,7 @@ pub struct Account {
     pub mwaa: aws_sdk_mwaa::Client,
     pub state: State,
     endpoint: Option<String>,
-    /// Cancelled by Ctrl-C: no further change starts and waits end.
+    /// Cancelled by Ctrl-C. Afterwards, no change starts, and every wait ends.
     pub stop: CancellationToken,
     pub progress: Progress,
     /// Keys of the buckets that may be deleted with their objects.
@@ -183,12 +183,12 @@ impl Account {
         tags
     }
 
-    /// Whether these tags mark a resource that pinpipe created for this pipeline.
+    /// Whether these are the tags of a resource that pinpipe created for this pipeline.
     pub fn is_managed<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
         tags.into_iter().any(|(key, value)| key == TAG_ID && value == self.config.id)
     }
 
-    /// Whether these tags mark the resource with this key in this pipeline.
+    /// Whether these are the tags of the resource with this key in this pipeline.
     pub fn is_tagged_as<'a>(
         &self,
         key: &str,

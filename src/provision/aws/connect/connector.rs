@@ -189,8 +189,8 @@ impl Connector {
             )
     }
 
-    /// Waits for the operation in the state, if any. The connector does not report the failure of
-    /// an operation.
+    /// Waits for the recorded operation, if any. `DescribeConnector` does not show that an operation
+    /// failed.
     async fn finish_operation(&self) -> Result<()> {
         match self.account.state.output(&outputs::CONNECTOR_OPERATION).await {
             Some(operation) if !operation.is_empty() => self.follow(&operation).await,

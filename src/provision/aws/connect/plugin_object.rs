@@ -216,7 +216,7 @@ impl Resource for PluginObject {
         };
         let mut differences = Vec::new();
         if self.is_url() {
-            // The zip is not downloaded only to compare it.
+            // The zip is not downloaded just for the comparison, because it is large.
             let (source, stored_md5) = (metadata(SOURCE), metadata(MD5));
             if source == self.source() {
                 if !stored_md5.is_empty() {
