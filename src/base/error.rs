@@ -198,7 +198,8 @@ pub fn io_error(action: &str, path: &std::path::Path, error: std::io::Error) -> 
             Some("grant read permission on the path, then re-run the command")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
-            "grant write permission on the path, or choose another folder (`--data-dir` for local state)",
+            "grant write permission on the path, or choose another folder (`--data-dir` for local \
+             state)",
         ),
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
             Some("a file exists where a folder is required: move it, or choose another folder")

@@ -678,8 +678,8 @@ mod tests {
         assert!(problems[0].contains("did you mean `emulate.rate`?"), "{problems:#?}");
         assert_eq!(
             problems[1],
-            "environment variable `PINPIPE__LOCAL__KAFKA_PORT`: `local.kafka_port`: expected a number \
-             from 0 to 65535, got `x`"
+            "environment variable `PINPIPE__LOCAL__KAFKA_PORT`: `local.kafka_port`: expected a \
+             number from 0 to 65535, got `x`"
         );
     }
 

@@ -216,7 +216,8 @@ async fn confirm_on_aws(
         {
             return Err(Error::failed(format!("{} `{name}` still holds {held}", resource.kind()))
                 .hint(format!(
-                    "add `--data` to delete its data too, or `--skip {key}` to keep the resource; nothing was deleted"
+                    "add `--data` to delete its data too, or `--skip {key}` to keep the resource; \
+                     nothing was deleted"
                 )));
         }
         names.push(format!("  {} {name}", resource.kind()));

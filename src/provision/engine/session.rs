@@ -114,7 +114,10 @@ impl Session {
                 api_key_id: account.state.output(&outputs::API_KEY_ID).await,
             };
             if let Err(error) = outputs.write(&account.config.data_dir) {
-                tracing::warn!(%error, "cannot write the addresses of the provisioned resources for other commands");
+                tracing::warn!(
+                    %error,
+                    "cannot write the addresses of the provisioned resources for other commands"
+                );
             }
         }
         if let Some(lock) = self.lock.take() {

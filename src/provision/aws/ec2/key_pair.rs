@@ -84,7 +84,8 @@ impl KeyPair {
                     self.parameter()
                 ))
                 .hint(
-                    "move the file away to use the key from Parameter Store; neither key was changed",
+                    "move the file away to use the key from Parameter Store; neither key was \
+                     changed",
                 ));
             }
             (Some(key), _) | (None, Some(key)) => key.clone(),
