@@ -276,7 +276,7 @@ impl Resource for Airflow {
                 }
             }
         };
-        // MWAA sees a role some seconds after IAM has created it.
+        // MWAA sees a new role only some seconds after IAM has created it.
         let is_unseen = |error: &Error| error.service_message().to_lowercase().contains("role");
         self.account.retry_until_visible(is_unseen, call).await
     }
