@@ -1,4 +1,4 @@
-//! Checksums of files, and of texts that AWS returns in a different form than they were sent.
+//! Checksums of files, and of texts that AWS reformats before it returns them.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use md5::{Digest, Md5};
@@ -8,7 +8,7 @@ pub fn sha256(content: &[u8]) -> String {
     digest(&SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Returns the MD5 in 32 hexadecimal digits, as MSK Connect reports it for the file of a plugin.
+/// Returns the MD5 in 32 hexadecimal digits, as MSK Connect reports it for a plugin file.
 pub fn md5(content: &[u8]) -> String {
     Md5::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }

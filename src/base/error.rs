@@ -17,24 +17,24 @@ pub enum Kind {
     Interrupted,
 }
 
-/// What a service answered to a call that it refused.
+/// Error response of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct ServiceAnswer {
+struct ServiceError {
     code: String,
     message: String,
 }
 
-/// An error as it is shown to the user. The message is lower case, has no full stop, and contains
-/// literals in backticks.
+/// An error as it is shown to the user. The message is lower case, has no full stop, and encloses
+/// names and values in backticks.
 #[derive(Debug)]
 pub struct Error {
     message: String,
     hint: Option<String>,
-    /// The hint is general advice: a hint of another error is more helpful.
+    /// The hint is general advice: a specific hint of another error is preferred.
     is_generic_hint: bool,
     kind: Kind,
     is_retryable: bool,
-    service: Option<ServiceAnswer>,
+    service: Option<ServiceError>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -62,7 +62,7 @@ impl Error {
         Self { kind: Kind::Interrupted, ..Self::failed(message) }
     }
 
-    /// Sets general advice as the hint, where nothing better is known.
+    /// Sets general advice as the hint, for an error without a known remedy.
     pub fn generic_hint(mut self, hint: impl Into<String>) -> Self {
         self.is_generic_hint = true;
         self.hint = Some(hint.into());
@@ -92,7 +92,7 @@ impl Error {
         self
     }
 
-    /// Sets the cause, which is shown after the message.
+    /// Sets the cause, which is displayed after the message.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
@@ -109,20 +109,20 @@ impl Error {
         self.is_retryable
     }
 
-    /// Records the code and the message of a service, for decisions: the text of an error is for
-    /// people.
-    pub fn with_service_answer(mut self, code: &str, message: &str) -> Self {
-        self.service = Some(ServiceAnswer { code: code.into(), message: message.into() });
+    /// Sets code and message of a service's error response. Decisions depend on them, never on the
+    /// text of the error, which is only displayed.
+    pub fn with_service_error(mut self, code: &str, message: &str) -> Self {
+        self.service = Some(ServiceError { code: code.into(), message: message.into() });
         self
     }
 
-    /// Whether a service refused the call with one of these codes.
+    /// Whether a service rejected the call with one of these codes.
     pub fn has_service_code(&self, codes: &[&str]) -> bool {
         self.service.as_ref().is_some_and(|service| codes.contains(&service.code.as_str()))
     }
 
-    /// The message of the service that refused the call; empty if none did. Use it only if the
-    /// service has no code for the cause.
+    /// Returns the message of the service that rejected the call; empty if no service did. Decide
+    /// by the message only if the service has no code for the cause.
     pub fn service_message(&self) -> &str {
         self.service.as_ref().map_or("", |service| &service.message)
     }
@@ -132,7 +132,7 @@ impl Error {
         self.kind == Kind::Interrupted
     }
 
-    /// Whether the hint is about this very error.
+    /// Whether the error has a hint that is not general advice.
     pub fn has_specific_hint(&self) -> bool {
         self.hint.is_some() && !self.is_generic_hint
     }
@@ -186,19 +186,20 @@ impl<T, E: Into<Box<dyn StdError + Send + Sync>>> ErrorContext<T> for std::resul
     }
 }
 
-/// Converts an I/O error on a path into `cannot ACTION PATH`, with a hint for a full disk, missing
-/// permission or a missing path.
+/// Converts an I/O error on a path into `cannot ACTION PATH`, with a hint for a full disk, a
+/// denied permission or a missing path.
 pub fn io_error(action: &str, path: &std::path::Path, error: std::io::Error) -> Error {
     use std::io::ErrorKind;
     let hint = match error.kind() {
         ErrorKind::StorageFull => Some(
-            "free space on this disk, then re-run the command; acknowledged records are not lost",
+            "free space on the disk, then re-run the command; acknowledged records are not lost",
         ),
         ErrorKind::PermissionDenied if action.starts_with("read") => {
-            Some("grant read permission on it, then re-run the command")
+            Some("grant read permission on the path, then re-run the command")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
-            "grant write permission on it, or choose another folder (`--data-dir` for local state)",
+            "grant write permission on the path, or choose another folder (`--data-dir` for local \
+             state)",
         ),
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
             Some("a file exists where a folder is required: move it, or choose another folder")

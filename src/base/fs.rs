@@ -9,14 +9,14 @@ use serde::de::DeserializeOwned;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 
-/// Writes a file atomically: writes a draft next to it and renames the draft. A reader, or the
-/// next run after a kill, sees the old or the new content, never a part of it.
+/// Writes a file atomically: writes a temporary file next to it and renames that file. A reader,
+/// or the next run after a kill, sees the complete old or the complete new content.
 pub fn write_atomic(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
-    let draft = draft(path);
-    std::fs::write(&draft, content).and_then(|()| std::fs::rename(&draft, path))
+    let temporary = temporary_path(path);
+    std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path))
 }
 
-fn draft(path: &Path) -> PathBuf {
+fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(".new");
     name.into()
@@ -43,12 +43,12 @@ pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 fn damaged(path: &Path, error: serde_json::Error) -> Error {
     Error::failed(format!("`{}` is damaged", path.display())).with_source(error).hint(
-        "restore the file from a copy, or move it away to continue without its content; \
+        "restore the file from a backup, or move it away to continue without its content; \
              nothing was changed",
     )
 }
 
-/// A lock on a file, held until it is dropped or the process exits, also by a kill.
+/// A lock on a file, held until it is dropped or the process ends, even if it is killed.
 #[derive(Debug)]
 pub struct FileLock(#[expect(dead_code, reason = "the open file holds the lock")] File);
 
@@ -69,7 +69,7 @@ impl FileLock {
         }
     }
 
-    /// Whether the lock is held now; a missing file is not.
+    /// Whether the lock is held now; `false` if the file does not exist.
     ///
     /// # Errors
     /// The file cannot be opened, for instance because it belongs to another user.
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(load_json::<Vec<u8>>(&path).expect("reads"), None);
         save_json(&path, &vec![1, 2]).expect("writes");
         assert_eq!(load_json::<Vec<u8>>(&path).expect("reads"), Some(vec![1, 2]));
-        assert!(!draft(&path).exists(), "the draft was renamed to the file");
+        assert!(!temporary_path(&path).exists(), "the temporary file was renamed");
         std::fs::write(&path, "[1,").expect("writes");
         let error = load_json::<Vec<u8>>(&path).expect_err("a truncated list is rejected");
         assert!(error.to_string().contains("is damaged") && error.hint_text().is_some(), "{error}");

@@ -1,4 +1,4 @@
-//! Modules that every layer uses: configuration, errors, output, files, record kinds.
+//! Modules that the rest of the program uses: configuration, errors, output, files, record kinds.
 
 pub mod checksum;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Records: the three kinds, their raw and clean columns, and the post of three records.
+//! Records: the three record kinds, their raw and clean columns, and the post of three records.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub enum ColumnType {
     Integer,
     Float,
     Text,
-    /// `2022-05-27 11:30:59`; some clients send a `T` instead of the blank.
+    /// `2022-05-27 11:30:59`; some clients send a `T` instead of the space.
     DateTime,
 }
 
@@ -31,7 +31,7 @@ pub type Column = (&'static str, ColumnType);
 use ColumnType::{DateTime, Float, Integer, Text};
 
 impl Kind {
-    /// All three kinds, in the order in which `emulate` sends them.
+    /// All record kinds, in the order in which `emulate` sends them.
     pub const ALL: [Kind; 3] = [Kind::Pin, Kind::Geo, Kind::User];
 
     /// Returns the name, which is the last part of topic names: `pin`, `geo`, `user`.
@@ -57,7 +57,7 @@ impl Kind {
         self.columns()[0].0
     }
 
-    /// Returns the columns of the source table, in its order.
+    /// Returns the columns of the source table, in the order of the table.
     pub const fn columns(self) -> &'static [Column] {
         match self {
             Kind::Pin => &[
@@ -118,8 +118,8 @@ impl Kind {
         format!("{id}_{}_table", self.name())
     }
 
-    /// Returns the schema of clean records, in tables and engines. Times are microseconds in UTC,
-    /// which every reader of Delta supports.
+    /// Returns the schema of clean records, in Delta tables and in queries. Times are microseconds
+    /// in UTC, which every reader of Delta supports.
     pub fn clean_schema(self) -> SchemaRef {
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let numbers = DataType::List(Arc::new(Field::new("element", DataType::Float64, true)));

@@ -2,7 +2,8 @@
 
 use crate::base::error::{Error, Result};
 
-/// Runs `work` to its end, or until Ctrl-C or SIGTERM; returns the error of `interrupted` then.
+/// Runs `work` to its end. On Ctrl-C or SIGTERM, aborts it and returns the error that
+/// `interrupted` creates.
 pub async fn run_until_shutdown<T>(
     work: impl Future<Output = Result<T>>,
     interrupted: impl FnOnce() -> Error,
@@ -24,7 +25,7 @@ pub async fn shutdown_signal() {
             }
         }
         Err(_) => {
-            // Without a handler, SIGTERM kills the process at once, and every stage recovers.
+            // Without a handler, SIGTERM kills the process at once; the next run recovers.
             let _ = tokio::signal::ctrl_c().await;
         }
     }

@@ -1,4 +1,4 @@
-//! `pinpipe provision`, `status` and `destroy`: everything the pipeline needs, as one plan.
+//! `pinpipe provision`, `status` and `destroy`: the resources of the pipeline, and their state.
 
 pub mod aws;
 pub mod cost;

@@ -1,4 +1,4 @@
-//! The seam between the engine and the resources: what a resource is and what can be done with it.
+//! The interface of resources, through which plans are created and applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,20 +9,20 @@ use crate::base::error::Result;
 use crate::provision::cost::CostItem;
 use crate::provision::state::output::ObservedOutputs;
 
-/// What the engine has to do with a resource.
+/// What an apply does with a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     Create,
     Update,
-    /// It differs in a property that cannot be updated: it is deleted and created again.
+    /// Deletes the resource and creates it again, because a property cannot be updated.
     Replace,
-    /// The configuration no longer contains it.
+    /// Deletes the resource, because the configuration no longer contains it.
     Delete,
-    /// An earlier run or AWS is creating or changing it.
+    /// Waits, because an earlier run or AWS is creating or changing the resource.
     Pending,
     NoOp,
-    /// Its name belongs to a resource that pinpipe does not manage.
+    /// Refused, because the name belongs to a resource that pinpipe does not manage.
     Unmanaged,
 }
 
@@ -32,28 +32,28 @@ pub enum Action {
 pub enum Ownership {
     /// Created by pinpipe, or to be created.
     Managed,
-    /// Used as it is; never changed or deleted.
+    /// Used without changes; never deleted.
     Existing,
-    /// Has the name that the configuration asks for, but pinpipe did not create it.
+    /// Exists under the configured name, but pinpipe did not create it.
     Unmanaged,
-    /// Managed under its former name; the name in the configuration belongs to another resource.
+    /// Managed under a former name; the configured name belongs to another resource.
     NameConflict,
 }
 
-/// How a resource compares with the configuration.
+/// Result of the comparison of a resource with the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     Missing,
     Equal,
-    /// It differs in properties that an update changes.
+    /// Differs in properties that can be updated.
     Updatable,
-    /// It differs in a property that cannot be updated, or has failed.
+    /// Differs in a property that cannot be updated, or has failed.
     NotUpdatable,
-    /// An earlier run or AWS is creating or changing it.
+    /// Is being created or changed, by an earlier run or by AWS.
     InProgress,
 }
 
-/// A property that differs from the configuration.
+/// A property that differs from the configuration, with its values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
     pub field: String,
@@ -64,14 +64,14 @@ pub struct FieldChange {
 /// A difference between a resource and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The difference for people.
+    /// Text of the difference.
     pub text: String,
-    /// Its values, if it is one property with a value of its own.
+    /// The property and its values, if the difference concerns one property.
     pub field: Option<FieldChange>,
 }
 
 impl Difference {
-    /// A property with another value, as `field: before → after`.
+    /// Creates the difference of one property, with the text `field: before → after`.
     pub fn field(field: impl Into<String>, before: impl ToString, after: impl ToString) -> Self {
         let (field, before, after) = (field.into(), before.to_string(), after.to_string());
         let text = format!("{field}: {before} → {after}");
@@ -91,13 +91,14 @@ impl<T: Into<String>> From<T> for Difference {
     }
 }
 
-/// What exists at the service. The engine derives the action from it.
+/// The observed resource and its comparison with the configuration. The action of a plan is derived
+/// from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     pub exists: bool,
     pub ownership: Ownership,
     pub comparison: Comparison,
-    /// Differences from the configuration, or details of a resource without any.
+    /// Differences from the configuration, or details of a resource without differences.
     pub reasons: Vec<Difference>,
 }
 
@@ -116,7 +117,7 @@ impl Observation {
         Self::new(false, Ownership::Managed, Comparison::Missing, reasons)
     }
 
-    /// It equals the configuration; `detail` describes its state.
+    /// A resource that matches the configuration; `detail` describes the resource.
     pub fn in_sync(detail: impl Into<String>) -> Self {
         Self::new(true, Ownership::Managed, Comparison::Equal, vec![detail.into().into()])
     }
@@ -126,25 +127,25 @@ impl Observation {
         Self { ownership: Ownership::Existing, ..Self::in_sync(detail) }
     }
 
-    /// It is being created or changed; `state` is what the service reports.
+    /// A resource that is being created or changed; `state` is the status that AWS reports.
     pub fn pending(state: impl Into<String>) -> Self {
         Self::new(true, Ownership::Managed, Comparison::InProgress, vec![state.into().into()])
     }
 
-    /// No update repairs its differences from the configuration.
+    /// A resource with a difference that no update repairs.
     pub fn not_updatable(differences: Vec<impl Into<Difference>>) -> Self {
         let reasons = differences.into_iter().map(Into::into).collect();
         Self::new(true, Ownership::Managed, Comparison::NotUpdatable, reasons)
     }
 
-    /// A resource of this name exists that pinpipe did not create.
+    /// A resource of the configured name that pinpipe did not create.
     pub fn unmanaged() -> Self {
         let reason = "already exists, not managed by pinpipe".into();
         Self::new(true, Ownership::Unmanaged, Comparison::NotUpdatable, vec![reason])
     }
 
-    /// It is managed under a former name. `is_taken`: its new name belongs to another resource,
-    /// so it cannot be replaced.
+    /// A managed resource under a former name. `is_taken`: the new name belongs to another
+    /// resource, so the managed resource cannot be replaced.
     pub fn renamed(former: &str, is_taken: bool) -> Self {
         if is_taken {
             return Self { ownership: Ownership::NameConflict, ..Self::unmanaged() };
@@ -152,7 +153,8 @@ impl Observation {
         Self::not_updatable(vec![format!("was created under another name, `{former}`")])
     }
 
-    /// It differs from the configuration; in sync, described by `detail`, without differences.
+    /// A resource whose differences an update repairs. Without differences, the resource matches
+    /// the configuration, and `detail` describes it.
     pub fn compared(differences: Vec<impl Into<Difference>>, detail: impl Into<String>) -> Self {
         if differences.is_empty() {
             return Self::in_sync(detail);
@@ -162,8 +164,8 @@ impl Observation {
     }
 }
 
-/// A resource of the pipeline. Every call may be repeated: creating an existing resource and
-/// deleting a missing one do nothing.
+/// A resource of the pipeline. Every call is idempotent: the creation of an existing resource and
+/// the deletion of a missing one do nothing.
 #[async_trait(?Send)]
 pub trait Resource {
     /// Key in the state, in plans and for `--only` and `--skip`, such as `role-client`.
@@ -172,10 +174,10 @@ pub trait Resource {
     /// Type, such as `role`.
     fn kind(&self) -> &'static str;
 
-    /// Name at the service.
+    /// Name in AWS or in the local stack.
     fn name(&self) -> String;
 
-    /// Keys of the resources that must exist before it.
+    /// Keys of the resources that must exist before this one is created.
     fn depends_on(&self) -> Vec<String> {
         Vec::new()
     }
@@ -185,17 +187,18 @@ pub trait Resource {
         Vec::new()
     }
 
-    /// Whether `destroy` may delete the resource; false for resources that are only used.
+    /// Whether `destroy` may delete the resource; `false` for an existing one, which is only used.
     fn is_removable(&self) -> bool {
         true
     }
 
-    /// Key of the resource that contains it: deleting that one deletes this one too.
+    /// Key of the resource that contains this one. The deletion of that resource deletes this one.
     fn contained_in(&self) -> Option<String> {
         None
     }
 
-    /// Whether the configuration contains it. A managed resource that is not enabled is deleted.
+    /// Whether the configuration contains the resource. A managed resource that is disabled is
+    /// deleted.
     fn is_enabled(&self) -> bool {
         true
     }
@@ -206,51 +209,53 @@ pub trait Resource {
         false
     }
 
-    /// Whether replacing it loses records; done only with `--allow-replace`.
+    /// Whether a replacement deletes data, so that `--allow-replace` is required.
     fn holds_data(&self) -> bool {
         false
     }
 
-    /// Data that a deletion would lose, such as "12 objects". `None` allows the deletion.
+    /// Data that a deletion of the resource would lose, such as "12 objects". `None` allows the
+    /// deletion.
     async fn deletion_blocker(&self) -> Result<Option<String>> {
         Ok(None)
     }
 
-    /// Its cost, as lines of the price table.
+    /// Cost of the resource, as items of the price table.
     fn cost_items(&self) -> Vec<CostItem> {
         Vec::new()
     }
 
-    /// Compares the resource with the configuration. Changes nothing, neither at the service nor
-    /// in the state: the engine records `observed`.
+    /// Compares the resource with the configuration. Changes neither the resource nor the state:
+    /// the caller records `observed` in the state.
     async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation>;
 
-    /// Refuses an action that is known to fail: with the plan, not in the middle of an apply.
+    /// Refuses an action that would fail, so that the plan reports it before an apply begins.
     async fn check(&self, action: Action) -> Result<()> {
         let _ = action;
         Ok(())
     }
 
-    /// Creates it. Differences that `observe` still finds afterwards are left to `update`.
+    /// Creates the resource. `update` repairs the differences that `observe` finds afterwards.
     async fn create(&self) -> Result<()>;
 
-    /// Changes it to equal the configuration.
+    /// Changes the resource to match the configuration.
     async fn update(&self) -> Result<()>;
 
-    /// Waits until it can be used.
+    /// Waits until the resource can be used.
     async fn wait(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Deletes it and waits until it is gone. `false`: it did not exist, or is not managed.
+    /// Deletes the resource and waits until it no longer exists. `false`: the resource did not
+    /// exist, or is not managed.
     async fn delete(&self) -> Result<bool>;
 }
 
 /// Keys of the properties that differ, sorted.
 pub fn changed_keys(
     existing: &BTreeMap<String, String>,
-    wanted: &BTreeMap<String, String>,
+    desired: &BTreeMap<String, String>,
 ) -> Vec<String> {
-    let keys: BTreeSet<&String> = wanted.keys().chain(existing.keys()).collect();
-    keys.into_iter().filter(|key| wanted.get(*key) != existing.get(*key)).cloned().collect()
+    let keys: BTreeSet<&String> = desired.keys().chain(existing.keys()).collect();
+    keys.into_iter().filter(|key| desired.get(*key) != existing.get(*key)).cloned().collect()
 }

@@ -1,4 +1,4 @@
-//! Checks of the configuration that its types cannot express: ranges, addresses, names.
+//! Checks of the configuration that its types cannot express: ranges, URLs, names.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use crate::base::config::schema::{Config, KafkaAuth, Target, TopicsVia};
 use crate::base::config::size::memory_bytes;
 
-/// Whether a rate in posts per second is valid; 0 is unlimited.
+/// Whether a rate in posts per second is valid; 0 means unlimited.
 pub fn is_rate(rate: f64) -> bool {
     rate == 0.0 || (0.001..=1_000_000.0).contains(&rate)
 }
@@ -36,11 +36,11 @@ pub fn has_topic_operations(kafka_version: &str) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= TOPIC_OPERATIONS_SINCE
 }
 
-/// Checks ranges, addresses, names and combinations of keys; adds a line to `problems` for each
+/// Checks ranges, URLs, names and combinations of keys; adds a message to `problems` for each
 /// invalid key.
 pub fn check(config: &Config, problems: &mut Vec<String>) {
     let checks = &mut ConfigCheck { problems };
-    check_names_and_places(config, checks);
+    check_names_and_locations(config, checks);
     check_connections(config, checks);
     check_numbers(config, checks);
     check_aws(config, checks);
@@ -71,7 +71,7 @@ impl ConfigCheck<'_> {
     }
 }
 
-fn check_names_and_places(config: &Config, checks: &mut ConfigCheck<'_>) {
+fn check_names_and_locations(config: &Config, checks: &mut ConfigCheck<'_>) {
     for (key, text) in [
         ("id", config.id.as_str()),
         ("database.url", config.database.url.expose_secret()),
@@ -102,7 +102,7 @@ fn check_names_and_places(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.expect(
         config.lake_bucket_on_s3().is_none_or(|bucket| !bucket.is_empty() && !bucket.contains('/')),
         "lake.url",
-        "s3://BUCKET without a folder, which `topics.dir` of the sink sets",
+        "s3://BUCKET without a prefix (the connector property `topics.dir` sets the prefix)",
         lake,
     );
     if config.target == Target::Aws {
@@ -115,10 +115,10 @@ fn check_connections(config: &Config, checks: &mut ConfigCheck<'_>) {
     let url = config.database.url.expose_secret();
     let schemes = ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"];
     let has_valid_scheme = url.is_empty() || schemes.iter().any(|scheme| url.starts_with(scheme));
-    // Not shown, because it may contain a password.
+    // The URL is not shown, because it may contain a password.
     checks.require(
         has_valid_scheme,
-        "`database.url`: expected an address that starts with sqlite:, mysql: or postgres:",
+        "`database.url`: expected a URL that starts with sqlite:, mysql: or postgres:",
     );
     for (key, url) in [
         ("gateway.url", &config.gateway.url),
@@ -127,16 +127,16 @@ fn check_connections(config: &Config, checks: &mut ConfigCheck<'_>) {
         ("aws.endpoint_url", &config.aws.endpoint_url),
         ("databricks.host", &config.databricks.host),
     ] {
-        // An address with a password is not shown.
+        // A URL with a password is not shown.
         let has_credentials = url.contains('@');
         checks.require(
             !has_credentials,
-            &format!("`{key}`: expected an address without user and password"),
+            &format!("`{key}`: expected a URL without user name and password"),
         );
         let is_http = url::Url::parse(url)
             .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let is_valid = url.is_empty() || has_credentials || is_http;
-        checks.expect(is_valid, key, "an http:// or https:// address", url);
+        checks.expect(is_valid, key, "an http:// or https:// URL", url);
     }
     let host = &config.local.host;
     checks.expect(
@@ -148,11 +148,11 @@ fn check_connections(config: &Config, checks: &mut ConfigCheck<'_>) {
     let needs_user = matches!(config.kafka.auth, KafkaAuth::Plain | KafkaAuth::ScramSha512);
     checks.require(
         !needs_user || !config.kafka.username.is_empty(),
-        "this `kafka.auth` requires `kafka.username`",
+        "this value of `kafka.auth` requires `kafka.username`",
     );
     checks.require(
         !needs_user || config.secrets.kafka_password.is_some(),
-        "this `kafka.auth` requires PINPIPE_KAFKA_PASSWORD in the environment or `.env`",
+        "this value of `kafka.auth` requires PINPIPE_KAFKA_PASSWORD in the environment or `.env`",
     );
 }
 
@@ -164,7 +164,7 @@ fn check_numbers(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.range("kinesis.retention_hours", config.kinesis.retention_hours, 24..=8760);
     let emulate = &config.emulate;
     checks.range("emulate.concurrency", emulate.concurrency, 1..=10_000);
-    // The maximum of PutRecords.
+    // The maximum number of records in one PutRecords call.
     checks.range("emulate.batch", emulate.batch, 1..=500);
     checks.expect(
         is_rate(emulate.rate),
@@ -184,7 +184,7 @@ fn check_numbers(config: &Config, checks: &mut ConfigCheck<'_>) {
     }
 }
 
-/// Checks the keys of resources on AWS.
+/// Checks the configuration keys that concern AWS.
 fn check_aws(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.range("aws.attempts", config.aws.attempts, 1..=100);
     for key in config.aws.tags.keys() {
@@ -218,7 +218,7 @@ fn check_aws(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.expect(
         plugin.ends_with(".zip"),
         "connector.plugin",
-        "the path or URL of a .zip",
+        "the path or URL of a .zip file",
         plugin,
     );
     let stage = &config.api.stage;
@@ -239,8 +239,8 @@ fn check_aws(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.expect(
         config.target != Target::Aws || is_bucket(&bucket),
         "s3.bucket.name",
-        "the name of a bucket with 3 to 63 lower-case letters, digits, `-` and `.` (set by `id` \
-         unless it is configured)",
+        "a bucket name of 3 to 63 lower-case letters, digits, `-` and `.` (derived from `id` \
+         by default)",
         bucket,
     );
 }
@@ -269,7 +269,7 @@ fn check_cluster(config: &Config, checks: &mut ConfigCheck<'_>) {
     );
 }
 
-/// Checks the keys of the client machine.
+/// Checks the section `client`.
 fn check_client(config: &Config, checks: &mut ConfigCheck<'_>) {
     let client = &config.client;
     for (key, ranges) in
@@ -278,7 +278,7 @@ fn check_client(config: &Config, checks: &mut ConfigCheck<'_>) {
         for range in ranges {
             let is_named = key == "client.proxy_from" && range == "api-gateway";
             let is_valid = is_named || is_range(range);
-            checks.expect(is_valid, key, "address ranges such as 203.0.113.7/32", range);
+            checks.expect(is_valid, key, "an IPv4 address range such as 203.0.113.7/32", range);
         }
     }
     // The setup script of the client machine contains these values in single quotes.
@@ -295,7 +295,7 @@ fn check_client(config: &Config, checks: &mut ConfigCheck<'_>) {
     }
 }
 
-/// Checks the keys of Databricks and Airflow.
+/// Checks the sections `databricks`, `schedule` and `airflow`.
 fn check_schedule(config: &Config, checks: &mut ConfigCheck<'_>) {
     let databricks = &config.databricks;
     checks.range("databricks.timeout_minutes", databricks.timeout_minutes, 1..=10_000);
@@ -311,13 +311,13 @@ fn check_schedule(config: &Config, checks: &mut ConfigCheck<'_>) {
     checks.expect(
         chrono::NaiveDate::parse_from_str(&schedule.start_date, "%Y-%m-%d").is_ok(),
         "schedule.start_date",
-        "a day such as 2024-01-01",
+        "a date such as 2024-01-01",
         &schedule.start_date,
     );
     checks.expect(
         schedule.cron.starts_with('@') || schedule.cron.split_whitespace().count() == 5,
         "schedule.cron",
-        "a preset such as @daily or five fields",
+        "a preset such as @daily, or a cron expression of five fields",
         &schedule.cron,
     );
     checks.range("schedule.retries", schedule.retries, 0..=100);

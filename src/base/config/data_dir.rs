@@ -1,4 +1,4 @@
-//! Every file and folder that pinpipe writes below the data folder, and its deletion.
+//! The files and folders that pinpipe writes into the data folder, and their deletion.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,11 +10,11 @@ use crate::base::model::Kind;
 /// An entry of the data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataEntry {
-    /// Marks a folder that pinpipe created: `destroy --data` deletes the data of no other.
+    /// Marks a folder as created by pinpipe: `destroy --data` deletes data only in such folders.
     Marker,
     /// The source database, unless the configuration names another one.
     SourceDatabase,
-    /// Held by a running local stack.
+    /// Lock file of a running local stack.
     LocalLock,
     /// Addresses of the running local stack.
     LocalAddresses,
@@ -38,7 +38,7 @@ pub enum DataEntry {
     Spill,
     /// Job files and results of spark-submit.
     Spark,
-    /// Submitted runs on Databricks, to resume them.
+    /// Submitted Databricks runs, which the next `pinpipe batch` resumes.
     Databricks,
     /// State, outputs and keys of a pipeline on AWS.
     Aws,
@@ -88,8 +88,8 @@ impl DataEntry {
         }
     }
 
-    /// Endings of the files that are written beside the entry: those of SQLite, and the draft
-    /// of a file that is replaced atomically.
+    /// Suffixes of the files next to the entry: those of SQLite, and the temporary file of an
+    /// atomic write.
     fn companions(self) -> &'static [&'static str] {
         match self {
             Self::SourceDatabase | Self::Kinesis => &["-shm", "-wal"],
@@ -103,7 +103,7 @@ impl DataEntry {
         data_dir.join(self.name())
     }
 
-    /// The paths of the entry and of all files beside it.
+    /// The paths of the entry and of the files next to it.
     pub fn paths(self, data_dir: &Path) -> Vec<PathBuf> {
         let companions = self.companions().iter();
         let names = companions.map(|ending| format!("{}{ending}", self.name()));
@@ -113,8 +113,8 @@ impl DataEntry {
             .collect()
     }
 
-    /// Whether the entry belongs to the local pipeline: `destroy --data` deletes it. Lock and
-    /// marker are deleted last; `aws` is the record of resources that cost money.
+    /// Whether the entry belongs to the local pipeline, so that `destroy --data` deletes it. Lock
+    /// and marker are deleted last; `aws` contains the state of billed resources.
     fn is_local_data(self) -> bool {
         !matches!(self, Self::Marker | Self::LocalLock | Self::Aws)
     }
@@ -123,15 +123,16 @@ impl DataEntry {
 const MARKER_TEXT: &str = "This folder contains data of pinpipe. `pinpipe destroy --data` deletes \
                            that data and no other files.\n";
 
-/// Creates the data folder and marks it, before anything is written into it. A folder in which
-/// files of the user have names of pinpipe's is not marked, so that they are never deleted.
+/// Creates the data folder and marks it, before anything is written into it. A folder that
+/// already contains files with names that pinpipe uses is not marked: they are files of the user,
+/// and `destroy --data` must not delete them.
 ///
 /// # Errors
 /// The folder or the marker cannot be written.
 pub fn create(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
     let marker = DataEntry::Marker.path(folder);
-    // The state of a pipeline on AWS is never deleted with the data.
+    // The state of a pipeline on AWS does not count, because `destroy --data` never deletes it.
     let mut entries = DataEntry::ALL.into_iter().filter(|entry| *entry != DataEntry::Aws);
     let mut has_entries = || entries.any(|entry| entry.path(folder).exists());
     if marker.exists() || has_entries() && !is_of_earlier_version(folder) {
@@ -145,8 +146,8 @@ pub fn is_data_dir(folder: &Path) -> bool {
     DataEntry::Marker.path(folder).is_file() || is_of_earlier_version(folder)
 }
 
-/// Whether an earlier version, which wrote no marker, created the folder: it contains the tables
-/// of a source database, or the lock and the streams of a local stack.
+/// Whether a pinpipe version that wrote no marker created the folder. Such a folder contains the
+/// tables of a source database, or the lock and the streams of a local stack.
 fn is_of_earlier_version(folder: &Path) -> bool {
     let tables = |start: &[u8]| {
         Kind::ALL.iter().all(|kind| {
@@ -169,7 +170,7 @@ fn sqlite_start(path: &Path) -> Option<Vec<u8>> {
 }
 
 /// Deletes all local data; the lock and the marker last, so that the deletion can be resumed.
-/// Returns the names of the files that are not pinpipe's: the folder is kept because of them.
+/// Returns the names of the remaining files; the folder is kept if there are any.
 ///
 /// # Errors
 /// A file cannot be deleted, or the folder cannot be read.
@@ -221,15 +222,15 @@ mod tests {
     #[test]
     fn only_a_folder_that_pinpipe_created_is_marked() {
         let parent = tempfile::tempdir().expect("a folder");
-        let (own, foreign) = (parent.path().join("own"), parent.path().join("foreign"));
-        create(&own).expect("creates the folder");
-        assert!(is_data_dir(&own));
-        // The names are pinpipe's, the content is not.
-        std::fs::create_dir_all(foreign.join("tables")).expect("creates a folder");
-        std::fs::write(foreign.join("source.db"), "a list of sources").expect("writes");
-        std::fs::write(foreign.join("local.lock"), "").expect("writes");
-        create(&foreign).expect("the folder exists");
-        assert!(!is_data_dir(&foreign));
+        let (created, unmarked) = (parent.path().join("created"), parent.path().join("unmarked"));
+        create(&created).expect("creates the folder");
+        assert!(is_data_dir(&created));
+        // The names are those that pinpipe uses, but the content is the user's.
+        std::fs::create_dir_all(unmarked.join("tables")).expect("creates a folder");
+        std::fs::write(unmarked.join("source.db"), "a list of sources").expect("writes");
+        std::fs::write(unmarked.join("local.lock"), "").expect("writes");
+        create(&unmarked).expect("the folder exists");
+        assert!(!is_data_dir(&unmarked));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::base::config::runtime::{Addresses, Runtime};
 use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result};
 
-/// Resolves addresses from the configuration, or from the running local stack.
+/// Resolves addresses from the configuration, the running local stack or the provisioned
+/// resources.
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoints<'a>(&'a Config);
 
@@ -20,7 +21,7 @@ impl Config {
         Endpoints(self)
     }
 
-    /// Returns the configuration with the addresses of a local stack in this process.
+    /// Returns the configuration with the addresses of a local stack that runs in this process.
     pub fn with_addresses(mut self, addresses: &Addresses) -> Self {
         self.kafka.bootstrap_servers = addresses.kafka.clone();
         self.gateway.url = format!("http://{}", addresses.gateway);
@@ -96,14 +97,14 @@ impl Endpoints<'_> {
             return Ok(text.into());
         }
         let mut url = url::Url::parse(text).map_err(|error| {
-            Error::usage("`database.url` is not a valid address").with_source(error)
+            Error::usage("`database.url` is not a valid URL").with_source(error)
         })?;
         url.set_password(Some(password.expose_secret()))
             .map_err(|()| Error::usage("`database.url` cannot contain a password"))?;
         Ok(url.to_string().into())
     }
 
-    /// Returns the location of the lake: `s3://…`, or the folder that contains a folder per bucket.
+    /// Returns the location of the lake: `s3://…`, or the folder with one subfolder per bucket.
     pub fn lake_url(&self) -> String {
         match self.0.target {
             Target::Aws if self.0.lake.url.is_empty() => format!("s3://{}", self.0.bucket()),
@@ -146,16 +147,16 @@ impl Endpoints<'_> {
                     "`{key}` is not set, and no provisioned resource provides it"
                 ))
                 .hint(
-                    "run `pinpipe provision` to create it or `pinpipe status` to find an existing \
-                     one, or set it in the configuration",
+                    "run `pinpipe provision` to create the resource or `pinpipe status` to find an \
+                     existing one, or set the key in the configuration",
                 )
             }),
         }
     }
 }
 
-/// Returns the bucket that the sink writes to, as a location to read from: `s3://bucket`, or the
-/// folder of the bucket in a lake that is a folder.
+/// Returns the location of the objects that the sink writes: `s3://bucket`, or the subfolder of the
+/// bucket if the lake is a folder.
 pub fn lake_bucket(config: &Config) -> String {
     let lake = config.endpoints().lake_url();
     if lake.starts_with("s3://") {

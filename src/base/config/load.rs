@@ -1,4 +1,5 @@
-//! Reads, merges and checks the layers of the configuration; reports all errors at once.
+//! Reads, merges and checks the configuration from defaults, file, environment and flags; reports
+//! all errors at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::base::error::{Error, Result};
 /// Sections that accept any key, with strings as values.
 const FREE_FORM: [&str; 3] = ["connector.properties", "connector.worker_properties", "aws.tags"];
 
-/// Splits a path inside such a section into outer section, inner section and key.
+/// Splits the path of a key in a free-form section into outer section, inner section and key.
 fn free_form(path: &str) -> Option<(&str, &str, &str)> {
     FREE_FORM.iter().find_map(|section| {
         let key = path.strip_prefix(section)?.strip_prefix('.')?;
@@ -29,15 +30,15 @@ fn free_form(path: &str) -> Option<(&str, &str, &str)> {
 /// Global flags that override the configuration.
 #[derive(Debug, Default)]
 pub struct Overrides {
-    /// `--config FILE` or `PINPIPE_CONFIG`; an empty path is none.
+    /// `--config FILE` or `PINPIPE_CONFIG`; an empty path means no file.
     pub file: Option<PathBuf>,
     /// `--data-dir DIR`.
     pub data_dir: Option<PathBuf>,
 }
 
-/// File that is read without `--config`, if it exists.
+/// Configuration file that is read without `--config`, if it exists.
 const DEFAULT_FILE: &str = "pinpipe.toml";
-/// Variables of pinpipe that set no configuration key.
+/// Environment variables of pinpipe that set no configuration key.
 const OTHER_VARIABLES: [&str; 5] = [
     "PINPIPE_CONFIG",
     "PINPIPE_LOG",
@@ -55,7 +56,7 @@ const VARIABLE_PREFIX: &str = "PINPIPE__";
 pub fn load(overrides: &Overrides) -> Result<Config> {
     read_dot_env()?;
     let (mut problems, mut renamed) = (Vec::new(), Vec::new());
-    let mut layers = defaults();
+    let mut merged = defaults();
     let file = match overrides.file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
         Some(file) => Some(file.clone()),
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
@@ -72,17 +73,17 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
             None => format!("`{}`", file.display()),
         };
         reject_secrets(&table, &mut problems);
-        merge_layer(&mut layers, table, "", &origin, &mut problems);
+        merge(&mut merged, table, "", &origin, &mut problems);
     }
-    let environment = from_environment(variables(), &layers, &mut problems, &mut renamed);
+    let environment = from_environment(variables(), &merged, &mut problems, &mut renamed);
     for (path, value) in environment {
-        set(&mut layers, &path, value);
+        set(&mut merged, &path, value);
     }
     if let Some(data_dir) = &overrides.data_dir {
-        layers.insert("data_dir".into(), Value::String(data_dir.to_string_lossy().into_owned()));
+        merged.insert("data_dir".into(), Value::String(data_dir.to_string_lossy().into_owned()));
     }
-    let checksum = checksum_of(&layers);
-    let mut config = match Config::deserialize_from(layers, &mut problems) {
+    let checksum = checksum_of(&merged);
+    let mut config = match Config::deserialize_from(merged, &mut problems) {
         Some(config) if problems.is_empty() => config,
         _ => return Err(report(problems, file.as_deref(), &renamed)),
     };
@@ -95,10 +96,10 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
 }
 
 /// Checksum of the configuration without `[database]`, whose URL may contain a password.
-fn checksum_of(layers: &Table) -> String {
-    let mut layers = layers.clone();
-    layers.remove("database");
-    checksum::short(&layers.to_string())
+fn checksum_of(merged: &Table) -> String {
+    let mut without_database = merged.clone();
+    without_database.remove("database");
+    checksum::short(&without_database.to_string())
 }
 
 fn defaults() -> Table {
@@ -123,7 +124,8 @@ fn first_line(error: &toml::de::Error) -> String {
     error.message().lines().next().unwrap_or_default().to_string()
 }
 
-/// Adds `.env` of the current folder to the environment; variables that are set have priority.
+/// Adds `.env` of the current folder to the environment; variables that are already set take
+/// precedence.
 fn read_dot_env() -> Result<()> {
     match dotenvy::from_path(".env") {
         Ok(_) => Ok(()),
@@ -147,7 +149,7 @@ fn parse(file: &Path) -> Result<(Table, BTreeMap<String, usize>)> {
         .hint(if error.kind() == std::io::ErrorKind::NotFound {
             "correct the path in `--config` or PINPIPE_CONFIG; `pinpipe init` writes a `pinpipe.toml`"
         } else {
-            "grant read permission on it, or choose another file with `--config`"
+            "grant read permission on the file, or choose another one with `--config`"
         })
         .with_source(error)
     })?;
@@ -191,28 +193,29 @@ fn join_path(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
-/// Merges `layer` into `base`, which contains every valid key. Each key is validated alone, so
-/// that all errors are reported at once.
-fn merge_layer(
+/// Merges `given` into `base`, which contains every valid key. Each key is validated separately,
+/// so that all errors are reported at once.
+fn merge(
     base: &mut Table,
-    layer: Table,
+    given: Table,
     path: &str,
     origin: &dyn Fn(&str) -> String,
     problems: &mut Vec<String>,
 ) {
-    // `topics` and `topics.regex` exclude each other: a given `topics` replaces the default regex.
+    // `topics` and `topics.regex` exclude each other: a given `topics` replaces the default
+    // `topics.regex`.
     if path == "connector.properties"
-        && layer.contains_key("topics")
-        && !layer.contains_key("topics.regex")
+        && given.contains_key("topics")
+        && !given.contains_key("topics.regex")
     {
         base.remove("topics.regex");
     }
-    for (key, value) in layer {
+    for (key, value) in given {
         let full_path = join_path(path, &key);
         let free_form = FREE_FORM.contains(&path);
         match (base.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => {
-                merge_layer(inner, value, &full_path, origin, problems)
+                merge(inner, value, &full_path, origin, problems)
             }
             (Some(Value::Table(_)), other) => {
                 problems.push(format!(
@@ -255,20 +258,20 @@ fn insert_if_valid(
     }
 }
 
-/// What is wrong with the value of a key, if anything.
+/// Returns what is wrong with the value of a key; `None` if the value is valid.
 fn value_problem(path: &str, value: &Value) -> Option<String> {
     if value.is_table() {
         return Some("expected a value, got a section".into());
     }
     let message = value_error(path, value)?;
-    // An enumeration names its values only for a text.
+    // serde lists the values of an enumeration only if the given value is a string.
     let is_scalar = !value.is_array() && get(&defaults(), path).is_some_and(Value::is_str);
-    let message_for_text =
+    let message_for_string =
         if is_scalar { value_error(path, &Value::String(shown(value))) } else { None };
-    Some(in_words(&message_for_text.unwrap_or(message), value))
+    Some(reworded(&message_for_string.unwrap_or(message), value))
 }
 
-/// The message of the library for a value that the key does not accept.
+/// Returns the message of serde for a value that the key does not accept.
 fn value_error(path: &str, value: &Value) -> Option<String> {
     let mut table = defaults();
     set(&mut table, path, value.clone());
@@ -283,9 +286,9 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Rewords a message such as `invalid type: string "fast", expected f64`, which names types of
-/// Rust.
-fn in_words(message: &str, value: &Value) -> String {
+/// Rewords a message of serde such as `invalid type: string "fast", expected f64`, which names
+/// Rust types.
+fn reworded(message: &str, value: &Value) -> String {
     let Some((unexpected, expected)) = message.rsplit_once(", expected ") else {
         return message.to_string();
     };
@@ -296,12 +299,12 @@ fn in_words(message: &str, value: &Value) -> String {
         "u64" | "usize" => "a whole number, 0 or more",
         "f64" => "a number",
         "a boolean" => "true or false",
-        "a string" | "string only" | "path string" => "a text in double quotes",
+        "a string" | "string only" | "path string" => "a string in double quotes",
         "a sequence" => "a list such as [\"a\", \"b\"]",
         // The values of an enumeration.
         expected => expected,
     };
-    // In a list, the wrong item is what the message quotes.
+    // For a list, the message of serde quotes the invalid item.
     let item = unexpected.split(['`', '"']).nth(1).filter(|_| value.is_array());
     format!("expected {expected}, got `{}`", item.map_or_else(|| shown(value), String::from))
 }
@@ -310,7 +313,7 @@ fn unknown_key(key: &str, origin: &str) -> String {
     let keys = known_keys();
     let name = last_part(key);
     let nearest = nearest(key, name.len(), keys.iter().map(String::as_str)).or_else(|| {
-        // The right name in a wrong section, if there is only one of that name.
+        // The key of the same name in another section, if exactly one section has it.
         let mut of_that_name = keys.iter().filter(|candidate| last_part(candidate) == name);
         of_that_name.next().filter(|_| of_that_name.next().is_none()).map(String::as_str)
     });
@@ -326,8 +329,8 @@ fn did_you_mean(name: &str) -> String {
     format!(", did you mean `{name}`?")
 }
 
-/// The known name that `name` most likely misspells: one mistake is allowed for every three
-/// of the `significant` characters.
+/// Returns the known name that `name` most likely misspells. It may differ by one edit for every
+/// three of the `significant` characters.
 fn nearest<'a>(
     name: &str,
     significant: usize,
@@ -364,13 +367,13 @@ fn variables() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// The variable that sets a key.
+/// Returns the environment variable that sets a key.
 fn variable_of(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
 
-/// Variables that begin with `PINPIPE_`, but neither set a key nor hold a secret, are most likely
-/// misspelled. Returns a warning for each.
+/// Returns a warning for each environment variable that begins with `PINPIPE_`, but neither sets a
+/// key nor has another meaning: the variable is most likely misspelled.
 fn misspelled_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let is_misspelled = |name: &String| {
         name.starts_with("PINPIPE_")
@@ -387,19 +390,22 @@ fn misspelled_variables(variables: impl Iterator<Item = (String, String)>) -> Ve
         .chain(OTHER_VARIABLES.iter().map(|name| (*name).to_string()))
         .collect();
     let warning = |name: &String| {
-        // The number of underscores is the usual mistake.
+        // The most common mistake is a wrong number of underscores.
         let same_letters =
             known.iter().find(|known| known.replace('_', "") == name.replace('_', ""));
         let significant = name.len() - "PINPIPE_".len();
         let likely = same_letters
             .map(String::as_str)
             .or_else(|| nearest(name, significant, known.iter().map(String::as_str)));
-        format!("unknown variable `{name}`{}", likely.map(did_you_mean).unwrap_or_default())
+        format!(
+            "unknown environment variable `{name}`{}",
+            likely.map(did_you_mean).unwrap_or_default()
+        )
     };
     names.iter().map(warning).collect()
 }
 
-/// Returns the keys that variables set: `PINPIPE__EMULATE__RATE=5` sets `emulate.rate`.
+/// Returns the keys that environment variables set: `PINPIPE__EMULATE__RATE=5` sets `emulate.rate`.
 fn from_environment(
     variables: impl Iterator<Item = (String, String)>,
     base: &Table,
@@ -414,9 +420,9 @@ fn from_environment(
             continue;
         };
         let mut path = path.to_lowercase().replace("__", ".");
-        let origin = format!("variable `{name}`");
+        let origin = format!("environment variable `{name}`");
         if let Some((former, present)) = renamed_key(&path) {
-            // The present name wins, whatever the order of the variables.
+            // The present name takes precedence, regardless of the order of the variables.
             let is_effective = !names.contains(&variable_of(present));
             renamed.push(Renaming { former, present, origin: origin.clone(), is_effective });
             if !is_effective {
@@ -441,7 +447,7 @@ fn from_environment(
             )),
             _ => None,
         };
-        // A text that is not a value of the key's type is rejected as any other value.
+        // A string that cannot be parsed as the key's type is rejected like any invalid value.
         let value = parsed.unwrap_or(Value::String(text));
         match value_problem(&path, &value) {
             Some(problem) => problems.push(format!("{origin}: `{path}`: {problem}")),
@@ -502,7 +508,7 @@ fn secrets() -> Secrets {
         database_password: secret("PINPIPE_DATABASE_PASSWORD"),
         kafka_password: secret("PINPIPE_KAFKA_PASSWORD"),
         gateway_api_key: secret("PINPIPE_GATEWAY_API_KEY"),
-        // The variable that the tools of Databricks use.
+        // The variable that the Databricks CLI and SDKs read.
         databricks_token: secret("DATABRICKS_TOKEN"),
     }
 }
@@ -514,7 +520,7 @@ fn report(problems: Vec<String>, file: Option<&Path>, renamed: &[Renaming]) -> E
     let mut problems: Vec<String> = problems.into_iter().map(as_written).collect();
     let hint = match file {
         Some(_) => "run `pinpipe init --target local --print` to see every key with its default",
-        None => "check the variables that start with PINPIPE__",
+        None => "check the environment variables that start with PINPIPE__",
     };
     if problems.len() == 1 {
         return Error::usage(problems.remove(0)).hint(hint);
@@ -530,7 +536,7 @@ mod tests {
     fn merged(text: &str) -> (Table, Vec<String>) {
         let mut problems = Vec::new();
         let mut base = defaults();
-        merge_layer(
+        merge(
             &mut base,
             text.parse().expect("test TOML parses"),
             "",
@@ -600,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_names_a_type_of_rust() {
+    fn no_message_names_a_rust_type() {
         let mut leaves = Vec::new();
         for key in known_keys() {
             if get(&defaults(), &key).is_some_and(|value| !value.is_table()) {
@@ -614,7 +620,7 @@ mod tests {
             Value::Boolean(true),
             Value::Array(vec![Value::Integer(1)]),
         ];
-        let of_rust = [
+        let rust_terms = [
             "usize",
             "u16",
             "u32",
@@ -636,7 +642,7 @@ mod tests {
                 let problem = value_problem(key, value).unwrap_or_default();
                 let expected = problem.split(", got ").next().unwrap_or_default();
                 assert!(
-                    !of_rust.iter().any(|word| expected.contains(word)),
+                    !rust_terms.iter().any(|word| expected.contains(word)),
                     "{key} = {value}: {problem}"
                 );
             }
@@ -672,8 +678,8 @@ mod tests {
         assert!(problems[0].contains("did you mean `emulate.rate`?"), "{problems:#?}");
         assert_eq!(
             problems[1],
-            "variable `PINPIPE__LOCAL__KAFKA_PORT`: `local.kafka_port`: expected a number from 0 to \
-             65535, got `x`"
+            "environment variable `PINPIPE__LOCAL__KAFKA_PORT`: `local.kafka_port`: expected a \
+             number from 0 to 65535, got `x`"
         );
     }
 
@@ -690,8 +696,9 @@ mod tests {
         assert_eq!(
             misspelled_variables(variables),
             [
-                "unknown variable `PINPIPE_EMULATE_RATE`, did you mean `PINPIPE__EMULATE__RATE`?",
-                "unknown variable `PINPIPE_X`"
+                "unknown environment variable `PINPIPE_EMULATE_RATE`, did you mean \
+                 `PINPIPE__EMULATE__RATE`?",
+                "unknown environment variable `PINPIPE_X`"
             ]
         );
     }

@@ -1,7 +1,7 @@
-//! The one typed configuration that every subcommand shares.
+//! The typed configuration, which all subcommands share.
 //!
-//! Layers, from lowest to highest priority: `config/local.toml` (built in), the TOML file of the
-//! user, `PINPIPE__SECTION__KEY` variables, flags.
+//! In ascending order of precedence, values come from `config/local.toml` (built in), the TOML
+//! file of the user, `PINPIPE__SECTION__KEY` environment variables, and flags.
 
 pub mod check;
 pub mod data_dir;

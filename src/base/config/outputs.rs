@@ -16,7 +16,7 @@ pub struct Outputs {
     pub bootstrap_servers: Option<String>,
     /// Invoke URL of the API, including the stage.
     pub gateway_url: Option<String>,
-    /// Id of the API key; the key itself is requested from AWS on use.
+    /// Id of the API key; commands read the key itself from AWS when they need it.
     pub api_key_id: Option<String>,
 }
 
@@ -28,7 +28,7 @@ impl Outputs {
     /// Reads the file; all addresses are `None` if it does not exist.
     ///
     /// # Errors
-    /// The file is damaged.
+    /// The file cannot be read or is damaged.
     pub fn read(data_dir: &Path) -> Result<Self> {
         load_json(&Self::path(data_dir)).map(Option::unwrap_or_default)
     }

@@ -1,4 +1,4 @@
-//! Former names of configuration keys, which still work with a warning.
+//! Former names of configuration keys, which are still accepted, with a warning.
 
 use toml::{Table, Value};
 
@@ -16,9 +16,10 @@ const RENAMED: [(&str, &str); 5] = [
 pub struct Renaming {
     pub former: &'static str,
     pub present: &'static str,
-    /// Where the former name was found: a file or a variable.
+    /// Where the former name was found: a file or an environment variable.
     pub origin: String,
-    /// Whether the value of the former name is used: that of the present name wins.
+    /// Whether the value of the former name is used. The present name takes precedence if both
+    /// are set.
     pub is_effective: bool,
 }
 
@@ -28,7 +29,7 @@ impl Renaming {
         format!("{origin}: `{former}` is deprecated: use `{present}`")
     }
 
-    /// Names the key in a message as the user wrote it.
+    /// Returns the message with the key named as the user wrote it.
     pub fn as_written(&self, message: &str) -> String {
         if self.is_effective {
             message.replace(&format!("`{}`", self.present), &format!("`{}`", self.former))
@@ -43,7 +44,8 @@ pub fn renamed_key(path: &str) -> Option<(&'static str, &'static str)> {
     RENAMED.into_iter().find(|(former, _)| *former == path)
 }
 
-/// Moves the values of former keys to their present names, unless those have a value.
+/// Moves the values of former names to the present names, unless the present name has a value.
+/// Returns the former names that the table contained.
 pub fn rename_keys(table: &mut Table, origin: &str) -> Vec<Renaming> {
     let mut renamed = Vec::new();
     for (former, present) in RENAMED {
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn value_of_the_present_name_wins() {
+    fn value_of_the_present_name_takes_precedence() {
         let both = "[provision]\nparallel = 3\nmax_concurrency = 0\n";
         let mut table: Table = both.parse().expect("parses");
         let renamed = rename_keys(&mut table, "`pinpipe.toml`");

@@ -1,4 +1,4 @@
-//! Addresses of a running `pinpipe local`: the file that it writes into its data folder.
+//! Addresses of a running local stack, in a file of its data folder.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ impl Runtime {
         DataEntry::LocalAddresses.path(data_dir)
     }
 
-    /// Returns the file that a running stack holds a lock on.
+    /// Returns the path of the file that a running local stack keeps locked.
     pub fn lock_path(data_dir: &Path) -> PathBuf {
         DataEntry::LocalLock.path(data_dir)
     }
@@ -42,11 +42,10 @@ impl Runtime {
         save_json(&Self::path(data_dir), self)
     }
 
-    /// Reads the file of the `local` that runs in this data folder.
+    /// Reads the file of the local stack that runs in this data folder.
     ///
     /// # Errors
-    /// The local stack is not running, and the hint says how to start it; the file cannot be
-    /// read.
+    /// The local stack is not running; the file cannot be read.
     pub fn read(data_dir: &Path) -> Result<Self> {
         let not_running = || {
             Error::failed(format!(
@@ -57,7 +56,7 @@ impl Runtime {
                 "run `pinpipe local` in another terminal, or set the address in the configuration",
             )
         };
-        // The file remains after a killed stack, whose ports another stack may use by now.
+        // A killed stack leaves its file behind, and another stack may use its ports by now.
         if !FileLock::is_held(&Self::lock_path(data_dir))? {
             return Err(not_running());
         }

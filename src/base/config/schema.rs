@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-/// The configuration, merged from all layers.
+/// The configuration, merged from defaults, file, environment and flags.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
     pub target: Target,
@@ -41,7 +41,7 @@ pub struct Config {
     /// checksum are equal.
     #[serde(skip)]
     pub checksum: String,
-    /// Remarks for the user: former names of keys, misspelled variables.
+    /// Warnings for the user: former names of keys, misspelled environment variables.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
@@ -165,6 +165,7 @@ pub struct Connector {
     pub properties: BTreeMap<String, String>,
 }
 
+/// Services that `emulate` sends records to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Destination {
@@ -196,7 +197,7 @@ pub enum Median {
     Lower,
 }
 
-/// Engine that runs the SQL of batch.
+/// Query engine of `batch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum BatchEngine {
@@ -276,6 +277,7 @@ pub struct Schedule {
     pub retry_delay_seconds: u32,
 }
 
+/// Service that `stream` reads records from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -375,7 +377,7 @@ pub struct Airflow {
     pub requirements: Vec<String>,
 }
 
-/// Bucket of the sink in the built-in default.
+/// Built-in default of the connector property `s3.bucket.name`.
 const DEFAULT_BUCKET: &str = "user-{id}-bucket";
 
 impl Config {
@@ -417,7 +419,7 @@ impl Config {
         self.airflow.enabled && self.schedule.enabled
     }
 
-    /// Returns the bucket of `lake.url`. `None`: the lake is a folder, or `lake.url` is empty.
+    /// Returns the S3 bucket in `lake.url`. `None`: the lake is a folder, or `lake.url` is empty.
     pub fn lake_bucket_on_s3(&self) -> Option<&str> {
         self.lake.url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
     }

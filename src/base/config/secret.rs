@@ -1,7 +1,7 @@
 //! Passwords in database URLs: detection and redaction.
 
-/// Returns the URL without password and options, for messages. Also redacts texts that are not
-/// valid URLs, because errors quote those.
+/// Returns the URL without password and query, for messages. Also redacts strings that are not
+/// valid URLs, because error messages quote them.
 pub fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.split('?').next().unwrap_or_default().to_string();
@@ -19,7 +19,7 @@ pub fn redacted(url: &str) -> String {
     }
 }
 
-/// Whether a URL contains a password, before the `@` or in its options.
+/// Whether a URL contains a password, before the `@` or in its query.
 pub fn has_password(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
         return false;

@@ -11,10 +11,10 @@ const UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("B", 1),
 ];
-/// Minimum memory of a run, in bytes.
+/// Minimum memory limit of `batch`, in bytes.
 const MIN_BYTES: u64 = 512_000_000;
 
-/// Parses the memory limit of a run, in bytes. `None`: the text is empty.
+/// Parses the memory limit of `batch`, in bytes. `None`: the text is empty.
 ///
 /// # Errors
 /// The text is not a size; the size is below the minimum.

@@ -55,7 +55,7 @@ impl Printer {
         }
     }
 
-    /// A printer of a part of a command, which prints nothing but warnings.
+    /// Creates a printer that prints only warnings, for a step inside a command.
     pub fn silent() -> Self {
         Self::new(Format::Text, ColorChoice::Never, true, true)
     }
@@ -103,7 +103,7 @@ impl Printer {
         }
     }
 
-    /// A result for people, with colours and characters that the terminal can show.
+    /// Formats a text result with the colours and characters that the terminal can show.
     fn styled(&self, text: &str) -> String {
         let text = if self.colour_results {
             text.lines().map(colour_line).collect::<Vec<_>>().join("\n")
@@ -148,7 +148,7 @@ pub async fn confirm(yes: bool, action: &str) -> crate::base::error::Result<()> 
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "This will {action}. Type yes to continue: ");
     let _ = stderr.flush();
-    // Reads on a separate thread, which does not delay the exit of the process.
+    // Reads on a separate thread, so that a pending read does not delay the exit of the process.
     let input = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
     let answer = tokio::select! {
         line = input => line.ok().flatten().and_then(Result::ok),

@@ -33,7 +33,7 @@ impl Progress {
         progress
     }
 
-    /// Hides the bar while `write` prints or asks something.
+    /// Hides the bar while `write` prints.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.0.suspend(write)
     }
@@ -74,7 +74,7 @@ fn bar(label: &str, total: Option<u64>, target: ProgressDrawTarget) -> ProgressB
         None => ProgressBar::no_length(),
     };
     bar.set_draw_target(target);
-    // The bar takes the columns of the terminal that the texts leave.
+    // The bar fills the width of the terminal that the texts leave.
     let template = match total {
         Some(_) => "{msg} [{wide_bar}] {human_pos}/{human_len}{rate}{eta}",
         None => "{msg} {spinner} {human_pos}{rate}",
@@ -93,12 +93,12 @@ fn bar(label: &str, total: Option<u64>, target: ProgressDrawTarget) -> ProgressB
     bar
 }
 
-/// Steps per second; empty before the first ones.
+/// Steps per second; empty before the first step.
 fn rate_text(steps_per_second: f64) -> String {
     if steps_per_second < 0.5 { String::new() } else { format!(" {steps_per_second:.0}/s") }
 }
 
-/// Estimated time left; empty where it is unknown, which the library reports as zero.
+/// Estimated time left; empty if it is unknown, which indicatif reports as zero.
 fn eta_text(left: Duration) -> String {
     if left.as_secs() == 0 { String::new() } else { format!(" eta {:#}", HumanDuration(left)) }
 }
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// A terminal of 60 columns that keeps the longest text that was written.
+    /// A terminal of 60 columns that stores the longest text written to it.
     #[derive(Debug, Default)]
     struct NarrowTerminal(Arc<Mutex<String>>);
 

@@ -30,7 +30,7 @@ impl Table {
         }
     }
 
-    /// Width that shows the longest word of each column.
+    /// Minimum width of the table at which no word is broken.
     fn min_width(&self) -> usize {
         let longest_word =
             |cell: &String| cell.split_whitespace().map(|word| word.chars().count()).max();

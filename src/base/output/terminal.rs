@@ -1,4 +1,4 @@
-//! What the terminal can show: colour, Unicode, width.
+//! Capabilities of the terminal: colour and Unicode.
 
 use std::io::IsTerminal;
 
@@ -14,7 +14,7 @@ pub enum ColorChoice {
 }
 
 impl ColorChoice {
-    /// Whether to colour a stream.
+    /// Whether to colour stdout or stderr.
     pub fn is_enabled(self, stream: &impl IsTerminal) -> bool {
         match self {
             Self::Always => true,
@@ -27,7 +27,7 @@ impl ColorChoice {
     }
 }
 
-/// Whether the locale uses UTF-8. Without a locale it is assumed to.
+/// Whether the locale uses UTF-8; `true` if no locale is set.
 pub fn is_utf8() -> bool {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
@@ -37,7 +37,7 @@ pub fn is_utf8() -> bool {
     })
 }
 
-/// The text with box drawing and symbols replaced by ASCII.
+/// Returns the text with box-drawing characters and symbols replaced by ASCII.
 pub fn to_ascii(text: &str) -> String {
     let mut ascii = String::with_capacity(text.len());
     for c in text.chars() {
@@ -48,7 +48,7 @@ pub fn to_ascii(text: &str) -> String {
             '…' => ascii.push_str("..."),
             '─' | '═' | '╌' => ascii.push('-'),
             '│' | '┆' => ascii.push('|'),
-            // Every other character of the Unicode block is a corner or a junction.
+            // The other characters of the block "Box Drawing" are corners and junctions.
             '\u{2500}'..='\u{257f}' => ascii.push('+'),
             c => ascii.push(c),
         }
@@ -63,7 +63,7 @@ pub fn colour_line(line: &str) -> String {
         "✔" | "+" => "32",
         "✖" | "!" => "31",
         "~" | "-/+" => "33",
-        // Lines of a list also begin with `-`; only a plan continues with `delete`.
+        // Items of a list also begin with `-`, but only a line of a plan continues with `delete`.
         "-" if line.trim_start().starts_with("- delete") => "31",
         _ => return line.to_string(),
     };

@@ -137,7 +137,7 @@ where
         let message = self.as_service_error().and_then(ProvideErrorMetadata::message);
         let failure = Error::failed(format!("`{action}` for {on} failed"))
             .with_source(describe(&self))
-            .with_service_answer(code, message.unwrap_or_default())
+            .with_service_error(code, message.unwrap_or_default())
             .retryable(is_retryable(&self));
         if is_denied(code) {
             return failure.hint(format!(

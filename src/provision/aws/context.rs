@@ -23,7 +23,7 @@ pub const TAG_ID: &str = "pinpipe:id";
 /// Tag with the key of the resource within its pipeline.
 pub const TAG_RESOURCE: &str = "pinpipe:resource";
 
-/// Maximum attempts of a create call while AWS throttles or fails.
+/// Maximum number of attempts of a create call that AWS throttles or that fails on the server.
 const MAX_CREATE_ATTEMPTS: u32 = 8;
 
 /// Clients, configuration and state that all resources on AWS share.
@@ -34,7 +34,7 @@ pub struct Account {
     /// Partition of the ARNs: `aws`, `aws-cn` or `aws-us-gov`.
     pub partition: String,
     pub ec2: aws_sdk_ec2::Client,
-    /// Client without retries, for calls that would create a second resource when repeated.
+    /// Client without retries, for calls that would create a second resource if repeated.
     pub ec2_once: aws_sdk_ec2::Client,
     pub iam: aws_sdk_iam::Client,
     pub s3: aws_sdk_s3::Client,
@@ -42,22 +42,22 @@ pub struct Account {
     pub connect: aws_sdk_kafkaconnect::Client,
     pub kinesis: aws_sdk_kinesis::Client,
     pub api: aws_sdk_apigateway::Client,
-    /// Client without retries, as `ec2_once`.
+    /// Client without retries, for the same reason as `ec2_once`.
     pub api_once: aws_sdk_apigateway::Client,
     pub ssm: aws_sdk_ssm::Client,
     pub mwaa: aws_sdk_mwaa::Client,
     pub state: State,
     endpoint: Option<String>,
-    /// Cancelled by Ctrl-C: no further change starts and waits end.
+    /// Cancelled by Ctrl-C. Afterwards, no change starts, and every wait ends.
     pub stop: CancellationToken,
     pub progress: Progress,
     /// Keys of the buckets that may be deleted with their objects.
     pub may_lose_data: RefCell<BTreeSet<String>>,
-    /// Whether brokers are reachable from this machine; set by the first attempt.
+    /// Whether brokers are reachable from this machine; set by the first use.
     pub brokers_reached: OnceCell<bool>,
-    /// IP ranges that API Gateway calls from; set by the first request.
+    /// Address ranges from which API Gateway sends requests; set by the first use.
     pub gateway_ranges: OnceCell<Vec<String>>,
-    /// Partitions by topic as the client machine described them; cleared when a topic changes.
+    /// Number of partitions by topic, as read on the client machine; cleared when a topic changes.
     pub described_topics: Mutex<Option<BTreeMap<String, i32>>>,
 }
 
@@ -65,8 +65,8 @@ impl Account {
     /// Creates the clients, reads the caller's identity and opens the state.
     ///
     /// # Errors
-    /// There are no usable credentials; the state cannot be read or belongs to another pipeline,
-    /// account or region.
+    /// No valid credentials; the state cannot be read or belongs to another pipeline, account or
+    /// region.
     pub async fn open(
         config: &Config,
         backend: StateBackend,
@@ -124,7 +124,7 @@ impl Account {
         )
     }
 
-    /// Endpoint that replaces all AWS services, if one is configured.
+    /// Custom endpoint for all AWS services, if one is configured.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
@@ -134,8 +134,8 @@ impl Account {
         format!("{}-{suffix}", self.config.id)
     }
 
-    /// Returns the names to look a resource up by: the recorded name first, if the configuration
-    /// has changed it since, then the configured name.
+    /// Returns the names to look a resource up by: first the name in the state, if it differs from
+    /// the configured name, then the configured name.
     pub async fn names(&self, key: &str, name: &str) -> Vec<String> {
         let recorded_name = self
             .state
@@ -167,13 +167,13 @@ impl Account {
         Ok(None)
     }
 
-    /// Whether the state has no entry for `key`. The resource may still exist under an earlier
-    /// name, and must be searched for by its tags.
+    /// Whether the state has no entry for `key`. In that case the resource may exist under an
+    /// earlier name, so it is searched for by its tags.
     pub async fn is_unrecorded(&self, key: &str) -> bool {
         self.state.entry(key).await.is_none()
     }
 
-    /// Returns the tags of a resource: pipeline, key and the tags of the configuration.
+    /// Returns the desired tags of a resource: pipeline, key and the tags of the configuration.
     pub fn tags(&self, key: &str) -> Vec<(String, String)> {
         let mut tags = vec![
             (TAG_ID.to_string(), self.config.id.clone()),
@@ -183,12 +183,12 @@ impl Account {
         tags
     }
 
-    /// Whether these tags mark a resource that pinpipe created for this pipeline.
+    /// Whether these are the tags of a resource that pinpipe created for this pipeline.
     pub fn is_managed<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
         tags.into_iter().any(|(key, value)| key == TAG_ID && value == self.config.id)
     }
 
-    /// Whether these tags mark the resource with this key in this pipeline.
+    /// Whether these are the tags of the resource with this key in this pipeline.
     pub fn is_tagged_as<'a>(
         &self,
         key: &str,
@@ -198,8 +198,8 @@ impl Account {
             && tags.into_iter().any(|(tag, value)| tag == TAG_RESOURCE && value == key)
     }
 
-    /// Describes the tags that are missing or have another value. Additional tags are ignored:
-    /// they are not managed by pinpipe.
+    /// Describes the tags that are missing or have another value. Additional tags are ignored,
+    /// because pinpipe does not manage them.
     pub fn tag_differences<'a>(
         &self,
         key: &str,
@@ -260,7 +260,7 @@ impl Account {
         }
     }
 
-    /// Retries a call that fails because AWS does not see a newly created resource yet.
+    /// Retries a call that fails because AWS does not see a new resource yet.
     ///
     /// # Errors
     /// The call fails with another error; it still fails after four times
@@ -289,8 +289,8 @@ impl Account {
         }
     }
 
-    /// Polls `check` until it returns `None`, and shows the state that it returns until then.
-    /// The pause grows to `provision.poll_interval_ms`.
+    /// Polls `check` until it returns `None`, and shows the status that it returns until then.
+    /// The interval grows to `provision.poll_interval_ms`.
     ///
     /// # Errors
     /// A check fails; Ctrl-C; the wait exceeds `provision.operation_timeout_minutes`.
@@ -332,13 +332,14 @@ impl Account {
         }
     }
 
-    /// Returns the error of a run that Ctrl-C interrupts; `progress` says what is unfinished.
+    /// Returns the error of a run that Ctrl-C interrupts; `progress` describes the unfinished work.
     pub fn interrupted(&self, progress: &str) -> Error {
         Error::interrupted(format!("interrupted: {progress}"))
             .hint("created resources are kept and recorded; re-run the command to resume")
     }
 
-    /// Time that AWS may take to show a newly created resource (`provision.consistency_timeout_ms`).
+    /// Time after which AWS shows a new resource to all readers
+    /// (`provision.consistency_timeout_ms`).
     pub fn consistency_timeout(&self) -> Duration {
         Duration::from_millis(self.config.provision.consistency_timeout_ms)
     }

@@ -69,7 +69,7 @@ impl Resource for DatabricksJob {
     async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
         let (client, folder) = match (self.workspace().await, self.recorded_folder().await) {
             (Ok(workspace), _) => workspace,
-            // The recorded folder is enough to plan a deletion. Creating or updating the job
+            // The folder in the state is enough to plan a deletion. Creating or updating the job
             // requires the workspace.
             (Err(error), Some(recorded)) => {
                 return Ok(Observation::in_sync(format!("{recorded}, not verified: {error}")));
@@ -111,9 +111,11 @@ impl Resource for DatabricksJob {
         let (client, folder) = match (self.workspace().await, self.recorded_folder().await) {
             (Ok((client, folder)), recorded) => (client, recorded.unwrap_or(folder)),
             (Err(error), Some(recorded)) => {
-                // The files are free of charge, so they must not block the deletion of resources
-                // that are not.
-                tracing::warn!("`{recorded}` stays in the Databricks workspace: {error}");
+                // The files are free of charge, so they must not block the deletion of billed
+                // resources.
+                tracing::warn!(
+                    "`{recorded}` is not deleted from the Databricks workspace: {error}"
+                );
                 return Ok(false);
             }
             (Err(error), None) => return Err(error),

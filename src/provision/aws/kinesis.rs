@@ -26,9 +26,9 @@ pub fn key(kind: Kind) -> String {
     format!("stream-{}", kind.name())
 }
 
-/// One kind of drift. Each is repaired by its own API call.
+/// A repair of one difference between the stream and its configuration, by one API call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Drift {
+enum Repair {
     Tags(Difference),
     Mode,
     Shards { from: i32 },
@@ -51,17 +51,17 @@ impl Stream {
         StreamModeDetails::builder()
             .stream_mode(self.mode())
             .build()
-            .context(|| "cannot build the stream mode")
+            .context(|| "cannot build the stream mode of the request")
     }
 
-    fn describe(&self, drift: &Drift) -> Difference {
-        let wanted = &self.account.config.kinesis;
-        match drift {
-            Drift::Tags(text) => text.clone(),
-            Drift::Mode => format!("the stream mode is not {}", self.mode().as_str()).into(),
-            Drift::Shards { from } => Difference::field("shards", from, wanted.shards),
-            Drift::RetentionHours { from } => {
-                Difference::field("retention_hours", from, wanted.retention_hours)
+    fn describe(&self, repair: &Repair) -> Difference {
+        let desired = &self.account.config.kinesis;
+        match repair {
+            Repair::Tags(text) => text.clone(),
+            Repair::Mode => format!("the stream mode is not {}", self.mode().as_str()).into(),
+            Repair::Shards { from } => Difference::field("shards", from, desired.shards),
+            Repair::RetentionHours { from } => {
+                Difference::field("retention_hours", from, desired.retention_hours)
             }
         }
     }
@@ -80,8 +80,8 @@ impl Stream {
         let response =
             self.account.kinesis.list_tags_for_stream().stream_name(self.name()).send().await;
         if response.as_ref().is_err_and(|error| code(error) == "ResourceNotFoundException") {
-            // The stream was deleted after it was described. The desired tags stand in, and the
-            // caller's next call reports the deletion.
+            // The stream was deleted after it was described. The desired tags are returned instead,
+            // and the caller's next call reports the deletion.
             return Ok(self.account.tags(&self.key()));
         }
         let listed = response.call_context("kinesis:ListTagsForStream", &self.display_name())?;
@@ -92,35 +92,35 @@ impl Stream {
             .collect())
     }
 
-    fn differences(
-        &self,
-        found: &StreamDescriptionSummary,
-        tags: &[(String, String)],
-    ) -> Vec<Drift> {
-        let wanted = &self.account.config.kinesis;
+    fn repairs(&self, found: &StreamDescriptionSummary, tags: &[(String, String)]) -> Vec<Repair> {
+        let desired = &self.account.config.kinesis;
         let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut differences: Vec<Drift> =
-            self.account.tag_differences(&self.key(), pairs).into_iter().map(Drift::Tags).collect();
+        let mut repairs: Vec<Repair> = self
+            .account
+            .tag_differences(&self.key(), pairs)
+            .into_iter()
+            .map(Repair::Tags)
+            .collect();
         let mode = found
             .stream_mode_details()
             .map(|details| details.stream_mode().clone())
             .unwrap_or(Mode::Provisioned);
         if mode != self.mode() {
-            differences.push(Drift::Mode);
-        } else if mode == Mode::Provisioned && found.open_shard_count() != wanted.shards {
-            differences.push(Drift::Shards { from: found.open_shard_count() });
+            repairs.push(Repair::Mode);
+        } else if mode == Mode::Provisioned && found.open_shard_count() != desired.shards {
+            repairs.push(Repair::Shards { from: found.open_shard_count() });
         }
-        if found.retention_period_hours() != wanted.retention_hours as i32 {
-            differences.push(Drift::RetentionHours { from: found.retention_period_hours() });
+        if found.retention_period_hours() != desired.retention_hours as i32 {
+            repairs.push(Repair::RetentionHours { from: found.retention_period_hours() });
         }
-        differences
+        repairs
     }
 
-    async fn repair(&self, drift: &Drift, arn: &str) -> Result<()> {
-        let (kinesis, wanted, name) =
+    async fn apply(&self, repair: &Repair, arn: &str) -> Result<()> {
+        let (kinesis, desired, name) =
             (&self.account.kinesis, &self.account.config.kinesis, self.name());
-        match drift {
-            Drift::Tags(_) => {
+        match repair {
+            Repair::Tags(_) => {
                 let tags = self.account.tags(&self.key()).into_iter().collect();
                 let response = kinesis
                     .add_tags_to_stream()
@@ -130,7 +130,7 @@ impl Stream {
                     .await;
                 response.call_context("kinesis:AddTagsToStream", &self.display_name())?;
             }
-            Drift::Mode => {
+            Repair::Mode => {
                 let response = kinesis
                     .update_stream_mode()
                     .stream_arn(arn)
@@ -139,10 +139,10 @@ impl Stream {
                     .await;
                 response.call_context("kinesis:UpdateStreamMode", &self.display_name())?;
             }
-            Drift::Shards { from } => {
+            Repair::Shards { from } => {
                 // One call can at most double or halve the number of shards. The next observation
-                // takes the next step.
-                let step = wanted.shards.clamp((from + 1) / 2, from * 2);
+                // finds the remaining difference.
+                let step = desired.shards.clamp((from + 1) / 2, from * 2);
                 let request = kinesis
                     .update_shard_count()
                     .stream_name(name)
@@ -153,21 +153,21 @@ impl Stream {
                     .await
                     .call_context("kinesis:UpdateShardCount", &self.display_name())?;
             }
-            Drift::RetentionHours { from } if (*from as u32) < wanted.retention_hours => {
+            Repair::RetentionHours { from } if (*from as u32) < desired.retention_hours => {
                 let request = kinesis
                     .increase_stream_retention_period()
                     .stream_name(name)
-                    .retention_period_hours(wanted.retention_hours as i32);
+                    .retention_period_hours(desired.retention_hours as i32);
                 request
                     .send()
                     .await
                     .call_context("kinesis:IncreaseStreamRetentionPeriod", &self.display_name())?;
             }
-            Drift::RetentionHours { .. } => {
+            Repair::RetentionHours { .. } => {
                 let request = kinesis
                     .decrease_stream_retention_period()
                     .stream_name(name)
-                    .retention_period_hours(wanted.retention_hours as i32);
+                    .retention_period_hours(desired.retention_hours as i32);
                 request
                     .send()
                     .await
@@ -220,20 +220,20 @@ impl Resource for Stream {
         observed
             .found(self.name())
             .set(&Output::<String>::of(self.key(), "arn"), found.stream_arn());
-        let differences = self.differences(&found, &tags);
+        let repairs = self.repairs(&found, &tags);
         let detail = format!(
             "{} shards, {} hours",
             found.open_shard_count(),
             found.retention_period_hours()
         );
         Ok(Observation::compared(
-            differences.iter().map(|drift| self.describe(drift)).collect(),
+            repairs.iter().map(|repair| self.describe(repair)).collect(),
             detail,
         ))
     }
 
     async fn create(&self) -> Result<()> {
-        let wanted = &self.account.config.kinesis;
+        let desired = &self.account.config.kinesis;
         let request = self
             .account
             .kinesis
@@ -241,8 +241,8 @@ impl Resource for Stream {
             .stream_name(self.name())
             .stream_mode_details(self.mode_details()?);
         let request = request.set_tags(Some(self.account.tags(&self.key()).into_iter().collect()));
-        let request = match wanted.mode {
-            StreamMode::Provisioned => request.shard_count(wanted.shards),
+        let request = match desired.mode {
+            StreamMode::Provisioned => request.shard_count(desired.shards),
             StreamMode::OnDemand => request,
         };
         match request.send().await {
@@ -256,15 +256,15 @@ impl Resource for Stream {
         let Some(found) = self.find().await? else {
             return Ok(());
         };
-        for drift in self.differences(&found, &self.tags().await?) {
-            let repaired = self.repair(&drift, found.stream_arn()).await;
+        for repair in self.repairs(&found, &self.tags().await?) {
+            let applied = self.apply(&repair, found.stream_arn()).await;
             // A change whose response was lost is in progress. The next observation finds the
-            // remaining drift.
-            let is_in_progress = repaired
+            // remaining differences.
+            let is_in_progress = applied
                 .as_ref()
                 .is_err_and(|error| error.has_service_code(&["ResourceInUseException"]));
             if !is_in_progress {
-                repaired?;
+                applied?;
             }
             self.wait().await?;
         }

@@ -7,7 +7,7 @@ use crate::base::error::Result;
 use crate::clients::aws::call::CallContext;
 use crate::clients::aws::sdk_config;
 
-/// A listed resource: its name, and its state or id.
+/// A listed resource: its name, and the state of a connector or the id of an API.
 #[derive(Debug, Serialize)]
 pub struct ListedResource {
     pub name: String,
@@ -38,7 +38,7 @@ pub async fn connectors(config: &Config) -> Result<Vec<ListedResource>> {
     Ok(listings.collect())
 }
 
-/// Lists every REST API of API Gateway, with its id as its state.
+/// Lists every REST API of API Gateway. The field `state` contains the id of the API.
 ///
 /// # Errors
 /// The APIs cannot be listed.

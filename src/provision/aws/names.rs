@@ -1,4 +1,5 @@
-//! Names of resources, known before creation, for modules that refer to resources of others.
+//! Names of resources, which are known before creation. Modules use them to refer to resources of
+//! other modules.
 
 use crate::base::config::schema::Config;
 use crate::provision::aws::context::Account;
@@ -6,7 +7,7 @@ use crate::provision::aws::context::Account;
 /// Port of the Kafka REST proxy.
 pub const PROXY_PORT: i32 = 8082;
 
-/// GroupMember of a security group.
+/// Members of a security group: the client machine, the brokers or Airflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupMember {
     Client,
@@ -95,7 +96,7 @@ pub fn role_arn(account: &Account, principal: Principal) -> String {
     format!("arn:{}:iam::{}:role/{}", account.partition, account.id, role_name(account, principal))
 }
 
-/// Name of the instance profile: the name of its role, as the AWS console chooses it.
+/// Name of the instance profile: the name of its role, as in the AWS console.
 pub fn profile_name(account: &Account) -> String {
     role_name(account, Principal::Client)
 }

@@ -34,21 +34,22 @@ impl Resource for ProxySecret {
     }
 
     async fn observe(&self, observed: &mut ObservedOutputs) -> Result<Observation> {
-        let Some(mark) = parameter::description(&self.account, &self.name()).await? else {
+        let Some(description) = parameter::description(&self.account, &self.name()).await? else {
             return Ok(Observation::missing());
         };
-        observed.found(self.name()).set(&outputs::PROXY_SECRET_MARK, mark);
+        observed.found(self.name()).set(&outputs::PROXY_SECRET_MARK, description);
         let differences = parameter::tag_differences(&self.account, KEY, &self.name()).await?;
         Ok(Observation::compared(differences, "in Parameter Store"))
     }
 
     async fn create(&self) -> Result<()> {
-        // 244 random bits as letters and digits only, because a properties file contains the
-        // password.
+        // 244 random bits, as letters and digits only, because the proxy reads the password from a
+        // properties file.
         let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        // Distinguishes this password from an earlier one without revealing it.
-        let mark = format!("password of pinpipe's REST proxy, {}", uuid::Uuid::new_v4().simple());
-        parameter::put(&self.account, KEY, &self.name(), &secret.into(), &mark).await
+        // The identifier distinguishes this password from an earlier one without revealing it.
+        let id = uuid::Uuid::new_v4().simple();
+        let description = format!("password of pinpipe's REST proxy, {id}");
+        parameter::put(&self.account, KEY, &self.name(), &secret.into(), &description).await
     }
 
     async fn update(&self) -> Result<()> {

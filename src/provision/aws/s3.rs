@@ -21,7 +21,7 @@ use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::document::Phase;
 use crate::provision::state::output::{ObservedOutputs, Output};
 
-/// Maximum number of concurrent requests for tags of buckets.
+/// Maximum number of concurrent requests for the tags of buckets.
 const MAX_TAG_REQUESTS: usize = 8;
 
 pub struct Bucket {
@@ -29,22 +29,22 @@ pub struct Bucket {
     pub account: Rc<Account>,
 }
 
-/// One kind of drift. Each is repaired by its own API call.
+/// A repair of one difference between the bucket and its configuration, by one API call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Drift {
+enum Repair {
     Tags(Difference),
-    Public,
-    Unencrypted,
-    Unversioned,
+    PublicAccessBlock,
+    Encryption,
+    Versioning,
 }
 
-impl Drift {
-    fn describe(&self) -> Difference {
+impl Repair {
+    fn difference(&self) -> Difference {
         match self {
             Self::Tags(difference) => difference.clone(),
-            Self::Public => "public access is not blocked".into(),
-            Self::Unencrypted => "the bucket is not encrypted".into(),
-            Self::Unversioned => "versioning is disabled, but Airflow requires it".into(),
+            Self::PublicAccessBlock => "public access is not blocked".into(),
+            Self::Encryption => "the bucket is not encrypted".into(),
+            Self::Versioning => "versioning is disabled, but Airflow requires it".into(),
         }
     }
 }
@@ -54,11 +54,12 @@ impl Bucket {
         format!("bucket `{}`", self.name())
     }
 
-    /// Name of this bucket in an earlier configuration, if that bucket still exists.
+    /// Name of the managed bucket of an earlier configuration; `None` if it does not exist.
     async fn previous_name(&self) -> Result<Option<String>> {
         let key = self.purpose.key();
         if self.account.is_unrecorded(key).await {
-            // The current name is checked first: that is one call, the search by tag many.
+            // The configured name is checked first, because that takes one call. The search by tag
+            // takes one call per bucket.
             let exists = self.exists(&self.name()).await.unwrap_or(true);
             return if exists { Ok(None) } else { self.find_by_tag().await };
         }
@@ -90,7 +91,7 @@ impl Bucket {
             Err(error) => {
                 tracing::warn!(
                     %error,
-                    "cannot search for a bucket that the state does not contain"
+                    "cannot list the buckets to find one that the state does not contain"
                 );
                 return Ok(None);
             }
@@ -160,13 +161,13 @@ impl Bucket {
         }
     }
 
-    /// Set to `here` before `CreateBucket` is called: the bucket has no tags at first.
+    /// Output that is set before `CreateBucket` is called, because a new bucket has no tags yet.
     fn created_here(&self) -> Output {
         Output::new(self.purpose.key(), "made")
     }
 
-    /// Whether pinpipe manages the bucket. `CreateBucket` sets no tags, so a bucket whose creation
-    /// is recorded in this state is managed too, even without tags.
+    /// Whether pinpipe manages the bucket. `CreateBucket` sets no tags, so a bucket without tags is
+    /// managed too if the state shows that pinpipe is creating it.
     async fn is_managed(&self, name: &str, tags: &[(String, String)]) -> bool {
         let is_being_created =
             self.account.state.entry(self.purpose.key()).await.is_some_and(|entry| {
@@ -180,14 +181,14 @@ impl Bucket {
                 .is_managed(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
-    async fn differences(&self, tags: &[(String, String)]) -> Result<Vec<Drift>> {
+    async fn repairs(&self, tags: &[(String, String)]) -> Result<Vec<Repair>> {
         let (s3, name) = (&self.account.s3, self.name());
         let pairs = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut differences: Vec<Drift> = self
+        let mut repairs: Vec<Repair> = self
             .account
             .tag_differences(self.purpose.key(), pairs)
             .into_iter()
-            .map(Drift::Tags)
+            .map(Repair::Tags)
             .collect();
         let block = match s3.get_public_access_block().bucket(&name).send().await {
             Ok(response) => response.public_access_block_configuration().cloned(),
@@ -199,7 +200,7 @@ impl Bucket {
             }
         };
         if block != Some(all_public_access_blocked()) {
-            differences.push(Drift::Public);
+            repairs.push(Repair::PublicAccessBlock);
         }
         let encryption = match s3.get_bucket_encryption().bucket(&name).send().await {
             Ok(response) => response
@@ -213,23 +214,23 @@ impl Bucket {
             }
         };
         if encryption != Some(true) {
-            differences.push(Drift::Unencrypted);
+            repairs.push(Repair::Encryption);
         }
         if self.purpose == BucketUse::Airflow {
             let response = s3.get_bucket_versioning().bucket(&name).send().await;
             let versioning =
                 response.call_context("s3:GetBucketVersioning", &self.display_name())?;
             if versioning.status() != Some(&BucketVersioningStatus::Enabled) {
-                differences.push(Drift::Unversioned);
+                repairs.push(Repair::Versioning);
             }
         }
-        Ok(differences)
+        Ok(repairs)
     }
 
-    async fn repair(&self, drift: &Drift) -> Result<()> {
+    async fn apply(&self, repair: &Repair) -> Result<()> {
         let (s3, name) = (&self.account.s3, self.name());
-        match drift {
-            Drift::Tags(_) => {
+        match repair {
+            Repair::Tags(_) => {
                 // `PutBucketTagging` replaces all tags, so tags that pinpipe does not manage are
                 // sent again.
                 let mut all: std::collections::BTreeMap<String, String> =
@@ -245,7 +246,7 @@ impl Bucket {
                 let response = s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await;
                 response.call_context("s3:PutBucketTagging", &self.display_name())?;
             }
-            Drift::Public => {
+            Repair::PublicAccessBlock => {
                 let response = s3
                     .put_public_access_block()
                     .bucket(name)
@@ -254,7 +255,7 @@ impl Bucket {
                     .await;
                 response.call_context("s3:PutBucketPublicAccessBlock", &self.display_name())?;
             }
-            Drift::Unencrypted => {
+            Repair::Encryption => {
                 let default = ServerSideEncryptionByDefault::builder()
                     .sse_algorithm(ServerSideEncryption::Aes256)
                     .build();
@@ -275,7 +276,7 @@ impl Bucket {
                     .await;
                 response.call_context("s3:PutEncryptionConfiguration", &self.display_name())?;
             }
-            Drift::Unversioned => {
+            Repair::Versioning => {
                 let versioning = VersioningConfiguration::builder()
                     .status(BucketVersioningStatus::Enabled)
                     .build();
@@ -392,7 +393,7 @@ impl Resource for Bucket {
             .send()
             .await
             .call_context("s3:ListBucket", &format!("bucket `{name}`"))?;
-        // Objects that `provision` uploads are not data: `provision` uploads them again.
+        // Objects that `provision` uploads are not data, because it can upload them again.
         let dag = crate::spark::schedule::dag::dag_key(&self.account.config);
         let is_uploaded = |key: &str| is_zip(key) || key == REQUIREMENTS || key == dag;
         let objects =
@@ -420,16 +421,16 @@ impl Resource for Bucket {
             return Ok(Observation::unmanaged());
         }
         observed.found(self.name());
-        let differences = self.differences(&tags).await?;
+        let repairs = self.repairs(&tags).await?;
         Ok(Observation::compared(
-            differences.iter().map(Drift::describe).collect::<Vec<_>>(),
+            repairs.iter().map(Repair::difference).collect::<Vec<_>>(),
             "private, encrypted",
         ))
     }
 
     async fn create(&self) -> Result<()> {
         let region = &self.account.config.aws.region;
-        // Recorded before the call, so that the bucket counts as managed while it has no tags.
+        // Recorded before the call, so that the bucket is managed while it has no tags.
         self.account.state.record(&self.name(), &self.created_here(), "here").await?;
         let request = self.account.s3.create_bucket().bucket(self.name());
         let location = BucketLocationConstraint::from(region.as_str());
@@ -455,8 +456,8 @@ impl Resource for Bucket {
 
     async fn update(&self) -> Result<()> {
         let tags = self.tags(&self.name()).await?;
-        for drift in self.differences(&tags).await? {
-            self.repair(&drift).await?;
+        for repair in self.repairs(&tags).await? {
+            self.apply(&repair).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What resources cost, by a dated table of list prices.
+//! Cost of resources, from a dated table of list prices.
 
 use std::collections::BTreeMap;
 
@@ -17,24 +17,24 @@ impl CostItem {
     }
 }
 
-/// `prices.toml`: dollars of us-east-1.
+/// The price table `prices.toml`: prices in us-east-1, in US dollars.
 #[derive(Debug, Deserialize)]
 pub struct Prices {
-    /// Date of publication.
+    /// Dates of publication of the prices.
     pub date: String,
     pub region: String,
     hour: BTreeMap<String, f64>,
     month: BTreeMap<String, f64>,
 }
 
-/// Hours of a month, as AWS counts them.
+/// Hours per month in AWS price lists.
 pub const MONTH_HOURS: f64 = 730.0;
 
 /// Cost in dollars per hour.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     pub dollars_per_hour: f64,
-    /// Whether all parts have a price; if not, the real cost is higher.
+    /// Whether all items have a price; if not, the actual cost is higher.
     pub is_whole: bool,
 }
 
@@ -48,7 +48,7 @@ impl Cost {
         }
     }
 
-    /// Formats the cost over `hours`; empty without an hourly cost.
+    /// Formats the cost over `hours`; empty if the hourly cost is zero.
     pub fn text(self, hours: f64) -> String {
         match (self.dollars_per_hour, self.is_whole) {
             (0.0, true) => String::new(),
@@ -64,13 +64,13 @@ fn dollars_text(dollars: f64) -> String {
 }
 
 impl Prices {
-    /// Returns the table that is compiled in.
+    /// Returns the built-in table.
     pub fn built_in() -> Self {
         toml::from_str(include_str!("prices.toml"))
-            .expect("prices.toml is part of the program and a test parses it")
+            .expect("prices.toml is compiled in, and a test parses it")
     }
 
-    /// Returns the sum of several lines.
+    /// Returns the total cost of several items.
     pub fn cost(&self, priced: &[CostItem]) -> Cost {
         priced.iter().map(|priced| self.line(priced)).fold(Cost::NOTHING, Cost::plus)
     }
@@ -84,10 +84,10 @@ impl Prices {
         Cost { dollars_per_hour: hourly.unwrap_or(0.0) * priced.count, is_whole: hourly.is_some() }
     }
 
-    /// Returns the note on region and date of the prices.
+    /// Returns the note about region and dates of the prices.
     pub fn note(&self) -> String {
         format!(
-            "list prices of {}, published {}; without taxes, traffic and requests",
+            "list prices of {}, published {}; excluding taxes, data transfer and requests",
             self.region, self.date
         )
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hours_and_months_add_up_and_what_is_unknown_is_said() {
+    fn adds_hourly_and_monthly_prices_and_reports_unknown_prices() {
         let prices = Prices::built_in();
         let brokers = prices
             .cost(&[CostItem::new("kafka.m5.large", 3), CostItem::new("msk-storage-gib", 300)]);
@@ -108,8 +108,8 @@ mod tests {
                     < 1e-9,
             "{brokers:?}"
         );
-        let odd = prices.cost(&[CostItem::new("kafka.m99.huge", 3)]);
-        assert_eq!((odd.text(1.0).as_str(), odd.is_whole), ("unknown", false));
+        let unpriced = prices.cost(&[CostItem::new("kafka.m99.huge", 3)]);
+        assert_eq!((unpriced.text(1.0).as_str(), unpriced.is_whole), ("unknown", false));
         assert_eq!(Cost::NOTHING.text(1.0), "");
         assert_eq!(Cost { dollars_per_hour: 0.5, is_whole: true }.text(730.0), "$365.00");
     }

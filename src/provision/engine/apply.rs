@@ -1,4 +1,4 @@
-//! `pinpipe provision`: makes a plan, asks for confirmation and applies it.
+//! `pinpipe provision`: creates a plan, prompts for confirmation and applies the plan.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,14 +23,14 @@ use crate::provision::engine::selection::Selection;
 use crate::provision::engine::session::{Changes, Purpose, Session};
 use crate::provision::resource::{Action, Resource};
 
-/// What `provision` changes, and what it may do without confirmation.
+/// Options of `provision`.
 #[derive(Debug, Clone, Default)]
 pub struct ProvisionOptions {
-    /// Only makes the plan.
+    /// Only creates the plan.
     pub plan: bool,
     /// Writes the plan to this file.
     pub out: Option<PathBuf>,
-    /// Applies this plan, with its selection, unless anything has changed since.
+    /// Applies this saved plan, with its selection, unless anything has changed since it was saved.
     pub apply: Option<PathBuf>,
     /// Skips the confirmation prompt.
     pub yes: bool,
@@ -49,8 +49,8 @@ pub async fn apply(config: &Config, printer: &Printer) -> Result<Plan> {
     provision(config, &options, printer).await
 }
 
-/// Makes a plan and applies it, or a saved one. A plan that cannot be applied is returned with
-/// its refusals.
+/// Creates and applies a plan, or applies a saved one. A plan that cannot be applied is returned
+/// with its refusals.
 ///
 /// # Errors
 /// As [`apply`]; the user did not confirm; a saved plan is out of date.
@@ -76,7 +76,7 @@ pub async fn provision(
     outcome
 }
 
-/// Calls a deployed API once and reports the result.
+/// Calls a deployed API and prints the result.
 async fn verify(config: &Config, plan: &Plan, printer: &Printer) {
     let is_api = |step: &Step| step.key == keys::API || step.key == keys::USAGE_PLAN;
     if !plan.steps.iter().any(is_api) {
@@ -88,7 +88,7 @@ async fn verify(config: &Config, plan: &Plan, printer: &Printer) {
     match verify_api(config).await {
         Ok(text) => printer.note(text),
         Err(error) => {
-            let hint = error.hint_text().unwrap_or("`pinpipe api status` calls it again");
+            let hint = error.hint_text().unwrap_or("call the API again with `pinpipe api status`");
             printer.warn(format!("{error}\nhint: {hint}"));
         }
     }
@@ -132,7 +132,7 @@ async fn plan_and_apply(
         return Err(refusal);
     }
     if config.target == Target::Aws {
-        // A saved plan was read before it was passed.
+        // Passing a saved plan is the confirmation.
         confirm_changes(session, &plan, options.yes || saved.is_some(), printer).await?;
     }
     allow_data_loss(session, &selected, &changes, data_loss);
@@ -169,7 +169,7 @@ fn check_context(saved: &PlanContext, now: &PlanContext) -> Result<()> {
             return Err(Error::usage(format!(
                 "the plan is for {what} `{planned}`, not for `{current}`"
             ))
-            .hint("pass the configuration and credentials that the plan was made with"));
+            .hint("pass the configuration and credentials with which the plan was created"));
         }
     }
     if saved.config_checksum != now.config_checksum {
@@ -189,7 +189,7 @@ fn check_up_to_date(saved: &Plan, now: &Plan) -> Result<()> {
 
 fn out_of_date(reason: &str) -> Error {
     Error::failed(format!("cannot apply the plan, it is out of date: {reason}"))
-        .hint("write a new one with `pinpipe provision --plan --out FILE`; nothing was changed")
+        .hint("create a new plan with `pinpipe provision --plan --out FILE`; nothing was changed")
 }
 
 fn new_plan(
@@ -210,7 +210,8 @@ fn new_plan(
     Plan::new(context, applied, steps.collect(), &prices)
 }
 
-/// Returns the reasons why the changes cannot be applied. A plan and an apply report the same.
+/// Returns the reasons why the changes cannot be applied. `--plan` and an apply report the same
+/// reasons.
 async fn refusals(
     session: &Session,
     selected: &BTreeSet<String>,
@@ -233,7 +234,7 @@ async fn refusals(
         };
         match checked {
             Ok(()) => {}
-            // The check failed, so the plan is neither valid nor refused.
+            // The check itself failed, so it is unknown whether the plan can be applied.
             Err(error) if error.is_retryable() || error.is_interrupted() => return Err(error),
             Err(error) => refusals.push(Refusal::new(key, &error)),
         }
@@ -241,7 +242,8 @@ async fn refusals(
     Ok(refusals)
 }
 
-/// Resources to be changed whose dependencies neither exist nor are selected.
+/// Returns a refusal for each resource to be changed whose dependency neither exists nor is
+/// selected.
 fn missing_dependencies(
     session: &Session,
     selected: &BTreeSet<String>,
@@ -281,14 +283,13 @@ async fn confirm_changes(
     if !yes {
         printer.note(plan.text());
     }
-    let question =
-        format!("change {} resources of account {}", plan.changes(), plan.context.account);
-    confirm(yes, &question).await?;
+    let action = format!("change {} resources of account {}", plan.changes(), plan.context.account);
+    confirm(yes, &action).await?;
     session.progress.show();
     Ok(())
 }
 
-/// Marks the resources whose data may be deleted.
+/// Allows the deletion of data for the resources that the plan deletes or replaces.
 fn allow_data_loss(
     session: &Session,
     selected: &BTreeSet<String>,
@@ -310,7 +311,8 @@ async fn apply_plan(
     data_loss: DataLossPolicy,
 ) -> Result<Changes> {
     let deleted = delete_first(session, printer, selected, changes).await?;
-    // Dependents of a changed resource are read again: addresses and ids may have changed.
+    // Dependents of a changed resource are observed again, because addresses and ids may have
+    // changed.
     let changed = RefCell::new(deleted);
     let changed = &changed;
     let visits = session
@@ -322,7 +324,7 @@ async fn apply_plan(
                     return Ok(changes.get(&key).cloned());
                 };
                 if planned.action == Action::Delete {
-                    // Already deleted.
+                    // `delete_first` has deleted the resource.
                     return Ok(Some(planned.clone()));
                 }
                 let is_stale = planned.action == Action::Replace
@@ -352,8 +354,8 @@ async fn apply_plan(
     Ok(results.filter_map(|(key, change)| Some((key, change?))).collect())
 }
 
-/// Deletes the resources that are replaced or no longer in the configuration, dependents first.
-/// Returns their keys.
+/// Deletes the resources to be replaced and those that are no longer in the configuration,
+/// dependents first. Returns their keys.
 async fn delete_first(
     session: &Session,
     printer: &Printer,
@@ -382,7 +384,7 @@ async fn delete_first(
     Ok(keys)
 }
 
-/// Prints a finished change on AWS, where each may take minutes.
+/// Prints a finished change on AWS, where a change may take minutes.
 fn report_done(
     printer: &Printer,
     session: &Session,

@@ -9,15 +9,15 @@ use crate::provision::resource::{
 };
 use crate::provision::state::output::ObservedOutputs;
 
-/// What is to be done with a resource, and why.
+/// The action on a resource, and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub exists: bool,
     pub ownership: Ownership,
     pub action: Action,
-    /// Reasons of the action, or details of a resource without changes.
+    /// Reasons for the action, or details of an unchanged resource.
     pub reasons: Vec<String>,
-    /// Those reasons that are a property with a value before and after the action.
+    /// The reasons that concern one property, with its values before and after the action.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldChange>,
 }

@@ -1,4 +1,4 @@
-//! `pinpipe destroy`: deletes what `provision` created, or all local data.
+//! `pinpipe destroy`: deletes the managed resources, or all local data.
 
 use futures::FutureExt;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::provision::engine::selection::Selection;
 use crate::provision::engine::session::{Changes, Purpose, Session};
 use crate::provision::resource::Resource;
 
-/// What `destroy` deletes, and what it may do without confirmation.
+/// Options of `destroy`.
 #[derive(Debug, Clone, Default)]
 pub struct DestroyOptions {
     /// Deletes data too: the local data folder, or the objects of buckets that are not empty.
@@ -33,7 +33,7 @@ struct Removed {
     #[serde(rename = "type")]
     type_name: &'static str,
     name: String,
-    /// False: it did not exist.
+    /// `false`: the resource did not exist.
     removed: bool,
 }
 
@@ -43,7 +43,7 @@ pub struct DestroyReport {
     resources: Vec<Removed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_dir: Option<std::path::PathBuf>,
-    /// Files in the data folder that are not pinpipe's.
+    /// Files in the data folder that pinpipe did not write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kept_files: Vec<String>,
     /// Each deletion was already printed on stderr.
@@ -97,7 +97,7 @@ pub async fn destroy(
     printer: &Printer,
 ) -> Result<DestroyReport> {
     let lock_path = Runtime::lock_path(&config.data_dir);
-    // Without the file nothing can be running; looking must not create it.
+    // Without the lock file, no local stack can be running. The check must not create the file.
     let lock = if lock_path.exists() { FileLock::try_lock(&lock_path)? } else { None };
     let runs = lock_path.exists() && lock.is_none();
     if config.target == Target::Aws {
@@ -110,17 +110,17 @@ pub async fn destroy(
     }
     if !runs && !options.data {
         return Err(Error::failed(format!("the local stack is not running in `{}`", config.data_dir.display()))
-            .hint("start it with `pinpipe local` to delete its resources, or delete everything with `--data`"));
+            .hint("start the stack with `pinpipe local` to delete its resources, or delete all local data with `--data`"));
     }
     if runs && options.data {
         return Err(Error::failed(format!(
             "the local stack is still running in `{}`",
             config.data_dir.display()
         ))
-        .hint("stop it with Ctrl-C first, then run `pinpipe destroy --data` again"));
+        .hint("stop the stack with Ctrl-C, then re-run `pinpipe destroy --data`"));
     }
     if options.data {
-        // Held until everything is deleted: nothing may start there meanwhile.
+        // The lock is held until all data is deleted, so that no local stack can start meanwhile.
         return remove_data(config, options.yes, lock).await;
     }
     remove_resources(config, options, printer).await
@@ -157,12 +157,12 @@ async fn delete_selected(
         }
         confirm_on_aws(session, options, &to_delete, &changes, &account.id, printer).await?;
     } else {
-        let question = format!(
+        let action = format!(
             "delete {} with all records",
             selected.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
         );
         session.progress.hide();
-        confirm(options.yes, &question).await?;
+        confirm(options.yes, &action).await?;
         session.progress.show();
     }
     let visits = session
@@ -176,7 +176,7 @@ async fn delete_selected(
     let mut resources: Vec<Removed> = in_selection.map(|(_, removed)| removed).collect();
     if let Some(account) = &session.account {
         for key in account.state.keys().await {
-            // Recorded, but no longer existing.
+            // The state has an entry, but the resource no longer exists.
             if selected.contains(&key) && !to_delete.contains(&key) {
                 account.state.remove_entry(&key).await?;
             }
@@ -194,7 +194,7 @@ async fn delete_selected(
     })
 }
 
-/// Refuses to delete data that the options do not include, and asks for confirmation.
+/// Refuses to delete data without `--data`, and prompts for confirmation.
 async fn confirm_on_aws(
     session: &Session,
     options: &DestroyOptions,
@@ -216,7 +216,8 @@ async fn confirm_on_aws(
         {
             return Err(Error::failed(format!("{} `{name}` still holds {held}", resource.kind()))
                 .hint(format!(
-                    "`--data` deletes it with its data, `--skip {key}` keeps it; nothing was deleted"
+                    "add `--data` to delete its data too, or `--skip {key}` to keep the resource; \
+                     nothing was deleted"
                 )));
         }
         names.push(format!("  {} {name}", resource.kind()));
@@ -236,8 +237,8 @@ async fn confirm_on_aws(
         }
     }
     let count = names.len();
-    let question = format!("delete {count} resources of account {account_id}{with_data}");
-    confirm(options.yes, &question).await?;
+    let action = format!("delete {count} resources of account {account_id}{with_data}");
+    confirm(options.yes, &action).await?;
     session.progress.show();
     Ok(())
 }
@@ -250,14 +251,14 @@ async fn delete_one(
     printer: &Printer,
 ) -> Result<Removed> {
     let key = resource.key();
-    // On target local every resource is managed, and deleting a missing one does nothing.
+    // On target local every resource is managed, and the deletion of a missing one does nothing.
     let is_included =
         to_delete.contains(&key) || session.account.is_none() && selected.contains(&key);
     let name = session.recorded_name(resource).await;
     let container = resource.contained_in().filter(|container| to_delete.contains(container));
     let removed = match (&session.account, container) {
         _ if !is_included => false,
-        // Deleting the container deletes it too.
+        // The resource is deleted with the resource that contains it.
         (Some(account), Some(_)) => {
             account.state.remove_entry(&key).await?;
             true
@@ -274,7 +275,7 @@ async fn delete_one(
     Ok(Removed { type_name: resource.kind(), name, removed })
 }
 
-/// Refuses to delete a resource that a remaining one depends on.
+/// Refuses to delete a resource that a remaining resource depends on.
 fn check_dependents(
     session: &Session,
     selected: &BTreeSet<String>,
@@ -320,7 +321,7 @@ async fn remove_data(config: &Config, yes: bool, lock: Option<FileLock>) -> Resu
             is_reported: false,
         });
     }
-    // A run that failed early leaves it empty.
+    // A run that failed early leaves an empty folder.
     let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
     if !is_empty && !data_dir::is_data_dir(folder) {
         return Err(Error::failed(format!(

@@ -1,4 +1,4 @@
-//! Resources in dependency order; independent ones are visited concurrently.
+//! The graph of resources in dependency order; independent resources are visited concurrently.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,13 @@ use crate::provision::resource::Resource;
 /// Direction of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Dependencies first: to create.
+    /// Dependencies before dependents, for creation.
     DependenciesFirst,
-    /// Dependents first: to delete.
+    /// Dependents before dependencies, for deletion.
     DependentsFirst,
 }
 
-/// Resources of a pipeline, each after those it depends on.
+/// Resources of a pipeline, each after its dependencies.
 pub struct Graph {
     resources: Vec<Box<dyn Resource>>,
     /// Keys of the resources that each resource depends on.
@@ -29,33 +29,35 @@ pub struct Graph {
 pub enum Visit<T> {
     Done(T),
     Failed(Error),
-    /// Not visited, since a resource that it waits for failed.
+    /// Not visited, because the visit of a resource that must precede it failed.
     Skipped,
 }
 
 impl Graph {
+    /// Creates the graph from a list in dependency order, which excludes cycles.
+    ///
     /// # Panics
-    /// The list is not in dependency order, or a resource depends on an unknown key. The order
-    /// excludes cycles; the first test of the program finds a mistake.
+    /// The list is not in dependency order, or a resource depends on an unknown key. Every test
+    /// that provisions finds such a mistake.
     pub fn new(resources: Vec<Box<dyn Resource>>) -> Self {
         let mut dependencies: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for resource in &resources {
             let depends_on: BTreeSet<String> = resource.depends_on().into_iter().collect();
             for key in &depends_on {
                 let is_before = dependencies.contains_key(key);
-                assert!(is_before, "`{}` stands before its dependency `{key}`", resource.key());
+                assert!(is_before, "`{}` precedes its dependency `{key}`", resource.key());
             }
             dependencies.insert(resource.key(), depends_on);
         }
         Self { resources, dependencies }
     }
 
-    /// All resources, each after those it depends on.
+    /// All resources, each after its dependencies.
     pub fn resources(&self) -> impl Iterator<Item = &dyn Resource> {
         self.resources.iter().map(Box::as_ref)
     }
 
-    /// The resource of a key.
+    /// The resource with this key.
     pub fn resource(&self, key: &str) -> Option<&dyn Resource> {
         self.resources().find(|resource| resource.key() == key)
     }
@@ -65,7 +67,7 @@ impl Graph {
         self.dependencies.get(key).into_iter().flatten().map(String::as_str)
     }
 
-    /// The given resources and all that they depend on, directly or not.
+    /// The given resources and all resources that they depend on, directly or indirectly.
     pub fn with_dependencies(&self, keys: &BTreeSet<String>) -> BTreeSet<String> {
         let mut all = keys.clone();
         let mut open: Vec<String> = keys.iter().cloned().collect();
@@ -79,8 +81,9 @@ impl Graph {
         all
     }
 
-    /// Visits every resource once, up to `max_concurrency` at a time. Resources that wait for a
-    /// failed one are skipped; all others are still visited. The results are in graph order.
+    /// Visits every resource once, up to `max_concurrency` at a time. If a visit fails, the
+    /// resources that must be visited after it are skipped, and all others are still visited. The
+    /// results are in graph order.
     pub async fn walk<'a, T>(
         &'a self,
         order: Order,
@@ -119,7 +122,7 @@ impl Graph {
             .collect()
     }
 
-    /// For each resource the keys that must be visited before it.
+    /// For each resource, the keys of the resources that must be visited before it.
     fn waits_for(&self, order: Order) -> BTreeMap<String, BTreeSet<String>> {
         match order {
             Order::DependenciesFirst => self.dependencies.clone(),

@@ -1,4 +1,4 @@
-//! A plan as a value: every selected resource with its action, reasons, dependencies and cost.
+//! A plan: every selected resource with its action, reasons, dependencies and cost.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::provision::engine::change::Change;
 use crate::provision::engine::graph::Graph;
 use crate::provision::resource::{Action, Resource};
 
-/// Format of the plan's JSON; a plan file of another format is refused.
+/// Version of the plan's JSON format; a plan file of another version is rejected.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// One resource of a plan.
@@ -43,7 +43,7 @@ impl Step {
     }
 }
 
-/// The pipeline that a plan is for, and what it was made from.
+/// The pipeline that a plan is for, and the inputs that it was created from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanContext {
     pub id: String,
@@ -102,7 +102,7 @@ impl Tally {
         tally
     }
 
-    /// Resources that an apply changes or waits for.
+    /// Number of resources that an apply changes or waits for.
     pub fn changes(self) -> usize {
         self.create + self.update + self.replace + self.delete + self.pending
     }
@@ -126,23 +126,23 @@ impl Tally {
     }
 }
 
-/// A plan, or its result.
+/// A plan, or the result of applying it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub format_version: u32,
     #[serde(flatten)]
     pub context: PlanContext,
     pub applied: bool,
-    /// The selected resources, each after those it depends on.
+    /// The selected resources, each after its dependencies.
     pub steps: Vec<Step>,
     pub tally: Tally,
-    /// Why the plan cannot be applied; empty for a plan that can.
+    /// Reasons why the plan cannot be applied; empty if it can.
     pub refusals: Vec<Refusal>,
     /// Cost of the resources that exist now.
     pub cost_before: Cost,
     /// Cost of all resources once the plan is applied.
     pub cost: Cost,
-    /// Source of the prices; absent if nothing costs anything.
+    /// Region and dates of the prices; absent if no resource has a cost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub prices: Option<String>,
 }
@@ -169,7 +169,7 @@ impl Plan {
         }
     }
 
-    /// Resources that an apply changes or waits for.
+    /// Number of resources that an apply changes or waits for.
     pub fn changes(&self) -> usize {
         self.tally.changes()
     }
@@ -192,42 +192,42 @@ impl Plan {
         let mut text = serde_json::to_vec_pretty(self)
             .context(|| format!("cannot write the plan `{}`", path.display()))?;
         text.push(b'\n');
-        // Written through, so that a link, a pipe or a device stays what it is.
+        // Not written atomically, because a rename would replace a link, a pipe or a device.
         std::fs::write(path, text).map_err(|error| io_error("write", path, error))
     }
 
     /// Reads a plan that `provision --plan --out FILE` wrote.
     ///
     /// # Errors
-    /// The file does not exist, is no plan, or has another format version.
+    /// The file does not exist, is not a plan, or has another format version.
     pub fn load(path: &Path) -> Result<Self> {
-        let write_again = "write a new plan with `pinpipe provision --plan --out FILE`";
+        let create_again = "create a new plan with `pinpipe provision --plan --out FILE`";
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let message = format!("plan file `{}` does not exist", path.display());
-                return Err(Error::usage(message).hint(write_again));
+                return Err(Error::usage(message).hint(create_again));
             }
             Err(error) => return Err(io_error("read", path, error)),
         };
         let document: serde_json::Value = serde_json::from_slice(&text).map_err(|error| {
-            Error::usage(format!("`{}` is no plan file", path.display()))
+            Error::usage(format!("`{}` is not a plan file", path.display()))
                 .with_source(error)
-                .hint(write_again)
+                .hint(create_again)
         })?;
         let version = document["format_version"].as_u64();
         if version != Some(FORMAT_VERSION.into()) {
             return Err(Error::usage(format!(
-                "plan file `{}` has format version {}, expected {FORMAT_VERSION}",
+                "plan file `{}`: expected format version {FORMAT_VERSION}, got {}",
                 path.display(),
                 version.map_or_else(|| "none".into(), |version| version.to_string())
             ))
-            .hint(write_again));
+            .hint(create_again));
         }
         serde_json::from_value(document).map_err(|error| {
-            Error::usage(format!("`{}` is no plan file", path.display()))
+            Error::usage(format!("`{}` is not a plan file", path.display()))
                 .with_source(error)
-                .hint(write_again)
+                .hint(create_again)
         })
     }
 
@@ -235,7 +235,7 @@ impl Plan {
         self.steps.iter().map(|step| (step.key.as_str(), step)).collect()
     }
 
-    /// How `now` differs from this plan, one line per resource.
+    /// Returns the differences of `now` from this plan, one line per resource.
     pub fn differences(&self, now: &Plan) -> Vec<String> {
         let (planned, current) = (self.steps_by_key(), now.steps_by_key());
         let mut differences = Vec::new();
@@ -256,7 +256,8 @@ impl Plan {
     }
 }
 
-/// Details of resources without changes may differ from one moment to the next.
+/// Whether two steps describe the same change. Details of unchanged resources are ignored, because
+/// they may vary between observations.
 fn is_same(before: &Step, now: &Step) -> bool {
     let is_unchanged = before.change.action == Action::NoOp && now.change.action == Action::NoOp;
     (&before.name, &before.type_name) == (&now.name, &now.type_name)
@@ -272,7 +273,7 @@ fn change_text(step: &Step) -> String {
     }
 }
 
-/// The action for people: as planned, or as applied.
+/// Text of an action, as planned or as applied.
 pub fn action_text(action: Action, applied: bool) -> &'static str {
     match (action, applied) {
         (Action::Create, false) => "create",
@@ -290,7 +291,7 @@ pub fn action_text(action: Action, applied: bool) -> &'static str {
     }
 }
 
-/// The sign that Terraform prints before a resource.
+/// The sign of an action, as in Terraform.
 fn sign(action: Action) -> &'static str {
     match action {
         Action::Create => "+",
@@ -304,7 +305,7 @@ fn sign(action: Action) -> &'static str {
 }
 
 impl Plan {
-    /// One line per resource with changes, its reasons below it.
+    /// One line per changed resource, followed by its reasons.
     fn change_lines(&self) -> Vec<String> {
         let is_shown = |step: &&Step| step.change.action != Action::NoOp;
         let shown: Vec<&Step> = self.steps.iter().filter(is_shown).collect();
@@ -327,7 +328,7 @@ impl Plan {
                 }
             );
             lines.push(line.trim_end().to_string());
-            // The reason of a creation is always "does not exist".
+            // The reason for a creation is always "does not exist".
             if action != Action::Create {
                 let reasons = step.change.reasons.iter();
                 lines.extend(reasons.map(|reason| format!("        {reason}")));
@@ -447,19 +448,19 @@ mod tests {
         example().save(&path).expect("writes");
         assert_eq!(Plan::load(&path).expect("reads"), example());
         std::fs::write(&path, r#"{"format_version": 99}"#).expect("writes");
-        let error = Plan::load(&path).expect_err("another format is refused").to_string();
-        assert!(error.contains("format version 99, expected 1"), "{error}");
+        let error = Plan::load(&path).expect_err("another format is rejected").to_string();
+        assert!(error.contains("expected format version 1, got 99"), "{error}");
     }
 
     #[test]
     fn a_changed_resource_makes_a_plan_out_of_date() {
         let mut now = example();
         assert_eq!(example().differences(&now), Vec::<String>::new());
-        now.steps[0] = step("bucket", Action::Update, &["it is not encrypted"], 0.0);
+        now.steps[0] = step("bucket", Action::Update, &["the bucket is not encrypted"], 0.0);
         assert_eq!(
             example().differences(&now),
             [
-                "bucket: no change me-bucket (private, encrypted) → update me-bucket (it is not encrypted)"
+                "bucket: no change me-bucket (private, encrypted) → update me-bucket (the bucket is not encrypted)"
             ]
         );
     }

@@ -10,17 +10,17 @@ use crate::provision::engine::change::{Change, plan_change};
 use crate::provision::resource::{Action, Resource};
 use crate::provision::state::document::Phase;
 
-/// Maximum number of calls until a resource equals the configuration.
+/// Maximum number of changes and waits until a resource matches the configuration.
 const ROUNDS: usize = 20;
-/// Maximum number of updates for the same drift.
+/// Maximum number of repetitions of an update that leaves the same differences.
 const REPEATS: usize = 3;
-/// Created this recently: reads of AWS may not show it yet.
+/// Age below which AWS may not show a created resource to all readers yet.
 const RECENT: Duration = Duration::from_secs(600);
 
-/// Whether data may be lost.
+/// Whether an apply may delete data.
 #[derive(Debug, Clone, Copy)]
 pub struct DataLossPolicy {
-    /// Resources that hold records may be replaced or deleted, which loses the records.
+    /// Resources that hold data may be replaced or deleted, which deletes the data.
     pub may_lose_data: bool,
 }
 
@@ -31,8 +31,8 @@ pub struct Converged {
     pub change: Change,
 }
 
-/// Creates, updates, waits and reads again until nothing is left to do. Reading after each
-/// change makes a plan after an apply empty.
+/// Creates, updates, waits and observes again until nothing differs. The resource is observed after
+/// each change, so that a plan after an apply is empty.
 ///
 /// # Errors
 /// A call fails; Ctrl-C; the resource still differs after it was changed.
@@ -45,14 +45,15 @@ pub async fn converge(
     let mut done = Action::NoOp;
     let mut change = planned;
     let key = resource.key();
-    // The drift of the last update, and how often it came back: an update may have no effect.
+    // The differences before the last update, and how often they remained: an update may have no
+    // effect.
     let (mut updated, mut repeats) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
         if let Some(account) = account
             && account.stop.is_cancelled()
         {
             return Err(account.interrupted(&format!(
-                "{} `{}` does not equal the configuration yet",
+                "{} `{}` does not match the configuration yet",
                 resource.kind(),
                 resource.name()
             )));
@@ -75,7 +76,7 @@ pub async fn converge(
                 if let Some(account) = account
                     && repeats > 0
                 {
-                    // Reads of AWS may be stale.
+                    // AWS may return stale data.
                     account.pause(account.consistency_timeout() / 4).await;
                 }
                 updated.clone_from(&change.reasons);
@@ -97,7 +98,7 @@ pub async fn converge(
                     done = Action::Create;
                 }
             }
-            // Replacing it again would not help, and costs money.
+            // Another replacement would have the same result, and costs money.
             Action::Replace if matches!(done, Action::Create | Action::Replace) => break,
             Action::Replace => {
                 ensure_data_loss_allowed(resource, &change, data_loss).await?;
@@ -112,7 +113,7 @@ pub async fn converge(
         change = plan_change(account, resource).await?;
     }
     Err(Error::failed(format!("{} `{}` still differs after it was changed: {}", resource.kind(), resource.name(), change.reason()))
-        .hint("AWS accepted the change but the resource still differs: `pinpipe provision --plan` shows the drift, the service's console the cause"))
+        .hint("AWS accepted the change, but it has no effect: show the differences with `pinpipe provision --plan`, and look for the cause in the AWS console"))
 }
 
 /// Deletes a resource and its entry in the state. `false`: it did not exist.
@@ -135,8 +136,8 @@ pub async fn delete(account: Option<&Account>, resource: &dyn Resource) -> Resul
     Ok(removed)
 }
 
-/// Reads a recently created resource again before it is created a second time, by this run or
-/// after a killed one: reads of AWS may be stale.
+/// Observes a recently created resource again before it is created a second time, because AWS may
+/// return stale data. The first creation was by this run, or by a run that was killed.
 async fn reread_before_create(
     account: &Account,
     resource: &dyn Resource,
@@ -159,18 +160,18 @@ async fn reread_before_create(
     Ok(None)
 }
 
-/// The error of a name that belongs to a resource which pinpipe does not manage.
+/// Returns the error for a resource whose name belongs to an unmanaged resource.
 pub fn unmanaged(resource: &dyn Resource) -> Error {
     Error::failed(format!("{} `{}` already exists and is not managed by pinpipe", resource.kind(), resource.name())).hint(format!(
-        "choose another `id` or name in the configuration, or use it as it is with `--skip {}`; it was not changed",
+        "choose another `id` or name in the configuration, or use the existing resource with `--skip {}`; it was not changed",
         resource.key()
     ))
 }
 
-/// Refuses to replace or delete a resource that holds records, unless the user allowed it.
+/// Refuses to replace or delete a resource that holds data, unless the user allows it.
 ///
 /// # Errors
-/// It is not allowed; the content of the resource cannot be read.
+/// The user does not allow it; the content of the resource cannot be read.
 pub async fn ensure_data_loss_allowed(
     resource: &dyn Resource,
     change: &Change,
@@ -183,7 +184,7 @@ pub async fn ensure_data_loss_allowed(
         && let Some(held) = resource.deletion_blocker().await?
     {
         return Err(Error::failed(format!("{} `{}` is no longer in the configuration but still holds {held}", resource.kind(), resource.name()))
-            .hint("restore the configuration, empty it, or add `--allow-replace` to lose its data; nothing was changed"));
+            .hint("restore the configuration, empty the resource, or add `--allow-replace` to delete its data; nothing was changed"));
     }
     if change.action != Action::Replace || !resource.holds_data() {
         return Ok(());
@@ -194,5 +195,5 @@ pub async fn ensure_data_loss_allowed(
         resource.name(),
         change.reason()
     ))
-    .hint("restore the configuration, or add `--allow-replace` to lose its data"))
+    .hint("restore the configuration, or add `--allow-replace` to delete its data"))
 }

@@ -1,4 +1,4 @@
-//! `--only` and `--skip`: the resources that a command works on.
+//! `--only` and `--skip`: the resources that a command reads or changes.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use crate::provision::engine::graph::Graph;
 /// Selection of resources by key or type.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Only these; all if empty.
+    /// Keys or types of the selected resources; all if empty.
     pub only: Vec<String>,
-    /// All except these.
+    /// Keys or types of the excluded resources.
     pub skip: Vec<String>,
 }
 
 impl Selection {
-    /// Exactly the resources of these keys.
+    /// Selects exactly the resources with these keys.
     pub fn of(keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { only: keys.into_iter().map(Into::into).collect(), skip: Vec::new() }
     }
@@ -23,7 +23,7 @@ impl Selection {
     /// Keys of the selected resources.
     ///
     /// # Errors
-    /// A name that is neither a key nor a type of a resource.
+    /// A name is neither the key nor the type of a resource.
     pub fn keys(&self, graph: &Graph) -> Result<BTreeSet<String>> {
         for name in self.only.iter().chain(&self.skip) {
             let is_known = graph

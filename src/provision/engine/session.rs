@@ -1,4 +1,5 @@
-//! A session: the resources of a target, their account, state and lock, for one command.
+//! The session of one command: the resources of the target, and on AWS their account, state and
+//! lock.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +25,13 @@ use crate::provision::state::backend::Lock;
 
 /// Grace period of one call after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
-/// Grace period of a whole command, so that results which arrived are still reported.
+/// Grace period of a whole command. It is longer, so that finished changes are still reported.
 pub const LONGER_GRACE: Duration = Duration::from_secs(3);
 
 /// What a command does with the resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Only reads; takes no lock.
+    /// Reads without a lock.
     Read,
     Change,
 }
@@ -41,11 +42,11 @@ pub type Changes = BTreeMap<String, Change>;
 /// The resources of a pipeline and the account that they are in.
 pub struct Session {
     pub graph: Graph,
-    /// On target aws only.
+    /// `None` on target local.
     pub account: Option<Rc<Account>>,
     pub stop: CancellationToken,
     pub progress: Progress,
-    /// Maximum number of resources that are read or changed at a time.
+    /// Maximum number of resources that are read or changed concurrently.
     pub max_concurrency: usize,
     lock: Option<Lock>,
     /// Some disabled resources could not be read, so the plan may be incomplete.
@@ -53,28 +54,28 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the state and the clients; locks the state to change it.
+    /// Opens the clients and the state, and locks the state if `purpose` is `Change`.
     ///
     /// # Errors
     /// The local stack is not running; no credentials; another process holds the lock.
     pub async fn open(config: &Config, purpose: Purpose, progress: Progress) -> Result<Self> {
         let stop = CancellationToken::new();
-        let asked = stop.clone();
-        // It listens beyond the session: callers may keep using the account.
+        let cancelled = stop.clone();
+        // The task outlives the session, because callers may continue to use the account.
         tokio::spawn(async move {
             shutdown_signal().await;
-            asked.cancel();
+            cancelled.cancel();
         });
         let (resources, account, lock) = match config.target {
             Target::Local => (local::resources(config).await?, None, None),
             Target::Aws => {
-                let place = run_until_shutdown(&stop, GRACE, Account::place(config)).await?;
-                // Not interruptible: an interrupted call could leave a lock behind.
+                let backend = run_until_shutdown(&stop, GRACE, Account::place(config)).await?;
+                // Not interruptible, because an interrupted call could leave a lock behind.
                 let lock =
-                    if purpose == Purpose::Change { Some(place.lock().await?) } else { None };
+                    if purpose == Purpose::Change { Some(backend.lock().await?) } else { None };
                 let opening = Account::open(
                     config,
-                    place,
+                    backend,
                     purpose == Purpose::Change,
                     progress.clone(),
                     stop.clone(),
@@ -113,11 +114,14 @@ impl Session {
                 api_key_id: account.state.output(&outputs::API_KEY_ID).await,
             };
             if let Err(error) = outputs.write(&account.config.data_dir) {
-                tracing::warn!(%error, "other commands will not find the provisioned resources");
+                tracing::warn!(
+                    %error,
+                    "cannot write the addresses of the provisioned resources for other commands"
+                );
             }
         }
         if let Some(lock) = self.lock.take() {
-            // If this takes too long, the next run explains how to remove the lock.
+            // If the release is interrupted, the hint of the next run says how to delete the lock.
             let _ = run_until_shutdown(&self.stop, GRACE, async {
                 lock.release().await;
                 Ok(())
@@ -126,9 +130,9 @@ impl Session {
         }
     }
 
-    /// Observes the selected resources and those they depend on. A disabled resource is observed
-    /// only if it is in the state, or, as long as the pipeline was never applied completely, if
-    /// there are signs of it.
+    /// Observes the selected resources and their dependencies. A disabled resource is observed only
+    /// if the state has an entry for it or, until the whole pipeline was applied once, if it may be
+    /// an orphan.
     ///
     /// # Errors
     /// A resource cannot be read.
@@ -139,7 +143,7 @@ impl Session {
             None => (Vec::new(), false),
         };
         let mut changes = Changes::new();
-        // One resource that the state has lost is a sign of others.
+        // An orphan that the first pass finds is a sign of others, which the second pass finds.
         for _ in 0..if may_be_lost { 2 } else { 1 } {
             let (to_read, recorded, before) = (&to_read, &recorded, &changes);
             let visits = self
@@ -164,7 +168,8 @@ impl Session {
         Ok(changes)
     }
 
-    /// `None`: the resource is disabled, and nothing suggests that it exists.
+    /// Observes one resource. `None`: the resource is disabled, and nothing indicates that it
+    /// exists.
     async fn observe_one(
         &self,
         resource: &dyn Resource,
@@ -179,7 +184,7 @@ impl Session {
             return Err(Error::interrupted("interrupted while reading: nothing was changed"));
         }
         match self.run_until_shutdown(plan_change(self.account.as_deref(), resource)).await {
-            // The resource is disabled: a missing permission to read it must not stop the command.
+            // A command must not fail if the permission to read a disabled resource is missing.
             Err(error) if !is_known && !error.is_retryable() && !self.stop.is_cancelled() => {
                 tracing::warn!(%error, "cannot search for `{}`", resource.key());
                 self.is_incomplete.set(true);
@@ -189,7 +194,7 @@ impl Session {
         }
     }
 
-    /// Records that the whole pipeline equals the configuration, if all of it was observed.
+    /// Records that the whole pipeline matches the configuration, if all resources were observed.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -205,9 +210,9 @@ impl Session {
         }
     }
 
-    /// Replaces selected resources that cannot outlive a replaced one.
+    /// Plans the replacement of selected resources that are recreated with a replaced one.
     fn propagate_replacement(&self, changes: &mut Changes, selected: &BTreeSet<String>) {
-        // Dependencies stand before their dependents, so one pass is enough.
+        // Dependencies precede their dependents, so one pass is enough.
         for resource in self.graph.resources() {
             let is_replaced = |key: &String| {
                 let change = changes.get(key).filter(|_| selected.contains(key));
@@ -231,7 +236,7 @@ impl Session {
         }
     }
 
-    /// The name that a resource was created under; the configuration may have changed since.
+    /// Returns the name of a resource in the state; the configuration may have changed since.
     pub async fn recorded_name(&self, resource: &dyn Resource) -> String {
         let entry = match &self.account {
             Some(account) => account.state.entry(&resource.key()).await,
@@ -240,7 +245,7 @@ impl Session {
         entry.map_or_else(|| resource.name(), |entry| entry.name)
     }
 
-    /// Runs work on one resource; after Ctrl-C for the grace period at most.
+    /// Runs work on one resource, until the grace period after Ctrl-C ends.
     ///
     /// # Errors
     /// The work fails; Ctrl-C.
@@ -248,7 +253,7 @@ impl Session {
         run_until_shutdown(&self.stop, GRACE, work).await
     }
 
-    /// Runs the work of a whole command; after Ctrl-C for a longer grace period at most.
+    /// Runs the work of a whole command, until the longer grace period after Ctrl-C ends.
     ///
     /// # Errors
     /// The work fails; Ctrl-C.
@@ -256,11 +261,11 @@ impl Session {
         run_until_shutdown(&self.stop, LONGER_GRACE, work).await
     }
 
-    /// The results of all visits, by key in graph order.
+    /// Returns the results of all visits with their keys, in graph order.
     ///
     /// # Errors
-    /// The first interruption; without one, the first failure with a specific hint, otherwise the
-    /// first. The others become notes.
+    /// The first interruption; otherwise the first failure with a specific hint; otherwise the
+    /// first failure. The messages of the other errors are appended.
     pub fn collect_results<T>(&self, visits: Vec<(String, Visit<T>)>) -> Result<Vec<(String, T)>> {
         let mut results = Vec::with_capacity(visits.len());
         let (mut interruptions, mut failures, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
@@ -284,21 +289,24 @@ impl Session {
         let is_enabled =
             |key: &String| self.graph.resource(key).is_some_and(|resource| resource.is_enabled());
         skipped.retain(is_enabled);
-        // Calls of several resources may be abandoned with the same words.
+        // Several resources may report the same error.
         let mut others: Vec<String> =
             interruptions.iter().chain(&failures).map(Error::to_string).collect();
         others.retain(|other| *other != error.to_string());
         others.dedup();
         let mut note: String = others.iter().map(|other| format!("\n  also: {other}")).collect();
         if !skipped.is_empty() {
-            note.push_str(&format!("\n  skipped, since they depend on it: {}", skipped.join(", ")));
+            note.push_str(&format!(
+                "\n  skipped, because they depend on it: {}",
+                skipped.join(", ")
+            ));
         }
         Err(if note.is_empty() { error } else { error.with_note(note) })
     }
 }
 
-/// Runs work until it is done or `grace` after Ctrl-C: the SDK may retry a call for minutes.
-/// The next run observes the effect of an abandoned call.
+/// Runs work until it completes, or until `grace` after Ctrl-C, because the SDK may retry a call
+/// for minutes. The next run observes the effect of an abandoned call.
 ///
 /// # Errors
 /// The work fails; Ctrl-C.

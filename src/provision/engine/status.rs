@@ -1,4 +1,5 @@
-//! `pinpipe status`: every resource with its state, age and cost.
+//! `pinpipe status`: every resource, whether it exists and matches the configuration, its age and
+//! its cost.
 
 use chrono::Utc;
 use serde::Serialize;
@@ -21,10 +22,10 @@ struct ResourceStatus {
     type_name: &'static str,
     name: String,
     exists: bool,
-    /// The action of a plan made now: `no-op` if it equals the configuration.
+    /// Action of a plan that is created now; `no-op` if the resource matches the configuration.
     action: Action,
     detail: String,
-    /// Hours since it was recorded in the state.
+    /// Hours since its entry in the state was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_hours: Option<f64>,
     #[serde(flatten)]
@@ -55,7 +56,7 @@ impl Report for StatusReport {
         for resource in &self.resources {
             let exists = match (resource.exists, resource.action) {
                 (_, Action::Unmanaged) => "unmanaged",
-                (true, Action::Update | Action::Replace) => "drift",
+                (true, Action::Update | Action::Replace) => "differs",
                 (true, _) => "yes",
                 (false, _) => "no",
             };
@@ -149,7 +150,7 @@ async fn read(config: &Config, selection: &Selection, session: &Session) -> Resu
         None
     };
     let is_priced = session.account.is_some();
-    // Starts at 0.0: an empty sum would be -0.
+    // `fold` starts at 0.0, because the sum of no items would be -0.
     let so_far = resources
         .iter()
         .filter_map(|resource| Some(resource.age_hours? * resource.cost.dollars_per_hour))

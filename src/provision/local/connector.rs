@@ -1,4 +1,4 @@
-//! The connector from topics to the lake.
+//! The local sink connector, which writes topics to the lake.
 
 use std::rc::Rc;
 
@@ -29,13 +29,13 @@ impl Resource for Connector {
     }
 
     async fn observe(&self, _observed: &mut ObservedOutputs) -> Result<Observation> {
-        let wanted = self.clients.config.connector_properties();
+        let desired = self.clients.config.connector_properties();
         // Unsupported properties are reported before any change.
-        SinkProperties::parse(&wanted)?;
+        SinkProperties::parse(&desired)?;
         let Some(existing) = self.clients.control.connector_config(&self.name()).await? else {
             return Ok(Observation::missing());
         };
-        let changed = changed_keys(&existing, &wanted);
+        let changed = changed_keys(&existing, &desired);
         if !changed.is_empty() {
             return Ok(Observation::compared(
                 vec![format!("properties differ: {}", changed.join(", "))],

@@ -14,7 +14,7 @@ use crate::clients::control::ControlClient;
 use crate::clients::kafka::admin::Admin;
 use crate::provision::resource::Resource;
 
-/// Clients that read and change the resources.
+/// Clients of the local stack, which all resources share.
 pub struct Clients {
     pub config: Config,
     pub kafka: Admin,
@@ -22,10 +22,10 @@ pub struct Clients {
     pub control: ControlClient,
 }
 
-/// All resources of a local pipeline.
+/// Returns all resources of a local pipeline.
 ///
 /// # Errors
-/// No local stack is running.
+/// The local stack is not running.
 pub async fn resources(config: &Config) -> Result<Vec<Box<dyn Resource>>> {
     let control = ControlClient::new(config)?;
     let clients = Rc::new(Clients {

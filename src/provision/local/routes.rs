@@ -1,4 +1,4 @@
-//! The gateway's routes.
+//! The routes of the local gateway.
 
 use std::rc::Rc;
 
@@ -38,7 +38,7 @@ impl Resource for Routes {
         self.clients.control.deploy_routes().await.map(|_| ())
     }
 
-    /// Does nothing: routes have no settings.
+    /// Does nothing, because routes have no settings.
     async fn update(&self) -> Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A Kinesis stream.
+//! A stream of the local Kinesis endpoint.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::provision::local::Clients;
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
-/// Maximum time until a new stream is active.
+/// Maximum number of checks, one per second, until a new stream is active.
 const CREATE_CHECKS: usize = 120;
 
 pub struct Stream {
@@ -48,13 +48,13 @@ impl Resource for Stream {
                     .stream_description_summary
                     .as_ref()
                     .map_or(0, |summary| summary.open_shard_count);
-                let wanted = clients.config.kinesis.shards;
-                let remark = if shards == wanted {
+                let desired = clients.config.kinesis.shards;
+                let note = if shards == desired {
                     String::new()
                 } else {
-                    format!(" (the configuration says {wanted})")
+                    format!(" ({desired} in the configuration)")
                 };
-                Ok(Observation::in_sync(format!("{shards} shards{remark}")))
+                Ok(Observation::in_sync(format!("{shards} shards{note}")))
             }
             Err(error)
                 if error
@@ -108,7 +108,7 @@ impl Resource for Stream {
             .await
     }
 
-    /// Does nothing: `read` never returns `Update`.
+    /// Does nothing, because no difference of a local stream is repaired.
     async fn update(&self) -> Result<()> {
         Ok(())
     }

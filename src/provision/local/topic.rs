@@ -1,4 +1,4 @@
-//! A Kafka topic.
+//! A topic of the local broker.
 
 use std::rc::Rc;
 
@@ -43,16 +43,17 @@ impl Resource for Topic {
             .iter()
             .map(|partition| partition.end_offset.abs_diff(partition.start_offset))
             .sum();
-        let wanted = self.clients.config.topics.partitions as usize;
+        let desired = self.clients.config.topics.partitions as usize;
         let partitions = topic.partitions.len();
-        // Partitions cannot be removed, and more of them would move keys: the user decides.
-        let remark = if partitions == wanted {
+        // Partitions cannot be removed, and additional partitions would move keys to other
+        // partitions, so the user decides.
+        let note = if partitions == desired {
             String::new()
         } else {
-            format!(" (the configuration says {wanted})")
+            format!(" ({desired} in the configuration)")
         };
         Ok(Observation::in_sync(format!(
-            "{partitions} partitions{remark}, {} records",
+            "{partitions} partitions{note}, {} records",
             thousands(records)
         )))
     }
@@ -66,7 +67,7 @@ impl Resource for Topic {
             .map(|_| ())
     }
 
-    /// Does nothing: `read` never returns `Update`.
+    /// Does nothing, because no difference of a local topic is repaired.
     async fn update(&self) -> Result<()> {
         Ok(())
     }

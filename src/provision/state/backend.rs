@@ -1,4 +1,4 @@
-//! Location of the state, a file or an object on S3, and its lock.
+//! Storage of the state, in a file or an S3 object, and its lock.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,15 @@ pub enum StateBackend {
     Object { client: Client, bucket: String, key: String },
 }
 
-/// Held while a command may change the state; released on drop (file) or by `release` (object).
+/// The lock of the state, held by a command that may change the state. Dropping it releases the
+/// lock on a file; [`release`](Self::release) releases the lock on an object.
 #[derive(Debug)]
 pub enum Lock {
-    File(#[expect(dead_code, reason = "the open file is what holds the lock")] FileLock),
+    File(#[expect(dead_code, reason = "the open file holds the lock")] FileLock),
     Object { client: Client, bucket: String, key: String },
 }
 
-/// The state's file in a data folder.
+/// Returns the path of the state in a data folder.
 pub fn file_path(data_dir: &Path) -> PathBuf {
     DataEntry::Aws.path(data_dir).join("state.json")
 }
@@ -43,19 +44,19 @@ impl fmt::Display for StateBackend {
 }
 
 impl StateBackend {
-    /// The object that `s3://BUCKET/KEY` names.
+    /// Returns the object `s3://BUCKET/KEY`.
     ///
     /// # Errors
-    /// No bucket or no key.
+    /// The URL has no bucket or no key.
     pub fn object(client: Client, url: &str) -> Result<Self> {
         let rest = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
         match rest.filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()) {
             Some((bucket, key)) => {
                 Ok(Self::Object { client, bucket: bucket.into(), key: key.into() })
             }
-            None => {
-                Err(Error::usage(format!("`provision.state` must be s3://BUCKET/KEY, not `{url}`")))
-            }
+            None => Err(Error::usage(format!(
+                "`provision.state`: expected s3://BUCKET/KEY, got `{url}`"
+            ))),
         }
     }
 
@@ -83,7 +84,7 @@ impl StateBackend {
                 serde_json::from_slice(&text).map(Some).map_err(|error| {
                     Error::failed(format!("{self} is damaged"))
                         .with_source(error)
-                        .hint("put back an earlier version of the object")
+                        .hint("restore an earlier version of the object")
                 })
             }
         }
@@ -110,7 +111,7 @@ impl StateBackend {
         match self {
             Self::File(path) => match std::fs::remove_file(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(io_error("remove", path, error))
+                    Err(io_error("delete", path, error))
                 }
                 _ => Ok(()),
             },
@@ -133,8 +134,8 @@ impl StateBackend {
                     .map_err(|error| io_error("create", folder, error))?;
                 let lock = FileLock::try_lock(&path.with_extension("lock"))?;
                 lock.map(Lock::File).ok_or_else(|| {
-                    Error::failed(format!("another pinpipe is working with {self}"))
-                        .hint("wait until it is done, or stop it with Ctrl-C")
+                    Error::failed(format!("another pinpipe process is using {self}"))
+                        .hint("wait until the process exits, or stop it with Ctrl-C")
                 })
             }
             Self::Object { client, bucket, key } => {
@@ -161,8 +162,8 @@ impl StateBackend {
                             "PreconditionFailed" | "ConditionalRequestConflict"
                         ) =>
                     {
-                        let principal = self.principal(&key).await;
-                        if principal.contains(&own) {
+                        let holder = self.lock_holder(&key).await;
+                        if holder.contains(&own) {
                             // An earlier attempt created the lock, but its response was lost.
                             return Ok(Lock::Object {
                                 client: client.clone(),
@@ -170,8 +171,8 @@ impl StateBackend {
                                 key,
                             });
                         }
-                        Err(Error::failed(format!("another pinpipe is working with {self}{principal}"))
-                            .hint(format!("wait until it is done; if it was killed, remove the lock: `aws s3 rm s3://{bucket}/{key}`")))
+                        Err(Error::failed(format!("another pinpipe process is using {self}{holder}"))
+                            .hint(format!("wait until the process exits; if it was killed, delete the lock with `aws s3 rm s3://{bucket}/{key}`")))
                     }
                     Err(error) if code(&error) == "NoSuchBucket" => Err(no_bucket(bucket)),
                     Err(error) => {
@@ -182,7 +183,8 @@ impl StateBackend {
         }
     }
 
-    async fn principal(&self, lock_key: &str) -> String {
+    /// Returns the text of a lock in parentheses; empty if it cannot be read.
+    async fn lock_holder(&self, lock_key: &str) -> String {
         let Self::Object { client, bucket, .. } = self else {
             return String::new();
         };
@@ -196,7 +198,7 @@ impl StateBackend {
 
 fn no_bucket(bucket: &str) -> Error {
     Error::failed(format!("cannot open the state: bucket `{bucket}` does not exist"))
-        .hint("create it with `aws s3 mb`, with versioning: pinpipe does not create the bucket of its state")
+        .hint("create the bucket with `aws s3 mb` and enable versioning; pinpipe does not create the bucket of its state")
 }
 
 impl Lock {
@@ -206,7 +208,7 @@ impl Lock {
             && let Err(error) = client.delete_object().bucket(&bucket).key(&key).send().await
         {
             tracing::warn!(
-                "the lock s3://{bucket}/{key} could not be removed: {}",
+                "cannot delete the lock s3://{bucket}/{key}: {}",
                 crate::clients::aws::call::describe(&error)
             );
         }

@@ -1,4 +1,4 @@
-//! The state as it is stored, by a format version.
+//! The stored form of the state, with a format version.
 
 use std::collections::BTreeMap;
 
@@ -32,16 +32,17 @@ pub struct Entry {
 /// The stored state of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDocument {
-    /// Layout of this document.
+    /// Format version of this document.
     pub version: u32,
     pub id: String,
     pub account: String,
     pub region: String,
     pub resources: BTreeMap<String, Entry>,
-    /// The whole pipeline was applied once, so a resource without an entry does not exist.
+    /// The whole pipeline was applied at least once, so the state has an entry for every resource
+    /// that exists.
     #[serde(default)]
     pub is_whole: bool,
 }
 
-/// Layout that this program writes.
+/// Format version that this program writes.
 pub const VERSION: u32 = 1;

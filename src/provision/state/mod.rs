@@ -1,7 +1,7 @@
 //! State of `provision`: names, identifiers and phases of its resources, without secrets.
 //!
-//! Written after every call that changes anything, in a file of the data folder or an
-//! object on S3, so that the next run can resume after a kill at any point.
+//! The state is written after every call that changes a resource, to a file in the data folder or
+//! an S3 object, so that the next run can resume after a kill at any time.
 
 pub mod backend;
 pub mod document;
@@ -17,17 +17,17 @@ use crate::provision::state::backend::StateBackend;
 use crate::provision::state::document::{Entry, Phase, StateDocument, VERSION};
 use crate::provision::state::output::{ObservedOutputs, Output, OutputValue};
 
-/// The state while a command works with it.
+/// The state, opened by a command.
 #[derive(Debug)]
 pub struct State {
     backend: StateBackend,
-    /// Whether changes are stored; otherwise they stay in memory.
+    /// Whether changes are stored; otherwise they are kept in memory only.
     is_written: bool,
     document: Mutex<StateDocument>,
 }
 
 impl State {
-    /// Reads the state of this pipeline; it is empty if it does not exist yet.
+    /// Reads the state of this pipeline. A state that does not exist yet is empty.
     ///
     /// # Errors
     /// The state cannot be read, is damaged, or belongs to another pipeline, account or region.
@@ -65,8 +65,8 @@ impl State {
         Ok(result)
     }
 
-    /// Records that the create call is about to be sent. Returns its token: that of the
-    /// interrupted run, if there was one.
+    /// Records that the create call is about to be sent. Returns the idempotency token of the call;
+    /// after an interruption, that of the interrupted run.
     pub async fn mark_creating(&self, key: &str, name: &str) -> Result<String> {
         self.change(|document| {
             let resumed = document
@@ -84,7 +84,7 @@ impl State {
         .await
     }
 
-    /// Records what an observation found out. Creates the entry if it does not exist.
+    /// Records the outputs of an observation. Creates the entry if it does not exist.
     pub async fn record_observed(&self, key: &str, outputs: ObservedOutputs) -> Result<()> {
         match outputs.into_entry() {
             Some((name, values)) => self.merge(key, &name, values).await,
@@ -92,8 +92,8 @@ impl State {
         }
     }
 
-    /// Records an output in the middle of a change: before the next call, so that a run that is
-    /// killed after it can resume.
+    /// Records an output during a change, before the next call, so that the next run can resume if
+    /// this run is killed.
     pub async fn record<T: OutputValue>(
         &self,
         name: &str,
@@ -166,7 +166,7 @@ impl State {
         T::from_text(values.get(output.field.as_ref())?)
     }
 
-    /// Returns an output that an earlier step recorded.
+    /// Returns an output that another resource must have recorded.
     ///
     /// # Errors
     /// The output is missing, because its resource was not created.
@@ -178,12 +178,13 @@ impl State {
         })
     }
 
-    /// Records that the state contains every resource of the pipeline.
+    /// Records that the state has an entry for every existing resource of the pipeline.
     pub async fn mark_complete(&self) -> Result<()> {
         self.change(|document| document.is_whole = true).await
     }
 
-    /// Whether the state contains every resource. If not, an earlier state may have been lost.
+    /// Whether the state has an entry for every existing resource. If not, an earlier state may
+    /// have been lost.
     pub async fn is_complete(&self) -> bool {
         self.document.lock().await.is_whole
     }
@@ -222,18 +223,18 @@ fn check(
 ) -> Result<()> {
     if found.version != VERSION {
         return Err(Error::failed(format!(
-            "cannot read {backend}: expected layout {VERSION}, got {}",
+            "cannot read {backend}: expected format version {VERSION}, got {}",
             found.version
         ))
-        .hint("install the pinpipe version that wrote it, or a newer one"));
+        .hint("install the pinpipe version that wrote the state, or a newer one"));
     }
-    for (what, theirs, ours) in [
+    for (what, stored, current) in [
         ("pipeline", found.id.as_str(), id),
         ("account", &found.account, account),
         ("region", &found.region, region),
     ] {
-        if theirs != ours {
-            return Err(Error::failed(format!("{backend} belongs to {what} `{theirs}`, not to `{ours}`"))
+        if stored != current {
+            return Err(Error::failed(format!("{backend} belongs to {what} `{stored}`, not to `{current}`"))
                 .hint("correct `id`, `aws.region` or the credentials, or choose another `--data-dir`: nothing was changed"));
         }
     }

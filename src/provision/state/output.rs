@@ -1,4 +1,5 @@
-//! Outputs of resources in the state: ids, ARNs and addresses, each with its place and type.
+//! Outputs of resources in the state: ids, ARNs and addresses, each with its resource, field and
+//! type.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::marker::PhantomData;
 pub trait OutputValue: Sized {
     fn to_text(&self) -> String;
 
-    /// `None` for text that is no such value.
+    /// `None` if the text is not a valid value.
     fn from_text(text: &str) -> Option<Self>;
 }
 
@@ -73,16 +74,16 @@ impl<T> Output<T> {
     }
 }
 
-/// What an observation found out about its own resource. The engine records it in the state.
+/// Outputs of an observed resource. The caller of `observe` records them in the state.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ObservedOutputs {
-    /// Name that the resource exists under; `None` if nothing is to be recorded.
+    /// Name under which the resource exists; `None` if nothing is to be recorded.
     name: Option<String>,
     values: BTreeMap<String, String>,
 }
 
 impl ObservedOutputs {
-    /// The resource exists under this name, and the state gets an entry for it.
+    /// Sets the name under which the resource exists, so that the state gets an entry for it.
     pub fn found(&mut self, name: impl Into<String>) -> &mut Self {
         self.name = Some(name.into());
         self
@@ -94,7 +95,7 @@ impl ObservedOutputs {
         self
     }
 
-    /// Name and values to record, if any.
+    /// Returns the name and values to record; `None` without a name.
     pub fn into_entry(self) -> Option<(String, BTreeMap<String, String>)> {
         Some((self.name?, self.values))
     }

@@ -91,6 +91,7 @@ def test_former_name_of_a_flag_works_with_a_warning(running):
 
 def test_misspelled_variable_is_reported(earlier):
     stderr = earlier.run("batch", "--no-tables", env={"PINPIPE_BATCH_MEMORY": "1GB"}).stderr
-    assert "unknown variable `PINPIPE_BATCH_MEMORY`, did you mean `PINPIPE__BATCH__MEMORY`?" in (
-        stderr
+    assert (
+        "unknown environment variable `PINPIPE_BATCH_MEMORY`, did you mean "
+        "`PINPIPE__BATCH__MEMORY`?" in stderr
     )

@@ -118,8 +118,8 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
     contents = {"/1/sink.zip": zip_with_manifest("one"), "/2/sink.zip": zip_with_manifest("two")}
     moved = {
         **CONTENT,
-        "plugin-object": ("update", "the object came from another address"),
-        "plugin": ("replace", "the address of the zip has changed"),
+        "plugin-object": ("update", "the object was uploaded from another URL"),
+        "plugin": ("replace", "the URL of the zip has changed"),
     }
     with serve(contents) as (url, asked):
         for path, content in contents.items():
@@ -138,7 +138,7 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
         connector = connector_and_plugin_md5(cloud)[0]
         assert_plan_and_apply(
             cloud,
-            {"plugin-object": ("update", "came from another address; the object has no checksum")},
+            {"plugin-object": ("update", "was uploaded from another URL; the object has no checksum")},
             env=env,
         )
         assert connector_and_plugin_md5(cloud)[0] == connector

@@ -43,7 +43,7 @@ def on_s3(cloud):
             ('"account": "123456789012"', '"account": "210987654321"'),
             "belongs to account `210987654321`, not to `123456789012`",
         ),
-        (('"version": 1', '"version": 2'), "expected layout 1, got 2"),
+        (('"version": 1', '"version": 2'), "expected format version 1, got 2"),
         (('"resources": {', '"resources": '), "is damaged"),
     ],
 )
@@ -113,8 +113,8 @@ def test_concurrent_apply_is_rejected_but_a_plan_is_not(cloud, place, request):
     wait_for_call(cloud.aws, "CreateClusterV2", process)
     for command in (("provision", "--yes"), ("destroy", "--yes"), ("connector", "pause")):
         code, stderr = cloud.run_to_end(*command)
-        assert code == 1 and "\nhint: wait until it is done" in stderr, stderr
-        assert "another pinpipe is working with" in stderr
+        assert code == 1 and "\nhint: wait until the process exits" in stderr, stderr
+        assert "another pinpipe process is using" in stderr
         assert f"process {process.pid} " in stderr or place == "file", stderr
     assert cloud.plan()
     process.terminate()
@@ -142,7 +142,7 @@ def test_lock_is_held_although_the_response_got_lost(on_s3, drop):
 def test_missing_state_bucket_is_reported_with_a_hint(cloud):
     cloud.configure(provision=STATE_ON_S3)
     for command in (("provision", "--plan"), ("provision", "--yes"), ("destroy", "--yes")):
-        assert "hint: create it with `aws s3 mb`" in refused_run(cloud, *command)
+        assert "hint: create the bucket with `aws s3 mb`" in refused_run(cloud, *command)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -308,7 +308,7 @@ def test_plan_changes_nothing(empty):
 def test_region_without_api_gateway_is_reported(empty):
     empty.change(aws={"region": "ap-south-2"})
     assert (
-        "lists no addresses of API Gateway in ap-south-2"
+        "lists no address ranges of API Gateway in ap-south-2"
         in empty.run("provision", "--yes", "--only", "network,group-client", code=1).stderr
     )
 

@@ -273,20 +273,20 @@ def test_check_reports_the_progress(machine, shell):
 @pytest.mark.parametrize(
     ("status", "body", "code", "line"),
     [
-        ("200", '["abc.pin"]', 0, "the proxy answers"),
-        ("401", "", 1, "the proxy refuses the password (401): restart the service kafka-rest"),
+        ("200", '["abc.pin"]', 0, "the proxy responds"),
+        ("401", "", 1, "the proxy rejects the password (401): restart the service kafka-rest"),
         (
             "500",
             '{"error_code":50002,\n"message":"Kafka error: Access denied"}',
             1,
-            'the proxy answers with 500: "message":"Kafka error: Access denied"}',
+            'the proxy responds with HTTP 500: "message":"Kafka error: Access denied"}',
         ),
         (
             "000",
             "",
             1,
             (
-                "the proxy does not answer: service kafka-rest is activating, last line: "
+                "the proxy does not respond: service kafka-rest is activating, last line: "
                 "INFO Server started"
             ),
         ),

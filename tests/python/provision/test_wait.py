@@ -150,7 +150,7 @@ def test_creation_timeout_is_resumed_by_the_next_run(cloud, clock, key):
         stderr,
         re.M,
     ), stderr
-    left = re.search(r"skipped, since they depend on it: (.*)", stderr)
+    left = re.search(r"skipped, because they depend on it: (.*)", stderr)
     assert waiting <= set(left[1].split(", ") if left else ()), stderr
     arn = cloud.state()["resources"][key]["values"]["arn"]
     assert [thing.arn for thing in things(cloud.aws).values()] == [arn]

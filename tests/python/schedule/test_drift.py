@@ -271,7 +271,7 @@ def test_destroy_without_credentials_reports_the_kept_job(cloud):
     stderr = cloud.run("destroy", "--yes", *ONLY, env=no_credentials).stderr
     assert "deleted airflow-dag" in stderr and "deleted airflow-connection" in stderr
     assert re.search(
-        r"pinpipe/me/scheduled` stays in the Databricks workspace: "
+        r"pinpipe/me/scheduled` is not deleted from the Databricks workspace: "
         r"no Databricks workspace is configured",
         stderr,
     ), stderr

@@ -81,13 +81,13 @@ impl Resource for AirflowConnection {
         };
         if Connection::is_example(&found) {
             return Ok(Observation::compared(
-                vec!["the connection is Airflow's example, without a workspace"],
+                vec!["the connection is Airflow's default, without a workspace"],
                 "",
             ));
         }
         let host = found["host"].as_str().unwrap_or("an unknown host").to_string();
         if !connection.is_managed(&found) {
-            // A connection created by the user serves as well. pinpipe uses it unchanged.
+            // A connection that the user created is used unchanged.
             return Ok(Observation::existing(format!("to {host}, not managed by pinpipe")));
         }
         observed.found(self.name());

@@ -54,7 +54,7 @@ impl Airflow {
         let listed: Result<Vec<_>, _> =
             self.account.mwaa.list_environments().into_paginator().items().send().collect().await;
         let names = match listed {
-            // Without permission to list environments, none can be recognized by its tags.
+            // Without permission to list environments, no environment is found by its tags.
             Err(error) if is_access_denied(&error) => return Ok(None),
             result => result.call_context("airflow:ListEnvironments", &self.display_name())?,
         };
@@ -100,20 +100,20 @@ impl Airflow {
 
     /// Differences that an update can repair, tags excluded.
     async fn differences(&self, found: &Environment) -> Result<Vec<Difference>> {
-        let wanted = &self.account.config.airflow;
+        let desired = &self.account.config.airflow;
         let mut differences = Vec::new();
-        if found.airflow_version() != Some(&wanted.version) {
+        if found.airflow_version() != Some(&desired.version) {
             differences.push(Difference::field(
                 "version",
                 found.airflow_version().unwrap_or("unknown"),
-                &wanted.version,
+                &desired.version,
             ));
         }
-        if found.environment_class() != Some(&wanted.class) {
+        if found.environment_class() != Some(&desired.class) {
             differences.push(Difference::field(
                 "class",
                 found.environment_class().unwrap_or("unknown"),
-                &wanted.class,
+                &desired.class,
             ));
         }
         if found.execution_role_arn() != Some(&role_arn(&self.account, Principal::Airflow)) {
@@ -216,12 +216,12 @@ impl Resource for Airflow {
                 return Ok(Observation::pending(status.map_or("unknown", Status::as_str)));
             }
         }
-        let wanted = &self.account.config.airflow.subnets;
+        let desired = &self.account.config.airflow.subnets;
         let subnets = found
             .network_configuration()
             .map(|network| network.subnet_ids().to_vec())
             .unwrap_or_default();
-        if subnets.iter().any(|subnet| !wanted.contains(subnet)) {
+        if subnets.iter().any(|subnet| !desired.contains(subnet)) {
             return Ok(Observation::not_updatable(vec![format!(
                 "the environment is in other subnets: {}",
                 subnets.join(", ")
@@ -236,11 +236,11 @@ impl Resource for Airflow {
     }
 
     async fn create(&self) -> Result<()> {
-        let wanted = &self.account.config.airflow;
+        let desired = &self.account.config.airflow;
         let group =
             self.account.state.require_output(&outputs::group_id(GroupMember::Airflow)).await?;
         let network = NetworkConfiguration::builder()
-            .set_subnet_ids(Some(wanted.subnets.clone()))
+            .set_subnet_ids(Some(desired.subnets.clone()))
             .security_group_ids(group)
             .build();
         let version = self.account.state.output(&outputs::REQUIREMENTS_VERSION).await;
@@ -250,9 +250,9 @@ impl Resource for Airflow {
                 .mwaa
                 .create_environment()
                 .name(self.name())
-                .airflow_version(&wanted.version);
+                .airflow_version(&desired.version);
             let request = request
-                .environment_class(&wanted.class)
+                .environment_class(&desired.class)
                 .execution_role_arn(role_arn(&self.account, Principal::Airflow));
             let request = request
                 .source_bucket_arn(self.bucket_arn())
@@ -276,7 +276,7 @@ impl Resource for Airflow {
                 }
             }
         };
-        // MWAA sees a role some seconds after IAM has created it.
+        // MWAA sees a new role only some seconds after IAM has created it.
         let is_unseen = |error: &Error| error.service_message().to_lowercase().contains("role");
         self.account.retry_until_visible(is_unseen, call).await
     }
@@ -285,7 +285,7 @@ impl Resource for Airflow {
         let Some(found) = self.find().await? else {
             return Ok(());
         };
-        let wanted = &self.account.config.airflow;
+        let desired = &self.account.config.airflow;
         let tags = found.tags().cloned().unwrap_or_default();
         if !self.account.tag_differences(KEY, pairs(&tags)).is_empty() {
             let request =
@@ -306,9 +306,9 @@ impl Resource for Airflow {
             .mwaa
             .update_environment()
             .name(self.name())
-            .airflow_version(&wanted.version);
+            .airflow_version(&desired.version);
         let request = request
-            .environment_class(&wanted.class)
+            .environment_class(&desired.class)
             .execution_role_arn(role_arn(&self.account, Principal::Airflow));
         let request = request
             .source_bucket_arn(self.bucket_arn())
@@ -364,7 +364,8 @@ impl Resource for Airflow {
             return Ok(false);
         }
         if found.status() == Some(&EnvironmentStatus::Creating) {
-            // MWAA rejects other calls during creation. A failed creation does not matter here.
+            // MWAA rejects other calls during creation. A failed creation is ignored, because the
+            // environment is deleted anyway.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {

@@ -1,4 +1,4 @@
-//! The Python requirements of Airflow, as a file in its bucket.
+//! The Python requirements of Airflow, as a file in Airflow's bucket.
 
 use std::rc::Rc;
 

@@ -97,7 +97,7 @@ impl Api {
         Ok(authorization.map(|authorization| routes(&self.account, &ip, &authorization)))
     }
 
-    /// Checksum of the definition. Each deployment carries it in its description.
+    /// Checksum of the definition, which is stored in the description of each deployment.
     fn checksum(routes: &[Route]) -> String {
         let mut text = String::new();
         for route in routes {
@@ -193,7 +193,7 @@ impl Api {
         }
     }
 
-    /// Stage of an earlier configuration, if `api.stage` has changed since.
+    /// Stage of an earlier configuration; `None` if `api.stage` has not changed.
     async fn previous_stage(&self) -> Option<String> {
         self.account
             .state
@@ -310,8 +310,8 @@ impl Api {
             }
             _ => {}
         }
-        let wanted = &route.integration;
-        for (status, _) in &wanted.responses {
+        let desired = &route.integration;
+        for (status, _) in &desired.responses {
             let response = client
                 .put_method_response()
                 .rest_api_id(api)
@@ -325,7 +325,7 @@ impl Api {
                 _ => {}
             }
         }
-        let parameters = wanted
+        let parameters = desired
             .parameters
             .iter()
             .map(|(name, value)| (name.clone(), value.expose_secret().to_string()))
@@ -333,25 +333,25 @@ impl Api {
         let integration =
             client.put_integration().rest_api_id(api).resource_id(id).http_method(route.method);
         let integration = integration
-            .r#type(wanted.kind.clone())
-            .integration_http_method(wanted.method)
-            .uri(&wanted.uri);
+            .r#type(desired.kind.clone())
+            .integration_http_method(desired.method)
+            .uri(&desired.uri);
         let integration = integration
-            .set_credentials(wanted.credentials.clone())
+            .set_credentials(desired.credentials.clone())
             .set_request_parameters(Some(parameters));
-        let templates = Some(wanted.templates.clone().into_iter().collect())
-            .filter(|_| !wanted.templates.is_empty());
+        let templates = Some(desired.templates.clone().into_iter().collect())
+            .filter(|_| !desired.templates.is_empty());
         let integration =
-            integration.set_request_templates(templates).passthrough_behavior(wanted.passthrough);
+            integration.set_request_templates(templates).passthrough_behavior(desired.passthrough);
         integration.send().await.map_err(|error| {
             // The response may quote the request, which contains the password.
             let failure = error.call_context("apigateway:PUT", &display_name);
-            wanted.parameters.values().fold(failure, |failure, value| {
+            desired.parameters.values().fold(failure, |failure, value| {
                 failure
                     .redact(value.expose_secret().trim_matches('\'').trim_start_matches("Basic "))
             })
         })?;
-        for (status, pattern) in &wanted.responses {
+        for (status, pattern) in &desired.responses {
             let response = client
                 .put_integration_response()
                 .rest_api_id(api)
@@ -423,7 +423,8 @@ impl Resource for Api {
         match self.stage(api).await? {
             None => problems.push(format!("the API is not deployed to the stage `{stage}`").into()),
             Some(deployed) => {
-                // Recorded only for a deployed stage: other commands post to this URL.
+                // The URL is recorded only for a deployed stage, because other commands send
+                // requests to it.
                 observed.set(&outputs::API_URL, self.url(api));
                 if deployed.checksum.as_deref() != Some(&Self::checksum(&routes)) {
                     problems
@@ -448,7 +449,7 @@ impl Resource for Api {
                 .api_once
                 .create_rest_api()
                 .name(self.name())
-                .description("made by pinpipe")
+                .description("created by pinpipe")
                 .endpoint_configuration(endpoint);
             let response =
                 request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;

@@ -98,7 +98,7 @@ impl Resource for ApiKey {
                 .api_once
                 .create_api_key()
                 .name(self.name())
-                .description("made by pinpipe")
+                .description("created by pinpipe")
                 .enabled(true);
             let response =
                 request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;

@@ -20,7 +20,7 @@ pub struct Route {
     pub authorization: &'static str,
     /// Whether the method requires an API key.
     pub needs_key: bool,
-    /// Path variables that the method declares, each with whether it is required.
+    /// Path parameters that the method declares, and whether each is required.
     pub request_parameters: BTreeMap<String, bool>,
     pub integration: Integration,
 }
@@ -31,17 +31,17 @@ pub struct Integration {
     pub method: &'static str,
     pub uri: String,
     pub credentials: Option<String>,
-    /// Request parameters; those of the proxy's route include its password.
+    /// Request parameters; those of the proxy's route include the password of the proxy.
     pub parameters: BTreeMap<String, SecretString>,
     pub templates: BTreeMap<String, String>,
     pub passthrough: &'static str,
-    /// Response statuses, each with the pattern of integration statuses that it is returned for.
-    /// Empty if every response is passed through unchanged.
+    /// Status codes of the API, each with the pattern of the backend's status codes that it is
+    /// returned for. Empty if every response is returned unchanged.
     pub responses: Vec<(&'static str, Option<&'static str>)>,
 }
 
-/// Responses of the Kinesis routes. Without the patterns, errors of Kinesis would be returned with
-/// status 200.
+/// Responses of the Kinesis routes. Without the patterns, API Gateway would return errors of
+/// Kinesis with status 200.
 const RESPONSES: [(&str, Option<&str>); 3] =
     [("200", None), ("400", Some("4\\d{2}")), ("500", Some("5\\d{2}"))];
 
@@ -144,26 +144,26 @@ pub fn differences(route: &Route, found: Option<&ApiResource>) -> Vec<String> {
     differences
 }
 
-fn integration_differences(wanted: &Integration, method: &Method) -> Vec<String> {
+fn integration_differences(desired: &Integration, method: &Method) -> Vec<String> {
     let Some(existing) = method.method_integration() else {
         return vec!["has no integration".into()];
     };
     let mut differences = Vec::new();
-    if existing.uri() != Some(wanted.uri.as_str()) {
+    if existing.uri() != Some(desired.uri.as_str()) {
         differences.push(format!(
             "integration URI: {} → {}",
             existing.uri().unwrap_or("none"),
-            wanted.uri
+            desired.uri
         ));
     }
     let is_same_kind =
-        existing.r#type() == Some(&wanted.kind) && existing.http_method() == Some(wanted.method);
-    if !is_same_kind || existing.credentials() != wanted.credentials.as_deref() {
+        existing.r#type() == Some(&desired.kind) && existing.http_method() == Some(desired.method);
+    if !is_same_kind || existing.credentials() != desired.credentials.as_deref() {
         differences.push("has a different integration type, method or role".into());
     }
     let parameters = existing.request_parameters().cloned().unwrap_or_default();
-    let is_same_parameters = parameters.len() == wanted.parameters.len()
-        && wanted.parameters.iter().all(|(name, value)| {
+    let is_same_parameters = parameters.len() == desired.parameters.len()
+        && desired.parameters.iter().all(|(name, value)| {
             parameters.get(name).map(String::as_str) == Some(value.expose_secret())
         });
     if !is_same_parameters {
@@ -171,13 +171,13 @@ fn integration_differences(wanted: &Integration, method: &Method) -> Vec<String>
     }
     let templates: BTreeMap<String, String> =
         existing.request_templates().cloned().unwrap_or_default().into_iter().collect();
-    if templates != wanted.templates
-        || existing.passthrough_behavior().is_some_and(|behavior| behavior != wanted.passthrough)
+    if templates != desired.templates
+        || existing.passthrough_behavior().is_some_and(|behavior| behavior != desired.passthrough)
     {
         differences.push("has a different request mapping".into());
     }
     let responses = existing.integration_responses().cloned().unwrap_or_default();
-    let is_same_responses = wanted.responses.iter().all(|(status, pattern)| {
+    let is_same_responses = desired.responses.iter().all(|(status, pattern)| {
         responses.get(*status).is_some_and(|response| {
             response.selection_pattern().filter(|pattern| !pattern.is_empty()) == *pattern
         })

@@ -67,7 +67,7 @@ impl UsagePlan {
         Ok(all)
     }
 
-    /// The API's stage as usage plans name it: `<api>:<stage>`.
+    /// The API's stage in the form that usage plans require: `<api>:<stage>`.
     async fn stage(&self) -> Option<String> {
         let api = self.account.state.output(&outputs::API_ID).await?;
         Some(format!("{api}:{}", self.account.config.api.stage))
@@ -156,7 +156,7 @@ impl Resource for UsagePlan {
                 .api_once
                 .create_usage_plan()
                 .name(self.name())
-                .description("made by pinpipe")
+                .description("created by pinpipe")
                 .api_stages(stage.clone());
             let response =
                 request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await;

@@ -15,8 +15,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests the pipeline's first topic from the proxy through the API.
 ///
-/// A new key or stage may take some seconds to become active: HTTP 403 is retried for four times
-/// `provision.consistency_timeout_ms`.
+/// A new key or stage may take some seconds to become active, so HTTP 403 is retried. The time
+/// limit is four times `provision.consistency_timeout_ms`.
 ///
 /// # Errors
 /// The API does not respond; it rejects the request; Ctrl-C.
@@ -55,7 +55,7 @@ async fn request_topic(config: &Config) -> Result<String> {
                     "the API cannot reach the proxy: check with `pinpipe status` that the client \
                      machine is running"
                 }
-                _ => "show the drift with `pinpipe provision --plan`",
+                _ => "show the differences with `pinpipe provision --plan`",
             };
             return Err(Error::failed(format!(
                 "cannot call the API at {}: HTTP {status}",

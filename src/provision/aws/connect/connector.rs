@@ -36,21 +36,21 @@ pub struct Connector {
     pub account: Rc<Account>,
 }
 
-/// A difference between the connector and its configuration.
+/// A repair of one difference between the connector and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Drift {
+enum Repair {
     Tags(Difference),
     /// Keys of the properties that differ.
     Properties(Vec<String>),
     Capacity(Difference),
-    /// A difference that only a new connector repairs.
-    Fixed(Difference),
+    /// Replacement, because MSK Connect cannot change the property.
+    Replacement(Difference),
 }
 
-impl Drift {
-    fn describe(&self) -> Difference {
+impl Repair {
+    fn difference(&self) -> Difference {
         match self {
-            Self::Tags(difference) | Self::Fixed(difference) | Self::Capacity(difference) => {
+            Self::Tags(difference) | Self::Replacement(difference) | Self::Capacity(difference) => {
                 difference.clone()
             }
             Self::Properties(keys) => format!("properties differ: {}", keys.join(", ")).into(),
@@ -101,13 +101,13 @@ impl Connector {
         }
     }
 
-    async fn differences(&self, description: &DescribeConnectorOutput) -> Result<Vec<Drift>> {
+    async fn repairs(&self, description: &DescribeConnectorOutput) -> Result<Vec<Repair>> {
         let (config, state) = (&self.account.config, &self.account.state);
         let tags = tags(&self.account, description.connector_arn().unwrap_or_default())
             .await?
             .unwrap_or_default();
-        let mut differences: Vec<Drift> =
-            self.account.tag_differences(KEY, pairs(&tags)).into_iter().map(Drift::Tags).collect();
+        let mut repairs: Vec<Repair> =
+            self.account.tag_differences(KEY, pairs(&tags)).into_iter().map(Repair::Tags).collect();
         let existing: BTreeMap<String, String> = description
             .connector_configuration()
             .cloned()
@@ -116,14 +116,14 @@ impl Connector {
             .collect();
         let changed = changed_keys(&existing, &config.connector_properties());
         if !changed.is_empty() {
-            differences.push(Drift::Properties(changed));
+            repairs.push(Repair::Properties(changed));
         }
         let capacity = description.capacity().and_then(|capacity| capacity.provisioned_capacity());
         let (mcu, workers) =
             capacity.map_or((0, 0), |capacity| (capacity.mcu_count(), capacity.worker_count()));
         let (desired_mcu, desired_workers) = (config.connector.mcu, config.connector.workers);
         if (mcu, workers) != (desired_mcu, desired_workers) {
-            differences.push(Drift::Capacity(Difference::field(
+            repairs.push(Repair::Capacity(Difference::field(
                 "capacity",
                 format!("{workers} workers of {mcu} MCU"),
                 format!("{desired_workers} of {desired_mcu}"),
@@ -133,12 +133,12 @@ impl Connector {
         let brokers = state.output(&outputs::BOOTSTRAP_SERVERS).await;
         let current_brokers = kafka.and_then(|kafka| kafka.bootstrap_servers()).unwrap_or_default();
         if brokers.is_some_and(|brokers| !cluster::is_same_cluster(&brokers, current_brokers)) {
-            differences.push(Drift::Fixed("the connector reads from other brokers".into()));
+            repairs.push(Repair::Replacement("the connector reads from other brokers".into()));
         }
         if description.service_execution_role_arn()
             != Some(role_arn(&self.account, Principal::Connector).as_str())
         {
-            differences.push(Drift::Fixed("the connector has another role".into()));
+            repairs.push(Repair::Replacement("the connector has another execution role".into()));
         }
         let plugin = description
             .plugins()
@@ -147,16 +147,17 @@ impl Connector {
             .and_then(|plugin| plugin.custom_plugin_arn());
         let desired_plugin = state.output(&outputs::PLUGIN_ARN).await;
         if desired_plugin.is_some() && plugin != desired_plugin.as_deref() {
-            differences.push(Drift::Fixed("the connector uses another plugin".into()));
+            repairs.push(Repair::Replacement("the connector uses another plugin".into()));
         }
         let worker =
             description.worker_configuration().and_then(|worker| worker.worker_configuration_arn());
         let desired_worker = state.output(&outputs::WORKER_CONFIGURATION_ARN).await;
         if desired_worker.is_some() && worker != desired_worker.as_deref() {
-            differences
-                .push(Drift::Fixed("the connector uses another worker configuration".into()));
+            repairs.push(Repair::Replacement(
+                "the connector uses another worker configuration".into(),
+            ));
         }
-        Ok(differences)
+        Ok(repairs)
     }
 
     /// Whether the bucket contains an object of the pipeline's topics. Only an object proves that
@@ -188,8 +189,8 @@ impl Connector {
             )
     }
 
-    /// Waits for the recorded operation, if any. The connector's state does not show the failure of
-    /// an operation.
+    /// Waits for the recorded operation, if any. `DescribeConnector` does not show that an operation
+    /// failed.
     async fn finish_operation(&self) -> Result<()> {
         match self.account.state.output(&outputs::CONNECTOR_OPERATION).await {
             Some(operation) if !operation.is_empty() => self.follow(&operation).await,
@@ -197,10 +198,11 @@ impl Connector {
         }
     }
 
-    /// Records an operation, waits until it completes, and removes the record.
+    /// Stores the operation in the state, waits until it completes, and removes it from the state.
     ///
     /// # Errors
-    /// The operation fails or cannot be read; Ctrl-C; the wait exceeds `provision.operation_timeout_minutes`.
+    /// The operation fails or cannot be read; Ctrl-C; the wait exceeds
+    /// `provision.operation_timeout_minutes`.
     pub async fn follow(&self, operation: &str) -> Result<()> {
         self.account.state.record(&self.name(), &outputs::CONNECTOR_OPERATION, operation).await?;
         let check = || async {
@@ -267,7 +269,11 @@ impl Connector {
 fn reason(description: &DescribeConnectorOutput) -> String {
     let state = description.state_description();
     let text = state.map(|state| {
-        format!("{}: {}", state.code().unwrap_or("no code"), state.message().unwrap_or("no reason"))
+        format!(
+            "{}: {}",
+            state.code().unwrap_or("no code"),
+            state.message().unwrap_or("no reason was given")
+        )
     });
     text.unwrap_or_else(|| "AWS gave no reason".into())
 }
@@ -347,22 +353,22 @@ impl Resource for Connector {
                 return Ok(Observation::pending(state.map_or("unknown", ConnectorState::as_str)));
             }
         }
-        let differences = self.differences(&description).await?;
-        let texts: Vec<Difference> = differences.iter().map(Drift::describe).collect();
-        if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
-            return Ok(Observation::not_updatable(texts));
+        let repairs = self.repairs(&description).await?;
+        let differences: Vec<Difference> = repairs.iter().map(Repair::difference).collect();
+        if repairs.iter().any(|repair| matches!(repair, Repair::Replacement(_))) {
+            return Ok(Observation::not_updatable(differences));
         }
         let detail = if self.has_delivered().await? {
             "running; objects have arrived in the bucket"
         } else {
             "running; no object has arrived in the bucket yet"
         };
-        Ok(Observation::compared(texts, detail))
+        Ok(Observation::compared(differences, detail))
     }
 
     async fn create(&self) -> Result<()> {
         let (config, state) = (&self.account.config, &self.account.state);
-        let incomplete = || "cannot build the description of the connector".to_string();
+        let incomplete = || "cannot build the request that creates the connector".to_string();
         let vpc = Vpc::builder()
             .set_subnets(Some(self.account.state.require_output(&outputs::SUBNETS).await?));
         let vpc = vpc
@@ -401,7 +407,7 @@ impl Resource for Connector {
                 .connect
                 .create_connector()
                 .connector_name(self.name())
-                .connector_description("made by pinpipe");
+                .connector_description("created by pinpipe");
             let request = request
                 .capacity(Capacity::builder().provisioned_capacity(capacity.clone()).build())
                 .set_connector_configuration(Some(
@@ -437,8 +443,8 @@ impl Resource for Connector {
             return Ok(());
         };
         let (arn, config) = (description.connector_arn().unwrap_or_default(), &self.account.config);
-        let differences = self.differences(&description).await?;
-        if differences.iter().any(|drift| matches!(drift, Drift::Tags(_))) {
+        let repairs = self.repairs(&description).await?;
+        if repairs.iter().any(|repair| matches!(repair, Repair::Tags(_))) {
             put_tags(&self.account, KEY, arn).await?;
         }
         let request = self
@@ -449,14 +455,14 @@ impl Resource for Connector {
             .set_current_version(description.current_version().map(String::from));
         // MSK Connect accepts either properties or capacity in one call. The next observation finds
         // the remaining difference.
-        let request = match differences
+        let request = match repairs
             .iter()
-            .find(|drift| !matches!(drift, Drift::Tags(_) | Drift::Fixed(_)))
+            .find(|repair| !matches!(repair, Repair::Tags(_) | Repair::Replacement(_)))
         {
-            Some(Drift::Properties(_)) => request.set_connector_configuration(Some(
+            Some(Repair::Properties(_)) => request.set_connector_configuration(Some(
                 config.connector_properties().into_iter().collect(),
             )),
-            Some(Drift::Capacity(_)) => {
+            Some(Repair::Capacity(_)) => {
                 let (mcu, workers) = (config.connector.mcu, config.connector.workers);
                 let capacity = ProvisionedCapacityUpdate::builder()
                     .mcu_count(mcu)
@@ -517,7 +523,7 @@ impl Resource for Connector {
             Some(ConnectorState::Creating | ConnectorState::Updating)
         ) {
             // MSK Connect rejects other calls while it creates or updates the connector. A failure
-            // of that operation does not matter here.
+            // of that operation is ignored, because the connector is deleted anyway.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {

@@ -16,7 +16,7 @@ pub enum ConnectorOperation {
 }
 
 /// Starts the operation and waits until it completes. Returns the change: `paused`, `resumed` or
-/// `restarted`; `kept` if no AWS account is used.
+/// `restarted`; `kept` on target local.
 ///
 /// # Errors
 /// The connector does not exist; its state does not permit the operation; the operation fails.
@@ -41,7 +41,7 @@ async fn operate(session: &Session, operation: ConnectorOperation) -> Result<&'s
     let name = account.config.connector_name();
     let description = connector.find().await?.ok_or_else(|| {
         Error::failed(format!("connector `{name}` does not exist"))
-            .hint("`pinpipe connector create` creates it")
+            .hint("create the connector with `pinpipe connector create`")
     })?;
     let (arn, label) =
         (description.connector_arn().unwrap_or_default(), format!("connector `{name}`"));

@@ -1,4 +1,4 @@
-//! The custom plugin of MSK Connect: the connector's zip, registered with the service.
+//! The custom plugin of MSK Connect, which is created from the connector's zip.
 
 use std::rc::Rc;
 
@@ -72,11 +72,11 @@ impl Plugin {
         }
         let copied_md5 =
             latest.and_then(|latest| latest.file_description()).and_then(|file| file.file_md5());
-        // Any other value than an MD5 cannot be compared.
+        // A value that is not an MD5 cannot be compared.
         let copied_md5 = copied_md5.filter(|text| text.len() == 32)?;
         match self.account.state.output(&outputs::PLUGIN_OBJECT_MD5).await?.as_str() {
             desired if copied_md5.eq_ignore_ascii_case(desired) => None,
-            "" => Some("the address of the zip has changed"),
+            "" => Some("the URL of the zip has changed"),
             _ => Some("created from a zip with other content"),
         }
     }
@@ -170,7 +170,7 @@ impl Resource for Plugin {
             .name(self.name())
             .content_type(CustomPluginContentType::Zip);
         let request = request
-            .description("made by pinpipe")
+            .description("created by pinpipe")
             .location(CustomPluginLocation::builder().s3_location(location).build());
         match request.set_tags(Some(self.account.tags(KEY).into_iter().collect())).send().await {
             Ok(_) => Ok(()),
@@ -222,7 +222,7 @@ impl Resource for Plugin {
         }
         if summary.custom_plugin_state() == Some(&CustomPluginState::Creating) {
             // MSK Connect rejects other calls while it creates the plugin. A failure of the
-            // creation does not matter here.
+            // creation is ignored, because the plugin is deleted anyway.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {

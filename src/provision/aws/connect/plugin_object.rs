@@ -24,12 +24,13 @@ use crate::provision::state::output::ObservedOutputs;
 const KEY: &str = keys::PLUGIN_OBJECT;
 /// Size of a part. S3 requires at least 5 MiB for every part but the last.
 const PART_BYTES: usize = 8 * 1024 * 1024;
-/// Metadata key of the file's SHA-256. S3's own checksum covers the checksums of the parts.
+/// Metadata key of the file's SHA-256. S3's own checksum of a multipart upload is not that of the
+/// file: it is a checksum of the checksums of the parts.
 const CHECKSUM: &str = "sha256";
-/// Metadata key, and output in the state, of the file's MD5. MSK Connect reports the MD5 of its
+/// Metadata key of the file's MD5, for comparison with the MD5 that MSK Connect reports for its
 /// copy.
 pub const MD5: &str = "md5";
-/// Timeout of the request that checks whether a server has the zip.
+/// Timeout of the request that checks the URL of the zip.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Metadata key of the file or URL that the object was uploaded from.
 const SOURCE: &str = "source";
@@ -38,8 +39,8 @@ pub struct PluginObject {
     pub account: Rc<Account>,
 }
 
-/// Returns the object's key in the bucket: the file name below `PLUGIN_FOLDER`. `None` if the
-/// configured source has no file name.
+/// Returns the object's key in the bucket: the file name below `PLUGIN_FOLDER`. `None` if
+/// `connector.plugin` has no file name.
 pub fn key(config: &Config) -> Option<String> {
     let source = config.connector.plugin.split(['?', '#']).next().unwrap_or_default();
     let file = source.rsplit('/').next().filter(|file| !file.is_empty())?;
@@ -83,7 +84,8 @@ impl PluginObject {
         }
     }
 
-    /// Returns bucket and key of the object of an earlier configuration, if it still exists.
+    /// Returns bucket and key of the object of an earlier configuration; `None` if it does not
+    /// exist.
     async fn previous_object(&self) -> Result<Option<(String, String)>> {
         for name in
             self.account.names(KEY, &self.name()).await.iter().filter(|name| **name != self.name())
@@ -107,13 +109,13 @@ impl PluginObject {
     }
 
     /// Sets the MD5 of the desired content, which the plugin is compared with: the plugin keeps
-    /// its copy, even if the object changes. An empty text means an unknown content that differs
-    /// from the previous one.
+    /// its copy, even if the object changes. An empty text means that the content is unknown, but
+    /// differs from the previous content.
     fn observe_md5(&self, observed: &mut ObservedOutputs, md5: &str) {
         observed.found(self.name()).set(&outputs::PLUGIN_OBJECT_MD5, md5);
     }
 
-    /// Checks that a server answers at the URL, without downloading the zip. Not every server
+    /// Checks that a server responds at the URL, without downloading the zip. Not every server
     /// supports HEAD: only a failed connection and the statuses 404 and 410 are errors.
     async fn check_url(&self) -> Result<()> {
         let response =
@@ -131,7 +133,7 @@ impl PluginObject {
     fn download_error(&self, error: reqwest::Error) -> Error {
         Error::failed(format!("cannot download `{}`", self.source()))
             .with_source(error.without_url())
-            .hint("check the address, or download the zip and set `connector.plugin` to the file")
+            .hint("check the URL, or download the zip and set `connector.plugin` to the file")
     }
 
     /// Returns the zip, read from its file or downloaded.
@@ -147,15 +149,15 @@ impl PluginObject {
             std::fs::read(&path)
                 .map_err(|error| io_error("read the connector's zip", &path, error))?
         };
-        // Every zip starts with this signature, an HTML error page does not.
+        // Every zip starts with this signature; an HTML error page does not.
         if content.starts_with(b"PK") {
             return Ok(content);
         }
         Err(Error::failed(format!("`{}` is not a zip", self.source()))
-            .hint("set `connector.plugin` to the zip of Confluent's S3 sink: a file or an address"))
+            .hint("set `connector.plugin` to the zip of Confluent's S3 sink: a path or URL"))
     }
 
-    /// Aborts the unfinished uploads of a killed run: AWS charges for their parts until then.
+    /// Aborts the unfinished uploads of a killed run, because AWS charges for their parts.
     async fn abort_uploads(&self, bucket: &str, key: &str) -> Result<()> {
         let request = self.account.s3.list_multipart_uploads().bucket(bucket).prefix(key);
         let listing = request
@@ -214,16 +216,16 @@ impl Resource for PluginObject {
         };
         let mut differences = Vec::new();
         if self.is_url() {
-            // The zip is not downloaded only to compare it.
+            // The zip is not downloaded just for the comparison, because it is large.
             let (source, stored_md5) = (metadata(SOURCE), metadata(MD5));
             if source == self.source() {
                 if !stored_md5.is_empty() {
                     self.observe_md5(observed, &stored_md5);
                 }
             } else {
-                differences.push("the object came from another address".to_string());
-                // An object without a source was not uploaded by pinpipe: the recorded MD5 remains
-                // valid.
+                differences.push("the object was uploaded from another URL".to_string());
+                // pinpipe sets the metadata on every upload. Without it, pinpipe did not upload the
+                // object, and the MD5 in the state remains valid.
                 if !source.is_empty() {
                     self.observe_md5(observed, "");
                 }
@@ -250,8 +252,8 @@ impl Resource for PluginObject {
         ))
     }
 
-    /// Checks that the zip can be read. For a URL, checks only that the server answers: the zip is
-    /// large.
+    /// Checks that the zip can be read. For a URL, checks only that the server responds, because
+    /// the zip is large.
     async fn check(&self, action: Action) -> Result<()> {
         if action == Action::Delete {
             return Ok(());
@@ -291,7 +293,7 @@ impl Resource for PluginObject {
                 .set_checksum_sha256(uploaded.checksum_sha256);
             parts.push(completed.build());
             if self.account.stop.is_cancelled() {
-                return Err(self.account.interrupted("the connector's zip is partly uploaded"));
+                return Err(self.account.interrupted("the connector's zip is partially uploaded"));
             }
         }
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
@@ -304,8 +306,7 @@ impl Resource for PluginObject {
             .send()
             .await;
         match response {
-            // An attempt whose response was lost completed it: the next observation sees the
-            // object.
+            // An earlier attempt whose response was lost has completed the upload.
             Err(error) if code(&error) == "NoSuchUpload" => {}
             response => {
                 response.call_context("s3:PutObject", &self.display_name())?;

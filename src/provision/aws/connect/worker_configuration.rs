@@ -166,7 +166,7 @@ impl Resource for WorkerConfiguration {
             .connect
             .create_worker_configuration()
             .name(self.name())
-            .description("made by pinpipe");
+            .description("created by pinpipe");
         let request = request
             .properties_file_content(content)
             .set_tags(Some(self.account.tags(KEY).into_iter().collect()));
@@ -248,7 +248,7 @@ mod tests {
         ]);
         assert_eq!(properties(&lines(&expected)), expected);
         assert_eq!(
-            properties("# a remark\n\n x = y \n"),
+            properties("# a comment\n\n x = y \n"),
             BTreeMap::from([("x".to_string(), "y".to_string())])
         );
     }

@@ -30,9 +30,9 @@ use crate::provision::resource::{Difference, Observation, Resource};
 use crate::provision::state::output::ObservedOutputs;
 
 const KEY: &str = keys::CLIENT;
-/// Tag with the checksum of the user data, because EC2 does not return the text as it was sent.
+/// Tag with the checksum of the user data, because `DescribeInstances` does not return user data.
 const USER_DATA_TAG: &str = "pinpipe:user-data";
-/// Tag of a machine whose proxy has answered. The value identifies the proxy's password.
+/// Tag of a machine whose proxy has responded. The value identifies the proxy's password.
 const READY_TAG: &str = "pinpipe:ready";
 /// Download location of the jar for IAM authentication.
 const IAM_AUTH: &str = "https://repo1.maven.org/maven2/software/amazon/msk/aws-msk-iam-auth";
@@ -64,8 +64,8 @@ impl Client {
         if let Some(instance) = tagged {
             return Ok(Some(instance.clone()));
         }
-        // A machine that lost its tags is found by its recorded id. Otherwise, a second one would
-        // be launched and charged.
+        // A machine that lost its tags is found by its id in the state. Otherwise, a second machine
+        // would be launched and billed.
         let Some(id) = self.account.state.output(&outputs::CLIENT_ID).await else {
             return Ok(None);
         };
@@ -144,18 +144,18 @@ impl Client {
         })
     }
 
-    /// Returns the mark that distinguishes the current password of the proxy from earlier ones.
-    async fn password_mark(&self) -> Option<String> {
-        let mark = self.account.state.output(&outputs::PROXY_SECRET_MARK).await?;
-        mark.rsplit(' ').next().map(String::from)
+    /// Returns the random identifier of the proxy's current password.
+    async fn password_id(&self) -> Option<String> {
+        let description = self.account.state.output(&outputs::PROXY_SECRET_MARK).await?;
+        description.rsplit(' ').next().map(String::from)
     }
 
-    /// Records that the proxy answers with the current password: in a tag, which is available
+    /// Records that the proxy responds with the current password: in a tag, which is available
     /// without the state, and in the state.
-    async fn record_answer(&self, id: &str) -> Result<()> {
+    async fn record_response(&self, id: &str) -> Result<()> {
         let tag = Tag::builder()
             .key(READY_TAG)
-            .value(self.password_mark().await.unwrap_or_else(|| "yes".into()))
+            .value(self.password_id().await.unwrap_or_else(|| "yes".into()))
             .build();
         let response = self.account.ec2.create_tags().resources(id).tags(tag).send().await;
         response.call_context("ec2:CreateTags", &self.display_name())?;
@@ -163,8 +163,8 @@ impl Client {
     }
 
     /// Checks that EC2 has not terminated a machine right after its launch. If it has, removes the
-    /// state entry with its client token: for the same token, EC2 would always return the
-    /// terminated machine.
+    /// entry with the client token from the state, because EC2 would return the terminated machine
+    /// for the same token.
     async fn check_launch(&self, id: &str) -> Result<()> {
         let response = self.account.ec2.describe_instances().instance_ids(id).send().await;
         let description = match response {
@@ -315,11 +315,11 @@ impl Resource for Client {
         }
         let tags = pairs(instance.tags());
         let Some((_, ready)) = tags.iter().find(|(key, _)| *key == READY_TAG) else {
-            return Ok(Observation::pending("running; the REST proxy has not answered yet"));
+            return Ok(Observation::pending("running; the REST proxy has not responded yet"));
         };
         observed.found(self.name()).set(&outputs::CLIENT_ANSWERED, id);
-        if self.password_mark().await.is_some_and(|mark| mark != *ready) {
-            return Ok(Observation::compared(vec!["the REST proxy has an old password"], ""));
+        if self.password_id().await.is_some_and(|id| id != *ready) {
+            return Ok(Observation::compared(vec!["the REST proxy uses an old password"], ""));
         }
         Ok(Observation::in_sync(format!("{id}, running")))
     }
@@ -380,8 +380,8 @@ impl Resource for Client {
         let find = || async {
             self.find().await.map(|instance| instance.map(|instance| instance.instance_id))
         };
-        // EC2 sees a new instance profile only some seconds after IAM has created it.
-        // The code stands for every invalid parameter, so the message has to tell.
+        // EC2 sees a new instance profile only some seconds after IAM has created it. EC2 returns
+        // this code for every invalid parameter, so the message is checked too.
         let is_unseen = |error: &Error| {
             error.has_service_code(&["InvalidParameterValue"])
                 && error.service_message().contains("Invalid IAM Instance Profile")
@@ -408,17 +408,17 @@ impl Resource for Client {
             put_tags(&self.account, KEY, id).await?;
         }
         let tags = pairs(instance.tags());
-        let ready =
-            tags.iter().find(|(key, _)| *key == READY_TAG).map(|(_, mark)| (*mark).to_string());
-        if ready.is_some() && self.password_mark().await.is_some_and(|mark| Some(mark) != ready) {
-            // The service reads its password only at its start.
+        let ready = tags.iter().find(|(key, _)| *key == READY_TAG).map(|(_, id)| (*id).to_string());
+        if ready.is_some() && self.password_id().await.is_some_and(|id| Some(id) != ready) {
+            // The proxy reads its password only when it starts.
             run_command(&self.account, id, "systemctl restart kafka-rest").await?;
             self.wait().await?;
         }
         Ok(())
     }
 
-    /// Waits until the proxy answers on the machine itself: from outside, only the API reaches it.
+    /// Waits until the proxy responds to a request on the machine itself, because only the API can
+    /// reach it from outside.
     async fn wait(&self) -> Result<()> {
         let script =
             templates::render(templates::PROXY_ANSWERS, &placeholders::values(&self.account));
@@ -438,7 +438,7 @@ impl Resource for Client {
             }
             match run_command(&self.account, id, &script).await? {
                 CommandOutcome::Done(_) => {
-                    self.record_answer(id).await?;
+                    self.record_response(id).await?;
                     Ok(None)
                 }
                 CommandOutcome::Failed(reason) if reason.starts_with("user data failed") => {
@@ -448,7 +448,7 @@ impl Resource for Client {
                         .await?;
                     Err(Error::failed(format!("cannot set up {}: {reason}", self.display_name()))
                         .hint(
-                            "read /var/log/pinpipe-user-data.log in a session (`aws ssm \
+                            "read /var/log/pinpipe-user-data.log in an SSM session (`aws ssm \
                                  start-session`); `pinpipe provision` replaces the machine",
                         ))
                 }

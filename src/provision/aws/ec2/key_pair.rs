@@ -1,7 +1,8 @@
 //! The key pair of the client machine.
 //!
-//! The key is generated on this machine and only the public key is sent to EC2. The private key is
-//! on disk and in Parameter Store before the key pair exists in EC2, so a kill cannot lose it.
+//! The key is generated on this machine, and only the public key is sent to EC2. The private key is
+//! on disk and in Parameter Store before the key pair exists in EC2, so it is not lost if pinpipe
+//! is killed.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -59,8 +60,8 @@ impl KeyPair {
         }
     }
 
-    /// Returns the private key: from the file, else from Parameter Store, else newly generated.
-    /// Afterwards, both the file and the parameter contain it.
+    /// Returns the private key from the file or Parameter Store, or generates it. Afterwards, both
+    /// the file and the parameter contain it.
     ///
     /// # Errors
     /// File and parameter contain different keys, or a key that pinpipe did not create; one of them
@@ -83,15 +84,16 @@ impl KeyPair {
                     self.parameter()
                 ))
                 .hint(
-                    "move the file away to use the key from Parameter Store; neither was changed",
+                    "move the file away to use the key from Parameter Store; neither key was \
+                     changed",
                 ));
             }
             (Some(key), _) | (None, Some(key)) => key.clone(),
             (None, None) => generate()?,
         };
-        // A text that is not a key is never stored as the key.
+        // The content of the file is not stored in Parameter Store unless it is a key.
         public_key(&key).map_err(|error| {
-            Error::failed(format!("`{}` is not a private key of pinpipe", path.display()))
+            Error::failed(format!("`{}` is not a private key created by pinpipe", path.display()))
                 .with_source(error)
                 .hint(
                     "move the file away or set `client.key_file` to another file; the file was not \
@@ -108,25 +110,25 @@ impl KeyPair {
         Ok(key)
     }
 
-    /// Writes the private key to its file. Only the owner can read the file from its creation on.
-    /// An existing file is never overwritten.
+    /// Writes the private key to its file. From the start, only the owner can read the file. An
+    /// existing file is never overwritten.
     fn write(&self, key: &SecretString) -> Result<()> {
         let path = self.path();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         }
-        // Written atomically: the next run would use an incomplete file as the key.
-        let draft = path.with_extension("pem.new");
-        let _ = std::fs::remove_file(&draft);
+        // Written atomically, because the next run would use an incomplete file as the key.
+        let temporary = path.with_extension("pem.new");
+        let _ = std::fs::remove_file(&temporary);
         let file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&draft);
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&temporary);
         let result = file.and_then(|mut file| {
             file.write_all(key.expose_secret().as_bytes()).and_then(|()| file.sync_all())
         });
-        result.map_err(|error| io_error("write", &draft, error))?;
+        result.map_err(|error| io_error("write", &temporary, error))?;
         // Unlike a rename, a hard link fails if the path already exists.
-        std::fs::hard_link(&draft, &path).map_err(|error| io_error("write", &path, error))?;
-        std::fs::remove_file(&draft).map_err(|error| io_error("delete", &draft, error))
+        std::fs::hard_link(&temporary, &path).map_err(|error| io_error("write", &path, error))?;
+        std::fs::remove_file(&temporary).map_err(|error| io_error("delete", &temporary, error))
     }
 }
 
@@ -148,16 +150,17 @@ fn generate() -> Result<SecretString> {
 fn public_key(private: &SecretString) -> Result<String> {
     let body: String =
         private.expose_secret().lines().filter(|line| !line.starts_with("-----")).collect();
-    let not_ours = || "the private key was not created by pinpipe".to_string();
-    let der = STANDARD.decode(body).context(not_ours)?;
-    let pair = RsaKeyPair::from_pkcs8(&der).context(not_ours)?;
+    let unknown_key = || "the private key was not created by pinpipe".to_string();
+    let der = STANDARD.decode(body).context(unknown_key)?;
+    let pair = RsaKeyPair::from_pkcs8(&der).context(unknown_key)?;
     let public =
         AsDer::<PublicKeyX509Der<'_>>::as_der(aws_lc_rs::signature::KeyPair::public_key(&pair))
-            .context(not_ours)?;
-    let (modulus, exponent) = numbers(public.as_ref()).ok_or_else(|| Error::failed(not_ours()))?;
+            .context(unknown_key)?;
+    let (modulus, exponent) =
+        numbers(public.as_ref()).ok_or_else(|| Error::failed(unknown_key()))?;
     let mut blob = Vec::new();
     for part in [b"ssh-rsa".as_slice(), exponent, modulus] {
-        // The length of every part of a key fits a u32.
+        // The length of every part of a key fits into a u32.
         blob.extend((part.len() as u32).to_be_bytes());
         blob.extend(part);
     }
@@ -165,7 +168,7 @@ fn public_key(private: &SecretString) -> Result<String> {
 }
 
 /// Returns modulus and exponent of a public RSA key (X.509 SubjectPublicKeyInfo, RFC 5280 and
-/// RFC 8017) in the encoding that SSH uses too: big-endian and signed.
+/// RFC 8017), big-endian and signed. SSH uses the same encoding.
 fn numbers(public: &[u8]) -> Option<(&[u8], &[u8])> {
     let (info, _) = element(public)?;
     let (_, after_algorithm) = element(info)?;
@@ -289,7 +292,7 @@ impl Resource for KeyPair {
         if key_pair.is_none() && !was_stored {
             return Ok(false);
         }
-        // The draft of a run that was killed while writing.
+        // The temporary file of a run that was killed while writing.
         let _ = std::fs::remove_file(self.path().with_extension("pem.new"));
         match std::fs::remove_file(self.path()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -50,7 +50,7 @@ impl Role {
 
     fn document(&self, template: &str) -> Result<String> {
         let text = templates::render(template, &placeholders::values(&self.account));
-        // Serialized without the template's whitespace, because IAM limits the length of policies.
+        // Serialised without the template's whitespace, because IAM limits the length of policies.
         let value: Value = serde_json::from_str(&text)
             .context(|| format!("cannot parse the policy of {}", self.display_name()))?;
         Ok(value.to_string())
@@ -99,10 +99,10 @@ pub fn iam_pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
 }
 
 /// Whether two policy documents are equal as JSON. AWS returns documents percent-encoded.
-fn is_same_policy(existing: &str, wanted: &str) -> bool {
+fn is_same_policy(existing: &str, desired: &str) -> bool {
     let decoded = percent_decoded(existing);
     let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
-    parse(&decoded).is_some_and(|existing| Some(existing) == parse(wanted))
+    parse(&decoded).is_some_and(|existing| Some(existing) == parse(desired))
 }
 
 /// Decodes escapes such as `%7B` for `{`. A `%` without two hex digits is unchanged.
@@ -177,7 +177,7 @@ impl Resource for Role {
 
     async fn create(&self) -> Result<()> {
         let request =
-            self.account.iam.create_role().role_name(self.name()).description("made by pinpipe");
+            self.account.iam.create_role().role_name(self.name()).description("created by pinpipe");
         let request = request
             .assume_role_policy_document(self.document(trust_policy(self.principal))?)
             .set_tags(Some(iam_tags(&self.account, &self.key())?));

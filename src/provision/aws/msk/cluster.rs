@@ -27,9 +27,9 @@ pub struct Cluster {
     pub account: Rc<Account>,
 }
 
-/// A difference between the cluster and its configuration. Each kind is repaired by its own call.
+/// A repair of one difference between the cluster and its configuration, by one API call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Drift {
+enum Repair {
     Tags(Difference),
     Storage {
         from: i32,
@@ -43,8 +43,8 @@ enum Drift {
     KafkaVersion {
         from: String,
     },
-    /// A difference that only a new cluster repairs.
-    Fixed(Difference),
+    /// Replacement, because MSK cannot change the property.
+    Replacement(Difference),
 }
 
 impl Cluster {
@@ -52,16 +52,16 @@ impl Cluster {
         format!("cluster `{}`", self.name())
     }
 
-    fn describe(&self, drift: &Drift) -> Difference {
+    fn describe(&self, repair: &Repair) -> Difference {
         let desired = &self.account.config.cluster;
-        match drift {
-            Drift::Tags(text) | Drift::Fixed(text) => text.clone(),
-            Drift::Storage { from } => Difference::field("volume_gib", from, desired.volume_gib),
-            Drift::Brokers { from } => Difference::field("brokers", from, desired.brokers),
-            Drift::InstanceType { from } => {
+        match repair {
+            Repair::Tags(text) | Repair::Replacement(text) => text.clone(),
+            Repair::Storage { from } => Difference::field("volume_gib", from, desired.volume_gib),
+            Repair::Brokers { from } => Difference::field("brokers", from, desired.brokers),
+            Repair::InstanceType { from } => {
                 Difference::field("instance_type", from, &desired.instance_type)
             }
-            Drift::KafkaVersion { from } => {
+            Repair::KafkaVersion { from } => {
                 Difference::field("kafka_version", from, &desired.kafka_version)
             }
         }
@@ -113,39 +113,39 @@ impl Cluster {
             .find(|current| current.cluster_arn() == cluster.cluster_arn()))
     }
 
-    async fn differences(&self, cluster: &MskCluster) -> Result<Vec<Drift>> {
+    async fn repairs(&self, cluster: &MskCluster) -> Result<Vec<Repair>> {
         let desired = &self.account.config.cluster;
-        let mut differences: Vec<Drift> = self
+        let mut repairs: Vec<Repair> = self
             .account
             .tag_differences(KEY, pairs(cluster))
             .into_iter()
-            .map(Drift::Tags)
+            .map(Repair::Tags)
             .collect();
         let Some(provisioned) = cluster.provisioned() else {
-            return Ok(vec![Drift::Fixed("the cluster is serverless".into())]);
+            return Ok(vec![Repair::Replacement("the cluster is serverless".into())]);
         };
         let nodes = provisioned.broker_node_group_info();
         let volume = volume_gib(provisioned);
         if volume > desired.volume_gib {
-            differences.push(Drift::Fixed(
+            repairs.push(Repair::Replacement(
                 Difference::field("volume_gib", volume, desired.volume_gib)
                     .with_note("volumes cannot shrink"),
             ));
         } else if volume < desired.volume_gib {
-            differences.push(Drift::Storage { from: volume });
+            repairs.push(Repair::Storage { from: volume });
         }
         let brokers = provisioned.number_of_broker_nodes().unwrap_or_default();
         if brokers > desired.brokers {
-            differences.push(Drift::Fixed(
+            repairs.push(Repair::Replacement(
                 Difference::field("brokers", brokers, desired.brokers)
                     .with_note("brokers cannot be removed"),
             ));
         } else if brokers < desired.brokers {
-            differences.push(Drift::Brokers { from: brokers });
+            repairs.push(Repair::Brokers { from: brokers });
         }
         let instance_type = nodes.and_then(|nodes| nodes.instance_type()).unwrap_or_default();
         if instance_type != desired.instance_type {
-            differences.push(Drift::InstanceType { from: instance_type.into() });
+            repairs.push(Repair::InstanceType { from: instance_type.into() });
         }
         let version = provisioned
             .current_broker_software_info()
@@ -153,21 +153,21 @@ impl Cluster {
             .unwrap_or_default();
         // MSK reports no version while it creates the cluster.
         if !version.is_empty() && version != desired.kafka_version {
-            differences.push(Drift::KafkaVersion { from: version.into() });
+            repairs.push(Repair::KafkaVersion { from: version.into() });
         }
         let mut subnets = nodes.map(|nodes| nodes.client_subnets().to_vec()).unwrap_or_default();
         let mut desired_subnets = self.account.state.require_output(&outputs::SUBNETS).await?;
         subnets.sort_unstable();
         desired_subnets.sort_unstable();
         if subnets != desired_subnets {
-            // Without configured subnets, the cluster stays in its zones as long as the brokers
-            // spread evenly over them: a new cluster might use more zones, but a cluster cannot
-            // be moved.
+            // Without configured subnets, the cluster remains in its zones as long as the brokers
+            // can be spread evenly over them. A new cluster might use more zones, but an existing
+            // cluster cannot be moved.
             let is_named = !self.account.config.network.subnets.is_empty();
             let is_even =
                 !subnets.is_empty() && (desired.brokers as usize).is_multiple_of(subnets.len());
             if !is_named && !is_even {
-                differences.push(Drift::Fixed(
+                repairs.push(Repair::Replacement(
                     format!(
                         "{} brokers cannot be spread evenly over {} zones",
                         desired.brokers,
@@ -176,7 +176,7 @@ impl Cluster {
                     .into(),
                 ));
             } else if is_named || subnets.iter().any(|subnet| !desired_subnets.contains(subnet)) {
-                differences.push(Drift::Fixed(
+                repairs.push(Repair::Replacement(
                     format!("the brokers are in other subnets: {}", subnets.join(", ")).into(),
                 ));
             }
@@ -186,22 +186,23 @@ impl Cluster {
             self.account.state.output(&outputs::group_id(GroupMember::Cluster)).await
             && !groups.contains(&group)
         {
-            differences
-                .push(Drift::Fixed(format!("the security group `{group}` is not attached").into()));
+            repairs.push(Repair::Replacement(
+                format!("the security group `{group}` is not attached").into(),
+            ));
         }
-        Ok(differences)
+        Ok(repairs)
     }
 
-    /// Starts the change that repairs `drift`. Returns the ARN of the cluster operation, if any.
-    async fn apply_change(&self, drift: &Drift, cluster: &MskCluster) -> Result<Option<String>> {
+    /// Starts a repair. Returns the ARN of the cluster operation, if any.
+    async fn apply(&self, repair: &Repair, cluster: &MskCluster) -> Result<Option<String>> {
         let (msk, desired, arn) = (
             &self.account.msk,
             &self.account.config.cluster,
             cluster.cluster_arn().unwrap_or_default(),
         );
         let version = cluster.current_version().unwrap_or_default();
-        match drift {
-            Drift::Tags(_) => {
+        match repair {
+            Repair::Tags(_) => {
                 let response = msk
                     .tag_resource()
                     .resource_arn(arn)
@@ -211,7 +212,7 @@ impl Cluster {
                 response.call_context("kafka:TagResource", &self.display_name())?;
                 Ok(None)
             }
-            Drift::Storage { .. } => {
+            Repair::Storage { .. } => {
                 let volume = BrokerEbsVolumeInfo::builder()
                     .kafka_broker_node_id("ALL")
                     .volume_size_gb(desired.volume_gib)
@@ -227,7 +228,7 @@ impl Cluster {
                     .call_context("kafka:UpdateBrokerStorage", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
-            Drift::Brokers { .. } => {
+            Repair::Brokers { .. } => {
                 let request = msk
                     .update_broker_count()
                     .cluster_arn(arn)
@@ -239,7 +240,7 @@ impl Cluster {
                     .call_context("kafka:UpdateBrokerCount", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
-            Drift::InstanceType { .. } => {
+            Repair::InstanceType { .. } => {
                 let request = msk
                     .update_broker_type()
                     .cluster_arn(arn)
@@ -251,7 +252,7 @@ impl Cluster {
                     .call_context("kafka:UpdateBrokerType", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
-            Drift::KafkaVersion { .. } => {
+            Repair::KafkaVersion { .. } => {
                 let request =
                     msk.update_cluster_kafka_version().cluster_arn(arn).current_version(version);
                 let request = request.target_kafka_version(&desired.kafka_version);
@@ -261,12 +262,12 @@ impl Cluster {
                     .call_context("kafka:UpdateClusterKafkaVersion", &self.display_name())?;
                 Ok(operation.cluster_operation_arn)
             }
-            Drift::Fixed(_) => Ok(None),
+            Repair::Replacement(_) => Ok(None),
         }
     }
 
-    /// Returns the failure of the last operation as an error. The state of the cluster does not
-    /// show it: a cluster whose update fails returns to its previous configuration.
+    /// Returns the failure of the last operation as an error. The cluster does not report it: after
+    /// a failed update, MSK restores the previous configuration.
     async fn check_operation(&self) -> Result<()> {
         let Some(operation_arn) = self
             .account
@@ -306,7 +307,7 @@ impl Cluster {
             ))
     }
 
-    /// Reads the broker addresses and the Kafka version, which other resources need.
+    /// Reads the broker addresses and the Kafka version, which other resources use.
     async fn read_addresses(
         &self,
         cluster: &MskCluster,
@@ -326,11 +327,11 @@ impl Cluster {
                 self.display_name()
             ))
             .hint(
-                "enable IAM authentication: the cluster was not created by pinpipe or was changed",
+                "enable IAM authentication: the cluster was created or changed outside pinpipe",
             ));
         };
-        // AWS returns the brokers in any order, and any three of more than three: the first
-        // response stays recorded.
+        // MSK returns the brokers in any order, and only three of a larger cluster. The first
+        // response is kept in the state, so that the value does not change with each call.
         let known = self.account.state.output(&outputs::BOOTSTRAP_SERVERS).await;
         if !known.is_some_and(|known| is_same_cluster(&known, brokers)) {
             observed.set(&outputs::BOOTSTRAP_SERVERS, brokers);
@@ -339,8 +340,8 @@ impl Cluster {
     }
 }
 
-/// Returns the part that the broker names of a cluster share, without the first label. It does not
-/// depend on which brokers are listed.
+/// Returns the domain and port of the brokers, without the first label of the host names. The
+/// result does not depend on which brokers of a cluster are listed.
 pub fn domain(brokers: &str) -> String {
     let domains: BTreeSet<&str> = brokers
         .split(',')
@@ -409,11 +410,13 @@ impl Resource for Cluster {
         let (arn, name) =
             (cluster.cluster_arn().unwrap_or_default(), cluster.cluster_name().unwrap_or_default());
         observed.found(name).set(&outputs::CLUSTER_ARN, arn);
-        // A managed cluster that is already being deleted is only waited for, under any name.
+        // For a managed cluster that is already being deleted, the name is irrelevant: the plan
+        // only waits for the deletion.
         if !self.is_managed(cluster)
             || !self.is_named(cluster) && cluster.state() != Some(&ClusterState::Deleting)
         {
-            // Recorded nevertheless: a run that skips the cluster uses it as it is.
+            // The addresses are recorded nevertheless, because a run with `--skip` uses the
+            // cluster unchanged.
             if cluster.state() == Some(&ClusterState::Active) {
                 self.read_addresses(cluster, observed).await?;
             }
@@ -437,17 +440,18 @@ impl Resource for Cluster {
             }
         }
         self.read_addresses(cluster, observed).await?;
-        let differences = self.differences(cluster).await?;
-        let texts: Vec<Difference> = differences.iter().map(|drift| self.describe(drift)).collect();
-        if differences.iter().any(|drift| matches!(drift, Drift::Fixed(_))) {
-            return Ok(Observation::not_updatable(texts));
+        let repairs = self.repairs(cluster).await?;
+        let differences: Vec<Difference> =
+            repairs.iter().map(|repair| self.describe(repair)).collect();
+        if repairs.iter().any(|repair| matches!(repair, Repair::Replacement(_))) {
+            return Ok(Observation::not_updatable(differences));
         }
         let config = &self.account.config.cluster;
         let detail = format!(
             "Kafka {}, {} × {}, {} GiB each",
             config.kafka_version, config.brokers, config.instance_type, config.volume_gib
         );
-        Ok(Observation::compared(texts, detail))
+        Ok(Observation::compared(differences, detail))
     }
 
     /// Fails if MSK does not offer the configured Kafka version, before the cluster is created.
@@ -528,15 +532,15 @@ impl Resource for Cluster {
             return Ok(());
         };
         self.check_operation().await?;
-        let differences = self.differences(&cluster).await?;
-        if differences.iter().any(|drift| matches!(drift, Drift::Tags(_))) {
-            self.apply_change(&Drift::Tags("".into()), &cluster).await?;
+        let repairs = self.repairs(&cluster).await?;
+        if repairs.iter().any(|repair| matches!(repair, Repair::Tags(_))) {
+            self.apply(&Repair::Tags("".into()), &cluster).await?;
         }
-        // One change at a time: the cluster accepts no second change during the first one, and has
-        // another version afterwards. The next observation finds the remaining differences.
-        match differences.iter().find(|drift| !matches!(drift, Drift::Tags(_))) {
-            Some(drift) => {
-                let change = self.apply_change(drift, &cluster).await;
+        // MSK accepts one change at a time, and each change gives the cluster a new version. The
+        // next observation finds the remaining differences.
+        match repairs.iter().find(|repair| !matches!(repair, Repair::Tags(_))) {
+            Some(repair) => {
+                let change = self.apply(repair, &cluster).await;
                 // A change whose response was lost is already in progress.
                 let state = self.find().await?.and_then(|cluster| cluster.state);
                 match change {
@@ -587,7 +591,7 @@ impl Resource for Cluster {
             Some(ClusterState::Active | ClusterState::Failed | ClusterState::Deleting)
         ) {
             // MSK rejects other calls while it creates or updates the cluster. A failure of that
-            // operation does not matter here.
+            // operation is ignored, because the cluster is deleted anyway.
             if let Err(error) = self.wait().await
                 && self.account.stop.is_cancelled()
             {
@@ -619,7 +623,7 @@ impl Resource for Cluster {
     }
 }
 
-/// Reason that MSK gives for the failed state.
+/// Reason that MSK gives for the state `FAILED`.
 fn failure(cluster: &MskCluster) -> String {
     cluster.state_info().and_then(|info| info.message()).unwrap_or("AWS gave no reason").to_string()
 }
@@ -629,7 +633,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recognizes_a_cluster_by_any_of_its_brokers() {
+    fn recognises_a_cluster_by_any_of_its_brokers() {
         assert!(is_same_cluster(
             "b-1.me.x.kafka:9098,b-2.me.x.kafka:9098",
             "b-3.me.x.kafka:9098,b-1.me.x.kafka:9098"

@@ -56,7 +56,7 @@ impl Resource for Topic {
             return Ok(Observation::missing());
         }
         let Some(backend) = topic_backend::choose(&self.account).await? else {
-            // While the client machine does not run, a created topic is not known to be deleted.
+            // While the client machine is stopped, a created topic is assumed to exist.
             let is_created = self
                 .account
                 .state
@@ -72,7 +72,7 @@ impl Resource for Topic {
         let partitions = match backend.describe(&self.name()).await? {
             TopicState::Exists(partitions) => partitions,
             TopicState::Missing => return Ok(Observation::missing()),
-            // Not known to be deleted: read again once the machine accepts commands.
+            // The topic may exist. It is read again when the machine accepts commands.
             TopicState::Unknown => {
                 return Ok(Observation::pending(
                     "unknown: the client machine does not accept commands",
@@ -80,8 +80,8 @@ impl Resource for Topic {
             }
         };
         let desired = self.account.config.topics.partitions;
-        // Partitions cannot be removed, and additional ones would move keys to other partitions:
-        // that change is left to the user.
+        // Partitions cannot be removed, and additional partitions would move keys to other
+        // partitions, so the user decides.
         let note = if partitions == desired {
             String::new()
         } else {
@@ -99,14 +99,14 @@ impl Resource for Topic {
         };
         let topics = &self.account.config.topics;
         backend.create(&self.name(), topics.partitions, topics.replication_factor).await?;
-        // MSK's responses lag by some seconds.
+        // MSK lists a new topic only after some seconds.
         self.account
             .pause(Duration::from_millis(self.account.config.provision.poll_interval_ms / 16))
             .await;
         Ok(())
     }
 
-    /// Does nothing: no difference of a topic is repaired.
+    /// Does nothing, because no difference of a topic is repaired.
     async fn update(&self) -> Result<()> {
         Ok(())
     }

@@ -22,7 +22,7 @@ pub struct TopicService {
 }
 
 impl TopicService {
-    /// Opens the provisioned cluster. Returns `None` if topics are reached over the Kafka protocol:
+    /// Opens the provisioned cluster. Returns `None` if `topics` uses the Kafka protocol directly:
     /// on target `local`, or if the configuration names the brokers.
     ///
     /// # Errors
@@ -33,7 +33,8 @@ impl TopicService {
         }
         let progress = printer.activity("topics");
         let session = Session::open(config, Purpose::Read, progress).await?;
-        // Reading these two records their addresses if this machine has no state.
+        // The observation reads the addresses of both resources, because this machine may have no
+        // state.
         let selected = Selection::of([keys::CLUSTER, keys::CLIENT]).keys(&session.graph)?;
         session.run_until_cancelled(session.observe(&selected)).await?;
         let Some(account) = session.account.clone() else {

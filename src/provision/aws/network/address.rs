@@ -35,8 +35,8 @@ impl Address {
         let response =
             request.send().await.call_context("ec2:DescribeAddresses", Self::DISPLAY_NAME)?;
         let mut all = response.addresses().to_vec();
-        // An address without its tags is found by its recorded id. Otherwise a second one would be
-        // allocated and billed.
+        // An address that lost its tags is found by its id in the state. Otherwise, a second
+        // address would be allocated and billed.
         if all.is_empty()
             && let Some(id) = self.account.state.output(&outputs::ADDRESS_ID).await
         {

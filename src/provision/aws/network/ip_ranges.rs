@@ -1,4 +1,4 @@
-//! Addresses from which API Gateway sends requests, as published by AWS.
+//! Address ranges from which API Gateway sends requests, as published by AWS.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::base::error::{Error, Result};
 use crate::provision::aws::context::Account;
 
-/// Placeholder of these addresses in `client.proxy_from`.
+/// Placeholder for these address ranges in `client.proxy_from`.
 pub const API_GATEWAY: &str = "api-gateway";
 
 /// The part of <https://ip-ranges.amazonaws.com/ip-ranges.json> that is used.
@@ -23,7 +23,8 @@ struct Prefix {
     service: String,
 }
 
-/// Replaces `api-gateway` by the address ranges that AWS publishes for the region.
+/// Replaces `api-gateway` by the address ranges that AWS publishes for the region. Downloads them
+/// once.
 ///
 /// # Errors
 /// The list cannot be read; it has no ranges for this region.
@@ -52,7 +53,7 @@ async fn gateway_ranges(account: &Account) -> Result<Vec<String>> {
     let (url, region) = (&account.config.network.ip_ranges_url, &account.config.aws.region);
     let hint = "list address ranges in `client.proxy_from`";
     let failure = |error: reqwest::Error| {
-        Error::failed(format!("cannot read API Gateway's addresses from `{url}`"))
+        Error::failed(format!("cannot read API Gateway's address ranges from `{url}`"))
             .with_source(error.without_url())
             .hint(hint)
     };
@@ -64,7 +65,7 @@ async fn gateway_ranges(account: &Account) -> Result<Vec<String>> {
         .await
         .map_err(failure)?;
     let published: IpRanges = serde_json::from_slice(&text).map_err(|error| {
-        Error::failed(format!("cannot parse API Gateway's addresses from `{url}`"))
+        Error::failed(format!("cannot parse API Gateway's address ranges from `{url}`"))
             .with_source(error)
             .hint(hint)
     })?;
@@ -75,7 +76,7 @@ async fn gateway_ranges(account: &Account) -> Result<Vec<String>> {
     let ranges: Vec<String> = prefixes.map(|prefix| prefix.ip_prefix).collect();
     if ranges.is_empty() {
         return Err(Error::failed(format!(
-            "`{url}` lists no addresses of API Gateway in {region}"
+            "`{url}` lists no address ranges of API Gateway in {region}"
         ))
         .hint(hint));
     }

@@ -91,7 +91,8 @@ impl S3Endpoint {
         }
     }
 
-    /// Ids of the route tables of the subnets: their own, or the VPC's main one.
+    /// Ids of the subnets' route tables. A subnet without a route table of its own uses the main
+    /// route table of the VPC.
     async fn route_tables(&self) -> Result<Vec<String>> {
         let vpc = self.account.state.require_output(&outputs::VPC).await?;
         let request = self.account.ec2.describe_route_tables().filters(filter("vpc-id", vpc));
@@ -168,8 +169,8 @@ impl Resource for S3Endpoint {
             .map(|table| format!("route table `{table}` does not use the endpoint").into())
             .collect();
         if !is_managed {
-            // An unmanaged endpoint does not serve the subnets. A route table can use only one S3
-            // endpoint, so the existing endpoint is extended.
+            // Not all subnets use the unmanaged endpoint. A route table can use only one S3
+            // endpoint, so the route tables are added to the existing endpoint.
             return Ok(Observation {
                 ownership: Ownership::Existing,
                 ..Observation::compared(differences, id)

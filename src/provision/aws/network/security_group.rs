@@ -34,6 +34,7 @@ struct Rule {
     source: Source,
 }
 
+/// Source of the traffic that a rule allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
     Range(String),
@@ -54,7 +55,7 @@ impl std::fmt::Display for Rule {
 }
 
 impl Rule {
-    /// Converts a rule of EC2; `None` if its source is neither an IPv4 range nor a group.
+    /// Converts a rule of EC2; `None` if its source is neither an IPv4 address range nor a group.
     fn parse(rule: &SecurityGroupRule) -> Option<Self> {
         let group = rule.referenced_group_info().and_then(|group| group.group_id());
         let source = match (rule.cidr_ipv4(), group) {
@@ -125,7 +126,7 @@ impl Group {
         Output::new(self.member.key(), "kept")
     }
 
-    /// Groups in other VPCs without those that are recorded as in use.
+    /// Groups in other VPCs, except those that the state lists as in use.
     async fn orphans(&self) -> Result<Vec<SecurityGroup>> {
         let in_use = self.account.state.output(&self.groups_in_use()).await.unwrap_or_default();
         let is_in_use =
@@ -133,7 +134,7 @@ impl Group {
         Ok(self.in_other_vpcs().await?.into_iter().filter(|group| !is_in_use(group)).collect())
     }
 
-    /// Deletes groups in other VPCs. A group in use is kept and recorded.
+    /// Deletes groups in other VPCs. A group in use is kept and listed in the state.
     async fn remove_orphans(&self) -> Result<()> {
         for group in self.orphans().await? {
             let id = group.group_id().unwrap_or_default();
@@ -178,7 +179,7 @@ impl Group {
         self.account.wait_until(&self.display_name(), check).await
     }
 
-    async fn wanted_rules(&self) -> Result<Vec<Rule>> {
+    async fn desired_rules(&self) -> Result<Vec<Rule>> {
         let client = &self.account.config.client;
         let proxy_from = match self.member {
             GroupMember::Client => ip_ranges::resolve(&self.account, &client.proxy_from).await?,
@@ -215,8 +216,8 @@ impl Group {
         })
     }
 
-    /// Missing rules, and managed rules that are not in the configuration, with their ids. Rules
-    /// without pinpipe's tags are not managed and are kept.
+    /// Returns the missing rules, and the managed rules that are not in the configuration, with
+    /// their ids. Rules without pinpipe's tags are not managed and are kept.
     async fn rule_differences(&self, id: &str) -> Result<(Vec<Rule>, Vec<(String, Rule)>)> {
         let request =
             self.account.ec2.describe_security_group_rules().filters(filter("group-id", id));
@@ -227,13 +228,13 @@ impl Group {
         let ingress: Vec<&SecurityGroupRule> =
             rules.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
         let existing: Vec<Rule> = ingress.iter().filter_map(|rule| Rule::parse(rule)).collect();
-        let wanted = self.wanted_rules().await?;
+        let desired = self.desired_rules().await?;
         let managed = ingress.iter().filter(|rule| self.account.is_managed(pairs(rule.tags())));
         let managed = managed.filter_map(|rule| {
             Some((rule.security_group_rule_id()?.to_string(), Rule::parse(rule)?))
         });
-        let unwanted = managed.filter(|(_, rule)| !wanted.contains(rule)).collect();
-        Ok((wanted.into_iter().filter(|rule| !existing.contains(rule)).collect(), unwanted))
+        let obsolete = managed.filter(|(_, rule)| !desired.contains(rule)).collect();
+        Ok((desired.into_iter().filter(|rule| !existing.contains(rule)).collect(), obsolete))
     }
 }
 
@@ -303,7 +304,8 @@ impl Resource for Group {
         };
         let tags = pairs(group.tags());
         let id = group.group_id().unwrap_or_default();
-        // Recorded for an unmanaged group too: with `--skip`, other resources use it unchanged.
+        // The id of an unmanaged group is recorded too: with `--skip`, other resources use the
+        // group unchanged.
         if is_managed || self.is_enabled() {
             observed.found(self.name()).set(&outputs::group_id(self.member), id);
         }
@@ -318,10 +320,10 @@ impl Resource for Group {
             )
             .into()
         }));
-        let (missing, unwanted) = self.rule_differences(id).await?;
+        let (missing, obsolete) = self.rule_differences(id).await?;
         differences
             .extend(missing.iter().map(|rule| format!("the rule `{rule}` is missing").into()));
-        differences.extend(unwanted.iter().map(|(_, rule)| {
+        differences.extend(obsolete.iter().map(|(_, rule)| {
             format!("the rule `{rule}` is no longer in the configuration").into()
         }));
         Ok(Observation::compared(differences, id))
@@ -362,7 +364,7 @@ impl Resource for Group {
         if !self.account.tag_differences(&self.key(), pairs(group.tags())).is_empty() {
             put_tags(&self.account, &self.key(), id).await?;
         }
-        let (missing, unwanted) = self.rule_differences(id).await?;
+        let (missing, obsolete) = self.rule_differences(id).await?;
         for rule in missing {
             let tags =
                 tag_specification(&self.account, &self.key(), ResourceType::SecurityGroupRule);
@@ -381,7 +383,7 @@ impl Resource for Group {
                 }
             }
         }
-        for (rule, _) in unwanted {
+        for (rule, _) in obsolete {
             let request = self
                 .account
                 .ec2

@@ -49,7 +49,7 @@ impl Network {
         })
     }
 
-    /// Selects one subnet in each zone, as many as the brokers can be spread over evenly.
+    /// Selects subnets in two or three distinct zones, over which the brokers can be spread evenly.
     async fn subnets(&self, vpc: &str) -> Result<Vec<String>> {
         let config = &self.account.config;
         let request = self.account.ec2.describe_subnets().filters(filter("vpc-id", vpc));

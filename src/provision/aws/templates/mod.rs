@@ -1,4 +1,4 @@
-//! Templates of texts sent to AWS: policies, user data and mapping templates.
+//! Templates of the documents that are sent to AWS: policies, scripts and mapping templates.
 
 pub const USER_DATA: &str = include_str!("user_data.sh");
 pub const PROXY_ANSWERS: &str = include_str!("proxy_answers.sh");
@@ -28,7 +28,7 @@ pub fn render(template: &str, names: &[(&str, String)]) -> String {
     text
 }
 
-/// Returns the first placeholder left in a text.
+/// Returns the first placeholder that remains in a text.
 #[cfg(test)]
 fn unresolved_placeholder(text: &str) -> Option<&str> {
     let start = text.find('@')?;

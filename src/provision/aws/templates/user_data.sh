@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes the pipeline's client machine out of an Amazon Linux 2 instance: Kafka's tools with IAM authentication, and
-# Confluent's REST proxy as a service. May run again at any time: what is unpacked is kept, what is written is written
-# anew. No secret stands in here, since whoever may describe the instance may read its user data.
+# Sets up the client machine of the pipeline on Amazon Linux 2: Kafka's command-line tools with IAM authentication, and
+# Confluent's REST Proxy as a service. The script is idempotent: it keeps extracted software and writes all settings
+# again. It contains no secret, because every user with permission to describe the instance can read its user data.
 set -euo pipefail
 umask 022
 
@@ -39,7 +39,7 @@ begin() {
   echo "pinpipe: $step"
 }
 
-# Whoever asks how far this is finds the reason here, instead of waiting for a marker that never comes.
+# Stores the failed step, so that a check of the progress reports it instead of waiting for the file `ready`.
 on_exit() {
   local code=$?
   rm -rf "$downloads"
@@ -50,7 +50,7 @@ on_exit() {
 }
 trap on_exit EXIT
 
-# Mirrors, and the package lock of a young machine, are busy now and then.
+# Retries a command: a mirror may be overloaded, and another process may hold the package lock of a new machine.
 retry() {
   local attempt
   for attempt in 1 2 3 4 5; do
@@ -69,13 +69,13 @@ fetch() {
   curl --fail --silent --show-error --location --connect-timeout 20 --max-time 900 --output "$2" "$1"
 }
 
-# Prints the sum that Apache publishes beside each file, in either of the two layouts it uses.
+# Prints the SHA-512 that Apache publishes for each file, in either of two formats.
 published_sha512() {
   fetch "$1.sha512" "$downloads/sum" || return 1
   sed 's/^.*://' "$downloads/sum" | tr -d '[:space:]' | tr 'A-F' 'a-f' | cut -c 1-128
 }
 
-# Downloads, and leaves a file only when its sum, where one is known, is right and the archive is whole.
+# Downloads a file. Fails if a known SHA-512 differs or the archive is incomplete.
 download() {
   local url=$1 expected=$2 file
   file="$downloads/$(basename "$url")"
@@ -85,7 +85,7 @@ download() {
     https://*.apache.org/*) expected="$(published_sha512 "$url")" || return 1 ;;
   esac
   if [[ -n $expected && "$(sha512sum "$file" | cut -d ' ' -f 1)" != "$expected" ]]; then
-    echo "pinpipe: the sum of $url is not $expected"
+    echo "pinpipe: the SHA-512 of $url is not $expected"
     return 1
   fi
   case $file in
@@ -94,8 +94,8 @@ download() {
   esac
 }
 
-# Unpacks beside the place and moves, so that a folder of that name is always a whole one.
-unpack() {
+# Extracts an archive into a temporary folder and renames that folder, so that the final folder is always complete.
+extract() {
   local url=$1 expected=$2 folder=$3
   if [[ -d $folder ]]; then
     return 0
@@ -107,7 +107,7 @@ unpack() {
   mv "$folder.part" "$folder"
 }
 
-# The proxy and a tool of Kafka's together need more than the 1 GiB of a t2.micro.
+# The proxy and one of Kafka's tools together require more memory than the 1 GiB of a t2.micro.
 begin 'swap space'
 if [[ ! -e $swap ]]; then
   dd if=/dev/zero of="$swap.part" bs=1M count=1024 status=none
@@ -123,7 +123,7 @@ retry yum install -y java-1.8.0-openjdk-headless unzip tar gzip
 command -v aws || retry yum install -y awscli
 
 begin "download of $kafka_url"
-unpack "$kafka_url" '' "$kafka"
+extract "$kafka_url" '' "$kafka"
 
 begin "download of $iam_auth_url"
 if [[ ! -e $iam_auth_jar ]]; then
@@ -132,10 +132,10 @@ if [[ ! -e $iam_auth_jar ]]; then
 fi
 
 begin "download of $confluent_url"
-unpack "$confluent_url" "$confluent_sha512" "$confluent"
+extract "$confluent_url" "$confluent_sha512" "$confluent"
 
 begin 'settings'
-# Names without a version for commands sent later; the usual ones for who follows a guide by hand.
+# Links without a version for later commands, and links in the home folder for users who follow a setup guide.
 ln -sfn "$kafka" "$software/kafka"
 ln -sfn "$confluent" "$software/confluent"
 mkdir -p /home/ec2-user
@@ -147,7 +147,7 @@ export CLASSPATH=$iam_auth_jar
 export PATH=\$PATH:$software/kafka/bin
 END
 
-# The four lines of IAM authentication, each with the prefix that its reader wants.
+# Prints the four properties of IAM authentication, each with a prefix.
 iam_authentication() {
   cat <<END
 ${1}security.protocol = SASL_SSL
@@ -175,7 +175,7 @@ authentication.roles = pinpipe
 END
 } >"$settings/kafka-rest.properties"
 
-# The name of the entry is the realm of kafka-rest.properties. The class is the one of Jetty 9; Jetty 12 moved it.
+# The name of the entry is the realm in kafka-rest.properties. The class is that of Jetty 9; Jetty 12 renamed it.
 cat >"$settings/kafka-rest.jaas" <<END
 KafkaRest {
   org.eclipse.jetty.jaas.spi.PropertyFileLoginModule required
@@ -189,17 +189,17 @@ id -u "$service_user" >/dev/null 2>&1 || useradd --system --no-create-home --hom
 mkdir -p /var/log/kafka-rest
 chown "$service_user:" /var/log/kafka-rest
 
-# Runs at each start of the service, as its user: a changed parameter is taken over by a restart. The folder it writes
-# to lies in memory and belongs to the service, so the password never reaches the disk.
+# Runs at each start of the service, as the user of the service, so that a restart applies a changed password. The
+# folder of the password file is in memory and belongs to the service, so the password is never written to disk.
 cat >"$software/read-proxy-secret" <<END
 #!/bin/bash
 set -euo pipefail
 umask 077
 secret="\$(aws ssm get-parameter --region '$region' --name '$proxy_secret_parameter' --with-decryption --query Parameter.Value --output text)"
-# Other characters mean something in a line of the password file.
+# Other characters have a special meaning in the password file.
 case \$secret in
   '' | *[!A-Za-z0-9._~-]*)
-    echo 'pinpipe: the password in $proxy_secret_parameter must be letters, digits and . _ ~ - only' >&2
+    echo 'pinpipe: the password in $proxy_secret_parameter must contain only letters, digits and . _ ~ -' >&2
     exit 1
     ;;
 esac
@@ -236,7 +236,7 @@ WantedBy=multi-user.target
 END
 systemctl daemon-reload
 systemctl enable kafka-rest
-# Whether it answers is asked for later: a password that cannot be read yet is tried again by the service itself.
+# A later check tests whether the proxy responds. While the password cannot be read, systemd restarts the service.
 systemctl restart --no-block kafka-rest
 
 begin 'done'

@@ -15,7 +15,7 @@ pub struct ClientMachine {
     pub account: Rc<Account>,
 }
 
-/// Whether the client machine runs and its REST proxy has answered.
+/// Whether the client machine is running and its REST proxy has responded.
 pub async fn is_ready(account: &Account) -> bool {
     let state = &account.state;
     state.output(&outputs::CLIENT_RUNNING).await == Some(true)
@@ -39,7 +39,7 @@ impl ClientMachine {
             ))
             .with_source(reason)
             .hint(
-                "open a session with `aws ssm start-session`; the REST proxy's log is in \
+                "open an SSM session with `aws ssm start-session`; the REST proxy's log is in \
                  /var/log/kafka-rest",
             )),
             CommandOutcome::Unregistered => Ok(None),

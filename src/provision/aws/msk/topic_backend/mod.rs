@@ -1,4 +1,4 @@
-//! The backends for a cluster's topics: MSK's own operations, the Kafka protocol from this
+//! The backends for a cluster's topics: the topic operations of MSK, the Kafka protocol from this
 //! machine, and `kafka-topics.sh` on the client machine.
 
 mod brokers;
@@ -38,7 +38,7 @@ impl TopicState {
 /// Reads and changes the topics of the provisioned cluster.
 #[async_trait(?Send)]
 pub trait TopicBackend {
-    /// Where it reads topics, for people: `the brokers`.
+    /// Name of the backend in messages, such as `the brokers`.
     fn name(&self) -> &'static str;
 
     /// Lists the topics with their number of partitions.

@@ -1,4 +1,4 @@
-//! Topics through the operations of the MSK API.
+//! Topics through the topic operations of MSK.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::provision::aws::outputs;
 
 /// Error codes of a topic that does not exist.
 const MISSING_CODES: [&str; 2] = ["NotFoundException", "UnknownTopicOrPartitionException"];
-/// Error codes of a topic that exists already.
+/// Error codes of a topic that already exists.
 const EXISTING_CODES: [&str; 2] = ["TopicExistsException", "ConflictException"];
 
 pub struct Msk {
