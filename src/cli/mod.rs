@@ -1,5 +1,5 @@
-//! The command line: its arguments and help. One file per subcommand turns arguments into
-//! a call of the layer below and prints what it returns.
+//! The command line: its arguments and help. One file per subcommand converts arguments into
+//! a call of the layer below and prints the result.
 
 pub mod api;
 pub mod batch;

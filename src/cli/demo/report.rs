@@ -32,7 +32,7 @@ impl Claim {
     }
 }
 
-/// Name of the report page among the locations.
+/// Value of [`OutputLocation::what`] for the report page.
 pub const REPORT_PAGE: &str = "report page";
 
 /// Location of an output.
@@ -53,7 +53,7 @@ pub struct DemoReport {
 }
 
 impl DemoReport {
-    /// What to open and what to try next, as commands to copy.
+    /// Commands to try next, and the file to open.
     fn next_steps(&self) -> String {
         let page = self.places.iter().find(|place| place.what == REPORT_PAGE);
         let mut lines: Vec<String> = page

@@ -112,7 +112,7 @@ pub async fn gateway_api_key(config: &Config) -> Result<Option<SecretString>> {
     {
         return Ok(config.secrets.gateway_api_key.clone());
     }
-    // A gateway configured by its address is not the provisioned one.
+    // A configured address is not the address of the provisioned API.
     let key_id = if config.gateway.url.is_empty() {
         Outputs::read(&config.data_dir)?.api_key_id
     } else {
