@@ -107,7 +107,7 @@ class Shared:
         return Provisioned(self.folders.mktemp("pipeline"), self.double, self.url, self.sections)
 
     def applied(self):
-        """Returns a pipeline without drift. Recreates it unless the previous test marked it clean."""
+        """Returns a pipeline without drift; recreates it unless the last test marked it clean."""
         if not self.is_clean:
             self.pipeline = self.empty()
             self.pipeline.apply()
