@@ -90,7 +90,7 @@ pub struct BatchArguments {
 /// Runs batch, or one of its subcommands.
 ///
 /// # Errors
-/// As [`batch::run`], [`schedule::schedule`] and [`schedule::unschedule`].
+/// Those of [`batch::run`], [`schedule::schedule`] and [`schedule::unschedule`].
 pub async fn run(config: &Config, command_line: BatchCommandLine, printer: &Printer) -> Result<()> {
     match command_line.command {
         Some(BatchCommand::Schedule(arguments)) => {
@@ -134,7 +134,7 @@ async fn answer(
     }
 }
 
-/// The configuration with the flags that override its keys.
+/// Returns the configuration, whose keys the flags override.
 fn with_flags(config: &Config, arguments: &BatchArguments) -> Result<Config> {
     let mut config = config.clone();
     if let Some(id) = &arguments.user_id {

@@ -101,7 +101,7 @@ pub enum Command {
     Seed(SeedArguments),
     /// Run broker, gateway, Kinesis endpoint and sink on this machine until Ctrl-C
     #[command(
-        after_help = "Example: pinpipe local --any-port\n\nPorts by default: kafka 9092, gateway 8082, kinesis 4567, control 8083 ([local] in the configuration)"
+        after_help = "Example: pinpipe local --any-port\n\nDefault ports: kafka 9092, gateway 8082, kinesis 4567, control 8083 ([local] in the configuration)"
     )]
     Local(LocalArguments),
     /// Create or update every resource of the pipeline, and repair drift

@@ -63,7 +63,7 @@ impl DemoReport {
         lines.extend(
             [
                 "next:",
-                "  pinpipe local &                       run the servers, keep the data",
+                "  pinpipe local &                       start the servers with this data",
                 "  pinpipe emulate --posts 500           post more rows",
                 "  pinpipe batch --out answers           answer the questions again",
                 "  pinpipe destroy --data --yes          delete all data of this folder",

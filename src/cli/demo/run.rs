@@ -54,7 +54,7 @@ pub async fn run(
         ));
     }
     let mut config = config.clone();
-    // Any free ports, so that the demo does not collide with other servers on this machine.
+    // Any free ports, so that the demo does not conflict with other servers on this machine.
     let ports = &mut config.local;
     (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
     let started = Instant::now();

@@ -236,7 +236,7 @@ pub fn is_missing_table(error: &sqlx::Error) -> bool {
 pub fn explain(action: &str, error: &sqlx::Error) -> Error {
     let code =
         error.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
-    // Without the prefix that the library adds to these errors.
+    // Omits the prefix that the library adds to these errors.
     let text = match error {
         sqlx::Error::Database(error) => error.message().to_string(),
         sqlx::Error::Io(error) => error.to_string(),

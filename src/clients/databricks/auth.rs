@@ -29,7 +29,7 @@ impl Credentials {
     /// and the token. With a configured profile, its token takes precedence over DATABRICKS_TOKEN.
     ///
     /// # Errors
-    /// Host or token is missing; the host is invalid or not encrypted; the profile cannot be read.
+    /// Host or token is missing; the host is invalid or does not use TLS; the profile cannot be read.
     pub fn find(config: &Config) -> Result<Self> {
         let explicit_host = Some(config.databricks.host.clone())
             .filter(|host| !host.is_empty())

@@ -65,7 +65,7 @@ impl Drop for SpillFolder {
 /// File in the folder that is locked while the run is active.
 const LOCK: &str = "lock";
 
-/// Number of partitions, so that each partition fits in memory. Equal rows have the same key and
+/// Number of partitions, large enough that each partition is small. Equal rows have the same key and
 /// are therefore in the same partition.
 const PARTS: usize = 64;
 

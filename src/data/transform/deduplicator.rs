@@ -201,7 +201,7 @@ pub struct RowSink<'a> {
 }
 
 impl RowSink<'_> {
-    /// Passes rows on.
+    /// Passes rows to the cache and to the table.
     ///
     /// # Errors
     /// The table cannot be written.

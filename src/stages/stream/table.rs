@@ -16,7 +16,7 @@ use crate::stages::stream::checkpoint::{Checkpoint, Checkpoints};
 use crate::stages::stream::source::OpenSource;
 use crate::stages::stream::source::record_source::RecordSource;
 
-/// Size of the buffer of the table writer, which holds a second copy of a part of the micro-batch.
+/// Maximum size of the buffer of the table writer, which holds a copy of rows of the micro-batch.
 const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 128 * 1024, bytes: 128 * 1024 * 1024 };
 
 /// Counts of one table.

@@ -210,7 +210,7 @@ def test_rejected_records_are_stored_with_origin_reason_and_text(pinpipe, source
     ]
 
 
-def test_another_lake_restarts_the_tables(pinpipe, source):
+def test_another_lake_replaces_the_tables(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=100)
     batch(pinpipe)
     write_lake(source, pinpipe.folder / "other", 3, first=100, last=150)

@@ -22,10 +22,7 @@ MAX_KIB = 512_000_000 // 1024
 
 
 def write(folder, first, last, objects=8):
-    """Writes posts with short texts: many rows in few bytes.
-
-    Every hundredth comes twice; users are compressed.
-    """
+    """Writes many posts with short values. Every hundredth is duplicated; users are compressed."""
     step = (last - first) // objects
     for number in range(objects):
         rows = range(first + number * step, first + (number + 1) * step)
@@ -156,7 +153,7 @@ def test_line_numbers_continue_across_chunks(pinpipe):
     assert report["quality"], "quality is counted over all chunks"
 
 
-def test_memory_does_not_grow_with_rejects_which_are_written_once(pinpipe):
+def test_rejects_do_not_increase_memory_and_are_written_once(pinpipe):
     """A reject is larger than its record, because it has object, line, reason and text."""
 
     def garbage(name, lines):
@@ -222,7 +219,7 @@ def test_small_compressed_object_may_contain_many_rows(pinpipe):
     assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
 
 
-def test_memory_does_not_grow_with_the_number_of_objects(pinpipe):
+def test_number_of_objects_does_not_increase_memory(pinpipe):
     """Many objects contain the same few records, as hard links to the same files."""
 
     def grow(first, last):

@@ -95,7 +95,7 @@ def test_no_acknowledged_record_is_lost(provisioned):
         while position < high:
             message = consumer.poll(5)
             assert message is not None, (
-                f"partition {partition} gives nothing at {position} of {high}"
+                f"partition {partition} returns no record at {position} of {high}"
             )
             assert message.offset() == position
             position += 1
@@ -132,7 +132,7 @@ def test_sink_delivers_everything_across_kills(provisioned):
         local.start()
     wait_for_lake(pinpipe, 6000)
     assert sorted(r["index"] for r in lake_lines(pinpipe) if "index" in r) == list(range(2000)), (
-        "lost or repeated"
+        "lost or duplicated"
     )
 
 
@@ -181,7 +181,7 @@ def test_stream_and_emulate_survive_a_restart_of_the_stack(pinpipe, source):
                 .column("ind")
                 .to_pylist()
             )
-            assert sorted(rows) == list(range(1500)), f"{kind}: lost or repeated"
+            assert sorted(rows) == list(range(1500)), f"{kind}: lost or duplicated"
     finally:
         stack.kill()
         stack.wait()

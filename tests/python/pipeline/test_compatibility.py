@@ -78,7 +78,7 @@ def test_former_names_of_keys_work_with_a_warning(earlier):
         ('"x"', "`pinpipe.toml` line 2: `provision.parallel`: expected a whole number"),
     ],
 )
-def test_invalid_value_of_a_former_name_is_reported_under_it(earlier, value, problem):
+def test_invalid_value_of_a_former_name_is_reported_under_that_name(earlier, value, problem):
     (earlier.folder / "pinpipe.toml").write_text(f"[provision]\nparallel = {value}\n")
     stderr = earlier.run("status", code=2).stderr
     assert problem in stderr and "max_concurrency" not in stderr, stderr

@@ -130,7 +130,7 @@ def test_object_names_match_the_confluent_sink(local):
         f"topics/local.pin/partition=0/local.pin+0+000000000{o}.json" for o in (0, 3)
     ]
     assert [r["index"] for r in lake_lines(pinpipe, "b")] == list(range(6))
-    # The seventh record waits for two more, across a pause and a restart.
+    # The sink holds the seventh record until two more arrive, across a pause and a restart.
     for action, state in [("pause", "PAUSED"), ("resume", "RUNNING")]:
         assert (
             requests.put(f"http://{local.control}/connectors/c/{action}", timeout=10).status_code
@@ -285,7 +285,7 @@ def test_stream_resumes_after_kills(provisioned, source):
     assert all(t["rejects"] == 0 for t in done["tables"])
     for kind in ("pin", "geo", "user"):
         rows = delta_rows(pinpipe, "stream", f"local_{kind}_table")
-        assert sorted(r["ind"] for r in rows) == list(range(total)), f"{kind}: lost or repeated"
+        assert sorted(r["ind"] for r in rows) == list(range(total)), f"{kind}: lost or duplicated"
     again = pinpipe.json("stream", "--source", source, "--available-now")
     assert all(t["records"] == 0 for t in again["tables"])
     # A post that is sent again is read and counted as a duplicate.

@@ -152,7 +152,7 @@ def test_other_engines_read_the_clean_tables(answers, local):
         "save_location",
         "category",
     ]
-    # DuckDB reads them by their names.
+    # DuckDB refers to these variables by their names.
     geo = deltalake.DeltaTable(tables / "local_geo_table").to_pyarrow_table()  # noqa: F841
     users = deltalake.DeltaTable(tables / "local_user_table").to_pyarrow_table()  # noqa: F841
     median = duckdb.sql(

@@ -28,7 +28,7 @@ LARGE_ZIP = b"PK" + bytes(8 * 1024 * 1024)
 
 
 def changes(call):
-    """Whether a call changes something, by its name. Commands on a machine count as changes."""
+    """Whether a call changes something, judging by its name. A command on a machine is a change."""
     return not call.operation.startswith(READS)
 
 
@@ -69,7 +69,7 @@ ATTEMPT = (
 
 
 def call_identity(call):
-    """Returns what identifies a call across several runs over one account."""
+    """Returns the identity of a call, which is equal in several runs in one account."""
     return call.name, json.dumps(
         {name: value for name, value in call.parameters.items() if name not in ATTEMPT},
         sort_keys=True,
@@ -113,7 +113,7 @@ class Nth:
 
 
 def points(calls, of_each=10**6):
-    """Returns a point for each changing call of a run, for at most `of_each` of an operation."""
+    """Returns a point for each changing call of a run, at most `of_each` per operation."""
     counts = collections.Counter(call.name for call in calls if changes(call))
     return [
         Point(name, ordinal)

@@ -1,4 +1,4 @@
-"""Files of the repository that tests read. Paths below `src/` are named here and nowhere else."""
+"""Files of the repository that tests read. All paths below `src/` are defined here."""
 
 import pathlib
 

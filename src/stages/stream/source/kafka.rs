@@ -136,7 +136,7 @@ fn poll(
                      offset",
                     MAX_IDLE.as_secs()
                 ))
-                .hint("test the connections with `pinpipe doctor`"));
+                .hint("run `pinpipe doctor` to test every connection"));
             }
             _ => {}
         }
