@@ -134,7 +134,7 @@ async fn answer(
     }
 }
 
-/// Returns the configuration, whose keys the flags override.
+/// Returns the configuration with the values of the flags.
 fn with_flags(config: &Config, arguments: &BatchArguments) -> Result<Config> {
     let mut config = config.clone();
     if let Some(id) = &arguments.user_id {

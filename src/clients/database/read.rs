@@ -41,7 +41,7 @@ impl Database {
             .map_err(|error| explain("cannot read the row numbers", &error))
     }
 
-    /// Returns the row numbers of all posts; there is at least one.
+    /// Returns the row numbers of all posts. The list is never empty.
     ///
     /// # Errors
     /// The database contains no posts; the hint names the command that creates some.
@@ -83,8 +83,8 @@ impl Database {
                 if missing.len() > 10 { ", …" } else { "" }
             ))
             .hint(
-                "a post requires its row number in all three tables: remove the others from `--rows`, or \
-                 run `pinpipe emulate` without `--rows` to post all posts",
+                "a post requires its row number in all three tables: remove incomplete posts from `--rows`, \
+                 or run `pinpipe emulate` without `--rows` to post all posts",
             ));
         }
         let post = |number: &i64| Post {

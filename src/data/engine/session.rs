@@ -65,8 +65,8 @@ impl Engine {
         Self::with_config(SessionConfig::new())
     }
 
-    /// Session whose queries use one core each. For many concurrent queries, which then do not
-    /// exchange rows between cores.
+    /// Session whose queries use one core each. Intended for many concurrent queries, which then do
+    /// not exchange rows between cores.
     pub fn single() -> Self {
         Self::with_config(SessionConfig::new().with_target_partitions(1))
     }

@@ -93,7 +93,7 @@ pub trait TableTransaction: Send + Sync {
     async fn checkpoint(&self, name: &str) -> Result<Option<String>>;
 
     /// Returns a lower and an upper bound of the row numbers at the beginning of the transaction,
-    /// or `None` if the table is empty. The bounds may not be tight.
+    /// or `None` if the table is empty. The bounds need not be tight.
     ///
     /// # Errors
     /// The table cannot be read.

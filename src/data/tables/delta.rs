@@ -73,8 +73,8 @@ impl DeltaLocation {
             let folder = std::fs::canonicalize(&name).map_err(|error| {
                 crate::base::error::io_error("open", std::path::Path::new(&name), error)
             })?;
-            // The Delta library parses the path as a host name and panics if it is not valid as
-            // one.
+            // The Delta library parses the path as a host name, and panics if the path is not a
+            // valid host name.
             if let Some(unsupported) =
                 folder.to_string_lossy().chars().find(|c| "[]^|\\:@".contains(*c))
             {

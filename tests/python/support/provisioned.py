@@ -74,7 +74,7 @@ class Provisioned(Cloud):
         return self.aws.services[service]
 
     def writes(self, since=0):
-        """Returns the calls that change something, from a position in the list of calls on."""
+        """Returns the changing calls from position `since` of the list of calls on."""
         return [
             call.name
             for call in self.aws.calls[since:]
