@@ -4,9 +4,13 @@
     scripts/architecture.py            update the page
     scripts/architecture.py --check    fail if the page differs from the code
 
-A layer is a folder of src/, a room is a folder or file directly inside a layer. The text of
-each is the first sentence of its `//!` comment. The order of the layers is that of the
-`LAYERS` list in tests/architecture.rs.
+A layer is a folder of src/, a room is a folder or file directly inside a layer. The text of a
+room is the first sentence of its `//!` comment. The order of the layers is that of the `LAYERS`
+list in tests/architecture.rs.
+
+Paths in backticks and links within the page must exist. A path is below src/, unless it begins
+with one of `ROOT_FOLDERS` or is a file of the root. A bare file name after a path of the same
+section is in the folder of that path. Patterns with `<…>` or `…` are not checked.
 """
 
 import pathlib
@@ -17,6 +21,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 LAYER_TEST = ROOT / "tests" / "architecture.rs"
 BEGIN, END = "<!-- layers:begin -->", "<!-- layers:end -->"
+ROOT_FOLDERS = ("config/", "tests/", "docs/", "bench/", "scripts/", "src/")
+PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/?")
+# What tells a bare file name from other words in backticks, such as `stream.source`.
+FILE_ENDINGS = (".rs", ".py", ".sql", ".toml", ".md", ".sh", ".json", ".example")
 
 
 def layer_names():
@@ -67,14 +75,42 @@ def generated():
 
     for name in layer_names():
         layer = ROOT / "src" / name
-        lines += [f"### `{name}/`", ""]
-        text = described(layer / "mod.rs")
-        if text:
-            lines += [text, ""]
-        lines += ["| room | |", "|---|---|"]
+        lines += [f"### `{name}/`", "", "| room | |", "|---|---|"]
         lines += [f"| `{room}` | {described(path)} |".replace("|  |", "| |") for room, path in rooms(layer)]
         lines.append("")
     return "\n".join(lines), missing
+
+
+def is_path(text):
+    """Whether the text between backticks names a file or folder."""
+    return PATH.fullmatch(text) is not None and ("/" in text or text.endswith(FILE_ENDINGS))
+
+
+def missing_paths(text):
+    """Returns the paths in backticks that do not exist."""
+    missing, folder = [], None
+    for line in re.sub(r"```.*?```", "", text, flags=re.DOTALL).splitlines():
+        if line.startswith("#"):
+            folder = None
+        for name in filter(is_path, re.findall(r"`([^`]+)`", line)):
+            is_bare = "/" not in name
+            if is_bare and (ROOT / name).exists():
+                continue
+            if is_bare and folder is not None:
+                path = folder / name
+            else:
+                path = (ROOT if name.startswith(ROOT_FOLDERS) else ROOT / "src") / name
+                folder = path if name.endswith("/") else path.parent
+            if not path.exists():
+                missing.append(name)
+    return missing
+
+
+def missing_anchors(text):
+    """Returns the links to sections of the page that do not exist."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return [link for link in re.findall(r"\]\(#([^)]*)\)", text) if link not in anchors]
 
 
 def main(arguments):
@@ -89,11 +125,15 @@ def main(arguments):
     updated = f"{before}{BEGIN}\n{section}\n{END}{after}"
     for path in missing:
         print(f"no `//!` comment: {path}", file=sys.stderr)
-    if updated == page:
-        return
-    if arguments:
-        sys.exit(f"{PAGE.relative_to(ROOT)} differs from the code\nhint: run `scripts/architecture.py` and commit the page")
-    PAGE.write_text(updated, encoding="utf-8")
+    # Rooms in the generated list are relative to their layer.
+    broken = [f"no such file: `{path}`" for path in missing_paths(before) + missing_paths(after)]
+    broken += [f"no such section: #{anchor}" for anchor in missing_anchors(updated)]
+    if updated != page and not arguments:
+        PAGE.write_text(updated, encoding="utf-8")
+    elif updated != page:
+        broken.append("the list differs from the code: run `scripts/architecture.py` and commit the page")
+    if broken:
+        sys.exit("\n".join(f"{PAGE.relative_to(ROOT)}: {problem}" for problem in broken))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! Data shared by the stages: lake objects, Delta tables, SQL, cleaning, the embedded engine.
+//! Data shared by the stages: lake objects, clean tables, SQL, cleaning, the embedded engine.
 
 pub mod engine;
 pub mod lake;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -16,6 +16,9 @@ use crate::base::error::Error;
 use crate::clients::control::ConnectorStatus;
 use crate::stages::gateway::routes::Routes;
 use crate::stages::sink::connectors::Connectors;
+
+/// Class of the only connector.
+const CONNECTOR_CLASS: &str = "io.confluent.connect.s3.S3SinkConnector";
 
 /// State shared by all requests.
 #[derive(Clone)]
@@ -35,7 +38,13 @@ pub fn router(connectors: Arc<Connectors>, routes: Arc<Routes>) -> Router {
         .route("/connectors/{name}/pause", put(pause))
         .route("/connectors/{name}/resume", put(resume))
         .route("/connectors/{name}/restart", post(restart))
+        .route("/connectors/{name}/tasks", get(tasks))
+        .route("/connectors/{name}/tasks/{task}/status", get(task_status))
+        .route("/connectors/{name}/tasks/{task}/restart", post(restart_task))
+        .route("/connector-plugins", get(plugins))
         .route("/api", get(api_status).put(api_deploy).delete(api_delete))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
         .with_state(Control { connectors, routes })
 }
 
@@ -45,6 +54,10 @@ struct ConnectError(StatusCode, String);
 impl ConnectError {
     fn not_found(name: &str) -> Self {
         Self(StatusCode::NOT_FOUND, format!("Connector {name} not found"))
+    }
+
+    fn bad_request(message: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, message)
     }
 }
 
@@ -99,10 +112,67 @@ async fn about() -> Response<Body> {
     )
 }
 
-async fn list(State(control): State<Control>) -> Response<Body> {
-    let names: Vec<String> =
-        control.connectors.statuses().await.into_iter().map(|status| status.name).collect();
-    json_response(StatusCode::OK, &names)
+async fn not_found() -> ConnectError {
+    ConnectError(StatusCode::NOT_FOUND, "HTTP 404 Not Found".into())
+}
+
+async fn method_not_allowed() -> ConnectError {
+    ConnectError(StatusCode::METHOD_NOT_ALLOWED, "HTTP 405 Method Not Allowed".into())
+}
+
+async fn plugins() -> Response<Body> {
+    json_response(
+        StatusCode::OK,
+        &json!([{ "class": CONNECTOR_CLASS, "type": "sink", "version": env!("CARGO_PKG_VERSION") }]),
+    )
+}
+
+/// Lists the names of all connectors; with `?expand=status` or `?expand=info`, an object by name.
+async fn list(State(control): State<Control>, RawQuery(query): RawQuery) -> Response<Body> {
+    let query = query.unwrap_or_default();
+    let is_expanded =
+        |what: &str| query.split('&').any(|pair| pair.split_once('=') == Some(("expand", what)));
+    let (with_status, with_info) = (is_expanded("status"), is_expanded("info"));
+    let statuses = control.connectors.statuses();
+    if !with_status && !with_info {
+        let names: Vec<String> = statuses.into_iter().map(|status| status.name).collect();
+        return json_response(StatusCode::OK, &names);
+    }
+    let mut expanded = BTreeMap::new();
+    for status in statuses {
+        // Without its properties, the connector was deleted in between.
+        let Some(config) = control.connectors.config(&status.name) else {
+            continue;
+        };
+        let mut parts = serde_json::Map::new();
+        if with_info {
+            parts.insert("info".into(), describe_json(&status.name, &config));
+        }
+        let name = status.name.clone();
+        if with_status {
+            parts.insert("status".into(), status_json(status));
+        }
+        expanded.insert(name, parts);
+    }
+    json_response(StatusCode::OK, &expanded)
+}
+
+fn describe_json(name: &str, config: &BTreeMap<String, String>) -> Value {
+    json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" })
+}
+
+fn task_json(status: &ConnectorStatus) -> Value {
+    let mut task = json!({ "id": 0, "state": status.state, "worker_id": "local", "records": status.records, "objects": status.objects });
+    if let Some(trace) = &status.trace {
+        task["trace"] = json!(trace);
+    }
+    task
+}
+
+fn status_json(status: ConnectorStatus) -> Value {
+    let task = task_json(&status);
+    let connector_state = if status.state == "FAILED" { "RUNNING" } else { &status.state };
+    json!({ "name": status.name, "connector": { "state": connector_state, "worker_id": "local" }, "tasks": [task], "type": "sink" })
 }
 
 #[derive(Deserialize)]
@@ -125,9 +195,29 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ConnectError>
     })
 }
 
+/// Checks the name of a connector by the rules of Kafka Connect.
+fn check_name(name: &str, properties: &BTreeMap<String, String>) -> Result<(), ConnectError> {
+    let invalid = |problem: &str| {
+        Err(ConnectError::bad_request(format!("Invalid value for configuration name: {problem}")))
+    };
+    if name.trim().is_empty() {
+        return invalid("String may not be empty");
+    }
+    if name.chars().any(char::is_control) {
+        return invalid("String may not contain control sequences");
+    }
+    match properties.get("name") {
+        Some(included) if included != name => Err(ConnectError::bad_request(format!(
+            "Connector name configuration ({included}) doesn't match connector name in the URL ({name})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 async fn create(State(control): State<Control>, body: Bytes) -> ConnectResult {
-    let new: NewConnector = parse(&body)?;
-    if control.connectors.config(&new.name).await.is_some() {
+    let mut new: NewConnector = parse(&body)?;
+    new.name = new.name.trim().to_string();
+    if control.connectors.config(&new.name).is_some() {
         return Err(ConnectError(
             StatusCode::CONFLICT,
             format!("Connector {} already exists", new.name),
@@ -135,26 +225,22 @@ async fn create(State(control): State<Control>, body: Bytes) -> ConnectResult {
     }
     let (connectors, name, properties) =
         (control.connectors.clone(), new.name.clone(), property_strings(new.config));
+    check_name(&name, &properties)?;
     run_to_completion(async move { connectors.put(&name, properties).await }).await?;
-    describe_with_status(&control, &new.name, StatusCode::CREATED).await
+    describe_with_status(&control, &new.name, StatusCode::CREATED)
 }
 
-async fn describe_with_status(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
-    let config =
-        control.connectors.config(name).await.ok_or_else(|| ConnectError::not_found(name))?;
-    Ok(json_response(
-        status,
-        &json!({ "name": name, "config": config, "tasks": [{ "connector": name, "task": 0 }], "type": "sink" }),
-    ))
+fn describe_with_status(control: &Control, name: &str, status: StatusCode) -> ConnectResult {
+    let config = control.connectors.config(name).ok_or_else(|| ConnectError::not_found(name))?;
+    Ok(json_response(status, &describe_json(name, &config)))
 }
 
 async fn describe(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    describe_with_status(&control, &name, StatusCode::OK).await
+    describe_with_status(&control, &name, StatusCode::OK)
 }
 
 async fn config(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    let config =
-        control.connectors.config(&name).await.ok_or_else(|| ConnectError::not_found(&name))?;
+    let config = control.connectors.config(&name).ok_or_else(|| ConnectError::not_found(&name))?;
     Ok(json_response(StatusCode::OK, &config))
 }
 
@@ -165,24 +251,49 @@ async fn put_config(
 ) -> ConnectResult {
     let (connectors, connector_name, properties) =
         (control.connectors.clone(), name.clone(), property_strings(parse(&body)?));
+    check_name(&name, &properties)?;
     let is_new =
         run_to_completion(async move { connectors.put(&connector_name, properties).await }).await?;
     describe_with_status(&control, &name, if is_new { StatusCode::CREATED } else { StatusCode::OK })
-        .await
 }
 
 async fn status(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
-    let ConnectorStatus { name, state, trace, records, objects } =
-        control.connectors.status(&name).await.ok_or_else(|| ConnectError::not_found(&name))?;
-    let connector_state = if state == "FAILED" { "RUNNING" } else { &state };
-    let mut task = json!({ "id": 0, "state": state, "worker_id": "local", "records": records, "objects": objects });
-    if let Some(trace) = trace {
-        task["trace"] = json!(trace);
-    }
+    let status = control.connectors.status(&name).ok_or_else(|| ConnectError::not_found(&name))?;
+    Ok(json_response(StatusCode::OK, &status_json(status)))
+}
+
+async fn tasks(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {
+    let config = control.connectors.config(&name).ok_or_else(|| ConnectError::not_found(&name))?;
     Ok(json_response(
         StatusCode::OK,
-        &json!({ "name": name, "connector": { "state": connector_state, "worker_id": "local" }, "tasks": [task], "type": "sink" }),
+        &json!([{ "id": { "connector": name, "task": 0 }, "config": config }]),
     ))
+}
+
+/// Requires that the path names the only task of the local sink.
+fn require_task(name: &str, task: &str) -> Result<(), ConnectError> {
+    if task == "0" {
+        Ok(())
+    } else {
+        Err(ConnectError(StatusCode::NOT_FOUND, format!("Unknown task: {name}-{task}")))
+    }
+}
+
+async fn task_status(
+    State(control): State<Control>,
+    Path((name, task)): Path<(String, String)>,
+) -> ConnectResult {
+    let status = control.connectors.status(&name).ok_or_else(|| ConnectError::not_found(&name))?;
+    require_task(&name, &task)?;
+    Ok(json_response(StatusCode::OK, &task_json(&status)))
+}
+
+async fn restart_task(
+    State(control): State<Control>,
+    Path((name, task)): Path<(String, String)>,
+) -> ConnectResult {
+    require_task(&name, &task)?;
+    restart(State(control), Path(name)).await
 }
 
 async fn pause(State(control): State<Control>, Path(name): Path<String>) -> ConnectResult {

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -22,12 +26,18 @@ use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::fs::FileLock;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
+use crate::base::shutdown::shutdown_signal;
 use crate::stages::gateway::Gateway;
 use crate::stages::gateway::routes::Routes;
 use crate::stages::sink::connectors::Connectors;
 
-/// Time that requests in flight have to finish when the stack stops.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that requests in flight have to finish when the stack stops. With the time that
+/// [`Connectors::stop_all`] takes at most, the stack stops within ten seconds.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Time in which a request to the Kinesis endpoint or the control interface must be received and
+/// answered. The gateway has limits of its own.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Command-line options of the local stack.
 #[derive(Debug, Clone, Default)]
@@ -121,7 +131,8 @@ impl LocalStack {
             &config.aws.region,
         )
         .await?;
-        servers.spawn(serve(kinesis_listener, kinesis::server::router(store), stop.clone()));
+        let kinesis_router = kinesis::server::router(store).layer(from_fn(limit_time));
+        servers.spawn(serve(kinesis_listener, kinesis_router, stop.clone()));
 
         let local_config = config.clone().with_addresses(&addresses);
         let routes = Arc::new(Routes::open(data_dir)?);
@@ -131,13 +142,15 @@ impl LocalStack {
             stop.clone(),
         ));
         let connectors = Connectors::open(&local_config).await?;
-        servers.spawn(serve(control, control::router(connectors.clone(), routes), stop.clone()));
+        let control_router = control::router(connectors.clone(), routes).layer(from_fn(limit_time));
+        servers.spawn(serve(control, control_router, stop.clone()));
 
         Runtime { pid: std::process::id(), addresses: addresses.clone() }.write(data_dir)?;
         Ok(Self { addresses, data_dir: data_dir.clone(), connectors, servers, stop, _lock: lock })
     }
 
-    /// Rejects new requests, finishes those in flight and closes all servers.
+    /// Stops the connectors, finishes requests in flight and closes all servers. Takes at most ten
+    /// seconds: a part that does not stop in time is abandoned, and recovers at the next start.
     pub async fn stop(mut self) {
         Runtime::remove(&self.data_dir);
         self.connectors.stop_all().await;
@@ -176,6 +189,13 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
     {
         tracing::error!(%error, "a local server failed");
     }
+}
+
+/// Ends a request that takes too long, so that no client holds its connection and body for ever.
+async fn limit_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
+        .await
+        .unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
 }
 
 fn lock(data_dir: &Path) -> Result<FileLock> {
@@ -222,12 +242,23 @@ async fn bind(host: IpAddr, port: u16, service: &str) -> Result<TcpListener> {
     })
 }
 
-/// Runs the local stack until Ctrl-C (`pinpipe local`).
+/// Runs the local stack until Ctrl-C (`pinpipe local`). A second Ctrl-C ends the stack at once.
+///
+/// # Errors
+/// The errors of [`LocalStack::start`]; other brokers are configured; a second Ctrl-C interrupted
+/// [`LocalStack::stop`].
 pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) -> Result<()> {
     if options.any_port {
         let ports = &mut config.local;
         (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) =
             (0, 0, 0, 0);
+    }
+    let brokers = &config.kafka.bootstrap_servers;
+    if !brokers.is_empty() {
+        return Err(Error::usage(format!(
+            "the local stack has its own broker, but `kafka.bootstrap_servers` is `{brokers}`"
+        ))
+        .hint("remove `kafka.bootstrap_servers`, which all other commands would use"));
     }
     let stack = LocalStack::start(&config).await?;
     if !stack.addresses.kafka.starts_with("127.") && !stack.addresses.kafka.starts_with("[::1]") {
@@ -238,8 +269,18 @@ pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) 
         data_dir: config.data_dir.clone(),
         addresses: stack.addresses.clone(),
     });
-    crate::base::shutdown::shutdown_signal().await;
-    printer.note("stopping");
-    stack.stop().await;
-    Ok(())
+    shutdown_signal().await;
+    let stop = async {
+        printer.note("stopping; press Ctrl-C again to stop at once");
+        stack.stop().await;
+    };
+    tokio::select! {
+        // Listens to the second signal before the user is told about it.
+        biased;
+        () = shutdown_signal() => {
+            Err(Error::interrupted("interrupted before the local stack had stopped")
+                .hint("no acknowledged record is lost: the next start recovers"))
+        }
+        () = stop => Ok(()),
+    }
 }

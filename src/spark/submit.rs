@@ -118,7 +118,7 @@ async fn submit(
         lines = log_reader => lines.context(|| "cannot read the log of Spark")?,
         () = crate::base::shutdown::shutdown_signal() => {
             stop(&mut child);
-            return Err(Error::failed("interrupted: no answers were written").hint("re-run the command"));
+            return Err(Error::interrupted("interrupted: no answers were written").hint("re-run the command"));
         }
     };
     progress.finish();

@@ -1,4 +1,4 @@
-//! AWS SDK clients with one shared configuration.
+//! AWS SDK clients with one shared configuration; `call.rs` adds hints to failed calls.
 
 pub mod call;
 

@@ -71,6 +71,8 @@ pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     client.set("request.timeout.ms", config.kafka.timeout_ms.to_string());
     client.set("queue.buffering.max.kbytes", "32768");
     client.set("topic.metadata.refresh.interval.ms", "10000");
+    // The partitioner of Java clients and of the Kafka REST Proxy.
+    client.set("partitioner", "murmur2_random");
     // rdkafka polls the producer on a separate thread, which also fetches its tokens.
     client
         .create_with_context(Context::new(config))

@@ -7,14 +7,15 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestKind, Respons
 use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, data_api, group_api, topic_api};
 
-/// Supported APIs with minimum and maximum version. Fetch and Metadata end before the versions that
-/// identify topics by id only, ListOffsets before the version that can ask for the record with the
-/// maximum timestamp.
-const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
+/// Supported APIs with minimum and maximum version: at least those of Kafka 3.0. Fetch ends before
+/// the versions that identify topics by id only. Metadata must not end before version 10, the first
+/// with topic ids: librdkafka reserves memory in proportion to the size of the response, which
+/// without ids is too little for a handful of topics with short names (`rd_kafka_parse_Metadata0`).
+pub const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
-    (ApiKey::ListOffsets, 1, 6),
-    (ApiKey::Metadata, 0, 9),
+    (ApiKey::ListOffsets, 1, 7),
+    (ApiKey::Metadata, 0, 13),
     (ApiKey::OffsetCommit, 2, 8),
     (ApiKey::OffsetFetch, 1, 8),
     (ApiKey::FindCoordinator, 0, 4),
@@ -26,7 +27,7 @@ const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::ListGroups, 0, 4),
     (ApiKey::ApiVersions, 0, 3),
     (ApiKey::CreateTopics, 2, 7),
-    (ApiKey::DeleteTopics, 1, 5),
+    (ApiKey::DeleteTopics, 1, 6),
     (ApiKey::InitProducerId, 0, 4),
     (ApiKey::DescribeConfigs, 1, 4),
     (ApiKey::DeleteGroups, 0, 2),
@@ -82,11 +83,16 @@ pub async fn respond(
         RequestKind::Metadata(request) => {
             ResponseKind::Metadata(topic_api::metadata(broker, request, version))
         }
+        // Topics are folders with files, whose number only the client limits.
         RequestKind::CreateTopics(request) => {
-            ResponseKind::CreateTopics(topic_api::create(broker, request))
+            ResponseKind::CreateTopics(tokio::task::block_in_place(|| {
+                topic_api::create(broker, request)
+            }))
         }
         RequestKind::DeleteTopics(request) => {
-            ResponseKind::DeleteTopics(topic_api::delete(broker, request))
+            ResponseKind::DeleteTopics(tokio::task::block_in_place(|| {
+                topic_api::delete(broker, request)
+            }))
         }
         RequestKind::DescribeConfigs(request) => {
             ResponseKind::DescribeConfigs(topic_api::describe_configs(broker, request))
@@ -125,4 +131,45 @@ pub async fn respond(
         // Requests without supported versions are rejected before.
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::MetadataRequest;
+    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+
+    use super::*;
+
+    fn by_id(id: uuid::Uuid) -> MetadataRequest {
+        let topic = MetadataRequestTopic::default().with_name(None).with_topic_id(id);
+        MetadataRequest::default().with_topics(Some(vec![topic]))
+    }
+
+    #[tokio::test]
+    async fn describes_topics_by_name_and_by_id_in_every_version() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9092));
+        let broker = Broker::open(folder.path(), address).expect("opens");
+        for index in 0..5 {
+            broker.topics.create(&format!("t{index}"), 1).expect("creates");
+        }
+        let (min, max) = versions(ApiKey::Metadata).expect("supported");
+        assert!(max >= 12, "clients need topic ids, and null names in requests with ids");
+        for version in min..=max {
+            let everything = MetadataRequest::default().with_topics(None);
+            let all = topic_api::metadata(&broker, everything, version);
+            let ids: Vec<uuid::Uuid> = all.topics.iter().map(|topic| topic.topic_id).collect();
+            assert_eq!(ids.len(), 5);
+            ResponseKind::Metadata(all).encode(&mut BytesMut::new(), version).expect("encodes");
+            if version < 10 {
+                continue;
+            }
+            let found = topic_api::metadata(&broker, by_id(ids[3]), version);
+            assert_eq!(found.topics[0].name.as_ref().map(|name| name.as_str()), Some("t3"));
+            let unknown = topic_api::metadata(&broker, by_id(uuid::Uuid::new_v4()), version);
+            assert_eq!(unknown.topics[0].error_code, ResponseError::UnknownTopicId.code());
+            ResponseKind::Metadata(unknown).encode(&mut BytesMut::new(), version).expect("encodes");
+        }
+    }
 }

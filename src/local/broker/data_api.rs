@@ -154,10 +154,16 @@ pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsets
             match partition.timestamp {
                 -1 => response.with_offset(log.end_offset()),
                 -2 => response.with_offset(log.start_offset()),
-                timestamp => match log.offset_for_timestamp(timestamp) {
-                    Some((offset, time)) => response.with_offset(offset).with_timestamp(time),
-                    None => response,
-                },
+                timestamp => {
+                    let found = match timestamp {
+                        -3 => log.offset_of_max_timestamp(),
+                        timestamp => log.offset_for_timestamp(timestamp),
+                    };
+                    match found {
+                        Some((offset, time)) => response.with_offset(offset).with_timestamp(time),
+                        None => response,
+                    }
+                }
             }
         });
         ListOffsetsTopicResponse::default()

@@ -27,12 +27,40 @@ use crate::local::broker::offsets::{Committed, Partition};
 use crate::local::broker::topic_api::{host, port};
 use crate::local::broker::{Broker, NODE_ID};
 
-/// Returns this node as coordinator of every group.
+/// Key type `GROUP` of FindCoordinator.
+const GROUP: i8 = 0;
+
+/// Returns this node as coordinator of every group. Refuses other coordinators, such as those of
+/// transactions, with an error that clients do not retry.
 pub fn find_coordinator(
     broker: &Broker,
     request: FindCoordinatorRequest,
     version: i16,
 ) -> FindCoordinatorResponse {
+    if request.key_type != GROUP {
+        tracing::warn!("a Kafka client uses transactions, which the local broker does not support");
+        let error = ResponseError::TransactionalIdAuthorizationFailed.code();
+        let message = Some(StrBytes::from_static_str("transactions are not supported"));
+        let refused = request.coordinator_keys.into_iter().map(|key| {
+            Coordinator::default()
+                .with_key(key)
+                .with_node_id(BrokerId(-1))
+                .with_port(-1)
+                .with_error_code(error)
+                .with_error_message(message.clone())
+        });
+        let refused: Vec<Coordinator> = refused.collect();
+        let response = FindCoordinatorResponse::default();
+        return if version >= 4 {
+            response.with_coordinators(refused)
+        } else {
+            response
+                .with_error_code(error)
+                .with_error_message(message)
+                .with_node_id(BrokerId(-1))
+                .with_port(-1)
+        };
+    }
     if version >= 4 {
         let coordinators = request.coordinator_keys.into_iter().map(|key| {
             Coordinator::default()
@@ -126,10 +154,12 @@ pub fn delete(broker: &Broker, request: DeleteGroupsRequest) -> DeleteGroupsResp
         });
         let error = if has_members {
             ResponseError::NonEmptyGroup.code()
-        } else if broker.offsets.delete_group(&id) || existed {
-            0
         } else {
-            ResponseError::GroupIdNotFound.code()
+            match broker.offsets.delete_group(&id) {
+                Ok(had_offsets) if had_offsets || existed => 0,
+                Ok(_) => ResponseError::GroupIdNotFound.code(),
+                Err(error) => error.code(),
+            }
         };
         DeletableGroupResult::default().with_group_id(id).with_error_code(error)
     });
@@ -171,14 +201,15 @@ pub fn commit(broker: &Broker, request: OffsetCommitRequest) -> OffsetCommitResp
         }
         outcomes.push((topic.name, codes));
     }
-    let written = commits.is_empty() || broker.offsets.commit(&request.group_id, commits);
+    let stored_code = match broker.offsets.commit(&request.group_id, commits) {
+        Ok(()) => 0,
+        Err(error) => error.code(),
+    };
     let topics = outcomes.into_iter().map(|(name, codes)| {
         let partitions = codes.into_iter().map(|(index, code)| {
-            let code =
-                if code == 0 && !written { ResponseError::KafkaStorageError.code() } else { code };
             OffsetCommitResponsePartition::default()
                 .with_partition_index(index)
-                .with_error_code(code)
+                .with_error_code(if code == 0 { stored_code } else { code })
         });
         OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
     });

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use kafka_protocol::error::ResponseError;
 
 use crate::local::broker::record_batch::{
-    BatchHeader, HEADER_BYTES, MAX_BATCH_BYTES, is_intact, split_batches,
+    BatchHeader, HEADER_BYTES, MAX_BATCH_BYTES, first_record_from, is_intact, split_batches,
 };
 
 /// Size above which a segment is closed, in bytes.
@@ -272,8 +272,9 @@ impl Log {
         Ok(bytes)
     }
 
-    /// Returns offset and maximum timestamp of the first batch with a record at or after the
-    /// timestamp. Batches are not decoded, so the batch may begin with earlier records.
+    /// Returns offset and timestamp of the first record at or after the timestamp. Of a compressed
+    /// batch, returns the first offset and the maximum timestamp: the batch may begin with earlier
+    /// records.
     pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Option<(i64, i64)> {
         let segment = self
             .segments
@@ -282,7 +283,29 @@ impl Log {
         let mut position = 0;
         while let Ok(Some(header)) = segment.header_at(position) {
             if header.max_timestamp_ms >= timestamp_ms {
-                return Some((header.base_offset, header.max_timestamp_ms));
+                let batch = segment.batch_at(position, &header).ok()?;
+                return first_record_from(&header, &batch, timestamp_ms)
+                    .or(Some((header.base_offset, header.max_timestamp_ms)));
+            }
+            position += header.size_bytes as u64;
+        }
+        None
+    }
+
+    /// Returns offset and timestamp of the first record with the maximum timestamp of the log. Of a
+    /// compressed batch, returns the last offset: the last record usually is the latest. `None` if
+    /// the log is empty.
+    pub fn offset_of_max_timestamp(&self) -> Option<(i64, i64)> {
+        let filled = || self.segments.iter().filter(|segment| segment.size_bytes > 0);
+        let max = filled().map(|segment| segment.max_timestamp_ms).max()?;
+        let segment = filled().find(|segment| segment.max_timestamp_ms == max)?;
+        let mut position = 0;
+        while let Ok(Some(header)) = segment.header_at(position) {
+            // A segment reports at least 0, also for records with an earlier timestamp.
+            if header.max_timestamp_ms.max(0) == max {
+                let batch = segment.batch_at(position, &header).ok()?;
+                return first_record_from(&header, &batch, header.max_timestamp_ms)
+                    .or(Some((header.last_offset(), header.max_timestamp_ms)));
             }
             position += header.size_bytes as u64;
         }
@@ -292,11 +315,15 @@ impl Log {
     /// Deletes closed segments whose newest record is older than `oldest_ms`.
     pub fn drop_old_segments(&mut self, oldest_ms: i64) {
         while self.segments.len() > 1 && self.segments[0].max_timestamp_ms < oldest_ms {
-            let segment = self.segments.remove(0);
-            if let Err(error) = std::fs::remove_file(&segment.path) {
-                let path = segment.path.display();
-                tracing::warn!(%path, %error, "cannot delete an old segment");
+            let path = &self.segments[0].path;
+            if let Err(error) = std::fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                // The segment stays in the log, as it would be after a restart.
+                tracing::warn!(path = %path.display(), %error, "cannot delete an old segment");
+                return;
             }
+            self.segments.remove(0);
             self.start_offset = self.segments[0].base_offset;
         }
     }
@@ -351,6 +378,12 @@ impl Segment {
         Ok(BatchHeader::read(&bytes))
     }
 
+    fn batch_at(&self, position: u64, header: &BatchHeader) -> io::Result<Vec<u8>> {
+        let mut batch = vec![0u8; header.size_bytes];
+        self.file.read_exact_at(&mut batch, position)?;
+        Ok(batch)
+    }
+
     fn read(&self, offset: i64, max_bytes: usize) -> io::Result<Vec<u8>> {
         let after = self.index.partition_point(|entry| entry.offset <= offset);
         let mut position = after.checked_sub(1).map_or(0, |at| self.index[at].position);
@@ -380,7 +413,7 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::broker::record_batch::tests::batch;
+    use crate::local::broker::record_batch::tests::{batch, batch_at};
 
     fn offsets(bytes: &[u8]) -> Vec<(i64, i64)> {
         split_batches(bytes)
@@ -468,5 +501,11 @@ mod tests {
         assert_eq!(log.offset_for_timestamp(50), Some((0, 100)));
         assert_eq!(log.offset_for_timestamp(101), Some((2, 200)));
         assert_eq!(log.offset_for_timestamp(201), None);
+        log.append(&batch(2, 20, 150)).expect("appends");
+        assert_eq!(log.offset_of_max_timestamp(), Some((3, 200)));
+        // Records that can be read are found themselves.
+        log.append(&batch_at(&[150, 300, 250])).expect("appends");
+        assert_eq!(log.offset_for_timestamp(201), Some((7, 300)));
+        assert_eq!(log.offset_of_max_timestamp(), Some((7, 300)));
     }
 }

@@ -17,6 +17,7 @@ pub mod group_api;
 pub mod log;
 pub mod offsets;
 pub mod record_batch;
+pub mod request_format;
 pub mod server;
 pub mod topic_api;
 pub mod topics;

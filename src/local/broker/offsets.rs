@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use kafka_protocol::error::ResponseError;
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Result, io_error};
@@ -69,8 +70,15 @@ impl Offsets {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Commits offsets. Returns `false` if the file cannot be written; then nothing is committed.
-    pub fn commit(&self, group: &str, commits: Vec<(Partition, Committed)>) -> bool {
+    /// Commits offsets.
+    ///
+    /// # Errors
+    /// `KAFKA_STORAGE_ERROR` if the file cannot be written; then nothing is committed.
+    pub fn commit(
+        &self,
+        group: &str,
+        commits: Vec<(Partition, Committed)>,
+    ) -> Result<(), ResponseError> {
         let lines = commits.into_iter().map(|((topic, partition), committed)| Line {
             group: group.to_string(),
             topic,
@@ -80,11 +88,13 @@ impl Offsets {
         self.write(lines.collect())
     }
 
-    /// Deletes the offsets of a group. Returns `false` if there are none, or if the file cannot be
-    /// written.
-    pub fn delete_group(&self, group: &str) -> bool {
+    /// Deletes the offsets of a group. Returns `false` if there are none.
+    ///
+    /// # Errors
+    /// `KAFKA_STORAGE_ERROR` if the file cannot be written; then nothing is deleted.
+    pub fn delete_group(&self, group: &str) -> Result<bool, ResponseError> {
         let Some(partitions) = self.of_group(group) else {
-            return false;
+            return Ok(false);
         };
         let lines = partitions.into_keys().map(|(topic, partition)| Line {
             group: group.to_string(),
@@ -92,11 +102,14 @@ impl Offsets {
             partition,
             committed: None,
         });
-        self.write(lines.collect())
+        self.write(lines.collect()).map(|()| true)
     }
 
     /// Deletes the offsets of a deleted topic, so that a new topic of the same name has none.
-    pub fn delete_topic(&self, name: &str) {
+    ///
+    /// # Errors
+    /// `KAFKA_STORAGE_ERROR` if the file cannot be written; then nothing is deleted.
+    pub fn delete_topic(&self, name: &str) -> Result<(), ResponseError> {
         let mut lines = Vec::new();
         for (group, partitions) in &self.lock().groups {
             let deleted = partitions.keys().filter(|(topic, _)| topic == name);
@@ -107,15 +120,17 @@ impl Offsets {
                 committed: None,
             }));
         }
-        self.write(lines);
+        self.write(lines)
     }
 
-    fn write(&self, lines: Vec<Line>) -> bool {
+    fn write(&self, lines: Vec<Line>) -> Result<(), ResponseError> {
+        let failed = |error: std::io::Error| {
+            tracing::error!(path = %self.path.display(), %error, "cannot write committed offsets");
+            ResponseError::KafkaStorageError
+        };
         let mut text = Vec::new();
         for line in &lines {
-            if serde_json::to_writer(&mut text, line).is_err() {
-                return false;
-            }
+            serde_json::to_writer(&mut text, line).map_err(|error| failed(error.into()))?;
             text.push(b'\n');
         }
         let mut state = self.lock();
@@ -123,8 +138,7 @@ impl Offsets {
         if let Err(error) = state.file.write_all(&text) {
             // A full disk may leave a partial line, which the next commit must not follow.
             let _ = length.and_then(|length| state.file.set_len(length));
-            tracing::error!(path = %self.path.display(), %error, "cannot commit offsets");
-            return false;
+            return Err(failed(error));
         }
         lines.into_iter().for_each(|line| apply(&mut state.groups, line));
         if length.is_ok_and(|length| length > MAX_FILE_BYTES) {
@@ -136,7 +150,7 @@ impl Offsets {
                 }
             }
         }
-        true
+        Ok(())
     }
 
     pub fn get(&self, group: &str, partition: &Partition) -> Option<Committed> {
@@ -199,17 +213,33 @@ mod tests {
         let pin = ("a.pin".to_string(), 0);
         let offsets = Offsets::open(&path).expect("opens");
         let at = |offset| Committed { offset, metadata: String::new() };
-        assert!(offsets.commit("g", vec![(pin.clone(), at(3)), (("a.geo".into(), 1), at(9))]));
-        assert!(offsets.commit("g", vec![(pin.clone(), at(5))]));
+        offsets
+            .commit("g", vec![(pin.clone(), at(3)), (("a.geo".into(), 1), at(9))])
+            .expect("commits");
+        offsets.commit("g", vec![(pin.clone(), at(5))]).expect("commits");
         drop(offsets);
         let mut file = OpenOptions::new().append(true).open(&path).expect("the file");
         file.write_all(b"{\"group\":\"g\",\"topic\":\"a.pin\",\"parti")
             .expect("writes an incomplete line");
         let offsets = Offsets::open(&path).expect("opens again");
         assert_eq!(offsets.get("g", &pin), Some(at(5)));
-        offsets.delete_topic("a.pin");
+        offsets.delete_topic("a.pin").expect("deletes");
         let offsets = Offsets::open(&path).expect("opens again");
         assert_eq!(offsets.get("g", &pin), None);
         assert_eq!(offsets.groups(), ["g"]);
+    }
+    #[test]
+    fn keeps_offsets_that_it_cannot_delete_and_reports_the_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("offsets.jsonl");
+        let pin = ("a.pin".to_string(), 0);
+        let offsets = Offsets::open(&path).expect("opens");
+        let committed = Committed { offset: 3, metadata: String::new() };
+        offsets.commit("g", vec![(pin.clone(), committed.clone())]).expect("commits");
+        offsets.lock().file = File::open(&path).expect("a file that cannot be written");
+        assert_eq!(offsets.delete_group("g"), Err(ResponseError::KafkaStorageError));
+        assert_eq!(offsets.delete_topic("a.pin"), Err(ResponseError::KafkaStorageError));
+        assert_eq!(offsets.delete_group("unknown"), Ok(false));
+        assert_eq!(offsets.get("g", &pin), Some(committed));
     }
 }

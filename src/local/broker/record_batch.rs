@@ -80,6 +80,47 @@ pub fn is_intact(header: &BatchHeader, batch: &[u8]) -> bool {
     batch.len() == header.size_bytes && crc32c::crc32c(&batch[21..]) == header.crc
 }
 
+/// Returns offset and timestamp of the first record of a batch at or after a timestamp. `None` if
+/// the batch has none, or if it is compressed: the broker decompresses nothing.
+pub fn first_record_from(
+    header: &BatchHeader,
+    batch: &[u8],
+    timestamp_ms: i64,
+) -> Option<(i64, i64)> {
+    const COMPRESSION: u8 = 0b111;
+    let base_timestamp_ms = i64::from_be_bytes(batch.get(27..35)?.try_into().ok()?);
+    if batch.get(22)? & COMPRESSION != 0 {
+        return None;
+    }
+    let mut rest = batch.get(HEADER_BYTES..)?;
+    while !rest.is_empty() {
+        let length = usize::try_from(read_varint(&mut rest)?).ok()?;
+        let (record, next) = rest.split_at_checked(length)?;
+        rest = next;
+        let mut fields = record.get(1..)?; // After the attributes.
+        let record_ms = base_timestamp_ms.checked_add(read_varint(&mut fields)?)?;
+        let offset = header.base_offset.checked_add(read_varint(&mut fields)?)?;
+        if record_ms >= timestamp_ms {
+            return Some((offset, record_ms));
+        }
+    }
+    None
+}
+
+/// Reads a zigzag-encoded varint of at most ten bytes.
+fn read_varint(bytes: &mut &[u8]) -> Option<i64> {
+    let mut value = 0u64;
+    for index in 0..10 {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << (index * 7);
+        if *byte < 0x80 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
 /// Splits the records of a produce request into validated batches.
 ///
 /// # Errors
@@ -122,6 +163,44 @@ pub mod tests {
         let crc = crc32c::crc32c(&bytes[21..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         bytes
+    }
+
+    /// Returns a batch with a record for each timestamp.
+    pub fn batch_at(timestamps_ms: &[i64]) -> Vec<u8> {
+        let base = timestamps_ms[0];
+        let max = timestamps_ms.iter().copied().max().expect("a timestamp");
+        let mut bytes = batch(timestamps_ms.len() as i32, 0, max);
+        bytes[27..35].copy_from_slice(&base.to_be_bytes());
+        for (index, timestamp) in timestamps_ms.iter().enumerate() {
+            // Zigzag varints of two bytes for the timestamp and one for the offset; no key, no
+            // value and no headers.
+            let delta = (timestamp - base) * 2;
+            let low = (delta & 0x7f) as u8 | 0x80;
+            let record = [0, low, (delta >> 7) as u8, index as u8 * 2, 1, 1, 0];
+            bytes.push(record.len() as u8 * 2);
+            bytes.extend(record);
+        }
+        let length = (bytes.len() - PREFIX_BYTES) as i32;
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn finds_records_by_timestamp_unless_they_are_compressed() {
+        let mut bytes = batch_at(&[1_000, 3_000, 2_000]);
+        let header = BatchHeader::read(&bytes).expect("a header");
+        assert!(is_intact(&header, &bytes));
+        let find = |bytes: &[u8], timestamp_ms| first_record_from(&header, bytes, timestamp_ms);
+        assert_eq!(find(&bytes, 0), Some((0, 1_000)));
+        assert_eq!(find(&bytes, 1_001), Some((1, 3_000)));
+        assert_eq!(find(&bytes, 3_001), None);
+        for end in 0..bytes.len() {
+            assert_eq!(find(&bytes[..end], 3_001), None, "damaged after {end} bytes");
+        }
+        bytes[22] |= 3;
+        assert_eq!(find(&bytes, 0), None, "compressed");
     }
 
     #[test]

@@ -8,24 +8,38 @@ use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::local::broker::caller::Caller;
-use crate::local::broker::{Broker, api};
+use crate::local::broker::{Broker, api, request_format};
 
 /// Maximum size of a request. An HTTP request, read as a Kafka frame, would have 1.2 GB.
 const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum memory for the large requests of all connections: two of the maximum size.
+const MAX_LARGE_FRAMES_BYTES: usize = 2 * MAX_FRAME_BYTES;
+/// Size up to which a request needs no reservation, so that large requests delay no small ones.
+const SMALL_FRAME_BYTES: usize = 64 * 1024;
+/// Bytes for each permit of the memory for large requests.
+const PERMIT_BYTES: usize = 1024;
+/// Time after which a connection without requests is closed, the default of Kafka.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Time in which a client must send a request that it began, and receive a response.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Accepts connections until the future is dropped, which closes them.
 pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
     let mut connections = JoinSet::new();
+    let memory = Arc::new(Semaphore::new(MAX_LARGE_FRAMES_BYTES / PERMIT_BYTES));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let broker = broker.clone();
+                    let (broker, memory) = (broker.clone(), memory.clone());
                     connections.spawn(async move {
-                        if let Err(error) = serve_connection(&broker, stream, peer.ip().to_string()).await {
+                        let host = peer.ip().to_string();
+                        if let Err(error) = serve_connection(&broker, &memory, stream, host).await {
                             tracing::debug!(%peer, %error, "Kafka connection closed");
                         }
                     });
@@ -43,27 +57,44 @@ pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
 
 async fn serve_connection(
     broker: &Broker,
+    memory: &Semaphore,
     mut stream: TcpStream,
     host: String,
 ) -> ConnectionResult {
     stream.set_nodelay(true)?;
     loop {
-        let mut length = [0u8; 4];
-        match stream.read_exact(&mut length).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let mut prefix = [0u8; 4];
+        match timeout(IDLE_TIMEOUT, stream.read_exact(&mut prefix)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err("the connection was idle".into()),
         }
-        let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        let length = usize::try_from(i32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
         if !(8..=MAX_FRAME_BYTES).contains(&length) {
             return Err(format!("invalid size of a Kafka request: {length} bytes").into());
         }
-        let mut frame = BytesMut::zeroed(length);
-        stream.read_exact(&mut frame).await?;
-        if let Some(response) = handle(broker, frame.freeze(), &host).await? {
-            stream.write_all(&response).await?;
+        let _reservation = if length <= SMALL_FRAME_BYTES {
+            None
+        } else {
+            Some(memory.acquire_many(u32::try_from(length.div_ceil(PERMIT_BYTES))?).await?)
+        };
+        let frame = timeout(TRANSFER_TIMEOUT, read_frame(&mut stream, length)).await??;
+        if let Some(response) = handle(broker, frame, &host).await? {
+            timeout(TRANSFER_TIMEOUT, stream.write_all(&response)).await??;
         }
     }
+}
+
+/// Reads a request of `length` bytes. Its memory grows with the bytes that arrive.
+async fn read_frame(stream: &mut TcpStream, length: usize) -> std::io::Result<Bytes> {
+    let mut frame = BytesMut::with_capacity(length.min(SMALL_FRAME_BYTES));
+    let mut rest = AsyncReadExt::take(stream, length as u64);
+    while rest.read_buf(&mut frame).await? > 0 {}
+    if frame.len() < length {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(frame.freeze())
 }
 
 /// Result of work on a connection. Any error closes the connection.
@@ -83,6 +114,7 @@ async fn handle(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResu
         return frame_of(correlation_id, 0, |bytes| api::unsupported_version().encode(bytes, 0))
             .map(Some);
     }
+    request_format::check(api_key, version, &frame)?;
     let header = RequestHeader::decode(&mut frame, api_key.request_header_version(version))
         .map_err(|error| error.to_string())?;
     let caller = Caller {

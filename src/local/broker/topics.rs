@@ -44,6 +44,9 @@ impl Topic {
 /// All topics below one folder.
 pub struct Topics {
     folder: PathBuf,
+    /// Held while a topic is created or deleted, so that `topics` is locked only for the moment of
+    /// the change: thousands of files must not block the requests for other topics.
+    changes: Mutex<()>,
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
 }
 
@@ -71,11 +74,23 @@ impl Topics {
                     .map_err(|error| io_error("remove", &path, error))?,
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), topics: RwLock::new(topics) })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            changes: Mutex::default(),
+            topics: RwLock::new(topics),
+        })
     }
 
     fn lock(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Topic>>> {
         self.topics.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_to_write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Arc<Topic>>> {
+        self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn begin_change(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Returns all topics, sorted by name.
@@ -87,11 +102,17 @@ impl Topics {
         self.lock().get(name).cloned()
     }
 
+    /// Returns the topic with this id, which no recreated topic of the same name has.
+    pub fn with_id(&self, id: uuid::Uuid) -> Option<Arc<Topic>> {
+        self.lock().values().find(|topic| topic.id == id).cloned()
+    }
+
     /// Creates a topic.
     ///
     /// # Errors
-    /// The error codes of CreateTopics: the topic already exists; the name or the number of
-    /// partitions is invalid; the files cannot be written.
+    /// The error codes of CreateTopics: the topic already exists; the name is invalid or differs
+    /// from an existing one only in dots and underscores, which metrics do not distinguish; the
+    /// number of partitions is invalid; the files cannot be written.
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<Topic>, ResponseError> {
         if !crate::clients::kafka::is_topic_name(name) {
             return Err(ResponseError::InvalidTopicException);
@@ -99,47 +120,58 @@ impl Topics {
         if !(1..=10_000).contains(&partitions) {
             return Err(ResponseError::InvalidPartitions);
         }
-        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if topics.contains_key(name) {
+        let _change = self.begin_change();
+        if self.get(name).is_some() {
             return Err(ResponseError::TopicAlreadyExists);
         }
-        let path = self.folder.join(name);
-        let first_offset = self.deleted_end_offsets().get(name).copied().unwrap_or(0);
-        let description = Description { id: uuid::Uuid::new_v4(), partitions, first_offset };
-        let opened = open_topic(name, &path, &description).and_then(|topic| {
-            write_atomic(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
-            Ok(topic)
-        });
-        let topic = Arc::new(opened.map_err(|error| {
+        let collides = |other: &String| other.replace('.', "_") == name.replace('.', "_");
+        if name.contains(['.', '_']) && self.lock().keys().any(collides) {
+            return Err(ResponseError::InvalidTopicException);
+        }
+        let topic = Arc::new(self.create_files(name, partitions).map_err(|error| {
             tracing::error!(topic = name, %error, "cannot create the topic");
-            let _ = std::fs::remove_dir_all(&path);
             ResponseError::KafkaStorageError
         })?);
-        topics.insert(name.to_string(), topic.clone());
+        self.lock_to_write().insert(name.to_string(), topic.clone());
+        Ok(topic)
+    }
+
+    fn create_files(&self, name: &str, partitions: i32) -> std::io::Result<Topic> {
+        let path = self.folder.join(name);
+        // A folder without a topic is what a failed creation or deletion left. The records in it
+        // must not become records of the new topic.
+        ignore_missing(std::fs::remove_dir_all(&path))?;
+        let first_offset = self.deleted_end_offsets()?.get(name).copied().unwrap_or(0);
+        let description = Description { id: uuid::Uuid::new_v4(), partitions, first_offset };
+        let topic = open_topic(name, &path, &description)?;
+        write_atomic(&path.join(DESCRIPTION), serde_json::to_vec(&description)?)?;
         Ok(topic)
     }
 
     /// Deletes a topic and its records.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC_OR_PARTITION`; `KAFKA_STORAGE_ERROR` if a file cannot be written or removed.
+    /// Then the topic still exists, unless only records remain: the next creation or start of the
+    /// broker removes those.
     pub fn delete(&self, name: &str) -> Result<(), ResponseError> {
-        let mut topics = self.topics.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let topic = topics.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let _change = self.begin_change();
+        let topic = self.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let end = (0..topic.logs.len() as i32)
             .filter_map(|partition| topic.log(partition).map(|log| log.end_offset()))
             .max()
             .unwrap_or(0);
-        self.record_end_offset(name, end).map_err(|error| {
+        let path = self.folder.join(name);
+        let failed = |error: std::io::Error| {
             tracing::error!(topic = name, %error, "cannot delete the topic");
             ResponseError::KafkaStorageError
-        })?;
-        topics.remove(name);
-        let path = self.folder.join(name);
+        };
         // The description is deleted first: the next start removes a topic folder without one.
-        std::fs::remove_file(path.join(DESCRIPTION))
-            .and_then(|()| std::fs::remove_dir_all(&path))
-            .map_err(|error| {
-                tracing::error!(topic = name, %error, "cannot delete the topic");
-                ResponseError::KafkaStorageError
-            })
+        self.record_end_offset(name, end)
+            .and_then(|()| ignore_missing(std::fs::remove_file(path.join(DESCRIPTION))))
+            .map_err(failed)?;
+        self.lock_to_write().remove(name);
+        ignore_missing(std::fs::remove_dir_all(&path)).map_err(failed)
     }
 
     fn deleted_end_offsets_path(&self) -> PathBuf {
@@ -147,15 +179,16 @@ impl Topics {
     }
 
     /// Returns the maximum end offset of each deleted topic, by name.
-    fn deleted_end_offsets(&self) -> BTreeMap<String, i64> {
-        std::fs::read(self.deleted_end_offsets_path())
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default()
+    fn deleted_end_offsets(&self) -> std::io::Result<BTreeMap<String, i64>> {
+        match std::fs::read(self.deleted_end_offsets_path()) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        }
     }
 
     fn record_end_offset(&self, name: &str, end: i64) -> std::io::Result<()> {
-        let mut offsets = self.deleted_end_offsets();
+        let mut offsets = self.deleted_end_offsets()?;
         offsets.insert(name.to_string(), end);
         write_atomic(&self.deleted_end_offsets_path(), serde_json::to_vec(&offsets)?)
     }
@@ -173,6 +206,14 @@ impl Topics {
     }
 }
 
+/// Accepts that a file or folder to remove does not exist.
+fn ignore_missing(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 fn open_topic(name: &str, path: &Path, description: &Description) -> std::io::Result<Topic> {
     let logs = (0..description.partitions).map(|partition| {
         Log::open(&path.join(partition.to_string()), description.first_offset).map(Mutex::new)
@@ -182,4 +223,56 @@ fn open_topic(name: &str, path: &Path, description: &Description) -> std::io::Re
         id: description.id,
         logs: logs.collect::<std::io::Result<_>>()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::broker::record_batch::tests::batch;
+
+    #[test]
+    fn keeps_a_topic_that_it_cannot_delete() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let topics = Topics::open(&folder.path().join("topics")).expect("opens");
+        topics.create("t", 1).expect("creates");
+        let description = folder.path().join("topics/t").join(DESCRIPTION);
+        std::fs::remove_file(&description).expect("removes");
+        // A folder, which cannot be removed like a file.
+        std::fs::create_dir(&description).expect("creates");
+        assert_eq!(topics.delete("t"), Err(ResponseError::KafkaStorageError));
+        assert!(topics.get("t").is_some(), "the topic still exists");
+        std::fs::remove_dir(&description).expect("removes");
+        assert_eq!(topics.delete("t"), Ok(()));
+        assert!(topics.get("t").is_none() && !folder.path().join("topics/t").exists());
+    }
+
+    #[test]
+    fn refuses_names_that_differ_only_in_dots_and_underscores() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let topics = Topics::open(&folder.path().join("topics")).expect("opens");
+        let create = |name: &str| topics.create(name, 1).map(|_| ());
+        assert_eq!(create("a.b"), Ok(()));
+        assert_eq!(create("a_b"), Err(ResponseError::InvalidTopicException));
+        assert_eq!(create("a.b"), Err(ResponseError::TopicAlreadyExists));
+        assert_eq!(create("a.c"), Ok(()));
+    }
+
+    #[test]
+    fn creates_no_topic_over_offsets_that_it_cannot_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let topics = Topics::open(&folder.path().join("topics")).expect("opens");
+        std::fs::write(topics.deleted_end_offsets_path(), "{damaged").expect("writes");
+        let created = topics.create("t", 1).map(|topic| topic.name.clone());
+        assert_eq!(created, Err(ResponseError::KafkaStorageError));
+    }
+
+    #[test]
+    fn creates_a_topic_without_the_records_that_a_failed_deletion_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let topics = Topics::open(&folder.path().join("topics")).expect("opens");
+        let path = folder.path().join("topics/t");
+        Log::open(&path.join("0"), 0).expect("opens").append(&batch(3, 10, 1)).expect("appends");
+        let topic = topics.create("t", 1).expect("creates");
+        assert_eq!(topic.log(0).map(|log| log.end_offset()), Some(0));
+    }
 }

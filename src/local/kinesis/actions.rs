@@ -148,11 +148,66 @@ fn shard_description(stream: &Stream, index: u32) -> Value {
     })
 }
 
+/// Returns the index of the first shard that passes a filter of ListShards; all later ones pass
+/// too, because all shards of a stream here are open, and have been since the stream was created.
+///
+/// Source: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html>
+fn first_shard_of_filter(stream: &Stream, filter: &Value) -> Result<u32, KinesisError> {
+    let kind = optional_text(filter, "Type")?.unwrap_or_default();
+    let (needs_shard, needs_timestamp) = match kind {
+        "AFTER_SHARD_ID" => (true, false),
+        "AT_TIMESTAMP" | "FROM_TIMESTAMP" => (false, true),
+        "AT_TRIM_HORIZON" | "FROM_TRIM_HORIZON" | "AT_LATEST" => (false, false),
+        _ => {
+            return Err(KinesisError::invalid(format!(
+                "Invalid type `{kind}` of ShardFilter. Valid types: AFTER_SHARD_ID, AT_TRIM_HORIZON, FROM_TRIM_HORIZON, AT_LATEST, AT_TIMESTAMP, FROM_TIMESTAMP"
+            )));
+        }
+    };
+    let shard_id = optional_text(filter, "ShardId")?;
+    let timestamp = match filter.get("Timestamp") {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(
+            value
+                .as_f64()
+                .ok_or_else(|| KinesisError::serialization("Timestamp must be a number."))?,
+        ),
+    };
+    for (member, is_given, is_needed) in [
+        ("ShardId", shard_id.is_some(), needs_shard),
+        ("Timestamp", timestamp.is_some(), needs_timestamp),
+    ] {
+        if is_given != is_needed {
+            let rule = if is_needed { "requires" } else { "does not allow" };
+            return Err(KinesisError::invalid(format!(
+                "The type {kind} of ShardFilter {rule} {member}."
+            )));
+        }
+    }
+    let precedes_stream =
+        timestamp.is_some_and(|seconds| (seconds * 1000.0).round() < stream.created_ms as f64);
+    match kind {
+        "AFTER_SHARD_ID" => first_shard(stream, shard_id),
+        // No shard was open at that time.
+        "AT_TIMESTAMP" if precedes_stream => Ok(stream.shards),
+        _ => Ok(0),
+    }
+}
+
 fn list_shards(store: &Store, body: &Value) -> Result<Value, KinesisError> {
     let max_results = integer(body, "MaxResults", 1_000, 1, 10_000)? as usize;
     // The token contains the stream and the next shard.
     let (stream, start) = match optional_text(body, "NextToken")? {
         Some(token) => {
+            let excluded = ["StreamName", "ExclusiveStartShardId", "StreamCreationTimestamp"];
+            if let Some(name) = excluded
+                .into_iter()
+                .find(|name| body.get(*name).is_some_and(|value| !value.is_null()))
+            {
+                return Err(KinesisError::invalid(format!(
+                    "NextToken and {name} cannot be provided together."
+                )));
+            }
             let (index, name) =
                 token.split_once(':').ok_or_else(|| KinesisError::invalid("Invalid NextToken."))?;
             let index = index.parse().map_err(|_| KinesisError::invalid("Invalid NextToken."))?;
@@ -160,10 +215,12 @@ fn list_shards(store: &Store, body: &Value) -> Result<Value, KinesisError> {
         }
         None => {
             let stream = stream_of(store, body)?;
-            let filter = body.pointer("/ShardFilter/ShardId").and_then(Value::as_str);
-            let start =
-                first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?.or(filter))?;
-            (stream, start)
+            let after = first_shard(&stream, optional_text(body, "ExclusiveStartShardId")?)?;
+            let filtered = match body.get("ShardFilter").filter(|filter| !filter.is_null()) {
+                Some(filter) => first_shard_of_filter(&stream, filter)?,
+                None => 0,
+            };
+            (stream, after.max(filtered))
         }
     };
     let shards: Vec<Value> = (start..stream.shards)
@@ -176,6 +233,21 @@ fn list_shards(store: &Store, body: &Value) -> Result<Value, KinesisError> {
         response["NextToken"] = json!(format!("{next}:{}", stream.name));
     }
     Ok(response)
+}
+
+/// Parses a hash key: a decimal number without sign and leading zeros.
+fn explicit_hash_key(text: &str) -> Result<u128, KinesisError> {
+    let is_canonical = text == "0" || !text.starts_with('0');
+    if text.is_empty() || !is_canonical || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(KinesisError::validation(format!(
+            "1 validation error detected: Value '{text}' at 'explicitHashKey' failed to satisfy constraint: Member must satisfy regular expression pattern: 0|([1-9]\\d{{0,38}})"
+        )));
+    }
+    text.parse().map_err(|_| {
+        KinesisError::invalid(format!(
+            "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {text}"
+        ))
+    })
 }
 
 /// Validates a record of a request and returns it with the index of its shard.
@@ -195,11 +267,7 @@ fn parse_record(stream: &Stream, body: &Value) -> Result<(u32, NewRecord), Kines
         )));
     }
     let hash = match optional_text(body, "ExplicitHashKey")? {
-        Some(text) => text.parse().map_err(|_| {
-            KinesisError::invalid(format!(
-                "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {text}"
-            ))
-        })?,
+        Some(text) => explicit_hash_key(text)?,
         None => shard::hash_key(partition_key),
     };
     let index = shard::for_hash_key(hash, stream.shards);

@@ -48,20 +48,28 @@ pub fn integer(
 }
 
 /// Returns the stream that a request identifies by name or ARN.
+///
+/// # Errors
+/// Neither is given; they contradict each other; the stream does not exist.
 pub fn stream_of(store: &Store, body: &Value) -> Result<Stream, KinesisError> {
-    let name = match optional_text(body, "StreamName")? {
-        Some(name) => name,
-        None => match optional_text(body, "StreamARN")? {
-            Some(arn) => arn
-                .rsplit_once(":stream/")
+    let by_arn = match optional_text(body, "StreamARN")? {
+        Some(arn) => Some(
+            arn.rsplit_once(":stream/")
                 .map(|(_, name)| name)
                 .ok_or_else(|| KinesisError::validation("StreamARN is not the ARN of a stream."))?,
-            None => {
-                return Err(KinesisError::invalid(
-                    "Either StreamName or StreamARN must be provided.",
-                ));
-            }
-        },
+        ),
+        None => None,
+    };
+    let name = match (optional_text(body, "StreamName")?, by_arn) {
+        (Some(name), Some(by_arn)) if name != by_arn => {
+            return Err(KinesisError::invalid(format!(
+                "StreamName {name} and StreamARN identify different streams."
+            )));
+        }
+        (Some(name), _) | (None, Some(name)) => name,
+        (None, None) => {
+            return Err(KinesisError::invalid("Either StreamName or StreamARN must be provided."));
+        }
     };
     store.stream(name)
 }

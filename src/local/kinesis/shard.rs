@@ -34,10 +34,12 @@ pub fn id(index: u32) -> String {
     format!("shardId-{index:012}")
 }
 
-/// Returns the index of the shard with this id, or `None` if it does not exist.
+/// Returns the index of the shard with this id, or `None` if it does not exist. Like the service,
+/// accepts ids without leading zeros.
 pub fn index(id: &str, count: u32) -> Option<u32> {
     let digits = id.strip_prefix("shardId-")?;
-    digits.parse().ok().filter(|index| *index < count && digits.len() == 12)
+    let is_number = (1..=12).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|index| is_number && *index < count)
 }
 
 /// Returns the sequence number of a counter: 56 digits. The width is constant, so that sequence
@@ -67,6 +69,17 @@ mod tests {
         assert_eq!(hash_range(1, 2).0.to_string(), "170141183460469231731687303715884105728");
         assert_eq!(hash_range(1, 4).0.to_string(), "85070591730234615865843651857942052864");
         assert_eq!(hash_range(1, 3).0.to_string(), "113427455640312821154458202477256070485");
+    }
+
+    #[test]
+    fn finds_shards_by_their_ids() {
+        assert_eq!(index("shardId-000000000002", 3), Some(2));
+        assert_eq!(index("shardId-2", 3), Some(2));
+        for wrong in
+            ["shardId-000000000003", "shardId-", "shardId-+2", "shardId-0000000000002", "2"]
+        {
+            assert_eq!(index(wrong, 3), None, "{wrong}");
+        }
     }
 
     proptest! {

@@ -352,12 +352,12 @@ impl Runner<'_> {
                     .map(|run_id| format!("run {run_id} on Databricks was cancelled; "))
                     .unwrap_or_default();
                 AttemptError::Final(
-                    Error::failed(format!("interrupted: {cancelled}no answers were written"))
+                    Error::interrupted(format!("interrupted: {cancelled}no answers were written"))
                         .hint("re-run the command"),
                 )
             }
             Err(error) => AttemptError::Resumable(
-                Error::failed("interrupted: cannot cancel the run on Databricks")
+                Error::interrupted("interrupted: cannot cancel the run on Databricks")
                     .with_source(error),
             ),
         }

@@ -192,7 +192,7 @@ fn check_target(config: &Config) -> Result<()> {
 }
 
 fn interrupted() -> Error {
-    Error::failed("interrupted while waiting for Airflow")
+    Error::interrupted("interrupted while waiting for Airflow")
         .hint("started runs continue there: `pinpipe batch schedule` shows them")
 }
 

@@ -71,7 +71,7 @@ pub async fn run(
     printer: &Printer,
 ) -> Result<BatchReport> {
     let interrupted = || {
-        Error::failed("interrupted before all questions were answered")
+        Error::interrupted("interrupted before all questions were answered")
             .hint("re-run the command to resume; committed rows are kept")
     };
     crate::base::shutdown::run_until_shutdown(

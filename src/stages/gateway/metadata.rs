@@ -13,9 +13,8 @@ use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
 use crate::stages::gateway::response::RestError;
 
-/// Age up to which the cache decides that a topic does not exist. A topic that is missing from
-/// an older cache is looked up in Kafka.
-const MISSING_TOPIC_TTL: Duration = Duration::from_millis(200);
+/// Age up to which the cache describes a topic. A recreated topic may have other partitions.
+const TOPIC_TTL: Duration = Duration::from_secs(2);
 
 /// A partition as the REST Proxy describes it.
 #[derive(Debug, Clone)]
@@ -25,7 +24,7 @@ pub struct Partition {
     replicas: Vec<i32>,
 }
 
-/// Topics by name, fetched again when a topic is not found.
+/// Topics by name, fetched again when they are old, or when a topic or a partition is not found.
 #[derive(Default)]
 pub struct TopicCache {
     /// Time of the last fetch and its topics.
@@ -70,16 +69,37 @@ impl Gateway {
     }
 
     /// Returns the partitions of a topic, from the cache if it contains the topic.
-    pub async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, RestError> {
+    async fn partitions(&self, topic: &str) -> Result<Vec<Partition>, RestError> {
         let (fetched_at, topics) =
             self.topics.snapshot.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        if let Some(partitions) = topics.get(topic) {
+        let known = topics.get(topic);
+        if let Some(partitions) = known
+            && fetched_at.is_some_and(|time| time.elapsed() < TOPIC_TTL)
+        {
             return Ok(partitions.clone());
         }
-        if fetched_at.is_some_and(|time| time.elapsed() < MISSING_TOPIC_TTL) {
-            return Err(RestError::topic_not_found());
+        match (self.topics().await, known) {
+            (Ok(topics), _) => topics.get(topic).cloned().ok_or_else(RestError::topic_not_found),
+            // The producer retries for longer than this request for metadata.
+            (Err(_), Some(partitions)) => Ok(partitions.clone()),
+            (Err(error), None) => Err(error),
         }
-        self.topics().await?.get(topic).cloned().ok_or_else(RestError::topic_not_found)
+    }
+
+    /// Requires that the topic exists and has these partitions. Asks Kafka before it refuses.
+    ///
+    /// # Errors
+    /// The topic or a partition does not exist; the brokers cannot be reached.
+    pub async fn require_partitions(&self, topic: &str, ids: &[i32]) -> Result<(), RestError> {
+        let has_all = |partitions: &[Partition]| {
+            ids.iter().all(|id| partitions.iter().any(|partition| partition.id == *id))
+        };
+        if has_all(&self.partitions(topic).await?) {
+            return Ok(());
+        }
+        let topics = self.topics().await?;
+        let partitions = topics.get(topic).ok_or_else(RestError::topic_not_found)?;
+        if has_all(partitions) { Ok(()) } else { Err(RestError::partition_not_found()) }
     }
 
     /// Clears the cache, because Kafka does not know a topic that the cache contains.
@@ -87,26 +107,9 @@ impl Gateway {
         *self.topics.snapshot.write().unwrap_or_else(|poisoned| poisoned.into_inner()) =
             (None, Arc::default());
     }
-
-    /// Returns a partition of a topic.
-    ///
-    /// # Errors
-    /// The topic or the partition does not exist; the brokers cannot be reached.
-    pub async fn partition(&self, topic: &str, partition: &str) -> Result<Partition, RestError> {
-        let partitions = self.partitions(topic).await?;
-        let id: i32 = partition.parse().map_err(|_| RestError::partition_not_found())?;
-        partitions
-            .into_iter()
-            .find(|partition| partition.id == id)
-            .ok_or_else(RestError::partition_not_found)
-    }
 }
 
 impl Partition {
-    pub fn id(&self) -> i32 {
-        self.id
-    }
-
     fn json(&self) -> Value {
         let replicas: Vec<Value> =
             self.replicas.iter().map(|broker| json!({ "broker": broker, "leader": *broker == self.leader, "in_sync": true })).collect();
@@ -153,16 +156,35 @@ pub async fn describe_partition(
     State(gateway): State<Arc<Gateway>>,
     Path((topic, partition)): Path<(String, String)>,
 ) -> RestResult {
-    gateway.topics().await?;
-    Ok(response::kafka(&gateway.partition(&topic, &partition).await?.json()))
+    let topics = gateway.topics().await?;
+    Ok(response::kafka(&find_partition(&topics, &topic, &partition)?.json()))
+}
+
+/// Returns the partition that a path names.
+fn find_partition<'a>(
+    topics: &'a Topics,
+    topic: &str,
+    partition: &str,
+) -> Result<&'a Partition, RestError> {
+    let partitions = topics.get(topic).ok_or_else(RestError::topic_not_found)?;
+    let id = partition_id(partition)?;
+    partitions
+        .iter()
+        .find(|partition| partition.id == id)
+        .ok_or_else(RestError::partition_not_found)
+}
+
+/// Parses the id of a partition in a path.
+pub fn partition_id(text: &str) -> Result<i32, RestError> {
+    text.parse().map_err(|_| RestError::partition_not_found())
 }
 
 pub async fn partition_offsets(
     State(gateway): State<Arc<Gateway>>,
     Path((topic, partition)): Path<(String, String)>,
 ) -> RestResult {
-    gateway.topics().await?;
-    let partition = gateway.partition(&topic, &partition).await?.id;
+    let topics = gateway.topics().await?;
+    let partition = find_partition(&topics, &topic, &partition)?.id;
     let (consumer, timeout) =
         (gateway.consumer.clone(), Duration::from_millis(gateway.config.kafka.timeout_ms));
     let fetch = tokio::task::spawn_blocking(move || {

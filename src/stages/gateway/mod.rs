@@ -1,6 +1,7 @@
 //! The gateway: Kafka REST Proxy v2 over Kafka, and the `/streams` routes over Kinesis. Requests
 //! are rejected until the routes are deployed, as on Amazon API Gateway.
 
+pub mod body;
 pub mod metadata;
 pub mod produce;
 pub mod response;
@@ -10,9 +11,11 @@ pub mod streams;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::FutureProducer;
@@ -23,7 +26,8 @@ use crate::base::error::Result;
 use crate::clients::kafka::context::Context;
 use crate::stages::gateway::routes::Routes;
 
-/// Maximum number of requests processed at a time. Further requests wait on their connections.
+/// Maximum number of requests processed at a time, once their bodies have been received. Further
+/// requests wait.
 const MAX_CONCURRENT_REQUESTS: usize = 48;
 
 /// Clients, settings and caches that the routes share.
@@ -35,7 +39,8 @@ pub struct Gateway {
     consumer: Arc<BaseConsumer<Context>>,
     topics: metadata::TopicCache,
     kinesis: aws_sdk_kinesis::Client,
-    /// Acquired before a request body is read, which bounds the memory for bodies.
+    bodies: body::BodyReader,
+    /// Acquired after the body was read: a client that sends slowly delays no other.
     permits: Semaphore,
 }
 
@@ -51,6 +56,7 @@ impl Gateway {
             consumer,
             topics: metadata::TopicCache::default(),
             kinesis: crate::clients::aws::kinesis(config).await?,
+            bodies: body::BodyReader::new(config.gateway.body_limit_bytes),
             permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
         }))
     }
@@ -58,19 +64,30 @@ impl Gateway {
     /// Returns the router of the gateway.
     pub fn router(self: Arc<Self>) -> Router {
         let body_limit = self.config.gateway.body_limit_bytes;
-        Router::new()
-            .route("/topics", get(metadata::list_topics))
-            .route("/topics/{topic}", get(metadata::describe_topic).post(produce::to_topic))
-            .route("/topics/{topic}/partitions", get(metadata::list_partitions))
-            .route(
-                "/topics/{topic}/partitions/{partition}",
-                get(metadata::describe_partition).post(produce::to_partition),
-            )
-            .route(
-                "/topics/{topic}/partitions/{partition}/offsets",
-                get(metadata::partition_offsets),
-            )
-            .route("/brokers", get(metadata::list_brokers))
+        let mut router = Router::new();
+        // The REST Proxy accepts its paths with and without a slash at the end.
+        for end in ["", "/"] {
+            router = router
+                .route(&format!("/topics{end}"), get(metadata::list_topics))
+                .route(
+                    &format!("/topics/{{topic}}{end}"),
+                    get(metadata::describe_topic).post(produce::to_topic),
+                )
+                .route(
+                    &format!("/topics/{{topic}}/partitions{end}"),
+                    get(metadata::list_partitions),
+                )
+                .route(
+                    &format!("/topics/{{topic}}/partitions/{{partition}}{end}"),
+                    get(metadata::describe_partition).post(produce::to_partition),
+                )
+                .route(
+                    &format!("/topics/{{topic}}/partitions/{{partition}}/offsets{end}"),
+                    get(metadata::partition_offsets),
+                )
+                .route(&format!("/brokers{end}"), get(metadata::list_brokers));
+        }
+        router
             .route("/streams", get(streams::list))
             .route(
                 "/streams/{stream}",
@@ -81,25 +98,31 @@ impl Gateway {
             .route("/", post(response::not_found))
             .fallback(response::not_found)
             .method_not_allowed_fallback(response::method_not_allowed)
-            .layer(from_fn_with_state(self.clone(), require_deployment))
+            .layer(from_fn_with_state(self.clone(), process))
             .layer(DefaultBodyLimit::max(body_limit))
             .with_state(self)
     }
 }
 
-/// Rejects every request until the routes are deployed, as Amazon API Gateway does.
-async fn require_deployment(
-    State(gateway): State<Arc<Gateway>>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Receives the body of a request, then lets its route respond. Rejects every request until the
+/// routes are deployed, as Amazon API Gateway does.
+async fn process(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     if gateway.routes.current().is_none() {
         return response::api_gateway(
             axum::http::StatusCode::FORBIDDEN,
             "no routes are deployed here: run `pinpipe api deploy` or `pinpipe provision`",
         );
     }
+    let (mut parts, body) = request.into_parts();
+    let encoding = parts.headers.remove(header::CONTENT_ENCODING);
+    let received = match gateway.bodies.read(body, encoding.as_ref()).await {
+        Ok(received) => received,
+        Err(error) => return error.into_response(),
+    };
+    // The length of the body that was sent, which may have been compressed.
+    parts.headers.remove(header::CONTENT_LENGTH);
     // Cannot fail: the semaphore is never closed.
     let _permit = gateway.permits.acquire().await;
-    next.run(request).await
+    let request = Request::from_parts(parts, Body::from(received.bytes.clone()));
+    response::with_json_error(next.run(request).await)
 }

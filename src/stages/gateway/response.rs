@@ -2,20 +2,26 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Content type of the Kafka REST Proxy.
 const KAFKA_JSON: &str = "application/vnd.kafka.v2+json";
 
-fn respond(status: StatusCode, content_type: &'static str, body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: &impl Serialize,
+) -> Response<Body> {
+    // Serialising plain data cannot fail.
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 /// Returns a successful response of the Kafka REST Proxy.
-pub fn kafka(body: &Value) -> Response<Body> {
+pub fn kafka(body: &impl Serialize) -> Response<Body> {
     respond(StatusCode::OK, KAFKA_JSON, body)
 }
 
@@ -54,6 +60,22 @@ impl RestError {
         }
     }
 
+    pub fn request_timeout() -> Self {
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            code: 408,
+            message: "HTTP 408 Request Timeout".into(),
+        }
+    }
+
+    pub fn too_large() -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: 413,
+            message: "HTTP 413 Payload Too Large".into(),
+        }
+    }
+
     /// The body is JSON, but not a valid request.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, code: 422, message: message.into() }
@@ -81,6 +103,24 @@ impl axum::response::IntoResponse for RestError {
             &json!({ "error_code": self.code, "message": self.message }),
         )
     }
+}
+
+/// Returns the response, or the JSON error of the REST Proxy instead of the plain text with which
+/// the HTTP library rejects a request, such as one with a path that is not UTF-8.
+pub fn with_json_error(response: Response<Body>) -> Response<Body> {
+    let is_plain_text = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
+    let status = response.status();
+    if !status.is_client_error() || !is_plain_text {
+        return response;
+    }
+    respond(
+        status,
+        KAFKA_JSON,
+        &json!({ "error_code": status.as_u16(), "message": format!("HTTP {status}") }),
+    )
 }
 
 pub async fn not_found() -> Response<Body> {

@@ -59,14 +59,39 @@ impl Routes {
     /// Deletes the deployment. Returns `false` if no routes were deployed.
     ///
     /// # Errors
-    /// The file cannot be removed.
+    /// The file cannot be removed; then the routes are still deployed.
     pub fn delete(&self) -> Result<bool> {
-        let was_deployed =
-            self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()).take().is_some();
-        if was_deployed {
-            std::fs::remove_file(&self.path)
-                .map_err(|error| io_error("remove", &self.path, error))?;
+        let mut current = self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if current.is_none() {
+            return Ok(false);
         }
-        Ok(was_deployed)
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &self.path, error));
+            }
+            _ => *current = None,
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_a_deployment_whose_file_it_cannot_remove() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let routes = Routes::open(folder.path()).expect("opens");
+        assert!(!routes.delete().expect("nothing is deployed"));
+        routes.deploy().expect("deploys");
+        std::fs::remove_file(&routes.path).expect("removes");
+        // A folder, which cannot be removed like a file.
+        std::fs::create_dir(&routes.path).expect("creates");
+        assert!(routes.delete().is_err());
+        assert!(routes.current().is_some(), "the routes are still deployed");
+        std::fs::remove_dir(&routes.path).expect("removes");
+        assert!(routes.delete().expect("deletes"), "a file that is gone needs no removal");
+        assert!(routes.current().is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! The `/streams` routes. On AWS, API Gateway's mapping templates do the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
@@ -8,6 +9,7 @@ use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{Response, StatusCode};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::stages::gateway::Gateway;
@@ -60,13 +62,16 @@ fn kinesis_error<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> StreamErr
     }
 }
 
+/// Members of a JSON object. Their values stay text, because a parsed number could lose digits.
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
 /// Parses a request body. An empty body is an empty object.
-fn parse_body(bytes: &[u8]) -> Result<Value, StreamError> {
+fn parse_body(bytes: &[u8]) -> Result<Members<'_>, StreamError> {
     if bytes.is_empty() {
-        return Ok(json!({}));
+        return Ok(Members::new());
     }
     serde_json::from_slice(bytes)
-        .map_err(|error| serialization_error(&format!("the body is not JSON: {error}")))
+        .map_err(|error| serialization_error(&format!("the body is not a JSON object: {error}")))
 }
 
 pub async fn list(State(gateway): State<Arc<Gateway>>) -> StreamResult {
@@ -123,8 +128,7 @@ pub async fn create(
     let body = parse_body(&body)?;
     let shards = body
         .get("ShardCount")
-        .and_then(Value::as_i64)
-        .and_then(|count| i32::try_from(count).ok())
+        .and_then(|count| count.get().parse().ok())
         .unwrap_or(gateway.config.kinesis.shards);
     gateway
         .kinesis
@@ -146,23 +150,60 @@ pub async fn delete(
 }
 
 /// Returns a field by one of the two names that clients of this API use. Null counts as missing.
-fn field<'a>(body: &'a Value, names: [&str; 2]) -> Option<&'a Value> {
-    names.iter().find_map(|name| body.get(*name)).filter(|value| !value.is_null())
+fn field<'a>(body: &Members<'a>, names: [&str; 2]) -> Option<&'a RawValue> {
+    names.iter().find_map(|name| body.get(*name)).copied().filter(|value| value.get() != "null")
 }
 
-/// Returns data and partition key of one record. A string is used unchanged, any other value as
-/// JSON text.
-fn entry(body: &Value) -> Result<(Blob, String), StreamError> {
-    let data = match field(body, ["Data", "data"]) {
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
-        None => return Err(serialization_error("Data is missing")),
-    };
-    let key = match field(body, ["PartitionKey", "partition-key"]) {
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
-        None => return Err(serialization_error("PartitionKey is missing")),
-    };
+/// Returns a field as text: a string unchanged, any other value as JSON text.
+fn text_field(body: &Members<'_>, names: [&str; 2]) -> Result<String, StreamError> {
+    let value = field(body, names)
+        .ok_or_else(|| serialization_error(&format!("{} is missing", names[0])))?;
+    if value.get().starts_with('"') {
+        serde_json::from_str(value.get())
+            .map_err(|error| serialization_error(&format!("invalid {}: {error}", names[0])))
+    } else {
+        Ok(compact(value.get()))
+    }
+}
+
+/// Returns JSON text without whitespace between tokens and without needless escapes in strings, as
+/// API Gateway does. Numbers and the order of members stay as they were sent.
+fn compact(json: &str) -> String {
+    let mut compacted = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(start) = rest.find('"') {
+        compacted.extend(rest[..start].chars().filter(|c| !c.is_ascii_whitespace()));
+        let end = start + string_length(&rest[start..]);
+        let literal = &rest[start..end];
+        match serde_json::from_str::<String>(literal) {
+            Ok(text) => compacted.push_str(&Value::String(text).to_string()),
+            // Half of a surrogate pair, which no text can contain.
+            Err(_) => compacted.push_str(literal),
+        }
+        rest = &rest[end..];
+    }
+    compacted.extend(rest.chars().filter(|c| !c.is_ascii_whitespace()));
+    compacted
+}
+
+/// Returns the length in bytes of the JSON string at the start of a valid JSON text.
+fn string_length(json: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, byte) in json.bytes().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    json.len()
+}
+
+/// Returns data and partition key of one record.
+fn entry(body: &Members<'_>) -> Result<(Blob, String), StreamError> {
+    let data = text_field(body, ["Data", "data"])?;
+    let key = text_field(body, ["PartitionKey", "partition-key"])?;
     Ok((Blob::new(data), key))
 }
 
@@ -193,11 +234,12 @@ pub async fn put_records(
     body: Bytes,
 ) -> StreamResult {
     let body = parse_body(&body)?;
-    let records = field(&body, ["Records", "records"])
-        .and_then(Value::as_array)
+    let list = field(&body, ["Records", "records"])
         .ok_or_else(|| serialization_error("Records is missing"))?;
+    let records: Vec<Members<'_>> = serde_json::from_str(list.get())
+        .map_err(|error| serialization_error(&format!("invalid Records: {error}")))?;
     let mut request = gateway.kinesis.put_records().stream_name(stream);
-    for record in records {
+    for record in &records {
         let (data, key) = entry(record)?;
         let put_entry = PutRecordsRequestEntry::builder().data(data).partition_key(key).build();
         request =
@@ -216,4 +258,24 @@ pub async fn put_records(
         StatusCode::OK,
         &json!({ "FailedRecordCount": output.failed_record_count, "Records": results }),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compacts_json_and_keeps_its_numbers_and_order() {
+        for (sent, compacted) in [
+            (
+                r#"{ "b" : 1, "a" : [ 1.10, 18446744073709551616 ] }"#,
+                r#"{"b":1,"a":[1.10,18446744073709551616]}"#,
+            ),
+            (r#"{"n": 1e400, "t": "a \"b\" \\"}"#, r#"{"n":1e400,"t":"a \"b\" \\"}"#),
+            (r#"["\u00e9", "\ud83d", " x "]"#, r#"["é","\ud83d"," x "]"#),
+            ("true", "true"),
+        ] {
+            assert_eq!(compact(sent), compacted);
+        }
+    }
 }

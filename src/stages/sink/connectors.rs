@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::base::config::data_dir::DataEntry;
 use crate::base::config::schema::Config;
@@ -20,6 +20,10 @@ use crate::data::storage::Lake;
 use crate::stages::sink::properties::SinkProperties;
 use crate::stages::sink::task::{Task, TaskState};
 
+/// Time that a request waits for a task to start or stop. A task that needs more, because the lake
+/// or the broker does not respond, stops after its current call.
+const TASK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Stored definition of a connector.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Definition {
@@ -29,21 +33,42 @@ struct Definition {
 
 struct Running {
     state: Arc<TaskState>,
-    thread: JoinHandle<()>,
+    /// Cancelled when the thread has ended.
+    finished: CancellationToken,
 }
 
 struct Connector {
     definition: Definition,
     running: Option<Running>,
-    /// Error of the last attempt to start the task.
-    start_error: Option<String>,
+}
+
+/// All connectors with their tasks.
+#[derive(Default)]
+struct Registry {
+    connectors: BTreeMap<String, Connector>,
+    /// The `finished` tokens of tasks that were told to stop, by connector. The next task of the
+    /// connector waits for it: two tasks must not write the same objects.
+    stopping: BTreeMap<String, CancellationToken>,
+}
+
+impl Registry {
+    /// Tells the task of a connector to stop. Returns the token that is cancelled when the task
+    /// has stopped, or `None` if no task runs.
+    fn stop(&mut self, name: &str) -> Option<CancellationToken> {
+        self.stopping.retain(|_, finished| !finished.is_cancelled());
+        let Running { state, finished } = self.connectors.get_mut(name)?.running.take()?;
+        state.stop.store(true, Ordering::Relaxed);
+        self.stopping.insert(name.to_string(), finished.clone());
+        Some(finished)
+    }
 }
 
 /// All connectors of one process.
 pub struct Connectors {
-    config: Config,
+    config: Arc<Config>,
     path: PathBuf,
-    connectors: Mutex<BTreeMap<String, Connector>>,
+    /// Never held while a task starts or stops: one slow task must not block the other connectors.
+    registry: Mutex<Registry>,
 }
 
 impl Connectors {
@@ -54,17 +79,22 @@ impl Connectors {
     pub async fn open(config: &Config) -> Result<Arc<Self>> {
         let path = DataEntry::Connectors.path(&config.data_dir);
         let definitions: BTreeMap<String, Definition> = load_json(&path)?.unwrap_or_default();
-        let manager =
-            Self { config: config.clone(), path, connectors: Mutex::new(BTreeMap::new()) };
-        {
-            let mut connectors = manager.connectors.lock().await;
-            for (name, definition) in definitions {
-                let mut connector = Connector { definition, running: None, start_error: None };
-                manager.start(&name, &mut connector).await;
-                connectors.insert(name, connector);
-            }
-        }
+        let manager = Self { config: Arc::new(config.clone()), path, registry: Mutex::default() };
+        let started: Vec<CancellationToken> = {
+            let mut registry = manager.lock();
+            let names: Vec<String> = definitions.keys().cloned().collect();
+            let connectors = definitions
+                .into_iter()
+                .map(|(name, definition)| (name, Connector { definition, running: None }));
+            registry.connectors.extend(connectors);
+            names.iter().filter_map(|name| manager.start(name, &mut registry)).collect()
+        };
+        wait_for(&started).await;
         Ok(Arc::new(manager))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Creates a connector, or replaces the properties of an existing one. Returns `true` if it is
@@ -74,97 +104,114 @@ impl Connectors {
     /// A property is missing, invalid or not supported; the definitions cannot be stored.
     pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
         SinkProperties::parse(&config)?;
-        let mut connectors = self.connectors.lock().await;
-        let paused = connectors.get(name).is_some_and(|connector| connector.definition.paused);
-        let definition = Definition { config, paused };
-        // Stored first, so that a failure here leaves the connector unchanged.
-        self.save(&connectors, Some((name, &definition)))?;
-        let is_new = !connectors.contains_key(name);
-        let connector = connectors.entry(name.to_string()).or_insert_with(|| Connector {
-            definition: definition.clone(),
-            running: None,
-            start_error: None,
-        });
-        connector.definition = definition;
-        stop(connector).await;
-        self.start(name, connector).await;
+        let (is_new, changed) = {
+            let mut registry = self.lock();
+            let paused =
+                registry.connectors.get(name).is_some_and(|connector| connector.definition.paused);
+            let definition = Definition { config, paused };
+            // Stored first, so that a failure here leaves the connector unchanged.
+            self.save(&registry.connectors, Some((name, &definition)))?;
+            let stopped = registry.stop(name);
+            let connector = Connector { definition, running: None };
+            let is_new = registry.connectors.insert(name.to_string(), connector).is_none();
+            (is_new, self.start(name, &mut registry).or(stopped))
+        };
+        wait_for(changed.as_slice()).await;
         Ok(is_new)
     }
 
     /// Stops and deletes a connector. Its objects are kept. Returns `false` if it does not exist.
+    ///
+    /// # Errors
+    /// The definitions cannot be stored; then the connector is unchanged.
     pub async fn delete(&self, name: &str) -> Result<bool> {
-        let mut connectors = self.connectors.lock().await;
-        let Some(connector) = connectors.get_mut(name) else {
-            return Ok(false);
+        let stopped = {
+            let mut registry = self.lock();
+            if !registry.connectors.contains_key(name) {
+                return Ok(false);
+            }
+            let remaining = registry
+                .connectors
+                .iter()
+                .filter(|(other, _)| *other != name)
+                .map(|(other, connector)| (other.as_str(), &connector.definition));
+            save_json(&self.path, &remaining.collect::<BTreeMap<_, _>>())?;
+            let stopped = registry.stop(name);
+            registry.connectors.remove(name);
+            stopped
         };
-        stop(connector).await;
-        let remaining = connectors
-            .iter()
-            .filter(|(other, _)| *other != name)
-            .map(|(other, connector)| (other.as_str(), &connector.definition));
-        save_json(&self.path, &remaining.collect::<BTreeMap<_, _>>())?;
-        connectors.remove(name);
+        wait_for(stopped.as_slice()).await;
         Ok(true)
     }
 
     /// Pauses or resumes a connector. Returns `false` if it does not exist.
+    ///
+    /// # Errors
+    /// The definitions cannot be stored; then the connector is unchanged.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool> {
-        let mut connectors = self.connectors.lock().await;
-        let Some(definition) = connectors
-            .get(name)
-            .map(|connector| Definition { paused, ..connector.definition.clone() })
-        else {
-            return Ok(false);
+        let changed = {
+            let mut registry = self.lock();
+            let Some(definition) = registry
+                .connectors
+                .get(name)
+                .map(|connector| Definition { paused, ..connector.definition.clone() })
+            else {
+                return Ok(false);
+            };
+            self.save(&registry.connectors, Some((name, &definition)))?;
+            let Some(connector) = registry.connectors.get_mut(name) else {
+                return Ok(false);
+            };
+            connector.definition = definition;
+            let is_running = connector.running.is_some();
+            match (paused, is_running) {
+                (true, _) => registry.stop(name),
+                (false, true) => None,
+                (false, false) => self.start(name, &mut registry),
+            }
         };
-        self.save(&connectors, Some((name, &definition)))?;
-        let Some(connector) = connectors.get_mut(name) else {
-            return Ok(false);
-        };
-        connector.definition = definition;
-        if paused {
-            stop(connector).await;
-        } else if connector.running.is_none() {
-            self.start(name, connector).await;
-        }
+        wait_for(changed.as_slice()).await;
         Ok(true)
     }
 
     /// Restarts the task of a connector. Returns `false` if the connector does not exist.
     pub async fn restart(&self, name: &str) -> bool {
-        let mut connectors = self.connectors.lock().await;
-        let Some(connector) = connectors.get_mut(name) else {
-            return false;
+        let changed = {
+            let mut registry = self.lock();
+            if !registry.connectors.contains_key(name) {
+                return false;
+            }
+            let stopped = registry.stop(name);
+            self.start(name, &mut registry).or(stopped)
         };
-        stop(connector).await;
-        self.start(name, connector).await;
+        wait_for(changed.as_slice()).await;
         true
     }
 
     /// Returns the properties of a connector.
-    pub async fn config(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        self.connectors.lock().await.get(name).map(|connector| connector.definition.config.clone())
+    pub fn config(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        self.lock().connectors.get(name).map(|connector| connector.definition.config.clone())
     }
 
     /// Returns the status of each connector, ordered by name.
-    pub async fn statuses(&self) -> Vec<ConnectorStatus> {
-        self.connectors
-            .lock()
-            .await
-            .iter()
-            .map(|(name, connector)| status(name, connector))
-            .collect()
+    pub fn statuses(&self) -> Vec<ConnectorStatus> {
+        self.lock().connectors.iter().map(|(name, connector)| status(name, connector)).collect()
     }
 
     /// Returns the status of a connector.
-    pub async fn status(&self, name: &str) -> Option<ConnectorStatus> {
-        self.connectors.lock().await.get(name).map(|connector| status(name, connector))
+    pub fn status(&self, name: &str) -> Option<ConnectorStatus> {
+        self.lock().connectors.get(name).map(|connector| status(name, connector))
     }
 
-    /// Stops all tasks. The next run of the local stack starts them again.
+    /// Stops all tasks; waits for them at most [`TASK_TIMEOUT`]. The next run of the local stack
+    /// starts them again.
     pub async fn stop_all(&self) {
-        for connector in self.connectors.lock().await.values_mut() {
-            stop(connector).await;
-        }
+        let stopped: Vec<CancellationToken> = {
+            let mut registry = self.lock();
+            let names: Vec<String> = registry.connectors.keys().cloned().collect();
+            names.iter().filter_map(|name| registry.stop(name)).collect()
+        };
+        wait_for(&stopped).await;
     }
 
     /// Stores the definitions of all connectors; `changed` is added or replaced.
@@ -181,88 +228,123 @@ impl Connectors {
         save_json(&self.path, &definitions)
     }
 
-    /// Starts the task of a connector that is not paused, on a thread of its own.
-    async fn start(&self, name: &str, connector: &mut Connector) {
-        connector.start_error = None;
+    /// Starts the task of a connector that is not paused, on a thread of its own. Returns the token
+    /// that is cancelled when the task reads its first records or has failed to start.
+    fn start(&self, name: &str, registry: &mut Registry) -> Option<CancellationToken> {
+        let previous = registry.stopping.get(name).cloned();
+        let connector = registry.connectors.get_mut(name)?;
         if connector.definition.paused {
-            return;
+            return None;
         }
-        match self.create_task(name, &connector.definition.config).await {
-            Ok(task) => {
-                let state = task.state.clone();
-                let thread =
-                    std::thread::Builder::new().name("sink".into()).spawn(move || task.run());
-                match thread {
-                    Ok(thread) => {
-                        tracing::info!(connector = name, "started the sink task");
-                        connector.running = Some(Running { state, thread });
-                    }
-                    Err(error) => connector.start_error = Some(error.to_string()),
+        let task_state: Arc<TaskState> = Arc::default();
+        let (started, finished) = (CancellationToken::new(), CancellationToken::new());
+        connector.running = Some(Running { state: task_state.clone(), finished: finished.clone() });
+        let (started_guard, finished_guard) = (started.clone().drop_guard(), finished.drop_guard());
+        let (config, name) = (self.config.clone(), name.to_string());
+        let properties = connector.definition.config.clone();
+        let (runtime, thread_state) = (tokio::runtime::Handle::current(), task_state.clone());
+        let thread = std::thread::Builder::new().name("sink".into()).spawn(move || {
+            let _finished = finished_guard;
+            let task = runtime.block_on(async {
+                if let Some(previous) = previous {
+                    previous.cancelled().await;
+                }
+                create_task(&config, &name, &properties, thread_state.clone()).await
+            });
+            match task {
+                Ok(task) => {
+                    tracing::info!(connector = name, "started the sink task");
+                    drop(started_guard);
+                    task.run();
+                }
+                Err(error) => {
+                    record_failure(&thread_state, error.to_string());
+                    drop(started_guard);
                 }
             }
-            Err(error) => connector.start_error = Some(error.to_string()),
+        });
+        if let Err(error) = thread {
+            record_failure(&task_state, format!("cannot start a thread: {error}"));
         }
+        Some(started)
     }
+}
 
-    async fn create_task(&self, name: &str, config: &BTreeMap<String, String>) -> Result<Task> {
-        let properties = SinkProperties::parse(config)?;
-        let (store, root) = self.destination(&properties).await?;
-        let consumer = crate::clients::kafka::consumer(&self.config, &group(name))?;
-        Ok(Task {
-            consumer,
-            store,
-            root,
-            properties,
-            state: Arc::default(),
-            runtime: tokio::runtime::Handle::current(),
-        })
+/// Waits until all tokens are cancelled, at most [`TASK_TIMEOUT`].
+async fn wait_for(tokens: &[CancellationToken]) {
+    let all = futures::future::join_all(tokens.iter().map(|token| token.cancelled()));
+    if tokio::time::timeout(TASK_TIMEOUT, all).await.is_err() {
+        tracing::warn!(
+            seconds = TASK_TIMEOUT.as_secs(),
+            "a sink task did not start or stop in time; it continues in the background"
+        );
     }
+}
 
-    /// Returns the store and the root path of the bucket: S3 if `lake.url` is a bucket, at
-    /// `store.url` if that is set; else a folder of the lake.
-    async fn destination(
-        &self,
-        properties: &SinkProperties,
-    ) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
-        let mut config = self.config.clone();
-        let lake_url = config.endpoints().lake_url();
-        let Some(bucket) =
-            lake_url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
-        else {
-            if properties.store_url.is_some() {
-                return Err(Error::usage(format!(
-                    "`store.url` requires a bucket in `lake.url`, got the folder `{lake_url}`"
-                ))
-                .hint(
-                    "set `lake.url` to `s3://BUCKET`, so that batch reads what the sink writes",
-                ));
-            }
-            return self.folder(&lake_url, properties).await;
-        };
-        if bucket != properties.bucket {
+fn record_failure(state: &TaskState, reason: String) {
+    *state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason);
+}
+
+async fn create_task(
+    config: &Config,
+    name: &str,
+    properties: &BTreeMap<String, String>,
+    state: Arc<TaskState>,
+) -> Result<Task> {
+    let properties = SinkProperties::parse(properties)?;
+    let (store, root) = destination(config, &properties).await?;
+    let consumer = crate::clients::kafka::consumer(config, &group(name))?;
+    Ok(Task {
+        consumer,
+        store,
+        root,
+        properties,
+        state,
+        runtime: tokio::runtime::Handle::current(),
+    })
+}
+
+/// Returns the store and the root path of the bucket: S3 if `lake.url` is a bucket, at `store.url`
+/// if that is set; else a folder of the lake.
+async fn destination(
+    config: &Config,
+    properties: &SinkProperties,
+) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
+    let mut config = config.clone();
+    let lake_url = config.endpoints().lake_url();
+    let Some(bucket) = lake_url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
+    else {
+        if properties.store_url.is_some() {
             return Err(Error::usage(format!(
-                "expected the same bucket in `s3.bucket.name` and `lake.url`, got `{}` and \
-                 `{lake_url}`",
-                properties.bucket
+                "`store.url` requires a bucket in `lake.url`, got the folder `{lake_url}`"
             ))
-            .hint("set both to the same bucket"));
+            .hint("set `lake.url` to `s3://BUCKET`, so that batch reads what the sink writes"));
         }
-        if let Some(url) = &properties.store_url {
-            config.lake.endpoint_url.clone_from(url);
-        }
-        Ok((Lake::bucket(&config, &properties.bucket).await?, Path::default()))
+        return folder(&config, &lake_url, properties).await;
+    };
+    if bucket != properties.bucket {
+        return Err(Error::usage(format!(
+            "expected the same bucket in `s3.bucket.name` and `lake.url`, got `{}` and \
+             `{lake_url}`",
+            properties.bucket
+        ))
+        .hint("set both to the same bucket"));
     }
+    if let Some(url) = &properties.store_url {
+        config.lake.endpoint_url.clone_from(url);
+    }
+    Ok((Lake::bucket(&config, &properties.bucket).await?, Path::default()))
+}
 
-    /// Returns the store and the root path of the bucket's folder in the lake.
-    async fn folder(
-        &self,
-        lake_url: &str,
-        properties: &SinkProperties,
-    ) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
-        let folder = PathBuf::from(lake_url).join(&properties.bucket);
-        let lake = Lake::open(&self.config, &folder.to_string_lossy(), true).await?;
-        Ok((lake.store.clone(), lake.root))
-    }
+/// Returns the store and the root path of the bucket's folder in the lake.
+async fn folder(
+    config: &Config,
+    lake_url: &str,
+    properties: &SinkProperties,
+) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
+    let folder = PathBuf::from(lake_url).join(&properties.bucket);
+    let lake = Lake::open(config, &folder.to_string_lossy(), true).await?;
+    Ok((lake.store.clone(), lake.root))
 }
 
 /// Returns the consumer group of a connector, named as Kafka Connect names it.
@@ -271,23 +353,16 @@ pub fn group(connector: &str) -> String {
 }
 
 fn status(name: &str, connector: &Connector) -> ConnectorStatus {
-    let failure = match &connector.running {
-        Some(running) => {
-            let failure = running
-                .state
-                .failure
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .clone();
-            failure.or_else(|| {
-                running
-                    .thread
-                    .is_finished()
-                    .then(|| "the task exited unexpectedly; see the log for the cause".to_string())
-            })
-        }
-        None => connector.start_error.clone(),
-    };
+    let failure = connector.running.as_ref().and_then(|running| {
+        let failure =
+            running.state.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        failure.or_else(|| {
+            running
+                .finished
+                .is_cancelled()
+                .then(|| "the task exited unexpectedly; see the log for the cause".to_string())
+        })
+    });
     let state = match (&failure, connector.definition.paused) {
         (Some(_), _) => "FAILED",
         (None, true) => "PAUSED",
@@ -305,11 +380,34 @@ fn status(name: &str, connector: &Connector) -> ConnectorStatus {
     }
 }
 
-/// Stops the task of a connector and waits for its thread.
-async fn stop(connector: &mut Connector) {
-    if let Some(running) = connector.running.take() {
-        running.state.stop.store(true, Ordering::Relaxed);
-        // The thread runs futures on this runtime, so waiting for it must not block a worker.
-        let _ = tokio::task::spawn_blocking(move || running.thread.join()).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running_connector() -> (Connector, CancellationToken) {
+        let finished = CancellationToken::new();
+        let running = Running { state: Arc::default(), finished: finished.clone() };
+        let definition = Definition { config: BTreeMap::new(), paused: false };
+        (Connector { definition, running: Some(running) }, finished)
+    }
+
+    #[test]
+    fn remembers_a_task_until_it_has_stopped() {
+        let (connector, finished) = running_connector();
+        let mut registry = Registry::default();
+        registry.connectors.insert("c".into(), connector);
+        assert_eq!(registry.stop("c").map(|token| token.is_cancelled()), Some(false));
+        assert!(registry.stop("c").is_none(), "no second task runs");
+        assert!(registry.stopping.contains_key("c"), "the next task has to wait for this one");
+        finished.cancel();
+        assert!(registry.stop("c").is_none());
+        assert!(registry.stopping.is_empty(), "nothing is left to wait for");
+    }
+
+    #[tokio::test]
+    async fn waits_a_limited_time_for_a_task_that_does_not_stop() {
+        let begin = std::time::Instant::now();
+        wait_for(&[CancellationToken::new()]).await;
+        assert!(begin.elapsed() >= TASK_TIMEOUT);
     }
 }

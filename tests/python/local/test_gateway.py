@@ -1,6 +1,11 @@
 """The gateway, request by request."""
 
 import base64
+import gzip
+import socket
+import threading
+import time
+import zlib
 
 import pytest
 import requests
@@ -98,17 +103,166 @@ def test_invalid_requests_get_the_errors_of_the_rest_proxy(
     assert answer.json()["message"]
 
 
+VALUES = [
+    '{"a":18446744073709551615,"b":18446744073709551616}',
+    '{"c":123456789012345678901234567890,"g":0.1234567890123456789,"f":1.10}',
+    '{"n":1e400}',
+    '{"b":1,"a":2}',
+]
+
+
+def test_values_and_keys_are_unchanged(provisioned):
+    from confluent_kafka import Consumer, TopicPartition
+
+    body = ",".join(f'{{"key":{value},"value":{value},"partition":0}}' for value in VALUES)
+    answer = requests.post(
+        f"http://{provisioned.gateway}/topics/local.pin",
+        data=f'{{"records":[{body}]}}',
+        headers={"content-type": JSON},
+        timeout=20,
+    )
+    assert answer.status_code == 200, answer.text
+    consumer = Consumer({"bootstrap.servers": provisioned.kafka, "group.id": "g"})
+    consumer.assign([TopicPartition("local.pin", 0, 0)])
+    for value in VALUES:
+        message = consumer.poll(10)
+        assert (message.key(), message.value()) == (value.encode(), value.encode())
+    consumer.close()
+
+
+def test_data_of_streams_is_unchanged(provisioned):
+    for value in VALUES:
+        answer = requests.put(
+            f"http://{provisioned.gateway}/streams/streaming-local-pin/record",
+            data=f'{{"Data": {value}, "PartitionKey": "k"}}',
+            timeout=20,
+        )
+        assert answer.status_code == 200, answer.text
+    client = provisioned.boto()
+    iterator = client.get_shard_iterator(
+        StreamName="streaming-local-pin",
+        ShardId=answer.json()["ShardId"],
+        ShardIteratorType="TRIM_HORIZON",
+    )["ShardIterator"]
+    records = client.get_records(ShardIterator=iterator)["Records"]
+    assert [r["Data"].decode() for r in records] == VALUES
+
+
+def test_keys_go_to_the_partitions_of_java_clients(call):
+    keys = ["alice", "bob", "carol", "dave", "frank"]
+    records = [{"key": key, "value": 1} for key in keys]
+    answer = call("POST", "/topics/local.pin", {"records": records}).json()
+    assert [o["partition"] for o in answer["offsets"]] == [0, 2, 1, 0, 0]
+
+
+def test_records_of_large_requests_stay_in_order(provisioned):
+    from confluent_kafka import Consumer, TopicPartition
+
+    from support.kafka import make_topic
+
+    count, topics = 100_000, [f"ordered-{i}" for i in range(8)]
+    body = '{"records":[' + ",".join(f'{{"value":{i}}}' for i in range(count)) + "]}"
+    statuses = []
+
+    def post(topic):
+        answer = requests.post(
+            f"http://{provisioned.gateway}/topics/{topic}",
+            data=body,
+            headers={"content-type": JSON},
+            timeout=300,
+        )
+        failed = [o for o in answer.json()["offsets"] if o["error_code"] is not None]
+        statuses.append((answer.status_code, failed[:1]))
+
+    for topic in topics:
+        make_topic(provisioned.kafka, topic, 1)
+    threads = [threading.Thread(target=post, args=(topic,)) for topic in topics]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert statuses == [(200, [])] * len(topics)
+    for topic in topics:
+        consumer = Consumer({"bootstrap.servers": provisioned.kafka, "group.id": "g"})
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        values = []
+        while len(values) < count:
+            messages = consumer.consume(10_000, 30)
+            assert messages, f"{len(values)} records of {topic}"
+            values += [int(m.value()) for m in messages]
+        consumer.close()
+        assert values == list(range(count)), topic
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1)])
+def test_partitions_of_a_recreated_topic_are_detected(call, provisioned, before, after):
+    from support.kafka import make_topic
+    from support.wait import wait_until
+
+    admin = make_topic(provisioned.kafka, "again", before)
+    one = {"records": [{"value": 1, "partition": before - 1}]}
+    assert call("POST", "/topics/again", one).json()["offsets"][0]["error_code"] is None
+    list(admin.delete_topics(["again"]).values())[0].result(10)
+    make_topic(provisioned.kafka, "again", after)
+
+    def outcome(partition):
+        answer = call("POST", "/topics/again", {"records": [{"value": 1, "partition": partition}]})
+        body = answer.json()
+        return body["error_code"] if "error_code" in body else body["offsets"][0]["error_code"]
+
+    # Only requests that post records, because other requests read the metadata. librdkafka itself
+    # reads it every 10 s.
+    wait_until(lambda: outcome(after - 1) is None, "the last partition of the new topic")
+    wait_until(lambda: outcome(4) == 40402, "a refusal of a partition of neither topic")
+    if after < before:
+        wait_until(lambda: outcome(before - 1) == 40402, "the old partitions to disappear")
+
+
 def test_oversized_or_broken_body_is_rejected(call, provisioned):
     url = f"http://{provisioned.gateway}/topics/local.pin"
     assert (
         requests.post(url, data="{", headers={"content-type": JSON}, timeout=20).status_code == 400
     )
-    assert (
-        requests.post(
-            url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20
-        ).status_code
-        == 413
+    answer = requests.post(
+        url, data=b" " * (11 * 1024 * 1024), headers={"content-type": JSON}, timeout=20
     )
+    assert (answer.status_code, answer.json()["error_code"]) == (413, 413)
+    answer = requests.get(f"http://{provisioned.gateway}/topics/%FF", timeout=20)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, 400)
+
+
+def test_compressed_bodies_are_supported_and_unknown_encodings_rejected(provisioned):
+    body = b'{"records":[{"value":1}]}'
+    url = f"http://{provisioned.gateway}/topics/local.pin"
+    for encoding, data, status in [
+        ("gzip", gzip.compress(body), 200),
+        ("deflate", zlib.compress(body), 200),
+        ("identity", body, 200),
+        ("gzip", body, 400),
+        ("br", body, 415),
+    ]:
+        headers = {"content-type": JSON, "content-encoding": encoding}
+        answer = requests.post(url, data=data, headers=headers, timeout=20)
+        assert answer.status_code == status, (encoding, answer.text)
+
+
+def test_stalled_clients_do_not_affect_others(call, provisioned):
+    host, port = provisioned.gateway.split(":")
+    stalled = []
+    # Many requests with a small body, and enough with a large body to exhaust the memory for these.
+    for size in [100] * 60 + [9_000_000] * 8:
+        connection = socket.create_connection((host, int(port)), 10)
+        head = f"POST /topics/local.pin HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\n"
+        connection.sendall(f"{head}content-length: {size}\r\n\r\n{{".encode())
+        stalled.append(connection)
+    begin = time.monotonic()
+    assert call("GET", "/topics").status_code == 200
+    assert call("POST", "/topics/local.pin", {"records": [{"value": 1}]}).status_code == 200
+    assert time.monotonic() - begin < 8, "faster than the timeout of a stalled client"
+    for connection in stalled:
+        connection.settimeout(120)
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        connection.close()
 
 
 def test_metadata_is_returned(call):
@@ -124,6 +278,8 @@ def test_metadata_is_returned(call):
     assert call("GET", "/brokers").json() == {"brokers": [1]}
     assert call("GET", "/topics/nope").json()["error_code"] == 40401
     assert call("GET", "/topics/local.pin/partitions/7").json()["error_code"] == 40402
+    for path in ("/topics", "/topics/local.pin", "/topics/local.pin/partitions/1", "/brokers"):
+        assert call("GET", f"{path}/").json() == call("GET", path).json()
     assert call("GET", "/nothing/here").status_code == 404
     assert call("PATCH", "/topics").status_code == 405
 

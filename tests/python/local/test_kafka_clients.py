@@ -1,11 +1,13 @@
 """Third-party Kafka clients against the local broker."""
 
 import contextlib
+import pathlib
 import threading
 
 import pytest
+import requests
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.kafka import consume, make_topic
 from support.wait import wait_until
@@ -59,6 +61,26 @@ def test_kafka_python_round_trip(local):
         else admin.list_groups()
     )
     assert "g" in str(listed)
+
+
+def test_kafka_python_works_with_the_versions_of_kafka_3_0(local):
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+    from kafka.admin import NewTopic as New
+
+    pinned = {"bootstrap_servers": local.kafka, "api_version": (3, 0)}
+    admin = KafkaAdminClient(**pinned)
+    admin.create_topics([New("t", 1, 1)])
+    producer = KafkaProducer(**pinned, acks="all")
+    producer.send("t", b"x").get(20)
+    producer.close()
+    consumer = KafkaConsumer(
+        "t", **pinned, group_id="g", auto_offset_reset="earliest", consumer_timeout_ms=20_000
+    )
+    assert next(consumer).value == b"x"
+    consumer.close()
+    admin.delete_topics(["t"])
+    assert "t" not in admin.list_topics()
+    admin.close()
 
 
 def test_consumer_resumes_inside_a_batch(local):
@@ -155,6 +177,20 @@ def test_offsets_are_found_by_timestamp(local):
     consumer.close()
 
 
+def test_records_within_a_batch_are_found_by_timestamp(local):
+    make_topic(local.kafka, "t", 1)
+    producer = Producer({"bootstrap.servers": local.kafka, "linger.ms": 1000})
+    for i, timestamp in enumerate([1_000_000, 2_000_000, 3_000_000, 4_000_000]):
+        producer.produce("t", b"%d" % i, partition=0, timestamp=timestamp)
+    producer.flush(10)
+    consumer = Consumer({"bootstrap.servers": local.kafka, "group.id": "g"})
+    expected = {1: 0, 1_500_000: 1, 2_000_000: 1, 2_500_000: 2, 4_000_000: 3}
+    for timestamp, offset in expected.items():
+        found = consumer.offsets_for_times([TopicPartition("t", 0, timestamp)], 10)
+        assert found[0].offset == offset, timestamp
+    consumer.close()
+
+
 def test_topics_and_groups_are_administered(local):
     admin = make_topic(local.kafka, "t", 5)
     assert len(admin.list_topics(timeout=10).topics["t"].partitions) == 5
@@ -183,6 +219,49 @@ def test_topics_and_groups_are_administered(local):
     consumer.close()
 
 
+@pytest.mark.parametrize("name", ["{}", "t{}", "a-topic-with-a-name-of-usual-length-{}"])
+def test_clients_read_the_metadata_of_any_number_of_topics(provisioned, name):
+    from kafka import KafkaAdminClient
+
+    admin = AdminClient({"bootstrap.servers": provisioned.kafka})
+    made = 0
+    for count in (1, 5, 11, 100, 1000, 5000):
+        new = [NewTopic(name.format(i), 1, 1) for i in range(made, count)]
+        for future in admin.create_topics(new, request_timeout=60).values():
+            future.result(60)
+        made = count
+        # New clients each time, because a client caches metadata.
+        fresh = AdminClient({"bootstrap.servers": provisioned.kafka})
+        assert len(fresh.list_topics(timeout=30).topics) == count + 3
+        other = KafkaAdminClient(bootstrap_servers=provisioned.kafka)
+        assert len(other.list_topics()) == count + 3
+        other.close()
+        answer = requests.get(f"http://{provisioned.gateway}/topics", timeout=30)
+        assert answer.status_code == 200 and len(answer.json()) == count + 3, answer.text
+    provisioned.pinpipe.run("topics", "list")
+
+
+def test_stages_work_with_several_short_topic_names(provisioned):
+    pinpipe = provisioned.pinpipe
+    for i in range(11):
+        make_topic(provisioned.kafka, f"t{i}", 1)
+    pinpipe.run("seed", "--posts", 20)
+    assert pinpipe.json("emulate", "--to", "kafka", "--posts", 20)["errors"] == 0
+    pinpipe.run("provision")
+    pinpipe.run("doctor")
+    wait_until(lambda: pinpipe.json("connector", "status")["lag"] == 0, "the sink")
+    assert [i["rows"] for i in pinpipe.json("batch")["inputs"]] == [20] * 3
+    rows = pinpipe.json("stream", "--source", "kafka", "--available-now")["tables"]
+    assert [t["rows"] for t in rows] == [20] * 3
+
+
+def test_transactions_are_refused_immediately(local):
+    make_topic(local.kafka, "t", 1)
+    producer = Producer({"bootstrap.servers": local.kafka, "transactional.id": "x"})
+    with pytest.raises(KafkaException, match="TRANSACTIONAL_ID_AUTHORIZATION_FAILED"):
+        producer.init_transactions(60)
+
+
 def test_garbage_requests_do_not_harm_the_broker(local):
     import socket
 
@@ -191,6 +270,9 @@ def test_garbage_requests_do_not_harm_the_broker(local):
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x00\x00\x00\x10" + b"\xff" * 16,
         b"\x7f\xff\xff\xff",
+        # Metadata versions 1 and 9 with 2^31 - 1 topics, which exceed the memory of the machine.
+        bytes.fromhex("0000000f 0003 0001 00000007 0001 78 7fffffff"),
+        bytes.fromhex("00000011 0003 0009 00000007 0001 78 00 ffffffff0f"),
     ]:
         with socket.create_connection((host, int(port)), 5) as connection:
             connection.sendall(garbage)
@@ -198,3 +280,31 @@ def test_garbage_requests_do_not_harm_the_broker(local):
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(100) == b""
     make_topic(local.kafka, "t", 1)
+
+
+def test_memory_of_unfinished_requests_is_limited_and_blocks_no_client(local):
+    import socket
+
+    def resident_mb():
+        status = pathlib.Path(f"/proc/{local.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    before = resident_mb()
+    host, port = local.kafka.split(":")
+    size, part = 64 * 1024 * 1024, bytes(1024 * 1024)
+    connections = []
+    for _ in range(12):
+        connection = socket.create_connection((host, int(port)), 5)
+        connection.settimeout(0.5)
+        connection.sendall(size.to_bytes(4, "big"))
+        # The broker stops reading requests that exceed its memory limit for requests.
+        with contextlib.suppress(TimeoutError):
+            for _ in range(63):
+                connection.sendall(part)
+        connections.append(connection)
+    make_topic(local.kafka, "t", 1)
+    assert resident_mb() - before < 400, (
+        "two requests of 64 MiB, and copies while their buffers grow"
+    )
+    for connection in connections:
+        connection.close()

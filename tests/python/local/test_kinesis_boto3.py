@@ -145,6 +145,60 @@ def test_errors_match_the_service(client):
     )
 
 
+def test_shards_are_listed_by_filter(client):
+    before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    client.create_stream(StreamName="a", ShardCount=3)
+    ids = [f"shardId-{i:012}" for i in range(3)]
+    after = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
+
+    def listed(**more):
+        return [s["ShardId"] for s in client.list_shards(StreamName="a", **more)["Shards"]]
+
+    for kind in ("AT_TRIM_HORIZON", "FROM_TRIM_HORIZON", "AT_LATEST"):
+        assert listed(ShardFilter={"Type": kind}) == ids
+    assert listed(ShardFilter={"Type": "AFTER_SHARD_ID", "ShardId": ids[0]}) == ids[1:]
+    assert listed(ShardFilter={"Type": "FROM_TIMESTAMP", "Timestamp": before}) == ids
+    assert listed(ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": after}) == ids
+    assert listed(ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": before}) == []
+    for wrong in (
+        {"Type": "AFTER_SHARD_ID"},
+        {"Type": "AT_TIMESTAMP"},
+        {"Type": "FROM_TIMESTAMP"},
+        {"Type": "AT_LATEST", "ShardId": ids[0]},
+        {"Type": "AT_TIMESTAMP", "ShardId": ids[0], "Timestamp": after},
+        {"Type": "AFTER_SHARD_ID", "ShardId": ids[0], "Timestamp": after},
+        {"Type": "AT_TRIM_HORIZON", "Timestamp": after},
+        {"Type": "AT_NOON"},
+    ):
+        assert error_of(lambda wrong=wrong: listed(ShardFilter=wrong)) == (
+            "InvalidArgumentException"
+        ), wrong
+
+
+def test_parameters_are_checked_as_by_the_service(client):
+    for name in ("a", "b"):
+        client.create_stream(StreamName=name, ShardCount=3)
+    arn = client.describe_stream(StreamName="a")["StreamDescription"]["StreamARN"]
+    client.put_record(StreamName="a", StreamARN=arn, Data=b"x", PartitionKey="k")
+    contradiction = {"StreamName": "b", "StreamARN": arn}
+    assert error_of(lambda: client.list_shards(**contradiction)) == "InvalidArgumentException"
+    token = client.list_shards(StreamName="a", MaxResults=1)["NextToken"]
+    assert (
+        error_of(lambda: client.list_shards(StreamName="a", NextToken=token))
+        == "InvalidArgumentException"
+    )
+    for key in ("+5", "007", "", " 5", "1e3"):
+        assert (
+            error_of(
+                lambda key=key: client.put_record(
+                    StreamName="a", Data=b"x", PartitionKey="k", ExplicitHashKey=key
+                )
+            )
+            == "ValidationException"
+        ), key
+    client.get_shard_iterator(StreamName="a", ShardId="shardId-1", ShardIteratorType="LATEST")
+
+
 def test_records_go_to_the_shard_of_their_hash_in_order(client):
     client.create_stream(StreamName="a", ShardCount=4)
     sent = {}

@@ -269,6 +269,12 @@ def test_empty_configuration_variable_counts_as_not_set(pinpipe):
     assert pinpipe.json("seed", "--posts", 3, env={"PINPIPE_CONFIG": ""})["posts"] == 3
 
 
+def test_local_stack_refuses_configured_brokers(pinpipe):
+    env = {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    stderr = pinpipe.run("local", "--any-port", env=env, code=2).stderr
+    assert "the local stack has its own broker" in stderr and "hint:" in stderr, stderr
+
+
 @pytest.mark.parametrize("lake", ["", "gs://bucket", "ftp://x/y"])
 def test_invalid_lake_is_a_usage_error(pinpipe, lake):
     stderr = pinpipe.run("batch", "--lake", lake, code=2).stderr
@@ -337,7 +343,7 @@ def test_invalid_sql_of_a_question_is_named(pinpipe):
     (pinpipe.folder / "questions").mkdir()
     (pinpipe.folder / "questions/bad.sql").write_text("SELEC 1")
     stderr = pinpipe.run(
-        "batch", "--lake", "lake", code=1, env={"PINPIPE__BATCH__QUESTIONS": "questions"}
+        "batch", "--lake", "lake", code=2, env={"PINPIPE__BATCH__QUESTIONS": "questions"}
     ).stderr
     assert (
         "bad" in stderr and "SELEC" in stderr and "hint: correct the question's file" in stderr

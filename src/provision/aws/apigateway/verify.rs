@@ -22,7 +22,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The API does not respond; it rejects the request; Ctrl-C.
 pub async fn verify_api(config: &Config) -> Result<String> {
     let interrupted = || {
-        Error::failed("interrupted before the API responded")
+        Error::interrupted("interrupted before the API responded")
             .hint("check the API with `pinpipe api status`")
     };
     run_until_shutdown(request_topic(config), interrupted).await
