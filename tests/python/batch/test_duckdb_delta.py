@@ -33,7 +33,7 @@ def packages():
     folder = CACHE / f"duckdb-{DUCKDB}-delta"
     with installing(folder.name):
         if not folder.exists():
-            draft = folder.with_suffix(".part")
+            partial = folder.with_suffix(".part")
             wanted = [f"duckdb=={DUCKDB}", f"duckdb-extension-delta=={DUCKDB}"]
             subprocess.run(
                 [
@@ -46,12 +46,12 @@ def packages():
                     "--no-deps",
                     "--upgrade",
                     "--target",
-                    draft,
+                    partial,
                     *wanted,
                 ],
                 check=True,
             )
-            draft.rename(folder)
+            partial.rename(folder)
     return folder
 
 

@@ -53,7 +53,7 @@ def test_question_that_inserts_rows_does_not_change_the_table(pinpipe, asked):
     ("sql", "place", "cause"),
     [
         ("SELECT country\nFROM pst", "2:6", "`pst` not found"),
-        ("SELECT contry FROM post", "1:8", "column `contry` not found"),
+        ("SELECT nation FROM post", "1:8", "column `nation` not found"),
         ("SELECT country\nFROM post\nGROUP country", "3:7", "Expected"),
     ],
 )

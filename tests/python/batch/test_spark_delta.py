@@ -62,8 +62,8 @@ def spark_with_delta():
                 "--no-deps",
                 "--upgrade",
             ]
-            subprocess.run([*pip, "--target", folder / "draft", f"pyspark=={SPARK}"], check=True)
-            (folder / "draft").rename(folder / "python")
+            subprocess.run([*pip, "--target", folder / "partial", f"pyspark=={SPARK}"], check=True)
+            (folder / "partial").rename(folder / "python")
     return folder
 
 

@@ -30,11 +30,11 @@ for folder in usr $(cd "$root" && for name in bin sbin lib lib32 lib64 libx32; d
   mount -o remount,bind,ro "$root/$folder"
 done
 mount --bind /dev/null "$root/dev/null"
-exec env -i PATH=/stand-ins:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C chroot "$root" "$@"
+exec env -i PATH=/stubs:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C chroot "$root" "$@"
 """  # noqa: E501
 
 # Scripts of the stubs. Each stub records its calls; an empty script does nothing else.
-STAND_INS = {
+STUBS = {
     "yum": "",
     "chown": "",
     "mkswap": "",
@@ -97,7 +97,7 @@ class Machine:
             "usr",
             "dev",
             "tmp",
-            "stand-ins",
+            "stubs",
             "downloads",
             "answers",
             "etc/systemd/system",
@@ -115,8 +115,8 @@ class Machine:
             elif pathlib.Path("/", name).is_dir():
                 (self.root / name).mkdir()
         (self.root / "dev/null").touch()
-        for name, does in STAND_INS.items():
-            script = self.root / "stand-ins" / name
+        for name, does in STUBS.items():
+            script = self.root / "stubs" / name
             script.write_text(f'#!/bin/sh\necho "{name} $*" >>/calls\n{does}\n')
             script.chmod(0o755)
         kafka = tar_gz("kafka_2.12-2.8.1", {"bin/kafka-topics.sh": "#!/bin/bash\n"})

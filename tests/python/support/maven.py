@@ -21,10 +21,10 @@ def fetch_jar(coordinates, folder):
     maven = shutil.which("mvn")
     if not maven:
         pytest.skip(f"SKIPPED: Maven (mvn), which fetches {coordinates}, is not installed")
-    draft = folder / "draft-jars"
+    partial = folder / "partial-jars"
     options = [
         f"-Dartifact={coordinates}",
-        f"-DoutputDirectory={draft}",
+        f"-DoutputDirectory={partial}",
         "-Dmdep.stripVersion=true",
     ]
     command = [maven, "--quiet", "--batch-mode", COPY, *options]
@@ -33,4 +33,4 @@ def fetch_jar(coordinates, folder):
         assert "Could not find artifact" not in done.stdout, done.stdout
         reason = done.stdout.strip().partition("\n")[0]
         pytest.skip(f"SKIPPED: Maven cannot fetch {coordinates}: {reason}")
-    (draft / jar.name).rename(jar)
+    (partial / jar.name).rename(jar)
