@@ -60,7 +60,8 @@ fn report_usage(error: &clap::Error) -> ExitCode {
         let text = error.to_string();
         let message = text.trim().trim_start_matches("error: ").lines().next().unwrap_or_default();
         let printer = Printer::new(Format::Json, ColorChoice::Never, true, true);
-        let failure = Error::usage(message).hint("`--help` shows the accepted arguments");
+        let failure = Error::usage(message)
+            .hint("run the command with `--help` to see the accepted arguments");
         printer.error(&failure);
     } else {
         // A closed stdout or stderr cannot be reported.

@@ -76,7 +76,7 @@ struct Names(Vec<String>);
 impl Report for Names {
     fn text(&self) -> String {
         if self.0.is_empty() {
-            "no topics; `pinpipe topics create` creates the three topics of the pipeline".into()
+            "no topics; run `pinpipe topics create` to create the topics of the pipeline".into()
         } else {
             self.0.join("\n")
         }

@@ -66,7 +66,7 @@ impl DemoReport {
                 "  pinpipe local &                       start the servers with this data",
                 "  pinpipe emulate --posts 500           post more rows",
                 "  pinpipe batch --out answers           answer the questions again",
-                "  pinpipe destroy --data --yes          delete all data of this folder",
+                "  pinpipe destroy --data --yes          delete all local data",
             ]
             .map(String::from),
         );

@@ -50,7 +50,7 @@ pub async fn run(
 ) -> Result<DemoReport> {
     if config.target != Target::Local {
         return Err(Error::usage("the demo requires target local").hint(
-            "run `pinpipe demo` in a folder without pinpipe.toml: it needs no configuration",
+            "run `pinpipe demo` in a folder without pinpipe.toml, because it requires no configuration",
         ));
     }
     let mut config = config.clone();
@@ -126,7 +126,7 @@ async fn fill_database(config: &Config, printer: &Printer, stages: &mut Stages<'
     } else {
         let posts =
             Database::connect(config, Access::Existing).await?.row_numbers().await?.len() as u64;
-        stages.done("seed", posts, posts, "the database already exists");
+        stages.done("seed", posts, posts, "existing posts in the source database");
     }
     Ok(())
 }

@@ -147,7 +147,7 @@ fn check_all_exist(server: &str, what: &str, names: &[String], existing: &[Strin
         None => Ok(()),
         Some(name) => {
             Err(Error::failed(format!("{server} responds, but {what} `{name}` does not exist"))
-                .hint("`pinpipe provision` creates it"))
+                .hint(format!("run `pinpipe provision` to create the {what}")))
         }
     }
 }

@@ -24,8 +24,8 @@ pub struct CreateError {
 /// Hint for errors without a more specific one.
 pub const RESUME_HINT: &str = "re-run the command to resume";
 /// Hint for a denied HEAD request of S3, whose response has no body.
-const NO_REASON_HINT: &str =
-    "AWS gave no reason: the credentials may be expired or lack permission for this action";
+const NO_REASON_HINT: &str = "check the credentials: AWS gave no reason, but they may be \
+    expired or lack permission for this action";
 
 /// Error codes of temporary failures of the service.
 const SERVICE_FAILURE_CODES: [&str; 5] = [

@@ -279,7 +279,7 @@ pub fn explain(action: &str, error: &sqlx::Error) -> Error {
              lower `database.max_connections`"
         }
         (sqlx::Error::Configuration(_), _) => {
-            "expected a database URL such as mysql://USER@HOST:3306/NAME"
+            "correct `database.url`: expected a URL such as mysql://USER@HOST:3306/NAME"
         }
         _ => "run `pinpipe doctor` to test every connection",
     };

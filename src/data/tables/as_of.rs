@@ -125,7 +125,7 @@ impl DeltaLocation {
             AsOf::Version(version) => builder.with_version(version),
             AsOf::Time(time) => builder.with_timestamp(time),
         };
-        let hint = "`pinpipe batch --output json` reports the newest version of each table; files that `--optimize` deleted cannot be read";
+        let hint = "run `pinpipe batch --output json` to see the newest version of each table; versions whose files `--optimize` deleted cannot be read";
         match self.load_with(builder).await {
             // For a time before the first version, the library returns the first version.
             Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => {
@@ -142,7 +142,7 @@ impl DeltaLocation {
             ))
             .hint(hint)),
             // The source of the error names the table.
-            Err(error) => Err(Error::failed(format!("cannot load the tables as of {as_of}"))
+            Err(error) => Err(Error::failed(format!("cannot read the tables as of {as_of}"))
                 .with_source(error)
                 .hint(hint)),
         }

@@ -132,7 +132,7 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
                 return Err(Error::interrupted(
                     "interrupted: records in flight may or may not have been delivered",
                 )
-                .hint("re-posting is safe because duplicates are dropped"));
+                .hint("post the rows again: duplicates are dropped"));
             }
         };
         let Some(worker) = joined else { break };
@@ -175,8 +175,8 @@ fn worker_outcome(worker: Result<Result<()>, JoinError>) -> Result<(), Failure> 
             Error::failed("a worker panicked: its records may or may not have been delivered")
                 .with_source(error)
                 .hint(
-                    "this is a bug in pinpipe: please report it with the command you ran; \
-                     re-posting is safe because duplicates are dropped",
+                    "this is a bug in pinpipe: please report it with the command you ran, then post the \
+                     rows again: duplicates are dropped",
                 ),
         )),
     }

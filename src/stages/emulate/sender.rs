@@ -103,12 +103,12 @@ impl Sender {
         let resource = if target.service == Service::Kafka { "topic" } else { "stream" };
         let hint = match status.as_u16() {
             401 | 403 if message.contains("no routes") => {
-                "`pinpipe provision` creates topics, streams, connector and routes"
+                "run `pinpipe provision` to create topics, streams, connector and routes"
             }
             401 | 403 => {
                 "the API requires a key: set PINPIPE_GATEWAY_API_KEY in the environment or `.env`"
             }
-            _ => "`pinpipe provision` creates topics, streams, connector and routes",
+            _ => "run `pinpipe provision` to create topics, streams, connector and routes",
         };
         Err(Error::failed(format!(
             "cannot use {resource} `{}` through the gateway at {}: HTTP {}: {message}",

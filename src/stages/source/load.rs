@@ -30,8 +30,8 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
             jsonl.display()
         ))
         .hint(
-            "`--from` requires a folder with pinterest_data, geolocation_data and user_data as \
-             .csv or .jsonl",
+            "use a folder that contains pinterest_data, geolocation_data and user_data as .csv or \
+             .jsonl",
         ));
     };
     let mut seen = std::collections::HashSet::new();
@@ -44,7 +44,7 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
                 kind.source_table(),
                 folder.display()
             ))
-            .hint("row numbers must be unique in each table"));
+            .hint("remove the duplicate: row numbers must be unique in each table"));
         }
     }
     Ok(Rows { kind, rows })

@@ -125,7 +125,7 @@ async fn fill(
                 "the database already contains {} rows",
                 thousands(rows.unsigned_abs())
             ))
-            .hint("`--replace` drops the tables and fills new ones"));
+            .hint("add `--replace` to drop the tables and fill new ones"));
         }
         // The report reads the posts, so that invalid tables are an error here, and not only in
         // `emulate`.
