@@ -71,7 +71,7 @@ pub async fn run(config: &Config, arguments: EmulateArguments, printer: &Printer
     Err(failure
         .with_source(format!("the first: {}", summary.first_reason.unwrap_or_default()))
         .hint(
-            "see the dead-letter file for the failed records and reasons, then post the rows again: \
-             duplicates are dropped",
+            "see the dead-letter file for the failed records and reasons, then post the rows \
+             again: duplicates are dropped",
         ))
 }

@@ -50,7 +50,7 @@ pub async fn run(
 ) -> Result<DemoReport> {
     if config.target != Target::Local {
         return Err(Error::usage("the demo requires target local").hint(
-            "run `pinpipe demo` in a folder without pinpipe.toml, because it requires no configuration",
+            "run `pinpipe demo` in a folder without pinpipe.toml: the demo needs no configuration",
         ));
     }
     let mut config = config.clone();
