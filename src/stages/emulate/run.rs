@@ -175,8 +175,8 @@ fn worker_outcome(worker: Result<Result<()>, JoinError>) -> Result<(), Failure> 
             Error::failed("a worker panicked: its records may or may not have been delivered")
                 .with_source(error)
                 .hint(
-                    "this is a bug in pinpipe: please report it with the command you ran, then post \
-                     the rows again: duplicates are dropped",
+                    "this is a bug in pinpipe: please report it with the command you ran, then \
+                     post the rows again: duplicates are dropped",
                 ),
         )),
     }
