@@ -142,7 +142,7 @@ pub async fn run(config: &Config, command: ApiCommand, printer: &Printer) -> Res
 /// Resources of the API on AWS; the key and the usage plan only if `api.auth` is "key".
 const RESOURCES: [&str; 3] = ["api", "api-key", "usage-plan"];
 
-/// Runs the subcommand on API Gateway, by applying or destroying only the resources of the API.
+/// Runs the subcommand on API Gateway: applies or destroys only the resources of the API.
 async fn on_aws(config: &Config, command: ApiCommand, printer: &Printer) -> Result<()> {
     let selection = Selection::of(RESOURCES);
     match command {

@@ -32,8 +32,7 @@ pub struct BatchCommandLine {
 /// Subcommands of `pinpipe batch`.
 #[derive(Debug, Subcommand)]
 pub enum BatchCommand {
-    /// Schedule batch on Databricks with Managed Airflow, daily or by schedule.cron, and show its
-    /// runs
+    /// Schedule batch on Databricks with Managed Airflow (schedule.cron), and show its runs
     #[command(
         after_help = "Examples:\n  pinpipe batch schedule\n  pinpipe batch schedule --trigger"
     )]
@@ -91,7 +90,7 @@ pub struct BatchArguments {
 /// Runs batch, or one of its subcommands.
 ///
 /// # Errors
-/// As [`batch::run`], [`schedule::schedule`] and [`schedule::unschedule`].
+/// Those of [`batch::run`], [`schedule::schedule`] and [`schedule::unschedule`].
 pub async fn run(config: &Config, command_line: BatchCommandLine, printer: &Printer) -> Result<()> {
     match command_line.command {
         Some(BatchCommand::Schedule(arguments)) => {
@@ -127,7 +126,7 @@ async fn answer(
         optimize: arguments.optimize,
         median: arguments.median,
     };
-    // A run that writes no tables also works in a folder that cannot be written.
+    // Errors are ignored, because a run that writes no tables does not require a writable folder.
     let _ = data_dir::create(&config.data_dir);
     match engine {
         BatchEngine::Embedded => batch::run(&config, &options, printer).await,
@@ -135,7 +134,7 @@ async fn answer(
     }
 }
 
-/// The configuration with the flags that override its keys.
+/// Returns the configuration with the values of the flags.
 fn with_flags(config: &Config, arguments: &BatchArguments) -> Result<Config> {
     let mut config = config.clone();
     if let Some(id) = &arguments.user_id {

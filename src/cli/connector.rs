@@ -50,15 +50,17 @@ pub enum ConnectorCommand {
 }
 
 /// Value of `change` for a connector that does not exist.
-const NOT_THERE: &str = "not there";
+const MISSING: &str = "does not exist";
+/// Value of `change` for a connector that already has the configured properties.
+const UNCHANGED: &str = "unchanged";
 
 /// Report of `connector status`.
 #[derive(Debug, Serialize)]
 struct ConnectorReport {
     #[serde(flatten)]
     status: ConnectorStatus,
-    /// Lag: records in the topics of the pipeline that are not in the lake yet.
-    behind: u64,
+    /// Records in the topics of the pipeline that are not in the lake yet.
+    lag: u64,
 }
 
 impl Report for ConnectorReport {
@@ -70,7 +72,7 @@ impl Report for ConnectorReport {
             status.state.clone(),
             thousands(status.records),
             thousands(status.objects),
-            thousands(self.behind),
+            thousands(self.lag),
         ]);
         match &status.trace {
             Some(trace) => format!("{}\n{trace}", table.render()),
@@ -106,7 +108,7 @@ struct ConnectorChange {
 impl Report for ConnectorChange {
     fn text(&self) -> String {
         match self.change {
-            NOT_THERE => format!("does not exist: {}", self.connector),
+            MISSING => format!("{MISSING}: {}", self.connector),
             change => format!("{change} {}", self.connector),
         }
     }
@@ -137,10 +139,10 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             let existing = client.connector_config(&name).await?;
             let change = match &existing {
                 None => "created",
-                Some(existing) if *existing == properties => "kept",
+                Some(existing) if *existing == properties => UNCHANGED,
                 Some(_) => "updated",
             };
-            if change != "kept" {
+            if change != UNCHANGED {
                 client.put_connector(&name, &properties).await?;
             }
             change
@@ -165,7 +167,7 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
                 .lag(&crate::stages::sink::connectors::group(&name), &topics)
                 .await?;
             let has_failed = status.state == "FAILED";
-            printer.report(&ConnectorReport { status, behind: lag });
+            printer.report(&ConnectorReport { status, lag });
             return if has_failed {
                 Err(Error::failed(format!("connector `{name}` has failed"))
                     .hint("fix the cause shown above, then run `pinpipe connector restart`"))
@@ -190,14 +192,14 @@ pub async fn run(config: &Config, command: ConnectorCommand, printer: &Printer) 
             .ok_or_else(missing)?,
         ConnectorCommand::Delete { yes } => {
             confirm(yes, &format!("delete the connector `{name}`")).await?;
-            if client.delete_connector(&name).await? { "deleted" } else { NOT_THERE }
+            if client.delete_connector(&name).await? { "deleted" } else { MISSING }
         }
     };
     printer.report(&ConnectorChange { connector: name, change });
     Ok(())
 }
 
-/// Runs the subcommand on MSK Connect, by applying or destroying only the connector.
+/// Runs the subcommand on MSK Connect. `create` and `delete` apply or destroy only the connector.
 async fn on_aws(config: &Config, command: ConnectorCommand, printer: &Printer) -> Result<()> {
     let selection = Selection::of(["connector"]);
     let operation = match command {

@@ -1,4 +1,4 @@
-//! `pinpipe emulate`: emulate users who post rows of the source database.
+//! `pinpipe emulate`: emulate users by posting rows of the source database.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub struct EmulateArguments {
     /// Records per request [default: 1 (emulate.batch)]
     #[arg(long, value_name = "N", value_parser = whole_number(1u32..=500))]
     pub batch: Option<u32>,
-    /// Random seed of the row order [default: random]
+    /// Random seed for the order of rows [default: random]
     #[arg(long, value_name = "NUMBER", value_parser = whole_number(0..=u64::MAX))]
     pub seed: Option<u64>,
     /// Post exactly these rows, once and in this order: numbers and ranges, such as 7,19,30-40
@@ -71,7 +71,7 @@ pub async fn run(config: &Config, arguments: EmulateArguments, printer: &Printer
     Err(failure
         .with_source(format!("the first: {}", summary.first_reason.unwrap_or_default()))
         .hint(
-            "failed records and reasons are in the dead-letter file; re-posting is safe because \
-             duplicates are dropped",
+            "see the dead-letter file for the failed records and reasons, then post the rows \
+             again: duplicates are dropped",
         ))
 }

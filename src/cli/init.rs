@@ -11,7 +11,7 @@ use crate::base::config::{AWS_TOML, LOCAL_TOML};
 use crate::base::error::{Error, Result, io_error};
 use crate::base::output::{Printer, Report, write_out};
 
-/// File that `init` writes, and that every command reads without `--config`.
+/// File that `init` writes, and that commands without `--config` read.
 const FILE: &str = "pinpipe.toml";
 
 /// Arguments of `pinpipe init`.

@@ -1,5 +1,5 @@
-//! The command line: its arguments and help. One file per subcommand turns arguments into
-//! a call of the layer below and prints what it returns.
+//! The command line: its arguments and help. One file per subcommand converts arguments into
+//! a call of the layer below and prints the result.
 
 pub mod api;
 pub mod batch;
@@ -101,7 +101,7 @@ pub enum Command {
     Seed(SeedArguments),
     /// Run broker, gateway, Kinesis endpoint and sink on this machine until Ctrl-C
     #[command(
-        after_help = "Example: pinpipe local --any-port\n\nPorts by default: kafka 9092, gateway 8082, kinesis 4567, control 8083 ([local] in the configuration)"
+        after_help = "Example: pinpipe local --any-port\n\nDefault ports: kafka 9092, gateway 8082, kinesis 4567, control 8083 ([local] in the configuration)"
     )]
     Local(LocalArguments),
     /// Create or update every resource of the pipeline, and repair drift

@@ -18,7 +18,7 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Parses the command line, runs the subcommand and returns its exit code.
 pub fn main() -> ExitCode {
     tune_allocator();
-    // Dependencies compile in two TLS providers; one must be chosen before the first connection.
+    // Dependencies link two TLS providers; one must be selected before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -50,8 +50,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints the help, the version, or an error of the command line. `--output json` may be part of a
-/// command line that cannot be parsed, so it is searched for in the arguments.
+/// Prints the help, the version, or an error of the command line. Searches the raw arguments for
+/// `--output json`, because the command line cannot be parsed.
 fn report_usage(error: &clap::Error) -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let is_json = arguments.iter().any(|argument| argument == "--output=json")
@@ -60,10 +60,11 @@ fn report_usage(error: &clap::Error) -> ExitCode {
         let text = error.to_string();
         let message = text.trim().trim_start_matches("error: ").lines().next().unwrap_or_default();
         let printer = Printer::new(Format::Json, ColorChoice::Never, true, true);
-        let failure = Error::usage(message).hint("`--help` shows the accepted arguments");
+        let failure = Error::usage(message)
+            .hint("run the command with `--help` to see the accepted arguments");
         printer.error(&failure);
     } else {
-        // Nothing can be done about a closed stdout or stderr.
+        // A closed stdout or stderr cannot be reported.
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
@@ -71,9 +72,9 @@ fn report_usage(error: &clap::Error) -> ExitCode {
 
 /// Tunes the allocator of the C library for batch, which allocates and frees buffers of several
 /// megabytes all the time. By default, glibc keeps freed memory in up to eight arenas per core,
-/// where it stays unused (a third of the memory of a large run), and returns every large buffer
-/// to the system at once, which then has to clear it for the next allocation (a twentieth of the
-/// run time).
+/// where it stays unused (a third of the memory of a large run). It also returns every large
+/// buffer to the system immediately, which has to clear the memory for the next allocation (a
+/// twentieth of the run time).
 fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -90,7 +91,8 @@ fn tune_allocator() {
     }
 }
 
-/// Runs the work on a thread with a large stack: the main one's cannot be chosen.
+/// Runs the work on a thread with a large stack, because the stack size of the main thread is
+/// fixed.
 fn on_large_stack(work: impl FnOnce() -> Result<ExitCode> + Send) -> Result<ExitCode> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
@@ -102,8 +104,8 @@ fn on_large_stack(work: impl FnOnce() -> Result<ExitCode> + Send) -> Result<Exit
     })
 }
 
-/// Background tasks of the Delta library panic when the runtime shuts down under them. Their
-/// messages are suppressed from then on; any other panic is still printed.
+/// Suppresses the panic messages of the Delta library, whose background tasks panic when the
+/// runtime shuts down. Other panics are still printed.
 fn suppress_delta_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -11,7 +11,7 @@ use crate::base::output::Printer;
 use crate::cli::selection::SelectionArguments;
 use crate::provision::engine::apply::{ProvisionOptions, provision};
 
-/// Exit code of `--plan --detailed-exit-code` where the plan has changes.
+/// Exit code of `--plan --detailed-exit-code` if the plan has changes.
 const CHANGES_PENDING: u8 = 3;
 
 /// Arguments of `pinpipe provision`.

@@ -13,7 +13,7 @@ use crate::spark::schedule::runs::{Activated, Schedule};
 
 /// Resources of a schedule, besides the Airflow environment itself.
 const RESOURCES: [&str; 3] = ["databricks-job", "airflow-dag", "airflow-connection"];
-/// Resources that `unschedule` deletes: the connection may serve other DAGs.
+/// Resources that `unschedule` deletes. The connection is kept, because other DAGs may use it.
 const DELETED: [&str; 2] = ["databricks-job", "airflow-dag"];
 
 /// Arguments of `pinpipe batch schedule`.
@@ -38,7 +38,7 @@ impl Report for Unscheduled {
         if self.removed {
             format!(
                 "deleted `{}`; answers of its runs are kept in the bucket\n\
-                 `pinpipe provision` creates it again unless `schedule.enabled` is false",
+                 `pinpipe provision` recreates it unless `schedule.enabled` is false",
                 self.dag
             )
         } else {
@@ -47,8 +47,8 @@ impl Report for Unscheduled {
     }
 }
 
-/// Creates or updates job, DAG and connection, unpauses the DAG, and prints its runs; with
-/// `--trigger` runs it once and prints the answers.
+/// Creates or updates the job, the DAG and the connection, unpauses the DAG, and prints its runs.
+/// With `--trigger`, runs the DAG once and prints the answers.
 ///
 /// # Errors
 /// The Airflow environment or Databricks credentials do not exist; Airflow cannot import the DAG;
@@ -63,7 +63,7 @@ pub async fn schedule(
         write_out(&schedule.rendered_dag().await?);
         return Ok(());
     }
-    // Checked first: without an environment, nothing is uploaded.
+    // Checked first, so that nothing is uploaded without an environment.
     schedule.check_environment().await?;
     let options = ProvisionOptions {
         yes: true,

@@ -17,7 +17,7 @@ pub struct StreamArguments {
     /// Process all records that are available now, then exit
     #[arg(long)]
     pub available_now: bool,
-    /// Pause between two reads without new records, in milliseconds [default: 1000
+    /// Pause between reads while there are no new records, in milliseconds [default: 1000
     /// (stream.interval_ms)]
     #[arg(long, value_name = "MS", value_parser = whole_number(0..=u64::MAX))]
     pub interval: Option<u64>,

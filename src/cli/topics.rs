@@ -1,4 +1,4 @@
-//! `pinpipe topics`: manage topics, over the Kafka protocol or through AWS.
+//! `pinpipe topics`: manage topics, over the Kafka protocol or through an AWS service.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -47,7 +47,7 @@ pub enum TopicsCommand {
 }
 
 /// Value of `change` for a topic that does not exist.
-const NOT_THERE: &str = "not there";
+const MISSING: &str = "does not exist";
 
 #[derive(Debug, Serialize)]
 struct TopicChange {
@@ -62,7 +62,7 @@ struct Changes(Vec<TopicChange>);
 impl Report for Changes {
     fn text(&self) -> String {
         let line = |changed: &TopicChange| match changed.change {
-            NOT_THERE => format!("does not exist: {}", changed.topic),
+            MISSING => format!("{MISSING}: {}", changed.topic),
             change => format!("{change} {}", changed.topic),
         };
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -76,7 +76,7 @@ struct Names(Vec<String>);
 impl Report for Names {
     fn text(&self) -> String {
         if self.0.is_empty() {
-            "no topics; `pinpipe topics create` creates the three topics of the pipeline".into()
+            "no topics; run `pinpipe topics create` to create the topics of the pipeline".into()
         } else {
             self.0.join("\n")
         }
@@ -128,7 +128,7 @@ impl Report for TopicCounts {
     }
 }
 
-/// Client of the brokers over the Kafka protocol, or of a service of AWS.
+/// Client of the brokers over the Kafka protocol, or of an AWS service.
 enum TopicClient {
     Brokers(Box<Admin>),
     Service(TopicService),
@@ -222,8 +222,10 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
                         config.topics.replication_factor,
                     )
                     .await?;
-                changes
-                    .push(TopicChange { topic, change: if is_new { "created" } else { "kept" } });
+                changes.push(TopicChange {
+                    topic,
+                    change: if is_new { "created" } else { "unchanged" },
+                });
             }
             printer.report(&Changes(changes));
         }
@@ -234,10 +236,8 @@ pub async fn run(config: &Config, command: TopicsCommand, printer: &Printer) -> 
             let mut changes = Vec::new();
             for topic in names {
                 let deleted = client.delete(&topic).await?;
-                changes.push(TopicChange {
-                    topic,
-                    change: if deleted { "deleted" } else { NOT_THERE },
-                });
+                changes
+                    .push(TopicChange { topic, change: if deleted { "deleted" } else { MISSING } });
             }
             printer.report(&Changes(changes));
         }

@@ -13,7 +13,7 @@ use crate::clients::aws::call::{CallContext, RESUME_HINT, code};
 
 /// Maximum attempts of one request while Airflow is unavailable.
 const MAX_ATTEMPTS: usize = 5;
-/// Time after which a retry is shown to the user.
+/// Time after which retries are reported to the user.
 const QUIET_RETRIES: Duration = Duration::from_secs(3);
 
 /// The REST API of one Airflow environment.
@@ -132,12 +132,13 @@ impl AirflowApi {
             return Err(Refusal { status: 0, error: failure });
         };
         let body = body.unwrap_or_default();
-        // `detail` is a text in Airflow 2, and also an object or a list in Airflow 3.
+        // `detail` is a string in Airflow 2. In Airflow 3 it can also be an object or a list.
         let message = [&body["detail"], &body["title"], &body["message"]]
             .into_iter()
             .find_map(Value::as_str)
             .map(String::from);
-        // Only the messages: other members may repeat the request, which can contain a token.
+        // Only the messages, because other fields may repeat the request, which can contain a
+        // token.
         let detail_messages = || {
             body["detail"]
                 .as_array()

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 /// Returns the innermost cause of a failed request, such as `Connection refused (os error 111)`.
-/// The outer ones name the layers of the HTTP library, and a URL that may contain a secret.
+/// The outer causes describe layers of the HTTP library, and may contain a URL with a secret.
 pub fn root_cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut cause: &dyn StdError = &error;

@@ -39,7 +39,7 @@ def provisioned(local):
 @pytest.fixture
 def real_data():
     if not SHARED_DATA.is_dir():
-        pytest.skip("LEFT OUT: the real records are not beside the checkout")
+        pytest.skip("SKIPPED: the real records are not beside the checkout")
     return SHARED_DATA
 
 

@@ -17,7 +17,7 @@ pub struct DemoArguments {
     /// Number of posts to send through the pipeline
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = whole_number(1u32..=1_000_000))]
     pub posts: u32,
-    /// Random seed of the choice of rows [default: random]
+    /// Random seed for the choice of rows [default: random]
     #[arg(long, value_name = "NUMBER", value_parser = whole_number(0..=u64::MAX))]
     pub seed: Option<u64>,
 }

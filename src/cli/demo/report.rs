@@ -32,7 +32,7 @@ impl Claim {
     }
 }
 
-/// Name of the report page among the locations.
+/// Value of [`OutputLocation::what`] for the report page.
 pub const REPORT_PAGE: &str = "report page";
 
 /// Location of an output.
@@ -53,7 +53,7 @@ pub struct DemoReport {
 }
 
 impl DemoReport {
-    /// What to open and what to try next, as commands to copy.
+    /// Commands to try next, and the file to open.
     fn next_steps(&self) -> String {
         let page = self.places.iter().find(|place| place.what == REPORT_PAGE);
         let mut lines: Vec<String> = page
@@ -63,10 +63,10 @@ impl DemoReport {
         lines.extend(
             [
                 "next:",
-                "  pinpipe local &                       run the servers, keep the data",
+                "  pinpipe local &                       start the servers with this data",
                 "  pinpipe emulate --posts 500           post more rows",
                 "  pinpipe batch --out answers           answer the questions again",
-                "  pinpipe destroy --data --yes          delete all data of this folder",
+                "  pinpipe destroy --data --yes          delete all local data",
             ]
             .map(String::from),
         );

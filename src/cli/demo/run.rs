@@ -36,7 +36,7 @@ use crate::stages::stream::run as stream;
 use crate::stages::stream::run::{StopCondition, StreamOptions, StreamReport};
 use crate::stages::stream::table::TableCounts;
 
-/// Maximum time that the sink may take after the last post.
+/// Maximum time from the last post until the sink has no lag.
 const SINK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs the whole pipeline and checks the counts of its stages.
@@ -50,11 +50,11 @@ pub async fn run(
 ) -> Result<DemoReport> {
     if config.target != Target::Local {
         return Err(Error::usage("the demo requires target local").hint(
-            "run `pinpipe demo` in a folder without pinpipe.toml: it needs no configuration",
+            "run `pinpipe demo` in a folder without pinpipe.toml: the demo needs no configuration",
         ));
     }
     let mut config = config.clone();
-    // Any free ports, so that the demo does not collide with other servers on this machine.
+    // Any free ports, so that the demo does not conflict with other servers on this machine.
     let ports = &mut config.local;
     (ports.kafka_port, ports.gateway_port, ports.kinesis_port, ports.control_port) = (0, 0, 0, 0);
     let started = Instant::now();
@@ -66,7 +66,7 @@ pub async fn run(
     stages.done("local", 0, 0, "broker, gateway, Kinesis endpoint and sink are running");
     let work = run_stages(&config, arguments, printer, stages, started);
     let outcome = run_until_shutdown(work, interrupted).await;
-    // Also after Ctrl-C: the sink finishes its objects.
+    // Stopped after Ctrl-C too, so that the sink finishes its objects.
     stack.stop().await;
     outcome
 }
@@ -126,7 +126,7 @@ async fn fill_database(config: &Config, printer: &Printer, stages: &mut Stages<'
     } else {
         let posts =
             Database::connect(config, Access::Existing).await?.row_numbers().await?.len() as u64;
-        stages.done("seed", posts, posts, "the database already exists");
+        stages.done("seed", posts, posts, "existing posts in the source database");
     }
     Ok(())
 }
@@ -166,7 +166,7 @@ async fn run_stages(
     let continuous = StreamOptions { interval_ms: Some(250), ..StreamOptions::default() };
     let stop_condition = StopCondition { available_now: false, stop: stop.clone() };
     let streaming_started = Instant::now();
-    // Ends with the demo, so that it does not miss a stack that was stopped.
+    // Aborted when the demo ends; otherwise it would retry reads from the stopped stack.
     let streaming = AbortOnDropHandle::new(tokio::spawn({
         let (config, printer) = (config.clone(), Printer::silent());
         async move { stream::run_until(&config, &continuous, stop_condition, &printer).await }
@@ -288,7 +288,7 @@ async fn run_stages(
     })
 }
 
-/// Returns row numbers in random order; every row is chosen once before a row repeats.
+/// Returns row numbers in random order. Every row is chosen once before any row is repeated.
 async fn choose_rows(config: &Config, arguments: &DemoArguments) -> Result<Vec<i64>> {
     let mut all = Database::connect(config, Access::Existing).await?.row_numbers().await?;
     let mut random = ChaCha8Rng::seed_from_u64(arguments.seed.unwrap_or_else(rand::random));
@@ -311,7 +311,7 @@ async fn topic_records(config: &Config, admin: &Admin) -> Result<u64> {
     Ok(records)
 }
 
-/// Returns the records that the task of the connector has read since it started.
+/// Returns the number of records that the task of the connector has read since it started.
 async fn sink_records(config: &Config) -> Result<u64> {
     let status = crate::clients::control::ControlClient::new(config)?
         .connector_status(&config.connector_name())

@@ -54,7 +54,7 @@ impl Report for DoctorReport {
         let mut lines = Vec::new();
         for (position, check) in self.checks.iter().enumerate() {
             let sign = if check.ok { '✔' } else { '✖' };
-            // One cause often fails several checks: it is printed once.
+            // Several checks often fail for the same cause, which is printed once.
             let same = self.checks[..position]
                 .iter()
                 .find(|earlier| !check.ok && !earlier.ok && earlier.detail == check.detail);
@@ -141,13 +141,13 @@ async fn database(config: &Config) -> Result<String> {
     Ok(format!("{} posts", thousands(posts as u64)))
 }
 
-/// Fails if the pipeline's topics or streams do not all exist: the next command would.
+/// Fails if any topic or stream of the pipeline does not exist, because other commands would fail.
 fn check_all_exist(server: &str, what: &str, names: &[String], existing: &[String]) -> Result<()> {
     match names.iter().find(|name| !existing.contains(name)) {
         None => Ok(()),
         Some(name) => {
             Err(Error::failed(format!("{server} responds, but {what} `{name}` does not exist"))
-                .hint("`pinpipe provision` creates it"))
+                .hint(format!("run `pinpipe provision` to create the {what}")))
         }
     }
 }
@@ -185,7 +185,7 @@ async fn kinesis(config: &Config) -> Result<String> {
         .await
         .map_err(|error| crate::clients::aws::call::failure("cannot list streams", &error))?;
     let streams = output.stream_names();
-    // A long list has several pages: a stream that is not on the first may still exist.
+    // A long list has several pages, so a stream that is not on the first page may exist.
     if !output.has_more_streams() {
         let names = Kind::ALL.map(|kind| config.stream_name(kind));
         check_all_exist("the endpoint", "stream", &names, streams)?;
@@ -193,10 +193,10 @@ async fn kinesis(config: &Config) -> Result<String> {
     Ok(format!("{} streams", streams.len()))
 }
 
-/// Whether a folder exists; a bucket is assumed to.
+/// Whether a folder exists. Returns `true` for a bucket, which is not checked here.
 ///
 /// # Errors
-/// The folder cannot be read, which does not mean that it is missing.
+/// The folder cannot be read, so it is unknown whether it exists.
 fn exists(url: &str) -> Result<bool> {
     if url.starts_with("s3://") {
         return Ok(true);

@@ -9,11 +9,11 @@ use crate::base::error::{Error, Result};
 pub trait CallContext {
     type Output;
 
-    /// `action` is the IAM action that the call requires, `on` the resource that it is for.
+    /// `action` is the IAM action that the call requires, `on` the resource of the call.
     fn call_context(self, action: &str, on: &str) -> Self::Output;
 }
 
-/// A failed call that was to create a resource.
+/// A failed call that creates a resource.
 #[derive(Debug)]
 pub struct CreateError {
     pub error: Error,
@@ -23,11 +23,11 @@ pub struct CreateError {
 
 /// Hint for errors without a more specific one.
 pub const RESUME_HINT: &str = "re-run the command to resume";
-/// Hint for a refused HEAD request: the responses of S3 to HEAD have no body.
-const NO_REASON_HINT: &str =
-    "AWS gave no reason: the credentials may be expired or lack permission for this action";
+/// Hint for a denied HEAD request of S3, whose response has no body.
+const NO_REASON_HINT: &str = "check the credentials: AWS gave no reason, but they may be \
+    expired or lack permission for this action";
 
-/// Error codes of temporary failures on the side of the service.
+/// Error codes of temporary failures of the service.
 const SERVICE_FAILURE_CODES: [&str; 5] = [
     "InternalError",
     "InternalFailure",
@@ -83,7 +83,7 @@ where
         {
             format!("HTTP {}{request}", status(error).unwrap_or_default())
         }
-        // A response that cannot be parsed has no code: the SDK's description is all there is.
+        // A response that cannot be parsed has no code, only the description of the SDK.
         _ => format!("{}{request}", causes(error)),
     }
 }
@@ -159,7 +159,7 @@ where
 }
 
 impl CreateError {
-    /// Converts a failed call that was to create a resource.
+    /// Converts a failed call that creates a resource.
     pub fn new<E>(action: &str, on: &str, error: SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,

@@ -1,4 +1,4 @@
-//! AWS SDK clients with one shared configuration; `call.rs` gives failed calls their hints.
+//! AWS SDK clients with one shared configuration; `call.rs` adds hints to failed calls.
 
 pub mod call;
 
@@ -112,7 +112,7 @@ pub async fn gateway_api_key(config: &Config) -> Result<Option<SecretString>> {
     {
         return Ok(config.secrets.gateway_api_key.clone());
     }
-    // A gateway configured by its address is not the provisioned one.
+    // A configured address is not the address of the provisioned API.
     let key_id = if config.gateway.url.is_empty() {
         Outputs::read(&config.data_dir)?.api_key_id
     } else {

@@ -25,10 +25,10 @@ pub enum Database {
     Postgres(PgPool),
 }
 
-/// What a connection may do with a SQLite file. On a server, the user's permissions decide.
+/// Access mode of a SQLite file. On a server, the permissions of the database user apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reads an existing file, and writes no file beside it.
+    /// Reads an existing file, and creates no WAL or journal file.
     ReadOnly,
     /// Reads and writes an existing file.
     Existing,
@@ -117,7 +117,7 @@ impl Database {
                 }
             }
         };
-        // A single connection comes first: a pool would report only that it timed out.
+        // A single connection is opened first, because a pool would report only a timeout.
         match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(database)) => Ok(database),
             Ok(Err(error)) => {
@@ -140,7 +140,8 @@ impl Database {
         }
     }
 
-    /// Returns the expression that reads a column as its record type, whatever the table declares.
+    /// Returns the expression that casts a column to its type in records, because a table may
+    /// declare another type.
     pub fn selected(&self, column: &Column, prefix: &str) -> String {
         let name = format!("{prefix}{}", self.quoted(column.0));
         match (self, column.1) {
@@ -198,7 +199,7 @@ fn prepare_file(file: &Path, access: Access) -> Result<()> {
             None => Ok(()),
         };
     }
-    // Opening tells a file that cannot be read from a missing one, and SQLite does not.
+    // SQLite reports an unreadable file and a missing file alike, so the file is opened here.
     match std::fs::File::open(file) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -211,9 +212,9 @@ fn prepare_file(file: &Path, access: Access) -> Result<()> {
     }
 }
 
-/// Whether a log of SQLite is beside the file: another process uses the file, or a transaction
-/// was interrupted. Without one, the file can be read as immutable; otherwise SQLite writes files
-/// beside it also for a read.
+/// Whether SQLite has a WAL or journal file for this file, because another process uses it or a
+/// transaction was interrupted. Without one, the file can be opened as immutable; otherwise SQLite
+/// creates such files even for a read.
 fn has_log(file: &Path) -> bool {
     ["-wal", "-journal"].iter().any(|ending| {
         let mut log = file.as_os_str().to_os_string();
@@ -235,7 +236,7 @@ pub fn is_missing_table(error: &sqlx::Error) -> bool {
 pub fn explain(action: &str, error: &sqlx::Error) -> Error {
     let code =
         error.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
-    // The other texts of the library name its layers.
+    // Omits the prefix that the library adds to these errors.
     let text = match error {
         sqlx::Error::Database(error) => error.message().to_string(),
         sqlx::Error::Io(error) => error.to_string(),
@@ -278,7 +279,7 @@ pub fn explain(action: &str, error: &sqlx::Error) -> Error {
              lower `database.max_connections`"
         }
         (sqlx::Error::Configuration(_), _) => {
-            "expected a database URL such as mysql://USER@HOST:3306/NAME"
+            "correct `database.url`: expected a URL such as mysql://USER@HOST:3306/NAME"
         }
         _ => "run `pinpipe doctor` to test every connection",
     };

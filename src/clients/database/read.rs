@@ -1,4 +1,4 @@
-//! Reads posts: row n of all three tables.
+//! Reads posts: the rows with the same row number in all three tables.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ impl Database {
             .map_err(|error| explain("cannot read the row numbers", &error))
     }
 
-    /// Returns the row numbers of all posts; there is at least one.
+    /// Returns the row numbers of all posts. The list is never empty.
     ///
     /// # Errors
     /// The database contains no posts; the hint names the command that creates some.
@@ -83,8 +83,8 @@ impl Database {
                 if missing.len() > 10 { ", …" } else { "" }
             ))
             .hint(
-                "a post requires its row number in all three tables: name complete posts, or run \
-                 `pinpipe emulate` without `--rows` to post all of them",
+                "a post requires its row number in all three tables: remove incomplete posts from `--rows`, \
+                 or run `pinpipe emulate` without `--rows` to post all posts",
             ));
         }
         let post = |number: &i64| Post {
@@ -135,16 +135,17 @@ impl Database {
     /// Returns the number of rows of a table, or `None` if the table does not exist.
     ///
     /// # Errors
-    /// Any other failure: such a table must not be reported as empty.
+    /// The table exists but cannot be read.
     pub async fn row_count(&self, kind: Kind) -> Result<Option<i64>> {
         let statement = format!("SELECT COUNT(*) FROM {}", kind.source_table());
         let result = on_pool!(self, pool => sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement)).fetch_one(pool).await);
         match result {
             Ok(count) => Ok(Some(count)),
             Err(error) if is_missing_table(&error) => Ok(None),
-            Err(error) => {
-                Err(explain(&format!("cannot count table `{}`", kind.source_table()), &error))
-            }
+            Err(error) => Err(explain(
+                &format!("cannot count the rows of table `{}`", kind.source_table()),
+                &error,
+            )),
         }
     }
 

@@ -14,28 +14,28 @@ use crate::clients::database::{Cell, Rows};
 const INSERT_ROWS: usize = 500;
 
 impl Database {
-    /// Replaces the three tables by new ones that contain these rows. Until all rows are written,
-    /// the database contains the tables as they were: an error, a kill or a dropped future changes
-    /// nothing. `is_committing` is set right before the new tables become visible.
+    /// Replaces the three tables by new ones that contain these rows. The existing tables are
+    /// unchanged until all rows are written, even after an error, a kill or a dropped future.
+    /// `is_committing` is set directly before the new tables become visible.
     ///
     /// # Errors
-    /// The database refuses a statement.
+    /// The database rejects a statement.
     pub async fn replace_tables(
         &self,
         tables: &[Rows],
         progress: &Progress,
         is_committing: &AtomicBool,
     ) -> Result<()> {
-        let drafts: Vec<String> = Kind::ALL
+        let definitions: Vec<String> = Kind::ALL
             .into_iter()
             .flat_map(|kind| {
-                let table = self.draft_table(kind);
+                let table = self.target_table(kind);
                 [format!("DROP TABLE IF EXISTS {table}"), self.create_table(kind, &table)]
             })
             .collect();
-        // MySQL commits at each of these statements, which would end the transaction of the rows.
+        // MySQL commits implicitly at each of these statements, so they run before the transaction.
         let (before, inside) =
-            drafts.split_at(if self.renames_drafts() { drafts.len() } else { 0 });
+            definitions.split_at(if self.uses_staging_tables() { definitions.len() } else { 0 });
         self.execute_all(before).await?;
         let result = on_pool!(self, pool => {
             async {
@@ -45,7 +45,7 @@ impl Database {
                 }
                 for table in tables {
                     let columns: Vec<String> = table.kind.columns().iter().map(|(name, _)| self.quoted(name)).collect();
-                    let start = format!("INSERT INTO {} ({}) ", self.draft_table(table.kind), columns.join(", "));
+                    let start = format!("INSERT INTO {} ({}) ", self.target_table(table.kind), columns.join(", "));
                     for chunk in table.rows.chunks(INSERT_ROWS) {
                         let mut insert = QueryBuilder::new(start.as_str());
                         insert.push_values(chunk, |mut row, cells| {
@@ -72,23 +72,23 @@ impl Database {
             }.await
         });
         result.map_err(|error: sqlx::Error| explain("cannot fill the tables", &error))?;
-        if self.renames_drafts() { self.rename_drafts().await } else { Ok(()) }
+        if self.uses_staging_tables() { self.rename_staging_tables().await } else { Ok(()) }
     }
 
-    /// Whether the new tables are filled under another name and renamed afterwards, because
+    /// Whether the new rows are written to staging tables, which are renamed afterwards, because
     /// CREATE TABLE and DROP TABLE cannot be part of a transaction.
-    fn renames_drafts(&self) -> bool {
+    fn uses_staging_tables(&self) -> bool {
         matches!(self, Self::MySql(_))
     }
 
-    /// Table that the new rows of a source table are written to.
-    fn draft_table(&self, kind: Kind) -> String {
+    /// Table to which the new rows of a source table are written.
+    fn target_table(&self, kind: Kind) -> String {
         let table = kind.source_table();
-        if self.renames_drafts() { format!("pinpipe_new_{table}") } else { table.to_string() }
+        if self.uses_staging_tables() { format!("pinpipe_new_{table}") } else { table.to_string() }
     }
 
-    /// Puts the drafts where the source tables are, by one atomic statement.
-    async fn rename_drafts(&self) -> Result<()> {
+    /// Replaces the source tables by the staging tables, in one atomic statement.
+    async fn rename_staging_tables(&self) -> Result<()> {
         let replaced = |kind: Kind| format!("pinpipe_old_{}", kind.source_table());
         let mut renames = Vec::new();
         for kind in Kind::ALL {
@@ -96,11 +96,11 @@ impl Database {
             if self.row_count(kind).await?.is_some() {
                 renames.push(format!("{table} TO {}", replaced(kind)));
             }
-            renames.push(format!("{} TO {table}", self.draft_table(kind)));
+            renames.push(format!("{} TO {table}", self.target_table(kind)));
         }
         let drop_replaced =
             Kind::ALL.map(|kind| format!("DROP TABLE IF EXISTS {}", replaced(kind)));
-        // A run that was killed between the two statements leaves replaced tables.
+        // A run that was killed between the last two statements left the replaced tables behind.
         self.execute_all(&drop_replaced).await?;
         self.execute_all(&[format!("RENAME TABLE {}", renames.join(", "))]).await?;
         self.execute_all(&drop_replaced).await

@@ -1,4 +1,4 @@
-//! Databricks workspace and token: from the environment, else from a profile of the Databricks CLI.
+//! Databricks workspace and token, from the environment or from a profile of the Databricks CLI.
 
 use std::path::PathBuf;
 
@@ -25,11 +25,11 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl Credentials {
-    /// Resolves host and token: the configured host or DATABRICKS_HOST and DATABRICKS_TOKEN, else
-    /// the values of the profile.
+    /// Resolves the host (the configured host, else DATABRICKS_HOST, else the host of the profile)
+    /// and the token. With a configured profile, its token takes precedence over DATABRICKS_TOKEN.
     ///
     /// # Errors
-    /// Host or token is missing; the host is invalid or not encrypted; the profile cannot be read.
+    /// Host or token is missing; the host is invalid or does not use TLS; the profile cannot be read.
     pub fn find(config: &Config) -> Result<Self> {
         let explicit_host = Some(config.databricks.host.clone())
             .filter(|host| !host.is_empty())
@@ -47,7 +47,7 @@ impl Credentials {
         let host = host.ok_or_else(|| {
             Error::usage("no Databricks workspace is configured").hint(CREDENTIALS_HINT)
         })?;
-        // A token belongs to the workspace it was configured with and must not reach another one.
+        // A token belongs to the workspace it was configured with. It must not be sent to another.
         let from_profile = profile
             .token
             .filter(|_| profile_host.is_none() || profile_host.as_ref() == Some(&host));
@@ -65,7 +65,7 @@ impl Credentials {
     }
 }
 
-/// Returns the base URL of a host that may receive a token: encrypted, or on this machine.
+/// Returns the base URL of a host to which a token may be sent: with TLS, or on this machine.
 fn validate_host(host: &str) -> Result<String> {
     let address = if host.contains("://") { host.to_string() } else { format!("https://{host}") };
     let invalid = || {

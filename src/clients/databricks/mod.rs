@@ -18,7 +18,7 @@ use crate::clients::http::root_cause;
 
 /// Maximum attempts of one call while the workspace is busy or unreachable.
 const MAX_ATTEMPTS: usize = 7;
-/// Time after which a retry is shown to the user.
+/// Time after which retries are reported to the user.
 const QUIET_RETRIES: Duration = Duration::from_secs(3);
 /// Maximum duration of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -180,7 +180,7 @@ impl Databricks {
 /// Converts an error response into an [`ApiError`].
 fn api_error(path: &str, status: StatusCode, text: &str) -> ApiError {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
-    // Some responses have a number as error code, which adds nothing to the status.
+    // Some responses contain the HTTP status as a numeric error code, which is ignored.
     let code = body["error_code"].as_str().unwrap_or_default().to_string();
     let message = body["message"].as_str().map_or_else(|| first_line(text), String::from);
     let request = body["details"]

@@ -3,8 +3,8 @@
 //! librdkafka requests a token through an event in the client's queue, and only a poll serves that
 //! queue. A client that is never polled (metadata, topic administration) would wait for its first
 //! token until the request times out. Therefore each client gets a token when it is created, and a
-//! client for metadata only is polled on a separate thread, which renews its token. Known
-//! upstream: librdkafka issues 3556 and 3871.
+//! client that only reads metadata is polled on a separate thread, which renews its token. See
+//! issues 3556 and 3871 of librdkafka.
 
 use std::ffi::CString;
 use std::sync::{Arc, Weak};

@@ -31,8 +31,8 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
         (_, false) => "sasl_plaintext",
     };
     client.set("security.protocol", protocol);
-    // OpenSSL is linked statically and does not know the certificates of this system. It finds
-    // those that the environment names by itself.
+    // OpenSSL is linked statically and does not know where this system stores its certificates. It
+    // reads SSL_CERT_FILE and SSL_CERT_DIR itself.
     if protocol.ends_with("ssl")
         && ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().all(|name| std::env::var_os(name).is_none())
     {
@@ -63,7 +63,7 @@ pub fn pinned(config: &Config) -> Result<Config> {
     Ok(pinned)
 }
 
-/// Creates a producer with `acks=all`: every in-sync replica has an acknowledged record.
+/// Creates a producer with `acks=all`: a record is acknowledged once every in-sync replica has it.
 pub fn producer(config: &Config) -> Result<FutureProducer<Context>> {
     let mut client = client_config(config)?;
     client.set("acks", "all").set("linger.ms", "2").set("compression.type", "lz4");
@@ -114,7 +114,7 @@ fn creation_failure(config: &Config, error: &KafkaError) -> Error {
         .with_source(error.to_string())
 }
 
-/// The code of a failed call. The library returns none for an admin operation.
+/// The code of a failed call. `rdkafka_error_code` returns none for an admin operation.
 fn code_of(error: &KafkaError) -> Option<Code> {
     match error {
         KafkaError::AdminOp(code) => Some(*code),
@@ -122,7 +122,7 @@ fn code_of(error: &KafkaError) -> Option<Code> {
     }
 }
 
-/// The cause of a failed call in words. The library describes its codes as in
+/// Describes the cause of a failed call, without the code that the library prepends, as in
 /// `UnknownTopicOrPartition (Broker: Unknown topic or partition)`.
 fn cause(error: &KafkaError) -> String {
     match code_of(error) {
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_words_without_names_of_the_library() {
+    fn causes_do_not_contain_error_codes() {
         let cases = [
             (Code::BrokerTransportFailure, "cannot connect"),
             (Code::OperationTimedOut, "no response in time"),

@@ -1,4 +1,4 @@
-//! Memory budget of a run, and its shares for keys, caches and queries.
+//! Memory budget of a run, divided into shares for keys, caches and queries.
 
 use std::path::{Path, PathBuf};
 
@@ -30,8 +30,8 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Budget of `batch.memory`, by default half of the available memory. After the reserve at
-    /// least 32 MiB remain.
+    /// Creates the budget from `batch.memory`; default: half of the available memory. At least 32
+    /// MiB remain after the reserve.
     ///
     /// # Errors
     /// `batch.memory` is not a valid size.
@@ -101,12 +101,13 @@ impl MemoryBudget {
         (self.keys_bytes() / ROW_NUMBER_BYTES).clamp(1000, 2_000_000)
     }
 
-    /// Maximum rows per kind that are cached for the questions. More rows are read from the tables.
+    /// Maximum number of rows per kind that are cached for the questions. If there are more, the
+    /// questions read the tables.
     pub fn cached_rows(&self) -> u64 {
         self.bytes / 2 / POST_BYTES
     }
 
-    /// Maximum size of the cached rows per kind, in bytes. Limits wide rows.
+    /// Maximum size of the cached rows per kind, in bytes. This limit applies to wide rows.
     pub fn cached_bytes(&self) -> u64 {
         self.bytes / 8
     }
@@ -121,8 +122,8 @@ fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Memory that this process can use, in bytes: that of the machine, which defaults to 4 GiB if it
-/// is unknown, or the limit of the cgroup if that is lower.
+/// Memory that is available to this process, in bytes: the memory of the machine (4 GiB if
+/// unknown), or the limit of the cgroup if it is lower.
 fn available_bytes() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -148,11 +149,11 @@ mod tests {
     fn shares_add_up_to_at_most_the_budget() {
         for mib in [256, 512, 1024, 4096, 65_536] {
             let budget = budget(mib);
-            // During ingestion: the keys of three kinds, or of one. During queries: the cached
-            // rows, or the query operators.
+            // Ingestion uses the keys of three kinds, or of one. Queries use the cached rows, or
+            // the memory of the operators.
             let keys = budget.keys_bytes() as u64 * if budget.is_low_memory() { 1 } else { 3 };
             assert!(keys < budget.bytes / 2, "{mib} MiB");
-            // Wide rows of three kinds, and the operators that group and sort them.
+            // Wide rows of three kinds, while operators group and sort them.
             assert!(budget.cached_bytes() * 3 <= budget.bytes / 2, "{mib} MiB");
             assert!(
                 budget.cached_rows() * POST_BYTES <= budget.bytes / 2

@@ -24,15 +24,15 @@ use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionC
 
 use crate::base::error::{ErrorContext, Result};
 
-/// Number of cores of this machine. Defaults to 2 if it is unknown.
+/// Number of cores of this machine, or 2 if it is unknown.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
 }
 
-/// Why a query cannot be planned.
+/// Error of a query that cannot be planned.
 #[derive(Debug)]
 pub struct PlanError {
-    /// Line and column, from 1, if they are known.
+    /// Line and column, counted from 1, if known.
     pub place: Option<(u64, u64)>,
     pub message: String,
 }
@@ -65,8 +65,8 @@ impl Engine {
         Self::with_config(SessionConfig::new())
     }
 
-    /// Session whose queries use one core each. For many concurrent queries: they do not exchange
-    /// rows between cores.
+    /// Session whose queries use one core each. Intended for many concurrent queries, which then do
+    /// not exchange rows between cores.
     pub fn single() -> Self {
         Self::with_config(SessionConfig::new().with_target_partitions(1))
     }

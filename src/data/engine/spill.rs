@@ -1,5 +1,5 @@
-//! Spilling to disk: batches that exceed the memory limit, in files that are deleted with the
-//! process.
+//! Spilling to disk: batches that exceed the memory limit, in files that are deleted when the
+//! process exits.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
@@ -65,8 +65,8 @@ impl Drop for SpillFolder {
 /// File in the folder that is locked while the run is active.
 const LOCK: &str = "lock";
 
-/// Number of partitions. Equal rows have the same key and fall into the same partition, and each
-/// partition is small.
+/// Number of partitions, large enough that each partition is small. Equal rows have the same key and
+/// are therefore in the same partition.
 const PARTS: usize = 64;
 
 /// Spilled batches of one schema, read back in the order in which they were written.
@@ -76,7 +76,7 @@ pub struct Spill {
 }
 
 impl Spill {
-    /// Creates an unnamed file, whose disk space is freed when the process ends for any reason.
+    /// Creates an unnamed file, whose disk space is freed even if the process is killed.
     ///
     /// # Errors
     /// The folder cannot be written to.

@@ -9,7 +9,7 @@ use crate::base::model::Kind;
 use crate::data::lake::row::{ColumnBuilder, append};
 
 /// Maximum number of rejects that a report lists. All are counted.
-pub const KEPT_REJECTS: usize = 1_000;
+pub const MAX_LISTED_REJECTS: usize = 1_000;
 /// Maximum rows of one batch.
 const BATCH_ROWS: usize = 8_192;
 /// Maximum size of a record, in bytes: 16 times Kafka's default `message.max.bytes`, about 1 MiB.

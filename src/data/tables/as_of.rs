@@ -1,5 +1,5 @@
-//! Time travel: clean tables of batch at an earlier version or time. Delta tables keep their
-//! earlier versions; other destinations need not.
+//! Time travel: clean tables of batch as of an earlier version or time. Only Delta tables support
+//! it.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ pub async fn open_as_of(config: &Config, as_of: AsOf) -> Result<Vec<EarlierTable
         let newest = location.load().await?.and_then(|table| table.version());
         locations.push((kind, location, newest));
     }
-    // Each table counts its own versions. A table without the requested version is read at its
-    // newest version, provided that another table has the requested one.
+    // Each table has its own version numbers. If only some tables have the requested version, the
+    // others are read at their newest version.
     let newest_of_all = locations.iter().filter_map(|(_, _, newest)| *newest).max();
     let mut tables = Vec::new();
     for (kind, location, newest) in locations {
@@ -125,9 +125,9 @@ impl DeltaLocation {
             AsOf::Version(version) => builder.with_version(version),
             AsOf::Time(time) => builder.with_timestamp(time),
         };
-        let hint = "`pinpipe batch --output json` reports the newest version of each table; files that `--optimize` deleted cannot be read";
+        let hint = "run `pinpipe batch --output json` to see the newest version of each table; versions whose files `--optimize` deleted cannot be read";
         match self.load_with(builder).await {
-            // The library returns the first version for any time before it.
+            // For a time before the first version, the library returns the first version.
             Ok(Some(table)) if as_of.is_before(committed_ms(&table)) => {
                 Err(Error::failed(format!(
                     "cannot read the Delta table `{}` as of {as_of}: its first version is later",
@@ -141,8 +141,8 @@ impl DeltaLocation {
                 self.name
             ))
             .hint(hint)),
-            // The source names the table.
-            Err(error) => Err(Error::failed(format!("cannot load the tables as of {as_of}"))
+            // The source of the error names the table.
+            Err(error) => Err(Error::failed(format!("cannot read the tables as of {as_of}"))
                 .with_source(error)
                 .hint(hint)),
         }

@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 
 use crate::base::error::Result;
 
-/// A group of tables. In a folder or bucket, one folder below `tables.url`.
+/// A group of tables, which is one folder below `tables.url`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableNamespace {
     /// Clean tables of `pinpipe batch`.
@@ -41,10 +41,10 @@ pub struct RowGroupSize {
 /// resumes after exactly these rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableCheckpoint {
-    /// Number of this commit among those of a writer. A number that is not above the last one is
-    /// refused, so that a repeated commit writes nothing.
+    /// Number of this commit of a writer. The numbers increase: a number that is not above the last
+    /// one is rejected, so that a repeated commit writes nothing.
     Number { writer: String, number: i64 },
-    /// A text, which replaces the text of the same name.
+    /// A text, which replaces the previous text with this name.
     Text { name: &'static str, text: String },
 }
 
@@ -92,8 +92,8 @@ pub trait TableTransaction: Send + Sync {
     /// The table cannot be read.
     async fn checkpoint(&self, name: &str) -> Result<Option<String>>;
 
-    /// Returns bounds of the row numbers at the beginning of the transaction, or `None` if the
-    /// table is empty. The bounds may be wider than the range.
+    /// Returns a lower and an upper bound of the row numbers at the beginning of the transaction,
+    /// or `None` if the table is empty. The bounds need not be tight.
     ///
     /// # Errors
     /// The table cannot be read.
@@ -130,7 +130,7 @@ pub trait RowWriter: Send {
     /// The table cannot be written.
     async fn write(&mut self, batch: RecordBatch) -> Result<()>;
 
-    /// Writes the remaining rows and leaves all rows to the commit of the transaction.
+    /// Writes the remaining rows. All rows become visible with the commit of the transaction.
     ///
     /// # Errors
     /// The table cannot be written.

@@ -73,7 +73,8 @@ impl DeltaLocation {
             let folder = std::fs::canonicalize(&name).map_err(|error| {
                 crate::base::error::io_error("open", std::path::Path::new(&name), error)
             })?;
-            // The Delta library parses the path as a host name and panics if that fails.
+            // The Delta library parses the path as a host name, and panics if the path is not a
+            // valid host name.
             if let Some(unsupported) =
                 folder.to_string_lossy().chars().find(|c| "[]^|\\:@".contains(*c))
             {
@@ -135,7 +136,7 @@ impl DeltaLocation {
         self.create_partitioned_if_missing(schema, &[]).await
     }
 
-    /// Like [`Self::create_if_missing`], with a table partitioned by these columns.
+    /// Like [`Self::create_if_missing`], but the table is partitioned by these columns.
     pub async fn create_partitioned_if_missing(
         &self,
         schema: &SchemaRef,
@@ -232,8 +233,8 @@ impl DeltaLocation {
 
     /// Returns the loaded version of the table for queries.
     pub async fn provider_of(&self, table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
-        // Plain strings instead of string views: views would keep every page of a large table in
-        // memory, and a list of all pages in every batch of a join.
+        // Plain strings instead of string views, because views would keep every page of a large
+        // table in memory, and every batch of a join would contain a list of all pages.
         static SESSION: LazyLock<Arc<SessionState>> = LazyLock::new(|| {
             let config = SessionConfig::new()
                 .set_bool("datafusion.execution.parquet.schema_force_view_types", false);

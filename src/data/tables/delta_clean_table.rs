@@ -1,4 +1,4 @@
-//! Clean tables as Delta tables: one data file or more per writer, one Delta commit per
+//! Clean tables as Delta tables, with one or more data files per writer and one Delta commit per
 //! transaction.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +110,7 @@ impl TableTransaction for DeltaTransaction {
     }
 }
 
-/// Writes data files, which it passes to its transaction.
+/// Writes data files and registers them with the transaction.
 struct DeltaRowWriter {
     writer: TableWriter,
     files: Files,

@@ -14,13 +14,13 @@ use crate::data::tables::rejects;
 pub struct Maintained {
     pub table: String,
     pub files_compacted: u64,
-    pub files_made: u64,
+    pub files_created: u64,
     /// Files of earlier versions that are older than the retention time.
     pub files_removed: u64,
 }
 
-/// Compacts the tables of batch: the clean tables and the rejects table. Deletes their files of
-/// expired versions.
+/// Compacts the clean tables and the rejects table of batch, and deletes their files of expired
+/// versions.
 ///
 /// # Errors
 /// A table cannot be read or written.
@@ -55,7 +55,7 @@ impl DeltaLocation {
         Ok(Some(Maintained {
             table: self.name.clone(),
             files_compacted: compacted.num_files_removed,
-            files_made: compacted.num_files_added,
+            files_created: compacted.num_files_added,
             files_removed: vacuumed.files_deleted.len() as u64,
         }))
     }

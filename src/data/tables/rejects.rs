@@ -1,5 +1,5 @@
-//! Table of rejected records: object, line, reason and text of each. Always a Delta table, wherever
-//! the clean tables are.
+//! Table of rejected records, with object, line, reason and text. It is always a Delta table, even
+//! if the clean tables are not.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -23,9 +23,9 @@ use crate::data::lake::decode::Reject;
 use crate::data::tables::clean_table::TableNamespace;
 use crate::data::tables::delta::DeltaLocation;
 use crate::data::tables::writer::{CommitRequest, OverwriteScope, TableWriter};
-use crate::data::transform::keys::kept;
+use crate::data::transform::keys::filter_rows;
 
-/// Partition column: the rejects of each kind can be replaced separately.
+/// Partition column, so that the rejects of one kind can be replaced.
 const PARTITION: &str = "kind";
 
 /// The rejects table; clones share it.
@@ -49,12 +49,12 @@ pub struct KindRejects {
 struct PendingRejects {
     writer: TableWriter,
     /// Rejects that may already be in the table. `None` if the table has no rejects of the kind:
-    /// each object is read once, so all rejects are new.
+    /// all rejects are then new, because each object is read once.
     undecided: Option<Spill>,
 }
 
-/// Hash of object and line: 16 bytes however long the object name is. A collision needs two rejects
-/// that share 128 bits.
+/// Two hashes of object and line, so that the key has 16 bytes for object names of any length. A
+/// collision requires two rejects with the same 128 bits.
 type RejectKey = (u64, u64);
 
 /// Computes reject keys with seeds that are random in each run.
@@ -185,8 +185,8 @@ impl KindRejects {
     }
 }
 
-/// Writes the rejects that are not in the table. Looks them up in several rounds, so that the keys
-/// of one round fit in memory.
+/// Writes the rejects that are not in the table. Looks up the rejects in several rounds, so that
+/// the keys of one round fit in memory.
 async fn write_new(
     location: &DeltaLocation,
     kind: Kind,
@@ -212,7 +212,7 @@ async fn write_new(
             tokio::task::yield_now().await;
             let is_new: BooleanArray =
                 key_maker.keys(&batch).map(|key| Some(!existing.contains(&key))).collect();
-            let new = kept(batch, &is_new)?;
+            let new = filter_rows(batch, &is_new)?;
             if new.num_rows() > 0 {
                 writer.write(new).await?;
             }

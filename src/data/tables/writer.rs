@@ -43,8 +43,8 @@ impl TableWriter {
             .set_compression(Compression::SNAPPY)
             .set_max_row_group_row_count(Some(size.rows))
             .set_max_row_group_bytes(Some(size.bytes))
-            // Queries skip files and row groups by these statistics. Statistics per page would cost
-            // a comparison of every value, and pages are small.
+            // Queries use these statistics to skip files and row groups. Statistics per page would
+            // cost a comparison of every value and skip little, because pages are small.
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_dictionary_enabled(false);
         for column in REPEATING_COLUMNS {
@@ -67,7 +67,7 @@ impl TableWriter {
     }
 }
 
-/// A failed write. Its files are not part of the table, because no commit names them.
+/// Error of a failed write. The files are not part of the table, because no commit refers to them.
 fn cannot_write(name: &str, error: DeltaTableError) -> Error {
     let failure =
         Error::failed(format!("cannot write the Delta table `{name}`")).with_source(error);
@@ -181,7 +181,8 @@ impl DeltaLocation {
         Ok(actions)
     }
 
-    /// Refuses a commit number of an application that the loaded version already contains.
+    /// Returns an error if the loaded version already contains this commit number of the
+    /// application.
     async fn check_number(&self, table: &DeltaTable, application: &str, number: i64) -> Result<()> {
         let last = self.last_transaction(table, application).await?;
         if last.is_none_or(|last| last < number) {

@@ -1,4 +1,4 @@
-//! Deduplication: selects rows that are neither in the run nor in the table yet.
+//! Deduplication: selects rows that occurred neither earlier in the run nor in the table.
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::not;
@@ -9,7 +9,7 @@ use crate::base::error::{ErrorContext, Result};
 use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::spill::{PartitionedSpill, Spill};
 use crate::data::tables::clean_table::{RowWriter, TableTransaction};
-use crate::data::transform::keys::{ExistingKeys, KeyMaker, KeySet, RowKeys, kept, numbers};
+use crate::data::transform::keys::{ExistingKeys, KeyMaker, KeySet, RowKeys, filter_rows, numbers};
 
 /// Keys and deferred rows of a run.
 pub struct Deduplicator {
@@ -17,7 +17,7 @@ pub struct Deduplicator {
     budget: MemoryBudget,
     key_maker: KeyMaker,
     seen_keys: KeySet,
-    /// Row numbers in the table before the run. Empty until [`Self::know`].
+    /// Row numbers in the table before the run. Empty until [`Self::set_existing_numbers`].
     existing_numbers: RoaringBitmap,
     /// Rows that may already be in the table.
     maybe_existing: Option<Spill>,
@@ -45,30 +45,30 @@ impl Deduplicator {
         }
     }
 
-    /// Returns the key maker for the keys of [`Self::take`].
+    /// Returns the key maker for the keys that [`Self::select_new_rows`] requires.
     pub fn key_maker(&self) -> KeyMaker {
         self.key_maker.clone()
     }
 
-    /// Sets the row numbers that are in the table before the run. Must be called before
-    /// [`Self::take`] is called with rows of these numbers.
-    pub fn know(&mut self, numbers: RoaringBitmap) {
+    /// Sets the row numbers that the table contains before the run. Must be called before
+    /// [`Self::select_new_rows`] receives rows with these numbers.
+    pub fn set_existing_numbers(&mut self, numbers: RoaringBitmap) {
         self.existing_numbers = numbers;
     }
 
-    /// Announces the approximate number of rows, which limits the list in the key set.
-    pub fn expect(&mut self, rows: u64) {
-        self.seen_keys.expect(usize::try_from(rows).unwrap_or(0));
+    /// Sets the approximate number of rows of the run, which limits the list in the key set.
+    pub fn set_expected_rows(&mut self, rows: u64) {
+        self.seen_keys.set_expected_rows(usize::try_from(rows).unwrap_or(0));
     }
 
-    /// Returns the rows that are certainly new. Spills undecided rows to disk until
-    /// [`Self::resolve_deferred`].
+    /// Inserts the keys of a batch and returns the rows that are certainly new. Spills undecided
+    /// rows to disk until [`Self::resolve_deferred`].
     ///
     /// # Errors
     /// The disk is full.
-    pub fn take(&mut self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
+    pub fn select_new_rows(&mut self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
         let rows = batch.num_rows() as u64;
-        let result = self.seen_keys.take(keys);
+        let result = self.seen_keys.insert_all(keys);
         let undecided = result.undecided.true_count() as u64;
         if undecided > 0 {
             let spill = match &mut self.undecided {
@@ -77,9 +77,12 @@ impl Deduplicator {
                     .undecided
                     .insert(PartitionedSpill::create(&self.budget.spill_folder, &self.schema)?),
             };
-            spill.push(&kept(batch.clone(), &result.undecided)?, &keys.kept(&result.undecided))?;
+            spill.push(
+                &filter_rows(batch.clone(), &result.undecided)?,
+                &keys.filter(&result.undecided),
+            )?;
         }
-        let new = kept(batch, &result.new)?;
+        let new = filter_rows(batch, &result.new)?;
         self.duplicates += rows - undecided - new.num_rows() as u64;
         self.defer_maybe_existing(new)
     }
@@ -97,7 +100,7 @@ impl Deduplicator {
                     }))
                 })
                 .collect();
-            let maybe_existing = kept(new.clone(), &is_existing)?;
+            let maybe_existing = filter_rows(new.clone(), &is_existing)?;
             if maybe_existing.num_rows() > 0 {
                 self.maybe_existing_numbers |= numbers([&maybe_existing]);
                 let spill = match &mut self.maybe_existing {
@@ -108,7 +111,7 @@ impl Deduplicator {
                 };
                 spill.push(&maybe_existing)?;
             }
-            new = kept(new, &not(&is_existing).context(|| "cannot deduplicate rows")?)?;
+            new = filter_rows(new, &not(&is_existing).context(|| "cannot deduplicate rows")?)?;
         }
         self.new_rows += new.num_rows() as u64;
         Ok(new)
@@ -132,7 +135,7 @@ impl Deduplicator {
                     let batch = batch?;
                     let rows = batch.num_rows() as u64;
                     let keys = self.key_maker.keys(&batch)?;
-                    let distinct = kept(batch, &seen_keys.take(&keys).new)?;
+                    let distinct = filter_rows(batch, &seen_keys.insert_all(&keys).new)?;
                     self.duplicates += rows - distinct.num_rows() as u64;
                     let new = self.defer_maybe_existing(distinct)?;
                     sink.emit(new).await?;
@@ -146,7 +149,7 @@ impl Deduplicator {
         };
         let all_numbers = std::mem::take(&mut self.maybe_existing_numbers);
         let mut remaining = all_numbers.iter().peekable();
-        // Usually one round. Reading the lake again over a large table takes several.
+        // Usually one round. Re-reading the lake into a large table takes several.
         while remaining.peek().is_some() {
             let round: RoaringBitmap =
                 remaining.by_ref().take(self.budget.key_lookup_batch()).collect();
@@ -169,11 +172,11 @@ impl Deduplicator {
                         .iter()
                         .map(|number| number.map(|number| round.contains(number.cast_unsigned())))
                         .collect();
-                    later.push(&kept(
+                    later.push(&filter_rows(
                         batch.clone(),
                         &not(&is_in_round).context(|| "cannot deduplicate rows")?,
                     )?)?;
-                    batch = kept(batch, &is_in_round)?;
+                    batch = filter_rows(batch, &is_in_round)?;
                 }
                 let rows = batch.num_rows() as u64;
                 let keys = self.key_maker.keys(&batch)?;
@@ -194,11 +197,11 @@ impl Deduplicator {
 /// Destination of new rows: the table, the row cache for the questions, or both.
 pub struct RowSink<'a> {
     pub writer: Option<&'a mut (dyn RowWriter + 'static)>,
-    pub kept: &'a mut dyn FnMut(&RecordBatch) -> Result<()>,
+    pub cache: &'a mut dyn FnMut(&RecordBatch) -> Result<()>,
 }
 
 impl RowSink<'_> {
-    /// Passes rows on.
+    /// Passes rows to the cache and to the table.
     ///
     /// # Errors
     /// The table cannot be written.
@@ -208,7 +211,7 @@ impl RowSink<'_> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        (self.kept)(&batch)?;
+        (self.cache)(&batch)?;
         match &mut self.writer {
             Some(writer) => writer.write(batch).await,
             None => Ok(()),
@@ -260,14 +263,14 @@ mod tests {
             for salt in ["a", "b"] {
                 let batch = users(start..start + 1000, salt);
                 let new = deduplicator
-                    .take(batch.clone(), &key_maker.keys(&batch).expect("keys"))
-                    .expect("take rows");
+                    .select_new_rows(batch.clone(), &key_maker.keys(&batch).expect("keys"))
+                    .expect("select new rows");
                 record(&new).expect("record rows");
             }
         }
         assert!(deduplicator.undecided.is_some(), "the key set was full");
         deduplicator
-            .resolve_deferred(None, &mut RowSink { writer: None, kept: &mut record })
+            .resolve_deferred(None, &mut RowSink { writer: None, cache: &mut record })
             .await
             .expect("resolve deferred rows");
         // 0 to 1999 and 2500 to 3999, twice.

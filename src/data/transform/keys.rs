@@ -111,7 +111,7 @@ impl KeyMaker {
 
 impl RowKeys {
     /// Returns the keys of the rows that the mask selects.
-    pub fn kept(&self, mask: &BooleanArray) -> Self {
+    pub fn filter(&self, mask: &BooleanArray) -> Self {
         Self(mask.values().set_indices().map(|row| self.0[row]).collect())
     }
 
@@ -146,8 +146,8 @@ impl KeySet {
         self.key_maker.clone()
     }
 
-    /// Announces the approximate number of rows, which limits the length of the list.
-    pub fn expect(&mut self, rows: usize) {
+    /// Sets the approximate number of rows, which limits the length of the list.
+    pub fn set_expected_rows(&mut self, rows: usize) {
         self.expected = self.expected.max(rows);
     }
 
@@ -207,7 +207,7 @@ impl KeySet {
 
     /// Inserts keys and returns which rows are new. Rows that arrive when the set is full are
     /// undecided and not inserted.
-    pub fn take(&mut self, keys: &RowKeys) -> DedupResult {
+    pub fn insert_all(&mut self, keys: &RowKeys) -> DedupResult {
         let rows = keys.0.len();
         let (mut new, mut undecided) =
             (BooleanBufferBuilder::new(rows), BooleanBufferBuilder::new(rows));
@@ -266,7 +266,7 @@ impl ExistingKeys {
                     Some(number.is_some_and(|number| numbers.contains(number.cast_unsigned())))
                 })
                 .collect();
-            for batch in as_schema(vec![kept(batch, &is_requested)?], schema)? {
+            for batch in as_schema(vec![filter_rows(batch, &is_requested)?], schema)? {
                 keys.extend(key_maker.keys(&batch)?.0);
             }
         }
@@ -277,7 +277,7 @@ impl ExistingKeys {
     pub fn without_existing(&self, batch: RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
         let is_missing: BooleanArray =
             keys.0.iter().map(|key| Some(!self.keys.contains(key))).collect();
-        kept(batch, &is_missing)
+        filter_rows(batch, &is_missing)
     }
 }
 
@@ -290,7 +290,7 @@ pub fn numbers<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Roarin
 }
 
 /// Returns the rows of a batch that the mask selects.
-pub fn kept(batch: RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
+pub fn filter_rows(batch: RecordBatch, mask: &BooleanArray) -> Result<RecordBatch> {
     if mask.true_count() == batch.num_rows() {
         return Ok(batch);
     }
@@ -339,7 +339,7 @@ pub fn anti_join(
         let rows = converter.convert_columns(batch.columns()).context(failed)?;
         let is_new: BooleanArray =
             rows.iter().map(|row| Some(!existing_rows.contains(row.as_ref()))).collect();
-        let new_rows = kept(batch, &is_new)?;
+        let new_rows = filter_rows(batch, &is_new)?;
         if new_rows.num_rows() > 0 {
             new.push(new_rows);
         }
@@ -371,7 +371,7 @@ mod tests {
 
     fn new_rows(key_set: &mut KeySet, batch: &RecordBatch) -> Vec<bool> {
         let keys = key_set.key_maker().keys(batch).expect("keys");
-        key_set.take(&keys).new.iter().map(|is_new| is_new == Some(true)).collect()
+        key_set.insert_all(&keys).new.iter().map(|is_new| is_new == Some(true)).collect()
     }
 
     #[test]
@@ -406,11 +406,11 @@ mod tests {
         let rows: Vec<_> = (0..2_000).map(|ind| (ind, None, None)).collect();
         let mut key_set = KeySet::within(KeySet::new().key_maker(), 20_000);
         let keys = key_set.key_maker().keys(&users(&rows)).expect("keys");
-        let result = key_set.take(&keys);
+        let result = key_set.insert_all(&keys);
         let (new, undecided) = (result.new.true_count(), result.undecided.true_count());
         assert!(new > 200 && undecided > 200 && new + undecided == 2_000, "{new} and {undecided}");
         assert!(key_set.keys.capacity() * SLOT_BYTES < 20_000);
-        let second = key_set.take(&keys);
+        let second = key_set.insert_all(&keys);
         assert_eq!(
             (second.new.true_count(), second.undecided.true_count()),
             (0, undecided),
@@ -434,10 +434,10 @@ mod tests {
             const BASES: [i32; 6] = [0, 65_520, 131_060, 262_130, 2_000_000_000, -20];
             let keys: Vec<Key> = rows.iter().map(|(base, ind, hash)| Key { ind: BASES[*base] + ind, hash: *hash }).collect();
             let mut key_set = KeySet::within(KeySet::new().key_maker(), max_bytes);
-            key_set.expect(50_000);
+            key_set.set_expected_rows(50_000);
             let mut was_new = std::collections::HashMap::new();
             for batch in keys.chunks(batch_rows) {
-                let result = key_set.take(&RowKeys(batch.to_vec()));
+                let result = key_set.insert_all(&RowKeys(batch.to_vec()));
                 for (row, key) in batch.iter().enumerate() {
                     // Hash 0 is stored as 1, because 0 is an empty entry.
                     let identity = (key.ind, key.hash.max(1));

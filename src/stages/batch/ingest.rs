@@ -19,7 +19,7 @@ use crate::base::output::progress::Progress;
 use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::Engine;
 use crate::data::lake::checkpoint::{HighWaterMarks, LakeListing};
-use crate::data::lake::decode::{KEPT_REJECTS, Reject};
+use crate::data::lake::decode::{MAX_LISTED_REJECTS, Reject};
 use crate::data::lake::objects::{Layout, Objects, list_objects};
 use crate::data::lake::scan::{ScanChunks, interrupted, read_objects};
 use crate::data::storage::Lake;
@@ -307,7 +307,7 @@ async fn read_all(
         shared.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut cache =
         |batch: &RecordBatch| row_cache.as_mut().map_or(Ok(()), |row_cache| row_cache.add(batch));
-    let mut sink = RowSink { writer: writer.as_deref_mut(), kept: &mut cache };
+    let mut sink = RowSink { writer: writer.as_deref_mut(), cache: &mut cache };
     deduplicator
         .resolve_deferred(
             shared.output.as_ref().map(|output| output.transaction.as_ref()),
@@ -361,7 +361,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
         {
             let load = async {
                 let numbers = read_numbers(output.transaction.as_ref()).await?;
-                shared.state().deduplicator.know(numbers);
+                shared.state().deduplicator.set_existing_numbers(numbers);
                 Ok::<_, Error>(())
             };
             existing_numbers.is_loaded.get_or_try_init(|| load).await?;
@@ -371,7 +371,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
     if state.ingested.records == 0 && transformed.bytes > 0 {
         // Estimates the rows of all objects listed so far from the first chunk.
         let (_, bytes) = shared.listing.fresh_objects();
-        state.deduplicator.expect(transformed.records * (bytes / transformed.bytes + 1));
+        state.deduplicator.set_expected_rows(transformed.records * (bytes / transformed.bytes + 1));
     }
     state.ingested.records += transformed.records;
     state.ingested.rejected += transformed.rejects.len() as u64;
@@ -379,7 +379,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
         total.add(counts);
     }
     for reject in transformed.rejects {
-        if state.ingested.rejects.len() == KEPT_REJECTS
+        if state.ingested.rejects.len() == MAX_LISTED_REJECTS
             || state.reported_reject_bytes + reject.raw.len() > MAX_REPORTED_REJECT_BYTES
         {
             break;
@@ -389,7 +389,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
     }
     let mut new_batches = Vec::new();
     for (batch, keys) in transformed.batches {
-        let new_rows = state.deduplicator.take(batch, &keys)?;
+        let new_rows = state.deduplicator.select_new_rows(batch, &keys)?;
         if new_rows.num_rows() > 0 {
             if let Some(row_cache) = &mut state.row_cache {
                 row_cache.add(&new_rows)?;

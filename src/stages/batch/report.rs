@@ -163,7 +163,7 @@ impl Report for BatchReport {
                 "{}: compacted {} files into {}, deleted {} files of earlier versions",
                 maintained.table,
                 maintained.files_compacted,
-                maintained.files_made,
+                maintained.files_created,
                 maintained.files_removed
             )
         }));

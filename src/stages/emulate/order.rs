@@ -45,7 +45,8 @@ impl FromStr for RowList {
 pub enum RowOrder {
     /// The rows of the user's list, once and in the order of the list.
     Given(VecDeque<i64>),
-    /// All rows in random order, shuffled again after each pass: a pass posts every row once.
+    /// All rows in random order. Each pass posts every row once; the rows are shuffled after each
+    /// pass.
     Shuffled { all: Vec<i64>, next: usize, random: Box<ChaCha8Rng> },
 }
 

@@ -30,7 +30,7 @@ impl Service {
     }
 }
 
-/// A record to deliver: the number of its row and its JSON.
+/// A record to deliver: its row number and its JSON.
 #[derive(Debug, Clone)]
 pub struct OutboundRecord {
     pub row: i64,

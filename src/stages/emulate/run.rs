@@ -44,7 +44,7 @@ pub struct EmulateOptions {
     pub concurrency: Option<u32>,
     /// Records per request; default: `emulate.batch`.
     pub batch: Option<u32>,
-    /// Random seed of the row order; default: a random one.
+    /// Random seed for the order of rows; default: random.
     pub seed: Option<u64>,
     /// Rows to post, once and in this order; default: all rows, in random order, repeatedly.
     pub rows: Option<RowList>,
@@ -132,7 +132,7 @@ pub async fn run(config: &Config, options: &EmulateOptions, printer: &Printer) -
                 return Err(Error::interrupted(
                     "interrupted: records in flight may or may not have been delivered",
                 )
-                .hint("re-posting is safe because duplicates are dropped"));
+                .hint("post the rows again: duplicates are dropped"));
             }
         };
         let Some(worker) = joined else { break };
@@ -175,8 +175,8 @@ fn worker_outcome(worker: Result<Result<()>, JoinError>) -> Result<(), Failure> 
             Error::failed("a worker panicked: its records may or may not have been delivered")
                 .with_source(error)
                 .hint(
-                    "this is a bug in pinpipe: please report it with the command you ran; \
-                     re-posting is safe because duplicates are dropped",
+                    "this is a bug in pinpipe: please report it with the command you ran, then \
+                     post the rows again: duplicates are dropped",
                 ),
         )),
     }
@@ -192,7 +192,7 @@ async fn first_failure(workers: &mut JoinSet<Result<()>>) -> Failure {
     std::future::pending().await
 }
 
-/// Times at which posts are due: the rate, the random pause and the end of the run.
+/// Schedule of the posts: the rate, the random pause and the end of the run.
 struct RateLimiter {
     started: Instant,
     rate: f64,
@@ -201,7 +201,7 @@ struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Waits until post `number` is due. Returns `false` if that is not before the deadline.
+    /// Waits until post `number` is due. Returns `false` if the deadline comes first.
     async fn wait(&self, number: u64) -> bool {
         if self.rate > 0.0 {
             let due = self.started + Duration::from_secs_f64(number as f64 / self.rate);
@@ -218,7 +218,7 @@ impl RateLimiter {
     }
 }
 
-/// Reads rows ahead and sends them to the workers in batches, at the rate of the run.
+/// Prefetches rows and sends them to the workers in batches, at the rate of the run.
 async fn feed(
     database: &Database,
     order: impl Iterator<Item = i64>,
@@ -231,7 +231,7 @@ async fn feed(
     let mut number = 0;
     let mut job = Vec::with_capacity(batch);
     while order.peek().is_some() {
-        // A low rate reads few rows at a time, so that the first post is sent without delay.
+        // At a low rate, few rows are read at a time, so that the first post is sent without delay.
         let ahead = if rate_limiter.rate > 0.0 {
             (rate_limiter.rate.ceil() as usize).clamp(1, READ_ROWS)
         } else {
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn panic_of_a_worker_is_not_taken_for_a_failed_delivery() {
+    async fn panic_of_a_worker_is_not_reported_as_a_failed_delivery() {
         async fn worker() -> Result<()> {
             panic!("expected by the test")
         }

@@ -15,9 +15,9 @@ use crate::stages::emulate::dead_letters::DeadLetters;
 use crate::stages::emulate::request::{DeliveryOutcome, DeliveryTarget, OutboundRecord, Service};
 use crate::stages::emulate::summary::RunCounts;
 
-/// Time after which a delivery that is not complete is reported.
+/// Time after which a delivery in progress is reported as slow.
 const QUIET_TIME: Duration = Duration::from_secs(3);
-/// Minimum time between two such reports.
+/// Minimum time between two reports of slow deliveries.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Delivers records. All workers share one sender.
@@ -25,13 +25,13 @@ pub struct Sender {
     gateway: GatewayClient,
     backoff: ExponentialBuilder,
     max_retries: usize,
-    /// End of the run's duration: retries after it are not attempted.
+    /// End of the run: no retry is attempted later.
     deadline: Option<tokio::time::Instant>,
     pub counts: Mutex<RunCounts>,
     pub dead_letters: Mutex<DeadLetters>,
     printer: Printer,
     progress: Arc<Progress>,
-    /// Time of the last report about a delivery that takes long.
+    /// Time of the last report of a slow delivery.
     last_report: Mutex<Option<Instant>>,
 }
 
@@ -42,7 +42,8 @@ struct FailedAttempt {
     retry: usize,
 }
 
-/// Locks a value that is consistent after each statement, also if another worker panicked.
+/// Locks a mutex. A poisoned mutex is accepted, because the value is consistent after each
+/// statement.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -102,15 +103,15 @@ impl Sender {
         let resource = if target.service == Service::Kafka { "topic" } else { "stream" };
         let hint = match status.as_u16() {
             401 | 403 if message.contains("no routes") => {
-                "`pinpipe provision` creates topics, streams, connector and routes"
+                "run `pinpipe provision` to create topics, streams, connector and routes"
             }
             401 | 403 => {
                 "the API requires a key: set PINPIPE_GATEWAY_API_KEY in the environment or `.env`"
             }
-            _ => "`pinpipe provision` creates topics, streams, connector and routes",
+            _ => "run `pinpipe provision` to create topics, streams, connector and routes",
         };
         Err(Error::failed(format!(
-            "cannot use {resource} `{}` of the gateway at {}: HTTP {}: {message}",
+            "cannot use {resource} `{}` through the gateway at {}: HTTP {}: {message}",
             target.name,
             self.gateway.url(),
             status.as_u16()
@@ -118,8 +119,7 @@ impl Sender {
         .hint(hint))
     }
 
-    /// Sends records until each is delivered or stored as a dead letter. Reports a delivery that
-    /// takes long.
+    /// Sends records until each is delivered or stored as a dead letter. Reports a slow delivery.
     ///
     /// # Errors
     /// A dead letter cannot be written.
@@ -137,7 +137,7 @@ impl Sender {
         delivery.await
     }
 
-    /// Says why a delivery takes long; every delivery at once would be one report too many.
+    /// Reports why a delivery is slow, at most once per [`REPORT_INTERVAL`] over all deliveries.
     fn report_delay(&self, last_failure: Option<&FailedAttempt>) {
         let mut last_report = lock(&self.last_report);
         if last_report.is_some_and(|time| time.elapsed() < REPORT_INTERVAL) {

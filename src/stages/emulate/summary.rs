@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::base::output::Report;
 use crate::base::output::table::{Table, thousands};
 
-/// Maximum latency of the histogram, in microseconds. A longer latency counts as this one.
+/// Maximum latency of the histogram, in microseconds. A longer latency is recorded as this value.
 const MAX_LATENCY_US: u64 = 10 * 60 * 1_000_000;
 
 /// Counters of a run in progress.

@@ -1,5 +1,5 @@
-//! Generated posts with the statistics of the real ones: the same shares of dirty values, the
-//! same numbers of countries, users and categories, and the same skew.
+//! Generates posts with the statistics of the original data set: the same shares of dirty values,
+//! the same numbers of countries, users and categories, and the same skew.
 
 use std::collections::HashSet;
 
@@ -15,9 +15,9 @@ use crate::stages::source::words::{
     OFFERS, SENTENCES,
 };
 
-/// Number of posts in the real source.
+/// Number of posts in the original data set.
 pub const DEFAULT_POSTS: u32 = 11_154;
-/// Number of distinct users in the real source.
+/// Number of distinct users in the original data set.
 const REAL_USERS: f64 = 5_307.0;
 /// Seconds between the first and the last `date_joined`.
 const JOIN_SECONDS: f64 = 2.0 * 365.0 * 86_400.0;
@@ -68,7 +68,7 @@ pub fn generate(posts: u32, seed: u64) -> Vec<Rows> {
     tables.into()
 }
 
-/// Scales a number of posts in the real source to a source of `posts` posts, rounded up.
+/// Scales a number of posts of the original data set to a data set of `posts` posts, rounded up.
 fn share(of_real: u32, posts: u32) -> usize {
     (u64::from(of_real) * u64::from(posts)).div_ceil(u64::from(DEFAULT_POSTS)) as usize
 }
@@ -81,13 +81,13 @@ fn midnight(year: i32, month: u32, day: u32) -> NaiveDateTime {
 
 /// Returns the user of each post, in random order.
 ///
-/// A few users have most of the posts. In the real tables, users with more posts have earlier
-/// dates, a lower age, and names and countries closer to A. Therefore each value is its range
-/// times a fraction that decreases with the number of posts.
+/// A few users have most of the posts. In the original data set, users with more posts have earlier
+/// dates, a lower age, and names and countries nearer to the start of the alphabet. Therefore each
+/// value is drawn from the lower part of its range; this part shrinks with the number of posts.
 fn users(posts: u32, random: &mut ChaCha8Rng) -> Vec<std::rc::Rc<User>> {
     let count = ((f64::from(posts) * REAL_USERS / f64::from(DEFAULT_POSTS)).round() as usize)
         .clamp(1, posts as usize);
-    // Each user has one post. The remaining posts are distributed by heavy-tailed weights.
+    // Each user gets one post. The remaining posts are distributed by heavy-tailed weights.
     let mut cumulative_weights = Vec::with_capacity(count);
     let mut sum = 0.0;
     for _ in 0..count {
@@ -171,7 +171,7 @@ enum Dirt {
     StoryWithoutAnything,
 }
 
-/// Number of pins with each kind of dirty values among 2,562 real pins.
+/// Number of pins with each kind of dirty values among 2,562 pins of the original data set.
 const DIRT: [(Dirt, u32); 8] = [
     (Dirt::None, 2360),
     (Dirt::NoDescription, 36),
@@ -287,7 +287,7 @@ fn description(category: &Category, random: &mut ChaCha8Rng) -> String {
         }
         text.push_str(&sentence);
     }
-    // Long descriptions are truncated and end in a no-break space, as two in five real ones do.
+    // Long descriptions are truncated and end in a no-break space, like 40% of the original ones.
     if text.chars().count() > 150 {
         text = text.chars().take(178).collect();
         text.push_str("…\u{a0}");
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn default_source_has_the_statistics_of_the_real_one() {
+    fn default_posts_have_the_statistics_of_the_original_data_set() {
         let tables = generate(DEFAULT_POSTS, 100);
         assert!(tables.iter().all(|table| table.rows.len() == 11_154));
         let countries: HashSet<String> = texts(&tables[1], 4).into_iter().collect();
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn small_sources_have_all_rows() {
+    fn generates_all_rows_of_a_few_posts() {
         for posts in [1, 2, 13, 100] {
             assert!(generate(posts, 5).iter().all(|table| table.rows.len() == posts as usize));
         }

@@ -1,4 +1,4 @@
-//! Loads real source tables from files: `<table>.csv` or `<table>.jsonl`.
+//! Loads the source tables from files: `<table>.csv` or `<table>.jsonl`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
             jsonl.display()
         ))
         .hint(
-            "`--from` requires a folder with pinterest_data, geolocation_data and user_data as \
-             .csv or .jsonl",
+            "use a folder that contains pinterest_data, geolocation_data and user_data as .csv or \
+             .jsonl",
         ));
     };
     let mut seen = std::collections::HashSet::new();
@@ -44,7 +44,7 @@ pub fn load(folder: &Path, kind: Kind) -> Result<Rows> {
                 kind.source_table(),
                 folder.display()
             ))
-            .hint("row numbers must be unique in each table"));
+            .hint("remove the duplicate: row numbers must be unique in each table"));
         }
     }
     Ok(Rows { kind, rows })
@@ -89,7 +89,8 @@ fn load_csv(path: &PathBuf, kind: Kind) -> Result<Vec<Vec<Cell>>> {
         let line = record.position().map_or(0, csv::Position::line);
         let cells = positions.iter().zip(kind.columns()).map(|(position, column)| {
             let text = record.get(*position).unwrap_or_default();
-            // In CSV, an empty number or time is null, and an empty text is an empty string.
+            // An empty CSV field is null in a number or time column, and an empty string in a text
+            // column.
             if text.is_empty() && column.1 != ColumnType::Text {
                 Ok(Cell::Null)
             } else {

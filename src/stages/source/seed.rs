@@ -20,11 +20,11 @@ use crate::stages::source::{generate, load};
 /// Options of one run of `seed`.
 #[derive(Debug, Clone, Default)]
 pub struct SeedOptions {
-    /// Number of posts to generate; default: 11154, the size of the real source.
+    /// Number of posts to generate; default: 11154, the size of the original data set.
     pub posts: Option<u32>,
-    /// Random seed of the generated posts. Equal seeds generate equal posts.
+    /// Random seed for the generated posts. Equal seeds generate equal posts.
     pub seed: u64,
-    /// Folder with real tables to load instead: pinterest_data, geolocation_data and user_data as
+    /// Folder with table files to load instead: pinterest_data, geolocation_data and user_data as
     /// .csv or .jsonl.
     pub from: Option<PathBuf>,
     /// Replace existing tables once the new ones are filled.
@@ -82,13 +82,13 @@ pub async fn has_posts(config: &Config) -> Result<bool> {
 ///
 /// # Errors
 /// A file to load is missing or invalid; the database cannot be reached or written; it contains
-/// rows although `posts` or `from` is set without `replace`; the user interrupted the run before
-/// the new rows were committed, so that the tables are unchanged.
+/// rows, and `posts` or `from` is set without `replace`; the user interrupted the run before the
+/// new rows were committed, so that the tables are unchanged.
 pub async fn seed(config: &Config, options: &SeedOptions, printer: &Printer) -> Result<SeedReport> {
     let is_committing = AtomicBool::new(false);
     let mut filling = std::pin::pin!(fill(config, options, printer, &is_committing));
     tokio::select! {
-        // The handler of Ctrl-C is in place before the work begins.
+        // In this order, so that the Ctrl-C handler is installed before the work begins.
         biased;
         () = shutdown_signal() => {}
         outcome = &mut filling => return outcome,
@@ -125,9 +125,9 @@ async fn fill(
                 "the database already contains {} rows",
                 thousands(rows.unsigned_abs())
             ))
-            .hint("`--replace` drops the tables and fills new ones"));
+            .hint("add `--replace` to drop the tables and fill new ones"));
         }
-        // The report reads the posts, so invalid tables are an error here and not first in
+        // The report reads the posts, so that invalid tables are an error here, and not only in
         // `emulate`.
         return report(config, &database, false).await;
     }
@@ -147,8 +147,8 @@ async fn fill(
     report(config, &database, true).await
 }
 
-/// Runs work without awaits on another thread, so that its label is shown and Ctrl-C is handled
-/// meanwhile.
+/// Runs blocking work on another thread, so that the label is shown and Ctrl-C is handled during
+/// the work.
 async fn in_background<T: Send + 'static>(
     printer: &Printer,
     label: &str,

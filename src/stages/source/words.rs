@@ -1,6 +1,6 @@
-//! Words of the generated records. None of them comes from a real record.
+//! Vocabulary of the generated records. No word comes from an original record.
 
-/// Countries in alphabetical order, as many as in the real source.
+/// Countries in alphabetical order, as many as in the original data set.
 #[rustfmt::skip]
 pub const COUNTRIES: [&str; 243] = [
     "Afghanistan", "Albania", "Algeria", "American Samoa", "Andorra", "Angola", "Anguilla", "Antigua and Barbuda", "Argentina",
@@ -314,7 +314,7 @@ pub const ADJECTIVES: &[&str] = &[
     "inspiring",
 ];
 
-/// Endings of titles, which name what the pin offers.
+/// Endings of titles, which describe the content of the pin.
 pub const OFFERS: &[&str] = &[
     "ideas",
     "inspiration",
@@ -339,7 +339,7 @@ pub const SENTENCES: &[&str] = &[
     "Learn how to get started with {} today.",
 ];
 
-/// Decorations of titles, as in the real source: emoji, Greek, Cyrillic.
+/// Decorations of titles, as in the original data set: emoji, Greek, Cyrillic.
 pub const DECORATIONS: &[&str] = &["✨", "🎄", "💕", "🔥", "Ιδέες", "Идеи", "🌿", "«»"];
 
 /// Endings of posters' names.

@@ -1,4 +1,4 @@
-//! Checkpoints of a stream: files with its read positions, written before each commit of the table.
+//! Checkpoints of a stream: files with read positions, written before each commit of the table.
 //!
 //! The commit of the table contains the number of its checkpoint. After a kill, the number in the
 //! table's last commit selects the valid checkpoint. A checkpoint that was written but not
@@ -25,7 +25,7 @@ pub struct Checkpoint {
 /// The checkpoints of one table.
 pub struct Checkpoints {
     folder: PathBuf,
-    /// Held while this run writes the table: two runs would skip each other's records.
+    /// Held during the run, because two concurrent runs would skip each other's records.
     _lock: FileLock,
 }
 
@@ -50,8 +50,8 @@ impl Checkpoints {
         self.folder.join(format!("{number:012}.json"))
     }
 
-    /// Returns the checkpoint of the table's last commit; one at the beginning of the stream if the
-    /// table has no commit or the stream has another identity than before.
+    /// Returns the checkpoint of the table's last commit. If the table has no commit, or the stream
+    /// was recreated, returns a checkpoint at the beginning of the stream.
     ///
     /// # Errors
     /// The checkpoint of the table's last commit does not exist or is damaged.
@@ -85,8 +85,8 @@ impl Checkpoints {
         Ok(Checkpoint { number, identity: identity.to_string(), positions: Positions::new() })
     }
 
-    /// Writes a checkpoint and deletes the one before the previous: the table may still be at the
-    /// previous commit.
+    /// Writes a checkpoint and deletes older ones, except the previous one: the last commit of the
+    /// table may still refer to the previous one.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -1,4 +1,4 @@
-//! The run of `stream`: three tables follow their streams in parallel.
+//! A run of `stream`: three tasks in parallel, each from one stream into one table.
 
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,15 @@ const SOURCE_RETRY_POLICY: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(Duration::from_secs(30))
     .with_max_times(34);
 
-/// Settings of one run. `None` selects the value of `[stream]` in the configuration.
+/// Options of one run. `None` means the value in the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct StreamOptions {
-    /// Service to read from; default of `stream.source`: Kinesis.
+    /// Service to read from; default: `stream.source`.
     pub source: Option<Source>,
-    /// Processes all records that are available now, then returns.
+    /// Process all records that are available now, then return.
     pub available_now: bool,
-    /// Pause between two reads without new records, in milliseconds; default of
-    /// `stream.interval_ms`: 1000.
+    /// Pause between reads while there are no new records, in milliseconds; default:
+    /// `stream.interval_ms`.
     pub interval_ms: Option<u64>,
 }
 
@@ -103,7 +103,8 @@ pub async fn run(
     Ok(report)
 }
 
-/// Runs until a stop condition holds. If one table fails, the others end after their commit.
+/// Runs until a stop condition holds. If one table fails, the others end after the commit in
+/// progress.
 ///
 /// # Errors
 /// A source or a table cannot be used.

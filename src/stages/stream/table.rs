@@ -5,18 +5,18 @@ use serde::Serialize;
 use crate::base::config::schema::Config;
 use crate::base::error::Result;
 use crate::base::model::Kind;
-use crate::data::lake::decode::{Decoder, KEPT_REJECTS, Reject};
+use crate::data::lake::decode::{Decoder, MAX_LISTED_REJECTS, Reject};
 use crate::data::tables::clean_table::{
     CleanTable, CommitMode, RowGroupSize, TableCheckpoint, TableNamespace,
 };
 use crate::data::tables::open_clean_table;
 use crate::data::transform::clean::Cleaner;
-use crate::data::transform::keys::{KeySet, anti_join_table, kept};
+use crate::data::transform::keys::{KeySet, anti_join_table, filter_rows};
 use crate::stages::stream::checkpoint::{Checkpoint, Checkpoints};
 use crate::stages::stream::source::OpenSource;
 use crate::stages::stream::source::record_source::RecordSource;
 
-/// Maximum part of a micro-batch that is held in memory a second time, until it is written.
+/// Maximum size of the buffer of the table writer, which holds a copy of rows of the micro-batch.
 const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 128 * 1024, bytes: 128 * 1024 * 1024 };
 
 /// Counts of one table.
@@ -32,14 +32,14 @@ pub struct TableCounts {
     pub table: String,
 }
 
-/// A table that follows a stream.
+/// A table that is filled from a stream.
 pub struct StreamTable {
     kind: Kind,
     source: Box<dyn RecordSource>,
     table: Box<dyn CleanTable>,
     checkpoints: Checkpoints,
     last: Checkpoint,
-    /// Name of this writer in the table's commits.
+    /// Name of this writer in the commits of the table.
     writer: String,
     cleaner: Cleaner,
     pub counts: TableCounts,
@@ -104,7 +104,7 @@ impl StreamTable {
         for raw in decoder.finish()? {
             let clean = self.cleaner.clean(&raw)?;
             let row_keys = keys.keys(&clean)?;
-            cleaned.push(kept(clean, &distinct.take(&row_keys).new)?);
+            cleaned.push(filter_rows(clean, &distinct.insert_all(&row_keys).new)?);
         }
         let schema = self.kind.clean_schema();
         let transaction = self.table.begin().await?;
@@ -139,7 +139,7 @@ impl StreamTable {
         self.counts.duplicates += decoder.records - rejected - rows;
         self.counts.rows += rows;
         self.counts.commits += 1;
-        let room = KEPT_REJECTS.saturating_sub(self.rejects.len());
+        let room = MAX_LISTED_REJECTS.saturating_sub(self.rejects.len());
         self.rejects.extend(decoder.rejects.into_iter().take(room));
         Ok(batch.at_end)
     }

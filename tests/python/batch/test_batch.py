@@ -1,4 +1,4 @@
-"""Batch over lakes of every shape: only new objects are read, each row counts once, rejected
+"""Batch over lakes of all layouts: only new objects are read, duplicates are dropped, rejected
 records are stored.
 """
 
@@ -63,7 +63,7 @@ def test_late_duplicate_and_rewritten_objects_add_only_new_rows(pinpipe, source)
     pins = list(records(source, "pin"))
     batch(pinpipe)
     before = answers(pinpipe)
-    # Repeated under later offsets, with times of the other form, compressed.
+    # Duplicates under later offsets, compressed or with the other time format.
     put(pinpipe, "pin", 0, 9000, pins[:200], ".json.gz")
     put(
         pinpipe,
@@ -87,11 +87,11 @@ def test_late_duplicate_and_rewritten_objects_add_only_new_rows(pinpipe, source)
         0,
     )
     assert after == before
-    # Late: below the high-water mark of its partition.
+    # A late object, below the high-water mark of its partition.
     late = put(pinpipe, "pin", 0, 1, pins[500:520])
     counts, _, _ = batch(pinpipe)
     assert counts["pin"]["new_rows"] == 20 and counts["pin"]["rows"] == 520
-    # Written again with more records, as by a sink that was killed before its commit.
+    # An object rewritten with more records, as by a sink that was killed before its commit.
     late.write_text("".join(line + "\n" for line in pins[500:530]))
     counts, _, _ = batch(pinpipe)
     assert counts["pin"]["new_rows"] == 10 and counts["pin"]["rows"] == 530
@@ -196,8 +196,7 @@ def test_rejected_records_are_stored_with_origin_reason_and_text(pinpipe, source
         "`index` does not fit its column",
         "`date_joined` does not fit its column",
     ]
-    # A late object makes batch read its partition again, which finds the same rejects and stores
-    # them once.
+    # A late object makes batch re-read its partition. The rejects found again are not stored again.
     put(pinpipe, "pin", 0, 3, ["nonsense"])
     batch(pinpipe)
     assert len(found()) == 6
@@ -211,7 +210,7 @@ def test_rejected_records_are_stored_with_origin_reason_and_text(pinpipe, source
     ]
 
 
-def test_another_lake_restarts_the_tables(pinpipe, source):
+def test_another_lake_replaces_the_tables(pinpipe, source):
     write_lake(source, pinpipe.folder / "lake", 3, last=100)
     batch(pinpipe)
     write_lake(source, pinpipe.folder / "other", 3, first=100, last=150)
@@ -280,7 +279,7 @@ def test_answers_agree_in_every_format(pinpipe, source):
     assert len(found) == ANSWERS
     for name, lines in found.items():
         folder = pinpipe.folder / "answers"
-        # DuckDB reads it by its name.
+        # DuckDB refers to this variable by its name.
         delta = deltalake.DeltaTable(  # noqa: F841
             pinpipe.data / f"tables/answers/local_{name}"
         ).to_pyarrow_table()
@@ -339,13 +338,13 @@ def test_as_of_answers_earlier_versions_and_maintenance_keeps_rows(pinpipe, sour
     assert as_of(version) == ([600] * 3, last)
     done = pinpipe.run("batch", "--as-of", before_all.isoformat(), code=1)
     assert "its first version is later" in done.stderr and "hint:" in done.stderr, (
-        "a time before the first state is none"
+        "no version exists before the first commit"
     )
     done = pinpipe.run("batch", "--as-of", "99", code=1)
     assert "version 99" in done.stderr and "hint:" in done.stderr
     assert "expected a version" in pinpipe.run("batch", "--as-of", "yesterday", code=2).stderr
 
-    # Each table counts its own versions.
+    # Each table has its own version numbers.
     write_lake(source, pinpipe.folder / "one", 3, first=570, last=600)
     shutil.copytree(
         pinpipe.folder / "one/topics/local.pin",
@@ -383,7 +382,7 @@ def test_empty_lake_keeps_the_tables(pinpipe, source):
     counts, _, _ = batch(pinpipe)
     assert {kind: (counts[kind]["objects"], counts[kind]["rows"]) for kind in KINDS} == {
         kind: (0, 90) for kind in KINDS
-    }, "nothing is read again"
+    }, "no object is re-read"
 
 
 @pytest.mark.browser
@@ -395,7 +394,7 @@ def test_report_is_one_offline_page_with_charts(pinpipe, source, tmp_path):
     _, found, _ = batch(pinpipe)
     page = pinpipe.folder / "answers/report.html"
     text = page.read_text(encoding="utf-8")
-    assert not re.search(r"(src|href)=|@import|url\(|<script", text), "something outside the page"
+    assert not re.search(r"(src|href)=|@import|url\(|<script", text), "external content"
     chromium = (
         shutil.which("chromium")
         or shutil.which("chromium-browser")

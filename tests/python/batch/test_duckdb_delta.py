@@ -1,4 +1,4 @@
-"""DuckDB with its own extension for Delta reads the tables that batch writes."""
+"""DuckDB with its Delta extension reads the tables that batch writes."""
 
 import json
 import os
@@ -11,7 +11,8 @@ import pytest
 from support.cache import CACHE, installing
 from support.lakes import write_lake
 
-# The newest whose extension is a package; the newest DuckDB downloads it from its own server.
+# The newest version whose extension is available as a Python package. Newer versions download it
+# from a server of DuckDB.
 DUCKDB = "1.5.5"
 
 PROGRAM = """
@@ -28,11 +29,11 @@ print(json.dumps(sorted(found, key=str)))
 
 @pytest.fixture(scope="module")
 def packages():
-    """Returns a folder with that DuckDB and its extension."""
+    """Returns a folder with this version of DuckDB and its extension."""
     folder = CACHE / f"duckdb-{DUCKDB}-delta"
     with installing(folder.name):
         if not folder.exists():
-            draft = folder.with_suffix(".part")
+            partial = folder.with_suffix(".part")
             wanted = [f"duckdb=={DUCKDB}", f"duckdb-extension-delta=={DUCKDB}"]
             subprocess.run(
                 [
@@ -45,12 +46,12 @@ def packages():
                     "--no-deps",
                     "--upgrade",
                     "--target",
-                    draft,
+                    partial,
                     *wanted,
                 ],
                 check=True,
             )
-            draft.rename(folder)
+            partial.rename(folder)
     return folder
 
 

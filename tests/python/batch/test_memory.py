@@ -22,10 +22,7 @@ MAX_KIB = 512_000_000 // 1024
 
 
 def write(folder, first, last, objects=8):
-    """Writes posts with short texts: many rows in few bytes.
-
-    Every hundredth comes twice; users are compressed.
-    """
+    """Writes many posts with short values. Every hundredth is duplicated; users are compressed."""
     step = (last - first) // objects
     for number in range(objects):
         rows = range(first + number * step, first + (number + 1) * step)
@@ -50,8 +47,8 @@ def write(folder, first, last, objects=8):
                 (where / name).write_text(text)
 
 
-# A process starts with the peak memory of its parent, and pytest is large: a small process starts
-# it instead.
+# A process inherits the peak memory of its parent. Therefore a small process starts the program,
+# and not pytest, whose memory is large.
 MEASURED = (
     "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, "
@@ -60,7 +57,7 @@ MEASURED = (
 
 
 def batch(folder, *arguments):
-    """Returns the report, and the peak memory of the process in KiB."""
+    """Returns the report and the peak memory of the process, in KiB."""
     command = [
         sys.executable,
         "-c",
@@ -88,7 +85,7 @@ def counts(report):
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
     folder = tmp_path_factory.mktemp("memory")
-    # Two objects of a kind: each is many times what is read at once.
+    # Two objects of each kind, each many times larger than a chunk.
     write(folder / "lake", 0, POSTS, objects=2)
     return folder
 
@@ -108,8 +105,7 @@ def test_lake_larger_than_memory_gives_the_same_answers(lake):
         f"{peak_kib} KiB, and {roomy_kib} KiB without a bound"
     )
     assert not list((lake / "tight/.pinpipe").rglob("*spill*/*/*")), "no spill files are left"
-    # More records than fit in memory come again with some new ones: duplicates are found in the
-    # table.
+    # More duplicates than fit in memory, and some new records. Duplicates are found in the table.
     (lake / "more").mkdir()
     more = lake / "lake/topics"
     for path in sorted(more.rglob("*.json*")):
@@ -145,7 +141,7 @@ def test_line_numbers_continue_across_chunks(pinpipe):
         for name in ("0000000000.json", "0000030000.json.gz")
         for line, reason in whole
     ]
-    # Half of the compressed bytes: records before the damage are read.
+    # The third object has half of its compressed bytes. Records before the damage are read.
     *before, (name, line, reason) = found[4:]
     assert name == "0000060000.json.gz" and line > 10_000 and reason.startswith("broken gzip"), (
         found[4:]
@@ -154,11 +150,11 @@ def test_line_numbers_continue_across_chunks(pinpipe):
     assert geo["rows"] == 29_998 and geo["objects"] == 3 and geo["records"] == 2 * 30_000 + line, (
         geo
     )
-    assert report["quality"], "counted over all parts"
+    assert report["quality"], "quality is counted over all chunks"
 
 
-def test_rejects_take_no_memory_and_are_written_once(pinpipe):
-    """Rejects are larger than their records: each has its object, line, reason and text."""
+def test_rejects_do_not_increase_memory_and_are_written_once(pinpipe):
+    """A reject is larger than its record, because it has object, line, reason and text."""
 
     def garbage(name, lines):
         where = pinpipe.folder / "lake/topics/local.geo" / f"partition={name[0]}"
@@ -189,7 +185,7 @@ def test_rejects_take_no_memory_and_are_written_once(pinpipe):
     ) == 1_000
     assert written() == (10_900_000, 10_900_000)
     assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
-    # A late object: its partition is read again, with more stored rejects than one lookup batch.
+    # A late object makes batch re-read its partition, whose rejects exceed one lookup batch.
     garbage("1+0000000005.json", 27)
     report, peak_kib = batch(pinpipe.folder / "at", *command)
     assert [i["rejects"] for i in report["inputs"] if i["kind"] == "geo"] == [700_027]
@@ -197,15 +193,15 @@ def test_rejects_take_no_memory_and_are_written_once(pinpipe):
     assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
 
 
-def test_small_compressed_object_may_hold_many_rows(pinpipe):
+def test_small_compressed_object_may_contain_many_rows(pinpipe):
     where = pinpipe.folder / "lake/topics/local.geo/partition=0"
     where.mkdir(parents=True)
-    # Compressed, a thousandth of their size.
+    # Objects that compress to less than a thousandth of their size.
     for number in range(2):
         compressed = gzip.compress(b'{"ind":%d}\n' % number * 8_000_000, 9)
         assert len(compressed) < 160_000
         (where / f"local.geo+0+{number:010d}.json.gz").write_bytes(compressed)
-    # Long lines: few of them take much memory.
+    # Objects with few long lines, which require much memory.
     texts = {
         "records": b'{"ind":%d,"country":"%s"}\n' % (7, b"x" * 60_000),
         "junk": b"x" * 60_000 + b"\n",
@@ -223,8 +219,8 @@ def test_small_compressed_object_may_hold_many_rows(pinpipe):
     assert peak_kib < MAX_KIB, f"{peak_kib} KiB"
 
 
-def test_list_of_objects_takes_no_memory(pinpipe):
-    """The same few records in many objects: each is a hard link to the same file."""
+def test_number_of_objects_does_not_increase_memory(pinpipe):
+    """Many objects contain the same few records, as hard links to the same files."""
 
     def grow(first, last):
         for number in range(first, last):
@@ -246,7 +242,7 @@ def test_list_of_objects_takes_no_memory(pinpipe):
     many, many_kib = batch(pinpipe.folder / "again", "--memory", "512MB")
     geo = [next(i for i in report["inputs"] if i["kind"] == "geo") for report in (few, many)]
     assert [(i["objects"], i["rows"]) for i in geo] == [(60_002, 2), (300_010, 10)]
-    # A list takes 600 bytes an object: 240,000 more objects would take 140 MiB.
+    # A list of objects would take 600 bytes per object, or 140 MiB for 240,000 more objects.
     assert many_kib - few_kib < 30_000, f"{few_kib} KiB, then {many_kib} KiB"
 
 

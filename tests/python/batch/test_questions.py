@@ -1,4 +1,4 @@
-"""Questions of the user: each is one SELECT, and an error names its place."""
+"""Questions of the user: each is one SELECT, and an error names file, line and column."""
 
 import pytest
 
@@ -19,7 +19,7 @@ WRITES = {
 
 @pytest.fixture
 def asked(pinpipe):
-    """Writes a question, and returns the functions to ask it and to count the rows of a table."""
+    """Returns a function that runs batch with a question and returns stderr."""
     pinpipe.run("seed", "--posts", 20)
     write_lake(pinpipe.data / "source.db", pinpipe.folder / "lake", 1)
     (pinpipe.folder / "mine").mkdir()
@@ -34,14 +34,14 @@ def asked(pinpipe):
 
 @pytest.mark.parametrize("engine", ["embedded", "spark"])
 @pytest.mark.parametrize("name", WRITES)
-def test_question_that_writes_is_refused_before_anything_is_read(pinpipe, asked, name, engine):
+def test_question_that_writes_is_refused_before_the_lake_is_read(pinpipe, asked, name, engine):
     stderr = asked(WRITES[name], "--engine", engine, code=2)
     assert "error: cannot use the question mine/mine.sql" in stderr and "hint:" in stderr, stderr
     assert not (pinpipe.data / "tables").exists()
     assert not (pinpipe.folder / "copied.csv").exists()
 
 
-def test_question_that_would_double_a_table_leaves_it_as_it_is(pinpipe, asked):
+def test_question_that_inserts_rows_does_not_change_the_table(pinpipe, asked):
     asked("SELECT 1 AS n")
     asked(WRITES["insert"], code=2)
     asked("SELECT count(*) AS n FROM clean_pin")
@@ -53,7 +53,7 @@ def test_question_that_would_double_a_table_leaves_it_as_it_is(pinpipe, asked):
     ("sql", "place", "cause"),
     [
         ("SELECT country\nFROM pst", "2:6", "`pst` not found"),
-        ("SELECT contry FROM post", "1:8", "column `contry` not found"),
+        ("SELECT nation FROM post", "1:8", "column `nation` not found"),
         ("SELECT country\nFROM post\nGROUP country", "3:7", "Expected"),
     ],
 )

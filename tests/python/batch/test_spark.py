@@ -1,6 +1,4 @@
-"""The second engine: real Apache Spark runs the same SQL and gives the same
-answers, row for row.
-"""
+"""The Spark engine: Apache Spark runs the same SQL and returns the same answers, row by row."""
 
 import json
 import pathlib
@@ -48,8 +46,8 @@ def test_both_engines_give_the_same_rows_over_a_dirty_lake(pinpipe):
     source = pinpipe.data / "source.db"
     write_lake(source, pinpipe.folder / "lake", 6)
     pins, geos = list(records(source, "pin")), list(records(source, "geo"))
-    # Duplicates, the other form of time, compressed, broken in every way, the older layout, and odd
-    # values.
+    # Duplicates, the other time format, compressed objects, broken records of every kind, the older
+    # layout, and unusual values.
     put(pinpipe, "pin", 0, 90_000, pins[:300], ".json.gz")
     put(
         pinpipe,

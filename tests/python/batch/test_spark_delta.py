@@ -1,6 +1,6 @@
-"""Spark with Delta's own library reads the tables that batch writes, at every version.
+"""Spark with the Delta Lake library reads the tables that batch writes, at every version.
 
-Maven fetches the library; where it cannot, this is left out, and the summary says so.
+Maven fetches the library. If that is impossible, the test is skipped, and the summary lists it.
 """
 
 import json
@@ -17,11 +17,11 @@ from support.maven import fetch_jar
 
 pytestmark = pytest.mark.java
 
-# The newest Delta is made for this Spark, which is not the newest.
+# The newest Spark version that the newest Delta Lake release supports.
 SPARK, DELTA = "4.2.0", "4.4.0"
 LIBRARIES = ("delta-spark_2.13", "delta-storage")
 
-# One session reads all: starting it takes longer than reading.
+# One session reads all tables, because starting a session takes longer than reading.
 PROGRAM = """
 import json, sys
 from pyspark.sql import SparkSession
@@ -45,7 +45,7 @@ for table, version in reads:
 
 @pytest.fixture(scope="module")
 def spark_with_delta():
-    """A folder with that Spark and the library's jars."""
+    """Returns a folder with these versions of Spark and of the library."""
     folder = CACHE / f"spark-{SPARK}-delta-{DELTA}"
     with installing(folder.name):
         folder.mkdir(exist_ok=True)
@@ -62,13 +62,13 @@ def spark_with_delta():
                 "--no-deps",
                 "--upgrade",
             ]
-            subprocess.run([*pip, "--target", folder / "draft", f"pyspark=={SPARK}"], check=True)
-            (folder / "draft").rename(folder / "python")
+            subprocess.run([*pip, "--target", folder / "partial", f"pyspark=={SPARK}"], check=True)
+            (folder / "partial").rename(folder / "python")
     return folder
 
 
 def rows_by_spark(folder, *reads):
-    """The rows of each table at its version (None: the newest), every value as text."""
+    """Returns the rows of each table at its version (None: the newest), every value as text."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder / "python"),

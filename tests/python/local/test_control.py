@@ -47,7 +47,7 @@ def test_invalid_names_are_refused(call, name, config_name):
     assert call("GET", "/connectors").json() == []
 
 
-def test_name_of_the_properties_must_be_that_of_the_path(call):
+def test_name_in_the_properties_must_equal_the_name_in_the_path(call):
     answer = call("PUT", "/connectors/a/config", PROPERTIES | {"name": "b"})
     assert answer.status_code == 400 and "(b)" in answer.json()["message"], answer.text
 
@@ -61,6 +61,6 @@ def test_name_of_the_properties_must_be_that_of_the_path(call):
         ("PATCH", "/connectors", 405),
     ],
 )
-def test_what_is_missing_has_a_json_error(call, method, path, status):
+def test_missing_objects_return_a_json_error(call, method, path, status):
     answer = call(method, path)
     assert (answer.status_code, answer.json()["error_code"]) == (status, status), answer.text

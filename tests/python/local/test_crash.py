@@ -13,7 +13,7 @@ from support.wait import wait_until
 
 pytestmark = pytest.mark.slow
 
-# Acknowledged records of each round before its kill.
+# Number of records that must be acknowledged in each round before the kill.
 ENOUGH = {"kafka": 400, "kinesis": 200}
 
 
@@ -66,7 +66,7 @@ def test_no_acknowledged_record_is_lost(provisioned):
         threads = [threading.Thread(target=to_kafka), threading.Thread(target=to_kinesis)]
         for thread in threads:
             thread.start()
-        # Enough in flight, then a kill at another moment each time.
+        # Each round is killed at another time, with requests in flight.
         wait_until(
             lambda: all(
                 len(acknowledged[name]) > count * (round_number + 1)
@@ -95,7 +95,7 @@ def test_no_acknowledged_record_is_lost(provisioned):
         while position < high:
             message = consumer.poll(5)
             assert message is not None, (
-                f"partition {partition} gives nothing at {position} of {high}"
+                f"partition {partition} returns no record at {position} of {high}"
             )
             assert message.offset() == position
             position += 1
@@ -123,7 +123,7 @@ def test_sink_delivers_everything_across_kills(provisioned):
     local, pinpipe = provisioned, provisioned.pinpipe
     pinpipe.run("seed", "--posts", 2000)
     for i in range(4):
-        # Each kill comes at another moment of the sink's work.
+        # Each kill interrupts the sink at another time.
         pinpipe.run(
             "emulate", "--to", "kafka", "--batch", 50, "--rows", f"{i * 500}-{i * 500 + 499}"
         )
@@ -132,7 +132,7 @@ def test_sink_delivers_everything_across_kills(provisioned):
         local.start()
     wait_for_lake(pinpipe, 6000)
     assert sorted(r["index"] for r in lake_lines(pinpipe) if "index" in r) == list(range(2000)), (
-        "lost or repeated"
+        "lost or duplicated"
     )
 
 
@@ -156,7 +156,7 @@ def test_stream_and_emulate_survive_a_restart_of_the_stack(pinpipe, source):
     time.sleep(2)
     stack.kill()
     stack.wait()
-    time.sleep(5)  # longer than the SDK itself retries
+    time.sleep(5)  # longer than the SDK retries
     stack = start()
     try:
         stdout, stderr = posting.communicate(timeout=60)
@@ -167,9 +167,9 @@ def test_stream_and_emulate_survive_a_restart_of_the_stack(pinpipe, source):
         follower.terminate()
         stdout, stderr = follower.communicate(timeout=30)
         assert follower.returncode == 0, stderr
-        # librdkafka itself waits long enough for this.
+        # With Kafka, librdkafka retries long enough itself.
         assert source == "kafka" or "; retrying" in stderr, stderr
-        # Each record once, although deliveries were repeated and the sources were unavailable.
+        # Each record exactly once, although deliveries were retried and sources were unavailable.
         drained = pinpipe.json("stream", "--available-now", "--source", source)["tables"]
         assert all(table["rejects"] == 0 for table in drained)
         import deltalake
@@ -181,13 +181,13 @@ def test_stream_and_emulate_survive_a_restart_of_the_stack(pinpipe, source):
                 .column("ind")
                 .to_pylist()
             )
-            assert sorted(rows) == list(range(1500)), f"{kind}: lost or repeated"
+            assert sorted(rows) == list(range(1500)), f"{kind}: lost or duplicated"
     finally:
         stack.kill()
         stack.wait()
 
 
-def test_duration_holds_when_nothing_is_delivered(provisioned):
+def test_duration_limits_emulate_if_nothing_is_delivered(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 500)
     posting = pinpipe.start("emulate", "--duration", "4s", "--rate", "50", "--output", "json")
@@ -195,7 +195,7 @@ def test_duration_holds_when_nothing_is_delivered(provisioned):
     started = time.monotonic()
     provisioned.kill()
     stdout, stderr = posting.communicate(timeout=30)
-    assert time.monotonic() - started < 15, "the duration was over long ago"
+    assert time.monotonic() - started < 15, "emulate ran far longer than its duration"
     summary = json.loads(stdout)
     assert posting.returncode == 1 and summary["errors"] > 0, stderr
     assert summary["delivered"] + summary["errors"] == summary["posts"] * 6

@@ -111,7 +111,7 @@ VALUES = [
 ]
 
 
-def test_values_and_keys_arrive_as_they_were_sent(provisioned):
+def test_values_and_keys_are_unchanged(provisioned):
     from confluent_kafka import Consumer, TopicPartition
 
     body = ",".join(f'{{"key":{value},"value":{value},"partition":0}}' for value in VALUES)
@@ -130,7 +130,7 @@ def test_values_and_keys_arrive_as_they_were_sent(provisioned):
     consumer.close()
 
 
-def test_data_of_streams_arrives_as_it_was_sent(provisioned):
+def test_data_of_streams_is_unchanged(provisioned):
     for value in VALUES:
         answer = requests.put(
             f"http://{provisioned.gateway}/streams/streaming-local-pin/record",
@@ -195,7 +195,7 @@ def test_records_of_large_requests_stay_in_order(provisioned):
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1)])
-def test_partitions_of_a_recreated_topic_are_noticed(call, provisioned, before, after):
+def test_partitions_of_a_recreated_topic_are_detected(call, provisioned, before, after):
     from support.kafka import make_topic
     from support.wait import wait_until
 
@@ -210,11 +210,12 @@ def test_partitions_of_a_recreated_topic_are_noticed(call, provisioned, before, 
         body = answer.json()
         return body["error_code"] if "error_code" in body else body["offsets"][0]["error_code"]
 
-    # Only posts: nothing reads the metadata in between. librdkafka itself reads it every 10 s.
+    # Only requests that post records, because other requests read the metadata. librdkafka itself
+    # reads it every 10 s.
     wait_until(lambda: outcome(after - 1) is None, "the last partition of the new topic")
     wait_until(lambda: outcome(4) == 40402, "a refusal of a partition of neither topic")
     if after < before:
-        wait_until(lambda: outcome(before - 1) == 40402, "the partitions of the old topic to go")
+        wait_until(lambda: outcome(before - 1) == 40402, "the old partitions to disappear")
 
 
 def test_oversized_or_broken_body_is_rejected(call, provisioned):
@@ -230,7 +231,7 @@ def test_oversized_or_broken_body_is_rejected(call, provisioned):
     assert (answer.status_code, answer.json()["error_code"]) == (400, 400)
 
 
-def test_compressed_bodies_are_read_and_unknown_encodings_refused(provisioned):
+def test_compressed_bodies_are_supported_and_unknown_encodings_rejected(provisioned):
     body = b'{"records":[{"value":1}]}'
     url = f"http://{provisioned.gateway}/topics/local.pin"
     for encoding, data, status in [
@@ -245,10 +246,10 @@ def test_compressed_bodies_are_read_and_unknown_encodings_refused(provisioned):
         assert answer.status_code == status, (encoding, answer.text)
 
 
-def test_a_stalled_client_costs_only_itself(call, provisioned):
+def test_stalled_clients_do_not_affect_others(call, provisioned):
     host, port = provisioned.gateway.split(":")
     stalled = []
-    # Many with a small body, and enough large ones to use up the memory for these.
+    # Many requests with a small body, and enough with a large body to exhaust the memory for these.
     for size in [100] * 60 + [9_000_000] * 8:
         connection = socket.create_connection((host, int(port)), 10)
         head = f"POST /topics/local.pin HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\n"
@@ -257,7 +258,7 @@ def test_a_stalled_client_costs_only_itself(call, provisioned):
     begin = time.monotonic()
     assert call("GET", "/topics").status_code == 200
     assert call("POST", "/topics/local.pin", {"records": [{"value": 1}]}).status_code == 200
-    assert time.monotonic() - begin < 8, "less than the time that the clients have"
+    assert time.monotonic() - begin < 8, "faster than the timeout of a stalled client"
     for connection in stalled:
         connection.settimeout(120)
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")

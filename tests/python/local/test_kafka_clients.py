@@ -230,7 +230,7 @@ def test_clients_read_the_metadata_of_any_number_of_topics(provisioned, name):
         for future in admin.create_topics(new, request_timeout=60).values():
             future.result(60)
         made = count
-        # Of a new client each: a client keeps what it read before.
+        # New clients each time, because a client caches metadata.
         fresh = AdminClient({"bootstrap.servers": provisioned.kafka})
         assert len(fresh.list_topics(timeout=30).topics) == count + 3
         other = KafkaAdminClient(bootstrap_servers=provisioned.kafka)
@@ -241,7 +241,7 @@ def test_clients_read_the_metadata_of_any_number_of_topics(provisioned, name):
     provisioned.pinpipe.run("topics", "list")
 
 
-def test_a_handful_of_short_topics_stops_no_stage(provisioned):
+def test_stages_work_with_several_short_topic_names(provisioned):
     pinpipe = provisioned.pinpipe
     for i in range(11):
         make_topic(provisioned.kafka, f"t{i}", 1)
@@ -249,13 +249,13 @@ def test_a_handful_of_short_topics_stops_no_stage(provisioned):
     assert pinpipe.json("emulate", "--to", "kafka", "--posts", 20)["errors"] == 0
     pinpipe.run("provision")
     pinpipe.run("doctor")
-    wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
+    wait_until(lambda: pinpipe.json("connector", "status")["lag"] == 0, "the sink")
     assert [i["rows"] for i in pinpipe.json("batch")["inputs"]] == [20] * 3
     rows = pinpipe.json("stream", "--source", "kafka", "--available-now")["tables"]
     assert [t["rows"] for t in rows] == [20] * 3
 
 
-def test_transactions_are_refused_at_once(local):
+def test_transactions_are_refused_immediately(local):
     make_topic(local.kafka, "t", 1)
     producer = Producer({"bootstrap.servers": local.kafka, "transactional.id": "x"})
     with pytest.raises(KafkaException, match="TRANSACTIONAL_ID_AUTHORIZATION_FAILED"):
@@ -270,7 +270,7 @@ def test_garbage_requests_do_not_harm_the_broker(local):
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x00\x00\x00\x10" + b"\xff" * 16,
         b"\x7f\xff\xff\xff",
-        # Metadata versions 1 and 9 with 2^31 - 1 topics, which need more memory than there is.
+        # Metadata versions 1 and 9 with 2^31 - 1 topics, which exceed the memory of the machine.
         bytes.fromhex("0000000f 0003 0001 00000007 0001 78 7fffffff"),
         bytes.fromhex("00000011 0003 0009 00000007 0001 78 00 ffffffff0f"),
     ]:
@@ -282,7 +282,7 @@ def test_garbage_requests_do_not_harm_the_broker(local):
     make_topic(local.kafka, "t", 1)
 
 
-def test_unfinished_requests_take_limited_memory_and_block_no_client(local):
+def test_memory_of_unfinished_requests_is_limited_and_blocks_no_client(local):
     import socket
 
     def resident_mb():
@@ -297,12 +297,14 @@ def test_unfinished_requests_take_limited_memory_and_block_no_client(local):
         connection = socket.create_connection((host, int(port)), 5)
         connection.settimeout(0.5)
         connection.sendall(size.to_bytes(4, "big"))
-        # The broker stops reading the requests that do not fit into its memory for them.
+        # The broker stops reading requests that exceed its memory limit for requests.
         with contextlib.suppress(TimeoutError):
             for _ in range(63):
                 connection.sendall(part)
         connections.append(connection)
     make_topic(local.kafka, "t", 1)
-    assert resident_mb() - before < 400, "two requests of 64 MiB, and what their growth copies"
+    assert resident_mb() - before < 400, (
+        "two requests of 64 MiB, and copies while their buffers grow"
+    )
     for connection in connections:
         connection.close()

@@ -310,8 +310,8 @@ def test_cbor_protocols_are_supported(local, client, protocol):
                 {"smithy-protocol": "rpc-v2-cbor", "content-type": "application/cbor"},
             )
         answer = requests.post(url, data=cbor2.dumps(body), headers=headers, timeout=10)
-        # The older protocol tags milliseconds as a time, which cbor2 reads as seconds: the tag is
-        # removed.
+        # The older protocol encodes milliseconds with the CBOR tag of a time. cbor2 would read them
+        # as seconds, so the tag is removed.
         content = (
             answer.content.replace(b"\xc1\x1b", b"\x1b") if protocol == "cbor" else answer.content
         )

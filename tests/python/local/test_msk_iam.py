@@ -1,4 +1,4 @@
-"""IAM authentication to Amazon MSK: tokens match the signer of AWS, and commands use them."""
+"""IAM authentication with Amazon MSK: tokens equal those of the AWS signer; commands use them."""
 
 import base64
 import datetime
@@ -13,7 +13,7 @@ from support.msk_broker import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, TOPIC
 
 
 class FixedCredentials(CredentialProvider):
-    """Gives the signer the credentials that the program has in its environment."""
+    """Provides the signer with the credentials in the environment of the program."""
 
     def __init__(self, session_token):
         super().__init__()
@@ -40,7 +40,7 @@ def without_user_agent(parameters):
     [("us-east-1", None), ("eu-west-2", SESSION_TOKEN)],
     ids=["without a session token", "with a session token"],
 )
-def test_token_matches_the_signer_of_aws(pinpipe, broker, monkeypatch, region, session_token):
+def test_token_matches_the_aws_signer(pinpipe, broker, monkeypatch, region, session_token):
     pinpipe.run("topics", "list", env=broker.environment(region, session_token))
     address, parameters = parts(broker.token())
 

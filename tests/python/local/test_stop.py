@@ -1,4 +1,4 @@
-"""The local stack while one of its parts does not respond."""
+"""Stop of the local stack while one of its tasks does not respond."""
 
 import contextlib
 import signal
@@ -26,7 +26,7 @@ CONNECTOR = {
 
 @contextlib.contextmanager
 def silent_server():
-    """Yields the address of a server that never responds, and the connections to it."""
+    """Yields the address of a server that never responds, and a list of its connections."""
     connections = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -46,7 +46,7 @@ def silent_server():
 
 @pytest.fixture
 def stuck(pinpipe):
-    """A local stack whose sink task waits for a lake that never responds."""
+    """Yields a local stack whose sink task waits for a lake that never responds."""
     with silent_server() as (url, connections):
         (pinpipe.folder / "pinpipe.toml").write_text(
             f'[lake]\nurl = "s3://silent"\nendpoint_url = "{url}"\n'
@@ -79,7 +79,8 @@ def test_delete_of_a_stuck_connector_responds_and_blocks_no_other_request(stuck)
     assert requests.get(connectors, timeout=4).status_code == 200
     assert requests.get(f"http://{stuck.control}/", timeout=4).status_code == 200
     thread.join(60)
-    # Five seconds for the task; a request to the lake has a timeout of 30 seconds and retries.
+    # The connector waits five seconds for its task. A request to the lake would take longer: its
+    # timeout is 30 seconds, and it is retried.
     assert deleted == [204] and time.monotonic() - begin < 20
     assert requests.get(connectors, timeout=4).json() == []
 
@@ -91,13 +92,13 @@ def test_ctrl_c_ends_a_stack_with_a_stuck_connector(stuck):
     assert time.monotonic() - begin < 20
 
 
-def test_a_second_ctrl_c_ends_the_stack_at_once(stuck):
+def test_second_ctrl_c_ends_the_stack_immediately(stuck):
     stuck.process.send_signal(signal.SIGINT)
     for line in stuck.process.stderr:
         if "Ctrl-C again" in line:
             break
     stuck.process.send_signal(signal.SIGINT)
-    # The first signal alone gives the task five seconds; the difference is what the user sees, and
-    # the exit code is what tells both ways apart.
+    # After the first signal, the stack would exit with 0 when the task had been stopped, after five
+    # seconds. The exit code 1 shows that the second signal ended it.
     assert stuck.process.wait(timeout=60) == 1
     assert "interrupted before the local stack had stopped" in stuck.process.stderr.read()

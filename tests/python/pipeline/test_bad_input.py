@@ -1,4 +1,4 @@
-"""Mistakes of users and machines: one clear error with a hint, exit code 1 or 2, nothing lost."""
+"""User mistakes and machine failures: one error with a hint, exit code 1 or 2, no data loss."""
 
 import shutil
 import signal
@@ -65,7 +65,7 @@ def test_servers_listen_on_loopback_only(local):
         ["status"],
     ],
 )
-def test_every_stage_without_a_stack_hints_at_starting_one(pinpipe, command):
+def test_every_stage_without_a_stack_hints_at_pinpipe_local(pinpipe, command):
     pinpipe.run("seed", "--posts", 5)
     done = pinpipe.run(*command, code=1)
     assert "pinpipe local" in done.stderr and "hint:" in done.stderr
@@ -104,7 +104,7 @@ def test_unreachable_endpoint_is_one_error_with_a_hint(pinpipe, command, env):
     assert len(lines[0]) < 500, "an error is a sentence, not a dump"
 
 
-def test_doctor_lists_failures_with_remedies(provisioned):
+def test_doctor_lists_failures_with_hints(provisioned):
     pinpipe = provisioned.pinpipe
     done = pinpipe.run("doctor", code=1)
     assert "✖ database" in done.stdout and "pinpipe seed" in done.stdout
@@ -229,25 +229,25 @@ kill $pid; wait $pid
 
 
 @pytest.mark.parametrize(
-    "kept", ["connectors.json", "api.json", "kafka/topics/local.pin/topic.json"]
+    "damaged", ["connectors.json", "api.json", "kafka/topics/local.pin/topic.json"]
 )
-def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, kept):
+def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, damaged):
     provisioned.stop()
-    path = provisioned.pinpipe.data / kept
+    path = provisioned.pinpipe.data / damaged
     path.write_bytes(path.read_bytes()[:-5])
-    if kept == "api.json":
+    if damaged == "api.json":
         store = provisioned.pinpipe.data / "kinesis.db"
         whole = store.read_bytes()
-        # SQLite could restore the store from the files beside it.
-        for beside in store.parent.glob("kinesis.db-*"):
-            beside.unlink()
+        # SQLite could restore the store from its WAL.
+        for log in store.parent.glob("kinesis.db-*"):
+            log.unlink()
         store.write_bytes(b"no database" * 1000)
         done = provisioned.pinpipe.run("local", "--any-port", code=1)
         assert "cannot open the Kinesis store" in done.stderr and "hint:" in done.stderr
         store.write_bytes(whole)
     done = provisioned.pinpipe.run("local", "--any-port", code=1)
     assert f"{path.name}` is damaged" in done.stderr and "hint:" in done.stderr
-    assert path.exists(), "nothing is thrown away"
+    assert path.exists(), "the damaged file is kept"
 
 
 @pytest.mark.parametrize(
@@ -259,17 +259,17 @@ def test_damaged_file_of_the_stack_is_named_with_a_hint(provisioned, kept):
         ('id = "x"\n\n[emulate]\nrate = "fast"\n', "`pinpipe.toml` line 4"),
     ],
 )
-def test_invalid_configuration_is_rejected_with_its_place(pinpipe, text, message):
+def test_invalid_configuration_is_rejected_with_key_or_line(pinpipe, text, message):
     (pinpipe.folder / "pinpipe.toml").write_text(text)
     done = pinpipe.run("status", code=2)
     assert message in done.stderr and "hint:" in done.stderr, done.stderr
 
 
-def test_empty_name_of_the_configuration_counts_as_not_set(pinpipe):
+def test_empty_configuration_variable_counts_as_not_set(pinpipe):
     assert pinpipe.json("seed", "--posts", 3, env={"PINPIPE_CONFIG": ""})["posts"] == 3
 
 
-def test_local_stack_refuses_other_brokers_than_its_own(pinpipe):
+def test_local_stack_refuses_configured_brokers(pinpipe):
     env = {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}
     stderr = pinpipe.run("local", "--any-port", env=env, code=2).stderr
     assert "the local stack has its own broker" in stderr and "hint:" in stderr, stderr
@@ -289,7 +289,7 @@ def test_demo_rejects_an_unsuitable_folder_before_it_posts(tmp_path):
     assert not (pinpipe.data / "source.db").exists()
 
 
-def test_ctrl_c_stops_a_waiting_batch_at_once(pinpipe):
+def test_ctrl_c_interrupts_a_waiting_batch_immediately(pinpipe):
     with socket.create_server(("127.0.0.1", 0)) as server:
         env = {
             "PINPIPE__LAKE__ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}",

@@ -1,5 +1,5 @@
-"""A data folder that an earlier version wrote (commit 3874ce0: `seed --posts 40`, then
-`demo --posts 30 --seed 1`) is read by this one: topics, streams, connector, routes, lake, Delta
+"""The current version reads a data folder that an earlier version wrote (commit 3874ce0:
+`seed --posts 40`, then `demo --posts 30 --seed 1`): topics, streams, connector, routes, lake, Delta
 tables with their checkpoint, and the checkpoints of stream."""
 
 import pathlib
@@ -12,7 +12,7 @@ from support.paths import TESTS
 from support.pinpipe import Pinpipe
 
 FOLDER = TESTS.parent / "fixtures" / "data-folder-2026-11.tar.gz"
-# Where the folder was when it was written: a table knows the lake that it was filled from.
+# Original path of the folder. A table records the path of the lake from which it was filled.
 WRITTEN_IN = "/tmp/fix/.pinpipe"
 
 
@@ -33,7 +33,7 @@ def test_batch_continues_from_the_checkpoint_of_an_earlier_version(earlier):
 
 
 def test_data_folder_of_an_earlier_version_is_destroyed(earlier):
-    # Its database is moved to a server: the lock and the streams still identify the folder.
+    # Without source.db, the lock and the streams still identify the data folder.
     (earlier.data / "source.db").unlink()
     earlier.run("destroy", "--data", "--yes")
     assert not earlier.data.exists()
@@ -78,7 +78,7 @@ def test_former_names_of_keys_work_with_a_warning(earlier):
         ('"x"', "`pinpipe.toml` line 2: `provision.parallel`: expected a whole number"),
     ],
 )
-def test_invalid_value_of_a_former_name_is_reported_under_it(earlier, value, problem):
+def test_invalid_value_of_a_former_name_is_reported_under_that_name(earlier, value, problem):
     (earlier.folder / "pinpipe.toml").write_text(f"[provision]\nparallel = {value}\n")
     stderr = earlier.run("status", code=2).stderr
     assert problem in stderr and "max_concurrency" not in stderr, stderr

@@ -1,4 +1,5 @@
-"""What must never happen: tables or files of the user deleted, records skipped, secrets shown."""
+"""Failures that must never occur: deleted tables or files of the user, skipped records, exposed
+secrets."""
 
 import contextlib
 import os
@@ -44,18 +45,18 @@ def test_destroy_deletes_only_files_of_pinpipe(pinpipe):
     stdout = pinpipe.run("destroy", "--data", "--yes").stdout
     assert "the folder is kept because it contains other files: thesis.txt" in stdout
     assert [p.name for p in pinpipe.data.iterdir()] == ["thesis.txt"]
-    # The names are pinpipe's, the content is not: a run in the folder does not mark it.
-    foreign = pinpipe.folder / "src"
-    (foreign / "kafka").mkdir(parents=True)
+    # User files with names that pinpipe uses: a run does not mark this folder as a data folder.
+    unmarked = pinpipe.folder / "src"
+    (unmarked / "kafka").mkdir(parents=True)
     for name in ("source.db", "local.lock"):
-        (foreign / name).write_text("mine")
+        (unmarked / name).write_text("mine")
     pinpipe.run("batch", "--lake", "nowhere", "--data-dir", "src", code=1)
     stderr = pinpipe.run("destroy", "--data", "--yes", "--data-dir", "src", code=1).stderr
     assert "is not a data folder of pinpipe" in stderr
-    assert (foreign / "kafka").is_dir() and (foreign / "source.db").read_text() == "mine"
+    assert (unmarked / "kafka").is_dir() and (unmarked / "source.db").read_text() == "mine"
 
 
-def test_demo_in_a_folder_in_use_seeds_nothing(local):
+def test_demo_does_not_seed_a_folder_in_use(local):
     stderr = local.pinpipe.run("demo", "--posts", 5, code=1).stderr
     assert "another local stack is already running" in stderr
     assert not (local.pinpipe.data / "source.db").exists()
@@ -66,7 +67,7 @@ def test_interrupted_seed_keeps_the_rows(pinpipe):
     rows = "select * from pinterest_data order by 1"
     with contextlib.closing(sqlite3.connect(pinpipe.data / "source.db")) as database:
         before = database.execute(rows).fetchall()
-        # Another writer makes seed wait before its first change.
+        # The lock of another writer makes seed wait before its first change.
         database.execute("begin immediate")
         env = {"PINPIPE__DATABASE__CONNECT_TIMEOUT_MS": 60_000}
         running = pinpipe.start("seed", "--replace", "--seed", "7", "-v", env=env)
@@ -92,7 +93,7 @@ def test_doctor_leaves_no_files(pinpipe):
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads every file")
-def test_doctor_says_what_it_cannot_read(pinpipe):
+def test_doctor_reports_unreadable_files(pinpipe):
     pinpipe.run("seed", "--posts", 5)
     lake = pinpipe.data / "lake" / "user-local-bucket"
     lake.mkdir(parents=True)
@@ -104,7 +105,7 @@ def test_doctor_says_what_it_cannot_read(pinpipe):
 
 
 @pytest.mark.parametrize("name", ["a~b {c} 100%", "Ünïcode #1"])
-def test_folder_names_may_hold_special_characters(tmp_path, name):
+def test_folder_names_may_contain_special_characters(tmp_path, name):
     (tmp_path / name).mkdir()
     pinpipe = Pinpipe(tmp_path / name)
     report = pinpipe.json("demo", "--posts", 20)
@@ -123,7 +124,8 @@ def test_second_stream_on_the_same_tables_is_rejected(provisioned):
     pinpipe.run("seed", "--posts", 20)
     pinpipe.run("emulate", "--to", "kinesis", "--rows", "0-19")
     first = pinpipe.start("stream", "--interval", "50")
-    # It writes once it has locked the tables; trying the lock here could itself keep it from them.
+    # The first stream writes after it has locked the tables. Testing the lock itself could prevent
+    # the first stream from locking.
     wait_until(
         lambda: list((pinpipe.data / "tables" / "stream").rglob("_delta_log/*.json")),
         "the first stream to write",
@@ -147,7 +149,7 @@ def test_invalid_record_stops_neither_batch_nor_stream(provisioned, record):
     )
     pin = pinpipe.json("stream", "--available-now")["tables"][0]
     assert (pin["records"], pin["rejects"], pin["rows"]) == (21, 1, 20)
-    wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
+    wait_until(lambda: pinpipe.json("connector", "status")["lag"] == 0, "the sink")
     folder = pinpipe.data / "lake/user-local-bucket/topics/local.pin/partition=0"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "local.pin+0+0000099999.json").write_text(record + "\n")
@@ -193,16 +195,16 @@ def test_recreated_topic_is_read_from_its_start(provisioned):
     for i in range(5):
         producer.produce("local.pin", b'{"index": %d}' % i, partition=0)
     producer.flush(10)
-    wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
+    wait_until(lambda: pinpipe.json("connector", "status")["lag"] == 0, "the sink")
     pinpipe.run("topics", "delete", "--yes", "local.pin")
     pinpipe.run("topics", "create", "local.pin")
     for i in range(2):
         producer = Producer({"bootstrap.servers": provisioned.kafka})
         producer.produce("local.pin", b'{"index": %d}' % (100 + i), partition=0)
         producer.flush(10)
-    wait_until(lambda: pinpipe.json("connector", "status")["behind"] == 0, "the sink")
-    # Its offsets continue after those of the deleted topic, so that no object of the lake is
-    # overwritten.
+    wait_until(lambda: pinpipe.json("connector", "status")["lag"] == 0, "the sink")
+    # The offsets of the new topic continue after those of the deleted topic, so that no object of
+    # the lake is overwritten.
     assert [r["index"] for r in lake_lines(pinpipe)] == [0, 1, 2, 3, 4, 100, 101]
 
 

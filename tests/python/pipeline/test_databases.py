@@ -20,7 +20,7 @@ PASSWORD = "s3cret-Pa55"
 
 
 def as_user(name):
-    """Servers refuse to run as root; otherwise they run as the user of the tests."""
+    """Returns the user of a server: `name` if the tests run as root, which servers refuse."""
     return {"user": name} if os.getuid() == 0 else {}
 
 
@@ -156,11 +156,11 @@ def server(request):
 def test_server_is_seeded_and_its_rows_are_posted(local, server):
     pinpipe = local.pinpipe
     env = {"PINPIPE__DATABASE__URL": server, "PINPIPE_DATABASE_PASSWORD": PASSWORD}
-    # The second one replaces tables with rows.
+    # The second seed replaces tables that contain rows.
     pinpipe.run("seed", "--posts", 7, "--replace", env=env)
     report = pinpipe.json("seed", "--posts", 600, "--replace", env=env)
     assert report["posts"] == 600 and report["database"] == server
-    assert not pinpipe.json("seed", env=env)["filled"], "a second seed leaves what is there"
+    assert not pinpipe.json("seed", env=env)["filled"], "another seed keeps existing rows"
     pinpipe.run("seed", "--posts", 5, code=1, env=env)
     pinpipe.run("provision")
     assert (
@@ -169,7 +169,7 @@ def test_server_is_seeded_and_its_rows_are_posted(local, server):
     )
     wait_for_lake(pinpipe, 1800)
     own = sorted(lake_lines(pinpipe), key=str)
-    # The same rows from SQLite are the same records, emoji included.
+    # SQLite yields equal records for the same rows, including emoji.
     other = Pinpipe(pinpipe.folder)
     other.run("seed", "--posts", 600)
     other.run("destroy", "--yes")
@@ -191,7 +191,7 @@ def test_killed_seed_leaves_the_rows(pinpipe, server):
             break
     running.kill()
     running.communicate()
-    # Filling takes many seconds; on a machine where it does not, all rows are new.
+    # Filling usually takes many seconds. If it was complete before the kill, all rows are new.
     report = pinpipe.json("seed", env=env)
     assert not report["filled"] and report["posts"] in (7, 100_000), report
     assert pinpipe.json("seed", "--posts", 5, "--replace", env=env)["posts"] == 5

@@ -1,4 +1,4 @@
-"""The stages together: demo, sink, batch, stream, and their interruption."""
+"""All stages together: demo, sink, batch and stream, also when they are interrupted."""
 
 import json
 import re
@@ -23,11 +23,11 @@ PROPERTIES = {
 }
 
 
-def delta_rows(pinpipe, half, table):
+def delta_rows(pinpipe, layer, table):
     import deltalake
 
     return (
-        deltalake.DeltaTable(pinpipe.data / "tables" / half / table).to_pyarrow_table().to_pylist()
+        deltalake.DeltaTable(pinpipe.data / "tables" / layer / table).to_pyarrow_table().to_pylist()
     )
 
 
@@ -130,7 +130,7 @@ def test_object_names_match_the_confluent_sink(local):
         f"topics/local.pin/partition=0/local.pin+0+000000000{o}.json" for o in (0, 3)
     ]
     assert [r["index"] for r in lake_lines(pinpipe, "b")] == list(range(6))
-    # The seventh record waits for two more, across a pause and a restart.
+    # The sink holds the seventh record until two more arrive, across a pause and a restart.
     for action, state in [("pause", "PAUSED"), ("resume", "RUNNING")]:
         assert (
             requests.put(f"http://{local.control}/connectors/c/{action}", timeout=10).status_code
@@ -285,10 +285,10 @@ def test_stream_resumes_after_kills(provisioned, source):
     assert all(t["rejects"] == 0 for t in done["tables"])
     for kind in ("pin", "geo", "user"):
         rows = delta_rows(pinpipe, "stream", f"local_{kind}_table")
-        assert sorted(r["ind"] for r in rows) == list(range(total)), f"{kind}: lost or repeated"
+        assert sorted(r["ind"] for r in rows) == list(range(total)), f"{kind}: lost or duplicated"
     again = pinpipe.json("stream", "--source", source, "--available-now")
     assert all(t["records"] == 0 for t in again["tables"])
-    # A post that is sent a second time is read, and counts once.
+    # A post that is sent again is read and counted as a duplicate.
     pinpipe.run("emulate", "--to", source, "--rows", "0-99")
     repeated = pinpipe.json("stream", "--source", source, "--available-now")
     assert [(t["records"], t["duplicates"], t["rows"]) for t in repeated["tables"]] == [
@@ -352,7 +352,7 @@ def test_interrupted_demo_stops_without_errors_of_its_sink(pinpipe):
     assert not (pinpipe.data / "local.json").exists()
 
 
-def test_emulate_says_that_it_retries(provisioned):
+def test_emulate_reports_retries(provisioned):
     pinpipe = provisioned.pinpipe
     pinpipe.run("seed", "--posts", 100)
     # The pauses before six retries add up to more than six seconds.
@@ -388,6 +388,6 @@ def test_emulate_respects_rate_order_and_stop(provisioned):
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=20)
     assert running.returncode == 0, err
-    assert json.loads(out)["posts"] > 50, "rows come again once all have come"
+    assert json.loads(out)["posts"] > 50, "rows are repeated after all rows have been posted"
     missing = pinpipe.run("emulate", "--rows", "7,5000", code=1)
     assert "row number 5000" in missing.stderr

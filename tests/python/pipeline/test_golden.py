@@ -1,4 +1,4 @@
-"""The published run, reproduced from the real records (only where they are beside the checkout)."""
+"""The published run, reproduced from the original records (if they are beside the checkout)."""
 
 import csv
 import pathlib
@@ -22,7 +22,7 @@ def answers(local, real_data, golden):
     ) == (2562, 11154, 11154, 2562)
     pinpipe.run("provision")
     rows = ",".join(map(str, golden["posts"]))
-    # Twice, as after a restart: duplicates must not count.
+    # Posted twice, as after a restart: duplicates must be dropped.
     for _ in range(2):
         summary = pinpipe.json("emulate", "--to", "both", "--rows", rows)
         assert (summary["posts"], summary["errors"]) == (224, 0)
@@ -52,7 +52,7 @@ def of_golden(golden, number, convert=str):
 
 def test_answers_match_the_published_run(answers, golden):
     assert len(answers) == ANSWERS
-    # 1: the published table lists all counts of each country; the question asks for the highest.
+    # 1: the published table lists all counts of each country, but the answer only the highest.
     top = {}
     for country, category, count in golden["results"][0]["rows"]:
         top.setdefault(country, []).append((category, count))
@@ -83,11 +83,11 @@ def test_answers_match_the_published_run(answers, golden):
         table(answers["top_category_by_year"], "post_year", "category", "category_count")
         == expected
     )
-    # 3: the published table names the user where the question asks for the poster; the counts are
-    # the same.
+    # 3: the published table contains the user, but the question is about the poster. The counts are
+    # equal.
     expected = sorted((row[0], str(row[2])) for row in golden["results"][2]["rows"])
     assert table(answers["top_user_by_country"], "country", "follower_count") == expected
-    # The published one-row answer dropped a tie that its own table of countries shows.
+    # The published answer has one row, but the published table of countries shows a tie.
     highest = max(row[2] for row in golden["results"][2]["rows"])
     tied = sorted(
         (row[0], str(row[2])) for row in golden["results"][2]["rows"] if row[2] == highest
@@ -101,7 +101,7 @@ def test_answers_match_the_published_run(answers, golden):
     assert table(
         answers["top_category_by_age_group"], "age_group", "category", "category_count"
     ) == of_golden(golden, 4)
-    # 5, 7, 8: the lower middle value
+    # 5, 7, 8: the lower of the two middle values
     assert floats(answers["median_followers_by_age_group"], ["age_group"]) == golden_floats(
         golden, 5
     )
@@ -152,7 +152,7 @@ def test_other_engines_read_the_clean_tables(answers, local):
         "save_location",
         "category",
     ]
-    # DuckDB reads them by their names.
+    # DuckDB refers to these variables by their names.
     geo = deltalake.DeltaTable(tables / "local_geo_table").to_pyarrow_table()  # noqa: F841
     users = deltalake.DeltaTable(tables / "local_user_table").to_pyarrow_table()  # noqa: F841
     median = duckdb.sql(

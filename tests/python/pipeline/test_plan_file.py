@@ -24,7 +24,7 @@ def test_plan_of_another_configuration_is_refused(provisioned):
     assert "the configuration has changed" in stderr and "hint: " in stderr
 
 
-def test_other_files_are_no_plans(provisioned):
+def test_file_that_is_not_a_plan_is_rejected(provisioned):
     pinpipe = provisioned.pinpipe
     (pinpipe.folder / "other.json").write_text("{}")
     stderr = pinpipe.run("provision", "--apply", "other.json", code=2).stderr
@@ -33,7 +33,7 @@ def test_other_files_are_no_plans(provisioned):
     assert "plan file `missing.json` does not exist" in stderr
 
 
-def test_errors_are_json_where_results_are(provisioned):
+def test_errors_are_json_with_output_json(provisioned):
     done = provisioned.pinpipe.run("topics", "describe", "nope", "--output", "json", code=1)
     error = json.loads(done.stderr)
     assert done.stdout == "" and error["exit_code"] == 1

@@ -1,4 +1,4 @@
-"""A lake and tables on a server that speaks S3 (moto)."""
+"""A lake and tables on an S3-compatible server (moto)."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from support.wait import wait_until
 
 @pytest.fixture(scope="module")
 def server():
-    """The address of one server for all tests of this file."""
+    """Yields the address of a server that all tests of this file share."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
@@ -39,7 +39,7 @@ def server():
 
 @pytest.fixture
 def s3(server):
-    """That server, without buckets."""
+    """Returns the address of the server, after all buckets are deleted."""
     requests.post(f"{server}/moto-api/reset", timeout=30).raise_for_status()
     return server
 

@@ -106,7 +106,7 @@ def test_user_data_is_complete_and_holds_no_secret(cloud, user_data):
 
 def test_user_data_passes_shellcheck(user_data, tmp_path):
     if not shutil.which("shellcheck"):
-        pytest.skip("LEFT OUT: there is no shellcheck")
+        pytest.skip("SKIPPED: there is no shellcheck")
     (tmp_path / "user_data.sh").write_text(user_data)
     done = subprocess.run(
         ["shellcheck", "--severity", "style", tmp_path / "user_data.sh"],

@@ -329,7 +329,7 @@ def test_user_data_fits_the_size_limit():
 @pytest.mark.parametrize("name", ["user_data.sh", "proxy_answers.sh"])
 def test_shellcheck_finds_nothing(name, tmp_path):
     if not shutil.which("shellcheck"):
-        pytest.skip("LEFT OUT: there is no shellcheck")
+        pytest.skip("SKIPPED: there is no shellcheck")
     (tmp_path / name).write_text(render(name))
     done = subprocess.run(
         ["shellcheck", "--severity", "style", tmp_path / name], capture_output=True, text=True
@@ -339,7 +339,7 @@ def test_shellcheck_finds_nothing(name, tmp_path):
 
 def test_shellcheck_finds_nothing_in_generated_scripts(machine):
     if not shutil.which("shellcheck"):
-        pytest.skip("LEFT OUT: there is no shellcheck")
+        pytest.skip("SKIPPED: there is no shellcheck")
     provision(machine)
     done = subprocess.run(
         ["shellcheck", "--severity", "style", machine.path("/opt/pinpipe/read-proxy-secret")],

@@ -1,4 +1,4 @@
-"""Clients of the double of AWS, and the smallest resources that its own tests need."""
+"""Clients of the AWS test double, and minimal resources for the tests of the double itself."""
 
 import json
 

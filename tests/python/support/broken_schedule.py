@@ -31,8 +31,8 @@ def two_subnets(cloud):
 
 
 class Connections:
-    """The connections of Airflow's REST API; an environment holds them, and they are deleted with
-    it.
+    """The connections of Airflow's REST API. They belong to an environment and are deleted with the
+    environment.
     """
 
     def __init__(self, aws):
@@ -61,7 +61,7 @@ class Connections:
 
 
 class BrokenSchedule(Scheduled, BrokenCloud):
-    """Its account and its workspace may be emptied."""
+    """A scheduled pipeline whose AWS account and Databricks workspace can be reset."""
 
     def __init__(self, folder, aws, ranges_url, databricks):
         super().__init__(folder, aws, ranges_url, databricks, CALM)

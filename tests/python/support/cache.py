@@ -1,4 +1,4 @@
-"""The folder that keeps what tests install once; `tests/setup` and `tests/run` use the same one."""
+"""The cache folder of software for tests, shared by `tests/setup` and `tests/run`."""
 
 import contextlib
 import fcntl

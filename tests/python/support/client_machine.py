@@ -1,9 +1,8 @@
-"""A temporary machine for the scripts of the client: a file tree of its own, with stand-ins for
-commands that change a machine.
+"""A sandbox for the scripts of the client machine: a separate root folder, with stubs for commands
+that change the system.
 
-The scripts write to folders like /etc. They run in a mount namespace with another root, where the
-programs of the system can be read and nothing of the system can be written; so the scripts need no
-switch for tests.
+The scripts write to folders like /etc. They run in a mount namespace with another root, in which
+the programs of the system are mounted read-only. Therefore the scripts need no test mode.
 """
 
 import hashlib
@@ -31,11 +30,11 @@ for folder in usr $(cd "$root" && for name in bin sbin lib lib32 lib64 libx32; d
   mount -o remount,bind,ro "$root/$folder"
 done
 mount --bind /dev/null "$root/dev/null"
-exec env -i PATH=/stand-ins:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C chroot "$root" "$@"
+exec env -i PATH=/stubs:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C chroot "$root" "$@"
 """  # noqa: E501
 
-# Each records its calls; an empty script does nothing else.
-STAND_INS = {
+# Scripts of the stubs. Each stub records its calls; an empty script does nothing else.
+STUBS = {
     "yum": "",
     "chown": "",
     "mkswap": "",
@@ -67,7 +66,7 @@ fi
 
 
 def tar_gz(folder, files):
-    """Returns an archive as projects publish them, with all files in one folder."""
+    """Returns an archive in the layout of published releases, with all files in one folder."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w:gz") as archive:
         for name, text in files.items():
@@ -98,7 +97,7 @@ class Machine:
             "usr",
             "dev",
             "tmp",
-            "stand-ins",
+            "stubs",
             "downloads",
             "answers",
             "etc/systemd/system",
@@ -116,8 +115,8 @@ class Machine:
             elif pathlib.Path("/", name).is_dir():
                 (self.root / name).mkdir()
         (self.root / "dev/null").touch()
-        for name, does in STAND_INS.items():
-            script = self.root / "stand-ins" / name
+        for name, does in STUBS.items():
+            script = self.root / "stubs" / name
             script.write_text(f'#!/bin/sh\necho "{name} $*" >>/calls\n{does}\n')
             script.chmod(0o755)
         kafka = tar_gz("kafka_2.12-2.8.1", {"bin/kafka-topics.sh": "#!/bin/bash\n"})
@@ -142,12 +141,12 @@ class Machine:
         (self.root / "downloads" / name).unlink()
 
     def answer(self, **answers):
-        """Sets what the stand-ins return from now on."""
+        """Sets the output of the stubs."""
         for name, text in answers.items():
             (self.root / "answers" / name).write_text(text)
 
     def calls(self, *beginnings):
-        """Returns the calls so far with these beginnings, and forgets all calls."""
+        """Returns the recorded calls that start with these texts, and clears the record."""
         file = self.root / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
         file.unlink(missing_ok=True)
@@ -172,8 +171,8 @@ class Machine:
         return subprocess.run(whole, capture_output=True, text=True, timeout=120)
 
     def snapshot(self):
-        """Returns mode and content (or target) of every written file by path, without logs, which
-        grow.
+        """Returns mode and content (or target) of every written file by path, except log files,
+        which differ after each run.
         """
         found = {}
         for folder in WRITTEN:
@@ -191,7 +190,7 @@ class Machine:
         return found
 
     def files_with(self, text):
-        """Returns the files of the machine that hold a text, without the answers of the stand-ins."""  # noqa: E501
+        """Returns the files of the machine that contain a text, except the output of the stubs."""
         return [
             "/" + str(path.relative_to(self.root))
             for folder in (*WRITTEN, "tmp", "calls", "script")
@@ -201,19 +200,19 @@ class Machine:
 
 
 def make(root):
-    """Returns a machine; skips the test where this system does not permit one."""
+    """Returns a machine. Skips the test if this system does not permit mount namespaces."""
     missing = [
         name
         for name in ("unshare", "chroot", "unzip", "tar")
         if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     ]
     if missing:
-        pytest.skip(f"LEFT OUT: commands are missing: {', '.join(missing)}")
+        pytest.skip(f"SKIPPED: commands are missing: {', '.join(missing)}")
     machine = Machine(root)
     tried = machine.run("true")
     if tried.returncode:
         pytest.skip(
-            "LEFT OUT: this system permits no mount namespace with another root: "
+            "SKIPPED: this system does not permit a mount namespace with another root: "
             f"{tried.stderr.strip()}"
         )
     return machine

@@ -1,9 +1,9 @@
-"""A clock that a test can advance, through a small library loaded in front of the C library."""
+"""A clock that a test can advance, through a small library that is preloaded (LD_PRELOAD)."""
 
 import subprocess
 
-# Only the monotonic clock, which timeouts use: the time of day, which signatures hold, is
-# unchanged.
+# Advances only the monotonic clock, which timeouts use. The time of day, which signatures contain,
+# is unchanged.
 SOURCE = """
 #include <sys/syscall.h>
 #include <time.h>
@@ -20,7 +20,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 
 
 class Clock:
-    """The clock of programs that are started with its environment."""
+    """The clock of programs that are started with `environment`."""
 
     def __init__(self, folder):
         self.mark, self.library = folder / "a-minute-later", folder / "clock.so"

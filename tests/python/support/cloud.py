@@ -1,4 +1,4 @@
-"""A pipeline on AWS for tests: the program in a folder, against the double."""
+"""A pipeline on AWS for tests: the program in a folder, connected to the AWS test double."""
 
 import contextlib
 import http.server
@@ -77,7 +77,7 @@ class Cloud(Pinpipe):
         self.configure(settings)
 
     def configure(self, settings="", **sections):
-        """Writes the configuration: the settings of all tests, and more sections of TOML."""
+        """Writes the configuration: the settings of all tests, and additional TOML sections."""
         text = f"""target = "aws"
 id = "me"
 [provision]
@@ -111,7 +111,7 @@ plugin = "sink.zip"
         return self.json("provision", "--yes", *arguments, **options)
 
     def whole_plan(self, *arguments, env=None):
-        """Returns the plan; it exits with 1 exactly if it names what stands against applying it."""
+        """Returns the plan. Asserts that the exit code is 1 exactly if the plan has refusals."""
         command = ("provision", "--plan", *arguments, "--output", "json")
         process = self.start(*command, env=env)
         stdout, stderr = process.communicate(timeout=180)

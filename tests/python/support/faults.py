@@ -1,5 +1,5 @@
-"""Helpers of the fault tests: a pipeline whose account may be emptied, and processes killed at
-chosen calls.
+"""Helpers of the fault tests: a pipeline whose account can be reset, and processes that are killed
+at chosen calls.
 """
 
 import collections
@@ -20,22 +20,22 @@ from support.wait import wait_until
 
 NUMBERS = itertools.count(1)
 READS = ("Describe", "Get", "List", "Head")
-# Seconds in which an interrupted run must exit: many more than it takes on a busy machine, and far
-# fewer than what it was waiting for.
+# Seconds within which an interrupted run must exit: far more than a run takes on a busy machine,
+# and far fewer than the wait that is interrupted.
 SOON = 15
 # Two parts of an S3 upload, so that a kill can come between them.
 LARGE_ZIP = b"PK" + bytes(8 * 1024 * 1024)
 
 
 def changes(call):
-    """Whether a call changes something, by its name; commands on a machine count too."""
+    """Whether a call changes something, judging by its name. A command on a machine is a change."""
     return not call.operation.startswith(READS)
 
 
 class Point:
-    """One call of a run: the k-th of its operation.
+    """One call of a run: the k-th call of an operation.
 
-    It is the same call in each run, however calls of several resources interleave.
+    It is the same call in each run, even if calls of several resources interleave differently.
     """
 
     def __init__(self, operation, ordinal):
@@ -69,7 +69,7 @@ ATTEMPT = (
 
 
 def call_identity(call):
-    """Returns what identifies a call across several runs over one account."""
+    """Returns the identity of a call, which is equal in several runs in one account."""
     return call.name, json.dumps(
         {name: value for name, value in call.parameters.items() if name not in ATTEMPT},
         sort_keys=True,
@@ -113,7 +113,7 @@ class Nth:
 
 
 def points(calls, of_each=10**6):
-    """Returns a point for each changing call of a run, for at most `of_each` of an operation."""
+    """Returns a point for each changing call of a run, at most `of_each` per operation."""
     counts = collections.Counter(call.name for call in calls if changes(call))
     return [
         Point(name, ordinal)
@@ -126,7 +126,7 @@ class Kill:
     """A hook that kills a process (SIGKILL) at the first call that matches."""
 
     def __init__(self, fits, cut_off=None):
-        """With `cut_off`, that set of the double gets the access key of the process that is killed."""  # noqa: E501
+        """Adds the access key of the killed process to `cut_off`, a set of the double, if given."""
         self.fits, self.cut_off, self.call, self.process = fits, cut_off, None, None
         self.lock, self.is_started = threading.Lock(), threading.Event()
 
@@ -143,7 +143,7 @@ class Kill:
 
 
 class BrokenCloud(Cloud):
-    """A pipeline whose account may be emptied, and whose runs may be killed."""
+    """A pipeline whose account can be reset, and whose runs can be killed."""
 
     def __init__(self, folder, double, ranges_url, settings=""):
         super().__init__(folder, double, ranges_url, settings)
@@ -151,31 +151,31 @@ class BrokenCloud(Cloud):
         self.clear()
 
     def done(self):
-        """Asserts that AWS would accept every call so far, and forgets the calls."""
+        """Asserts that AWS would accept every call so far, and clears the recorded problems."""
         problems = list(self.aws.problems)
         self.aws.problems.clear()
         assert not problems, problems
 
     def clear(self):
-        """Empties the account and deletes the state."""
+        """Resets the account and deletes the state."""
         self.done()
         self.aws.reset()
-        # Nothing listens there: topics are created on the client machine, without a wait for names
-        # to resolve.
+        # No broker listens at this address, so topics are created on the client machine. An IP
+        # address avoids waiting for name resolution.
         self.aws.bootstrap = "127.0.0.1:1"
         shutil.rmtree(self.data, ignore_errors=True)
 
     def run_killed(self, *arguments, fits, when="after", late=True, env=None):
-        """Runs and is killed before or after the effect of the first call that matches.
+        """Runs a command that is killed before or after the first matching call takes effect.
 
-        Returns that call, or None if the run finished. Calls under way beside it still take effect,
-        unless `late` is false: then calls are answered one at a time and none after the kill, so
-        that which calls took effect does not depend on how they overlap.
+        Returns this call, or None if the run finished. Concurrent calls still take effect, unless
+        `late` is false: the double then processes one call at a time and none after the kill, so
+        that the set of calls that took effect is deterministic.
         """
         kill = Kill(fits, None if late else self.aws.cut_off)
         setattr(self.aws, f"{when}_call", kill)
         if not late:
-            # The access key distinguishes calls of the killed process from those of later ones.
+            # The access key distinguishes the calls of the killed process from later calls.
             env = {"AWS_ACCESS_KEY_ID": f"AKIAKILLED{next(NUMBERS):010}", **(env or {})}
             self.aws.guard = threading.RLock()
         kill.process = self.start(*arguments, env=env)
@@ -199,7 +199,7 @@ class BrokenCloud(Cloud):
         )
 
     def run_to_end(self, *arguments, env=None):
-        """Runs, and returns exit code and stderr, whatever they are."""
+        """Runs a command and returns its exit code and stderr. Accepts any exit code."""
         process = self.start(*arguments, env=env)
         _, stderr = process.communicate(timeout=120)
         return process.returncode, stderr
@@ -212,7 +212,7 @@ class BrokenCloud(Cloud):
 
 
 def wait_for_call(aws, operation, process, seconds=60):
-    """Waits until a process has called an operation; fails if it exits before."""
+    """Waits until a process has called an operation. Fails if the process exits earlier."""
     wait_until(lambda: aws.count(operation) or process.poll() is not None, operation, seconds)
     assert process.poll() is None, process.stderr.read()
 
@@ -224,7 +224,7 @@ def label_of(thing):
 def differences(found, wanted):
     """Returns the differences of two snapshots as text, empty if there are none."""
     lines = []
-    # The mark of the proxy's password differs between pipelines.
+    # The value of this tag depends on the password of the proxy, which differs between pipelines.
     for instance in (*found.get("instances", ()), *wanted.get("instances", ())):
         if "pinpipe:ready" in instance.get("tags", {}):
             instance["tags"]["pinpipe:ready"] = "<mark>"
@@ -272,11 +272,11 @@ FAULTS = {
 }
 
 
-# The program waits for consistency by the clock, and a busy machine reads seldom.
+# The program waits for consistency for a fixed time, in which a busy machine makes few reads.
 PATIENT = {"PINPIPE__PROVISION__CONSISTENCY_TIMEOUT_MS": "2400"}
 
 
-# Calls that create a second resource when they are repeated.
+# Calls that create another resource if they are repeated.
 MAKES = {
     "ec2.AllocateAddress",
     "ec2.RunInstances",

@@ -1,4 +1,4 @@
-"""The published run, in a form to compare answers with."""
+"""Results of the published run, converted for comparison with answers."""
 
 AGE = {"+50": "50+"}
 

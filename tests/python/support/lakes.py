@@ -1,4 +1,4 @@
-"""Lakes as the sink writes them, from posts that `pinpipe seed` generates."""
+"""Lakes in the layout of the sink, with posts that `pinpipe seed` generated."""
 
 import csv
 import gzip
@@ -20,7 +20,7 @@ KINDS = {
 
 
 def records(database, kind):
-    """Yields the rows of a source table as JSON lines, in their order."""
+    """Yields the rows of a source table as JSON lines, in the order of row numbers."""
     table, number = KINDS[kind]
     with sqlite3.connect(database) as connection:
         cursor = connection.execute(f"select * from {table} order by `{number}`")
@@ -30,7 +30,7 @@ def records(database, kind):
 
 
 def write_lake(database, folder, objects, partitions=3, first=0, last=None):
-    """Writes the rows to a number of objects of each kind; returns the bytes written."""
+    """Writes the rows to `objects` objects of each kind. Returns the number of bytes written."""
     written = 0
     for kind in KINDS:
         lines = list(records(database, kind))[first:last]

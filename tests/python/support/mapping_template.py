@@ -8,9 +8,8 @@ import airspeed
 import botocore.loaders
 import botocore.model
 
-# airspeed differs from Velocity 1.7 and 2.3: there, `matches` compares the whole text, and a
-# backslash
-# in a text is a plain character.
+# airspeed differs from Velocity 1.7 and 2.3, in which `matches` compares the whole string and a
+# backslash in a string literal is a plain character.
 airspeed.__additional_methods__[str]["matches"] = lambda text, pattern: (
     re.fullmatch(pattern, text) is not None
 )
@@ -23,7 +22,7 @@ MISSING = ""
 
 
 class JavaMap(dict):
-    """A JSON object as a template gets it; its text form is not JSON."""
+    """A JSON object as a template receives it. Its string form is that of a Java map, not JSON."""
 
     def containsKey(self, name):
         return name in self
@@ -41,7 +40,7 @@ def java_value(value):
 
 
 class Input:
-    """`$input`: the body by JSON path, and the parameters. A missing value is an empty text."""
+    """`$input`: the body by JSON path, and the parameters. A missing value is an empty string."""
 
     def __init__(self, body, parameters):
         self.body = body
@@ -50,7 +49,7 @@ class Input:
     def find(self, path):
         steps = list(STEP.finditer(path))
         assert path == "$" + "".join(step[0] for step in steps), (
-            f"a path that the stand-in does not know: {path}"
+            f"a path that this renderer does not support: {path}"
         )
         found = json.loads(self.body) if self.body else MISSING
         for step in steps:
@@ -69,7 +68,7 @@ class Input:
         return java_value(self.find(path))
 
     def json(self, path):
-        # API Gateway's writer escapes the slash too.
+        # The JSON writer of API Gateway also escapes slashes.
         return json.dumps(self.find(path), ensure_ascii=False, separators=(",", ":")).replace(
             "/", "\\/"
         )
@@ -79,7 +78,7 @@ class Input:
 
 
 class Util:
-    """`$util`. escapeJavaScript is the one of Commons Lang 2, with its apostrophe and its slash."""
+    """`$util`, with escapeJavaScript of Commons Lang 2, which escapes apostrophes and slashes."""
 
     SHORT = {
         '"': '\\"',
@@ -108,7 +107,7 @@ class Util:
 def apply(template, body="", **parameters):
     """Returns what API Gateway would forward.
 
-    Parameters of path, query and header have `_` for `-`.
+    In the names of path, query and header parameters, `_` stands for `-`.
     """
     named = {name.replace("_", "-"): value for name, value in parameters.items()}
     return airspeed.Template(template).merge({"input": Input(body, named), "util": Util()})

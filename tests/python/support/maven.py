@@ -1,30 +1,30 @@
-"""Java libraries by their Maven coordinates, fetched by Maven itself with its own settings."""
+"""Java libraries, fetched by Maven with the settings of the user."""
 
 import shutil
 import subprocess
 
 import pytest
 
-# Pinned: the version that an installation of Maven takes by default is years old.
+# Pinned, because the default version of the plugin in Maven is years old.
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 
 
 def fetch_jar(coordinates, folder):
-    """Copies `group:artifact:version` to `folder/artifact.jar`, unless it is there.
+    """Copies `group:artifact:version` to `folder/artifact.jar`, unless the file exists.
 
-    Skips the test where there is no Maven or its repository cannot be reached, and says so; fails
-    where the repository does not have the artifact.
+    Skips the test, with the reason, if Maven is not installed or its repository cannot be reached.
+    Fails if the repository does not contain the artifact.
     """
     jar = folder / f"{coordinates.split(':')[1]}.jar"
     if jar.exists():
         return
     maven = shutil.which("mvn")
     if not maven:
-        pytest.skip(f"LEFT OUT: there is no Maven (mvn) to fetch {coordinates} with")
-    draft = folder / "draft-jars"
+        pytest.skip(f"SKIPPED: Maven (mvn), which fetches {coordinates}, is not installed")
+    partial = folder / "partial-jars"
     options = [
         f"-Dartifact={coordinates}",
-        f"-DoutputDirectory={draft}",
+        f"-DoutputDirectory={partial}",
         "-Dmdep.stripVersion=true",
     ]
     command = [maven, "--quiet", "--batch-mode", COPY, *options]
@@ -32,5 +32,5 @@ def fetch_jar(coordinates, folder):
     if done.returncode:
         assert "Could not find artifact" not in done.stdout, done.stdout
         reason = done.stdout.strip().partition("\n")[0]
-        pytest.skip(f"LEFT OUT: Maven cannot fetch {coordinates}: {reason}")
-    (draft / jar.name).rename(jar)
+        pytest.skip(f"SKIPPED: Maven cannot fetch {coordinates}: {reason}")
+    (partial / jar.name).rename(jar)

@@ -1,4 +1,4 @@
-"""A Kafka broker that asks for TLS and for the IAM authentication of Amazon MSK."""
+"""A Kafka broker that requires TLS and the IAM authentication of Amazon MSK."""
 
 import re
 import socketserver
@@ -8,7 +8,7 @@ import struct
 METADATA, SASL_HANDSHAKE, API_VERSIONS, SASL_AUTHENTICATE = 3, 17, 18, 36
 
 
-# The one version of each request that the broker supports: the newest without compact encodings.
+# The version of each request that the broker supports: the newest one without compact encodings.
 VERSIONS = {METADATA: 1, SASL_HANDSHAKE: 1, API_VERSIONS: 0, SASL_AUTHENTICATE: 1}
 
 
@@ -18,7 +18,7 @@ UNSUPPORTED_VERSION = 35
 TOPIC = "seen-after-login"
 
 
-# Slashes, pluses and equals signs must be encoded in a URL.
+# With slashes, pluses and equals signs, which must be encoded in a URL.
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = (
     "AKIAIOSFODNN7EXAMPLE",
     "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
@@ -27,17 +27,17 @@ ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = (
 
 
 def text(value):
-    """A string as Kafka writes it."""
+    """Encodes a string in the Kafka protocol."""
     return struct.pack(">h", len(value)) + value.encode()
 
 
 def numbers(*values):
-    """An array of 32-bit numbers as Kafka writes it."""
+    """Encodes an array of 32-bit numbers in the Kafka protocol."""
     return struct.pack(f">i{len(values)}i", len(values), *values)
 
 
 class Connection(socketserver.StreamRequestHandler):
-    """One client: TLS, then requests until it disconnects."""
+    """Connection of one client: TLS, then requests until the client disconnects."""
 
     def handle(self):
         try:
@@ -57,7 +57,7 @@ class Connection(socketserver.StreamRequestHandler):
 
     def answer(self, key, version, request):
         if key == API_VERSIONS:
-            # Clients ask in their newest version, and again in the version that the error names.
+            # Clients first use their newest version, then the version in the error response.
             error = 0 if version == VERSIONS[key] else UNSUPPORTED_VERSION
             return struct.pack(">hi", error, len(VERSIONS)) + b"".join(
                 struct.pack(">hhh", api, number, number) for api, number in VERSIONS.items()
@@ -83,7 +83,7 @@ class Connection(socketserver.StreamRequestHandler):
 
 
 class Broker(socketserver.ThreadingTCPServer):
-    """As much of a Kafka broker as a client needs to authenticate and to list its one topic."""
+    """A minimal Kafka broker: a client can authenticate and list its only topic."""
 
     daemon_threads, block_on_close = True, False
 
@@ -95,9 +95,7 @@ class Broker(socketserver.ThreadingTCPServer):
         self.logins = []
 
     def environment(self, region, session_token):
-        """Environment that points the program to this broker, with credentials as a user exports
-        them.
-        """
+        """Environment variables that connect the program to this broker, with AWS credentials."""
         credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
         if session_token:
             credentials["AWS_SESSION_TOKEN"] = session_token
@@ -110,7 +108,7 @@ class Broker(socketserver.ThreadingTCPServer):
         }
 
     def token(self):
-        """The token of the first authentication."""
+        """Returns the token of the first authentication."""
         return re.fullmatch(rb"n,,\x01auth=Bearer ([A-Za-z0-9_-]+)\x01\x01", self.logins[0])[
             1
         ].decode()

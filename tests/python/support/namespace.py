@@ -1,4 +1,4 @@
-"""Scripts in a mount namespace of their own, such as those that fill a small disk."""
+"""Scripts in a separate mount namespace, such as scripts that fill a small disk."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from support.pinpipe import BINARY, clean_environment
 
 
 def in_a_namespace(script, folder):
-    """Runs a script in a new mount namespace, without root too."""
+    """Runs a script in a new mount namespace. Root permissions are not required."""
     return subprocess.run(
         [
             "unshare",

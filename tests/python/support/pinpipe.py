@@ -1,4 +1,4 @@
-"""The built program, run as a user runs it; failures show its output."""
+"""The built program, run from the command line. Failures show its output."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def clean_environment(**more):
 
 
 class Pinpipe:
-    """The program, run in a folder of its own."""
+    """The program, run in a separate folder."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)

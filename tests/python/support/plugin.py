@@ -1,10 +1,10 @@
-"""The order of the tests: files that take longest come first, so that parallel workers end
-together.
+"""The order of the tests: the slowest files run first, so that parallel workers finish at about the
+same time.
 """
 
 from support.paths import TESTS
 
-# Files by their duration on two cores, longest first; the others follow, in pytest's own order.
+# Files by their duration on two cores, longest first. The others follow in pytest's default order.
 LONGEST_FIRST = (
     "provision/test_crash.py",
     "schedule/test_schedule.py",

@@ -1,4 +1,4 @@
-"""A pipeline on the double that many tests use; it is created again only after a failed test."""
+"""A pipeline on the AWS test double that tests share; it is recreated only after a failed test."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def toml(sections):
 
 
 class Provisioned(Cloud):
-    """The program with its configuration as sections, and access to its state and its double."""
+    """The program, with its configuration as sections and access to its state and its double."""
 
     def __init__(self, folder, double, ranges_url, sections=None):
         self.sections = {}
@@ -66,7 +66,7 @@ class Provisioned(Cloud):
         return client(self.aws, service)
 
     def state_value(self, key, field="id"):
-        """Returns a value that the state holds of a resource."""
+        """Returns a value of a resource in the state."""
         return self.state()["resources"][key]["values"][field]
 
     def aws_service(self, service):
@@ -74,7 +74,7 @@ class Provisioned(Cloud):
         return self.aws.services[service]
 
     def writes(self, since=0):
-        """Returns the changing calls since a position."""
+        """Returns the changing calls from position `since` of the list of calls on."""
         return [
             call.name
             for call in self.aws.calls[since:]
@@ -82,7 +82,7 @@ class Provisioned(Cloud):
         ]
 
     def refused(self, *arguments, code=1, **options):
-        """Runs a command that fails and changes nothing; returns its stderr."""
+        """Runs a command that must fail without changing anything. Returns its stderr."""
         before, calls = self.aws.snapshot(), len(self.aws.calls)
         stderr = self.run(*arguments, code=code, **options).stderr
         assert self.writes(calls) == [] and self.aws.snapshot() == before, (
@@ -93,7 +93,7 @@ class Provisioned(Cloud):
 
 
 class Shared:
-    """One double and one pipeline on it, shared by the tests of a file."""
+    """One AWS test double with one pipeline, shared by the tests of a file."""
 
     def __init__(self, folders, double, url, sections):
         self.folders, self.double, self.url, self.sections = folders, double, url, sections
@@ -107,9 +107,7 @@ class Shared:
         return Provisioned(self.folders.mktemp("pipeline"), self.double, self.url, self.sections)
 
     def applied(self):
-        """Returns the pipeline without drift; creates it again if the last test did not leave it
-        clean.
-        """
+        """Returns a pipeline without drift; recreates it unless the last test marked it clean."""
         if not self.is_clean:
             self.pipeline = self.empty()
             self.pipeline.apply()
@@ -117,7 +115,7 @@ class Shared:
         return self.pipeline
 
     def mark_clean(self):
-        """Declares that the next test may use the pipeline as it is."""
+        """Declares that the pipeline has no drift, so that the next test can use it."""
         self.is_clean = True
 
 
@@ -128,7 +126,7 @@ def shared(folders, settle_reads=0, **sections):
 
 
 def assert_plan(cloud, expected, may=(), **options):
-    """Asserts that the plan has exactly these changes, and may have those in `may`."""
+    """Asserts that the plan has the changes `expected`, and no others except those in `may`."""
     found = cloud.plan(**options)
     assert set(found) - set(may) == set(expected), found
     for key, (action, reason) in expected.items():

@@ -1,4 +1,4 @@
-"""Renamed resources: a configuration that renames all of them, and reasons in the plan."""
+"""Renamed resources: configuration sections that rename all of them, and reasons in the plan."""
 
 TOPICS = dict.fromkeys(
     ("topic-pin", "topic-geo", "topic-user"), ("replace", "`cluster` is replaced")

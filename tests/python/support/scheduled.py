@@ -1,6 +1,4 @@
-"""Scheduled batch for tests: doubles of AWS and Databricks, real Airflow, and the program that
-drives them.
-"""
+"""Scheduled batch for tests: the program, test doubles of AWS and Databricks, and real Airflow."""
 
 import contextlib
 import datetime
@@ -24,7 +22,7 @@ LAKE, AIRFLOW = "user-me-bucket", "user-me-airflow"
 DAG, DAG_KEY = "me_dag", "dags/me_dag.py"
 JOB = "/Users/me@example.com/pinpipe/me/scheduled"
 RESOURCES = {"databricks-job", "airflow-dag", "airflow-connection"}
-# No runs but those that tests trigger, and short polls.
+# Only runs that tests trigger, and a short polling interval.
 CALM = {
     "schedule": {
         "cron": "0 0 29 2 *",
@@ -58,7 +56,7 @@ class Scheduled(Provisioned):
         }
 
     def fill(self, lake):
-        """Uploads a lake of the id `local` to this pipeline's bucket."""
+        """Uploads a lake of a pipeline with the id `local` to the bucket of this pipeline."""
         for path in lake.rglob("*.json"):
             self.s3.upload_file(
                 str(path), LAKE, str(path.relative_to(lake)).replace("local.", "me.")
@@ -87,7 +85,7 @@ class Scheduled(Provisioned):
         return self.databricks.workspace.local(f"{JOB}/{name}")
 
     def failing(self, *arguments, code=1, **options):
-        """Runs a command that fails with one error and a hint; returns both."""
+        """Runs a command that must fail with one error and a hint. Returns both."""
         stderr = self.run(*arguments, code=code, **options).stderr
         error = stderr[stderr.index("error: ") :]
         assert error.count("error: ") == 1 and "\nhint: " in error and "panicked" not in stderr, (
@@ -98,9 +96,9 @@ class Scheduled(Provisioned):
 
 @contextlib.contextmanager
 def scheduled(folder, **sections):
-    """Yields a pipeline on the doubles before its first apply."""
+    """Yields a pipeline, on the test doubles, before its first apply."""
     with AwsDouble(settle_reads=0) as aws, ip_ranges() as url:
-        # Many threads of the double download and upload objects.
+        # Many threads of the Databricks double download and upload objects.
         s3 = boto3.client(
             "s3",
             "us-east-1",
@@ -147,7 +145,7 @@ class Sync:
     def __init__(self, cloud, home):
         self.cloud, self.home = cloud, home
         self.is_on = True
-        # Changes the content of each file that is copied.
+        # Transforms the content of each copied file.
         self.change = lambda text: text
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.follow, daemon=True)

@@ -1,4 +1,4 @@
-"""Templates that `pinpipe provision` sends to AWS, rendered."""
+"""Renders the templates that `pinpipe provision` sends to AWS."""
 
 import re
 
@@ -35,7 +35,7 @@ PLACEHOLDER = re.compile(r"@([a-z][a-z0-9-]*)@")
 
 
 def render(name, **values):
-    """Returns a rendered template; `role_arn="..."` replaces `@role-arn@`, VALUES are the defaults."""  # noqa: E501
+    """Returns a rendered template. `role_arn="x"` replaces `@role-arn@`; VALUES are defaults."""
     filled = {**VALUES, **{name.replace("_", "-"): value for name, value in values.items()}}
     return PLACEHOLDER.sub(lambda found: filled[found[1]], (TEMPLATES / name).read_text())
 

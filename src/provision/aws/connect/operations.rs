@@ -16,7 +16,7 @@ pub enum ConnectorOperation {
 }
 
 /// Starts the operation and waits until it completes. Returns the change: `paused`, `resumed` or
-/// `restarted`; `kept` on target local.
+/// `restarted`; `unchanged` if no AWS account is used.
 ///
 /// # Errors
 /// The connector does not exist; its state does not permit the operation; the operation fails.
@@ -35,7 +35,7 @@ pub async fn operate_connector(
 
 async fn operate(session: &Session, operation: ConnectorOperation) -> Result<&'static str> {
     let Some(account) = &session.account else {
-        return Ok("kept");
+        return Ok("unchanged");
     };
     let connector = Connector { account: account.clone() };
     let name = account.config.connector_name();

@@ -16,7 +16,7 @@ use crate::stages::stream::source::record_source::{
     Positions, ReadBatch, RecordSource, SourceRecord,
 };
 
-/// Maximum time without a record before the end offsets are reached.
+/// Maximum time without a record while the end offsets are not reached.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
 /// A Kafka topic as a source of records.
@@ -63,7 +63,7 @@ impl RecordSource for KafkaSource {
             let name = partition.partition.to_string();
             let position =
                 from.get(&name).and_then(|offset| offset.parse::<i64>().ok()).unwrap_or(0);
-            // A position past the end is from a deleted topic of the same name.
+            // A position past the end offset belongs to a deleted topic with the same name.
             let next_offset = if position > partition.end_offset { 0 } else { position }
                 .max(partition.start_offset);
             positions.insert(name, next_offset.to_string());
@@ -86,7 +86,7 @@ impl RecordSource for KafkaSource {
         let batch = tokio::task::spawn_blocking(move || {
             poll(&consumer, &config, &topic, &assignment, ends, positions, max_records)
         });
-        batch.await.context(|| "reading Kafka was interrupted")?
+        batch.await.context(|| "the Kafka request was aborted")?
     }
 }
 
@@ -126,7 +126,7 @@ fn poll(
                 }
             }
             Some(Err(error)) if last_progress.elapsed() > MAX_IDLE => return Err(failed(error)),
-            // The last offsets can be without a record: transaction markers or compacted records.
+            // The last offsets may contain no record, after transaction markers or compaction.
             None if skip_gaps(consumer, topic, &mut remaining, &mut positions) => {
                 last_progress = Instant::now()
             }
@@ -136,7 +136,7 @@ fn poll(
                      offset",
                     MAX_IDLE.as_secs()
                 ))
-                .hint("test the connections with `pinpipe doctor`"));
+                .hint("run `pinpipe doctor` to test every connection"));
             }
             _ => {}
         }

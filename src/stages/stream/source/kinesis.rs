@@ -20,7 +20,7 @@ pub struct KinesisSource {
     client: Client,
     stream: String,
     identity: String,
-    /// By shard: the position after the last read and the iterator that continues from it.
+    /// For each shard, the position after the last read and the iterator at that position.
     iterators: HashMap<String, (Option<String>, String)>,
 }
 
@@ -54,7 +54,7 @@ impl KinesisSource {
         let mut shards = Vec::new();
         let mut token: Option<String> = None;
         loop {
-            // The token identifies the stream; the service rejects a request with both.
+            // The service rejects a request that contains both the token and the stream name.
             let request = match token.take() {
                 Some(token) => self.client.list_shards().next_token(token),
                 None => self.client.list_shards().stream_name(&self.stream),
@@ -94,7 +94,7 @@ impl RecordSource for KinesisSource {
         for shard in self.shards().await? {
             loop {
                 let position = batch.positions.get(&shard);
-                // An iterator is reused only at its own position; it can also have expired.
+                // An iterator is reused only at its own position. It may have expired.
                 let iterator = match self.iterators.remove(&shard) {
                     Some((at, iterator)) if at.as_ref() == position => iterator,
                     _ => self.iterator(&shard, position).await?,
@@ -131,7 +131,7 @@ impl RecordSource for KinesisSource {
                         self.iterators
                             .insert(shard.clone(), (batch.positions.get(&shard).cloned(), next));
                     }
-                    // A resharding closed the shard, and all its records are read.
+                    // The shard was closed by resharding, and all its records have been read.
                     None => break,
                 }
                 if batch.records.len() >= max_records {

@@ -11,7 +11,7 @@ use crate::stages::stream::source::kafka::KafkaSource;
 use crate::stages::stream::source::kinesis::KinesisSource;
 use crate::stages::stream::source::record_source::RecordSource;
 
-/// A source with the names that a report and a checkpoint need.
+/// A source, with its names in reports and checkpoints.
 pub struct OpenSource {
     /// Name of the service in checkpoints: `kinesis` or `kafka`.
     pub service: &'static str,

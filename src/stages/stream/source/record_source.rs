@@ -10,7 +10,7 @@ use crate::base::error::Result;
 /// offset (Kafka), as text.
 pub type Positions = BTreeMap<String, String>;
 
-/// A record as the service delivered it.
+/// A record as received from the service.
 pub struct SourceRecord {
     /// Stream or topic with its shard or partition, for messages.
     pub origin: String,

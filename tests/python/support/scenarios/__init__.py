@@ -1,1 +1,1 @@
-"""Checks that hold on every double of AWS; test modules call them."""
+"""Test scenarios for every AWS test double. Test modules call them."""

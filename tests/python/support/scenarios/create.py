@@ -1,4 +1,4 @@
-"""Creating a whole pipeline, and deleting it."""
+"""Creation and deletion of a whole pipeline."""
 
 
 def creates_everything_then_plans_nothing(cloud):

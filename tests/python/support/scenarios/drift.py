@@ -57,7 +57,7 @@ def drift_is_reported_and_repaired(module, cloud, name):
 
 
 def machine_gets_its_role_back(module, cloud):
-    """It no longer reports to Systems Manager, so that topics cannot be observed."""
+    """Without its role, the machine is not available in SSM, so that topics cannot be observed."""
     remove_role(cloud)
     assert_repaired(
         module,
@@ -123,7 +123,7 @@ def lost_password_is_replaced_everywhere(module, cloud):
     assert (
         proxy["requestParameters"]["integration.request.header.Authorization"] == f"'Basic {sent}'"
     )
-    # The proxy reads it when it starts.
+    # The proxy reads the password only when it starts.
     scripts = [
         "\n".join(call.parameters["Parameters"]["commands"])
         for call in cloud.aws.calls[before[1] :]

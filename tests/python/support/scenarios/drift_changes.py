@@ -1,4 +1,4 @@
-"""Changes of AWS resources outside pinpipe, and the plan that each must give."""
+"""Changes of AWS resources outside pinpipe, and the expected plan after each."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A lake and tables on a server that speaks S3."""
+"""A lake and tables on an S3-compatible server."""
 
 import contextlib
 import http.server
@@ -61,17 +61,17 @@ def whole_pipeline_on_s3(pinpipe, s3):
     finally:
         local.kill()
     options = {"AWS_ENDPOINT_URL": s3, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1", **KEYS}
-    for half in ("batch", "stream"):
+    for layer in ("batch", "stream"):
         table = deltalake.DeltaTable(
-            f"s3://pins-of-mine/tables/{half}/local_pin_table", storage_options=options
+            f"s3://pins-of-mine/tables/{layer}/local_pin_table", storage_options=options
         )
         assert table.to_pyarrow_table().num_rows == 120
 
 
 @contextlib.contextmanager
 def recording_proxy(s3):
-    """The same server behind one that counts requests, and says of chosen objects that they are
-    gone.
+    """A proxy in front of the server, which records requests and returns 404 for the objects in
+    `gone`.
     """
     seen, gone = [], set()
 
@@ -150,12 +150,12 @@ def every_object_is_read_once_and_listed_in_pages_of_1000(pinpipe, s3, proxy):
     assert sorted(read) == sorted(keys), "each object once, nothing else"
     pages = [path for _, path in seen if "list-type" in path and "topics" in path]
     assert len(pages) == 4, pages
-    # A second run lists and reads nothing.
+    # A second run lists objects and reads none.
     seen.clear()
     report = pinpipe.json("batch", "--lake", "s3://user-local-bucket", env=env)
     assert [i["objects"] for i in report["inputs"]] == [0, 0, 0]
     assert all("list-type" in path for _, path in seen), seen
-    # An object deleted between listing and reading is named, and no partial answers are written.
+    # The error names an object that was deleted after the listing, and no answers are written.
     gone.add("topics/local.geo/partition=0/local.geo+0+0000000007.json")
     done = pinpipe.run(
         "batch", "--full", "--lake", "s3://user-local-bucket", "--out", "answers", code=1, env=env

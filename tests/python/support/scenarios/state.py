@@ -1,4 +1,4 @@
-"""The state of `provision`: its loss, its place on S3, and its lock there."""
+"""The state of `provision`: recovery after its loss, storage on S3, and the lock on S3."""
 
 import shutil
 
@@ -15,7 +15,7 @@ def objects(cloud):
 
 
 def refused_run(cloud, *arguments):
-    """Returns stderr of a run that fails and changes nothing."""
+    """Runs a command that must fail without changing anything. Returns its stderr."""
     before = cloud.aws.snapshot()
     code, stderr = cloud.run_to_end(*arguments)
     assert code == 1 and "error: " in stderr and "\nhint: " in stderr, stderr
@@ -47,7 +47,7 @@ def state_is_stored_on_s3(on_s3):
     on_s3.run("provision", "--yes")
     assert objects(on_s3) == [STATE] and not (on_s3.data / "aws" / "state.json").exists()
     shutil.rmtree(on_s3.data)
-    assert set(on_s3.plan()) == {"key-pair"}, "another machine finds the state there"
+    assert set(on_s3.plan()) == {"key-pair"}, "another machine reads the state from S3"
     on_s3.run("provision", "--yes")
     assert on_s3.plan() == {} and objects(on_s3) == [STATE]
     text = on_s3.s3.get_object(Bucket="team", Key=STATE)["Body"].read()

@@ -1,4 +1,4 @@
-"""Changes of streams, and resources under the pipeline's names that pinpipe does not manage."""
+"""Changes of streams, and unmanaged resources under names of the pipeline."""
 
 import json
 
@@ -88,7 +88,7 @@ def unmanaged_resource_is_left_alone(empty, key):
     UNMANAGED[key](empty)
     before = empty.aws.snapshot()
     assert empty.plan()[key] == ("unmanaged", "already exists, not managed by pinpipe")
-    # Reported before anything is created that costs money.
+    # Reported before the creation of resources that cost money.
     stderr = empty.refused("provision", "--yes")
     assert "already exists and is not managed by pinpipe" in stderr and f"--skip {key}" in stderr
     empty.run("destroy", "--yes", "--data")
@@ -104,6 +104,6 @@ def unmanaged_resource_can_be_skipped_as_the_hint_says(empty, key):
     if key != "bucket":
         assert json.dumps(empty.aws.snapshot(), sort_keys=True) == before
         return
-    # Of the objects in the bucket, only that of its owner is left.
+    # The bucket still contains the object of its owner, and no other.
     listed = empty.boto("s3").list_objects_v2(Bucket="user-me-bucket").get("Contents", [])
     assert [each["Key"] for each in listed] == ["theirs"]
