@@ -15,6 +15,7 @@ use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::model::Kind;
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
+use crate::base::output::table::thousands;
 use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::{Engine, cores};
 use crate::data::engine::spill::SpillFolder;
@@ -325,12 +326,21 @@ async fn ingest_lake(
         report.inputs.push(KindCounts {
             objects_in_lake: ingested.objects_in_lake,
             objects: ingested.objects,
+            skipped: ingested.skipped.count,
             records: ingested.records,
             rejects: ingested.rejected,
             duplicates: ingested.duplicates,
             new_rows: ingested.new_rows,
             ..KindCounts::of_table(kind, rows, table, ingested.version)
         });
+        if ingested.has_former_checkpoint {
+            report.notes.push(format!(
+                "another version of pinpipe wrote `{}`: read all {} objects again, once",
+                clean.map_or("", |clean| clean.name()),
+                thousands(ingested.objects)
+            ));
+        }
+        report.skipped.extend(ingested.skipped.named);
         report.rejects.extend(ingested.rejects);
         report.quality.extend(ingested.quality);
     }
