@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use tokio::sync::mpsc;
 
+use crate::base::config::schema::OnUnreadable;
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::progress::Progress;
@@ -20,7 +21,7 @@ use crate::data::engine::session::Engine;
 use crate::data::lake::checkpoint::{LakeCheckpoint, LakeListing, ReadObjects, SkippedObjects};
 use crate::data::lake::decode::{KEPT_REJECTS, Reject};
 use crate::data::lake::objects::{Layout, Objects, list_objects};
-use crate::data::lake::scan::{ScanChunks, interrupted, read_objects};
+use crate::data::lake::scan::{OnUnreadableObject, ScanChunks, interrupted, read_objects};
 use crate::data::storage::Lake;
 use crate::data::tables::clean_table::{
     CleanTable, CommitMode, RowGroupSize, RowWriter, TableCheckpoint, TableTransaction,
@@ -53,6 +54,7 @@ pub struct Ingest<'a> {
     pub kind: Kind,
     /// `None` keeps the rows in memory only.
     pub tables: Option<Tables<'a>>,
+    pub on_unreadable: OnUnreadable,
     pub budget: &'a MemoryBudget,
     pub progress: &'a Progress,
 }
@@ -271,6 +273,10 @@ async fn read_all(
     row_cache: Option<RowCache>,
 ) -> Result<(Ingested, Option<OutputTable>)> {
     let deduplicator = Deduplicator::new(request.kind.clean_schema(), request.budget.clone());
+    let on_unreadable = match request.on_unreadable {
+        OnUnreadable::Fail => OnUnreadableObject::Fail,
+        OnUnreadable::Skip => OnUnreadableObject::Skip(listing.clone()),
+    };
     let shared = Arc::new(Shared {
         transformer: ChunkTransformer {
             kind: request.kind,
@@ -284,6 +290,7 @@ async fn read_all(
             request.lake,
             objects,
             request.budget.chunk_size(),
+            &on_unreadable,
         )),
         output,
         state: Mutex::new(IngestState {

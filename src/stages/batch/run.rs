@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::base::config::endpoints::lake_bucket;
-use crate::base::config::schema::{AnswerFormat, Config, Median};
+use crate::base::config::schema::{AnswerFormat, Config, Median, OnUnreadable};
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::model::Kind;
 use crate::base::output::Printer;
@@ -288,6 +288,7 @@ async fn ingest_lake(
         layout: &layout,
         output_tables: output_tables.as_ref(),
         full: options.full,
+        on_unreadable: config.batch.on_unreadable,
         pending_columns: &pending_columns,
         budget,
         progress: &progress,
@@ -357,6 +358,7 @@ struct ScanContext<'a> {
     layout: &'a Layout,
     output_tables: Option<&'a OutputTables>,
     full: bool,
+    on_unreadable: OnUnreadable,
     pending_columns: &'a PendingColumns,
     budget: &'a MemoryBudget,
     progress: &'a Progress,
@@ -379,6 +381,7 @@ impl ScanContext<'_> {
             layout: self.layout,
             kind,
             tables: tables(),
+            on_unreadable: self.on_unreadable,
             budget: self.budget,
             progress: self.progress,
         };
