@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_million_objects_take_one_range_per_thousand() {
-        let ranges = (0..1_000_000).map(|position| ReadRange {
+        let ranges = (0..1_000_000_i64).map(|position| ReadRange {
             first: position,
             last: position,
             fingerprint: Fingerprint::of((u64::MAX / 3).wrapping_mul(position.cast_unsigned())),

@@ -66,7 +66,7 @@ const UNREADABLE_HINT: &str = "restore the object or grant read permission on it
 
 /// Why an object cannot be read.
 struct ReadFailure {
-    error: Error,
+    error: Box<Error>,
     /// Other objects can be read: the error is not about the lake or the connection.
     is_of_object: bool,
 }
@@ -93,7 +93,7 @@ impl OnUnreadableObject {
                 Ok(())
             }
             _ if failure.is_of_object => Err(failure.error.hint(UNREADABLE_HINT)),
-            _ => Err(failure.error),
+            _ => Err(*failure.error),
         }
     }
 }
@@ -209,11 +209,11 @@ async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Result<Byt
 fn object_failure(lake: &Lake, path: &Path, error: object_store::Error) -> ReadFailure {
     let is_of_object = is_of_object(&error);
     let action = format!("cannot read `{path}` of the lake `{}`", lake.url);
-    ReadFailure { error: failure(action, error), is_of_object }
+    ReadFailure { error: Box::new(failure(action, error)), is_of_object }
 }
 
 fn file_failure(path: &std::path::Path, error: std::io::Error) -> ReadFailure {
-    ReadFailure { error: io_error("read", path, error), is_of_object: true }
+    ReadFailure { error: Box::new(io_error("read", path, error)), is_of_object: true }
 }
 
 /// Reads one large object chunk by chunk, in parallel with decoding. What precedes damage of the
