@@ -1,6 +1,6 @@
 //! Reads raw objects: small ones in groups, large ones chunk by chunk.
 
-use std::future::{Future, ready};
+use std::future::ready;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::data::lake::checkpoint::LakeListing;
@@ -310,7 +311,7 @@ fn line_chunks(
     lake: Lake,
     object: RawObject,
     received: mpsc::Receiver<LineChunk>,
-    task: impl Future<Output = Result<Result<(), ReadFailure>, tokio::task::JoinError>> + Send + 'static,
+    task: JoinHandle<Result<(), ReadFailure>>,
     on_unreadable: OnUnreadableObject,
 ) -> ScanChunks {
     let read_object = object.clone();
