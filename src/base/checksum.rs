@@ -19,6 +19,16 @@ pub fn short(text: &str) -> String {
     sha256(text.as_bytes())[..32].to_string()
 }
 
+/// Returns the first 64 bits of the SHA-256: the same in every version and on every machine, so
+/// that it can be stored.
+pub fn fingerprint(content: &[u8]) -> u64 {
+    digest(&SHA256, content)
+        .as_ref()
+        .iter()
+        .take(8)
+        .fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +41,6 @@ mod tests {
         );
         assert_eq!(md5(b"abc"), "900150983cd24fb0d6963f7d28e17f72");
         assert_eq!(short("abc"), "ba7816bf8f01cfea414140de5dae2223");
+        assert_eq!(fingerprint(b"abc"), 0xba78_16bf_8f01_cfea);
     }
 }

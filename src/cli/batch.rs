@@ -99,7 +99,7 @@ pub async fn run(config: &Config, command_line: BatchCommandLine, printer: &Prin
         Some(BatchCommand::Unschedule) => schedule::unschedule(config, printer).await,
         None => {
             let report = answer(config, command_line.arguments, printer).await?;
-            for line in report.reject_lines() {
+            for line in report.skipped_lines().into_iter().chain(report.reject_lines()) {
                 printer.warn(line);
             }
             printer.report(&report);

@@ -4,6 +4,7 @@
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
+use aws_config::SdkConfig;
 use aws_sdk_kinesis::config::{ProvideCredentials, SharedCredentialsProvider};
 use object_store::aws::{AmazonS3Builder, AwsCredential};
 use object_store::local::LocalFileSystem;
@@ -22,8 +23,18 @@ pub struct Lake {
     pub root: Path,
     /// The same store if it is the local file system.
     pub files: Option<Arc<LocalFileSystem>>,
+    /// The same bucket if the lake is on S3, for listings: object_store refuses a whole page if
+    /// one key contains `//`.
+    pub bucket: Option<Bucket>,
     /// URL or folder as configured, for messages.
     pub url: String,
+}
+
+/// A bucket and a client for it.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    pub client: aws_sdk_s3::Client,
+    pub name: String,
 }
 
 /// Credentials of the AWS SDK's provider chain (profile, SSO, environment, role) for object_store.
@@ -51,7 +62,8 @@ impl Lake {
     /// exist.
     ///
     /// # Errors
-    /// The folder does not exist or cannot be created; the S3 URL has no bucket.
+    /// The folder does not exist or cannot be created; the S3 URL has no bucket, or a prefix that
+    /// no object of the lake can have.
     pub async fn open(config: &Config, url: &str, create: bool) -> Result<Self> {
         if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -61,10 +73,21 @@ impl Lake {
                 ))
                 .hint("add the name of the bucket"));
             }
+            // Parsed, not converted: a conversion encodes characters such as `~` and `%`.
+            let root = Path::parse(prefix.trim_end_matches('/')).map_err(|error| {
+                Error::usage(format!("cannot open the lake `{url}`"))
+                    .with_source(error)
+                    .hint("name a prefix without `//`, `/./` and `/../`")
+            })?;
+            let shared = s3_config(config).await;
             return Ok(Self {
-                store: Self::bucket(config, bucket).await?,
-                root: Path::from(prefix),
+                store: s3_store(config, &shared, bucket)?,
+                root,
                 files: None,
+                bucket: Some(Bucket {
+                    client: crate::clients::aws::s3(&shared),
+                    name: bucket.to_string(),
+                }),
                 url: url.to_string(),
             });
         }
@@ -80,26 +103,18 @@ impl Lake {
         let root = Path::from_absolute_path(&absolute)
             .context(|| format!("cannot open the lake `{}`", folder.display()))?;
         let files = Arc::new(LocalFileSystem::new());
-        Ok(Self { store: files.clone(), root, files: Some(files), url: url.to_string() })
+        Ok(Self {
+            store: files.clone(),
+            root,
+            files: Some(files),
+            bucket: None,
+            url: url.to_string(),
+        })
     }
 
     /// Opens a bucket on Amazon S3, or on the server of `lake.endpoint_url`.
     pub async fn bucket(config: &Config, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
-        let mut builder =
-            AmazonS3Builder::new().with_bucket_name(bucket).with_region(&config.aws.region);
-        let shared = crate::clients::aws::sdk_config(config).await;
-        // `lake.endpoint_url` takes precedence over AWS_ENDPOINT_URL, which applies to all of AWS.
-        let configured = Some(config.lake.endpoint_url.as_str()).filter(|url| !url.is_empty());
-        if let Some(endpoint) = configured.or(shared.endpoint_url()) {
-            builder = builder
-                .with_endpoint(endpoint)
-                .with_allow_http(endpoint.starts_with("http://"))
-                .with_virtual_hosted_style_request(false);
-        }
-        if let Some(provider) = shared.credentials_provider() {
-            builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
-        }
-        Ok(Arc::new(builder.build().context(|| format!("cannot open the bucket `{bucket}`"))?))
+        s3_store(config, &s3_config(config).await, bucket)
     }
 
     /// Identity of the lake: equal for all spellings of the same location.
@@ -111,6 +126,11 @@ impl Lake {
         }
     }
 
+    /// What precedes the path of an object in reports: paths in a folder are absolute.
+    pub fn path_prefix(&self) -> &'static str {
+        if self.files.is_some() { "/" } else { "" }
+    }
+
     /// Returns a path below the root of the lake.
     pub fn path(&self, relative: &str) -> Path {
         relative
@@ -120,8 +140,40 @@ impl Lake {
     }
 }
 
+/// Loads the configuration of S3 clients. `lake.endpoint_url` takes precedence over
+/// AWS_ENDPOINT_URL, which applies to all of AWS.
+async fn s3_config(config: &Config) -> SdkConfig {
+    let shared = crate::clients::aws::sdk_config(config).await;
+    match config.lake.endpoint_url.as_str() {
+        "" => shared,
+        url => shared.into_builder().endpoint_url(url).build(),
+    }
+}
+
+/// Opens the object store of a bucket.
+///
+/// # Errors
+/// The configuration is invalid.
+fn s3_store(config: &Config, shared: &SdkConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    let mut builder =
+        AmazonS3Builder::new().with_bucket_name(bucket).with_region(&config.aws.region);
+    if let Some(endpoint) = shared.endpoint_url() {
+        builder = builder
+            .with_endpoint(endpoint)
+            .with_allow_http(endpoint.starts_with("http://"))
+            .with_virtual_hosted_style_request(false);
+    }
+    if let Some(provider) = shared.credentials_provider() {
+        builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
+    }
+    Ok(Arc::new(builder.build().context(|| format!("cannot open the bucket `{bucket}`"))?))
+}
+
 /// Hint for a bucket that does not exist.
-const NO_BUCKET: &str = "check the name of the bucket or folder; `pinpipe provision` creates the bucket of the pipeline";
+pub const NO_BUCKET: &str = "check the name of the bucket or folder; `pinpipe provision` creates the bucket of the pipeline";
+/// Hint for a server that does not answer.
+pub const UNREACHABLE: &str =
+    "check that the server of `lake.endpoint_url` is reachable, or Amazon S3 if it is not set";
 
 /// Converts a failed call to the object store to an error with a hint.
 pub fn failure(action: String, error: object_store::Error) -> Error {
@@ -136,7 +188,7 @@ pub fn failure(action: String, error: object_store::Error) -> Error {
             "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their permission on the bucket"
         }
         object_store::Error::Generic { .. } if format!("{error:?}").contains("Connect") => {
-            "check that the server of `lake.endpoint_url` is reachable, or Amazon S3 if it is not set"
+            UNREACHABLE
         }
         _ if format!("{error:?}").contains("PermissionDenied") => {
             "grant yourself permission to read it, then re-run the command"
@@ -149,6 +201,23 @@ pub fn failure(action: String, error: object_store::Error) -> Error {
     match response {
         Some(response) => Error::failed(action).with_source(response).hint(hint),
         None => Error::failed(action).with_source(error).hint(hint),
+    }
+}
+
+/// Whether an error is about the object, not about the bucket or the connection: the object is
+/// archived, was deleted, or the user lacks permission for it.
+pub fn is_of_object(error: &object_store::Error) -> bool {
+    let is_of_bucket = || {
+        s3_error_response(error).is_some_and(|response| {
+            let code = response.split(':').next().unwrap_or_default();
+            matches!(code, "NoSuchBucket" | "InvalidAccessKeyId" | "SignatureDoesNotMatch")
+        })
+    };
+    match error {
+        object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. } => {
+            !is_of_bucket()
+        }
+        _ => false,
     }
 }
 

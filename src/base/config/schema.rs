@@ -223,6 +223,16 @@ pub enum AnswerFormat {
     Html,
 }
 
+/// What batch does with an object of the lake that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnreadable {
+    /// The run fails
+    Fail,
+    /// The run continues without the object; the next run tries to read it again
+    Skip,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 pub struct Batch {
     pub engine: BatchEngine,
@@ -230,6 +240,7 @@ pub struct Batch {
     pub formats: Vec<AnswerFormat>,
     pub questions: String,
     pub memory: String,
+    pub on_unreadable: OnUnreadable,
     pub retention_hours: u32,
 }
 

@@ -221,7 +221,7 @@ async fn run_stages(
         printer,
     )
     .await?;
-    for line in report.reject_lines() {
+    for line in report.skipped_lines().into_iter().chain(report.reject_lines()) {
         printer.warn(line);
     }
     let lake_records: u64 = report.inputs.iter().map(|input| input.records).sum();

@@ -5,6 +5,7 @@ pub mod compression;
 pub mod decode;
 pub mod format;
 pub mod line_splitter;
+pub mod listing;
 pub mod objects;
 pub mod row;
 pub mod scan;

@@ -6,14 +6,15 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 
+use crate::base::checksum::fingerprint;
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result};
 use crate::base::model::Kind;
 use crate::data::lake::compression::Compression;
 use crate::data::lake::format::object_format::ObjectFormat;
-use crate::data::lake::format::of_object;
+use crate::data::lake::format::{extension, of_object};
+use crate::data::lake::listing::{Entry, ListedObject, SkippedObject, list};
 use crate::data::storage::Lake;
-use crate::data::storage::failure;
 
 /// Number of objects that are sorted at a time.
 const ORDERED_OBJECTS: usize = 32_768;
@@ -55,23 +56,49 @@ pub struct RawObject {
     /// Position in the partition: the first offset, or the modification time in milliseconds since
     /// 1970.
     pub position: i64,
+    /// Fingerprint of name, size and version: another one for each content of the object.
+    pub identity: u64,
 }
 
 /// Objects of a listing in progress.
 pub type Objects = BoxStream<'static, Result<RawObject>>;
+
+/// What a listing of a record kind finds.
+#[derive(Debug, Clone)]
+pub enum Found {
+    Object(RawObject),
+    Skipped(SkippedObject),
+}
+
+/// A listing of a record kind in progress.
+pub type Listing = BoxStream<'static, Result<Found>>;
+
+/// Lists all objects of one record kind, and those that are skipped because of their names.
+///
+/// # Errors
+/// The lake cannot be listed.
+pub fn list_kind(lake: &Lake, layout: &Layout, kind: Kind) -> Listing {
+    let topic = format!("{}.{}", layout.id, kind.name());
+    let mut listing = list_topic(lake, &format!("{}/{topic}", layout.topics_dir), topic);
+    if kind == Kind::Pin {
+        // Smaller builds of this pipeline post only pins, one per object.
+        listing = listing.chain(list_topic(lake, EVENTS, EVENTS.into())).boxed();
+    }
+    listing
+}
 
 /// Lists all objects of one record kind.
 ///
 /// # Errors
 /// The lake cannot be listed.
 pub fn list_objects(lake: &Lake, layout: &Layout, kind: Kind) -> Objects {
-    let topic = format!("{}.{}", layout.id, kind.name());
-    let mut objects = list(lake, &format!("{}/{topic}", layout.topics_dir), topic);
-    if kind == Kind::Pin {
-        // Smaller builds of this pipeline post only pins, one per object.
-        objects = objects.chain(list(lake, EVENTS, EVENTS.into())).boxed();
-    }
-    objects
+    let objects = list_kind(lake, layout, kind).try_filter_map(|found| {
+        ready(Ok(match found {
+            Found::Object(object) => Some(object),
+            Found::Skipped(_) => None,
+        }))
+    });
+    objects.boxed()
 }
 
 /// Sorts objects of a folder by path, 32,768 at a time. A bucket lists its objects in this order
@@ -102,39 +129,36 @@ pub async fn count_objects(lake: &Lake, layout: &Layout) -> Result<Vec<u64>> {
     Ok(counts)
 }
 
-fn list(lake: &Lake, folder: &str, topic: String) -> Objects {
-    let (prefix, url) = (lake.path(folder), lake.url.clone());
-    let listed = lake
-        .store
-        .list(Some(&prefix))
-        .map_err(move |error| failure(format!("cannot list the lake `{url}`"), error));
-    let objects = listed.try_filter_map(move |meta| {
-        let relative = meta
-            .location
-            .prefix_match(&prefix)
-            .map(|parts| parts.map(|part| part.as_ref().to_string()).collect::<Vec<_>>());
-        let written_ms = meta.last_modified.timestamp_millis();
-        ready(Ok(relative
-            .and_then(|parts| raw_object(&topic, &parts, meta.location, meta.size, written_ms))))
+fn list_topic(lake: &Lake, folder: &str, topic: String) -> Listing {
+    let path_prefix = lake.path_prefix();
+    let listing = list(lake, folder).try_filter_map(move |entry| {
+        ready(Ok(match entry {
+            Entry::Object(object) => raw_object(&topic, object, path_prefix),
+            Entry::Skipped(skipped) => Some(Found::Skipped(skipped)),
+        }))
     });
-    objects.boxed()
+    listing.boxed()
 }
 
-/// Parses the path of an object. Returns `None` if the sink connector did not write it, such as a
-/// partially uploaded file.
-pub fn raw_object(
-    topic: &str,
-    parts: &[String],
-    path: Path,
-    size_bytes: u64,
-    written_ms: i64,
-) -> Option<RawObject> {
+/// Parses the path of a listed object. An object of an unknown format is skipped, under its path
+/// after `path_prefix`. Returns `None` for objects beside the events.
+pub fn raw_object(topic: &str, listed: ListedObject, path_prefix: &str) -> Option<Found> {
+    let ListedObject { path, parts, size_bytes, written_ms, version } = listed;
     let (name, folders) = parts.split_last()?;
-    let (stem, format, compression) = of_object(name)?;
     let is_event = topic == EVENTS;
-    if is_event && !stem.starts_with("event-") {
+    if is_event && !name.starts_with("event-") {
         return None;
     }
+    let Some((stem, format, compression)) = of_object(name) else {
+        let reason = match extension(name) {
+            "" => "its name has no extension".to_string(),
+            extension => format!("the format or compression `{extension}` is not supported"),
+        };
+        return Some(Found::Skipped(SkippedObject {
+            object: format!("{path_prefix}{path}"),
+            reason,
+        }));
+    };
     // `<topic>+<partition>+<offset>`; the separator is `file.delim` of the sink connector.
     let numbers = stem.strip_prefix(topic).and_then(|rest| {
         let offset: String = rest
@@ -153,7 +177,9 @@ pub fn raw_object(
         }
         _ => (format!("{topic}/{}", folders.join("/")), written_ms),
     };
-    Some(RawObject {
+    // A path contains no line break.
+    let identity = fingerprint(format!("{path}\n{size_bytes}\n{version}").as_bytes());
+    Some(Found::Object(RawObject {
         path,
         size_bytes,
         format,
@@ -161,33 +187,67 @@ pub fn raw_object(
         is_one_record: is_event,
         partition,
         position,
-    })
+        identity,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn object(name: &str, size_bytes: u64) -> RawObject {
-        let parts: Vec<String> = name.split('/').map(String::from).collect();
-        raw_object("a.pin", &parts, Path::from(name), size_bytes, 77)
-            .expect("object of the sink connector")
+    fn find(topic: &str, name: &str, version: &str) -> Option<Found> {
+        let listed = ListedObject {
+            path: Path::from(name),
+            parts: name.split('/').map(String::from).collect(),
+            size_bytes: 5,
+            written_ms: 77,
+            version: version.into(),
+        };
+        raw_object(topic, listed, "/")
+    }
+
+    fn object(name: &str) -> RawObject {
+        match find("a.pin", name, "1") {
+            Some(Found::Object(object)) => object,
+            other => panic!("expected an object, got {other:?}"),
+        }
     }
 
     #[test]
     fn parses_partition_and_offset_from_the_name() {
-        let with_partition = object("partition=0/a.pin+0+0000001000.json", 5);
+        let with_partition = object("partition=0/a.pin+0+0000001000.json");
         assert_eq!(
             (with_partition.partition.as_str(), with_partition.position),
             ("a.pin/partition=0+0+", 1000)
         );
-        let with_field = object("country=Peru/a.pin+2+0000000007.json.gz", 5);
+        let with_field = object("country=Peru/a.pin+2+0000000007.json.gz");
         assert_eq!(
             (with_field.partition.as_str(), with_field.position),
             ("a.pin/country=Peru+2+", 7)
         );
-        assert_eq!(object("by-hand.json", 5).position, 77);
-        assert!(raw_object("a.pin", &["x.json.part".into()], Path::from("x"), 1, 1).is_none());
-        assert!(raw_object(EVENTS, &["notes.json".into()], Path::from("x"), 1, 1).is_none());
+        assert_eq!(object("by-hand.json").position, 77);
+        assert!(find(EVENTS, "notes.txt", "1").is_none());
+    }
+
+    #[test]
+    fn an_object_of_an_unknown_format_is_skipped() {
+        for (name, reason) in [("x.json.part", "`.part` is not"), ("notes", "has no extension")] {
+            let Some(Found::Skipped(skipped)) = find("a.pin", name, "1") else {
+                panic!("{name} is skipped");
+            };
+            assert_eq!(skipped.object, format!("/{name}"));
+            assert!(skipped.reason.contains(reason), "{skipped:?}");
+        }
+    }
+
+    #[test]
+    fn the_identity_differs_by_name_and_version() {
+        let Some(Found::Object(changed)) = find("a.pin", "by-hand.json", "2") else {
+            panic!("an object");
+        };
+        let same = object("by-hand.json");
+        assert_eq!(same.identity, object("by-hand.json").identity);
+        assert_ne!(same.identity, changed.identity);
+        assert_ne!(same.identity, object("by-hand-2.json").identity);
     }
 }

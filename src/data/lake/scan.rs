@@ -1,6 +1,6 @@
 //! Reads raw objects: small ones in groups, large ones chunk by chunk.
 
-use std::future::Future;
+use std::future::ready;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -10,14 +10,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
+use crate::data::lake::checkpoint::LakeListing;
 use crate::data::lake::compression::Compression;
 use crate::data::lake::decode::MAX_RECORD_BYTES;
 use crate::data::lake::line_splitter::{COMPRESSED_PIECE_BYTES, LineChunk, LineSplitter};
 use crate::data::lake::objects::{Objects, RawObject};
-use crate::data::storage::Lake;
-use crate::data::storage::failure;
+use crate::data::storage::{Lake, failure, is_of_object};
 
 /// Concurrent reads from S3 per group of objects.
 const CONCURRENT_READS: usize = 16;
@@ -60,14 +61,57 @@ pub struct ChunkSize {
     pub max_whole_bytes: u64,
 }
 
+/// Hint for an object that cannot be read.
+const UNREADABLE_HINT: &str = "restore the object or grant read permission on it, then re-run the \
+     command; `batch.on_unreadable = \"skip\"` answers without such objects";
+
+/// Why an object cannot be read.
+struct ReadFailure {
+    error: Box<Error>,
+    /// Other objects can be read: the error is not about the lake or the connection.
+    is_of_object: bool,
+}
+
+/// What happens to objects that cannot be read.
+#[derive(Debug, Clone)]
+pub enum OnUnreadableObject {
+    /// The scan fails.
+    Fail,
+    /// The object is recorded as not read.
+    Skip(LakeListing),
+}
+
+impl OnUnreadableObject {
+    /// Records an object that cannot be read.
+    ///
+    /// # Errors
+    /// The object must not be skipped, or the failure is not about the object.
+    fn handle(&self, lake: &Lake, object: &RawObject, failure: ReadFailure) -> Result<()> {
+        match self {
+            Self::Skip(listing) if failure.is_of_object => {
+                let name = format!("{}{}", lake.path_prefix(), object.path);
+                listing.skip_unreadable(object, name, &failure.error);
+                Ok(())
+            }
+            _ if failure.is_of_object => Err(failure.error.hint(UNREADABLE_HINT)),
+            _ => Err(*failure.error),
+        }
+    }
+}
+
 /// Reads objects while they are listed, and prefetches chunks ahead of decoding.
-pub fn read_objects(lake: &Lake, objects: Objects, size: ChunkSize) -> ScanChunks {
-    let lake = lake.clone();
+pub fn read_objects(
+    lake: &Lake,
+    objects: Objects,
+    size: ChunkSize,
+    on_unreadable: &OnUnreadableObject,
+) -> ScanChunks {
+    let (lake, on_unreadable) = (lake.clone(), on_unreadable.clone());
     let prefetched_groups = if lake.files.is_some() { 2 } else { 6 };
     let read = move |group: Result<Vec<RawObject>>| {
-        let lake = lake.clone();
+        let (lake, on_unreadable) = (lake.clone(), on_unreadable.clone());
         // A separate task reads even while the stream is not polled.
-        let task = group.map(|group| tokio::spawn(read_group(lake, group, size)));
+        let task = group.map(|group| tokio::spawn(read_group(lake, group, size, on_unreadable)));
         async move { task?.await.context(interrupted)? }
     };
     groups(objects, size.bytes).map(read).buffered(prefetched_groups).try_flatten().boxed()
@@ -103,7 +147,12 @@ fn groups(objects: Objects, chunk_bytes: u64) -> BoxStream<'static, Result<Vec<R
     stream::try_unfold(Box::pin(objects.peekable()), next_group).boxed()
 }
 
-async fn read_group(lake: Lake, group: Vec<RawObject>, size: ChunkSize) -> Result<ScanChunks> {
+async fn read_group(
+    lake: Lake,
+    group: Vec<RawObject>,
+    size: ChunkSize,
+    on_unreadable: OnUnreadableObject,
+) -> Result<ScanChunks> {
     match &group[..] {
         [object] if object.is_one_record && object.size_bytes > MAX_RECORD_BYTES as u64 => {
             let slice = LineChunk::Refused {
@@ -115,18 +164,24 @@ async fn read_group(lake: Lake, group: Vec<RawObject>, size: ChunkSize) -> Resul
             Ok(stream::iter(chunks.map(Ok)).boxed())
         }
         [object] if object.can_be_split() && object.decompressed_bytes() > size.max_whole_bytes => {
-            read_large(lake, object.clone(), size.bytes).await
+            read_large(lake, object.clone(), size.bytes, on_unreadable).await
         }
         _ => {
             let contents = read_whole(&lake, &group).await?;
-            let chunk = ScanChunk::Objects(group.into_iter().zip(contents).collect());
-            Ok(stream::iter([Ok(chunk)]).boxed())
+            let mut objects = Vec::with_capacity(group.len());
+            for (object, contents) in group.into_iter().zip(contents) {
+                match contents {
+                    Ok(contents) => objects.push((object, contents)),
+                    Err(failure) => on_unreadable.handle(&lake, &object, failure)?,
+                }
+            }
+            Ok(stream::iter([Ok(ScanChunk::Objects(objects))]).boxed())
         }
     }
 }
 
 /// Reads complete objects and returns their contents in the same order.
-async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
+async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Result<Bytes, ReadFailure>>> {
     if let Some(files) = &lake.files {
         // One blocking task for the group instead of two for each object.
         let paths = objects.iter().map(|object| files.path_to_filesystem(&object.path));
@@ -135,54 +190,80 @@ async fn read_whole(lake: &Lake, objects: &[RawObject]) -> Result<Vec<Bytes>> {
             .context(|| format!("cannot read the lake `{}`", lake.url))?;
         let task = tokio::task::spawn_blocking(move || {
             let contents = paths.iter().map(|path| {
-                std::fs::read(path).map(Bytes::from).map_err(|error| io_error("read", path, error))
+                std::fs::read(path).map(Bytes::from).map_err(|error| file_failure(path, error))
             });
-            contents.collect::<Result<Vec<_>>>()
+            contents.collect::<Vec<_>>()
         });
-        return task.await.context(interrupted)?;
+        return task.await.context(interrupted);
     }
     let read = |object: RawObject| async move {
-        let response = lake
-            .store
-            .get(&object.path)
-            .await
-            .map_err(|error| cannot_read(lake, &object.path, error))?;
-        response.bytes().await.map_err(|error| cannot_read(lake, &object.path, error))
+        let response = lake.store.get(&object.path).await;
+        let contents = match response {
+            Ok(response) => response.bytes().await,
+            Err(error) => Err(error),
+        };
+        contents.map_err(|error| object_failure(lake, &object.path, error))
     };
-    stream::iter(objects.to_vec()).map(read).buffered(CONCURRENT_READS).try_collect().await
+    Ok(stream::iter(objects.to_vec()).map(read).buffered(CONCURRENT_READS).collect().await)
 }
 
-fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
-    failure(format!("cannot read `{path}` of the lake `{}`", lake.url), error)
+fn object_failure(lake: &Lake, path: &Path, error: object_store::Error) -> ReadFailure {
+    let is_of_object = is_of_object(&error);
+    let action = format!("cannot read `{path}` of the lake `{}`", lake.url);
+    ReadFailure { error: Box::new(failure(action, error)), is_of_object }
 }
 
-/// Reads one large object chunk by chunk, in parallel with decoding.
-async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<ScanChunks> {
+fn file_failure(path: &std::path::Path, error: std::io::Error) -> ReadFailure {
+    ReadFailure { error: Box::new(io_error("read", path, error)), is_of_object: true }
+}
+
+/// Reads one large object chunk by chunk, in parallel with decoding. What precedes damage of the
+/// object stays read if the object is skipped.
+async fn read_large(
+    lake: Lake,
+    object: RawObject,
+    slice_bytes: u64,
+    on_unreadable: OnUnreadableObject,
+) -> Result<ScanChunks> {
     let compression = object.compression;
     let line_splitter =
         LineSplitter::new(compression, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
-        let response =
-            lake.store.get(&path).await.map_err(|error| cannot_read(&lake, &path, error))?;
+        let response = match lake.store.get(&path).await {
+            Ok(response) => response,
+            Err(error) => {
+                let failure = object_failure(&lake, &path, error);
+                on_unreadable.handle(&lake, &object, failure)?;
+                return Ok(stream::empty().boxed());
+            }
+        };
+        let read_lake = lake.clone();
         let task = tokio::spawn(async move {
-            let chunks = response.into_stream().map_err(|error| cannot_read(&lake, &path, error));
+            let chunks =
+                response.into_stream().map_err(|error| object_failure(&read_lake, &path, error));
             split_lines(chunks, line_splitter, compression, &slices).await
         });
-        return Ok(line_chunks(object, received, task));
+        return Ok(line_chunks(lake, object, received, task, on_unreadable));
     };
     let path = files
         .path_to_filesystem(&path)
         .context(|| format!("cannot read the lake `{}`", lake.url))?;
-    let mut file = std::fs::File::open(&path).map_err(|error| io_error("read", &path, error))?;
+    let mut file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            on_unreadable.handle(&lake, &object, file_failure(&path, error))?;
+            return Ok(stream::empty().boxed());
+        }
+    };
     let task = tokio::task::spawn_blocking(move || {
         let chunks = std::iter::from_fn(move || {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
             match file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
                 Ok(0) => None,
                 Ok(_) => Some(Ok(Bytes::from(chunk))),
-                Err(error) => Some(Err(io_error("read", &path, error))),
+                Err(error) => Some(Err(file_failure(&path, error))),
             }
         });
         // This thread may block.
@@ -193,17 +274,17 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
             &slices,
         ))
     });
-    Ok(line_chunks(object, received, task))
+    Ok(line_chunks(lake, object, received, task, on_unreadable))
 }
 
 /// Splits the chunks of an object into lines and sends them, until the object ends or the receiver
 /// is dropped.
 async fn split_lines(
-    chunks: impl futures::Stream<Item = Result<Bytes>>,
+    chunks: impl futures::Stream<Item = Result<Bytes, ReadFailure>>,
     mut line_splitter: LineSplitter,
     compression: Compression,
     slices: &mpsc::Sender<LineChunk>,
-) -> Result<()> {
+) -> Result<(), ReadFailure> {
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.try_next().await? {
         let piece_bytes = match compression {
@@ -227,10 +308,13 @@ async fn split_lines(
 
 /// Returns the received chunks, followed by the end of the object or the error of the reading task.
 fn line_chunks(
+    lake: Lake,
     object: RawObject,
     received: mpsc::Receiver<LineChunk>,
-    task: impl Future<Output = Result<Result<()>, tokio::task::JoinError>> + Send + 'static,
+    task: JoinHandle<Result<(), ReadFailure>>,
+    on_unreadable: OnUnreadableObject,
 ) -> ScanChunks {
+    let read_object = object.clone();
     let slices = stream::unfold(received, move |mut received| {
         let object = object.clone();
         async move {
@@ -241,8 +325,13 @@ fn line_chunks(
         }
     });
     let end = stream::once(async move {
-        task.await.context(interrupted)??;
-        Ok(ScanChunk::End)
+        match task.await.context(interrupted)? {
+            Ok(()) => Ok::<_, Error>(Some(ScanChunk::End)),
+            Err(failure) => {
+                on_unreadable.handle(&lake, &read_object, failure)?;
+                Ok(None)
+            }
+        }
     });
-    slices.chain(end).boxed()
+    slices.chain(end.try_filter_map(|end| ready(Ok(end)))).boxed()
 }

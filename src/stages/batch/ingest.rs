@@ -10,18 +10,18 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::base::config::schema::OnUnreadable;
 use crate::base::error::{Error, ErrorContext, Result};
 use crate::base::model::Kind;
 use crate::base::output::progress::Progress;
 use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::Engine;
-use crate::data::lake::checkpoint::{HighWaterMarks, LakeListing};
+use crate::data::lake::checkpoint::{LakeCheckpoint, LakeListing, ReadObjects, SkippedObjects};
 use crate::data::lake::decode::{MAX_LISTED_REJECTS, Reject};
 use crate::data::lake::objects::{Layout, Objects, list_objects};
-use crate::data::lake::scan::{ScanChunks, interrupted, read_objects};
+use crate::data::lake::scan::{OnUnreadableObject, ScanChunks, interrupted, read_objects};
 use crate::data::storage::Lake;
 use crate::data::tables::clean_table::{
     CleanTable, CommitMode, RowGroupSize, RowWriter, TableCheckpoint, TableTransaction,
@@ -54,6 +54,7 @@ pub struct Ingest<'a> {
     pub kind: Kind,
     /// `None` keeps the rows in memory only.
     pub tables: Option<Tables<'a>>,
+    pub on_unreadable: OnUnreadable,
     pub budget: &'a MemoryBudget,
     pub progress: &'a Progress,
 }
@@ -64,6 +65,10 @@ pub struct Ingested {
     pub objects_in_lake: u64,
     /// Objects that were read.
     pub objects: u64,
+    /// Objects that were not read because of their names, or because they are unreadable.
+    pub skipped: SkippedObjects,
+    /// The table was written by another version of pinpipe, so that all objects were read again.
+    pub has_former_checkpoint: bool,
     pub records: u64,
     pub rejected: u64,
     pub duplicates: u64,
@@ -84,6 +89,8 @@ impl Ingested {
         Self {
             objects_in_lake: 0,
             objects: 0,
+            skipped: SkippedObjects::default(),
+            has_former_checkpoint: false,
             records: 0,
             rejected: 0,
             duplicates: 0,
@@ -94,13 +101,6 @@ impl Ingested {
             version,
         }
     }
-}
-
-/// Text of the table's checkpoint: the lake and its high-water marks.
-#[derive(Serialize, Deserialize)]
-struct LakeCheckpoint {
-    lake: String,
-    objects: HighWaterMarks,
 }
 
 /// The transaction on the clean table and the rejects of one record kind.
@@ -172,24 +172,25 @@ impl Shared {
 pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingested> {
     let kind = request.kind;
     let Some(Tables { clean, rejects, full }) = &request.tables else {
-        let listing = LakeListing::after(HighWaterMarks::default());
+        let listing = LakeListing::after(ReadObjects::default());
         let objects = listing.fresh(request.lake, request.layout, kind);
         let (ingested, _) = read_all(request, listing, objects, None, Some(row_cache)).await?;
         return Ok(ingested);
     };
     let transaction = clean.begin().await?;
-    // Another version of pinpipe may have written the checkpoint in another form; such a checkpoint
-    // is ignored and the whole lake is read.
-    let previous_checkpoint: Option<LakeCheckpoint> = transaction
+    let checkpoint = transaction
         .checkpoint(CHECKPOINT_NAME)
         .await?
-        .and_then(|text| serde_json::from_str(&text).ok());
-    let high_water_marks = previous_checkpoint
-        .filter(|checkpoint| checkpoint.lake == request.lake.identity())
-        .map(|checkpoint| checkpoint.objects);
+        .and_then(|text| LakeCheckpoint::parse(&text))
+        .filter(|checkpoint| checkpoint.lake == request.lake.identity());
     // Without a checkpoint of this lake the table cannot be extended, only overwritten.
-    let overwrites = *full || high_water_marks.is_none();
-    let listing = LakeListing::after(high_water_marks.filter(|_| !full).unwrap_or_default());
+    let overwrites = *full || checkpoint.is_none();
+    // Rows of objects that are no longer in the lake are kept: the table is extended, although all
+    // objects are read again.
+    let has_former_checkpoint =
+        !overwrites && checkpoint.as_ref().is_some_and(|it| it.objects.is_none());
+    let previous = checkpoint.filter(|_| !full).and_then(|checkpoint| checkpoint.objects);
+    let listing = LakeListing::after(previous.unwrap_or_default());
     let mut objects = Box::pin(listing.fresh(request.lake, request.layout, kind).peekable());
     let has_no_new_objects = objects.as_mut().peek().await.is_none();
     if has_no_new_objects && overwrites && is_empty(request.lake, request.layout).await? {
@@ -199,6 +200,7 @@ pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingeste
     if has_no_new_objects && !overwrites {
         let mut ingested = Ingested::empty(kind, transaction.version());
         ingested.objects_in_lake = listing.objects();
+        ingested.skipped = listing.skipped();
         return Ok(ingested);
     }
     tracing::debug!(table = clean.name(), "opened the table");
@@ -221,9 +223,7 @@ pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingeste
     // lost reject could not be recovered once the rows and the checkpoint are committed.
     output.rejects.commit().await?;
     tracing::debug!(table = clean.name(), "committed the rejects");
-    let checkpoint = LakeCheckpoint { lake: request.lake.identity(), objects: listing.taken() };
-    let text = serde_json::to_string(&checkpoint)
-        .context(|| "cannot encode the checkpoint of the lake")?;
+    let text = LakeCheckpoint::text(request.lake.identity(), &listing.read_objects())?;
     let mode = if overwrites { CommitMode::Overwrite } else { CommitMode::Append };
     let version = output
         .transaction
@@ -237,6 +237,7 @@ pub async fn ingest(request: &Ingest<'_>, row_cache: RowCache) -> Result<Ingeste
         "committed the rows"
     );
     ingested.version = version;
+    ingested.has_former_checkpoint = has_former_checkpoint;
     Ok(ingested)
 }
 
@@ -272,6 +273,10 @@ async fn read_all(
     row_cache: Option<RowCache>,
 ) -> Result<(Ingested, Option<OutputTable>)> {
     let deduplicator = Deduplicator::new(request.kind.clean_schema(), request.budget.clone());
+    let on_unreadable = match request.on_unreadable {
+        OnUnreadable::Fail => OnUnreadableObject::Fail,
+        OnUnreadable::Skip => OnUnreadableObject::Skip(listing.clone()),
+    };
     let shared = Arc::new(Shared {
         transformer: ChunkTransformer {
             kind: request.kind,
@@ -285,6 +290,7 @@ async fn read_all(
             request.lake,
             objects,
             request.budget.chunk_size(),
+            &on_unreadable,
         )),
         output,
         state: Mutex::new(IngestState {
@@ -318,7 +324,8 @@ async fn read_all(
         writer.finish().await?;
     }
     ingested.objects_in_lake = shared.listing.objects();
-    ingested.objects = shared.listing.fresh_objects().0;
+    ingested.skipped = shared.listing.skipped();
+    ingested.objects = shared.listing.read_count();
     ingested.new_rows = deduplicator.new_rows;
     ingested.duplicates = deduplicator.duplicates;
     ingested.cached_rows = row_cache.and_then(RowCache::rows);

@@ -6,6 +6,7 @@ use crate::base::model::Kind;
 use crate::base::output::Report;
 use crate::base::output::table::{Table, thousands};
 use crate::data::lake::decode::Reject;
+use crate::data::lake::listing::SkippedObject;
 use crate::data::tables::maintain::Maintained;
 use crate::data::transform::quality::ColumnQuality;
 use crate::stages::batch::answer::Answer;
@@ -20,6 +21,9 @@ pub struct KindCounts {
     pub objects_in_lake: u64,
     /// Objects read by this run; earlier runs had not ingested them.
     pub objects: u64,
+    /// Objects that were not read: their names are not supported, or they are unreadable and
+    /// `batch.on_unreadable` is `skip`.
+    pub skipped: u64,
     /// Records read, including rejected ones.
     pub records: u64,
     pub rejects: u64,
@@ -40,6 +44,12 @@ pub struct BatchReport {
     pub lake: String,
     pub seconds: f64,
     pub inputs: Vec<KindCounts>,
+    /// The first objects that were not read, with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedObject>,
+    /// Remarks on the ingest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Data quality of the records read by this run.
     pub quality: Vec<ColumnQuality>,
     /// Location of the table of rejected records; empty if the run wrote no tables.
@@ -61,6 +71,7 @@ impl KindCounts {
             kind,
             objects_in_lake: 0,
             objects: 0,
+            skipped: 0,
             records: 0,
             rejects: 0,
             duplicates: 0,
@@ -87,6 +98,8 @@ impl BatchReport {
             lake,
             seconds: 0.0,
             inputs: Vec::new(),
+            skipped: Vec::new(),
+            notes: Vec::new(),
             quality: Vec::new(),
             rejects_table: String::new(),
             rejects: Vec::new(),
@@ -94,6 +107,20 @@ impl BatchReport {
             written: Vec::new(),
             maintained: Vec::new(),
         }
+    }
+
+    /// Returns one line for each of the first objects that were not read, and one with their total.
+    pub fn skipped_lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self
+            .skipped
+            .iter()
+            .map(|skipped| format!("did not read `{}`: {}", skipped.object, skipped.reason))
+            .collect();
+        let skipped: u64 = self.inputs.iter().map(|input| input.skipped).sum();
+        if skipped > 0 {
+            lines.push(format!("objects not read in total: {}", thousands(skipped)));
+        }
+        lines
     }
 
     /// Returns one line for each of the first rejected records, and one with their total.
@@ -167,6 +194,7 @@ impl Report for BatchReport {
                 maintained.files_removed
             )
         }));
+        footer.extend(self.notes.iter().cloned());
         footer.push(format!("answered from {} in {:.2} s", self.lake, self.seconds));
         parts.push(footer.join("\n"));
         parts.join("\n\n")

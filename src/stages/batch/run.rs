@@ -10,11 +10,12 @@ use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::base::config::endpoints::lake_bucket;
-use crate::base::config::schema::{AnswerFormat, Config, Median};
+use crate::base::config::schema::{AnswerFormat, Config, Median, OnUnreadable};
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::model::Kind;
 use crate::base::output::Printer;
 use crate::base::output::progress::Progress;
+use crate::base::output::table::thousands;
 use crate::data::engine::memory_budget::MemoryBudget;
 use crate::data::engine::session::{Engine, cores};
 use crate::data::engine::spill::SpillFolder;
@@ -287,6 +288,7 @@ async fn ingest_lake(
         layout: &layout,
         output_tables: output_tables.as_ref(),
         full: options.full,
+        on_unreadable: config.batch.on_unreadable,
         pending_columns: &pending_columns,
         budget,
         progress: &progress,
@@ -325,12 +327,21 @@ async fn ingest_lake(
         report.inputs.push(KindCounts {
             objects_in_lake: ingested.objects_in_lake,
             objects: ingested.objects,
+            skipped: ingested.skipped.count,
             records: ingested.records,
             rejects: ingested.rejected,
             duplicates: ingested.duplicates,
             new_rows: ingested.new_rows,
             ..KindCounts::of_table(kind, rows, table, ingested.version)
         });
+        if ingested.has_former_checkpoint {
+            report.notes.push(format!(
+                "another version of pinpipe wrote `{}`: read all {} objects again, once",
+                clean.map_or("", |clean| clean.name()),
+                thousands(ingested.objects)
+            ));
+        }
+        report.skipped.extend(ingested.skipped.named);
         report.rejects.extend(ingested.rejects);
         report.quality.extend(ingested.quality);
     }
@@ -347,6 +358,7 @@ struct ScanContext<'a> {
     layout: &'a Layout,
     output_tables: Option<&'a OutputTables>,
     full: bool,
+    on_unreadable: OnUnreadable,
     pending_columns: &'a PendingColumns,
     budget: &'a MemoryBudget,
     progress: &'a Progress,
@@ -369,6 +381,7 @@ impl ScanContext<'_> {
             layout: self.layout,
             kind,
             tables: tables(),
+            on_unreadable: self.on_unreadable,
             budget: self.budget,
             progress: self.progress,
         };

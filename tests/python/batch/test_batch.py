@@ -87,7 +87,7 @@ def test_late_duplicate_and_rewritten_objects_add_only_new_rows(pinpipe, source)
         0,
     )
     assert after == before
-    # A late object, below the high-water mark of its partition.
+    # Late: between objects that were read.
     late = put(pinpipe, "pin", 0, 1, pins[500:520])
     counts, _, _ = batch(pinpipe)
     assert counts["pin"]["new_rows"] == 20 and counts["pin"]["rows"] == 520
@@ -196,7 +196,8 @@ def test_rejected_records_are_stored_with_origin_reason_and_text(pinpipe, source
         "`index` does not fit its column",
         "`date_joined` does not fit its column",
     ]
-    # A late object makes batch re-read its partition. The rejects found again are not stored again.
+    # A late object makes batch read its range again, which finds the same rejects and stores them
+    # once.
     put(pinpipe, "pin", 0, 3, ["nonsense"])
     batch(pinpipe)
     assert len(found()) == 6

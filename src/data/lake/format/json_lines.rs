@@ -8,6 +8,8 @@ use crate::data::lake::compression::{Compression, Encoder};
 use crate::data::lake::decode::Decoder;
 use crate::data::lake::format::object_format::{ObjectEncoder, ObjectFormat, ObjectPart};
 
+/// Extensions of names: the connector writes the first, other tools the others.
+const EXTENSIONS: [&str; 3] = [".json", ".jsonl", ".ndjson"];
 /// Bytes of one decoded piece.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -25,8 +27,11 @@ impl ObjectFormat for JsonLines {
     }
 
     fn parse_name<'n>(&self, name: &'n str) -> Option<(&'n str, Compression)> {
-        let (name, compression) = Compression::of_object(name);
-        Some((name.strip_suffix(".json")?, compression))
+        // Lower case has the same length, because only ASCII letters change.
+        let lower_case = name.to_ascii_lowercase();
+        let (text_name, compression) = Compression::of_object(&lower_case);
+        let stem = EXTENSIONS.iter().find_map(|extension| text_name.strip_suffix(extension))?;
+        Some((&name[..stem.len()], compression))
     }
 
     fn typical_ratio(&self, compression: Compression) -> u64 {

@@ -19,9 +19,44 @@ pub fn of_object(name: &str) -> Option<(&str, &'static dyn ObjectFormat, Compres
     })
 }
 
+/// Extensions of compressed objects that are not supported.
+const OTHER_COMPRESSIONS: [&str; 7] = ["bz2", "lz4", "snappy", "xz", "zip", "zst", "zstd"];
+
+/// Returns the extension of a name for messages, with the dot before it; of a compressed object
+/// also the one of its format. Empty if the name has none.
+pub fn extension(name: &str) -> &str {
+    let is_extension =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let start = match name.rsplit_once('.') {
+        Some((stem, last)) if is_extension(last) => match stem.rsplit_once('.') {
+            Some((before, format))
+                if OTHER_COMPRESSIONS.contains(&last) && is_extension(format) =>
+            {
+                before.len()
+            }
+            _ => stem.len(),
+        },
+        _ => name.len(),
+    };
+    &name[start..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_extension_of_an_unknown_format_is_found() {
+        for (name, expected) in [
+            ("x.json.part", ".part"),
+            ("x.json.zst", ".json.zst"),
+            ("a.pin+0+0000000000.zst", ".zst"),
+            ("a.pin+0+0000000000", ""),
+            ("notes", ""),
+        ] {
+            assert_eq!(extension(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn the_name_of_an_object_tells_its_format() {
@@ -33,5 +68,8 @@ mod tests {
             }
         }
         assert!(of_object("a.pin+0+0000000000.json.part").is_none());
+        for name in ["a.JSON", "a.jsonl", "a.ndjson", "a.Json.GZ", "a.ndjson.gz"] {
+            assert_eq!(of_object(name).map(|(stem, ..)| stem), Some("a"), "{name}");
+        }
     }
 }
