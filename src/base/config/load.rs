@@ -261,6 +261,10 @@ fn value_problem(path: &str, value: &Value) -> Option<String> {
         return Some("expected a value, got a section".into());
     }
     let message = value_error(path, value)?;
+    if path == "database.url" {
+        // The value may contain a password.
+        return Some("expected a text in double quotes".into());
+    }
     // An enumeration names its values only for a text.
     let is_scalar = !value.is_array() && get(&defaults(), path).is_some_and(Value::is_str);
     let message_for_text =
@@ -694,6 +698,12 @@ mod tests {
                 "unknown variable `PINPIPE_X`"
             ]
         );
+    }
+
+    #[test]
+    fn never_quotes_a_database_url_of_the_wrong_type() {
+        let (_, problems) = merged("[database]\nurl = [\"mysql://me:hunter2@db/x\"]\n");
+        assert_eq!(problems, ["test: `database.url`: expected a text in double quotes"]);
     }
 
     #[test]
