@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result, io_error};
+use crate::clients::http::may_receive_secrets;
 
 /// A workspace and its access token.
 #[derive(Debug, Clone)]
@@ -73,13 +74,10 @@ fn validate_host(host: &str) -> Result<String> {
             .hint("use an address such as https://dbc-a1b2c3d4-e5f6.cloud.databricks.com")
     };
     let url = Url::parse(&address).map_err(|_| invalid())?;
-    let is_loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => return Err(invalid()),
-    };
-    if url.scheme() != "https" && !(is_loopback && url.scheme() == "http") {
+    if !url.has_host() {
+        return Err(invalid());
+    }
+    if !may_receive_secrets(&url) {
         return Err(Error::usage(format!(
             "cannot send the Databricks token to `{host}`: the connection is not encrypted"
         ))

@@ -2,7 +2,10 @@
 And texts of others, whose control characters never reach the terminal.
 """
 
+import contextlib
+import http.server
 import json
+import threading
 
 import pytest
 import requests
@@ -17,6 +20,36 @@ PROPERTIES = {
     "s3.bucket.name": "b",
     "flush.size": "1",
 }
+
+
+@contextlib.contextmanager
+def listener(respond):
+    """A server on loopback: its address, and the headers of the requests so far. `respond` gives
+    status, headers and body for a path.
+    """
+    requests_so_far = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests_so_far.append((self.path, dict(self.headers)))
+            status, headers, body = respond(self.path)
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", requests_so_far
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -75,3 +108,45 @@ def test_escape_sequences_of_names_do_not_reach_the_terminal(local):
     # An error repeats what the user passed.
     done = local.pinpipe.run("batch", "--lake", name, code=1)
     assert "\ufffd]0;pwned" in done.stderr and not set("\x1b\x9b") & set(done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["emulate", "--posts", "1"]])
+def test_key_of_the_gateway_follows_no_redirect(pinpipe, command):
+    pinpipe.run("seed", "--posts", 1)
+    with listener(lambda path: (200, {}, b"{}")) as (thief, stolen):
+        away = {"location": f"{thief}/steal"}
+        with listener(lambda path: (307, away, b"")) as (gateway, received):
+            env = {"PINPIPE__GATEWAY__URL": gateway, "PINPIPE_GATEWAY_API_KEY": "hunter2"}
+            done = pinpipe.run(*command, code=1, env=env)
+    assert received and received[0][1]["x-api-key"] == "hunter2"
+    assert not stolen and f"redirects to {thief}/steal" in done.stdout + done.stderr, done.stderr
+
+
+def test_key_of_the_gateway_is_sent_encrypted_or_to_this_machine(pinpipe):
+    pinpipe.run("seed", "--posts", 1)
+    url = "http://gateway.invalid/stage"
+    env = {"PINPIPE__GATEWAY__URL": url, "PINPIPE_GATEWAY_API_KEY": "hunter2"}
+    done = pinpipe.run("emulate", "--posts", 1, code=2, env=env)
+    assert f"cannot send the API key to `{url}`" in done.stderr and "https://" in done.stderr
+    # Without a key there is nothing to protect.
+    done = pinpipe.run("emulate", "--posts", 1, code=1, env={"PINPIPE__GATEWAY__URL": url})
+    assert "cannot reach the gateway" in done.stderr
+
+
+def test_kafka_password_is_sent_encrypted_or_to_this_machine(pinpipe):
+    env = {
+        "PINPIPE__KAFKA__AUTH": "plain",
+        "PINPIPE__KAFKA__USERNAME": "me",
+        "PINPIPE_KAFKA_PASSWORD": "hunter2",
+        "PINPIPE__KAFKA__TIMEOUT_MS": 1000,
+    }
+    servers = "127.0.0.1:1,broker.invalid:9092"
+    for more, code, expected in [
+        ({}, 2, "kafka.tls"),
+        ({"PINPIPE__KAFKA__TLS": "true"}, 1, "cannot"),
+        ({"PINPIPE__KAFKA__AUTH": "scram-sha-512"}, 1, "cannot"),
+        ({"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": "localhost:1"}, 1, "cannot"),
+    ]:
+        settings = {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": servers, **env, **more}
+        done = pinpipe.run("topics", "list", code=code, env=settings)
+        assert expected in done.stderr and "hunter2" not in done.stderr, done.stderr
