@@ -150,3 +150,20 @@ def test_kafka_password_is_sent_encrypted_or_to_this_machine(pinpipe):
         settings = {"PINPIPE__KAFKA__BOOTSTRAP_SERVERS": servers, **env, **more}
         done = pinpipe.run("topics", "list", code=code, env=settings)
         assert expected in done.stderr and "hunter2" not in done.stderr, done.stderr
+
+
+def test_token_of_a_databricks_workspace_reaches_no_other(pinpipe):
+    with listener(lambda path: (200, {}, b"{}")) as (thief, stolen):
+        (pinpipe.folder / "pinpipe.toml").write_text(
+            f'[lake]\nurl = "s3://user-local-bucket"\n[databricks]\nhost = "{thief}"\n'
+        )
+        env = {
+            "DATABRICKS_HOST": "https://real.cloud.databricks.com",
+            "DATABRICKS_TOKEN": "hunter2",
+            "HOME": pinpipe.folder,
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+        }
+        done = pinpipe.run("batch", "--engine", "spark", "--on", "databricks", code=2, env=env)
+    assert not stolen and "hunter2" not in done.stderr, stolen
+    assert f"cannot send the Databricks token to {thief}" in done.stderr, done.stderr
