@@ -1,6 +1,16 @@
-//! Passwords in database URLs: detection and redaction.
+//! Variables that contain secrets; detection and redaction of passwords in database URLs.
 
 use url::Url;
+
+/// Variables with secrets of pinpipe, which no other program needs. The URL of the database may
+/// contain a password.
+pub const SECRET_VARIABLES: [&str; 5] = [
+    "PINPIPE_DATABASE_PASSWORD",
+    "PINPIPE_KAFKA_PASSWORD",
+    "PINPIPE_GATEWAY_API_KEY",
+    "PINPIPE__DATABASE__URL",
+    "DATABRICKS_TOKEN",
+];
 
 /// Options that contain a password. The libraries know the first; people also try the others.
 const PASSWORD_OPTIONS: [&str; 3] = ["password", "passwd", "pwd"];

@@ -167,3 +167,45 @@ def test_token_of_a_databricks_workspace_reaches_no_other(pinpipe):
         done = pinpipe.run("batch", "--engine", "spark", "--on", "databricks", code=2, env=env)
     assert not stolen and "hunter2" not in done.stderr, stolen
     assert f"cannot send the Databricks token to {thief}" in done.stderr, done.stderr
+
+
+def test_dot_env_cannot_run_a_program(pinpipe):
+    """`credential_process` of a configuration of AWS is a command."""
+    evil = pinpipe.folder / "evil.sh"
+    evil.write_text('#!/bin/sh\necho "$PINPIPE__ID" > PWNED\nexit 1\n')
+    evil.chmod(0o755)
+    (pinpipe.folder / "evil.cfg").write_text(f"[default]\ncredential_process = {evil}\n")
+    (pinpipe.folder / ".env").write_text("AWS_CONFIG_FILE=./evil.cfg\nPINPIPE__ID=from-dot-env\n")
+    env = {
+        "PINPIPE__TARGET": "aws",
+        "PINPIPE__AWS__ENDPOINT_URL": "http://127.0.0.1:1",
+        "PINPIPE__AWS__ATTEMPTS": 1,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "HOME": pinpipe.folder,
+    }
+    done = pinpipe.run("status", code=1, env=env)
+    assert not (pinpipe.folder / "PWNED").exists()
+    assert "`.env`: `AWS_CONFIG_FILE` is ignored" in done.stderr, done.stderr
+    # A variable of the environment is the user's own: it shows that the command would have run.
+    pinpipe.run("status", code=1, env={**env, "AWS_CONFIG_FILE": "./evil.cfg"})
+    assert (pinpipe.folder / "PWNED").read_text() == "from-dot-env\n"
+
+
+def test_spark_submit_gets_no_secret_of_pinpipe(pinpipe):
+    submit = pinpipe.folder / "submit.sh"
+    submit.write_text("#!/bin/sh\nenv > seen\nexit 1\n")
+    submit.chmod(0o755)
+    pinpipe.run("seed", "--posts", 3)
+    write_lake(pinpipe.data / "source.db", pinpipe.folder / "lake", 3)
+    env = {
+        "PINPIPE__SPARK__SUBMIT": submit,
+        "PINPIPE__DATABASE__URL": "mysql://me:hunter2@127.0.0.1:1/d",
+        "PINPIPE_DATABASE_PASSWORD": "hunter2",
+        "PINPIPE_KAFKA_PASSWORD": "hunter2",
+        "PINPIPE_GATEWAY_API_KEY": "hunter2",
+        "DATABRICKS_TOKEN": "hunter2",
+        "AWS_SECRET_ACCESS_KEY": "of-the-lake",
+    }
+    pinpipe.run("batch", "--engine", "spark", "--lake", "lake", code=1, env=env)
+    seen = (pinpipe.folder / "seen").read_text()
+    assert "hunter2" not in seen and "AWS_SECRET_ACCESS_KEY=of-the-lake" in seen, seen
