@@ -209,3 +209,12 @@ def test_spark_submit_gets_no_secret_of_pinpipe(pinpipe):
     pinpipe.run("batch", "--engine", "spark", "--lake", "lake", code=1, env=env)
     seen = (pinpipe.folder / "seen").read_text()
     assert "hunter2" not in seen and "AWS_SECRET_ACCESS_KEY=of-the-lake" in seen, seen
+
+
+@pytest.mark.parametrize("log_filter", ["trace", "sqlx_postgres::options=trace", None])
+def test_no_filter_of_the_log_shows_an_option_of_the_database_url(pinpipe, log_filter):
+    """The library warns about an option that it does not know, with the value."""
+    env = {"PINPIPE__DATABASE__URL": "postgres://me@127.0.0.1:1/x?passphrase=hunter2"}
+    log = {"PINPIPE_LOG": log_filter} if log_filter else {}
+    done = pinpipe.run("seed", "-vvv", code=1, env=env | log)
+    assert "hunter2" not in done.stdout + done.stderr, done.stderr
