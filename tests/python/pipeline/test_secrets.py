@@ -5,6 +5,7 @@ And texts of others, whose control characters never reach the terminal.
 import contextlib
 import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -218,3 +219,41 @@ def test_no_filter_of_the_log_shows_an_option_of_the_database_url(pinpipe, log_f
     log = {"PINPIPE_LOG": log_filter} if log_filter else {}
     done = pinpipe.run("seed", "-vvv", code=1, env=env | log)
     assert "hunter2" not in done.stdout + done.stderr, done.stderr
+
+
+def serve_postgres_without_tls(server, received):
+    """Speaks as much of PostgreSQL's protocol as asks for a password in clear text."""
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(20)
+            connection.recv(8)  # SSLRequest
+            connection.sendall(b"N")
+            if connection.recv(4096):  # StartupMessage
+                connection.sendall(b"R" + (8).to_bytes(4, "big") + (3).to_bytes(4, "big"))
+                received.append(connection.recv(4096))
+
+
+def test_password_of_a_database_is_sent_encrypted_or_to_this_machine(pinpipe):
+    """0.0.0.0 is no loopback address, but reaches this machine."""
+    received = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        threading.Thread(
+            target=serve_postgres_without_tls, args=(server, received), daemon=True
+        ).start()
+        url = f"postgres://me@0.0.0.0:{port}/d"
+
+        def seed(url):
+            env = {"PINPIPE__DATABASE__URL": url, "PINPIPE_DATABASE_PASSWORD": "hunter2"}
+            return pinpipe.run("seed", code=1, env=env).stderr
+
+        stderr = seed(url)
+        assert received == [] and "TLS" in stderr and "sslrootcert" in stderr, stderr
+        # The URL may say otherwise; loopback needs no TLS.
+        for weaker in (f"{url}?sslmode=prefer", url.replace("0.0.0.0", "127.0.0.1")):
+            seed(weaker)
+            assert b"hunter2" in received.pop(), weaker
