@@ -1,7 +1,8 @@
 //! Files of the data folder: atomic writes, JSON, locks.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,10 +11,19 @@ use serde::de::DeserializeOwned;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 
 /// Writes a file atomically: writes a draft next to it and renames the draft. A reader, or the
-/// next run after a kill, sees the old or the new content, never a part of it.
+/// next run after a kill, sees the old or the new content, never a part of it. Only the owner can
+/// read the file.
 pub fn write_atomic(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
     let draft = draft(path);
-    std::fs::write(&draft, content).and_then(|()| std::fs::rename(&draft, path))
+    // A draft that exists is of a killed run, or a link that another user put there, whose target
+    // must not be overwritten.
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(content.as_ref())?;
+    std::fs::rename(&draft, path)
 }
 
 fn draft(path: &Path) -> PathBuf {
@@ -97,6 +107,25 @@ mod tests {
         std::fs::write(&path, "[1,").expect("writes");
         let error = load_json::<Vec<u8>>(&path).expect_err("a truncated list is rejected");
         assert!(error.to_string().contains("is damaged") && error.hint_text().is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_draft_follows_no_link_and_is_read_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, victim) = (folder.path().join("saved"), folder.path().join("victim"));
+        std::fs::write(&victim, "mine").expect("writes");
+        std::os::unix::fs::symlink(&victim, draft(&path)).expect("links");
+        write_atomic(&path, "new").expect("writes");
+        assert_eq!(std::fs::read_to_string(&victim).expect("reads"), "mine");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), "new");
+        let metadata = std::fs::symlink_metadata(&path).expect("exists");
+        assert!(metadata.is_file());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        // A draft of a killed run.
+        std::fs::write(draft(&path), "half").expect("writes");
+        write_atomic(&path, "newer").expect("writes");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), "newer");
     }
 
     #[test]

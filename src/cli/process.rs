@@ -21,6 +21,7 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// Parses the command line, runs the subcommand and returns its exit code.
 pub fn main() -> ExitCode {
+    hide_files_from_other_users();
     tune_allocator();
     // Dependencies compile in two TLS providers; one must be chosen before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -71,6 +72,13 @@ fn report_usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Lets only the user read the files and open the folders that this process creates, also those of
+/// its libraries: posts are data of people, and the state names every resource.
+fn hide_files_from_other_users() {
+    // SAFETY: `umask` only sets a number of this process, before other threads start.
+    unsafe { libc::umask(0o077) };
 }
 
 /// Tunes the allocator of the C library for batch, which allocates and frees buffers of several

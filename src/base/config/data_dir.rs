@@ -1,10 +1,12 @@
 //! Every file and folder that pinpipe writes below the data folder, and its deletion.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Result, io_error};
+use crate::base::fs::write_atomic;
 use crate::base::model::Kind;
 
 /// An entry of the data folder.
@@ -93,7 +95,7 @@ impl DataEntry {
     fn companions(self) -> &'static [&'static str] {
         match self {
             Self::SourceDatabase | Self::Kinesis => &["-shm", "-wal"],
-            Self::LocalAddresses | Self::Routes | Self::Connectors => &[".new"],
+            Self::Marker | Self::LocalAddresses | Self::Routes | Self::Connectors => &[".new"],
             _ => &[],
         }
     }
@@ -123,13 +125,16 @@ impl DataEntry {
 const MARKER_TEXT: &str = "This folder contains data of pinpipe. `pinpipe destroy --data` deletes \
                            that data and no other files.\n";
 
-/// Creates the data folder and marks it, before anything is written into it. A folder in which
-/// files of the user have names of pinpipe's is not marked, so that they are never deleted.
+/// Creates the data folder and marks it, before anything is written into it. Only the owner can
+/// open a folder that is created here. A folder in which files of the user have names of pinpipe's
+/// is not marked, so that they are never deleted.
 ///
 /// # Errors
 /// The folder or the marker cannot be written.
 pub fn create(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(folder).map_err(|error| io_error("create", folder, error))?;
     let marker = DataEntry::Marker.path(folder);
     // The state of a pipeline on AWS is never deleted with the data.
     let mut entries = DataEntry::ALL.into_iter().filter(|entry| *entry != DataEntry::Aws);
@@ -137,7 +142,7 @@ pub fn create(folder: &Path) -> Result<()> {
     if marker.exists() || has_entries() && !is_of_earlier_version(folder) {
         return Ok(());
     }
-    std::fs::write(&marker, MARKER_TEXT).map_err(|error| io_error("write", &marker, error))
+    write_atomic(&marker, MARKER_TEXT).map_err(|error| io_error("write", &marker, error))
 }
 
 /// Whether pinpipe created the folder.
@@ -206,6 +211,8 @@ pub fn delete_local_data(folder: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -224,6 +231,8 @@ mod tests {
         let (own, foreign) = (parent.path().join("own"), parent.path().join("foreign"));
         create(&own).expect("creates the folder");
         assert!(is_data_dir(&own));
+        let mode = std::fs::metadata(&own).expect("exists").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "only the owner can open the folder");
         // The names are pinpipe's, the content is not.
         std::fs::create_dir_all(foreign.join("tables")).expect("creates a folder");
         std::fs::write(foreign.join("source.db"), "a list of sources").expect("writes");

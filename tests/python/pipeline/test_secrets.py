@@ -5,6 +5,7 @@ And texts of others, whose control characters never reach the terminal.
 import contextlib
 import http.server
 import json
+import os
 import socket
 import threading
 
@@ -257,3 +258,30 @@ def test_password_of_a_database_is_sent_encrypted_or_to_this_machine(pinpipe):
         for weaker in (f"{url}?sslmode=prefer", url.replace("0.0.0.0", "127.0.0.1")):
             seed(weaker)
             assert b"hunter2" in received.pop(), weaker
+
+
+def test_data_is_read_by_its_owner_only(pinpipe):
+    before = os.umask(0o022)
+    try:
+        pinpipe.run("demo", "--posts", 50)
+        pinpipe.run("batch", "--out", "answers", "--format", "csv", "--format", "html")
+    finally:
+        os.umask(before)
+    written = [pinpipe.data, *pinpipe.data.rglob("*")]
+    written += [pinpipe.folder / "answers", *(pinpipe.folder / "answers").rglob("*")]
+    assert len(written) > 50
+    modes = {str(path): oct(path.stat().st_mode & 0o777) for path in written}
+    assert set(modes.values()) == {"0o600", "0o700"}, modes
+
+
+def test_drafts_follow_no_link(local):
+    """A shared folder can contain links that another user put there."""
+    data, victim = local.pinpipe.data, local.pinpipe.folder / "victim"
+    victim.write_text("mine")
+    for name in ("api.json.new", "connectors.json.new", ".doctor.new", ".doctor"):
+        (data / name).symlink_to(victim)
+    local.pinpipe.run("provision")
+    local.pinpipe.run("seed", "--posts", 1)
+    local.pinpipe.run("doctor")
+    assert victim.read_text() == "mine"
+    assert (data / "api.json").is_file() and not (data / "api.json").is_symlink()
