@@ -3,6 +3,7 @@ And texts of others, whose control characters never reach the terminal.
 """
 
 import contextlib
+import csv
 import http.server
 import json
 import os
@@ -79,7 +80,8 @@ def test_no_form_of_a_database_url_shows_its_password(pinpipe, url, code):
 SEQUENCE = "\x1b]0;pwned\x07\x9b31m"
 
 
-def test_escape_sequences_of_records_do_not_reach_the_terminal(pinpipe):
+def lake_of_one_category(pinpipe, category):
+    """Returns a lake of twenty posts that have one category."""
     pinpipe.run("seed", "--posts", 20)
     lake = pinpipe.folder / "lake"
     write_lake(pinpipe.data / "source.db", lake, 3)
@@ -87,10 +89,15 @@ def test_escape_sequences_of_records_do_not_reach_the_terminal(pinpipe):
     for path in (lake / "topics" / "local.pin").rglob("*.json"):
         records = [json.loads(line) for line in path.read_text().splitlines()]
         for record in records:
-            record["category"] = SEQUENCE
+            record["category"] = category
             changed += 1
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert changed == 20
+    return lake
+
+
+def test_escape_sequences_of_records_do_not_reach_the_terminal(pinpipe):
+    lake = lake_of_one_category(pinpipe, SEQUENCE)
     done = pinpipe.run("batch", "--lake", lake)
     assert "\ufffd]0;pwned\ufffd\ufffd31m" in done.stdout, done.stdout
     assert not set("\x1b\x07\x9b") & set(done.stdout + done.stderr), done.stdout
@@ -285,3 +292,24 @@ def test_drafts_follow_no_link(local):
     local.pinpipe.run("doctor")
     assert victim.read_text() == "mine"
     assert (data / "api.json").is_file() and not (data / "api.json").is_symlink()
+
+
+@pytest.mark.parametrize(("setting", "prefix"), [("keep", ""), ("escape", "'")])
+def test_formulas_in_csv_files_are_kept_or_escaped(pinpipe, setting, prefix):
+    formula = '=HYPERLINK("http://evil.example","x")'
+    lake = lake_of_one_category(pinpipe, formula)
+    env = {} if setting == "keep" else {"PINPIPE__BATCH__CSV_FORMULAS": setting}
+    arguments = ["batch", "--lake", lake, "--out", "answers", "--format", "csv,json"]
+    pinpipe.run(*arguments, env=env)
+    answers = pinpipe.folder / "answers"
+    cells = [
+        cell
+        for path in answers.glob("*.csv")
+        for row in csv.reader(path.read_text().splitlines())
+        for cell in row
+    ]
+    found = {cell for cell in cells if "HYPERLINK" in cell}
+    assert found == {prefix + formula}
+    # Other formats are for programs.
+    texts = "".join(path.read_text() for path in answers.glob("*.jsonl"))
+    assert json.dumps(formula) in texts and "'=" not in texts
