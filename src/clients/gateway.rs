@@ -57,8 +57,11 @@ impl GatewayClient {
             None
         };
         let api_key = crate::clients::aws::gateway_api_key(config).await?;
-        if api_key.is_some() || signer.is_some() {
-            check_encryption(&url)?;
+        if api_key.is_some() {
+            check_encryption("the API key", &url)?;
+        }
+        if signer.is_some() {
+            check_encryption("signed requests", &url)?;
         }
         Ok(Self { http, url, api_key, signer })
     }
@@ -120,14 +123,12 @@ impl GatewayClient {
 ///
 /// # Errors
 /// The connection is not encrypted and leaves this machine.
-fn check_encryption(url: &str) -> Result<()> {
+fn check_encryption(secret: &str, url: &str) -> Result<()> {
     if Url::parse(url).is_ok_and(|url| may_receive_secrets(&url)) {
         return Ok(());
     }
-    Err(Error::usage(format!(
-        "cannot send the API key to `{url}`: the connection is not encrypted"
-    ))
-    .hint("use an address that starts with https://, or remove PINPIPE_GATEWAY_API_KEY"))
+    Err(Error::usage(format!("cannot send {secret} to `{url}`: the connection is not encrypted"))
+        .hint("use an address that starts with https://"))
 }
 
 impl Signer {
