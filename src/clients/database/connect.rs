@@ -189,9 +189,9 @@ impl Database {
     }
 }
 
-/// Returns the options of a URL; beyond this machine, the certificate of the server is verified
-/// unless the URL chooses another mode. The library's own default, `prefer`, sends the password in plain text to a server that offers no
-/// TLS, and to any server between this machine and the right one.
+/// Returns the options of a URL. Beyond this machine, the certificate of the server is verified
+/// unless the URL chooses another mode: the library's own default, `prefer`, sends the password in
+/// plain text to a server that offers no TLS.
 fn postgres_options(url: &str) -> sqlx::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url)?;
     let is_verified =
