@@ -1,7 +1,8 @@
 //! Files of the data folder: atomic writes, JSON, locks.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,11 +10,20 @@ use serde::de::DeserializeOwned;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 
-/// Writes a file atomically: writes a temporary file next to it and renames that file. A reader,
-/// or the next run after a kill, sees the complete old or the complete new content.
+/// Writes a file atomically: writes a temporary file next to it and renames that file. A reader, or the
+/// next run after a kill, sees the old or the new content, never a part of it. Only the owner can
+/// read the file.
 pub fn write_atomic(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
     let temporary = temporary_path(path);
-    std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path))
+    // A temporary file that exists is of a killed run, or a link that another user put there, whose target
+    // must not be overwritten.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(content.as_ref())?;
+    std::fs::rename(&temporary, path)
 }
 
 fn temporary_path(path: &Path) -> PathBuf {
@@ -97,6 +107,25 @@ mod tests {
         std::fs::write(&path, "[1,").expect("writes");
         let error = load_json::<Vec<u8>>(&path).expect_err("a truncated list is rejected");
         assert!(error.to_string().contains("is damaged") && error.hint_text().is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_temporary_file_follows_no_link_and_is_read_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, victim) = (folder.path().join("saved"), folder.path().join("victim"));
+        std::fs::write(&victim, "mine").expect("writes");
+        std::os::unix::fs::symlink(&victim, temporary_path(&path)).expect("links");
+        write_atomic(&path, "new").expect("writes");
+        assert_eq!(std::fs::read_to_string(&victim).expect("reads"), "mine");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), "new");
+        let metadata = std::fs::symlink_metadata(&path).expect("exists");
+        assert!(metadata.is_file());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        // A temporary file of a killed run.
+        std::fs::write(temporary_path(&path), "half").expect("writes");
+        write_atomic(&path, "newer").expect("writes");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), "newer");
     }
 
     #[test]

@@ -4,7 +4,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::base::error::{Error, Result};
 use crate::base::output::terminal::ColorChoice;
@@ -17,6 +21,7 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// Parses the command line, runs the subcommand and returns its exit code.
 pub fn main() -> ExitCode {
+    hide_files_from_other_users();
     tune_allocator();
     // Dependencies link two TLS providers; one must be selected before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -68,6 +73,13 @@ fn report_usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Lets only the user read the files and open the folders that this process creates, also those of
+/// its libraries: posts are data of people, and the state names every resource.
+fn hide_files_from_other_users() {
+    // SAFETY: `umask` only sets a number of this process, before other threads start.
+    unsafe { libc::umask(0o077) };
 }
 
 /// Tunes the allocator of the C library for batch, which allocates and frees buffers of several
@@ -126,7 +138,7 @@ fn internal_error(reason: &str) -> Error {
 }
 
 /// Starts the log on stderr. `PINPIPE_LOG` overrides the level, with a filter such as
-/// `pinpipe=debug`.
+/// `pinpipe=debug`; neither shows what may contain a secret.
 fn start_log(global: &Global) {
     let level = match (global.quiet, global.verbose) {
         // Libraries log errors that their callers handle, so they are shown only from -vv on.
@@ -136,20 +148,47 @@ fn start_log(global: &Global) {
         (false, 2) => "warn,pinpipe=debug,spark=debug",
         (false, _) => "debug,pinpipe=trace",
     };
-    // The database library logs the options of its URL, which may contain a password.
-    let level = format!("{level},sqlx=off,sqlx_core=off,sqlx_mysql=off,sqlx_postgres=off");
     let filter = EnvFilter::try_from_env("PINPIPE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        .finish()
+        .with(filter_fn(|event| may_be_logged(event.target(), *event.level())))
         .init();
+}
+
+/// Whether the log may contain the events of a library, whatever the user's filter selects. A
+/// directive of a filter cannot ensure this: a more specific one of the user would win.
+fn may_be_logged(target: &str, level: Level) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    if library.starts_with("sqlx") {
+        // Events contain the options of the database URL, one of which may be a password.
+        false
+    } else if library.starts_with("aws_") || ["h2", "hyper", "reqwest"].contains(&library) {
+        // Traces contain whole requests and responses, with signatures, tokens and keys.
+        level <= Level::DEBUG
+    } else {
+        true
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_that_know_secrets_are_never_logged_in_full() {
+        for target in ["sqlx", "sqlx::query", "sqlx_postgres::options::parse"] {
+            assert!(!may_be_logged(target, Level::ERROR), "{target}");
+        }
+        for target in ["aws_smithy_runtime::client::orchestrator", "h2::codec", "reqwest"] {
+            assert!(may_be_logged(target, Level::DEBUG), "{target}");
+            assert!(!may_be_logged(target, Level::TRACE), "{target}");
+        }
+        assert!(may_be_logged("pinpipe::stages::sink", Level::TRACE));
+    }
 
     #[test]
     fn only_panics_of_the_delta_library_are_suppressed() {

@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_kinesis::config::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
+use reqwest::redirect::Policy;
 use reqwest::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
 use crate::base::config::schema::{ApiAuth, Config, Target};
 use crate::base::error::{Error, ErrorContext, Result};
-use crate::clients::http::root_cause;
+use crate::clients::http::{may_receive_secrets, root_cause};
 
 /// Content type and body of a request.
 pub type Content<'a> = (&'a str, &'a str);
@@ -34,12 +36,14 @@ impl GatewayClient {
     ///
     /// # Errors
     /// No gateway is configured; no local stack is running; requests must be signed and no AWS
-    /// credentials exist.
+    /// credentials exist; a key or a signature would be sent unencrypted to another machine.
     pub async fn new(config: &Config, timeout: Duration, max_idle: usize) -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(timeout)
             .pool_max_idle_per_host(max_idle)
-            .tcp_nodelay(true);
+            .tcp_nodelay(true)
+            // The library would send the key to whatever host a response names.
+            .redirect(Policy::none());
         let http = http.build().context(|| "cannot create an HTTP client")?;
         let url = config.endpoints().gateway_url()?;
         let signer = if config.target == Target::Aws && config.api.auth == ApiAuth::Iam {
@@ -52,7 +56,14 @@ impl GatewayClient {
         } else {
             None
         };
-        Ok(Self { http, url, api_key: crate::clients::aws::gateway_api_key(config).await?, signer })
+        let api_key = crate::clients::aws::gateway_api_key(config).await?;
+        if api_key.is_some() {
+            check_encryption("the API key", &url)?;
+        }
+        if signer.is_some() {
+            check_encryption("signed requests", &url)?;
+        }
+        Ok(Self { http, url, api_key, signer })
     }
 
     /// Returns the address of the gateway, without a trailing slash.
@@ -63,7 +74,8 @@ impl GatewayClient {
     /// Sends a request and returns the response, whatever its status.
     ///
     /// # Errors
-    /// The gateway cannot be reached, or the request cannot be signed.
+    /// The gateway cannot be reached or redirects to another address; the request cannot be
+    /// signed.
     pub async fn send(
         &self,
         method: Method,
@@ -87,13 +99,36 @@ impl GatewayClient {
             request = request.header(name, value);
         }
         let unreachable = || format!("cannot reach the gateway at {}", self.url);
-        request.body(body.to_string()).send().await.map_err(|error| {
+        let response = request.body(body.to_string()).send().await.map_err(|error| {
             Error::failed(unreachable())
                 .with_source(root_cause(error))
                 .hint("check that the gateway is up; `pinpipe local` starts the local one")
                 .retryable(true)
-        })
+        })?;
+        if response.status().is_redirection() {
+            let status = response.status().as_u16();
+            let location = response.headers().get("location").and_then(|url| url.to_str().ok());
+            let other = location.unwrap_or("another address");
+            return Err(Error::failed(format!(
+                "the gateway at {} redirects to {other} (HTTP {status})",
+                self.url
+            ))
+            .hint("set `gateway.url` to the address of the gateway itself"));
+        }
+        Ok(response)
     }
+}
+
+/// Checks that a key or a signature may be sent to the gateway.
+///
+/// # Errors
+/// The connection is not encrypted and leaves this machine.
+fn check_encryption(secret: &str, url: &str) -> Result<()> {
+    if Url::parse(url).is_ok_and(|url| may_receive_secrets(&url)) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("cannot send {secret} to `{url}`: the connection is not encrypted"))
+        .hint("use an address that starts with https://"))
 }
 
 impl Signer {

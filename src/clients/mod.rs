@@ -8,3 +8,4 @@ pub mod databricks;
 pub mod gateway;
 pub mod http;
 pub mod kafka;
+pub mod loopback;

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::base::config::data_dir::DataEntry;
 use crate::base::config::schema::Config;
+use crate::base::config::secret::SECRET_VARIABLES;
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::base::fs::write_atomic;
 use crate::base::output::Printer;
@@ -69,6 +70,10 @@ async fn submit(
 ) -> Result<()> {
     let program = &config.spark.submit;
     let mut command = Command::new(program);
+    // Spark reads only the lake, with the credentials of AWS.
+    for name in SECRET_VARIABLES {
+        command.env_remove(name);
+    }
     command.arg("--master").arg(&config.spark.master);
     if config.spark.master.starts_with("local") {
         // Spark's default of 200 partitions is meant for a cluster; on one machine most are empty.

@@ -113,12 +113,12 @@ fn check_names_and_locations(config: &Config, checks: &mut ConfigCheck<'_>) {
 
 fn check_connections(config: &Config, checks: &mut ConfigCheck<'_>) {
     let url = config.database.url.expose_secret();
-    let schemes = ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"];
+    let schemes = ["sqlite:", "mysql://", "mariadb://", "postgres://", "postgresql://"];
     let has_valid_scheme = url.is_empty() || schemes.iter().any(|scheme| url.starts_with(scheme));
     // The URL is not shown, because it may contain a password.
     checks.require(
         has_valid_scheme,
-        "`database.url`: expected a URL that starts with sqlite:, mysql: or postgres:",
+        "`database.url`: expected a URL that starts with sqlite:, mysql:// or postgres://",
     );
     for (key, url) in [
         ("gateway.url", &config.gateway.url),

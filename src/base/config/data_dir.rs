@@ -1,10 +1,12 @@
 //! The files and folders that pinpipe writes into the data folder, and their deletion.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Result, io_error};
+use crate::base::fs::write_atomic;
 use crate::base::model::Kind;
 
 /// An entry of the data folder.
@@ -93,7 +95,7 @@ impl DataEntry {
     fn companions(self) -> &'static [&'static str] {
         match self {
             Self::SourceDatabase | Self::Kinesis => &["-shm", "-wal"],
-            Self::LocalAddresses | Self::Routes | Self::Connectors => &[".new"],
+            Self::Marker | Self::LocalAddresses | Self::Routes | Self::Connectors => &[".new"],
             _ => &[],
         }
     }
@@ -123,14 +125,17 @@ impl DataEntry {
 const MARKER_TEXT: &str = "This folder contains data of pinpipe. `pinpipe destroy --data` deletes \
                            that data and no other files.\n";
 
-/// Creates the data folder and marks it, before anything is written into it. A folder that
+/// Creates the data folder and marks it, before anything is written into it. Only the owner can
+/// open a folder that is created here. A folder that
 /// already contains files with names that pinpipe uses is not marked: they are files of the user,
 /// and `destroy --data` must not delete them.
 ///
 /// # Errors
 /// The folder or the marker cannot be written.
 pub fn create(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(folder).map_err(|error| io_error("create", folder, error))?;
     let marker = DataEntry::Marker.path(folder);
     // The state of a pipeline on AWS does not count, because `destroy --data` never deletes it.
     let mut entries = DataEntry::ALL.into_iter().filter(|entry| *entry != DataEntry::Aws);
@@ -138,7 +143,7 @@ pub fn create(folder: &Path) -> Result<()> {
     if marker.exists() || has_entries() && !is_of_earlier_version(folder) {
         return Ok(());
     }
-    std::fs::write(&marker, MARKER_TEXT).map_err(|error| io_error("write", &marker, error))
+    write_atomic(&marker, MARKER_TEXT).map_err(|error| io_error("write", &marker, error))
 }
 
 /// Whether pinpipe created the folder.
@@ -207,6 +212,8 @@ pub fn delete_local_data(folder: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -225,6 +232,8 @@ mod tests {
         let (created, unmarked) = (parent.path().join("created"), parent.path().join("unmarked"));
         create(&created).expect("creates the folder");
         assert!(is_data_dir(&created));
+        let mode = std::fs::metadata(&created).expect("exists").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "only the owner can open the folder");
         // The names are those that pinpipe uses, but the content is the user's.
         std::fs::create_dir_all(unmarked.join("tables")).expect("creates a folder");
         std::fs::write(unmarked.join("source.db"), "a list of sources").expect("writes");

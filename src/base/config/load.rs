@@ -52,9 +52,10 @@ const VARIABLE_PREFIX: &str = "PINPIPE__";
 /// Merges the built-in default, the file, the environment and the flags, in this order.
 ///
 /// # Errors
-/// The file cannot be read or parsed; a key is unknown; a value is invalid. All are usage errors.
+/// The file or `.env` cannot be read or parsed; a key is unknown; a value is invalid. All are usage
+/// errors.
 pub fn load(overrides: &Overrides) -> Result<Config> {
-    read_dot_env()?;
+    let ignored_variables = read_dot_env()?;
     let (mut problems, mut renamed) = (Vec::new(), Vec::new());
     let mut merged = defaults();
     let file = match overrides.file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
@@ -89,7 +90,8 @@ pub fn load(overrides: &Overrides) -> Result<Config> {
     };
     config.secrets = secrets();
     config.checksum = checksum;
-    config.warnings = misspelled_variables(variables());
+    config.warnings = ignored_variables;
+    config.warnings.extend(misspelled_variables(variables()));
     config.warnings.extend(renamed.iter().map(Renaming::warning));
     check(&config, &mut problems);
     if problems.is_empty() { Ok(config) } else { Err(report(problems, file.as_deref(), &renamed)) }
@@ -124,19 +126,53 @@ fn first_line(error: &toml::de::Error) -> String {
     error.message().lines().next().unwrap_or_default().to_string()
 }
 
-/// Adds `.env` of the current folder to the environment; variables that are already set take
-/// precedence.
-fn read_dot_env() -> Result<()> {
-    match dotenvy::from_path(".env") {
-        Ok(_) => Ok(()),
-        Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        // The message does not quote the invalid line, because it may contain a secret.
-        Err(dotenvy::Error::LineParse(_, position)) => Err(Error::usage(format!(
-            "cannot read `.env`: expected NAME=value (error at character {position} of a line)"
-        ))
-        .hint("put values that contain spaces, `$` or `#` in single quotes")),
-        Err(error) => Err(Error::usage("cannot read `.env`").with_source(error)),
+/// Adds the variables of pinpipe in `.env` of the current folder to the environment; variables that
+/// are set have priority. Returns a warning for each variable of AWS or Databricks that `.env` may
+/// not set.
+fn read_dot_env() -> Result<Vec<String>> {
+    let text = match std::fs::read_to_string(".env") {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::usage("cannot read `.env`").with_source(error)),
+    };
+    let mut warnings = Vec::new();
+    for variable in dotenvy::from_read_iter(text.trim_start_matches('\u{feff}').as_bytes()) {
+        let (name, value) = variable.map_err(|error| match error {
+            // The message does not quote the invalid line, because it may contain a secret.
+            dotenvy::Error::LineParse(_, position) => Error::usage(format!(
+                "cannot read `.env`: expected NAME=value (error at character {position} of a line)"
+            ))
+            .hint("put values that contain spaces, `$` or `#` in single quotes"),
+            error => Error::usage("cannot read `.env`").with_source(error),
+        })?;
+        if !may_be_in_dot_env(&name) {
+            if name.starts_with("AWS_") || name.starts_with("DATABRICKS_") {
+                warnings.push(format!("`.env`: `{name}` is ignored: set it in the environment"));
+            }
+        } else if std::env::var_os(&name).is_none() {
+            // SAFETY: the configuration is read before the command starts any work; until then, no
+            // other thread reads or changes the environment.
+            unsafe { std::env::set_var(&name, value) };
+        }
     }
+    Ok(warnings)
+}
+
+/// Whether `.env` may set a variable. A folder may contain the `.env` of another user, in which
+/// any other variable could make pinpipe run that user's programs: AWS_CONFIG_FILE names a file
+/// with commands, PATH a folder with them.
+fn may_be_in_dot_env(name: &str) -> bool {
+    const OF_OTHER_TOOLS: [&str; 8] = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+        "DATABRICKS_HOST",
+        "DATABRICKS_TOKEN",
+    ];
+    name.starts_with("PINPIPE_") || OF_OTHER_TOOLS.contains(&name)
 }
 
 /// Returns the keys of the file, and the line number of each.
@@ -264,6 +300,10 @@ fn value_problem(path: &str, value: &Value) -> Option<String> {
         return Some("expected a value, got a section".into());
     }
     let message = value_error(path, value)?;
+    if path == "database.url" {
+        // The value may contain a password.
+        return Some("expected a string in double quotes".into());
+    }
     // serde lists the values of an enumeration only if the given value is a string.
     let is_scalar = !value.is_array() && get(&defaults(), path).is_some_and(Value::is_str);
     let message_for_string =
@@ -701,6 +741,23 @@ mod tests {
                 "unknown environment variable `PINPIPE_X`"
             ]
         );
+    }
+
+    #[test]
+    fn dot_env_sets_variables_of_pinpipe_and_no_program() {
+        for name in ["PINPIPE__ID", "PINPIPE_KAFKA_PASSWORD", "AWS_PROFILE", "DATABRICKS_TOKEN"] {
+            assert!(may_be_in_dot_env(name), "{name}");
+        }
+        for name in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "PATH", "LD_PRELOAD", "HOME"]
+        {
+            assert!(!may_be_in_dot_env(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn never_quotes_a_database_url_of_the_wrong_type() {
+        let (_, problems) = merged("[database]\nurl = [\"mysql://me:hunter2@db/x\"]\n");
+        assert_eq!(problems, ["test: `database.url`: expected a text in double quotes"]);
     }
 
     #[test]

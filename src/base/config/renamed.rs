@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-/// Former and present names.
+/// Former and present names, both in the same section.
 const RENAMED: [(&str, &str); 5] = [
     ("provision.parallel", "provision.max_concurrency"),
     ("provision.wait_minutes", "provision.operation_timeout_minutes"),
@@ -99,12 +99,15 @@ mod tests {
     #[test]
     fn present_names_exist_and_former_ones_do_not() {
         let defaults: Table = LOCAL_TOML.parse().expect("parses");
-        let exists = |path: &str| {
-            let (section, key) = path.split_once('.').expect("section.key");
+        let parts = |path: &'static str| path.split_once('.').expect("section.key");
+        let exists = |path| {
+            let (section, key) = parts(path);
             defaults[section].get(key).is_some()
         };
         for (former, present) in RENAMED {
             assert!(exists(present) && !exists(former), "{former} → {present}");
+            // `rename_keys` moves no value to another section.
+            assert_eq!(parts(former).0, parts(present).0, "{former} → {present}");
         }
     }
 }

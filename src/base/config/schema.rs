@@ -233,11 +233,22 @@ pub enum OnUnreadable {
     Skip,
 }
 
+/// Cells of CSV files that a spreadsheet would take for a formula.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CsvFormulas {
+    /// Written as they are, for programs.
+    Keep,
+    /// Written after an apostrophe, for spreadsheets, which then show them as text.
+    Escape,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 pub struct Batch {
     pub engine: BatchEngine,
     pub median: Median,
     pub formats: Vec<AnswerFormat>,
+    pub csv_formulas: CsvFormulas,
     pub questions: String,
     pub memory: String,
     pub on_unreadable: OnUnreadable,

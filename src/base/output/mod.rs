@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::base::error::Error;
 use crate::base::output::progress::Progress;
-use crate::base::output::terminal::{ColorChoice, colour_line, is_utf8, to_ascii};
+use crate::base::output::terminal::{ColorChoice, colour_line, is_utf8, printable, to_ascii};
 
 /// Format of results on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,13 +73,13 @@ impl Printer {
     /// Prints a note to stderr, unless `--quiet` is set.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{}", self.in_locale(text.as_ref()));
+            let _ = writeln!(std::io::stderr(), "{}", self.for_terminal(text.as_ref()));
         }
     }
 
     /// Prints a warning to stderr, also with `--quiet`. The command continues.
     pub fn warn(&self, text: impl AsRef<str>) {
-        let text = self.in_locale(text.as_ref());
+        let text = self.for_terminal(text.as_ref());
         let _ = writeln!(std::io::stderr(), "{} {text}", self.paint("33", "warning:"));
     }
 
@@ -96,21 +96,26 @@ impl Printer {
             let _ = writeln!(stderr, "{document}");
             return;
         }
-        let text = self.in_locale(&error.to_string());
+        let text = self.for_terminal(&error.to_string());
         let _ = writeln!(stderr, "{} {text}", self.paint("1;31", "error:"));
         if let Some(hint) = error.hint_text() {
-            let _ = writeln!(stderr, "{} {}", self.paint("36", "hint:"), self.in_locale(hint));
+            let _ = writeln!(stderr, "{} {}", self.paint("36", "hint:"), self.for_terminal(hint));
         }
     }
 
     /// Formats a text result with the colours and characters that the terminal can show.
     fn styled(&self, text: &str) -> String {
-        let text = if self.colour_results {
+        let text = self.for_terminal(text);
+        if self.colour_results {
             text.lines().map(colour_line).collect::<Vec<_>>().join("\n")
         } else {
-            text.to_string()
-        };
-        self.in_locale(&text)
+            text
+        }
+    }
+
+    /// A text of any origin, without control characters, in the characters of the locale.
+    fn for_terminal(&self, text: &str) -> String {
+        self.in_locale(&printable(text))
     }
 
     fn in_locale(&self, text: &str) -> String {
@@ -146,7 +151,7 @@ pub async fn confirm(yes: bool, action: &str) -> crate::base::error::Result<()> 
             .hint("add `--yes` to skip the confirmation prompt"));
     }
     let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "This will {action}. Type yes to continue: ");
+    let _ = write!(stderr, "This will {}. Type yes to continue: ", printable(action));
     let _ = stderr.flush();
     // Reads on a separate thread, so that a pending read does not delay the exit of the process.
     let input = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::base::output::terminal::printable;
+
 /// Interval at which a bar is redrawn without progress.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -58,8 +60,8 @@ impl Progress {
     }
 
     /// Sets the label for the current action.
-    pub fn say(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
-        self.0.set_message(text);
+    pub fn say(&self, text: impl AsRef<str>) {
+        self.0.set_message(printable(text.as_ref()));
     }
 
     /// Removes the bar.
@@ -89,7 +91,7 @@ fn bar(label: &str, total: Option<u64>, target: ProgressDrawTarget) -> ProgressB
         };
         bar.set_style(style.progress_chars("=> ").with_key("rate", rate).with_key("eta", eta));
     }
-    bar.set_message(label.to_string());
+    bar.set_message(printable(label));
     bar
 }
 
@@ -166,6 +168,14 @@ mod tests {
         let longest = longest.lock().expect("no test panicked").clone();
         assert!(longest.contains("270,000/1,200,000"), "{longest}");
         assert!(longest.chars().count() <= 60, "{longest}");
+    }
+
+    #[test]
+    fn labels_have_no_escape_sequences() {
+        let progress = Progress::start("emptying \x1b[2J", None, false);
+        assert_eq!(progress.0.message(), "emptying \u{fffd}[2J");
+        progress.say("waiting for \x1b]0;x\x07");
+        assert_eq!(progress.0.message(), "waiting for \u{fffd}]0;x\u{fffd}");
     }
 
     #[test]

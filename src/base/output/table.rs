@@ -3,6 +3,8 @@
 use comfy_table::{CellAlignment, ContentArrangement, presets::UTF8_FULL_CONDENSED};
 use indicatif::HumanCount;
 
+use crate::base::output::terminal::printable;
+
 /// A table built row by row; columns that contain only numbers are right-aligned.
 #[derive(Debug)]
 pub struct Table {
@@ -13,12 +15,13 @@ pub struct Table {
 impl Table {
     /// Creates a table with these headings.
     pub fn new<H: Into<String>>(headers: impl IntoIterator<Item = H>) -> Self {
-        Self { headers: headers.into_iter().map(Into::into).collect(), rows: Vec::new() }
+        Self { headers: headers.into_iter().map(printable_cell).collect(), rows: Vec::new() }
     }
 
     /// Adds one row.
     pub fn row<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        // Replaced here, so that the width of the column counts the replacements.
+        self.rows.push(cells.into_iter().map(printable_cell).collect());
     }
 
     /// Returns the table as text, wrapped to the width of the terminal. A terminal that is too
@@ -80,6 +83,11 @@ impl Table {
     }
 }
 
+fn printable_cell(cell: impl Into<String>) -> String {
+    let cell: String = cell.into();
+    printable(&cell)
+}
+
 /// Formats a number with thousands separators: `11154` as `11,154`.
 pub fn thousands(number: u64) -> String {
     HumanCount(number).to_string()
@@ -99,6 +107,15 @@ mod tests {
             table.blocks(),
             "topic:    streaming-local-pin\nrecords:  1,000\n\ntopic:    local.geo"
         );
+    }
+
+    #[test]
+    fn cells_and_headings_have_no_escape_sequences() {
+        let mut table = Table::new(["na\x1b[31mme"]);
+        table.row(["\x1b]0;title\x07"]);
+        for text in [table.blocks(), table.boxed()] {
+            assert!(!text.contains('\x1b') && text.contains("\u{fffd}]0;title\u{fffd}"), "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Capabilities of the terminal: colour and Unicode.
+//! What the terminal can show: colour, Unicode, width, no control characters.
 
 use std::io::IsTerminal;
 
@@ -37,6 +37,14 @@ pub fn is_utf8() -> bool {
     })
 }
 
+/// Returns the text with every control character but newline and tab replaced by U+FFFD. Texts contain
+/// names and records of others, whose escape sequences could retitle the terminal, hide lines or
+/// write to the clipboard.
+pub fn printable(text: &str) -> String {
+    let replaced = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    text.chars().map(replaced).collect()
+}
+
 /// Returns the text with box-drawing characters and symbols replaced by ASCII.
 pub fn to_ascii(text: &str) -> String {
     let mut ascii = String::with_capacity(text.len());
@@ -46,6 +54,7 @@ pub fn to_ascii(text: &str) -> String {
             '✖' => ascii.push_str("FAILED"),
             '→' => ascii.push_str("->"),
             '…' => ascii.push_str("..."),
+            '\u{fffd}' => ascii.push('?'),
             '─' | '═' | '╌' => ascii.push('-'),
             '│' | '┆' => ascii.push('|'),
             // The other characters of the block "Box Drawing" are corners and junctions.
@@ -77,6 +86,16 @@ mod tests {
     #[test]
     fn ascii_keeps_letters_and_replaces_boxes_and_signs() {
         assert_eq!(to_ascii("┌──┬──┐ ✔ größe 2 → 4 ╞══╡"), "+--+--+ ok größe 2 -> 4 +--+");
+    }
+
+    #[test]
+    fn no_control_character_but_newline_and_tab_is_printable() {
+        let title = "a\x1b]0;title\x07b\x1b[31m\r\x7f\u{9b}2J\n\tö";
+        assert_eq!(
+            printable(title),
+            "a\u{fffd}]0;title\u{fffd}b\u{fffd}[31m\u{fffd}\u{fffd}\u{fffd}2J\n\tö"
+        );
+        assert_eq!(to_ascii(&printable("\x1b")), "?");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::base::config::endpoints::lake_bucket;
 use crate::base::config::schema::{Config, Target};
 use crate::base::error::{Error, Result, io_error};
+use crate::base::fs::write_atomic;
 use crate::base::model::Kind;
 use crate::base::output::table::thousands;
 use crate::base::output::{Printer, Report};
@@ -126,7 +127,7 @@ async fn data_dir(config: &Config) -> Result<String> {
     let probe = folder.join(".doctor");
     let existed = folder.exists();
     std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&probe, b"x"))
+        .and_then(|()| write_atomic(&probe, b"x"))
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|error| io_error("write to", folder, error))?;
     if !existed {

@@ -5,18 +5,20 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
+use url::Url;
 
 use crate::base::config::data_dir;
 use crate::base::config::schema::Config;
 use crate::base::config::secret::redacted;
 use crate::base::error::{Error, Result, io_error};
 use crate::base::model::{Column, ColumnType, Kind};
+use crate::clients::loopback::is_loopback;
 
 /// A connection pool of one of the three dialects.
 pub enum Database {
@@ -94,7 +96,7 @@ impl Database {
                     ))
                 }
                 Some("postgres" | "postgresql") => {
-                    let options = PgConnectOptions::from_str(url)?.disable_statement_logging();
+                    let options = postgres_options(url)?.disable_statement_logging();
                     sqlx::PgConnection::connect_with(&options).await?.close().await?;
                     Ok(Self::Postgres(
                         PgPoolOptions::new()
@@ -104,9 +106,8 @@ impl Database {
                     ))
                 }
                 _ => {
-                    let options = MySqlConnectOptions::from_str(url)?
-                        .charset("utf8mb4")
-                        .disable_statement_logging();
+                    let options =
+                        mysql_options(url)?.charset("utf8mb4").disable_statement_logging();
                     sqlx::MySqlConnection::connect_with(&options).await?.close().await?;
                     Ok(Self::MySql(
                         MySqlPoolOptions::new()
@@ -189,6 +190,44 @@ impl Database {
     }
 }
 
+/// Returns the options of a URL. Beyond this machine, the certificate of the server is verified
+/// unless the URL chooses another mode: the library's own default, `prefer`, sends the password in
+/// plain text to a server that offers no TLS.
+fn postgres_options(url: &str) -> sqlx::Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(url)?;
+    let is_verified =
+        options.get_socket().is_none() && is_remote(options.get_host()) && !chooses_tls_mode(url);
+    Ok(if is_verified { options.ssl_mode(PgSslMode::VerifyFull) } else { options })
+}
+
+/// Returns the options of a URL, as [`postgres_options`] does.
+fn mysql_options(url: &str) -> sqlx::Result<MySqlConnectOptions> {
+    let options = MySqlConnectOptions::from_str(url)?;
+    let is_verified =
+        options.get_socket().is_none() && is_remote(options.get_host()) && !chooses_tls_mode(url);
+    Ok(if is_verified { options.ssl_mode(MySqlSslMode::VerifyIdentity) } else { options })
+}
+
+/// Whether a connection leaves this machine. A host that is a path is the folder of a socket.
+fn is_remote(host: &str) -> bool {
+    !host.starts_with('/') && !is_loopback(host)
+}
+
+fn chooses_tls_mode(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| {
+        url.query_pairs().any(|(name, _)| matches!(&*name, "sslmode" | "ssl-mode"))
+    })
+}
+
+/// Whether a server offered no TLS, or a certificate that was not accepted.
+fn is_tls_failure(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()),
+        _ => false,
+    }
+}
+
 /// Creates the folder of a SQLite file, or checks that the file exists.
 fn prepare_file(file: &Path, access: Access) -> Result<()> {
     if access == Access::Create {
@@ -244,6 +283,11 @@ pub fn explain(action: &str, error: &sqlx::Error) -> Error {
         error => error.to_string(),
     };
     let hint = match (error, code.as_str()) {
+        _ if is_tls_failure(error) => {
+            "add the file with the certificate of the server's authority to `database.url`: \
+             `?sslrootcert=FILE` (PostgreSQL) or `?ssl-ca=FILE` (MySQL); `?sslmode=prefer` or \
+             `?ssl-mode=preferred` accepts any server, and none of TLS"
+        }
         (_, "28P01" | "28000" | "1045") => {
             "check the user name in `database.url` and the password in PINPIPE_DATABASE_PASSWORD"
         }
@@ -284,4 +328,42 @@ pub fn explain(action: &str, error: &sqlx::Error) -> Error {
         _ => "run `pinpipe doctor` to test every connection",
     };
     Error::failed(action).with_source(text).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_beyond_this_machine_are_verified_unless_the_url_says_otherwise() {
+        for (address, is_verified) in [
+            ("me@db.example.com/x", true),
+            ("me@db.example.com:1/x?sslrootcert=ca.pem", true),
+            ("me@127.0.0.1.example.com/x", true),
+            ("me@db.example.com/x?sslmode=disable", false),
+            ("me@db.example.com/x?ssl-mode=disable", false),
+            ("me@127.0.0.1:1/x", false),
+            ("me@[::1]/x", false),
+            ("me@localhost/x?host=/run/postgresql", false),
+        ] {
+            let options = postgres_options(&format!("postgres://{address}")).expect("a valid URL");
+            let found = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
+            assert_eq!(found, is_verified, "postgres://{address}");
+            let address = address.replace("=disable", "=disabled");
+            let options = mysql_options(&format!("mysql://{address}")).expect("a valid URL");
+            let found = matches!(options.get_ssl_mode(), MySqlSslMode::VerifyIdentity);
+            assert_eq!(found, is_verified, "mysql://{address}");
+        }
+    }
+
+    #[test]
+    fn hints_at_the_certificate_if_tls_fails() {
+        let rejected = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let rejected =
+            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, rejected));
+        for error in [rejected, sqlx::Error::Tls("server does not support TLS".into())] {
+            let error = explain("cannot connect", &error);
+            assert!(error.hint_text().is_some_and(|hint| hint.contains("sslrootcert")), "{error}");
+        }
+    }
 }

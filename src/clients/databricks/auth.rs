@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
 use crate::base::config::schema::Config;
 use crate::base::error::{Error, Result, io_error};
+use crate::clients::http::may_receive_secrets;
 
 /// A workspace and its access token.
 #[derive(Debug, Clone)]
@@ -29,43 +30,57 @@ impl Credentials {
     /// and the token. With a configured profile, its token takes precedence over DATABRICKS_TOKEN.
     ///
     /// # Errors
-    /// Host or token is missing; the host is invalid or does not use TLS; the profile cannot be read.
+    /// Host or token is missing; the host is invalid or not encrypted; the token was set for
+    /// another host; the profile cannot be read.
     pub fn find(config: &Config) -> Result<Self> {
+        let variable_host = variable("DATABRICKS_HOST");
         let explicit_host = Some(config.databricks.host.clone())
             .filter(|host| !host.is_empty())
-            .or_else(|| variable("DATABRICKS_HOST"));
+            .or_else(|| variable_host.clone());
+        let explicit_host = explicit_host.as_deref().map(validate_host).transpose()?;
+        // A token belongs to the workspace it was configured with and must not reach another one.
         let token = config.secrets.databricks_token.clone();
+        let from_environment = token.clone().filter(|_| {
+            explicit_host.as_ref().is_some_and(|host| is_for(variable_host.as_deref(), host))
+        });
         let profile_name = Some(config.databricks.profile.clone()).filter(|name| !name.is_empty());
         let profile_name = profile_name.or_else(|| variable("DATABRICKS_CONFIG_PROFILE"));
-        if let (Some(host), Some(token), None) = (&explicit_host, &token, &profile_name) {
-            return Ok(Self { host: validate_host(host)?, token: token.clone() });
+        if let (Some(host), Some(token), None) = (&explicit_host, &from_environment, &profile_name)
+        {
+            return Ok(Self { host: host.clone(), token: token.clone() });
         }
         let profile = Profile::read(profile_name.as_deref())?;
         let profile_host = profile.host.as_deref().map(validate_host).transpose()?;
-        let explicit_host = explicit_host.as_deref().map(validate_host).transpose()?;
-        let host = explicit_host.clone().or_else(|| profile_host.clone());
-        let host = host.ok_or_else(|| {
+        let host = explicit_host.or_else(|| profile_host.clone()).ok_or_else(|| {
             Error::usage("no Databricks workspace is configured").hint(CREDENTIALS_HINT)
         })?;
-        // A token belongs to the workspace it was configured with. It must not be sent to another.
+        let profile_host = profile_host.or(variable_host);
         let from_profile = profile
             .token
-            .filter(|_| profile_host.is_none() || profile_host.as_ref() == Some(&host));
-        let from_environment = token.filter(|_| explicit_host.is_some());
+            .filter(|_| profile_host.is_some() && is_for(profile_host.as_deref(), &host));
         let candidate = if profile_name.is_some() {
             from_profile.or(from_environment)
         } else {
             from_environment.or(from_profile)
         };
-        let token = candidate.ok_or_else(|| {
-            Error::usage(format!("no Databricks token is configured for {host}"))
-                .hint(CREDENTIALS_HINT)
+        let token = candidate.ok_or_else(|| match (token, variable("DATABRICKS_HOST")) {
+            (Some(_), Some(other)) if !is_for(Some(other.as_str()), &host) => Error::usage(
+                format!("cannot send the Databricks token to {host}: DATABRICKS_HOST is `{other}`"),
+            )
+            .hint("set `databricks.host` and DATABRICKS_HOST to the same workspace, or remove one"),
+            _ => Error::usage(format!("no Databricks token is configured for {host}"))
+                .hint(CREDENTIALS_HINT),
         })?;
         Ok(Self { host, token })
     }
 }
 
-/// Returns the base URL of a host to which a token may be sent: with TLS, or on this machine.
+/// Whether a token that was given with an address, or with none, may be sent to a workspace.
+fn is_for(given_with: Option<&str>, host: &str) -> bool {
+    given_with.is_none_or(|address| validate_host(address).is_ok_and(|address| address == host))
+}
+
+/// Returns the base URL of a host that may receive a token: encrypted, or on this machine.
 fn validate_host(host: &str) -> Result<String> {
     let address = if host.contains("://") { host.to_string() } else { format!("https://{host}") };
     let invalid = || {
@@ -73,13 +88,10 @@ fn validate_host(host: &str) -> Result<String> {
             .hint("use an address such as https://dbc-a1b2c3d4-e5f6.cloud.databricks.com")
     };
     let url = Url::parse(&address).map_err(|_| invalid())?;
-    let is_loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => return Err(invalid()),
-    };
-    if url.scheme() != "https" && !(is_loopback && url.scheme() == "http") {
+    if !url.has_host() {
+        return Err(invalid());
+    }
+    if !may_receive_secrets(&url) {
         return Err(Error::usage(format!(
             "cannot send the Databricks token to `{host}`: the connection is not encrypted"
         ))
@@ -159,6 +171,18 @@ mod tests {
         assert_eq!(work.token.expect("a token").expose_secret(), "dapi=1");
         assert!(Profile::parse(text, "DEFAULT").is_some_and(|profile| profile.token.is_none()));
         assert!(Profile::parse(text, "empty").is_some() && Profile::parse(text, "none").is_none());
+    }
+
+    #[test]
+    fn a_token_belongs_to_the_host_it_was_given_with() {
+        let host = "https://dbc-1.cloud.databricks.com";
+        for same in ["dbc-1.cloud.databricks.com", "https://DBC-1.cloud.databricks.com:443/?o=1"] {
+            assert!(is_for(Some(same), host), "{same}");
+        }
+        assert!(is_for(None, host));
+        for other in ["https://dbc-2.cloud.databricks.com", "http://dbc-1.cloud.databricks.com"] {
+            assert!(!is_for(Some(other), host), "{other}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod auth;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use reqwest::redirect::Policy;
 use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,7 @@ impl Databricks {
     pub fn open(config: &Config) -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
+            .redirect(Policy::none())
             .build()
             .context(|| "cannot create an HTTP client")?;
         Ok(Self { http, credentials: Credentials::find(config)? })

@@ -15,11 +15,18 @@ use crate::base::config::schema::{Config, KafkaAuth};
 use crate::base::error::{Error, Result};
 use crate::clients::kafka::auth::authenticate;
 use crate::clients::kafka::context::Context;
+use crate::clients::loopback::is_loopback;
 
 /// Returns the librdkafka settings of every client: brokers, authentication, reconnects.
+///
+/// # Errors
+/// The addresses of the brokers are not known; the password would be sent unencrypted to another
+/// machine.
 pub fn client_config(config: &Config) -> Result<ClientConfig> {
     let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", config.endpoints().bootstrap_servers()?);
+    let servers = config.endpoints().bootstrap_servers()?;
+    check_encryption(config, &servers)?;
+    client.set("bootstrap.servers", servers);
     client.set("client.id", "pinpipe");
     client.set("socket.keepalive.enable", "true");
     client.set("reconnect.backoff.max.ms", "2000");
@@ -53,6 +60,24 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
         }
     }
     Ok(client)
+}
+
+/// PLAIN sends the password itself; SCRAM proves that the client knows it.
+fn check_encryption(config: &Config, servers: &str) -> Result<()> {
+    let is_local = |server: &str| {
+        let host = server.trim().rsplit_once(':').map_or(server, |(host, _)| host);
+        is_loopback(host)
+    };
+    if config.kafka.auth == KafkaAuth::Plain
+        && !config.kafka.tls
+        && !servers.split(',').all(is_local)
+    {
+        return Err(Error::usage(format!(
+            "cannot send the Kafka password to `{servers}`: the connection is not encrypted"
+        ))
+        .hint("set `kafka.tls` to true, or `kafka.auth` to \"scram-sha-512\""));
+    }
+    Ok(())
 }
 
 /// Returns the configuration with its current brokers, so that a long-running client does not

@@ -1,11 +1,15 @@
 //! Answers as files and Delta tables for other programs.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use deltalake::parquet::arrow::ArrowWriter;
 
-use crate::base::config::schema::{AnswerFormat as Format, Config};
+use crate::base::config::schema::{AnswerFormat as Format, Config, CsvFormulas};
 use crate::base::error::{ErrorContext, Result, io_error};
 use crate::base::fs::write_atomic;
 use crate::data::tables::clean_table::{RowGroupSize, TableNamespace};
@@ -57,7 +61,7 @@ pub async fn write(
                 };
                 for answer in &report.answers {
                     let path = folder.join(format!("{}.{extension}", answer.name));
-                    let bytes = encode(answer, *format)
+                    let bytes = encode(answer, *format, config.batch.csv_formulas)
                         .context(|| format!("cannot write `{}`", path.display()))?;
                     files.push((path, bytes));
                 }
@@ -77,13 +81,16 @@ pub async fn write(
 
 type EncodeResult = std::result::Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
 
-fn encode(answer: &Answer, format: Format) -> EncodeResult {
+fn encode(answer: &Answer, format: Format, formulas: CsvFormulas) -> EncodeResult {
     let mut bytes = Vec::new();
     match format {
         Format::Csv => {
             let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut bytes);
             for batch in batches(answer) {
-                writer.write(&batch)?;
+                match formulas {
+                    CsvFormulas::Keep => writer.write(&batch)?,
+                    CsvFormulas::Escape => writer.write(&without_formulas(&batch)?)?,
+                }
             }
         }
         Format::Json => {
@@ -104,6 +111,25 @@ fn encode(answer: &Answer, format: Format) -> EncodeResult {
         }
     }
     Ok(bytes)
+}
+
+/// Returns the batch with an apostrophe before each text that a spreadsheet takes for a formula.
+fn without_formulas(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().map(|column| match column.data_type() {
+        DataType::Utf8 => {
+            let texts = column.as_string::<i32>().iter().map(|text| text.map(without_formula));
+            Arc::new(texts.collect::<StringArray>()) as ArrayRef
+        }
+        _ => column.clone(),
+    });
+    RecordBatch::try_new(batch.schema(), columns.collect())
+}
+
+/// The characters are those of OWASP, "CSV Injection". A number is no formula.
+fn without_formula(text: &str) -> Cow<'_, str> {
+    let is_formula =
+        text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) && text.parse::<f64>().is_err();
+    if is_formula { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }
 
 /// Returns the batches of an answer. Without rows it returns one empty batch, so that the file
@@ -136,4 +162,24 @@ async fn write_delta(config: &Config, answer: &Answer) -> Result<()> {
         )
         .await
         .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formulas_become_text_and_numbers_stay() {
+        for formula in ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1"] {
+            assert_eq!(without_formula(formula), format!("'{formula}"));
+        }
+        for text in ["", "art", "-5", "+1.5", "a=1", "'=1"] {
+            assert_eq!(without_formula(text), text);
+        }
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("=1"), None, Some("art")]));
+        let batch = RecordBatch::try_from_iter([("category", texts)]).expect("one column");
+        let escaped = without_formulas(&batch).expect("the same columns");
+        let expected = StringArray::from(vec![Some("'=1"), None, Some("art")]);
+        assert_eq!(escaped.column(0).as_string::<i32>(), &expected);
+    }
 }
