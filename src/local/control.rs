@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -110,6 +110,11 @@ async fn about() -> Response<Body> {
         StatusCode::OK,
         &json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "pinpipe", "kafka_cluster_id": "pinpipe-local" }),
     )
+}
+
+/// Returns the refusal of a request.
+pub fn refuse(_: &Request, status: StatusCode, message: &str) -> Response<Body> {
+    ConnectError(status, message.to_string()).into_response()
 }
 
 async fn not_found() -> ConnectError {

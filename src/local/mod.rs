@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod control;
+pub mod http_guard;
 pub mod kinesis;
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,8 +28,9 @@ use crate::base::fs::FileLock;
 use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
 use crate::base::shutdown::shutdown_signal;
-use crate::stages::gateway::Gateway;
+use crate::local::http_guard::guard;
 use crate::stages::gateway::routes::Routes;
+use crate::stages::gateway::{self, Gateway};
 use crate::stages::sink::connectors::Connectors;
 
 /// Time that requests in flight have to finish when the stack stops. With the time that
@@ -106,18 +108,18 @@ impl LocalStack {
             .hint("set `local.host` to one address of this machine, such as 127.0.0.1"));
         }
         let kafka = bind(host, config.local.kafka_port, "kafka").await?;
-        let gateway = bind(host, config.local.gateway_port, "gateway").await?;
+        let gateway_listener = bind(host, config.local.gateway_port, "gateway").await?;
         let kinesis_listener = bind(host, config.local.kinesis_port, "kinesis").await?;
-        let control = bind(host, config.local.control_port, "control").await?;
+        let control_listener = bind(host, config.local.control_port, "control").await?;
         let address = |listener: &TcpListener| {
             listener.local_addr().context(|| "cannot read the address of a server")
         };
         let advertised = address(&kafka)?;
         let addresses = Addresses {
             kafka: advertised.to_string(),
-            gateway: address(&gateway)?.to_string(),
+            gateway: address(&gateway_listener)?.to_string(),
             kinesis: address(&kinesis_listener)?.to_string(),
-            control: address(&control)?.to_string(),
+            control: address(&control_listener)?.to_string(),
         };
         let mut servers = JoinSet::new();
         let stop = CancellationToken::new();
@@ -132,18 +134,18 @@ impl LocalStack {
         )
         .await?;
         let kinesis_router = kinesis::server::router(store).layer(from_fn(limit_time));
+        let kinesis_router = guard(kinesis_router, kinesis::server::refuse);
         servers.spawn(serve(kinesis_listener, kinesis_router, stop.clone()));
 
         let local_config = config.clone().with_addresses(&addresses);
         let routes = Arc::new(Routes::open(data_dir)?);
-        servers.spawn(serve(
-            gateway,
-            Gateway::new(&local_config, routes.clone()).await?.router(),
-            stop.clone(),
-        ));
+        let gateway_router = Gateway::new(&local_config, routes.clone()).await?.router();
+        let gateway_router = guard(gateway_router, gateway::response::refuse);
+        servers.spawn(serve(gateway_listener, gateway_router, stop.clone()));
         let connectors = Connectors::open(&local_config).await?;
         let control_router = control::router(connectors.clone(), routes).layer(from_fn(limit_time));
-        servers.spawn(serve(control, control_router, stop.clone()));
+        let control_router = guard(control_router, control::refuse);
+        servers.spawn(serve(control_listener, control_router, stop.clone()));
 
         Runtime { pid: std::process::id(), addresses: addresses.clone() }.write(data_dir)?;
         Ok(Self { addresses, data_dir: data_dir.clone(), connectors, servers, stop, _lock: lock })

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::routing::post;
 use serde_json::{Value, json};
@@ -25,6 +25,24 @@ enum Protocol {
     RpcV2Cbor,
 }
 
+impl Protocol {
+    /// Returns the protocol of a request with these headers.
+    fn of(headers: &HeaderMap) -> Self {
+        if text(headers, "smithy-protocol") == "rpc-v2-cbor" {
+            Self::RpcV2Cbor
+        } else if text(headers, "content-type").starts_with("application/x-amz-cbor") {
+            Self::Cbor
+        } else {
+            Self::Json
+        }
+    }
+}
+
+/// Returns a header as text, empty if it is missing.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 /// Returns the router of the endpoint.
 pub fn router(store: Store) -> Router {
     Router::new()
@@ -40,18 +58,10 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let text =
-        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let protocol = if text("smithy-protocol") == "rpc-v2-cbor" {
-        Protocol::RpcV2Cbor
-    } else if text("content-type").starts_with("application/x-amz-cbor") {
-        Protocol::Cbor
-    } else {
-        Protocol::Json
-    };
+    let protocol = Protocol::of(&headers);
     let operation = match protocol {
         Protocol::RpcV2Cbor => uri.path().rsplit('/').next().unwrap_or_default().to_string(),
-        _ => text("x-amz-target").rsplit('.').next().unwrap_or_default().to_string(),
+        _ => text(&headers, "x-amz-target").rsplit('.').next().unwrap_or_default().to_string(),
     };
     let parsed = match protocol {
         _ if body.is_empty() => Ok(json!({})),
@@ -71,13 +81,20 @@ async fn handle(
     };
     let (status, content, error_type) = match outcome {
         Ok(content) => (StatusCode::OK, content, None),
-        Err(error) => (
-            error.status,
-            json!({ "__type": error.name, "message": error.message }),
-            Some(error.name),
-        ),
+        Err(error) => (error.status, error_json(error.name, &error.message), Some(error.name)),
     };
     respond(protocol, status, &content, error_type)
+}
+
+fn error_json(name: &str, message: &str) -> Value {
+    json!({ "__type": name, "message": message })
+}
+
+/// Returns the refusal of a request.
+pub fn refuse(request: &Request, status: StatusCode, message: &str) -> Response<Body> {
+    const NAME: &str = "AccessDeniedException";
+    let protocol = Protocol::of(request.headers());
+    respond(protocol, status, &error_json(NAME, message), Some(NAME))
 }
 
 fn respond(

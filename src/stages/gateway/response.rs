@@ -1,6 +1,7 @@
 //! Responses and errors in the formats of the Kafka REST Proxy and Amazon API Gateway.
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -33,6 +34,14 @@ pub fn kinesis(status: StatusCode, body: &Value) -> Response<Body> {
 /// Returns an error of API Gateway itself.
 pub fn api_gateway(status: StatusCode, message: &str) -> Response<Body> {
     respond(status, "application/json", &json!({ "message": message }))
+}
+
+/// Returns the refusal of a request, in the format of the API to which its path belongs.
+pub fn refuse(request: &Request, status: StatusCode, message: &str) -> Response<Body> {
+    if request.uri().path().starts_with("/streams") {
+        return api_gateway(status, message);
+    }
+    respond(status, KAFKA_JSON, &json!({ "error_code": status.as_u16(), "message": message }))
 }
 
 /// Error of the Kafka REST Proxy.

@@ -252,7 +252,7 @@ def test_stalled_clients_do_not_affect_others(call, provisioned):
     # Many requests with a small body, and enough with a large body to exhaust the memory for these.
     for size in [100] * 60 + [9_000_000] * 8:
         connection = socket.create_connection((host, int(port)), 10)
-        head = f"POST /topics/local.pin HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\n"
+        head = f"POST /topics/local.pin HTTP/1.1\r\nhost: localhost\r\ncontent-type: {JSON}\r\n"
         connection.sendall(f"{head}content-length: {size}\r\n\r\n{{".encode())
         stalled.append(connection)
     begin = time.monotonic()
