@@ -101,9 +101,10 @@ impl Connectors {
     /// new.
     ///
     /// # Errors
-    /// A property is missing, invalid or not supported; the definitions cannot be stored.
+    /// A property is missing, invalid or not supported; `store.url` is not the server of the
+    /// configuration; the definitions cannot be stored.
     pub async fn put(&self, name: &str, config: BTreeMap<String, String>) -> Result<bool> {
-        SinkProperties::parse(&config)?;
+        self.check(&config)?;
         let (is_new, changed) = {
             let mut registry = self.lock();
             let paused =
@@ -118,6 +119,12 @@ impl Connectors {
         };
         wait_for(changed.as_slice()).await;
         Ok(is_new)
+    }
+
+    fn check(&self, config: &BTreeMap<String, String>) -> Result<()> {
+        let properties = SinkProperties::parse(config)?;
+        let lake_url = self.config.endpoints().lake_url();
+        check_store_url(&properties, &lake_url, &self.config.lake.endpoint_url)
     }
 
     /// Stops and deletes a connector. Its objects are kept. Returns `false` if it does not exist.
@@ -304,23 +311,42 @@ async fn create_task(
     })
 }
 
-/// Returns the store and the root path of the bucket: S3 if `lake.url` is a bucket, at `store.url`
-/// if that is set; else a folder of the lake.
+/// Checks that `store.url`, if it is set, is the server of the configured lake: `endpoint_url` is
+/// `lake.endpoint_url`. The sink sends records and credentials of the user there, so a request to
+/// the control interface must not choose another server.
+fn check_store_url(properties: &SinkProperties, lake_url: &str, endpoint_url: &str) -> Result<()> {
+    let Some(store_url) = &properties.store_url else {
+        return Ok(());
+    };
+    if !lake_url.starts_with("s3://") {
+        return Err(Error::usage(format!(
+            "`store.url` requires a bucket in `lake.url`, got the folder `{lake_url}`"
+        ))
+        .hint("set `lake.url` to `s3://BUCKET`, so that batch reads what the sink writes"));
+    }
+    if store_url.trim_end_matches('/') == endpoint_url.trim_end_matches('/') {
+        return Ok(());
+    }
+    let expected = match endpoint_url {
+        "" => "no value, because `lake.endpoint_url` is not set".to_string(),
+        url => format!("`{url}`, the value of `lake.endpoint_url`"),
+    };
+    Err(Error::usage(format!("`store.url`: expected {expected}, got `{store_url}`"))
+        .hint("set `lake.endpoint_url` in the configuration, or remove `store.url`"))
+}
+
+/// Returns the store and the root path of the bucket: S3 if `lake.url` is a bucket, else a folder
+/// of the lake.
 async fn destination(
     config: &Config,
     properties: &SinkProperties,
 ) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
-    let mut config = config.clone();
     let lake_url = config.endpoints().lake_url();
+    // Again, for a connector that was stored before the configuration changed.
+    check_store_url(properties, &lake_url, &config.lake.endpoint_url)?;
     let Some(bucket) = lake_url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
     else {
-        if properties.store_url.is_some() {
-            return Err(Error::usage(format!(
-                "`store.url` requires a bucket in `lake.url`, got the folder `{lake_url}`"
-            ))
-            .hint("set `lake.url` to `s3://BUCKET`, so that batch reads what the sink writes"));
-        }
-        return folder(&config, &lake_url, properties).await;
+        return folder(config, &lake_url, properties).await;
     };
     if bucket != properties.bucket {
         return Err(Error::usage(format!(
@@ -330,10 +356,7 @@ async fn destination(
         ))
         .hint("set both to the same bucket"));
     }
-    if let Some(url) = &properties.store_url {
-        config.lake.endpoint_url.clone_from(url);
-    }
-    Ok((Lake::bucket(&config, &properties.bucket).await?, Path::default()))
+    Ok((Lake::bucket(config, &properties.bucket).await?, Path::default()))
 }
 
 /// Returns the store and the root path of the bucket's folder in the lake.
@@ -389,6 +412,32 @@ mod tests {
         let running = Running { state: Arc::default(), finished: finished.clone() };
         let definition = Definition { config: BTreeMap::new(), paused: false };
         (Connector { definition, running: Some(running) }, finished)
+    }
+
+    #[test]
+    fn accepts_only_the_configured_server_as_store_url() {
+        let is_accepted = |lake_url: &str, endpoint_url: &str, store_url: Option<&str>| {
+            let mut properties: BTreeMap<String, String> = [
+                ("connector.class", "S3SinkConnector"),
+                ("topics", "t"),
+                ("s3.bucket.name", "b"),
+                ("flush.size", "1"),
+            ]
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .into();
+            properties.extend(store_url.map(|url| ("store.url".to_string(), url.to_string())));
+            let properties = SinkProperties::parse(&properties).expect("valid properties");
+            check_store_url(&properties, lake_url, endpoint_url).is_ok()
+        };
+        let server = "http://minio:9000";
+        assert!(is_accepted("s3://b", "", None));
+        assert!(is_accepted("s3://b", server, None));
+        assert!(is_accepted("s3://b", server, Some("http://minio:9000/")));
+        assert!(!is_accepted("s3://b", server, Some("http://evil.example")));
+        assert!(!is_accepted("s3://b", server, Some("http://minio:9000.evil.example")));
+        assert!(!is_accepted("s3://b", "", Some("http://evil.example")));
+        assert!(is_accepted(".pinpipe/lake", "", None));
+        assert!(!is_accepted(".pinpipe/lake", server, Some(server)), "the lake is a folder");
     }
 
     #[test]

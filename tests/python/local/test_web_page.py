@@ -1,9 +1,17 @@
 """Requests that a web page makes a browser send to the local servers: all are refused."""
 
+import contextlib
+import http.server
 import json
+import threading
 
 import pytest
 import requests
+from confluent_kafka import Producer
+
+from support.kafka import make_topic
+from support.local_stack import LocalStack
+from support.wait import wait_until
 
 BUCKET = "user-local-bucket"
 PROPERTIES = {
@@ -14,6 +22,8 @@ PROPERTIES = {
     "s3.bucket.name": BUCKET,
     "flush.size": "1",
 }
+# Nothing listens there.
+LAKE = "http://127.0.0.1:9"
 RECORDS = "application/vnd.kafka.json.v2+json"
 # What a browser adds to a request of a page, and the status that refuses it.
 FORGED = {
@@ -153,3 +163,75 @@ def test_other_clients_are_accepted(stack):
         timeout=20,
     )
     assert connector.status_code == 201, connector.text
+
+
+@contextlib.contextmanager
+def attacker():
+    """Yields the address of a server, and the first lines of the requests to it."""
+    lines = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def handle_one_request(self):
+            lines.append(self.rfile.readline())
+            self.close_connection = True
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", lines
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture
+def on_s3(pinpipe):
+    """A local stack whose lake is a bucket on a server that does not run."""
+    (pinpipe.folder / "pinpipe.toml").write_text(
+        f'[lake]\nurl = "s3://{BUCKET}"\nendpoint_url = "{LAKE}"\n'
+    )
+    (pinpipe.folder / ".env").write_text("AWS_ACCESS_KEY_ID=x\nAWS_SECRET_ACCESS_KEY=x\n")
+    stack = LocalStack(pinpipe)
+    yield stack
+    if stack.process.poll() is None:
+        stack.kill()
+
+
+def test_a_connector_cannot_name_another_server_of_the_lake(on_s3):
+    connectors = f"http://{on_s3.control}/connectors"
+    for method, url, body in [
+        ("POST", connectors, lambda config: {"name": "evil", "config": config}),
+        ("PUT", f"{connectors}/evil/config", lambda config: config),
+    ]:
+        config = PROPERTIES | {"store.url": "http://evil.example"}
+        refused = requests.request(method, url, json=body(config), timeout=20)
+        assert refused.status_code == 400, refused.text
+        assert f"`store.url`: expected `{LAKE}`" in refused.json()["message"]
+    assert requests.get(connectors, timeout=20).json() == []
+    config = PROPERTIES | {"store.url": LAKE}
+    accepted = requests.put(f"{connectors}/mine/config", json=config, timeout=20)
+    assert accepted.status_code == 201, accepted.text
+
+
+def test_a_stored_connector_with_another_server_sends_nothing(on_s3):
+    make_topic(on_s3.kafka, "t", 1)
+    answer = requests.put(
+        f"http://{on_s3.control}/connectors/c/config", json=PROPERTIES, timeout=20
+    )
+    assert answer.status_code == 201, answer.text
+    on_s3.kill()
+    path = on_s3.pinpipe.data / "connectors.json"
+    with attacker() as (url, lines):
+        definitions = json.loads(path.read_text())
+        definitions["c"]["config"]["store.url"] = url
+        path.write_text(json.dumps(definitions))
+        on_s3.start()
+        producer = Producer({"bootstrap.servers": on_s3.kafka})
+        producer.produce("t", b'{"first_name": "private"}', partition=0)
+        assert producer.flush(20) == 0
+        status = f"http://{on_s3.control}/connectors/c/status"
+        wait_until(
+            lambda: requests.get(status, timeout=20).json()["tasks"][0]["state"] == "FAILED",
+            "the connector to fail",
+        )
+        assert "`store.url`" in requests.get(status, timeout=20).json()["tasks"][0]["trace"]
+        assert lines == []
