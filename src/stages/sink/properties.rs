@@ -17,6 +17,9 @@ use crate::stages::sink::partitioner::{Partitioner, TimestampSource};
 /// Minimum and default of `s3.part.size`, in bytes: the minimum part size of S3.
 const MIN_PART_BYTES: usize = 5 * 1024 * 1024;
 
+/// Maximum of `filename.offset.zero.pad.width`: more digits than any offset has.
+const MAX_OFFSET_DIGITS: usize = 20;
+
 /// Topics that the sink reads: `topics` or `topics.regex`.
 #[derive(Debug, Clone)]
 pub enum Topics {
@@ -218,6 +221,13 @@ impl SinkProperties {
             r.text("timestamp.field"),
             &mut r.problems,
         );
+        let offset_digits = r.number::<usize>("filename.offset.zero.pad.width", 0).unwrap_or(10);
+        if offset_digits > MAX_OFFSET_DIGITS {
+            r.problems.push(format!(
+                "`filename.offset.zero.pad.width`: expected at most {MAX_OFFSET_DIGITS}, got \
+                 {offset_digits}"
+            ));
+        }
         let compression = r.choice("s3.compression.type", &Compression::ALL, Compression::name);
         let properties = Self {
             topics: topics.unwrap_or(Topics::List(Vec::new())),
@@ -225,7 +235,7 @@ impl SinkProperties {
             store_url: r.text("store.url"),
             topics_dir: r.text("topics.dir").unwrap_or_else(|| "topics".into()),
             file_delimiter: r.text("file.delim").unwrap_or_else(|| "+".into()),
-            offset_digits: r.number::<usize>("filename.offset.zero.pad.width", 0).unwrap_or(10),
+            offset_digits,
             format: format.unwrap_or(FORMATS[0]),
             compression: compression.unwrap_or(Compression::None),
             part_bytes: r.number::<usize>("s3.part.size", MIN_PART_BYTES).unwrap_or(MIN_PART_BYTES),
@@ -293,6 +303,18 @@ mod tests {
             ["3 error", "`s3.acl.canned` is not supported", "AvroFormat", "requires `timezone`"]
         {
             assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_the_width_of_offsets_in_names() {
+        let parse = |width: &str| {
+            SinkProperties::parse(&properties(&[("filename.offset.zero.pad.width", width)]))
+        };
+        assert_eq!(parse("20").map(|properties| properties.offset_digits).ok(), Some(20));
+        for width in ["21", "100000"] {
+            let text = parse(width).expect_err("too wide").to_string();
+            assert!(text.contains("pad.width`: expected at most 20"), "{text}");
         }
     }
 
