@@ -19,10 +19,13 @@ use crate::clients::control::ConnectorStatus;
 use crate::data::storage::Lake;
 use crate::stages::sink::properties::SinkProperties;
 use crate::stages::sink::task::{Task, TaskState};
+use crate::stages::sink::writer::MAX_KEY_BYTES;
 
 /// Time that a request waits for a task to start or stop. A task that needs more, because the lake
 /// or the broker does not respond, stops after its current call.
 const TASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum length of the name of a file or folder.
+const MAX_FILE_NAME_BYTES: usize = 255;
 
 /// Stored definition of a connector.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -299,12 +302,13 @@ async fn create_task(
     state: Arc<TaskState>,
 ) -> Result<Task> {
     let properties = SinkProperties::parse(properties)?;
-    let (store, root) = destination(config, &properties).await?;
+    let Destination { store, root, max_name_bytes } = destination(config, &properties).await?;
     let consumer = crate::clients::kafka::consumer(config, &group(name))?;
     Ok(Task {
         consumer,
         store,
         root,
+        max_name_bytes,
         properties,
         state,
         runtime: tokio::runtime::Handle::current(),
@@ -335,12 +339,17 @@ fn check_store_url(properties: &SinkProperties, lake_url: &str, endpoint_url: &s
         .hint("set `lake.endpoint_url` in the configuration, or remove `store.url`"))
 }
 
-/// Returns the store and the root path of the bucket: S3 if `lake.url` is a bucket, else a folder
-/// of the lake.
-async fn destination(
-    config: &Config,
-    properties: &SinkProperties,
-) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
+/// The store that a task writes to.
+struct Destination {
+    store: Arc<dyn object_store::ObjectStore>,
+    /// Path in the store at which the paths of the bucket begin.
+    root: Path,
+    /// Maximum length of a name between two slashes.
+    max_name_bytes: usize,
+}
+
+/// Returns the destination of a connector: S3 if `lake.url` is a bucket, else a folder of the lake.
+async fn destination(config: &Config, properties: &SinkProperties) -> Result<Destination> {
     let lake_url = config.endpoints().lake_url();
     // Again, for a connector that was stored before the configuration changed.
     check_store_url(properties, &lake_url, &config.lake.endpoint_url)?;
@@ -356,18 +365,22 @@ async fn destination(
         ))
         .hint("set both to the same bucket"));
     }
-    Ok((Lake::bucket(config, &properties.bucket).await?, Path::default()))
+    Ok(Destination {
+        store: Lake::bucket(config, &properties.bucket).await?,
+        root: Path::default(),
+        max_name_bytes: MAX_KEY_BYTES,
+    })
 }
 
-/// Returns the store and the root path of the bucket's folder in the lake.
+/// Returns the bucket's folder in the lake.
 async fn folder(
     config: &Config,
     lake_url: &str,
     properties: &SinkProperties,
-) -> Result<(Arc<dyn object_store::ObjectStore>, Path)> {
+) -> Result<Destination> {
     let folder = PathBuf::from(lake_url).join(&properties.bucket);
     let lake = Lake::open(config, &folder.to_string_lossy(), true).await?;
-    Ok((lake.store.clone(), lake.root))
+    Ok(Destination { store: lake.store, root: lake.root, max_name_bytes: MAX_FILE_NAME_BYTES })
 }
 
 /// Returns the consumer group of a connector, named as Kafka Connect names it.

@@ -37,6 +37,8 @@ pub struct Task {
     pub store: Arc<dyn ObjectStore>,
     /// Path in the store at which the paths of the bucket begin.
     pub root: Path,
+    /// Maximum length of a name between two slashes.
+    pub max_name_bytes: usize,
     pub properties: SinkProperties,
     pub state: Arc<TaskState>,
     pub runtime: tokio::runtime::Handle,
@@ -220,6 +222,20 @@ impl Task {
         );
         let folder = folder
             .ok_or_else(|| format!("{} has no field of `partition.field.name`", position()))?;
+        let offset = message.offset();
+        if !writer.can_hold(&self.properties, &folder, offset, self.max_name_bytes) {
+            if self.properties.tolerate_errors {
+                tracing::warn!("skipped {}: its folder has too long a name", position());
+                writer.skip(offset);
+                return Ok(());
+            }
+            return Err(format!(
+                "{} belongs in a folder whose name is too long for the lake ({} bytes), and \
+                 `errors.tolerance` is none",
+                position(),
+                folder.len()
+            ));
+        }
         let spans_too_long = match (self.properties.rotate_interval, writer.first_ms) {
             (Some(interval), Some(first_ms)) => {
                 time_ms - first_ms >= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)
@@ -231,7 +247,7 @@ impl Task {
         }
         writer.first_ms.get_or_insert(time_ms);
         self.runtime
-            .block_on(writer.append(&self.store, &self.properties, folder, message.offset(), value))
+            .block_on(writer.append(&self.store, &self.properties, folder, offset, value))
             .map_err(|error| format!("cannot write to the lake: {error}"))?;
         self.state.records.fetch_add(1, Ordering::Relaxed);
         if writer.is_full(&self.properties) { self.close(&key, writer) } else { Ok(()) }
