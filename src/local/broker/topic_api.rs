@@ -20,7 +20,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use crate::local::broker::topics::Topic;
+use crate::local::broker::topics::{MAX_TOTAL_PARTITIONS, Topic};
 use crate::local::broker::{Broker, NODE_ID};
 
 /// Number of partitions of a topic that is created without one.
@@ -140,6 +140,10 @@ pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResp
                     .with_num_partitions(partitions)
                     .with_replication_factor(1)
                     .with_configs(Some(Vec::new())),
+                Err(ResponseError::PolicyViolation) => refuse(
+                    ResponseError::PolicyViolation,
+                    &format!("all topics together have at most {MAX_TOTAL_PARTITIONS} partitions"),
+                ),
                 Err(error) => refuse(error, &error.to_string()),
             }
         };

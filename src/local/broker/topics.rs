@@ -13,6 +13,11 @@ use crate::local::broker::log::Log;
 
 /// Retention of records in milliseconds: seven days, the default of Kafka.
 const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// Maximum number of partitions of a topic.
+const MAX_PARTITIONS: i32 = 10_000;
+/// Maximum number of partitions of all topics: each is a folder, and any client can create them.
+/// The three topics of a pipeline may each have [`MAX_PARTITIONS`].
+pub const MAX_TOTAL_PARTITIONS: usize = 50_000;
 /// File in the folder of a topic that marks the topic as complete.
 const DESCRIPTION: &str = "topic.json";
 
@@ -112,12 +117,13 @@ impl Topics {
     /// # Errors
     /// The error codes of CreateTopics: the topic already exists; the name is invalid or differs
     /// from an existing one only in dots and underscores, which metrics do not distinguish; the
-    /// number of partitions is invalid; the files cannot be written.
+    /// number of partitions is invalid; all topics together would have more than
+    /// [`MAX_TOTAL_PARTITIONS`]; the files cannot be written.
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<Topic>, ResponseError> {
         if !crate::clients::kafka::is_topic_name(name) {
             return Err(ResponseError::InvalidTopicException);
         }
-        if !(1..=10_000).contains(&partitions) {
+        if !(1..=MAX_PARTITIONS).contains(&partitions) {
             return Err(ResponseError::InvalidPartitions);
         }
         let _change = self.begin_change();
@@ -127,6 +133,10 @@ impl Topics {
         let collides = |other: &String| other.replace('.', "_") == name.replace('.', "_");
         if name.contains(['.', '_']) && self.lock().keys().any(collides) {
             return Err(ResponseError::InvalidTopicException);
+        }
+        let existing: usize = self.lock().values().map(|topic| topic.logs.len()).sum();
+        if existing + partitions as usize > MAX_TOTAL_PARTITIONS {
+            return Err(ResponseError::PolicyViolation);
         }
         let topic = Arc::new(self.create_files(name, partitions).map_err(|error| {
             tracing::error!(topic = name, %error, "cannot create the topic");
