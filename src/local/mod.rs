@@ -4,7 +4,9 @@
 pub mod broker;
 pub mod control;
 pub mod http_guard;
+pub mod http_server;
 pub mod kinesis;
+pub mod listener;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use crate::base::output::table::Table;
 use crate::base::output::{Printer, Report};
 use crate::base::shutdown::shutdown_signal;
 use crate::local::http_guard::guard;
+use crate::local::http_server::serve;
 use crate::stages::gateway::routes::Routes;
 use crate::stages::gateway::{self, Gateway};
 use crate::stages::sink::connectors::Connectors;
@@ -177,19 +180,6 @@ async fn run_until(stop: CancellationToken, task: impl Future<Output = ()>) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = task => {}
-    }
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
-    use axum::serve::ListenerExt;
-    // Without Nagle's algorithm, which delays small responses.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    if let Err(error) =
-        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
-    {
-        tracing::error!(%error, "a local server failed");
     }
 }
 

@@ -83,7 +83,7 @@ pub async fn respond(
         RequestKind::Metadata(request) => {
             ResponseKind::Metadata(topic_api::metadata(broker, request, version))
         }
-        // Topics are folders with files, whose number only the client limits.
+        // Topics are folders with files, of which one request may create thousands.
         RequestKind::CreateTopics(request) => {
             ResponseKind::CreateTopics(tokio::task::block_in_place(|| {
                 topic_api::create(broker, request)

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, api, request_format};
+use crate::local::listener::{Accepted, LimitedListener, MAX_CONNECTIONS};
 
 /// Maximum size of a request. An HTTP request, read as a Kafka frame, would have 1.2 GB.
 const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
@@ -32,24 +33,19 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn serve(broker: Arc<Broker>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     let memory = Arc::new(Semaphore::new(MAX_LARGE_FRAMES_BYTES / PERMIT_BYTES));
+    let listener = LimitedListener::new(listener, MAX_CONNECTIONS);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    let (broker, memory) = (broker.clone(), memory.clone());
-                    connections.spawn(async move {
-                        let host = peer.ip().to_string();
-                        if let Err(error) = serve_connection(&broker, &memory, stream, host).await {
-                            tracing::debug!(%peer, %error, "Kafka connection closed");
-                        }
-                    });
-                }
-                Err(error) => {
-                    // Most likely the process is out of file handles. Closed connections free some.
-                    tracing::warn!(%error, "cannot accept a Kafka connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            },
+            Accepted { stream, peer, slot } = listener.accept() => {
+                let (broker, memory) = (broker.clone(), memory.clone());
+                connections.spawn(async move {
+                    let _slot = slot;
+                    let host = peer.ip().to_string();
+                    if let Err(error) = serve_connection(&broker, &memory, stream, host).await {
+                        tracing::debug!(%peer, %error, "Kafka connection closed");
+                    }
+                });
+            }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }
