@@ -138,7 +138,12 @@ def test_zip_from_another_url_is_downloaded_once(module, cloud):
         connector = connector_and_plugin_md5(cloud)[0]
         assert_plan_and_apply(
             cloud,
-            {"plugin-object": ("update", "was uploaded from another URL; the object has no checksum")},
+            {
+                "plugin-object": (
+                    "update",
+                    "was uploaded from another URL; the object has no checksum",
+                )
+            },
             env=env,
         )
         assert connector_and_plugin_md5(cloud)[0] == connector
