@@ -8,3 +8,4 @@ pub mod line_splitter;
 pub mod objects;
 pub mod row;
 pub mod scan;
+pub mod value;
