@@ -12,7 +12,6 @@ use object_store::path::Path;
 use tokio::sync::mpsc;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
-use crate::data::lake::compression::Compression;
 use crate::data::lake::decode::MAX_RECORD_BYTES;
 use crate::data::lake::line_splitter::{COMPRESSED_PIECE_BYTES, LineChunk, LineSplitter};
 use crate::data::lake::objects::{Objects, RawObject};
@@ -158,9 +157,7 @@ fn cannot_read(lake: &Lake, path: &Path, error: object_store::Error) -> Error {
 
 /// Reads one large object chunk by chunk, in parallel with decoding.
 async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<ScanChunks> {
-    let compression = object.compression;
-    let line_splitter =
-        LineSplitter::new(compression, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
+    let line_splitter = LineSplitter::new(usize::try_from(slice_bytes).unwrap_or(usize::MAX));
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
@@ -168,7 +165,7 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
             lake.store.get(&path).await.map_err(|error| cannot_read(&lake, &path, error))?;
         let task = tokio::spawn(async move {
             let chunks = response.into_stream().map_err(|error| cannot_read(&lake, &path, error));
-            split_lines(chunks, line_splitter, compression, &slices).await
+            split_lines(chunks, line_splitter, &slices).await
         });
         return Ok(line_chunks(object, received, task));
     };
@@ -186,12 +183,7 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
             }
         });
         // This thread may block.
-        futures::executor::block_on(split_lines(
-            stream::iter(chunks),
-            line_splitter,
-            compression,
-            &slices,
-        ))
+        futures::executor::block_on(split_lines(stream::iter(chunks), line_splitter, &slices))
     });
     Ok(line_chunks(object, received, task))
 }
@@ -201,16 +193,12 @@ async fn read_large(lake: Lake, object: RawObject, slice_bytes: u64) -> Result<S
 async fn split_lines(
     chunks: impl futures::Stream<Item = Result<Bytes>>,
     mut line_splitter: LineSplitter,
-    compression: Compression,
     slices: &mpsc::Sender<LineChunk>,
 ) -> Result<()> {
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.try_next().await? {
-        let piece_bytes = match compression {
-            Compression::None => CHUNK_BYTES,
-            _ => COMPRESSED_PIECE_BYTES,
-        };
-        for piece in chunk.chunks(piece_bytes) {
+        // Whether the bytes are compressed is known only to the splitter.
+        for piece in chunk.chunks(COMPRESSED_PIECE_BYTES) {
             for slice in line_splitter.push(piece) {
                 if slices.send(slice).await.is_err() {
                     return Ok(());
