@@ -65,6 +65,7 @@ pub struct Ingested {
     /// Objects that were read.
     pub objects: u64,
     pub records: u64,
+    pub tombstones: u64,
     pub rejected: u64,
     pub duplicates: u64,
     /// Rows that the table did not contain before.
@@ -85,6 +86,7 @@ impl Ingested {
             objects_in_lake: 0,
             objects: 0,
             records: 0,
+            tombstones: 0,
             rejected: 0,
             duplicates: 0,
             new_rows: 0,
@@ -374,6 +376,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
         state.deduplicator.expect(transformed.records * (bytes / transformed.bytes + 1));
     }
     state.ingested.records += transformed.records;
+    state.ingested.tombstones += transformed.tombstones;
     state.ingested.rejected += transformed.rejects.len() as u64;
     for (total, counts) in state.ingested.quality.iter_mut().zip(&transformed.quality) {
         total.add(counts);

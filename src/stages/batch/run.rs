@@ -326,6 +326,7 @@ async fn ingest_lake(
             objects_in_lake: ingested.objects_in_lake,
             objects: ingested.objects,
             records: ingested.records,
+            tombstones: ingested.tombstones,
             rejects: ingested.rejected,
             duplicates: ingested.duplicates,
             new_rows: ingested.new_rows,
