@@ -161,16 +161,17 @@ impl Decoder {
     /// Decodes a line that is blank or one JSON object. Returns `false` for any other line, and for
     /// a record whose values have to be read from their texts.
     fn line(&mut self, origin: &str, number: u64, line: &str) -> Result<bool> {
-        if line.trim_ascii().is_empty() {
+        let trimmed = line.trim_ascii();
+        if trimmed.is_empty() {
             return Ok(true);
         }
-        if line.len() > MAX_RECORD_BYTES {
+        if !trimmed.starts_with('{') || line.len() > MAX_RECORD_BYTES {
             return Ok(false);
         }
         match try_append(self.kind, line, &mut self.builders) {
             Attempt::Appended => self.count_row()?,
             Attempt::Rejected(reason) => {
-                self.refuse(origin, number, reason, line.trim_ascii().as_bytes());
+                self.refuse(origin, number, reason, trimmed.as_bytes());
             }
             Attempt::Unclear => return Ok(false),
         }
@@ -210,11 +211,7 @@ impl Decoder {
             Err(TOO_LONG.into())
         } else {
             match std::str::from_utf8(bytes) {
-                Ok(text) => match try_append(self.kind, text, &mut self.builders) {
-                    Attempt::Appended => Ok(()),
-                    Attempt::Rejected(reason) => Err(reason),
-                    Attempt::Unclear => append(self.kind, text, &mut self.builders),
-                },
+                Ok(text) => self.append(text),
                 Err(_) => Err("broken JSON: not UTF-8".into()),
             }
         };
@@ -224,6 +221,18 @@ impl Decoder {
                 self.refuse(origin, line, reason, bytes);
                 Ok(())
             }
+        }
+    }
+
+    /// Appends a record to the columns, or returns the reason of its reject.
+    fn append(&mut self, text: &str) -> Result<(), String> {
+        if !text.starts_with('{') {
+            return append(self.kind, text, &mut self.builders);
+        }
+        match try_append(self.kind, text, &mut self.builders) {
+            Attempt::Appended => Ok(()),
+            Attempt::Rejected(reason) => Err(reason),
+            Attempt::Unclear => append(self.kind, text, &mut self.builders),
         }
     }
 
