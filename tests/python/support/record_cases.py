@@ -19,7 +19,7 @@ BAD_AGE = "`age` does not fit its column"
 BAD_LATITUDE = "`latitude` does not fit its column"
 
 
-def unpacked(text):
+def plain(text):
     return text
 
 
@@ -41,7 +41,7 @@ class Object:
 
     text: str | bytes
     ending: str = ".json"
-    pack: Callable[[bytes], bytes] = unpacked
+    compress: Callable[[bytes], bytes] = plain
     # Path of the older layout, instead of one for the topic.
     path: str | None = None
 
@@ -60,10 +60,10 @@ class Case:
     duplicates: int = 0
 
 
-def geo(name, text, *numbers, ending=".json", pack=unpacked, **expected):
+def geo(name, text, *numbers, ending=".json", compress=plain, **expected):
     """A case of one object whose records have only row numbers."""
     rows = {number: {} for number in numbers}
-    return Case(name, "geo", [Object(text, ending, pack)], rows, **expected)
+    return Case(name, "geo", [Object(text, ending, compress)], rows, **expected)
 
 
 PRETTY = '{\n  "ind": @1,\n  "country": "Peru",\n  "x": [\n    {"ind": 7},\n    {}\n  ]\n}'
@@ -71,7 +71,7 @@ PRETTY = '{\n  "ind": @1,\n  "country": "Peru",\n  "x": [\n    {"ind": 7},\n    
 CASES = [
     # D1, D2: where a record begins and ends.
     geo("one line", '{"ind":@1}{"ind":@2} {"ind":@3}', 1, 2, 3),
-    geo("one line, gzip", '{"ind":@1}{"ind":@2}', 1, 2, ending=".json.gz", pack=gzip.compress),
+    geo("one line, gzip", '{"ind":@1}{"ind":@2}', 1, 2, ending=".json.gz", compress=gzip.compress),
     geo("array", '[{"ind":@1},{"ind":@2}]\n', 1, 2),
     geo("array of lines", '[\n{"ind":@1},\n{"ind":@2}\n]\n', 1, 2),
     geo("nested arrays", '[[{"ind":@1}],[{"ind":@2}]]', 1, 2),
@@ -215,7 +215,7 @@ CASES = [
     ),
     # D5: byte order marks.
     geo("mark", '\ufeff{"ind":@1}\n\ufeff{"ind":@2}', 1, 2),
-    geo("mark, gzip", '\ufeff{"ind":@1}\n', 1, ending=".json.gz", pack=gzip.compress),
+    geo("mark, gzip", '\ufeff{"ind":@1}\n', 1, ending=".json.gz", compress=gzip.compress),
     Case(
         "mark, older layout",
         "pin",
@@ -229,7 +229,7 @@ CASES = [
         1,
         2,
         ending=".json.gz",
-        pack=lambda text: gzip.compress(text) + bytes(1000),
+        compress=lambda text: gzip.compress(text) + bytes(1000),
     ),
     geo(
         "members",
@@ -238,11 +238,11 @@ CASES = [
         2,
         3,
         ending=".json.gz",
-        pack=lambda text: b"\n".join(map(gzip.compress, text.splitlines(True))),
+        compress=lambda text: b"\n".join(map(gzip.compress, text.splitlines(True))),
     ),
-    geo("gzip without content", "", ending=".json.gz", pack=gzip.compress),
+    geo("gzip without content", "", ending=".json.gz", compress=gzip.compress),
     geo("no bytes", "", ending=".json.gz"),
-    geo("gzip with another name", '{"ind":@1}\n', 1, pack=gzip.compress),
+    geo("gzip with another name", '{"ind":@1}\n', 1, compress=gzip.compress),
     geo("text with another name", '{"ind":@1}\n{"ind":@2}', 1, 2, ending=".json.gz"),
     geo(
         "cut gzip",
@@ -250,7 +250,7 @@ CASES = [
         1,
         2,
         ending=".json.gz",
-        pack=unfinished,
+        compress=unfinished,
         rejects=[(3, CUT, '{"ind":@3,"coun')],
     ),
     geo(
@@ -259,7 +259,7 @@ CASES = [
         1,
         2,
         ending=".json.gz",
-        pack=unfinished,
+        compress=unfinished,
         rejects=[(2, CUT, "")],
     ),
     geo(
@@ -268,7 +268,7 @@ CASES = [
         1,
         2,
         ending=".json.gz",
-        pack=lambda text: unfinished(text) + b"\xff" * 50,
+        compress=lambda text: unfinished(text) + b"\xff" * 50,
         rejects=[(3, "broken gzip: ", '{"ind":')],
     ),
     geo(
@@ -277,7 +277,7 @@ CASES = [
         1,
         2,
         ending=".json.gz",
-        pack=wrong_checksum,
+        compress=wrong_checksum,
         rejects=[(2, "broken gzip: the checksum does not match", "")],
     ),
     geo(
@@ -286,7 +286,7 @@ CASES = [
         1,
         2,
         ending=".json.gz",
-        pack=lambda text: gzip.compress(text) + b'\n{"ind":1}\n',
+        compress=lambda text: gzip.compress(text) + b'\n{"ind":1}\n',
         rejects=[(2, "broken gzip: the data after the compressed data is not gzip", "")],
     ),
     # Names of objects.
@@ -422,4 +422,4 @@ def write_cases(lake):
             path = lake / (item.path or f"topics/local.{case.kind}/partition={number}/{name}")
             path.parent.mkdir(parents=True, exist_ok=True)
             text = item.text.encode() if isinstance(item.text, str) else item.text
-            path.write_bytes(item.pack(numbered(case, text)))
+            path.write_bytes(item.compress(numbered(case, text)))
