@@ -21,7 +21,7 @@ pub enum ColumnType {
     Integer,
     Float,
     Text,
-    /// `2022-05-27 11:30:59`; some clients send a `T` instead of the space.
+    /// `2022-05-27 11:30:59`. Some clients send RFC 3339, or a date only.
     DateTime,
 }
 
@@ -91,13 +91,19 @@ impl Kind {
         }
     }
 
-    /// Returns the schema of raw records. Datetimes are text until cleaning.
+    /// Whether the clean table contains the column of the source table, unchanged or converted.
+    pub fn is_cleaned(self, column: &str) -> bool {
+        (self, column) != (Kind::Pin, "downloaded")
+    }
+
+    /// Returns the schema of raw records. Times are microseconds, as in clean records.
     pub fn raw_schema(self) -> SchemaRef {
         let field = |&(name, column_type): &Column| {
             let data_type = match column_type {
                 Integer => DataType::Int64,
                 Float => DataType::Float64,
-                Text | DateTime => DataType::Utf8,
+                Text => DataType::Utf8,
+                DateTime => DataType::Timestamp(TimeUnit::Microsecond, None),
             };
             Field::new(name, data_type, true)
         };

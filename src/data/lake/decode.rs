@@ -1,4 +1,5 @@
-//! Decodes JSON records into columns and collects rejected records.
+//! Decodes JSON records into columns and collects rejected records, by the rules of
+//! `docs/records.md`.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -6,14 +7,16 @@ use serde::Serialize;
 
 use crate::base::error::{ErrorContext, Result};
 use crate::base::model::Kind;
-use crate::data::lake::row::{ColumnBuilder, append};
+pub use crate::data::lake::boundary::MAX_RECORD_BYTES;
+use crate::data::lake::boundary::{Next, line_after, next_record};
+use crate::data::lake::row::{Attempt, ColumnBuilder, append, try_append};
 
 /// Maximum number of rejects that a report lists. All are counted.
 pub const MAX_LISTED_REJECTS: usize = 1_000;
 /// Maximum rows of one batch.
 const BATCH_ROWS: usize = 8_192;
-/// Maximum size of a record, in bytes: 16 times Kafka's default `message.max.bytes`, about 1 MiB.
-pub const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of one decoded piece of a text.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Reason of a reject that exceeds [`MAX_RECORD_BYTES`].
 pub const TOO_LONG: &str = "longer than 16 MiB";
 /// Maximum bytes of a rejected record that are stored.
@@ -31,6 +34,22 @@ pub struct Reject {
     pub raw: String,
 }
 
+/// Position of the decoder in a text.
+struct Position {
+    at: usize,
+    /// Number of the line.
+    line: u64,
+    /// Whether the position is the beginning of a line.
+    is_line_start: bool,
+}
+
+impl Position {
+    fn advance(&mut self, bytes: &[u8], to: usize) {
+        self.line += memchr::memchr_iter(b'\n', &bytes[self.at..to]).count() as u64;
+        self.at = to;
+    }
+}
+
 /// Decodes records of one kind into batches of the raw schema.
 pub struct Decoder {
     kind: Kind,
@@ -40,6 +59,8 @@ pub struct Decoder {
     batches: Vec<RecordBatch>,
     /// Number of records so far, rejected ones included.
     pub records: u64,
+    /// Number of tombstones so far: `null` in a lake, no value in a stream.
+    pub tombstones: u64,
     /// Rejected records so far.
     pub rejects: Vec<Reject>,
 }
@@ -57,63 +78,168 @@ impl Decoder {
             rows: 0,
             batches: Vec::new(),
             records: 0,
+            tombstones: 0,
             rejects: Vec::new(),
         }
     }
 
-    /// Decodes every line of an object, or of a part of it that begins with `first_line`. Skips
-    /// blank lines. Returns the number of the next line.
-    pub fn lines(&mut self, origin: &str, first_line: u64, bytes: &[u8]) -> Result<u64> {
+    /// Decodes the records of an object, or of a part of it that begins with `first_line`. Calls
+    /// `after_piece` with the number of decoded bytes after each piece of the text, so that the
+    /// caller can take the rows: they take more memory than the bytes of their records.
+    ///
+    /// # Errors
+    /// The records cannot be converted; `after_piece` fails. Invalid records are rejected instead.
+    pub fn text(
+        &mut self,
+        origin: &str,
+        first_line: u64,
+        bytes: &[u8],
+        after_piece: &mut dyn FnMut(&mut Self, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut position = Position { at: 0, line: first_line, is_line_start: true };
+        while position.at < bytes.len() {
+            let start = position.at;
+            if position.is_line_start {
+                self.lines(origin, bytes, &mut position)?;
+            } else {
+                self.records(origin, bytes, &mut position)?;
+            }
+            after_piece(self, (position.at - start) as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Decodes the value of one record of a stream: usually one JSON object, but all that an object
+    /// of the lake may contain. No value, or only white space, is a tombstone.
+    ///
+    /// # Errors
+    /// The records cannot be converted. Invalid records are rejected instead.
+    pub fn record(&mut self, origin: &str, line: u64, value: &[u8]) -> Result<()> {
+        if value.trim_ascii().is_empty() {
+            self.tombstones += 1;
+            return Ok(());
+        }
+        if let Ok(text) = std::str::from_utf8(value)
+            && self.line(origin, line, text)?
+        {
+            return Ok(());
+        }
+        let mut at = 0;
+        while let Next::Record(record) = next_record(value, at, true) {
+            at = record.end;
+            self.item(origin, line, &value[record])?;
+        }
+        Ok(())
+    }
+
+    /// Decodes one piece of a text whose lines are usually one record each.
+    fn lines(&mut self, origin: &str, bytes: &[u8], position: &mut Position) -> Result<()> {
+        let start = position.at;
+        let min_end = bytes.len().min(start + PIECE_BYTES);
+        let end = memchr::memchr(b'\n', &bytes[min_end..])
+            .map_or(bytes.len(), |length| min_end + length + 1);
         // UTF-8 is validated once for all lines, which is much faster than for each string.
-        let text = simdutf8::basic::from_utf8(bytes).ok();
-        let mut start = 0;
-        let mut number = first_line;
-        while start < bytes.len() {
-            let end =
-                memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length);
-            let line = &bytes[start..end];
-            if !line.trim_ascii().is_empty() {
-                match text
-                    .map_or_else(|| std::str::from_utf8(line).ok(), |text| text.get(start..end))
-                {
-                    Some(line) => self.decode(origin, number, line)?,
-                    None => self.refuse(origin, number, "broken JSON: not UTF-8".into(), line),
+        let text = simdutf8::basic::from_utf8(&bytes[start..end]).ok();
+        while position.is_line_start && position.at < end {
+            let at = position.at;
+            let line_end = memchr::memchr(b'\n', &bytes[at..end]).map_or(end, |length| at + length);
+            let line = text.map_or_else(
+                || std::str::from_utf8(&bytes[at..line_end]).ok(),
+                |text| text.get(at - start..line_end - start),
+            );
+            match line {
+                Some(line) if self.line(origin, position.line, line)? => {
+                    position.at = bytes.len().min(line_end + 1);
+                    position.line += 1;
                 }
-            }
-            start = end + 1;
-            number += 1;
-        }
-        Ok(number)
-    }
-
-    /// Decodes one record, which may have several lines.
-    pub fn record(&mut self, origin: &str, line: u64, json: &[u8]) -> Result<()> {
-        match std::str::from_utf8(json) {
-            Ok(text) => self.decode(origin, line, text),
-            Err(_) => {
-                self.refuse(origin, line, "broken JSON: not UTF-8".into(), json);
-                Ok(())
+                _ => self.records(origin, bytes, position)?,
             }
         }
+        Ok(())
     }
 
-    fn decode(&mut self, origin: &str, line: u64, text: &str) -> Result<()> {
-        let appended = if text.len() > MAX_RECORD_BYTES {
+    /// Decodes a line that is blank or one JSON object. Returns `false` for any other line, and for
+    /// a record whose values have to be read from their texts.
+    fn line(&mut self, origin: &str, number: u64, line: &str) -> Result<bool> {
+        let trimmed = line.trim_ascii();
+        if trimmed.is_empty() {
+            return Ok(true);
+        }
+        if !trimmed.starts_with('{') || line.len() > MAX_RECORD_BYTES {
+            return Ok(false);
+        }
+        match try_append(self.kind, line, &mut self.builders) {
+            Attempt::Appended => self.count_row()?,
+            Attempt::Rejected(reason) => {
+                self.refuse(origin, number, reason, trimmed.as_bytes());
+            }
+            Attempt::Unclear => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Decodes record by record, until a line begins or a piece is decoded. Slower than
+    /// [`Self::lines`], because it first searches the end of each record.
+    fn records(&mut self, origin: &str, bytes: &[u8], position: &mut Position) -> Result<()> {
+        let start = position.at;
+        position.is_line_start = false;
+        while position.at - start < PIECE_BYTES {
+            let Next::Record(record) = next_record(bytes, position.at, true) else {
+                position.advance(bytes, bytes.len());
+                return Ok(());
+            };
+            position.advance(bytes, record.start);
+            self.item(origin, position.line, &bytes[record.clone()])?;
+            position.advance(bytes, record.end);
+            if let Some(line) = line_after(bytes, record.end) {
+                position.advance(bytes, line);
+                position.is_line_start = true;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes what [`next_record`] found.
+    fn item(&mut self, origin: &str, line: u64, item: &[u8]) -> Result<()> {
+        let bytes = item.trim_ascii();
+        if bytes == b"null" {
+            self.tombstones += 1;
+            return Ok(());
+        }
+        let appended = if item.len() > MAX_RECORD_BYTES {
             Err(TOO_LONG.into())
         } else {
-            append(self.kind, text, &mut self.builders)
+            match std::str::from_utf8(bytes) {
+                Ok(text) => self.append(text),
+                Err(_) => Err("broken JSON: not UTF-8".into()),
+            }
         };
         match appended {
-            Ok(()) => {
-                self.records += 1;
-                self.rows += 1;
-                if self.rows == BATCH_ROWS { self.flush() } else { Ok(()) }
-            }
+            Ok(()) => self.count_row(),
             Err(reason) => {
-                self.refuse(origin, line, reason, text.as_bytes());
+                self.refuse(origin, line, reason, bytes);
                 Ok(())
             }
         }
+    }
+
+    /// Appends a record to the columns, or returns the reason of its reject.
+    fn append(&mut self, text: &str) -> Result<(), String> {
+        if !text.starts_with('{') {
+            return append(self.kind, text, &mut self.builders);
+        }
+        match try_append(self.kind, text, &mut self.builders) {
+            Attempt::Appended => Ok(()),
+            Attempt::Rejected(reason) => Err(reason),
+            Attempt::Unclear => append(self.kind, text, &mut self.builders),
+        }
+    }
+
+    fn count_row(&mut self) -> Result<()> {
+        self.records += 1;
+        self.rows += 1;
+        if self.rows == BATCH_ROWS { self.flush() } else { Ok(()) }
     }
 
     /// Adds a rejected record, or data that could not be decompressed. Keeps its first 64 KiB.
@@ -150,14 +276,17 @@ impl Decoder {
 mod tests {
     use super::*;
 
+    fn decoded(text: &[u8]) -> (Decoder, usize) {
+        let mut decoder = Decoder::new(Kind::Geo);
+        decoder.text("a.json", 1, text, &mut |_, _| Ok(())).expect("decodes");
+        let rows = decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
+        (decoder, rows)
+    }
+
     #[test]
     fn rejects_broken_lines_and_decodes_the_others() {
-        let mut decoder = Decoder::new(Kind::Geo);
-        let object = b"{\"ind\":1,\"timestamp\":\"2022-05-27 11:30:59\",\"latitude\":1.5,\"longitude\":-2,\"country\":\"Peru\"}\n\
-            {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":3000000000}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n";
-        decoder.lines("a.json", 1, object).expect("decodes");
-        let rows: usize =
-            decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
+        let (decoder, rows) = decoded(b"{\"ind\":1,\"timestamp\":\"2022-05-27 11:30:59\",\"latitude\":1.5,\"longitude\":-2,\"country\":\"Peru\"}\n\
+            {\"ind\":2,\"timest\n\n[1]\n{\"country\":\"Chad\"}\n{\"ind\":3000000000}\n{\"ind\":3,\"timestamp\":\"yesterday\"}\n{\"ind\":\"4\",\"country\":null}\n");
         assert_eq!((decoder.records, rows), (7, 2));
         let rejects: Vec<(u64, &str)> =
             decoder.rejects.iter().map(|reject| (reject.line, reject.reason.as_str())).collect();
@@ -171,16 +300,61 @@ mod tests {
             ]
         );
         assert!(rejects[0].0 == 2 && rejects[0].1.starts_with("broken JSON"), "{rejects:?}");
+        assert_eq!(decoder.rejects[0].raw, "{\"ind\":2,\"timest");
+        assert_eq!(decoder.rejects[1].raw, "[1]");
     }
 
     #[test]
     fn rejects_only_the_line_that_is_not_utf8() {
-        let mut decoder = Decoder::new(Kind::Geo);
-        decoder
-            .lines("a.json", 1, b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}")
-            .expect("decodes");
-        let rows: usize =
-            decoder.finish().expect("finishes").iter().map(RecordBatch::num_rows).sum();
+        let (decoder, rows) = decoded(
+            b"{\"ind\":1}\n{\"ind\":2,\"country\":\"\xff\"}\n{\"ind\":3,\"country\":\"\xc3\x85land\"}",
+        );
         assert_eq!((rows, decoder.rejects.len(), decoder.rejects[0].line), (2, 1, 2));
+        assert_eq!(decoder.rejects[0].reason, "broken JSON: not UTF-8");
+    }
+
+    #[test]
+    fn decodes_records_that_share_a_line_or_have_several() {
+        for (text, records) in [
+            ("{\"ind\":1}{\"ind\":2}{\"ind\":3}", 3),
+            ("[{\"ind\":1},{\"ind\":2}]\n{\"ind\":3}\n", 3),
+            ("\u{feff}[\n  {\n    \"ind\": 1\n  },\n  {\n    \"ind\": 2\n  }\n]\n", 2),
+            ("{\"ind\":1}\r{\"ind\":2}\x0b{\"ind\":3}\x0c\n", 3),
+            ("\u{feff}{\"ind\":1}\r\n\u{feff}{\"ind\":2}\r\n", 2),
+            ("[]\n[\n]", 0),
+        ] {
+            let (decoder, rows) = decoded(text.as_bytes());
+            assert_eq!((decoder.records, rows), (records, records as usize), "{text:?}");
+            assert_eq!(decoder.rejects, [], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_the_lines_of_records_with_several_lines() {
+        let (decoder, rows) = decoded(
+            b"{\n\"ind\": 1\n}\n\n{\n\"ind\": \"x\"\n}\n{\"ind\":2} {\"ind\":\"y\"} nonsense\n{\"ind\":\"z\"}",
+        );
+        let lines: Vec<u64> = decoder.rejects.iter().map(|reject| reject.line).collect();
+        assert_eq!((rows, lines), (2, vec![5, 8, 8, 9]));
+        assert_eq!(decoder.rejects[0].raw, "{\n\"ind\": \"x\"\n}");
+    }
+
+    #[test]
+    fn counts_tombstones() {
+        let (decoder, rows) = decoded(b"null\n{\"ind\":1}\n null \n[null,null]\n\n");
+        assert_eq!((decoder.tombstones, decoder.records, rows), (4, 1, 1));
+        let mut decoder = Decoder::new(Kind::Geo);
+        for value in [&b""[..], b" \n", b"null", b"{\"ind\":1}", b"[{\"ind\":2},{\"ind\":3}]", b"{"]
+        {
+            decoder.record("stream", 0, value).expect("decodes");
+        }
+        assert_eq!((decoder.tombstones, decoder.records, decoder.rejects.len()), (3, 4, 1));
+        assert_eq!(decoder.rejects[0].line, 0);
+    }
+
+    #[test]
+    fn keeps_a_record_in_which_a_surrogate_is_alone() {
+        let (decoder, rows) = decoded(b"{\"ind\":1,\"country\":\"\\ud83d\"}\n{\"ind\":2}\n");
+        assert_eq!((decoder.rejects.len(), rows), (0, 2));
     }
 }

@@ -1,9 +1,12 @@
-//! Splits a long text, plain or compressed, into chunks of complete lines.
+//! Splits a long text, plain or compressed, into chunks of complete records.
 
 use bytes::Bytes;
 
-use crate::data::lake::compression::{Compression, Decoder};
-use crate::data::lake::decode::{MAX_RECORD_BYTES, TOO_LONG};
+use crate::data::lake::boundary::{
+    MAX_RECORD_BYTES, Next, last_line_boundary, next_record, next_record_line,
+};
+use crate::data::lake::compression::{Compression, GzipDecoder};
+use crate::data::lake::decode::TOO_LONG;
 
 /// Compressed bytes per decompression step. They may expand a thousandfold.
 pub const COMPRESSED_PIECE_BYTES: usize = 4 * 1024;
@@ -13,37 +16,46 @@ const MAX_RAW_BYTES: usize = 64 * 1024;
 /// A part of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LineChunk {
-    /// Complete lines; `first_line` is the number of the first one, from 1.
+    /// Complete records; `first_line` is the number of the line in which the text begins, from 1.
     Lines { first_line: u64, text: Bytes },
-    /// A line that is too long, or damaged compressed data.
+    /// A record that is too long, or damaged compressed data.
     Refused { line: u64, reason: String, raw: Bytes },
 }
 
-/// Splits a text incrementally. Memory use is little more than one chunk; for a compressed text,
-/// one chunk plus the output of the last decompression step.
+/// The content of an object, as its first bytes tell.
+enum Content {
+    /// Too few bytes to tell.
+    Unknown(Vec<u8>),
+    Text,
+    Compressed(GzipDecoder),
+}
+
+/// Splits a text incrementally. Memory use is little more than one chunk, or twice a record that is
+/// longer than a chunk; for a compressed text also the output of the last decompression step.
 pub struct LineSplitter {
-    compression: Compression,
-    decoder: Option<Decoder>,
+    content: Content,
     slice_bytes: usize,
-    /// Text that is not returned yet: complete lines and the beginning of the next one.
+    /// Text that is not returned yet. Begins between two records.
     buffer: Vec<u8>,
     /// Number of the first line in `buffer`.
     line: u64,
-    /// Skips the rest of a line that is too long.
+    /// Length of `buffer` from which it is searched again for a complete record.
+    retry_bytes: usize,
+    /// Skips the rest of a record that is too long.
     is_skipping: bool,
     is_damaged: bool,
 }
 
 impl LineSplitter {
-    /// Creates a splitter. Chunks have about `slice_bytes` bytes, or slightly more than the length
-    /// of a line that is longer.
-    pub fn new(compression: Compression, slice_bytes: usize) -> Self {
+    /// Creates a splitter. Chunks have about `slice_bytes` bytes, or more if a record is longer.
+    /// The first bytes of the text decide whether it is compressed.
+    pub fn new(slice_bytes: usize) -> Self {
         Self {
-            compression,
-            decoder: compression.decoder(),
+            content: Content::Unknown(Vec::new()),
             slice_bytes,
             buffer: Vec::new(),
             line: 1,
+            retry_bytes: 0,
             is_skipping: false,
             is_damaged: false,
         }
@@ -54,25 +66,16 @@ impl LineSplitter {
         if self.is_damaged {
             return Vec::new();
         }
-        let Some(decoder) = &mut self.decoder else {
-            if self.buffer.capacity() == 0 {
-                self.buffer.reserve(self.slice_bytes + bytes.len());
-            }
-            self.buffer.extend_from_slice(bytes);
-            return self.cut();
-        };
-        let decompressed = decoder.write(bytes);
-        if decompressed.is_err() {
-            // Flushes the data before the damage. The decoder cannot finish, so its error is
-            // ignored.
-            let _ = decoder.try_finish();
+        if let Content::Unknown(start) = &mut self.content {
+            start.extend_from_slice(bytes);
+            let Some(compression) = Compression::of_content(start) else {
+                return Vec::new();
+            };
+            let start = std::mem::take(start);
+            self.content = compression.decoder().map_or(Content::Text, Content::Compressed);
+            return self.append(&start);
         }
-        self.buffer.append(decoder.text());
-        let mut slices = self.cut();
-        if let Err(error) = decompressed {
-            slices.extend(self.damaged(&error));
-        }
-        slices
+        self.append(bytes)
     }
 
     /// Ends the text and returns the remaining chunks.
@@ -81,13 +84,17 @@ impl LineSplitter {
             return Vec::new();
         }
         let mut slices = Vec::new();
-        if let Some(decoder) = &mut self.decoder {
-            let ended = decoder.try_finish();
-            self.buffer.append(decoder.text());
-            slices = self.cut();
-            if let Err(error) = ended {
-                slices.extend(self.damaged(&error));
-                return slices;
+        match &mut self.content {
+            Content::Unknown(start) => self.buffer.append(start),
+            Content::Text => {}
+            Content::Compressed(decoder) => {
+                let ended = decoder.finish();
+                self.buffer.append(decoder.text());
+                slices = self.cut();
+                if let Err(error) = ended {
+                    slices.extend(self.damaged(&error));
+                    return slices;
+                }
             }
         }
         if !self.buffer.is_empty() && !self.is_skipping {
@@ -96,73 +103,132 @@ impl LineSplitter {
         slices
     }
 
-    /// Returns the complete lines before the damage, and a reject for it.
-    fn damaged(&mut self, error: &std::io::Error) -> Vec<LineChunk> {
-        self.is_damaged = true;
-        let mut slices = Vec::new();
-        match memchr::memrchr(b'\n', &self.buffer) {
-            Some(end) if !self.is_skipping => slices.push(self.lines(end + 1)),
-            _ => {}
+    fn append(&mut self, bytes: &[u8]) -> Vec<LineChunk> {
+        let Content::Compressed(decoder) = &mut self.content else {
+            if self.buffer.capacity() == 0 {
+                self.buffer.reserve(self.slice_bytes + bytes.len());
+            }
+            self.buffer.extend_from_slice(bytes);
+            return self.cut();
+        };
+        let decompressed = decoder.write(bytes);
+        self.buffer.append(decoder.text());
+        let mut slices = self.cut();
+        if let Err(error) = decompressed {
+            slices.extend(self.damaged(&error));
         }
-        slices.push(LineChunk::Refused {
-            line: self.line,
-            reason: format!("broken {}: {error}", self.compression.name()),
-            raw: Bytes::new(),
-        });
         slices
     }
 
+    /// Returns the complete records before the damage, and a reject with the rest of the text.
+    fn damaged(&mut self, error: &std::io::Error) -> Vec<LineChunk> {
+        self.is_damaged = true;
+        let mut slices = Vec::new();
+        if self.is_skipping {
+            // The record that is too long is rejected already.
+            self.buffer.clear();
+        }
+        let complete = self.complete_records(last_line_boundary(&self.buffer).unwrap_or(0));
+        if complete > 0 {
+            slices.push(self.take(complete));
+        }
+        let cut = match next_record(&self.buffer, 0, false) {
+            Next::Incomplete(start) => start,
+            Next::Record(_) | Next::End => self.buffer.len(),
+        };
+        self.take(cut);
+        slices.push(self.refused(format!("broken gzip: {error}")));
+        slices
+    }
+
+    /// Removes the chunks that are complete from `buffer`.
     fn cut(&mut self) -> Vec<LineChunk> {
         let mut slices = Vec::new();
         loop {
             if self.is_skipping {
-                let Some(end) = memchr::memchr(b'\n', &self.buffer) else {
-                    self.buffer.clear();
-                    return slices;
-                };
-                self.buffer.drain(..=end);
-                self.line += 1;
-                self.is_skipping = false;
+                self.skip();
             }
-            if self.buffer.len() < self.slice_bytes {
+            if self.is_skipping || self.buffer.len() < self.slice_bytes.max(self.retry_bytes) {
                 return slices;
             }
-            match memchr::memrchr(b'\n', &self.buffer) {
-                Some(end) => slices.push(self.lines(end + 1)),
-                None if self.buffer.len() > MAX_RECORD_BYTES => {
-                    let raw = Bytes::copy_from_slice(&self.buffer[..MAX_RAW_BYTES]);
-                    slices.push(LineChunk::Refused {
-                        line: self.line,
-                        reason: TOO_LONG.into(),
-                        raw,
-                    });
-                    self.buffer.clear();
-                    self.is_skipping = true;
-                }
-                None => return slices,
+            // Usually every line is a record, so that its end is found without reading the records.
+            let complete =
+                last_line_boundary(&self.buffer).unwrap_or_else(|| self.complete_records(0));
+            if complete > 0 {
+                slices.push(self.take(complete));
+            } else if self.buffer.len() > MAX_RECORD_BYTES {
+                slices.extend(self.refuse_long());
+            } else {
+                // Doubling the length keeps the number of searches small.
+                self.retry_bytes = (2 * self.buffer.len()).min(MAX_RECORD_BYTES + 1);
             }
         }
     }
 
-    /// Removes the first `bytes` bytes of `buffer`, which end with a line, and returns them.
-    fn lines(&mut self, bytes: usize) -> LineChunk {
+    /// Returns the end of the complete records in `buffer`, of which those before `from` are
+    /// complete.
+    fn complete_records(&self, from: usize) -> usize {
+        let mut end = from;
+        while let Next::Record(record) = next_record(&self.buffer, end, false) {
+            end = record.end;
+        }
+        end
+    }
+
+    /// Removes a record that is too long, as far as it is known, and returns its reject.
+    fn refuse_long(&mut self) -> Option<LineChunk> {
+        let Next::Incomplete(start) = next_record(&self.buffer, 0, false) else {
+            // Only separators.
+            self.take(self.buffer.len());
+            return None;
+        };
+        if self.buffer.len() - start <= MAX_RECORD_BYTES {
+            self.retry_bytes = start + MAX_RECORD_BYTES + 1;
+            return None;
+        }
+        self.take(start);
+        self.is_skipping = true;
+        Some(self.refused(TOO_LONG.into()))
+    }
+
+    /// A reject of the record at the beginning of `buffer`.
+    fn refused(&self, reason: String) -> LineChunk {
+        let raw = &self.buffer[..self.buffer.len().min(MAX_RAW_BYTES)];
+        LineChunk::Refused { line: self.line, reason, raw: Bytes::copy_from_slice(raw) }
+    }
+
+    /// Removes the text before the next line that begins with a record, or all complete lines.
+    fn skip(&mut self) {
+        let line = next_record_line(&self.buffer, 0);
+        self.is_skipping = line.is_none();
+        // The beginning of the last line may be incomplete, so its line feed is kept.
+        let end =
+            line.or_else(|| memchr::memrchr(b'\n', &self.buffer)).unwrap_or(self.buffer.len());
+        self.line += count_lines(&self.buffer[..end]);
+        self.buffer.drain(..end);
+    }
+
+    /// Removes the first `bytes` bytes of `buffer`, which end between two records, and returns
+    /// them.
+    fn take(&mut self, bytes: usize) -> LineChunk {
         let mut rest = Vec::with_capacity(self.buffer.len());
         rest.extend_from_slice(&self.buffer[bytes..]);
         let mut text = std::mem::replace(&mut self.buffer, rest);
         text.truncate(bytes);
         let first_line = self.line;
-        self.line += memchr::memchr_iter(b'\n', &text).count() as u64;
+        self.line += count_lines(&text);
+        self.retry_bytes = 0;
         LineChunk::Lines { first_line, text: text.into() }
     }
 }
 
+fn count_lines(text: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', text).count() as u64
+}
+
 /// Decompresses a small text chunk by chunk, because it may expand a thousandfold.
-pub fn decompress(
-    compressed: Bytes,
-    compression: Compression,
-    slice_bytes: usize,
-) -> impl Iterator<Item = LineChunk> {
-    let mut line_splitter = Some(LineSplitter::new(compression, slice_bytes));
+pub fn decompress(compressed: Bytes, slice_bytes: usize) -> impl Iterator<Item = LineChunk> {
+    let mut line_splitter = Some(LineSplitter::new(slice_bytes));
     let mut at = 0;
     let parts = std::iter::from_fn(move || {
         if at == compressed.len() {
@@ -175,24 +241,47 @@ pub fn decompress(
     parts.flatten()
 }
 
-/// Decompresses a text that is one record, which is accepted or rejected as a whole.
-pub fn decompress_record(compressed: Bytes, compression: Compression) -> LineChunk {
-    let mut slices = decompress(compressed, compression, MAX_RECORD_BYTES + 1);
-    match (slices.next(), slices.next()) {
-        (Some(refused @ LineChunk::Refused { .. }), _)
-        | (_, Some(refused @ LineChunk::Refused { .. })) => refused,
-        (_, Some(LineChunk::Lines { .. })) => {
-            LineChunk::Refused { line: 1, reason: TOO_LONG.into(), raw: Bytes::new() }
-        }
-        (Some(all), None) => all,
-        (None, None) => LineChunk::Lines { first_line: 1, text: Bytes::new() },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::model::Kind;
+    use crate::data::lake::decode::Decoder;
+    use arrow::util::pretty::pretty_format_batches;
     use proptest::prelude::*;
+
+    /// Parts of texts whose combinations are records, arrays, and damage of every kind.
+    const PARTS: [&[u8]; 30] = [
+        b"{\"ind\":1}",
+        b"{\"ind\":2,\"country\":\"Peru\"}",
+        b"{\"ind\":3,",
+        b"\"country\":\"x\"}",
+        b"{\"ind\":",
+        b"{\"ind\":4,\"x\":{\"a\":1}}",
+        b"{\n\"ind\":5\n}",
+        b"{\"ind\":6,\"country\":\"\xc3\xa9\\\"\"}",
+        b"{\"ind\":7,\"country\":1.50}",
+        b"[",
+        b"]",
+        b",",
+        b"\n",
+        b"\n",
+        b"\n",
+        b"\n{",
+        b"}\n",
+        b"},\n{",
+        b" ",
+        b"\r",
+        b"\x0b",
+        b"null",
+        b"null\n",
+        b"nonsense",
+        b"\"",
+        b"\\",
+        b"{",
+        b"}",
+        b"\xef\xbb\xbf",
+        b"\xc3",
+    ];
 
     fn compressed(text: &[u8]) -> Vec<u8> {
         use std::io::Write;
@@ -202,9 +291,8 @@ mod tests {
         encoder.finish().expect("compress")
     }
 
-    fn split(is_compressed: bool, slice_bytes: usize, chunks: &[&[u8]]) -> Vec<LineChunk> {
-        let compression = if is_compressed { Compression::Gzip } else { Compression::None };
-        let mut line_splitter = LineSplitter::new(compression, slice_bytes);
+    fn split(slice_bytes: usize, chunks: &[&[u8]]) -> Vec<LineChunk> {
+        let mut line_splitter = LineSplitter::new(slice_bytes);
         let mut slices: Vec<LineChunk> =
             chunks.iter().flat_map(|chunk| line_splitter.push(chunk)).collect();
         slices.extend(line_splitter.finish());
@@ -215,66 +303,146 @@ mod tests {
         LineChunk::Lines { first_line, text: text.to_string().into() }
     }
 
+    /// Decodes chunks to rows, rejects and counts, as one text.
+    fn decoded(chunks: Vec<LineChunk>) -> String {
+        let mut decoder = Decoder::new(Kind::Geo);
+        for chunk in chunks {
+            match chunk {
+                LineChunk::Lines { first_line, text } => {
+                    let decoded = decoder.text("a", first_line, &text, &mut |_, _| Ok(()));
+                    decoded.expect("decodes");
+                }
+                LineChunk::Refused { line, reason, raw } => decoder.refuse("a", line, reason, &raw),
+            }
+        }
+        let rows = pretty_format_batches(&decoder.finish().expect("finishes")).expect("prints");
+        let (records, tombstones) = (decoder.records, decoder.tombstones);
+        format!("{rows}\n{records} {tombstones} {:#?}", decoder.rejects)
+    }
+
     proptest! {
         #[test]
-        fn chunks_add_up_to_the_text_and_have_line_numbers(text in "([a-c]{0,12}\n){0,40}[a-c]{0,5}", slice_bytes in 1..64usize, chunk_bytes in 1..64usize, is_compressed: bool) {
-            let bytes = if is_compressed { compressed(text.as_bytes()) } else { text.clone().into_bytes() };
-            let mut joined = Vec::new();
-            for slice in split(is_compressed, slice_bytes, &bytes.chunks(chunk_bytes).collect::<Vec<_>>()) {
-                let LineChunk::Lines { first_line, text } = slice else { panic!("refused: {slice:?}") };
-                prop_assert_eq!(first_line, 1 + joined.iter().filter(|byte| **byte == b'\n').count() as u64);
-                prop_assert!(joined.is_empty() || joined.ends_with(b"\n"));
-                joined.extend_from_slice(&text);
+        fn the_records_do_not_depend_on_where_a_text_is_split(
+            parts in proptest::collection::vec(proptest::sample::select(PARTS.to_vec()), 0..25),
+            slice_bytes in 1..64usize,
+            chunk_bytes in 1..64usize,
+            is_compressed: bool,
+        ) {
+            let text = parts.concat();
+            let whole = LineChunk::Lines { first_line: 1, text: text.clone().into() };
+            let bytes = if is_compressed { compressed(&text) } else { text };
+            let chunks: Vec<&[u8]> = bytes.chunks(chunk_bytes).collect();
+            prop_assert_eq!(decoded(split(slice_bytes, &chunks)), decoded(vec![whole]));
+        }
+
+        #[test]
+        fn every_record_before_a_cut_is_kept(records in 1..40usize, missing in 1..400usize, chunk_bytes in 1..64usize, separator in "[\n,]") {
+            let record = |number| format!("{{\"ind\":{number}}}");
+            let text: String = (1..=records).map(|number| record(number) + &separator).collect();
+            let data = compressed(text.as_bytes());
+            let data = &data[..data.len().saturating_sub(missing).max(2)];
+            let chunks: Vec<&[u8]> = data.chunks(chunk_bytes).collect();
+            let mut slices = split(16, &chunks);
+            let Some(LineChunk::Refused { reason, raw, .. }) = slices.pop() else { panic!("{slices:?}") };
+            prop_assert_eq!(reason, "broken gzip: the object ends before its compressed data does");
+            let mut kept = Vec::new();
+            for slice in slices {
+                let LineChunk::Lines { text, .. } = slice else { panic!("{slice:?}") };
+                kept.extend_from_slice(&text);
             }
-            prop_assert_eq!(joined, text.into_bytes());
+            prop_assert!(text.as_bytes().starts_with(&kept));
+            prop_assert!(raw.len() < record(records).len(), "{raw:?}");
         }
     }
 
     #[test]
-    fn rejects_a_line_that_is_too_long_and_reads_the_next_one() {
+    fn cuts_lines_without_a_search_and_arrays_between_their_records() {
+        let text = "{\"ind\":1}\n{\"ind\":2}\n{\"ind\":3}\n";
+        let slices = split(25, &[text.as_bytes()]);
+        assert_eq!(slices, [lines(1, &text[..20]), lines(3, &text[20..])]);
+        let text = "[\n {\"ind\":1},\n {\"ind\":2},{\"ind";
+        let slices = split(20, &[text.as_bytes()]);
+        assert_eq!(slices, [lines(1, &text[..24]), lines(3, &text[24..])]);
+    }
+
+    #[test]
+    fn an_array_of_any_size_is_split() {
+        let record =
+            format!("  {{\n    \"ind\": 1,\n    \"country\": \"{}\"\n  }}", "x".repeat(900));
+        let text = format!("[\n{}\n]\n", vec![record; 1000].join(",\n"));
+        let one_line = text.replace('\n', "");
+        for text in [text, one_line] {
+            let chunks: Vec<&[u8]> = text.as_bytes().chunks(4096).collect();
+            let slices = split(10_000, &chunks);
+            assert!(slices.len() > 60, "{}", slices.len());
+            let mut decoder = Decoder::new(Kind::Geo);
+            for slice in slices {
+                let LineChunk::Lines { first_line, text } = slice else { panic!("{slice:?}") };
+                assert!(text.len() < 20_000, "{}", text.len());
+                decoder.text("a", first_line, &text, &mut |_, _| Ok(())).expect("decodes");
+            }
+            assert_eq!((decoder.records, decoder.rejects.len()), (1000, 0));
+        }
+    }
+
+    #[test]
+    fn rejects_a_record_that_is_too_long_and_reads_the_next_one() {
         let long = "x".repeat(MAX_RECORD_BYTES + 2);
-        let text = format!("one\n{long}{long}\nthree\n");
-        let chunks: Vec<&[u8]> = text.as_bytes().chunks(1 << 20).collect();
-        let slices = split(false, 1000, &chunks);
-        assert_eq!(
-            (&slices[0], &slices[2]),
-            (&lines(1, "one\n"), &lines(3, "three\n")),
-            "{}",
-            slices.len()
-        );
-        assert!(
-            matches!(&slices[1], LineChunk::Refused { line: 2, reason, raw } if reason == TOO_LONG && raw.len() == MAX_RAW_BYTES)
-        );
+        for (begin, end) in [("", ""), ("{\"ind\":2,\"country\":\"", "\"}"), ("[", "]")] {
+            let text = format!("{{\"ind\":1}}\n{begin}{long}{long}{end}\n{{\"ind\":3}}\n");
+            let chunks: Vec<&[u8]> = text.as_bytes().chunks(1 << 20).collect();
+            let slices = split(1000, &chunks);
+            let text: Vec<u8> = slices
+                .iter()
+                .flat_map(|slice| match slice {
+                    LineChunk::Lines { text, .. } => text.trim_ascii().to_vec(),
+                    LineChunk::Refused { line, reason, raw } => {
+                        assert_eq!(
+                            (*line, reason.as_str(), raw.len()),
+                            (2, TOO_LONG, MAX_RAW_BYTES)
+                        );
+                        b"|".to_vec()
+                    }
+                })
+                .collect();
+            assert_eq!(String::from_utf8_lossy(&text), "{\"ind\":1}|{\"ind\":3}");
+            assert!(matches!(slices.last(), Some(LineChunk::Lines { first_line: 3, .. })));
+        }
     }
 
     #[test]
     fn reads_the_lines_before_damaged_gzip_data() {
-        let whole = compressed(&b"one\ntwo\nthree\n".repeat(1000));
-        let slices = split(true, 1 << 20, &[&whole[..whole.len() - 20]]);
+        let whole = compressed(&b"{\"ind\":1}\n{\"ind\":2}\n{\"ind\":33}\n".repeat(1000));
+        let slices = split(1 << 20, &[&whole[..whole.len() - 20]]);
         let LineChunk::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
-        let line_count = memchr::memchr_iter(b'\n', text).count() as u64;
-        assert!(line_count > 100 && text.ends_with(b"\n"), "{line_count}");
+        let record_count = memchr::memchr_iter(b'}', text).count() as u64;
+        assert!(record_count > 100 && text.ends_with(b"}"), "{record_count}");
         assert!(
-            matches!(&slices[1], LineChunk::Refused { line, reason, .. } if *line == line_count + 1 && reason.starts_with("broken gzip")),
+            matches!(&slices[1], LineChunk::Refused { line, reason, .. } if *line == record_count + 1 && reason.starts_with("broken gzip")),
             "{slices:?}"
         );
         // Damage in the middle: the data before it is not returned yet.
         let mut broken = compressed(
             (0..300)
-                .map(|number: u32| format!("line {}\n", number.wrapping_mul(2_654_435_761)))
+                .map(|number: u32| format!("{{\"ind\":{}}}\n", number.wrapping_mul(2_654_435_761)))
                 .collect::<String>()
                 .as_bytes(),
         );
         let at = broken.len() * 3 / 4;
         broken[at..at + 8].fill(0xff);
-        let slices: Vec<LineChunk> =
-            decompress(broken.into(), Compression::Gzip, 1 << 20).collect();
+        let slices: Vec<LineChunk> = decompress(broken.into(), 1 << 20).collect();
         let LineChunk::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
         assert!(memchr::memchr_iter(b'\n', text).count() > 100 && slices.len() == 2, "{slices:?}");
-        let not_compressed = split(true, 100, &[b"{}\n{}\n"]);
-        assert!(
-            matches!(&not_compressed[..], [LineChunk::Refused { line: 1, .. }]),
-            "{not_compressed:?}"
-        );
+    }
+
+    #[test]
+    fn the_content_tells_the_compression() {
+        assert_eq!(split(100, &[b"{}\n", b"{}\n"]), [lines(1, "{}\n{}\n")]);
+        assert_eq!(split(100, &[b"\x1f"]), [lines(1, "\x1f")]);
+        assert_eq!(split(100, &[]), []);
+        assert_eq!(split(100, &[&compressed(b"")]), []);
+        let data = compressed(b"{}");
+        let padded = [&data[..], &[0; 512]].concat();
+        assert_eq!(split(100, &[&padded[..1], &padded[1..]]), [lines(1, "{}")]);
     }
 }

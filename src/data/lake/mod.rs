@@ -1,5 +1,6 @@
 //! The lake: raw objects that the sink connector writes.
 
+pub mod boundary;
 pub mod checkpoint;
 pub mod compression;
 pub mod decode;
@@ -9,3 +10,4 @@ pub mod listing;
 pub mod objects;
 pub mod row;
 pub mod scan;
+pub mod value;

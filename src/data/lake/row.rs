@@ -1,13 +1,21 @@
 //! Decodes one JSON record: converts each value to the type of its column and appends it.
+//!
+//! [`try_append`] is fast and decodes nearly all records. The others have a value of which the text
+//! counts, such as `1.10` in a text column: [`append`] reads the text of each value.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Builder, Int64Builder, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::base::model::{Column, ColumnType, Kind};
+use crate::data::lake::value::{parse_integer, parse_number, parse_time, whole_number};
 
 /// Maximum number of columns of a kind.
 const MAX_COLUMNS: usize = {
@@ -20,7 +28,7 @@ const MAX_COLUMNS: usize = {
     max
 };
 
-/// A value of a record, before conversion.
+/// A value of a record.
 #[derive(Debug, Clone, Default, PartialEq)]
 enum Value<'a> {
     /// Absent or null.
@@ -30,6 +38,8 @@ enum Value<'a> {
     Integer(i64),
     Float(f64),
     Boolean(bool),
+    /// Microseconds since 1970, in UTC. Only after conversion.
+    Time(i64),
     /// An object or an array.
     Nested,
 }
@@ -38,15 +48,70 @@ enum Value<'a> {
 /// of the decoding time.
 type Values<'a> = [Value<'a>; MAX_COLUMNS];
 
-/// Decodes a record and appends each value to its column.
+/// Result of [`try_append`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attempt {
+    Appended,
+    /// Reason of the reject.
+    Rejected(String),
+    /// Not one JSON object, or one with a value of which the text counts.
+    Unclear,
+}
+
+/// Why values cannot be converted.
+struct Unfit {
+    reason: String,
+    /// The value is a number or an object in a text column, whose text was not read.
+    requires_text: bool,
+}
+
+/// Whether a value fits its column.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Yes,
+    No,
+    /// Only its text fits.
+    RequiresText,
+}
+
+/// Decodes a usual record and appends each value to its column. Unless it succeeds, the columns are
+/// unchanged.
+pub fn try_append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Attempt {
+    let mut values: Values<'_> = Default::default();
+    let columns = kind.columns();
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let row = RowVisitor { columns, values: &mut values, value: AnyValue };
+    if row.deserialize(&mut reader).and_then(|()| reader.end()).is_err() {
+        return Attempt::Unclear;
+    }
+    match convert(kind, &mut values) {
+        Ok(()) => {
+            append_values(&values, builders);
+            Attempt::Appended
+        }
+        Err(unfit) if unfit.requires_text => Attempt::Unclear,
+        Err(unfit) => Attempt::Rejected(unfit.reason),
+    }
+}
+
+/// Decodes any record and appends each value to its column.
 ///
 /// # Errors
 /// The reason of the reject: broken JSON, no row number, or a value of the wrong type. The columns
 /// are then unchanged.
 pub fn append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Result<(), String> {
+    let json = replace_lone_surrogates(json);
     let mut values: Values<'_> = Default::default();
-    read(kind, json, &mut values)?;
-    for (builder, value) in builders.iter_mut().zip(&values) {
+    read_texts(kind, &json, &mut values).map_err(|error| {
+        if error.is_data() { "not a JSON object".into() } else { format!("broken JSON: {error}") }
+    })?;
+    convert(kind, &mut values).map_err(|unfit| unfit.reason)?;
+    append_values(&values, builders);
+    Ok(())
+}
+
+fn append_values(values: &Values<'_>, builders: &mut [ColumnBuilder]) {
+    for (builder, value) in builders.iter_mut().zip(values) {
         match (builder, value) {
             (ColumnBuilder::Text(builder), Value::Text(text)) => builder.append_value(text),
             (ColumnBuilder::Text(builder), _) => builder.append_null(),
@@ -56,117 +121,164 @@ pub fn append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Result<
             (ColumnBuilder::Integer(builder), _) => builder.append_null(),
             (ColumnBuilder::Float(builder), Value::Float(number)) => builder.append_value(*number),
             (ColumnBuilder::Float(builder), _) => builder.append_null(),
+            (ColumnBuilder::Time(builder), Value::Time(time_us)) => builder.append_value(*time_us),
+            (ColumnBuilder::Time(builder), _) => builder.append_null(),
+        }
+    }
+}
+
+/// Reads a record into `values`, with the text of each value that its column stores as text.
+fn read_texts<'a>(
+    kind: Kind,
+    json: &'a str,
+    values: &mut Values<'a>,
+) -> Result<(), serde_json::Error> {
+    let columns = kind.columns();
+    let mut texts: [Option<&'a RawValue>; MAX_COLUMNS] = [None; MAX_COLUMNS];
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let row = RowVisitor { columns, values: &mut texts, value: PhantomData };
+    row.deserialize(&mut reader).and_then(|()| reader.end())?;
+    for ((value, text), (_, column_type)) in values.iter_mut().zip(texts).zip(columns) {
+        if let Some(text) = text {
+            *value = value_of(text.get(), *column_type)?;
         }
     }
     Ok(())
 }
 
-/// Reads a record into `values` and converts each to the type of its column.
-fn read<'a>(kind: Kind, json: &'a str, values: &mut Values<'a>) -> Result<(), String> {
+/// Reads a JSON value that is not null.
+fn value_of(json: &str, column_type: ColumnType) -> Result<Value<'_>, serde_json::Error> {
+    Ok(match (json.as_bytes().first(), column_type) {
+        (Some(b'"'), _) => Value::Text(serde_json::from_str::<String>(json)?.into()),
+        (Some(b't' | b'f'), _) => Value::Boolean(json == "true"),
+        (Some(b'{' | b'['), ColumnType::Text) => Value::Text(compact(json)?.into()),
+        (Some(b'{' | b'['), _) => Value::Nested,
+        (_, ColumnType::Text) => Value::Text(json.into()),
+        _ => match (json.parse::<i64>(), json.parse::<f64>()) {
+            (Ok(number), _) => Value::Integer(number),
+            (Err(_), Ok(number)) => Value::Float(number),
+            (Err(_), Err(_)) => Value::Nested,
+        },
+    })
+}
+
+/// Converts each value to the type of its column.
+#[inline]
+fn convert(kind: Kind, values: &mut Values<'_>) -> Result<(), Unfit> {
     let columns = kind.columns();
-    let mut reader = serde_json::Deserializer::from_str(json);
-    if let Err(error) =
-        (RowVisitor { columns, values }).deserialize(&mut reader).and_then(|()| reader.end())
-    {
-        return Err(if error.is_data() {
-            "not a JSON object".into()
-        } else {
-            format!("broken JSON: {error}")
-        });
-    }
     if values[0] == Value::Missing {
-        return Err(format!("no row number `{}`", columns[0].0));
+        let reason = format!("no row number `{}`", columns[0].0);
+        return Err(Unfit { reason, requires_text: false });
     }
     for (value, (name, column_type)) in values.iter_mut().zip(columns) {
-        if !coerce(value, *column_type) {
-            return Err(format!("`{name}` does not fit its column"));
+        let fit = coerce(value, *column_type);
+        match fit {
+            Fit::Yes => {}
+            // A column that no table has decides nothing.
+            Fit::No if !kind.is_cleaned(name) => *value = Value::Missing,
+            Fit::No | Fit::RequiresText => {
+                let reason = format!("`{name}` does not fit its column");
+                return Err(Unfit { reason, requires_text: fit == Fit::RequiresText });
+            }
         }
     }
     Ok(())
 }
 
-/// Converts a value to the type of its column. Returns `false` if that is not possible.
+/// Converts a value to the type of its column, if it fits.
 #[inline]
-fn coerce(value: &mut Value<'_>, column_type: ColumnType) -> bool {
-    match (&*value, column_type) {
-        (Value::Missing, _) => true,
-        (Value::Nested, _) => false,
+fn coerce(value: &mut Value<'_>, column_type: ColumnType) -> Fit {
+    let converted = match (&*value, column_type) {
+        (Value::Missing, _) | (Value::Text(_), ColumnType::Text) => return Fit::Yes,
         // Clean tables store 32-bit integers.
-        (Value::Integer(number), ColumnType::Integer) => i32::try_from(*number).is_ok(),
-        (Value::Text(text), ColumnType::Integer) => match text.parse::<i32>() {
-            Ok(number) => {
-                *value = Value::Integer(number.into());
-                true
-            }
-            Err(_) => false,
-        },
-        (Value::Float(_), ColumnType::Float) => true,
-        (Value::Integer(number), ColumnType::Float) => {
-            *value = Value::Float(*number as f64);
-            true
+        (Value::Integer(number), ColumnType::Integer) if i32::try_from(*number).is_ok() => {
+            return Fit::Yes;
         }
-        (Value::Text(text), ColumnType::Float) => match text.parse() {
-            Ok(number) => {
-                *value = Value::Float(number);
-                true
-            }
-            Err(_) => false,
-        },
-        (Value::Text(text), ColumnType::DateTime) => is_time(text),
-        (Value::Text(_), ColumnType::Text) => true,
-        (Value::Integer(number), ColumnType::Text) => {
-            *value = Value::Text(number.to_string().into());
-            true
+        (Value::Float(number), ColumnType::Float) if number.is_finite() => return Fit::Yes,
+        (Value::Float(number), ColumnType::Integer) => whole_number(*number).map(Value::Integer),
+        (Value::Text(text), ColumnType::Integer) => parse_integer(text).map(Value::Integer),
+        (Value::Integer(number), ColumnType::Float) => Some(Value::Float(*number as f64)),
+        (Value::Text(text), ColumnType::Float) => parse_number(text).map(Value::Float),
+        (Value::Text(text), ColumnType::DateTime) => parse_time(text).map(Value::Time),
+        (Value::Integer(number), ColumnType::Text) => Some(Value::Text(number.to_string().into())),
+        (Value::Boolean(flag), ColumnType::Text) => Some(Value::Text(flag.to_string().into())),
+        (Value::Float(_) | Value::Nested, ColumnType::Text) => return Fit::RequiresText,
+        _ => None,
+    };
+    match converted {
+        Some(converted) => {
+            *value = converted;
+            Fit::Yes
         }
-        (Value::Float(number), ColumnType::Text) => {
-            *value = Value::Text(number.to_string().into());
-            true
-        }
-        (Value::Boolean(flag), ColumnType::Text) => {
-            *value = Value::Text(flag.to_string().into());
-            true
-        }
-        _ => false,
+        None => Fit::No,
     }
 }
 
-/// Whether the text is a time such as `2022-05-27 11:30:59`, optionally with a `T` or a fraction.
-fn is_time(text: &str) -> bool {
-    const PATTERN: &[u8; 19] = b"0000-00-00 00:00:00";
-    let matches_pattern = text.len() >= PATTERN.len()
-        && text.bytes().zip(PATTERN).all(|(byte, expected)| match expected {
-            b'0' => byte.is_ascii_digit(),
-            b' ' => byte == b' ' || byte == b'T',
-            expected => byte == *expected,
-        });
-    let fraction = text.as_bytes().get(PATTERN.len()..).unwrap_or_default();
-    if !matches_pattern
-        || !matches!(fraction, [] | [b'.', b'0'..=b'9', ..])
-        || !fraction.iter().skip(1).all(u8::is_ascii_digit)
+/// Replaces the escape of half a surrogate pair with that of U+FFFD, which has the same length.
+fn replace_lone_surrogates(json: &str) -> Cow<'_, str> {
+    let unit = |at: usize| u16::from_str_radix(json.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
+    let (mut replaced, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(length) = json.as_bytes().get(at..).and_then(|rest| memchr::memchr(b'\\', rest))
     {
-        return false;
+        at += length;
+        at += match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                replaced.push_str(&json[copied..at]);
+                replaced.push_str("\\ufffd");
+                copied = at + 6;
+                6
+            }
+            _ => 2,
+        };
     }
-    let number = |from: usize| text[from..from + 2].parse::<u32>().unwrap_or(u32::MAX);
-    let is_day = match number(8) {
-        // Every month has these days.
-        1..=28 => (1..=12).contains(&number(5)),
-        day => text[..4]
-            .parse()
-            .is_ok_and(|year| chrono::NaiveDate::from_ymd_opt(year, number(5), day).is_some()),
-    };
-    is_day && number(11) < 24 && number(14) < 60 && number(17) < 60
+    if copied == 0 {
+        return json.into();
+    }
+    replaced.push_str(&json[copied..]);
+    replaced.into()
+}
+
+/// Returns a JSON text without white space between tokens, and with strings in their shortest form.
+fn compact(json: &str) -> Result<String, serde_json::Error> {
+    let mut text = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(start) = memchr::memchr(b'"', rest.as_bytes()) {
+        text.extend(rest[..start].split_ascii_whitespace());
+        let mut end = start + 1;
+        while let Some(length) = memchr::memchr2(b'"', b'\\', &rest.as_bytes()[end..]) {
+            end += length + 1;
+            if rest.as_bytes()[end - 1] == b'"' {
+                break;
+            }
+            // Skips the escaped character.
+            end += 1;
+        }
+        let string = &rest[start..end];
+        if string.contains('\\') {
+            text.push_str(&serde_json::to_string(&serde_json::from_str::<String>(string)?)?);
+        } else {
+            text.push_str(string);
+        }
+        rest = &rest[end..];
+    }
+    text.extend(rest.split_ascii_whitespace());
+    Ok(text)
 }
 
 // The small functions below are marked for inlining, because generic code of another crate calls
 // them for each value. This saves a tenth of the decoding time.
 
-/// Stores each value of a JSON object at the position of its column.
-struct RowVisitor<'v, 'a> {
+/// Stores each value of a JSON object, as the seed `value` reads it, at the position of its column.
+struct RowVisitor<'v, V, S> {
     columns: &'static [Column],
-    values: &'v mut Values<'a>,
+    values: &'v mut [V; MAX_COLUMNS],
+    value: S,
 }
 
-impl<'de> DeserializeSeed<'de> for RowVisitor<'_, 'de> {
+impl<'de, V, S: DeserializeSeed<'de, Value = V> + Copy> DeserializeSeed<'de>
+    for RowVisitor<'_, V, S>
+{
     type Value = ();
 
     #[inline]
@@ -175,7 +287,7 @@ impl<'de> DeserializeSeed<'de> for RowVisitor<'_, 'de> {
     }
 }
 
-impl<'de> Visitor<'de> for RowVisitor<'_, 'de> {
+impl<'de, V, S: DeserializeSeed<'de, Value = V> + Copy> Visitor<'de> for RowVisitor<'_, V, S> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,7 +300,7 @@ impl<'de> Visitor<'de> for RowVisitor<'_, 'de> {
         while let Some(column) = map.next_key_seed(Name { columns: self.columns, expected })? {
             match column {
                 Some(column) => {
-                    self.values[column] = map.next_value_seed(AnyValue)?;
+                    self.values[column] = map.next_value_seed(self.value)?;
                     expected = column + 1;
                 }
                 None => {
@@ -233,6 +345,7 @@ impl Visitor<'_> for Name {
 }
 
 /// Deserializes a value of any type.
+#[derive(Clone, Copy)]
 struct AnyValue;
 
 impl<'de> DeserializeSeed<'de> for AnyValue {
@@ -301,6 +414,7 @@ pub enum ColumnBuilder {
     Integer(Int64Builder),
     Float(Float64Builder),
     Text(StringBuilder),
+    Time(TimestampMicrosecondBuilder),
 }
 
 impl ColumnBuilder {
@@ -309,9 +423,8 @@ impl ColumnBuilder {
         match column_type {
             ColumnType::Integer => Self::Integer(Int64Builder::with_capacity(rows)),
             ColumnType::Float => Self::Float(Float64Builder::with_capacity(rows)),
-            ColumnType::Text | ColumnType::DateTime => {
-                Self::Text(StringBuilder::with_capacity(rows, 0))
-            }
+            ColumnType::Text => Self::Text(StringBuilder::with_capacity(rows, 0)),
+            ColumnType::DateTime => Self::Time(TimestampMicrosecondBuilder::with_capacity(rows)),
         }
     }
 
@@ -333,6 +446,11 @@ impl ColumnBuilder {
                 *builder = StringBuilder::with_capacity(column.len(), column.value_data().len());
                 Arc::new(column)
             }
+            Self::Time(builder) => {
+                let column = builder.finish();
+                *builder = TimestampMicrosecondBuilder::with_capacity(column.len());
+                Arc::new(column)
+            }
         }
     }
 }
@@ -341,53 +459,139 @@ impl ColumnBuilder {
 mod tests {
     use super::*;
 
-    #[test]
-    fn accepts_times_in_the_two_formats_that_cleaning_reads() {
-        for time in [
-            "2022-05-27 11:30:59",
-            "2022-05-27T11:30:59",
-            "2020-02-29 00:00:00",
-            "2022-12-31 23:59:59.123456",
-        ] {
-            assert!(is_time(time), "`{time}`");
+    /// The values of a record as [`try_append`] reads them, or as [`append`] does.
+    fn values(kind: Kind, json: &str, with_texts: bool) -> Vec<Value<'_>> {
+        let mut values: Values<'_> = Default::default();
+        if with_texts {
+            read_texts(kind, json, &mut values).expect("valid JSON");
+        } else {
+            let columns = kind.columns();
+            let row = RowVisitor { columns, values: &mut values, value: AnyValue };
+            row.deserialize(&mut serde_json::Deserializer::from_str(json)).expect("valid JSON");
         }
-        for other in [
-            "",
-            "2022-05-27",
-            "2019-5-7 1:02:03",
-            " 2019-05-27 11:30:59",
-            "2019-05-27 11:30:59 ",
-            "2019-02-29 00:00:00",
-            "2022-13-01 00:00:00",
-            "2022-05-27 24:00:00",
-            "2022-05-27 11:30:59.",
-            "2022-05-27 11:30:59Z",
-            "２022-05-27 11:30:5",
-        ] {
-            assert!(!is_time(other), "`{other}`");
+        assert!(convert(kind, &mut values).is_ok(), "{json}");
+        values.into()
+    }
+
+    fn reason(kind: Kind, json: &str) -> String {
+        let mut builders: Vec<ColumnBuilder> = kind
+            .columns()
+            .iter()
+            .map(|(_, column_type)| ColumnBuilder::new(*column_type, 0))
+            .collect();
+        let attempt = try_append(kind, json, &mut builders);
+        let reason = append(kind, json, &mut builders).expect_err("a reject");
+        if attempt != Attempt::Unclear {
+            assert_eq!(attempt, Attempt::Rejected(reason.clone()), "{json}");
         }
+        assert!(builders.iter_mut().all(|builder| builder.finish().is_empty()), "{json}");
+        reason
     }
 
     #[test]
     fn converts_values_to_the_types_of_their_columns() {
         let record = r#"{"category":"a\u00e9","index":"7","title":5,"description":true,"extra":{"a":[1]},"downloaded":1}"#;
-        let mut values = Values::default();
-        read(Kind::Pin, record, &mut values).expect("valid record");
-        assert_eq!(values[0], Value::Integer(7));
-        assert_eq!(values[2], Value::Text("5".into()));
-        assert_eq!(values[3], Value::Text("true".into()));
-        assert_eq!(values[11], Value::Text("aé".into()));
-        for (record, reason) in [
-            (r#"{"index":1,"title":[1]}"#, "`title`"),
-            (r#"{"index":1.5}"#, "`index`"),
+        for with_texts in [false, true] {
+            let found = values(Kind::Pin, record, with_texts);
+            assert_eq!(found[0], Value::Integer(7));
+            assert_eq!(found[2], Value::Text("5".into()));
+            assert_eq!(found[3], Value::Text("true".into()));
+            assert_eq!(found[9], Value::Integer(1));
+            assert_eq!(found[11], Value::Text("aé".into()));
+        }
+        let record = r#"{"ind":3.0,"latitude":1,"longitude":"-2.5e0","timestamp":"1970-01-01"}"#;
+        for with_texts in [false, true] {
+            let found = values(Kind::Geo, record, with_texts);
+            assert_eq!(found[0], Value::Integer(3));
+            assert_eq!(found[1], Value::Time(0));
+            assert_eq!((&found[2], &found[3]), (&Value::Float(1.0), &Value::Float(-2.5)));
+        }
+    }
+
+    #[test]
+    fn rejects_with_the_reason() {
+        for (record, expected) in [
+            (r#"{"index":1.5}"#, "`index` does not fit its column"),
+            (r#"{"index":3000000000}"#, "`index` does not fit its column"),
+            (r#"{"index":1e400}"#, "`index` does not fit its column"),
+            (r#"{"index":null,"title":1.5}"#, "no row number `index`"),
             ("[1]", "not a JSON object"),
-            (r#"{"index":1} x"#, "broken JSON"),
+            ("7", "not a JSON object"),
+            (r#"{"index":1} x"#, "broken JSON: "),
+            (r#"{"index":1,"title":NaN}"#, "broken JSON: "),
+            (r#"{'index':1}"#, "broken JSON: "),
+            (r#"{"index":01}"#, "broken JSON: "),
+            ("{\"index\":1,\"title\":\"\t\"}", "broken JSON: "),
         ] {
-            assert!(
-                read(Kind::Pin, record, &mut Values::default())
-                    .is_err_and(|error| error.contains(reason)),
-                "{record}"
-            );
+            let found = reason(Kind::Pin, record);
+            assert!(found.starts_with(expected), "{record}: {found}");
+        }
+        for record in [
+            r#"{"ind":1,"latitude":1e400}"#,
+            r#"{"ind":1,"latitude":"NaN"}"#,
+            r#"{"ind":1,"latitude":"1.5d"}"#,
+            r#"{"ind":1,"latitude":""}"#,
+            r#"{"ind":1,"latitude":[1]}"#,
+            r#"{"ind":1,"latitude":true}"#,
+        ] {
+            assert_eq!(reason(Kind::Geo, record), "`latitude` does not fit its column", "{record}");
+        }
+        assert_eq!(
+            reason(Kind::Geo, r#"{"ind":1,"timestamp":1588327200}"#),
+            "`timestamp` does not fit its column"
+        );
+    }
+
+    #[test]
+    fn a_number_in_a_text_column_keeps_its_text() {
+        for number in ["18446744073709551615", "1.10", "1e20", "-0", "1E400", "46000.0", "7"] {
+            let record = format!(r#"{{"index":1,"unique_id": {number} }}"#);
+            assert_eq!(values(Kind::Pin, &record, true)[1], Value::Text(number.into()));
+        }
+        let mut builders: Vec<ColumnBuilder> = Kind::Pin
+            .columns()
+            .iter()
+            .map(|(_, column_type)| ColumnBuilder::new(*column_type, 0))
+            .collect();
+        let record = r#"{"index":1,"title":1.50}"#;
+        assert_eq!(try_append(Kind::Pin, record, &mut builders), Attempt::Unclear);
+    }
+
+    #[test]
+    fn an_object_or_array_in_a_text_column_is_its_json_text() {
+        for (json, text) in [
+            (r#"[ "a" , "b c" ]"#, r#"["a","b c"]"#),
+            ("{\n \"en\": \"x\", \"n\": 1.10, \"z\": null }", r#"{"en":"x","n":1.10,"z":null}"#),
+            (
+                r#"{"a":"\u00e9\/\"\u001f\ud83d\ude00","a":[]}"#,
+                "{\"a\":\"é/\\\"\\u001f\u{1f600}\",\"a\":[]}",
+            ),
+            (r#"{"a":"\\"}"#, r#"{"a":"\\"}"#),
+        ] {
+            let record = format!(r#"{{"index":1,"tag_list":{json}}}"#);
+            assert_eq!(values(Kind::Pin, &record, true)[6], Value::Text(text.into()));
+        }
+    }
+
+    #[test]
+    fn a_column_that_no_table_has_decides_nothing() {
+        for downloaded in ["true", "1.5", "\"\"", "[1]", "1e400", "99999999999", "null"] {
+            let record = format!(r#"{{"index":1,"downloaded":{downloaded},"category":"art"}}"#);
+            let found = values(Kind::Pin, &record, true);
+            assert_eq!((&found[9], &found[11]), (&Value::Missing, &Value::Text("art".into())));
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_replaced() {
+        for (json, replaced) in [
+            (r#""\ud83d""#, r#""\ufffd""#),
+            (r#""a\ud83d\ud83d\ude00b\udE00é""#, r#""a\ufffd\ud83d\ude00b\ufffdé""#),
+            (r#""\\ud83d""#, r#""\\ud83d""#),
+            (r#""\n\ud83d\n""#, r#""\n\ufffd\n""#),
+            (r#""\"#, r#""\"#),
+        ] {
+            assert_eq!(replace_lone_surrogates(json), replaced);
         }
     }
 }

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 
 use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::data::lake::checkpoint::LakeListing;
-use crate::data::lake::compression::Compression;
 use crate::data::lake::decode::MAX_RECORD_BYTES;
 use crate::data::lake::line_splitter::{COMPRESSED_PIECE_BYTES, LineChunk, LineSplitter};
 use crate::data::lake::objects::{Objects, RawObject};
@@ -225,9 +224,7 @@ async fn read_large(
     slice_bytes: u64,
     on_unreadable: OnUnreadableObject,
 ) -> Result<ScanChunks> {
-    let compression = object.compression;
-    let line_splitter =
-        LineSplitter::new(compression, usize::try_from(slice_bytes).unwrap_or(usize::MAX));
+    let line_splitter = LineSplitter::new(usize::try_from(slice_bytes).unwrap_or(usize::MAX));
     let (slices, received) = mpsc::channel(1);
     let path = object.path.clone();
     let Some(files) = &lake.files else {
@@ -243,7 +240,7 @@ async fn read_large(
         let task = tokio::spawn(async move {
             let chunks =
                 response.into_stream().map_err(|error| object_failure(&read_lake, &path, error));
-            split_lines(chunks, line_splitter, compression, &slices).await
+            split_lines(chunks, line_splitter, &slices).await
         });
         return Ok(line_chunks(lake, object, received, task, on_unreadable));
     };
@@ -267,12 +264,7 @@ async fn read_large(
             }
         });
         // This thread may block.
-        futures::executor::block_on(split_lines(
-            stream::iter(chunks),
-            line_splitter,
-            compression,
-            &slices,
-        ))
+        futures::executor::block_on(split_lines(stream::iter(chunks), line_splitter, &slices))
     });
     Ok(line_chunks(lake, object, received, task, on_unreadable))
 }
@@ -282,16 +274,12 @@ async fn read_large(
 async fn split_lines(
     chunks: impl futures::Stream<Item = Result<Bytes, ReadFailure>>,
     mut line_splitter: LineSplitter,
-    compression: Compression,
     slices: &mpsc::Sender<LineChunk>,
 ) -> Result<(), ReadFailure> {
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.try_next().await? {
-        let piece_bytes = match compression {
-            Compression::None => CHUNK_BYTES,
-            _ => COMPRESSED_PIECE_BYTES,
-        };
-        for piece in chunk.chunks(piece_bytes) {
+        // Whether the bytes are compressed is known only to the splitter.
+        for piece in chunk.chunks(COMPRESSED_PIECE_BYTES) {
             for slice in line_splitter.push(piece) {
                 if slices.send(slice).await.is_err() {
                     return Ok(());

@@ -132,6 +132,13 @@ mod tests {
             ("12k3", ""),
             ("-5", ""),
             ("99999999999999999999", ""),
+            ("46000.0", "46000"),
+            ("46.000", "46"),
+            ("46.5", ""),
+            ("46.", ""),
+            (".0", ""),
+            ("1.0.0", ""),
+            ("4.0k", ""),
         ] {
             let batch = cleaned(
                 Kind::Pin,
@@ -143,6 +150,19 @@ mod tests {
                 clean,
                 "`{raw}`"
             );
+        }
+        let batch = cleaned(Kind::Pin, r#"{"index":1,"follower_count":46000.0}"#).await;
+        assert_eq!(array_value_to_string(batch.column(4), 0).expect("prints"), "46000");
+    }
+
+    #[tokio::test]
+    async fn reads_the_columns_that_a_table_has() {
+        for kind in Kind::ALL {
+            let cleaner = Cleaner::new(kind).await.expect("plans");
+            for (name, _) in kind.columns() {
+                let is_read = cleaner.input.column_with_name(name).is_some();
+                assert_eq!(is_read, kind.is_cleaned(name), "`{name}`");
+            }
         }
     }
 
@@ -160,9 +180,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn keeps_times_that_nanoseconds_cannot_hold() {
+        for (raw, clean) in [
+            ("9999-12-31 23:59:59", "9999-12-31T23:59:59Z"),
+            ("0001-01-01", "0001-01-01T00:00:00Z"),
+            ("1600-01-01T00:00:00+01:00", "1599-12-31T23:00:00Z"),
+        ] {
+            let batch = cleaned(Kind::User, &format!(r#"{{"ind":1,"date_joined":"{raw}"}}"#)).await;
+            assert_eq!(array_value_to_string(batch.column(3), 0).expect("prints"), clean);
+        }
+    }
+
+    #[tokio::test]
     async fn joins_the_names_with_one_space() {
         let record = r#"{"ind":1,"first_name":"Ada","last_name":"Byron","age":36,"date_joined":"2016-01-02 03:04:05"}"#;
         let table = rendered(cleaned(Kind::User, record).await);
         assert!(table.contains("| Ada Byron |"), "{table}");
+        for (names, joined) in [
+            (r#""first_name":"Ada","last_name":null"#, "Ada"),
+            (r#""first_name":"Ada","last_name":"""#, "Ada"),
+            (r#""last_name":"Byron""#, "Byron"),
+            (r#""first_name":"","last_name":" Byron ""#, "Byron"),
+        ] {
+            let batch = cleaned(Kind::User, &format!(r#"{{"ind":1,{names}}}"#)).await;
+            assert_eq!(array_value_to_string(batch.column(1), 0).expect("prints"), joined);
+        }
+        for names in ["", r#","first_name":"","last_name":"""#] {
+            let batch = cleaned(Kind::User, &format!(r#"{{"ind":1{names}}}"#)).await;
+            assert!(batch.column(1).is_null(0), "{names}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::base::model::Kind;
 use crate::data::lake::compression::Compression;
 use crate::data::lake::decode::{Decoder, Reject};
 use crate::data::lake::format::object_format::ObjectPart;
-use crate::data::lake::line_splitter::{LineChunk, decompress, decompress_record};
+use crate::data::lake::line_splitter::{LineChunk, decompress};
 use crate::data::lake::objects::RawObject;
 use crate::data::lake::scan::{ScanChunk, interrupted};
 use crate::data::transform::clean::Cleaner;
@@ -30,6 +30,7 @@ pub struct TransformedChunk {
     /// Bytes read: the stored size of whole objects, the text size of a part of an object.
     pub bytes: u64,
     pub records: u64,
+    pub tombstones: u64,
     pub batches: Vec<(RecordBatch, RowKeys)>,
     pub quality: Vec<ColumnQuality>,
     pub rejects: Vec<Reject>,
@@ -71,21 +72,14 @@ impl ChunkTransformer {
                 for (object, contents) in objects {
                     transformation.objects += 1;
                     transformation.bytes += object.size_bytes;
-                    match (object.compression, object.is_one_record) {
-                        (Compression::None, _) => transformation.transform(
-                            &object,
-                            LineChunk::Lines { first_line: 1, text: contents },
-                            &mut decoder,
-                        )?,
-                        (compression, true) => {
-                            let record = decompress_record(contents, compression);
-                            transformation.transform(&object, record, &mut decoder)?;
+                    // The name of an object may announce another compression.
+                    if Compression::of_content(&contents) == Some(Compression::Gzip) {
+                        for lines in decompress(contents, DECOMPRESSED_BYTES) {
+                            transformation.transform(&object, lines, &mut decoder)?;
                         }
-                        (compression, false) => {
-                            for lines in decompress(contents, compression, DECOMPRESSED_BYTES) {
-                                transformation.transform(&object, lines, &mut decoder)?;
-                            }
-                        }
+                    } else {
+                        let lines = LineChunk::Lines { first_line: 1, text: contents };
+                        transformation.transform(&object, lines, &mut decoder)?;
                     }
                 }
             }
@@ -116,12 +110,7 @@ impl ChunkTransformation<'_> {
         let origin = self.transformer.origin(object);
         match lines {
             LineChunk::Lines { first_line, text } => {
-                let part = ObjectPart {
-                    origin: &origin,
-                    first_line,
-                    is_one_record: object.is_one_record,
-                    bytes: &text,
-                };
+                let part = ObjectPart { origin: &origin, first_line, bytes: &text };
                 object.format.decode(&part, decoder, &mut |decoder, bytes| {
                     self.text_bytes += bytes;
                     self.flush_if_full(decoder)
@@ -157,9 +146,11 @@ impl ChunkTransformation<'_> {
         }
         let rejects = std::mem::take(&mut decoder.rejects);
         let records = std::mem::take(&mut decoder.records);
+        let tombstones = std::mem::take(&mut decoder.tombstones);
         let (objects, bytes) = (std::mem::take(&mut self.objects), std::mem::take(&mut self.bytes));
         self.text_bytes = 0;
-        let transformed = TransformedChunk { objects, bytes, records, batches, quality, rejects };
+        let transformed =
+            TransformedChunk { objects, bytes, records, tombstones, batches, quality, rejects };
         // A dropped receiver means an error or an interruption, which is reported instead.
         self.output.blocking_send(transformed).map_err(|_| Error::failed(interrupted()))
     }

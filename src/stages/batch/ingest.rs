@@ -70,6 +70,7 @@ pub struct Ingested {
     /// The table was written by another version of pinpipe, so that all objects were read again.
     pub has_former_checkpoint: bool,
     pub records: u64,
+    pub tombstones: u64,
     pub rejected: u64,
     pub duplicates: u64,
     /// Rows that the table did not contain before.
@@ -92,6 +93,7 @@ impl Ingested {
             skipped: SkippedObjects::default(),
             has_former_checkpoint: false,
             records: 0,
+            tombstones: 0,
             rejected: 0,
             duplicates: 0,
             new_rows: 0,
@@ -381,6 +383,7 @@ async fn dedup_chunk(shared: &Shared, transformed: TransformedChunk) -> Result<V
         state.deduplicator.set_expected_rows(transformed.records * (bytes / transformed.bytes + 1));
     }
     state.ingested.records += transformed.records;
+    state.ingested.tombstones += transformed.tombstones;
     state.ingested.rejected += transformed.rejects.len() as u64;
     for (total, counts) in state.ingested.quality.iter_mut().zip(&transformed.quality) {
         total.add(counts);

@@ -26,6 +26,8 @@ pub struct KindCounts {
     pub skipped: u64,
     /// Records read, including rejected ones.
     pub records: u64,
+    /// Values `null`, which are no records. Not shown in the table.
+    pub tombstones: u64,
     pub rejects: u64,
     pub duplicates: u64,
     /// Rows added by this run.
@@ -73,6 +75,7 @@ impl KindCounts {
             objects: 0,
             skipped: 0,
             records: 0,
+            tombstones: 0,
             rejects: 0,
             duplicates: 0,
             new_rows: 0,

@@ -329,6 +329,7 @@ async fn ingest_lake(
             objects: ingested.objects,
             skipped: ingested.skipped.count,
             records: ingested.records,
+            tombstones: ingested.tombstones,
             rejects: ingested.rejected,
             duplicates: ingested.duplicates,
             new_rows: ingested.new_rows,

@@ -25,6 +25,8 @@ pub struct TableCounts {
     pub kind: Kind,
     pub source: String,
     pub records: u64,
+    /// Records without a value, or with the value `null`. Not counted in `records`.
+    pub tombstones: u64,
     pub rejects: u64,
     pub duplicates: u64,
     pub rows: u64,
@@ -64,6 +66,7 @@ impl StreamTable {
             kind,
             source: stream,
             records: 0,
+            tombstones: 0,
             rejects: 0,
             duplicates: 0,
             rows: 0,
@@ -135,6 +138,7 @@ impl StreamTable {
         self.last = next;
         let rejected = decoder.rejects.len() as u64;
         self.counts.records += decoder.records;
+        self.counts.tombstones += decoder.tombstones;
         self.counts.rejects += rejected;
         self.counts.duplicates += decoder.records - rejected - rows;
         self.counts.rows += rows;

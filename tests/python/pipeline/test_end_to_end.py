@@ -257,7 +257,7 @@ def test_broken_object_is_reported_and_the_rest_processed(provisioned):
     folder = pinpipe.data / "lake/user-local-bucket/topics/local.pin/partition=0"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "local.pin+0+0000099999.json").write_text(
-        '{"index": 77, "follower_count": "5k"}\n{"index": 7, "titl\n[]\n{"title": "no number"}\n'
+        '{"index": 77, "follower_count": "5k"}\n{"index": 7, "titl\n[1]\n{"title": "no number"}\n'
     )
     done = pinpipe.run("batch", "--output", "json")
     report = json.loads(done.stdout)

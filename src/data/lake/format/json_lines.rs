@@ -1,17 +1,15 @@
-//! JSON lines: each line is one record.
+//! JSON lines: written with one record per line, and read by the rules of `docs/records.md`.
 
 use std::borrow::Cow;
 use std::io::Error as IoError;
 
 use crate::base::error::Result;
-use crate::data::lake::compression::{Compression, Encoder};
+use crate::data::lake::compression::{Compression, Encoder, strip_extension};
 use crate::data::lake::decode::Decoder;
 use crate::data::lake::format::object_format::{ObjectEncoder, ObjectFormat, ObjectPart};
 
-/// Extensions of names: the connector writes the first, other tools the others.
+/// Extensions of objects, in any case of their letters. The sink connector writes the first.
 const EXTENSIONS: [&str; 3] = [".json", ".jsonl", ".ndjson"];
-/// Bytes of one decoded piece.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// The format of Confluent's `JsonFormat`.
 #[derive(Debug)]
@@ -27,11 +25,9 @@ impl ObjectFormat for JsonLines {
     }
 
     fn parse_name<'n>(&self, name: &'n str) -> Option<(&'n str, Compression)> {
-        // Lower case has the same length, because only ASCII letters change.
-        let lower_case = name.to_ascii_lowercase();
-        let (text_name, compression) = Compression::of_object(&lower_case);
-        let stem = EXTENSIONS.iter().find_map(|extension| text_name.strip_suffix(extension))?;
-        Some((&name[..stem.len()], compression))
+        let (name, compression) = Compression::of_object(name);
+        let stem = EXTENSIONS.iter().find_map(|extension| strip_extension(name, extension))?;
+        Some((stem, compression))
     }
 
     fn typical_ratio(&self, compression: Compression) -> u64 {
@@ -52,20 +48,7 @@ impl ObjectFormat for JsonLines {
         decoder: &mut Decoder,
         after_piece: &mut dyn FnMut(&mut Decoder, u64) -> Result<()>,
     ) -> Result<()> {
-        if part.is_one_record {
-            decoder.record(part.origin, part.first_line, part.bytes)?;
-            return after_piece(decoder, part.bytes.len() as u64);
-        }
-        let (mut line_number, mut rest) = (part.first_line, part.bytes);
-        while !rest.is_empty() {
-            let start = PIECE_BYTES.min(rest.len());
-            let end = memchr::memchr(b'\n', &rest[start..])
-                .map_or(rest.len(), |length| start + length + 1);
-            line_number = decoder.lines(part.origin, line_number, &rest[..end])?;
-            rest = &rest[end..];
-            after_piece(decoder, end as u64)?;
-        }
-        Ok(())
+        decoder.text(part.origin, part.first_line, part.bytes, after_piece)
     }
 }
 
@@ -119,8 +102,7 @@ mod tests {
         let mut text: Vec<u8> =
             (0..20_000).flat_map(|number| format!("{{\"ind\":{number}}}\n").into_bytes()).collect();
         text.extend_from_slice(b"[1]\n");
-        let part =
-            ObjectPart { origin: "a.json", first_line: 5, is_one_record: false, bytes: &text };
+        let part = ObjectPart { origin: "a.json", first_line: 5, bytes: &text };
         let mut decoder = Decoder::new(Kind::Geo);
         let (mut pieces, mut rows, mut bytes) = (0, 0, 0);
         let mut after_piece = |decoder: &mut Decoder, piece_bytes: u64| -> Result<()> {

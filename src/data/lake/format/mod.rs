@@ -67,6 +67,9 @@ mod tests {
                 assert_eq!((stem, found.class()), ("a.pin+0+0000000000", format.class()));
             }
         }
+        for name in ["a.JSON", "a.jsonl", "a.ndjson", "a.Json.GZ", "a.ndjson.gz"] {
+            assert_eq!(of_object(name).map(|(stem, ..)| stem), Some("a"), "{name}");
+        }
         assert!(of_object("a.pin+0+0000000000.json.part").is_none());
         for name in ["a.JSON", "a.jsonl", "a.ndjson", "a.Json.GZ", "a.ndjson.gz"] {
             assert_eq!(of_object(name).map(|(stem, ..)| stem), Some("a"), "{name}");

@@ -16,14 +16,14 @@ pub trait ObjectFormat: std::fmt::Debug + Send + Sync {
     fn extension(&self, compression: Compression) -> String;
 
     /// Splits the name of an object into the name without its extension and the compression of the
-    /// object as a whole. Returns `None` for the name of another format.
+    /// object as a whole, as the name announces it. Returns `None` for the name of another format.
     fn parse_name<'n>(&self, name: &'n str) -> Option<(&'n str, Compression)>;
 
     /// Typical size of the decoded records, as a multiple of the size of the object.
     fn typical_ratio(&self, compression: Compression) -> u64;
 
-    /// Whether each record is a line. Batch then reads large objects part by part; objects of
-    /// other formats are read as a whole.
+    /// Whether an object can be split between records. Batch then reads large objects part by part;
+    /// objects of other formats are read as a whole.
     fn has_lines(&self) -> bool;
 
     /// Opens an encoder for a new object.
@@ -61,13 +61,11 @@ pub trait ObjectEncoder: Send {
     fn finish(self: Box<Self>) -> Result<Vec<u8>, IoError>;
 }
 
-/// A decompressed part of an object that can be decoded alone: complete lines, or the whole object.
+/// A decompressed part of an object that can be decoded alone: complete records.
 pub struct ObjectPart<'a> {
     /// Source of the records in messages.
     pub origin: &'a str,
-    /// Line of the first record, from 1.
+    /// Line in which the part begins, from 1.
     pub first_line: u64,
-    /// The object is one record, which may have several lines.
-    pub is_one_record: bool,
     pub bytes: &'a [u8],
 }

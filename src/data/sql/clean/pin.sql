@@ -1,5 +1,6 @@
 -- Clean pin. Markers become NULL, `46k` becomes 46000.
--- A follower count is digits, optionally followed by `k` or `m`; any other text becomes NULL.
+-- A follower count is digits, optionally followed by `k`, `m` or a fraction of zeros; any other text
+-- becomes NULL.
 SELECT
     CAST(p.index AS INT) AS ind,
     p.unique_id AS unique_id,
@@ -14,6 +15,9 @@ SELECT
             THEN TRY_CAST(replace(lower(p.follower_count), 'k', '') AS BIGINT) * 1000
         WHEN translate(p.follower_count, '0123456789', '') IN ('m', 'M') AND lower(p.follower_count) LIKE '%m'
             THEN TRY_CAST(replace(lower(p.follower_count), 'm', '') AS BIGINT) * 1000000
+        WHEN translate(p.follower_count, '0123456789', '') = '.' AND p.follower_count LIKE '%.0%'
+            AND translate(split_part(p.follower_count, '.', 2), '0', '') = ''
+            THEN TRY_CAST(split_part(p.follower_count, '.', 1) AS BIGINT)
     END AS follower_count,
     nullif(nullif(p.poster_name, 'User Info Error'), '') AS poster_name,
     nullif(nullif(p.tag_list, 'N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e'), '') AS tag_list,

@@ -1,7 +1,7 @@
--- Clean user. First and last name are joined with one space.
+-- Clean user. First and last name are joined with one space; if one is missing, the other remains.
 SELECT
     CAST(u.ind AS INT) AS ind,
-    u.first_name || ' ' || u.last_name AS user_name,
+    nullif(trim(concat_ws(' ', u.first_name, u.last_name)), '') AS user_name,
     CAST(u.age AS INT) AS age,
-    TRY_CAST(replace(u.date_joined, 'T', ' ') AS TIMESTAMP) AS date_joined
+    u.date_joined AS date_joined
 FROM raw_user u
