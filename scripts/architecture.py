@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the list of layers and rooms into docs/architecture.md.
+"""Writes the list of layers and their modules into docs/architecture.md.
 
     scripts/architecture.py            update the page
     scripts/architecture.py --check    fail if the page differs from the code
 
-A layer is a folder of src/, a room is a folder or file directly inside a layer. The text of a
-room is the first sentence of its `//!` comment. The order of the layers is that of the `LAYERS`
+A layer is a folder of src/; its modules are the folders and files directly inside. The text of a
+module is the first sentence of its `//!` comment. The order of the layers is that of the `LAYERS`
 list in tests/architecture.rs.
 
 Paths in backticks and links within the page must exist. A path is below src/, unless it begins
@@ -54,8 +54,8 @@ def description(path):
     return sentence.rstrip(".") + "." if sentence else ""
 
 
-def rooms(layer):
-    """Returns the name and the file of each room of a layer, in alphabetical order."""
+def modules(layer):
+    """Returns the name and the file of each module of a layer, in alphabetical order."""
     for path in sorted(layer.iterdir(), key=lambda path: path.stem):
         if (path / "mod.rs").is_file():
             yield f"{path.name}/", path / "mod.rs"
@@ -75,8 +75,9 @@ def generated():
 
     for name in layer_names():
         layer = ROOT / "src" / name
-        lines += [f"### `{name}/`", "", "| room | |", "|---|---|"]
-        lines += [f"| `{room}` | {described(path)} |".replace("|  |", "| |") for room, path in rooms(layer)]
+        lines += [f"### `{name}/`", "", "| module | |", "|---|---|"]
+        for module, path in modules(layer):
+            lines.append(f"| `{module}` | {described(path)} |".replace("|  |", "| |"))
         lines.append("")
     return "\n".join(lines), missing
 
@@ -125,7 +126,7 @@ def main(arguments):
     updated = f"{before}{BEGIN}\n{section}\n{END}{after}"
     for path in missing:
         print(f"no `//!` comment: {path}", file=sys.stderr)
-    # Rooms in the generated list are relative to their layer.
+    # Modules in the generated list are relative to their layer.
     broken = [f"no such file: `{path}`" for path in missing_paths(before) + missing_paths(after)]
     broken += [f"no such section: #{anchor}" for anchor in missing_anchors(updated)]
     if updated != page and not arguments:

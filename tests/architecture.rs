@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// The layers, from the lowest to the highest. A layer imports only from those below it.
 const LAYERS: [&str; 8] =
     ["base", "clients", "data", "stages", "local", "spark", "provision", "cli"];
-/// Folders whose rooms are siblings: they do not import each other.
-const SIBLING_FOLDERS: [&str; 1] = ["stages"];
+/// Layers whose modules are siblings: they do not import each other.
+const SIBLING_LAYERS: [&str; 1] = ["stages"];
 
 /// A module: its path below the crate, such as `["stages", "stream", "run"]`.
 type Module = Vec<String>;
@@ -128,15 +128,15 @@ fn no_layer_imports_from_a_layer_above_it() {
 }
 
 #[test]
-fn sibling_rooms_do_not_import_each_other() {
-    let room = |module: &Module| module.get(1).cloned();
+fn sibling_modules_do_not_import_each_other() {
+    let sibling = |module: &Module| module.get(1).cloned();
     let wrong = wrong_imports(|from, to| {
-        SIBLING_FOLDERS.contains(&from[0].as_str())
+        SIBLING_LAYERS.contains(&from[0].as_str())
             && from[0] == to[0]
-            && room(to).is_some()
-            && room(from) != room(to)
+            && sibling(to).is_some()
+            && sibling(from) != sibling(to)
     });
-    assert!(wrong.is_empty(), "imports between sibling rooms:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "imports between sibling modules:\n{}", wrong.join("\n"));
 }
 
 #[test]
