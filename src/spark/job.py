@@ -8,6 +8,7 @@ to its subfolder RUN.
 """
 
 import json
+import re
 import sys
 
 from pyspark.sql import SparkSession
@@ -31,9 +32,11 @@ def read(spark, kind, corrupt="_corrupt_record"):
     schema = StructType([StructField(name, StringType()) for name in [*names, corrupt]])
     frame = spark.createDataFrame([], schema)
     for folder in kind["folders"]:
+        # Hadoop reads the path as a pattern.
+        path = re.sub(r"([\\{}\[\]*?])", r"\\\1", folder["path"])
         reader = spark.read.schema(schema).option("recursiveFileLookup", True).option("pathGlobFilter", folder["files"])
         try:
-            frame = frame.unionByName(reader.option("multiLine", folder["is_one_record"]).json(folder["path"]))
+            frame = frame.unionByName(reader.option("multiLine", folder["is_one_record"]).json(path))
         except AnalysisException as error:
             if "PATH_NOT_FOUND" not in str(error):
                 raise
@@ -68,6 +71,9 @@ def main(path, run=""):
     counts = []
     for kind in parameters["kinds"]:
         counts.append(clean(spark, kind))
+    if not any(records for _, records, *_ in counts):
+        folders = ", ".join(folder["path"] for kind in parameters["kinds"] for folder in kind["folders"])
+        raise RuntimeError(f"cannot read the lake: Spark found no records in {folders}")
     post = spark.sql(parameters["post"]).cache()
     post.createOrReplaceTempView("post")
     out = f"{parameters['out']}/{run}" if run else parameters["out"]
