@@ -7,11 +7,15 @@ use crate::base::config::schema::{Config, Median};
 use crate::base::error::{Error, Result};
 use crate::base::model::{ColumnType, Kind};
 use crate::data::lake::compression::Compression;
-use crate::data::lake::format::json_lines::JsonLines;
-use crate::data::lake::format::object_format::ObjectFormat;
 use crate::data::lake::objects::Layout;
 use crate::data::sql;
 use crate::data::sql::Question;
+
+/// Extensions of objects that contain records, in any letter case. The extension of a compression
+/// may follow.
+const EXTENSIONS: [&str; 3] = ["json", "jsonl", "ndjson"];
+/// A column that no table has, so that its values decide nothing.
+const UNUSED_COLUMN: &str = "downloaded";
 
 /// Python source of the job.
 pub const JOB: &str = include_str!("job.py");
@@ -34,11 +38,14 @@ struct KindParameters {
     clean: &'static str,
 }
 
+/// Objects of one compression in a folder. If Spark cannot decompress one of them, the job
+/// decompresses all of them itself.
 #[derive(Debug, Serialize)]
 struct Folder {
     path: String,
     /// Glob pattern of file names.
     files: String,
+    /// The objects are small and contain one record, which may have several lines.
     is_one_record: bool,
 }
 
@@ -95,25 +102,28 @@ impl Parameters {
         median: Median,
         out: String,
     ) -> Self {
-        let extensions = Compression::ALL.map(|compression| JsonLines.extension(compression));
-        // A pattern of Hadoop's file systems.
-        let endings = format!(".{{{}}}", extensions.join(","));
         let kinds = Kind::ALL.map(|kind| {
-            let mut folders = vec![Folder {
-                path: format!("{lake}/{topics_dir}/{}", config.topic(kind)),
-                files: format!("*{endings}"),
-                is_one_record: false,
-            }];
-            if kind == Kind::Pin {
+            let topic = format!("{lake}/{topics_dir}/{}", config.topic(kind));
+            let mut folders = Vec::new();
+            for compression in Compression::ALL {
+                let files = file_pattern(compression);
                 folders.push(Folder {
-                    path: format!("{lake}/events"),
-                    files: format!("event-*{endings}"),
-                    is_one_record: true,
+                    path: topic.clone(),
+                    files: files.clone(),
+                    is_one_record: false,
                 });
+                if kind == Kind::Pin {
+                    folders.push(Folder {
+                        path: format!("{lake}/events"),
+                        files: format!("event-{files}"),
+                        is_one_record: true,
+                    });
+                }
             }
             let columns = kind
                 .columns()
                 .iter()
+                .filter(|(name, _)| *name != UNUSED_COLUMN)
                 .map(|(name, column_type)| Column { name, column_type: *column_type });
             KindParameters {
                 name: kind.name(),
@@ -127,5 +137,35 @@ impl Parameters {
             sql: question.query(median),
         });
         Self { kinds: kinds.into(), post: sql::POST, questions: questions.collect(), out }
+    }
+}
+
+/// Pattern of the names of objects with this compression, as Hadoop's file systems read it.
+fn file_pattern(compression: Compression) -> String {
+    let extensions = EXTENSIONS.map(in_any_case).join(",");
+    format!("*.{{{extensions}}}{}", in_any_case(compression.extension()))
+}
+
+/// Pattern of a text in any letter case: `[gG][zZ]` for `gz`.
+fn in_any_case(text: &str) -> String {
+    let pattern = |letter: char| {
+        if letter.is_ascii_alphabetic() {
+            format!("[{}{}]", letter.to_ascii_lowercase(), letter.to_ascii_uppercase())
+        } else {
+            letter.to_string()
+        }
+    };
+    text.chars().map(pattern).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_found_by_their_names_in_any_case() {
+        let names = "*.{[jJ][sS][oO][nN],[jJ][sS][oO][nN][lL],[nN][dD][jJ][sS][oO][nN]}";
+        assert_eq!(file_pattern(Compression::None), names);
+        assert_eq!(file_pattern(Compression::Gzip), format!("{names}.[gG][zZ]"));
     }
 }

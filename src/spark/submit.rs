@@ -18,6 +18,9 @@ use crate::stages::batch::report::BatchReport;
 
 /// Maximum lines of Spark's log in an error.
 const MAX_LOG_LINES: usize = 5;
+/// First line of a Python exception. Spark also logs errors that the job handles, such as a damaged
+/// object; the error that ends the job follows the last traceback.
+const TRACEBACK: &str = "Traceback (most recent call last):";
 
 /// Runs the batch job with `spark-submit`. Returns the same answers and counts as the embedded
 /// engine.
@@ -113,7 +116,12 @@ async fn submit(
         {
             tracing::debug!(target: "spark", line);
             log_progress.add(1);
-            if line.contains("Error") || line.contains("Exception") || line.contains(" ERROR ") {
+            if line == TRACEBACK {
+                error_lines.clear();
+            } else if line.contains("Error")
+                || line.contains("Exception")
+                || line.contains(" ERROR ")
+            {
                 error_lines.push(line);
             }
         }

@@ -17,6 +17,7 @@ LONGEST_FIRST = (
     "provision/test_topics.py",
     "provision/test_airflow_faults.py",
     "batch/test_spark.py",
+    "batch/test_spark_records.py",
     "schedule/test_databricks.py",
     "doubles_selftest/test_databricks.py",
     "provision/test_update.py",
