@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from support.record_cases import CASES, NUMBERS, partition, write_cases
 from support.spark_job import run_jobs
 
 pytestmark = pytest.mark.java
@@ -14,6 +15,7 @@ TOPIC = "topics/local.{}/partition=0/local.{}+0+{:010d}{}"
 # Characters that a pattern of Hadoop, a list of paths or a URL contains.
 PATTERN = "a[1]{b,c}*?\\d%20e"
 MARK = b"\xef\xbb\xbf"
+KINDS = ("pin", "geo", "user")
 UTC = datetime.UTC
 
 
@@ -300,7 +302,50 @@ def outcomes(tmp_path_factory):
             (lake / path).parent.mkdir(parents=True, exist_ok=True)
             (lake / path).write_bytes(content)
         jobs[name] = lake, kind, questions
+    write_cases(folder / "cases")
+    for kind in KINDS:
+        jobs[f"cases of {kind}"] = (
+            folder / "cases",
+            kind,
+            {"clean": f"SELECT * FROM clean_{kind}"},
+        )
     return run_jobs(folder, jobs)
+
+
+def in_text(value):
+    """A value as the JSON of an answer has it."""
+    if isinstance(value, datetime.datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_records_become_rows_or_rejects(outcomes, case):
+    first = NUMBERS * (1 + partition(case))
+    rows = {}
+    for row in outcomes[f"cases of {case.kind}"].rows("clean"):
+        if first <= row["ind"] < first + NUMBERS:
+            rows.setdefault(row["ind"] - first, []).append(row)
+    assert sorted(rows) == sorted(case.rows)
+    for number, columns in case.rows.items():
+        for column, expected in columns.items():
+            several = expected if isinstance(expected, list) else [expected]
+            found = sorted(in_text(row[column]) for row in rows[number])
+            assert found == sorted(map(str, several)), f"{number}: {column}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_record_is_counted_once(outcomes, kind):
+    cases = [case for case in CASES if case.kind == kind]
+    rejects = sum(len(case.rejects) for case in cases)
+    duplicates = sum(case.duplicates for case in cases)
+    rows = len(outcomes[f"cases of {kind}"].rows("clean"))
+    assert outcomes[f"cases of {kind}"].counts == (
+        rejects + duplicates + rows,
+        rejects,
+        duplicates,
+        rows,
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTS)
