@@ -7,15 +7,10 @@ use crate::base::config::schema::{Config, Median};
 use crate::base::error::{Error, Result};
 use crate::base::model::{ColumnType, Kind};
 use crate::data::lake::compression::Compression;
+use crate::data::lake::format::json_lines;
 use crate::data::lake::objects::Layout;
 use crate::data::sql;
 use crate::data::sql::Question;
-
-/// Extensions of objects that contain records, in any letter case. The extension of a compression
-/// may follow.
-const EXTENSIONS: [&str; 3] = ["json", "jsonl", "ndjson"];
-/// A column that no table has, so that its values decide nothing.
-const UNUSED_COLUMN: &str = "downloaded";
 
 /// Python source of the job.
 pub const JOB: &str = include_str!("job.py");
@@ -123,7 +118,8 @@ impl Parameters {
             let columns = kind
                 .columns()
                 .iter()
-                .filter(|(name, _)| *name != UNUSED_COLUMN)
+                // The values of a column that no table has decide nothing.
+                .filter(|(name, _)| kind.is_cleaned(name))
                 .map(|(name, column_type)| Column { name, column_type: *column_type });
             KindParameters {
                 name: kind.name(),
@@ -142,7 +138,9 @@ impl Parameters {
 
 /// Pattern of the names of objects with this compression, as Hadoop's file systems read it.
 fn file_pattern(compression: Compression) -> String {
-    let extensions = EXTENSIONS.map(in_any_case).join(",");
+    let extensions =
+        json_lines::EXTENSIONS.map(|extension| in_any_case(extension.trim_start_matches('.')));
+    let extensions = extensions.join(",");
     format!("*.{{{extensions}}}{}", in_any_case(compression.extension()))
 }
 

@@ -9,7 +9,7 @@ use crate::data::lake::decode::Decoder;
 use crate::data::lake::format::object_format::{ObjectEncoder, ObjectFormat, ObjectPart};
 
 /// Extensions of objects, in any case of their letters. The sink connector writes the first.
-const EXTENSIONS: [&str; 3] = [".json", ".jsonl", ".ndjson"];
+pub const EXTENSIONS: [&str; 3] = [".json", ".jsonl", ".ndjson"];
 
 /// The format of Confluent's `JsonFormat`.
 #[derive(Debug)]
