@@ -172,7 +172,11 @@ impl fmt::Display for Error {
     }
 }
 
-impl StdError for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
 
 /// Converts any error into an [`Error`] with a message about the failed action.
 pub trait ErrorContext<T> {
@@ -184,6 +188,19 @@ impl<T, E: Into<Box<dyn StdError + Send + Sync>>> ErrorContext<T> for std::resul
     fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
         self.map_err(|error| Error::failed(message()).with_source(error))
     }
+}
+
+/// Returns the kind of the I/O error that caused an error, if there is one among its causes.
+pub fn io_error_kind(error: &(dyn StdError + 'static)) -> Option<std::io::ErrorKind> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            // An I/O error may contain another error that caused it.
+            return io.get_ref().and_then(|inner| io_error_kind(inner)).or(Some(io.kind()));
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Converts an I/O error on a path into `cannot ACTION PATH`, with a hint for a full disk, a
@@ -226,6 +243,15 @@ mod tests {
         assert_eq!(outer.to_string(), "seed failed: cannot write `x`: disk on fire");
         assert_eq!(outer.hint_text(), Some("use water"));
         assert_eq!(outer.exit_code(), 1);
+    }
+
+    #[test]
+    fn the_io_error_is_found_among_the_causes() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let wrapped = std::io::Error::other(Error::failed("cannot write").with_source(full));
+        let outer = Error::failed("cannot commit").with_source(wrapped);
+        assert_eq!(io_error_kind(&outer), Some(std::io::ErrorKind::StorageFull));
+        assert_eq!(io_error_kind(&Error::failed("no reason")), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Object stores of lakes and tables: a folder, a bucket on Amazon S3 or on an S3-compatible
 //! server.
 
+use std::io::ErrorKind;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use object_store::path::Path;
 use object_store::{CredentialProvider, ObjectStore};
 
 use crate::base::config::schema::Config;
-use crate::base::error::{Error, ErrorContext, Result, io_error};
+use crate::base::error::{Error, ErrorContext, Result, io_error, io_error_kind};
 
 /// A location for objects.
 #[derive(Debug, Clone)]
@@ -187,13 +188,14 @@ pub fn failure(action: String, error: object_store::Error) -> Error {
         | object_store::Error::Unauthenticated { .. } => {
             "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their permission on the bucket"
         }
+        // The object store exposes the cause of a failed request only as text.
         object_store::Error::Generic { .. } if format!("{error:?}").contains("Connect") => {
             UNREACHABLE
         }
-        _ if format!("{error:?}").contains("PermissionDenied") => {
+        _ if io_error_kind(&error) == Some(ErrorKind::PermissionDenied) => {
             "grant yourself permission to read it, then re-run the command"
         }
-        _ if format!("{error:?}").contains("StorageFull") => {
+        _ if io_error_kind(&error) == Some(ErrorKind::StorageFull) => {
             "the disk is full: free some space, then re-run the command"
         }
         _ => "`pinpipe doctor` tests every connection",

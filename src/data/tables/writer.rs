@@ -11,7 +11,7 @@ use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt;
 
-use crate::base::error::{Error, ErrorContext, Result};
+use crate::base::error::{Error, ErrorContext, Result, io_error_kind};
 use crate::data::tables::clean_table::{RowGroupSize, TableCheckpoint};
 use crate::data::tables::delta::DeltaLocation;
 
@@ -69,9 +69,10 @@ impl TableWriter {
 
 /// Error of a failed write. The files are not part of the table, because no commit refers to them.
 fn cannot_write(name: &str, error: DeltaTableError) -> Error {
+    let is_full = io_error_kind(&error) == Some(std::io::ErrorKind::StorageFull);
     let failure =
         Error::failed(format!("cannot write the Delta table `{name}`")).with_source(error);
-    if failure.to_string().contains("No space left") {
+    if is_full {
         return failure.hint("the disk is full: free some space, or set another location with `--data-dir` or `tables.url`, then re-run the command; nothing was committed");
     }
     failure
