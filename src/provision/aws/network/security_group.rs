@@ -179,7 +179,8 @@ impl Group {
         self.account.wait_until(&self.display_name(), check).await
     }
 
-    async fn desired_rules(&self) -> Result<Vec<Rule>> {
+    /// Returns the rules of the group with the id `own_id`.
+    async fn desired_rules(&self, own_id: &str) -> Result<Vec<Rule>> {
         let client = &self.account.config.client;
         let proxy_from = match self.member {
             GroupMember::Client => ip_ranges::resolve(&self.account, &client.proxy_from).await?,
@@ -192,27 +193,18 @@ impl Group {
             };
             ranges.iter().map(rule).collect::<Vec<_>>()
         };
+        let from_group = |id: String| Rule { port: None, source: Source::Group(id) };
         Ok(match self.member {
             GroupMember::Client => {
                 [rules(PROXY_PORT, &proxy_from), rules(22, &client.ssh_from)].concat()
             }
             GroupMember::Cluster => {
-                let group =
+                let client =
                     self.account.state.output(&outputs::group_id(GroupMember::Client)).await;
-                group
-                    .map(|group| Rule { port: None, source: Source::Group(group) })
-                    .into_iter()
-                    .collect()
+                client.into_iter().map(from_group).collect()
             }
-            GroupMember::Airflow => {
-                // MWAA requires a rule that allows traffic within the group.
-                let group =
-                    self.account.state.output(&outputs::group_id(GroupMember::Airflow)).await;
-                group
-                    .map(|group| Rule { port: None, source: Source::Group(group) })
-                    .into_iter()
-                    .collect()
-            }
+            // MWAA requires a rule that allows traffic within the group.
+            GroupMember::Airflow => vec![from_group(own_id.into())],
         })
     }
 
@@ -228,7 +220,7 @@ impl Group {
         let ingress: Vec<&SecurityGroupRule> =
             rules.iter().filter(|rule| rule.is_egress() == Some(false)).collect();
         let existing: Vec<Rule> = ingress.iter().filter_map(|rule| Rule::parse(rule)).collect();
-        let desired = self.desired_rules().await?;
+        let desired = self.desired_rules(id).await?;
         let managed = ingress.iter().filter(|rule| self.account.is_managed(pairs(rule.tags())));
         let managed = managed.filter_map(|rule| {
             Some((rule.security_group_rule_id()?.to_string(), Rule::parse(rule)?))
