@@ -118,7 +118,7 @@ impl Parameters {
             let columns = kind
                 .columns()
                 .iter()
-                // The values of a column that no table has decide nothing.
+                // The values of a column that no table has cannot reject a record.
                 .filter(|(name, _)| kind.is_cleaned(name))
                 .map(|(name, column_type)| Column { name, column_type: *column_type });
             KindParameters {
@@ -144,7 +144,7 @@ fn file_pattern(compression: Compression) -> String {
     format!("*.{{{extensions}}}{}", in_any_case(compression.extension()))
 }
 
-/// Pattern of a text in any letter case: `[gG][zZ]` for `gz`.
+/// Pattern of a string in any letter case: `[gG][zZ]` for `gz`.
 fn in_any_case(text: &str) -> String {
     let pattern = |letter: char| {
         if letter.is_ascii_alphabetic() {

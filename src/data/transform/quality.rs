@@ -20,7 +20,7 @@ pub struct ColumnQuality {
     pub nulls: u64,
     /// Markers such as `User Info Error`, which cleaning replaces with null.
     pub marked: u64,
-    /// Texts that cleaning changed, such as `46k` to 46000.
+    /// Values that cleaning changed, such as `46k` to 46000.
     pub changed: u64,
 }
 

@@ -24,7 +24,8 @@ use crate::stages::batch::report::BatchReport;
 /// is killed.
 #[derive(Debug, Serialize, Deserialize)]
 struct PendingRun {
-    /// Unique name: of its folders, and the idempotency token that prevents a second submission.
+    /// Unique name of the run. Names its folders, and is the idempotency token that prevents a
+    /// second submission.
     name: String,
     host: String,
     /// Parameters of the job.
@@ -67,7 +68,7 @@ struct Run {
     state: RunState,
     run_name: Option<String>,
     run_page_url: Option<String>,
-    /// In milliseconds since 1970; 0 while the run is active.
+    /// In milliseconds since the epoch; 0 while the run is active.
     #[serde(default)]
     end_time: i64,
     #[serde(default)]
@@ -265,8 +266,8 @@ impl Runner<'_> {
         parameters: &Parameters,
         progress: &Progress,
     ) -> Result<AttemptOutcome, AttemptError> {
-        // An earlier command may have submitted a resumed run. Until its state is read, it may be
-        // active.
+        // A resumed run may have been submitted by an earlier command. Until its state is read, the
+        // run may be active.
         let is_resumed = pending.is_resumed;
         let submit_error = |error: Error| {
             if is_resumed || error.is_retryable() {
