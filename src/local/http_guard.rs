@@ -67,8 +67,8 @@ fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a host, with or without a port, is an IP address or localhost. A page can point any
-/// other name to this machine.
+/// Returns whether a host, with or without a port, is an IP address or localhost. A page can point
+/// any other name to this machine.
 fn is_address(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;

@@ -130,8 +130,8 @@ def gunzip(content):
 
 
 def split(text):
-    """Yields the members of each JSON object of a text as pairs, or `None` for a rejected record;
-    and whether the end of the text cuts the record.
+    """Yields a pair for each record of a text: the members of its JSON object, or `None` if the
+    record is rejected, and whether the end of the text cuts off the record.
     """
 
     def refuse(constant):
@@ -371,8 +371,8 @@ def lines(spark, kind, folder):
 
 
 def is_unusual(body, kind):
-    """Whether a record contains what Spark reads in another way than the decoder: a number as a
-    text, bytes that are not UTF-8, or half a surrogate pair.
+    """Returns whether a record contains something that Spark reads differently than the decoder: a
+    value other than a string in a text column, bytes that are not UTF-8, or a lone surrogate.
     """
     names = "|".join(column["name"] for column in kind["columns"] if column["type"] == "text")
     blanks = "[ \t\r\n]*"

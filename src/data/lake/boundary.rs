@@ -86,12 +86,12 @@ pub fn line_after(text: &[u8], end: usize) -> Option<usize> {
     (text[end + next] == b'\n').then_some(end + next + 1)
 }
 
-/// Returns true for JSON white space other than the line feed.
+/// Returns whether a byte is JSON white space other than the line feed.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }
 
-/// Returns true for ASCII white space, and for the characters around the elements of an array.
+/// Returns whether a byte is ASCII white space or separates the elements of an array.
 fn is_separator(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r' | b',' | b'[' | b']')
 }

@@ -69,8 +69,9 @@ pub fn list(lake: &Lake, folder: &str) -> BoxStream<'static, Result<Entry>> {
     }
 }
 
-/// Whether Hadoop, and so Spark, ignores a file or folder of this name. Names of temporary folders
-/// begin with `_`, but so can the folder of a partition column, whose name contains `=`.
+/// Returns whether Hadoop, and therefore Spark, ignores a file or folder of this name. Names of
+/// temporary folders begin with `_`, but so can the folder of a partition column, whose name
+/// contains `=`.
 fn is_hidden(name: &str) -> bool {
     let is_relative = matches!(name, "." | "..");
     name.starts_with('.') && !is_relative || name.starts_with('_') && !name.contains('=')
@@ -271,7 +272,7 @@ impl FolderWalk {
     }
 }
 
-/// Whether object_store is still writing a file of this name: `NAME#NUMBER`.
+/// Returns whether object_store is still writing a file of this name: `NAME#NUMBER`.
 fn is_partly_written(name: &str) -> bool {
     name.split_once('#').is_some_and(|(_, number)| {
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())

@@ -40,7 +40,7 @@ pub enum ScanChunk {
 pub type ScanChunks = BoxStream<'static, Result<ScanChunk>>;
 
 impl RawObject {
-    /// Whether the object can be decoded part by part.
+    /// Returns whether the object can be decoded chunk by chunk.
     fn can_be_split(&self) -> bool {
         self.format.has_lines() && !self.is_one_record
     }

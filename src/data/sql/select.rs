@@ -51,8 +51,8 @@ pub fn check_select(sql: &str) -> Result<(), NotOneSelect> {
     }
 }
 
-/// Whether a query and its common table expressions write nothing. The engines themselves refuse
-/// statements in other places, such as a subquery.
+/// Returns whether a query and its common table expressions write nothing. The engines themselves
+/// refuse statements in other places, such as a subquery.
 fn is_read_only(query: &Query) -> bool {
     let tables = query.with.iter().flat_map(|with| &with.cte_tables);
     tables.into_iter().all(|table| is_read_only(&table.query)) && reads_only(&query.body)

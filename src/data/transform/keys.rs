@@ -223,8 +223,8 @@ impl KeySet {
         }
     }
 
-    /// Whether the hash set would exceed the memory limit. Growing doubles its slots and keeps the
-    /// old ones until they are copied.
+    /// Returns whether the hash set would exceed the memory limit. Growing doubles its slots and
+    /// keeps the old ones until they are copied.
     fn would_be_too_large(&self) -> bool {
         let slots = self.keys.capacity() / 7 * 8;
         slots.saturating_mul(3 * SLOT_BYTES)

@@ -75,7 +75,7 @@ impl BatchHeader {
     }
 }
 
-/// Returns true if the batch is complete and its checksum, which starts at the attributes, matches.
+/// Returns whether the batch is complete and its checksum, which starts at the attributes, matches.
 pub fn is_intact(header: &BatchHeader, batch: &[u8]) -> bool {
     batch.len() == header.size_bytes && crc32c::crc32c(&batch[21..]) == header.crc
 }

@@ -234,7 +234,7 @@ async fn activate_dag(
     Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
 }
 
-/// Whether the DAG is active in Airflow.
+/// Returns whether the DAG is active in Airflow.
 fn is_active(dag: &Value) -> bool {
     // `is_active` in Airflow 2, `is_stale` in Airflow 3.
     dag["is_active"] != false && dag["is_stale"] != true

@@ -123,7 +123,7 @@ impl Reader {
     }
 }
 
-/// Whether a value is this name, with or without a package before it.
+/// Returns whether a value is this name, with or without a package before it.
 fn is_named(value: &str, name: &str) -> bool {
     value.eq_ignore_ascii_case(name) || value.ends_with(&format!(".{name}"))
 }
