@@ -36,8 +36,8 @@ use crate::stages::gateway::routes::Routes;
 use crate::stages::gateway::{self, Gateway};
 use crate::stages::sink::connectors::Connectors;
 
-/// Time for requests in flight to finish when the stack stops. Together with the maximum time of
-/// [`Connectors::stop_all`], the stack stops within ten seconds.
+/// Time for requests in flight to finish when the stack stops. The sum of this time and the maximum
+/// time of [`Connectors::stop_all`] is less than ten seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Time within which a request to the Kinesis endpoint or the control interface must be received

@@ -136,7 +136,7 @@ impl Parameters {
     }
 }
 
-/// Pattern of the names of objects with this compression, as Hadoop's file systems read it.
+/// Glob pattern, in Hadoop's syntax, for the names of objects with this compression.
 fn file_pattern(compression: Compression) -> String {
     let extensions =
         json_lines::EXTENSIONS.map(|extension| in_any_case(extension.trim_start_matches('.')));
@@ -144,7 +144,7 @@ fn file_pattern(compression: Compression) -> String {
     format!("*.{{{extensions}}}{}", in_any_case(compression.extension()))
 }
 
-/// Pattern of a string in any letter case: `[gG][zZ]` for `gz`.
+/// Glob pattern for a string in any letter case: `[gG][zZ]` for `gz`.
 fn in_any_case(text: &str) -> String {
     let pattern = |letter: char| {
         if letter.is_ascii_alphabetic() {

@@ -120,7 +120,8 @@ impl LineSplitter {
         slices
     }
 
-    /// Returns the complete records before the damage, and a reject with the rest of the text.
+    /// Returns the complete records before the damage, and a chunk that rejects the rest of the
+    /// text.
     fn damaged(&mut self, error: &std::io::Error) -> Vec<LineChunk> {
         self.is_damaged = true;
         let mut slices = Vec::new();

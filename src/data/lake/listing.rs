@@ -69,9 +69,8 @@ pub fn list(lake: &Lake, folder: &str) -> BoxStream<'static, Result<Entry>> {
     }
 }
 
-/// Returns whether Hadoop, and therefore Spark, ignores a file or folder of this name. Names of
-/// temporary folders begin with `_`, but so can the folder of a partition column, whose name
-/// contains `=`.
+/// Returns whether Hadoop, and therefore Spark, ignores a file or folder of this name. `_` marks
+/// temporary folders, unless the name contains `=`: then it is the folder of a partition column.
 fn is_hidden(name: &str) -> bool {
     let is_relative = matches!(name, "." | "..");
     name.starts_with('.') && !is_relative || name.starts_with('_') && !name.contains('=')

@@ -117,7 +117,7 @@ impl RowKeys {
 
     /// Returns the partition of each row, below `parts`. Equal rows have the same partition.
     pub fn parts(&self, parts: usize) -> impl Iterator<Item = usize> {
-        // Bits that the hash set does not use first.
+        // The bits of the hash that the hash set does not use first.
         self.0.iter().map(move |key| (key.hash >> 40) as usize % parts)
     }
 }

@@ -1,4 +1,5 @@
-//! Data quality: per column the number of null, unknown and changed values.
+//! Data quality: the number of values in each column that are null, marked as unknown, or changed
+//! by cleaning.
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::cast;

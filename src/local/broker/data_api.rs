@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::local::broker::Broker;
 
-/// Maximum bytes of records in a fetch response, whatever the client requests.
+/// Maximum bytes of records in a fetch response, regardless of what the client requests.
 const MAX_FETCH_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum time that a fetch waits for records.
 const MAX_FETCH_WAIT: Duration = Duration::from_secs(30);

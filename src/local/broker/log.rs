@@ -302,8 +302,8 @@ impl Log {
         let segment = filled().find(|segment| segment.max_timestamp_ms == max)?;
         let mut position = 0;
         while let Ok(Some(header)) = segment.header_at(position) {
-            // The maximum timestamp of a segment is at least 0, even if its records have earlier
-            // ones.
+            // The maximum timestamp of a segment is at least 0, even if its records have negative
+            // timestamps.
             if header.max_timestamp_ms.max(0) == max {
                 let batch = segment.batch_at(position, &header).ok()?;
                 return first_record_from(&header, &batch, header.max_timestamp_ms)

@@ -166,7 +166,7 @@ impl Offsets {
     }
 }
 
-/// Replaces the file atomically by one with only the current offsets, and opens it.
+/// Replaces the file atomically with one that contains only the current offsets, and opens it.
 fn compact(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
     let mut text = Vec::new();
     for (group, partitions) in groups {

@@ -81,7 +81,7 @@ pub fn is_intact(header: &BatchHeader, batch: &[u8]) -> bool {
 }
 
 /// Returns offset and timestamp of the first record of a batch at or after a timestamp. `None` if
-/// the batch has none, or if it is compressed: the broker decompresses nothing.
+/// the batch has none, or if it is compressed: the broker does not decompress batches.
 pub fn first_record_from(
     header: &BatchHeader,
     batch: &[u8],

@@ -1,9 +1,9 @@
 //! The formats of the supported requests, to check all lengths in a frame before it is decoded.
 //!
 //! The decoder of `kafka-protocol` reserves memory for as many elements as the length of an array
-//! says, whatever the size of the frame: a frame of 19 bytes could request 150 GB, which aborts the
-//! process. A frame that passes this check has no length beyond its end and a limited number of
-//! elements. The check itself allocates nothing.
+//! says, regardless of the size of the frame: a frame of 19 bytes could request 150 GB, which
+//! aborts the process. A frame that passes this check has no length beyond its end and a limited
+//! number of elements. The check itself allocates nothing.
 //!
 //! Source of the formats: <https://kafka.apache.org/protocol#protocol_messages>
 

@@ -394,8 +394,8 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
         .hint(hint)
 }
 
-/// Returns the reason of the most recent failed run of this pipeline since `since`, or `None` if
-/// Databricks lists none.
+/// Returns the failure reason of the most recent failed run of this pipeline since `since`, or
+/// `None` if Databricks lists none.
 ///
 /// # Errors
 /// Databricks refuses the request.

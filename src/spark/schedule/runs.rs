@@ -159,7 +159,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Deletes the DAG and its runs from Airflow's database. Airflow refuses while a run is active,
-    /// which is not an error: it removes the DAG later.
+    /// which is not an error: Airflow removes the DAG later.
     ///
     /// # Errors
     /// Airflow cannot be called; the user interrupts the command.

@@ -44,8 +44,8 @@ pub struct ChunkTransformer {
     pub is_folder: bool,
     pub cleaner: Cleaner,
     pub keys: KeyMaker,
-    /// Bytes of text that cause a flush before the chunk ends: a compressed object can have a long
-    /// text.
+    /// Bytes of text that cause a flush before the chunk ends: a compressed object can expand to a
+    /// long text.
     pub max_text_bytes: u64,
 }
 

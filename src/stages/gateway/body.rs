@@ -17,7 +17,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_LARGE_BODIES_BYTES: usize = 32 * 1024 * 1024;
 /// Size up to which a body needs no reservation, so that large bodies do not delay small ones.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
-/// Bytes for each permit of [`BodyReader::memory`].
+/// Bytes per permit of [`BodyReader::memory`].
 const PERMIT_BYTES: usize = 1024;
 
 /// Reads request bodies within the limits.

@@ -31,7 +31,7 @@ enum Embedded {
 /// Maximum number of records of a request that wait for their acknowledgement, which bounds the
 /// memory of a request with many small records.
 const MAX_IN_FLIGHT: usize = 10_000;
-/// Pause before a record is added to the producer's queue again, because the queue was full.
+/// Pause between attempts to add a record to the producer's queue while the queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The body of a request. Keys and values are kept as the JSON text that was sent: a parsed number

@@ -168,7 +168,7 @@ fn text_field(body: &Members<'_>, names: [&str; 2]) -> Result<String, StreamErro
     }
 }
 
-/// Returns JSON text without whitespace between tokens and without unnecessary escapes in strings,
+/// Returns JSON text without white space between tokens and without unnecessary escapes in strings,
 /// as API Gateway does. Numbers and the order of members are kept as sent.
 fn compact(json: &str) -> String {
     let mut compacted = String::with_capacity(json.len());

@@ -315,9 +315,9 @@ async fn create_task(
     })
 }
 
-/// Checks that `store.url`, if it is set, is the server of the configured lake: `endpoint_url` is
-/// `lake.endpoint_url`. The sink sends records and credentials of the user there, so a request to
-/// the control interface must not choose another server.
+/// Checks that `store.url`, if it is set, is the server of the configured lake, which is
+/// `endpoint_url`, the value of `lake.endpoint_url`. The sink sends records and credentials of the
+/// user there, so a request to the control interface must not choose another server.
 fn check_store_url(properties: &SinkProperties, lake_url: &str, endpoint_url: &str) -> Result<()> {
     let Some(store_url) = &properties.store_url else {
         return Ok(());

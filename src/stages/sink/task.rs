@@ -27,7 +27,7 @@ pub struct TaskState {
     pub stop: AtomicBool,
     pub records: AtomicU64,
     pub objects: AtomicU64,
-    /// Reason for which the task failed.
+    /// Reason why the task failed.
     pub failure: Mutex<Option<String>>,
 }
 
