@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// of `emulate.concurrency`.
 pub const MAX_CONNECTIONS: usize = 10_000;
 /// Pause after a connection could not be accepted. Most likely the process is out of file
-/// descriptors, and connections that close free some.
+/// descriptors, some of which are freed when connections close.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listener that limits the number of connections. Further clients wait until a connection

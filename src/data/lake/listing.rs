@@ -19,7 +19,7 @@ use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::clients::aws::call::{code, failure};
 use crate::data::storage::{Bucket, Lake, NO_BUCKET, UNREACHABLE};
 
-/// Number of entries that the thread that lists a folder sends at a time.
+/// Number of entries that the listing thread of a folder sends at a time.
 const SENT_ENTRIES: usize = 1_024;
 
 /// An entry of a listing.

@@ -177,7 +177,7 @@ pub fn raw_object(topic: &str, listed: ListedObject, path_prefix: &str) -> Optio
         }
         _ => (format!("{topic}/{}", folders.join("/")), written_ms),
     };
-    // Unambiguous, because a path contains no line break.
+    // The hashed text is unambiguous, because a path contains no line break.
     let identity = fingerprint(format!("{path}\n{size_bytes}\n{version}").as_bytes());
     Some(Found::Object(RawObject {
         path,

@@ -16,7 +16,7 @@ use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, api, request_format};
 use crate::local::listener::{Accepted, LimitedListener, MAX_CONNECTIONS};
 
-/// Maximum size of a request. The first bytes of an HTTP request, read as a size, mean 1.2 GB.
+/// Maximum size of a request. The first bytes of an HTTP request, read as a size, would be 1.2 GB.
 const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 /// Maximum memory for the large requests of all connections: two of the maximum size.
 const MAX_LARGE_FRAMES_BYTES: usize = 2 * MAX_FRAME_BYTES;
