@@ -419,7 +419,7 @@ def read(spark, kind):
             found = survey(frame)
         except Exception:
             # Spark cannot decompress an object. The decoder can read the part before the damage. If
-            # the survey failed for a different reason, the next query fails for the same reason.
+            # there is another cause, the next query fails with the same error.
             to_decode = contents.select("content")
         else:
             whole = f.col("object").isin(found["objects"])

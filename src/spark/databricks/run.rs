@@ -104,7 +104,7 @@ impl Run {
 /// Uploads the job, runs it and reads its results.
 ///
 /// # Errors
-/// There are no credentials; the lake is a local folder; the run fails; the user interrupts the
+/// Credentials are missing; the lake is a local folder; the run fails; the user interrupts the
 /// command, which cancels the run.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;

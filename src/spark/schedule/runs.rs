@@ -100,7 +100,7 @@ impl<'a> Schedule<'a> {
     /// Returns the DAG file.
     ///
     /// # Errors
-    /// There are no Databricks credentials; the current user cannot be determined.
+    /// The Databricks credentials are missing; the current user cannot be determined.
     pub async fn rendered_dag(&self) -> Result<String> {
         let client = Databricks::open(self.config)?;
         Ok(rendered_dag(self.config, &scheduled_folder(&client, self.config).await?))
