@@ -112,7 +112,7 @@ async fn about() -> Response<Body> {
     )
 }
 
-/// Returns the refusal of a request.
+/// Returns the response to a refused request.
 pub fn refuse(_: &Request, status: StatusCode, message: &str) -> Response<Body> {
     ConnectError(status, message.to_string()).into_response()
 }
@@ -132,7 +132,8 @@ async fn plugins() -> Response<Body> {
     )
 }
 
-/// Lists the names of all connectors; with `?expand=status` or `?expand=info`, an object by name.
+/// Lists the names of all connectors; with `?expand=status` or `?expand=info`, a JSON object keyed
+/// by name.
 async fn list(State(control): State<Control>, RawQuery(query): RawQuery) -> Response<Body> {
     let query = query.unwrap_or_default();
     let is_expanded =
@@ -145,7 +146,7 @@ async fn list(State(control): State<Control>, RawQuery(query): RawQuery) -> Resp
     }
     let mut expanded = BTreeMap::new();
     for status in statuses {
-        // Without its properties, the connector was deleted in between.
+        // A connector without properties has been deleted in the meantime.
         let Some(config) = control.connectors.config(&status.name) else {
             continue;
         };

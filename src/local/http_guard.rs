@@ -1,9 +1,10 @@
-//! Refuses requests that a web page made a browser send.
+//! Refuses requests that web pages send through a browser.
 //!
-//! The local servers authenticate no client, so a browser on the same machine would otherwise give
-//! every page the rights of its user. A page can send simple requests to an address of this
-//! machine, and read responses as well after it pointed a name of its own to that address (DNS
-//! rebinding). Headers that no page can change tell such requests from those of other clients.
+//! The local servers do not authenticate clients, so a browser on the same machine would otherwise
+//! give every page the rights of its user. A page can send simple requests to an address of this
+//! machine. After it has pointed its own host name to that address (DNS rebinding), it can also
+//! read the responses. Headers that a page cannot change distinguish such requests from those of
+//! other clients.
 
 use std::net::IpAddr;
 
@@ -24,7 +25,7 @@ struct Refusal {
     message: String,
 }
 
-/// Lets a router receive only requests that no page of another site sent.
+/// Wraps a router so that requests from pages of other sites are refused.
 pub fn guard(router: Router, refuse: Refuse) -> Router {
     router.layer(from_fn_with_state(refuse, process))
 }
@@ -49,7 +50,7 @@ fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
     values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
 }
 
-/// Requires that the request names this server by an address. `local.host` is one too.
+/// Requires that the host in a request is an IP address, as `local.host` is, or localhost.
 fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let in_uri = uri.authority().map(ToString::to_string);
     for host in values(headers, "host").into_iter().chain(in_uri) {
@@ -66,8 +67,8 @@ fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a host, with or without a port, is an IP address or localhost. Any other name may be
-/// one that a page points to this machine.
+/// Returns whether a host, with or without a port, is an IP address or localhost. A page can point
+/// any other name to this machine.
 fn is_address(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
@@ -77,8 +78,8 @@ fn is_address(host: &str) -> bool {
         || name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
-/// Requires that no page of another site sent the request. Every browser names the origin of a
-/// cross-site request that can change something; most also name its relation to the server.
+/// Requires that no page of another site sent the request. Every browser sends `Origin` with a
+/// cross-site request that can change something; most also send `Sec-Fetch-Site`.
 fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
     let refusal = |page: String| Refusal {
         status: StatusCode::FORBIDDEN,
@@ -104,8 +105,8 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses the types of HTML forms that no client of these APIs sends. The third one,
-/// `application/x-www-form-urlencoded`, is what `curl -d` sends without `-H`.
+/// Refuses the content types of HTML forms that no client of these APIs sends. The third one,
+/// `application/x-www-form-urlencoded`, is accepted, because `curl -d` sends it without `-H`.
 fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
     if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
         return Ok(());

@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::local::listener::{Accepted, LimitedListener, MAX_CONNECTIONS};
 
-/// Time in which a client must send the headers of a request, counted from the connection or the
-/// previous response. Longer than the time for which usual clients keep idle connections (60 to 90
-/// seconds), so that none sends a request into a connection that is about to close.
+/// Time within which a client must send the headers of a request, counted from the start of the
+/// connection or the previous response. Common clients keep idle connections for a shorter time (60
+/// to 90 seconds), so that they do not send a request on a connection that is about to close.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Maximum memory for the received bytes of a connection that no handler has taken yet.
+/// Maximum size of the read buffer of a connection, in bytes.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Serves a router until `stop` is cancelled, then finishes the requests in flight.
@@ -65,7 +65,7 @@ async fn serve_connection(
     header_timeout: Duration,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // Without Nagle's algorithm, which delays small responses.
+    // Disables Nagle's algorithm, which delays small responses.
     let _ = stream.set_nodelay(true);
     let has_request = Arc::new(AtomicBool::new(false));
     let app = TowerToHyperService::new(router);
@@ -82,10 +82,10 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(MAX_BUFFER_BYTES);
-    // Some SDKs call Kinesis over HTTP/2, where pings tell whether a client still exists.
+    // Some SDKs call Kinesis over HTTP/2, where pings detect clients that are gone.
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(header_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // The timers of both protocols begin only after the first bytes, which tell the protocol.
+    // The timers of both protocols start only after the first bytes, which identify the protocol.
     let first_request_is_late = async {
         tokio::time::sleep(header_timeout).await;
         if has_request.load(Ordering::Relaxed) {

@@ -7,20 +7,21 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Maximum number of connections of a server: as many as `emulate` may open, by the maximum of
-/// `emulate.concurrency`.
+/// Maximum number of connections of a server: as many as `emulate` can open, which is the maximum
+/// of `emulate.concurrency`.
 pub const MAX_CONNECTIONS: usize = 10_000;
-/// Pause after a connection could not be accepted. Most likely the process is out of file handles,
-/// and closed connections free some.
+/// Pause after a connection could not be accepted. Most likely the process is out of file
+/// descriptors, some of which are freed when connections close.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A listener with a limit of connections. Further clients wait until one closes.
+/// A listener that limits the number of connections. Further clients wait until a connection
+/// closes.
 pub struct LimitedListener {
     listener: TcpListener,
     slots: Arc<Semaphore>,
 }
 
-/// An accepted connection, which counts until the slot is dropped.
+/// An accepted connection. It counts towards the limit until `slot` is dropped.
 pub struct Accepted {
     pub stream: TcpStream,
     pub peer: SocketAddr,

@@ -36,12 +36,12 @@ use crate::stages::gateway::routes::Routes;
 use crate::stages::gateway::{self, Gateway};
 use crate::stages::sink::connectors::Connectors;
 
-/// Time that requests in flight have to finish when the stack stops. With the time that
-/// [`Connectors::stop_all`] takes at most, the stack stops within ten seconds.
+/// Time for requests in flight to finish when the stack stops. The sum of this time and the maximum
+/// time of [`Connectors::stop_all`] is less than ten seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time in which a request to the Kinesis endpoint or the control interface must be received and
-/// answered. The gateway has limits of its own.
+/// Time within which a request to the Kinesis endpoint or the control interface must be received
+/// and answered. The gateway has limits of its own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Command-line options of the local stack.
@@ -183,7 +183,8 @@ async fn run_until(stop: CancellationToken, task: impl Future<Output = ()>) {
     }
 }
 
-/// Ends a request that takes too long, so that no client holds its connection and body for ever.
+/// Aborts a request that takes too long, so that a client cannot hold a connection and a body
+/// forever.
 async fn limit_time(request: Request, next: Next) -> Response {
     tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
         .await
@@ -267,7 +268,7 @@ pub async fn run(mut config: Config, options: &LocalOptions, printer: &Printer) 
         stack.stop().await;
     };
     tokio::select! {
-        // Listens to the second signal before the user is told about it.
+        // Listens for the second signal before the user is told about it.
         biased;
         () = shutdown_signal() => {
             Err(Error::interrupted("interrupted before the local stack had stopped")

@@ -38,12 +38,12 @@ TIME = (
     "([0-9]{4})-([0-9]{2})-([0-9]{2})([Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})([.][0-9]+)?"
     "([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
 )
-# Conditions for a text that Spark converts as the decoder does, by column type. About any other
-# text the decoder decides.
+# Conditions, by column type, under which Spark converts a string as the decoder does. The decoder
+# converts all other strings.
 PLAIN = {
     "integer": "{c} RLIKE '^[+-]?[0-9]+$' AND TRY_CAST({c} AS INT) IS NOT NULL",
     "float": "{c} RLIKE '^" + NUMBER + "$' AND abs(TRY_CAST({c} AS DOUBLE)) < DOUBLE('Infinity')",
-    # Spark has a year 0.
+    # Spark accepts the year 0.
     "date_time": "{c} RLIKE '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[ T]"
     "[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}([.][0-9]{{1,6}})?$'"
     " AND {c} >= '0001' AND TRY_CAST({c} AS TIMESTAMP) IS NOT NULL",
@@ -70,7 +70,7 @@ class Number(str):
 
 
 class Rejected(Exception):
-    """A record, or a value of it, is rejected."""
+    """The record is rejected, because it or one of its values is invalid."""
 
 
 def decoder(columns):
@@ -83,7 +83,7 @@ def decoder(columns):
 
     def decode(content):
         data, is_damaged = gunzip(content) if content[:2] == GZIP else (bytes(content), False)
-        # Bytes that are not UTF-8 become halves of surrogate pairs, which UTF-8 does not contain.
+        # Bytes that are not UTF-8 become lone surrogates, which UTF-8 does not contain.
         text = data.decode("utf-8", "surrogateescape")
         decoded, is_open = [], False
         for record, is_open in split(text):
@@ -91,7 +91,7 @@ def decoder(columns):
                 decoded.append((True, *values(columns, record)))
             except Rejected:
                 decoded.append(rejected)
-        # The damage rejects one record: the one that is cut by it, if there is one.
+        # Damage rejects one record. If it cuts off a record, that record is already rejected.
         if is_damaged and not is_open:
             decoded.append(rejected)
         return decoded
@@ -115,7 +115,8 @@ def gunzip(content):
             try:
                 pieces.append(member.decompress(piece))
             except zlib.error:
-                # An error discards the data of its piece: byte by byte, it discards none.
+                # An error loses the output of the whole piece, so the piece is decompressed again
+                # byte by byte up to the damage.
                 try:
                     for at in range(len(piece)):
                         pieces.append(before.decompress(piece[at : at + 1]))
@@ -129,8 +130,8 @@ def gunzip(content):
 
 
 def split(text):
-    """Yields the members of each JSON object of a text as pairs, or `None` for a rejected record;
-    and whether the end of the text cuts the record.
+    """Yields a pair for each record of a text: the members of its JSON object, or `None` if the
+    record is rejected, and whether the end of the text cuts off the record.
     """
 
     def refuse(constant):
@@ -141,7 +142,7 @@ def split(text):
     )
     separators = re.compile(f"[{re.escape(SEPARATORS)}]*")
     tombstone = re.compile(f"null(?=[{re.escape(SEPARATORS)}]|\\Z)")
-    # A record that has no end ends before the next line that begins with one of these.
+    # A record that is cut off ends before the next line that begins with one of these.
     next_start = re.compile(r"\n[ \t\r]*(?=[{\[])")
     start = separators.match(text).end()
     while start < len(text):
@@ -179,7 +180,7 @@ def read_object(parser, text, start):
 
 
 def is_too_long(text, start, end):
-    """Whether a part of a text has more than 16 MiB in UTF-8."""
+    """Returns whether a part of a text has more than 16 MiB in UTF-8."""
     # A character has at most 4 bytes.
     if end - start <= MAX_RECORD_BYTES // 4:
         return False
@@ -197,7 +198,7 @@ def closing_brace(text, start):
         if first == '"' and not found[1]:
             return -1
         if first in "{[":
-            # In JSON, an object follows one of these. Another one is the next record.
+            # In JSON, a nested object follows one of these. Any other object is the next record.
             follows = previous in ("[", ":") or (previous == "," and opened[-1] == "[")
             if first == "{" and opened and not follows:
                 return -1
@@ -230,7 +231,7 @@ def values(columns, record):
 
 
 def integer_text(value):
-    """Returns the digits of an integer of 32 bits."""
+    """Returns a 32-bit integer as digits."""
     if not isinstance(value, str) or not re.fullmatch(NUMBER, value):
         raise Rejected
     try:
@@ -243,7 +244,7 @@ def integer_text(value):
 
 
 def float_text(value):
-    """Returns a text of a finite float of 64 bits."""
+    """Returns a finite 64-bit float as text."""
     if not isinstance(value, str) or not re.fullmatch(NUMBER, value):
         raise Rejected
     number = float(value)
@@ -272,7 +273,7 @@ def time_text(value):
 
 
 def text_of(value):
-    """Returns a text as it is, and any other value as its JSON text."""
+    """Returns a string unchanged, and any other value as its JSON text."""
     return value if type(value) is str else json_text(value)
 
 
@@ -308,7 +309,7 @@ def reader(spark, folder, form, **options):
 
 
 def exists(spark, folder):
-    """Whether the folder exists."""
+    """Returns whether the folder exists."""
     try:
         # Spark Connect opens the folder only when its columns are needed.
         return bool(reader(spark, folder, "text").columns)
@@ -319,7 +320,7 @@ def exists(spark, folder):
 
 
 def has_objects(spark, folder):
-    """Whether the folder contains objects."""
+    """Returns whether the folder contains objects."""
     if not exists(spark, folder):
         return False
     return bool(reader(spark, folder, "binaryFile").select("path").head(1))
@@ -339,7 +340,8 @@ def lines(spark, kind, folder):
     frame = frame.selectExpr(
         "_metadata.file_path AS object", "value", f"trim(BOTH '{SEPARATORS}' FROM value) AS body"
     )
-    # Spark ignores what follows a JSON value, so a last element shows that nothing else did.
+    # Spark ignores what follows a JSON value. If it reads the added last element, nothing else
+    # followed.
     wrapped = f.concat(f.lit("["), "body", f.lit(f',{{"{END}":true}}]'))
     columns = ", ".join(f"`{name}` STRING" for name in [*names, END])
     parsed = f.from_json(wrapped, f"ARRAY<STRUCT<{columns}>>", STRICT)
@@ -369,8 +371,8 @@ def lines(spark, kind, folder):
 
 
 def is_unusual(body, kind):
-    """Whether a record contains what Spark reads in another way than the decoder: a number as a
-    text, bytes that are not UTF-8, or half a surrogate pair.
+    """Returns whether a record contains something that Spark reads differently than the decoder: a
+    value other than a string in a text column, bytes that are not UTF-8, or a lone surrogate.
     """
     names = "|".join(column["name"] for column in kind["columns"] if column["type"] == "text")
     blanks = "[ \t\r\n]*"
@@ -404,7 +406,7 @@ def read(spark, kind):
     names = [f"`{column['name']}`" for column in kind["columns"]]
     schema = ", ".join(f"{name}: STRING" for name in names)
     schema = f"ARRAY<STRUCT<is_accepted: BOOLEAN, {schema}>>"
-    # Not all machines with Spark have Arrow for Python.
+    # Not all machines with Spark have PyArrow.
     decode = f.udf(decoder(kind["columns"]), schema, useArrow=False)
     accepted, records, rejects = [], 0, 0
     for folder in kind["folders"]:
@@ -416,8 +418,8 @@ def read(spark, kind):
         try:
             found = survey(frame)
         except Exception:
-            # Spark cannot decompress an object. The decoder can read the part before the damage; if
-            # the cause is another one, it fails with the same error.
+            # Spark cannot decompress an object. The decoder can read the part before the damage. If
+            # there is another cause, the next query fails with the same error.
             to_decode = contents.select("content")
         else:
             whole = f.col("object").isin(found["objects"])
@@ -460,7 +462,7 @@ def clean(spark, kind):
 
 
 def keep(frame):
-    """Caches a table where Spark can. Serverless Spark computes it again instead."""
+    """Caches a table if Spark supports it. Serverless Spark computes the table again instead."""
     try:
         return frame.cache()
     except PySparkException:
@@ -477,7 +479,7 @@ def release(frame):
 
 
 def configure(spark):
-    """Sets what the results depend on. Serverless Spark refuses some of the settings."""
+    """Changes the settings that affect the results. Serverless Spark refuses some of them."""
     settings = {
         "spark.sql.session.timeZone": "UTC",
         # The default since Spark 4.

@@ -118,7 +118,7 @@ impl Parameters {
             let columns = kind
                 .columns()
                 .iter()
-                // The values of a column that no table has decide nothing.
+                // The values of a column that no table has cannot reject a record.
                 .filter(|(name, _)| kind.is_cleaned(name))
                 .map(|(name, column_type)| Column { name, column_type: *column_type });
             KindParameters {
@@ -136,7 +136,7 @@ impl Parameters {
     }
 }
 
-/// Pattern of the names of objects with this compression, as Hadoop's file systems read it.
+/// Glob pattern, in Hadoop's syntax, for the names of objects with this compression.
 fn file_pattern(compression: Compression) -> String {
     let extensions =
         json_lines::EXTENSIONS.map(|extension| in_any_case(extension.trim_start_matches('.')));
@@ -144,7 +144,7 @@ fn file_pattern(compression: Compression) -> String {
     format!("*.{{{extensions}}}{}", in_any_case(compression.extension()))
 }
 
-/// Pattern of a text in any letter case: `[gG][zZ]` for `gz`.
+/// Glob pattern for a string in any letter case: `[gG][zZ]` for `gz`.
 fn in_any_case(text: &str) -> String {
     let pattern = |letter: char| {
         if letter.is_ascii_alphabetic() {

@@ -18,7 +18,7 @@ use crate::stages::batch::report::BatchReport;
 pub struct SparkBatch<'a> {
     pub config: &'a Config,
     pub lake_url: &'a str,
-    /// First folder of the topics in the lake, `topics.dir` of the sink connector.
+    /// Top-level folder of the topics in the lake, `topics.dir` of the sink connector.
     pub topics_dir: &'a str,
     pub questions: &'a [Question],
     pub median: Median,

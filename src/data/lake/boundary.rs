@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// Maximum size of a record, in bytes: 16 times Kafka's default `message.max.bytes`, about 1 MiB.
 pub const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
-/// Maximum nesting of a record whose end is searched.
+/// Maximum nesting depth of a record. A deeper record is cut off.
 const MAX_DEPTH: usize = 128;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -18,11 +18,11 @@ pub enum Next {
     Record(Range<usize>),
     /// Only separators.
     End,
-    /// Begins here, and ends in text that is still missing.
+    /// A record that begins here and ends in text that has not arrived yet.
     Incomplete(usize),
 }
 
-/// How a text continues after the `{` at its beginning.
+/// Where the JSON object at the beginning of a text ends.
 enum Object {
     /// Length of the object.
     Complete(usize),
@@ -57,7 +57,7 @@ pub fn next_record(text: &[u8], from: usize, is_complete: bool) -> Next {
     }
 }
 
-/// Returns the beginning of the next line that begins with `{` or `[`. Text that cannot be a record
+/// Returns the beginning of the next line that begins with `{` or `[`. A record that is cut off
 /// ends there.
 pub fn next_record_line(text: &[u8], from: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', &text[from..]).map(|newline| from + newline + 1).find(|line| {
@@ -67,7 +67,7 @@ pub fn next_record_line(text: &[u8], from: usize) -> Option<usize> {
 }
 
 /// Returns the last position at which a line begins with `{` after a line that ends with `}`. That
-/// is always between two records: within a record, something must stand between the two braces.
+/// is always between two records: within a record, a comma must separate the two braces.
 pub fn last_line_boundary(text: &[u8]) -> Option<usize> {
     let newline = memchr::memrchr_iter(b'\n', text).find(|newline| {
         text.get(newline + 1) == Some(&b'{')
@@ -76,7 +76,8 @@ pub fn last_line_boundary(text: &[u8]) -> Option<usize> {
     newline.map(|newline| newline + 1)
 }
 
-/// Returns the beginning of a line, if only separators are between it and the end of a record.
+/// Returns the beginning of the line after `end`, the end of a record, if only separators are in
+/// between.
 pub fn line_after(text: &[u8], end: usize) -> Option<usize> {
     if text[..end].ends_with(b"\n") {
         return Some(end);
@@ -85,12 +86,12 @@ pub fn line_after(text: &[u8], end: usize) -> Option<usize> {
     (text[end + next] == b'\n').then_some(end + next + 1)
 }
 
-/// The blanks of JSON, without the line feed.
+/// Returns whether a byte is JSON white space other than the line feed.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }
 
-/// White space of ASCII, and what separates the elements of an array.
+/// Returns whether a byte is ASCII white space or separates the elements of an array.
 fn is_separator(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r' | b',' | b'[' | b']')
 }
@@ -114,7 +115,7 @@ fn line_separators(text: &[u8], from: usize, start: usize) -> usize {
     separator.map_or(start, |at| line + at)
 }
 
-/// Text without a regular end: it ends before the next line that can be a record.
+/// Returns a record that is cut off: it ends before the next line that can begin a record.
 fn cut_off(text: &[u8], start: usize, is_complete: bool) -> Next {
     match next_record_line(text, start) {
         Some(line) => Next::Record(start..line),
@@ -123,9 +124,9 @@ fn cut_off(text: &[u8], start: usize, is_complete: bool) -> Next {
     }
 }
 
-/// Searches the end of the object at the beginning of the text. Reads only its structure.
+/// Finds the end of the JSON object at the beginning of the text. Reads only its structure.
 fn object(text: &[u8]) -> Object {
-    // The brackets that close the open ones.
+    // The closing brackets that are still expected, the next one last.
     let mut closing = Vec::new();
     let mut previous = b':';
     let mut at = 0;
@@ -141,7 +142,8 @@ fn object(text: &[u8]) -> Object {
                 match text[at - 1] {
                     b'"' => break,
                     b'\n' => return Object::CutOff,
-                    // Skips the escaped character. A line feed ends the string even so.
+                    // Skips the escaped character. A line feed ends the string even after a
+                    // backslash.
                     _ => at += usize::from(text.get(at).is_some_and(|byte| *byte != b'\n')),
                 }
             },

@@ -1,4 +1,4 @@
-//! Incremental listing of a lake: selects objects that are not read yet.
+//! Incremental listing of a lake: selects objects that have not been read yet.
 //!
 //! What was read is recorded as ranges of positions with a fingerprint of all objects in each. See
 //! `docs/decisions/0013-objects-read.md`.
@@ -16,12 +16,13 @@ use crate::data::lake::listing::SkippedObject;
 use crate::data::lake::objects::{Found, Layout, Listing, Objects, RawObject, list_kind, ordered};
 use crate::data::storage::Lake;
 
-/// Maximum number of objects in a range of several positions. Fewer objects make a late or
-/// replaced object cheaper, because its range is read again; more make the checkpoint smaller.
+/// Maximum number of objects in a range of several positions. A lower maximum makes a late or
+/// replaced object cheaper, because its whole range is read again; a higher one makes the
+/// checkpoint smaller.
 const MAX_RANGE_OBJECTS: u64 = 1_000;
-/// Maximum number of objects that are named among those not read. All are counted.
+/// Maximum number of skipped objects that are named. All are counted.
 const NAMED_OBJECTS: usize = 10;
-/// Version of the text of [`LakeCheckpoint`].
+/// Version of the stored format of [`LakeCheckpoint`].
 const FORMAT: u32 = 2;
 
 /// A set of objects: their number and the sum of their identities, which does not depend on the
@@ -68,8 +69,8 @@ impl From<ReadRange> for StoredRange {
     }
 }
 
-/// The objects whose records a table contains: of each partition, ranges that do not overlap, in
-/// their order.
+/// The objects whose records a table contains: for each partition, sorted ranges that do not
+/// overlap.
 ///
 /// An object outside the ranges is new. An object that arrived late within a range, was replaced or
 /// deleted changes the fingerprint of its range. The objects of that range are then read again,
@@ -90,19 +91,19 @@ impl ReadObjects {
     }
 }
 
-/// The checkpoint that a clean table stores: a lake, and its objects whose records the table
-/// contains.
+/// The checkpoint that a clean table stores: a lake, and those of its objects whose records the
+/// table contains.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LakeCheckpoint {
     pub lake: String,
-    /// `None` if another version of pinpipe recorded the objects in another form.
+    /// `None` if another version of pinpipe recorded the objects in another format.
     pub objects: Option<ReadObjects>,
 }
 
-/// The text of a [`LakeCheckpoint`].
+/// The stored JSON of a [`LakeCheckpoint`].
 #[derive(Serialize, Deserialize)]
 struct StoredCheckpoint<T> {
-    /// Version 1, which has no number, has the sum of the sizes of each partition.
+    /// Version 1 has no such field; it stored the sum of the object sizes of each partition.
     #[serde(default)]
     format: u32,
     lake: String,
@@ -133,7 +134,7 @@ impl LakeCheckpoint {
 #[derive(Debug, Clone, Default)]
 pub struct SkippedObjects {
     pub count: u64,
-    /// The first unreadable objects, and the first object of each other reason.
+    /// The first unreadable objects, and the first object for each other reason.
     pub named: Vec<SkippedObject>,
 }
 
@@ -148,7 +149,7 @@ impl SkippedObjects {
 /// Listing progress of one partition.
 #[derive(Debug, Default)]
 struct PartitionProgress {
-    /// What the first listing found in each range of the previous run.
+    /// The objects that the first listing found in each range of the previous run.
     found: Vec<Fingerprint>,
     /// Position and identity of the objects that were returned for reading.
     returned: Vec<(i64, u64)>,
@@ -161,7 +162,8 @@ impl PartitionProgress {
         Self { found: vec![Fingerprint::default(); ranges], ..Self::default() }
     }
 
-    /// Records an object, which is in this range of the previous run or is returned for reading.
+    /// Records an object: in this range of the previous run, or as returned for reading if it is in
+    /// none.
     fn record(&mut self, range: Option<usize>, object: &RawObject) {
         match range.and_then(|range| self.found.get_mut(range)) {
             Some(found) => found.add(Fingerprint::of(object.identity)),
@@ -176,7 +178,7 @@ impl PartitionProgress {
 pub struct LakeListing {
     previous: Arc<ReadObjects>,
     progress: Arc<Mutex<ListingProgress>>,
-    /// Start of the listing, in milliseconds since 1970.
+    /// Start of the listing, in milliseconds since the epoch.
     started_ms: i64,
 }
 
@@ -200,8 +202,8 @@ impl LakeListing {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists the objects that are not read yet. The objects of changed ranges come last and are
-    /// listed a second time, because the changes are known only after the first listing.
+    /// Lists the objects that have not been read yet. The objects of changed ranges come last and
+    /// are listed a second time, because the changes are known only after the first listing.
     pub fn fresh(&self, lake: &Lake, layout: &Layout, kind: Kind) -> Objects {
         let (listed_lake, layout) = (lake.clone(), layout.clone());
         // Sorted after they are recorded, so that the number of objects is known earlier.
@@ -283,7 +285,7 @@ impl LakeListing {
         let mut changed = BTreeSet::new();
         for (name, partition) in &progress.partitions {
             let ranges = self.previous.ranges(name).iter().zip(&partition.found).enumerate();
-            // Nothing is left to read of a range without objects.
+            // A range whose objects were all deleted has nothing to read.
             let differing = ranges
                 .filter(|(_, (range, found))| range.fingerprint != **found && found.objects > 0);
             changed.extend(differing.map(|(index, _)| (name.clone(), index)));
@@ -334,8 +336,8 @@ impl LakeListing {
         self.progress().skipped.clone()
     }
 
-    /// The objects that are read once the returned ones are. Partitions that are no longer in the
-    /// lake are forgotten.
+    /// Returns the objects for the next checkpoint, which assumes that all returned objects have
+    /// been read. Partitions that are no longer in the lake are dropped.
     pub fn read_objects(&self) -> ReadObjects {
         let progress = self.progress();
         let partitions = progress.partitions.iter().map(|(name, partition)| {
@@ -357,9 +359,10 @@ impl LakeListing {
 
 /// Sorts ranges and joins neighbours with at most [`MAX_RANGE_OBJECTS`] objects together.
 ///
-/// Ranges are not joined across a position at which the next run finds an object, because it would
-/// read all of the range again: that of an unreadable object, and `started_ms`. Objects without an
-/// offset that are written later lie beyond it, and before objects that are dated in the future.
+/// Ranges are not joined across a position at which the next run may find an object, because that
+/// run would read the whole range again. Such positions are those of unreadable objects, and those
+/// just after `started_ms`: an object without an offset that is written later has a higher
+/// position, but a lower one than objects that are dated in the future.
 fn merged(
     mut ranges: Vec<ReadRange>,
     unreadable: &BTreeSet<(i64, u64)>,
@@ -544,7 +547,7 @@ mod tests {
         assert_eq!(LakeCheckpoint::parse("nonsense"), None);
     }
 
-    /// A change of a lake between two runs: of the object with this number.
+    /// A change of a lake between two runs, to the object with this number.
     #[derive(Debug, Clone)]
     enum Change {
         Put { number: usize, position: i64 },

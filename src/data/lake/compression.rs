@@ -22,7 +22,7 @@ impl Compression {
         }
     }
 
-    /// What is appended to the name of an object.
+    /// The extension that is appended to the name of an object.
     pub fn extension(self) -> &'static str {
         match self {
             Self::None => "",
@@ -31,7 +31,7 @@ impl Compression {
     }
 
     /// Splits an object's name into the name without the extension, whose case is ignored, and the
-    /// compression that it announces. The content can differ, see [`Self::of_content`].
+    /// compression that it indicates. The content can differ, see [`Self::of_content`].
     pub fn of_object(name: &str) -> (&str, Self) {
         let is_compressed = |compression: &Self| !compression.extension().is_empty();
         let split = |compression: Self| {
@@ -41,7 +41,8 @@ impl Compression {
         Self::ALL.into_iter().filter(is_compressed).find_map(split).unwrap_or((name, Self::None))
     }
 
-    /// The compression of a content, by its first two bytes. `None`: more bytes are needed.
+    /// Returns the compression of an object by the first two bytes of its content, or `None` if
+    /// more bytes are needed.
     pub fn of_content(start: &[u8]) -> Option<Self> {
         match start {
             [] | [0x1f] => None,
@@ -50,7 +51,7 @@ impl Compression {
         }
     }
 
-    /// Typical size of a text before compression, as a multiple of its size after.
+    /// Typical compression ratio: the size of a text divided by its compressed size.
     pub fn typical_ratio(self) -> u64 {
         match self {
             Self::None => 1,
@@ -58,7 +59,7 @@ impl Compression {
         }
     }
 
-    /// An encoder of an object.
+    /// Returns an encoder for an object.
     pub fn encoder(self) -> Encoder {
         match self {
             Self::None => Encoder::None(Vec::new()),
@@ -69,7 +70,7 @@ impl Compression {
         }
     }
 
-    /// A decoder of an object. `None`: its bytes are its text.
+    /// Returns a decoder for an object, or `None` if its bytes are its text.
     pub fn decoder(self) -> Option<GzipDecoder> {
         match self {
             Self::None => None,
@@ -78,7 +79,7 @@ impl Compression {
     }
 }
 
-/// Removes an extension in any case of its letters. Returns `None` if the name has another one.
+/// Removes an extension, ignoring its case. Returns `None` if the name has another one.
 pub fn strip_extension<'n>(name: &'n str, extension: &str) -> Option<&'n str> {
     let (stem, last) = name.split_at_checked(name.len().checked_sub(extension.len())?)?;
     last.eq_ignore_ascii_case(extension).then_some(stem)
@@ -177,11 +178,12 @@ impl GzipDecoder {
         let Some(member) = &mut self.member else {
             return Ok(());
         };
-        // Takes the text first, because the byte below may be decoded. A failed flush is a failed
-        // member, which is found next.
+        // Takes the text first, because the byte that is written below may be decoded. If the flush
+        // fails, that write fails, too.
         let _ = member.flush();
         self.text.append(member.get_mut());
-        // A complete member takes no more bytes. Its end does not say whether it was cut.
+        // Finishing a member does not show whether it is truncated, but a complete member accepts
+        // no further byte.
         if matches!(member.write(&[0]), Ok(0)) {
             return self.end_member();
         }
@@ -199,7 +201,7 @@ impl GzipDecoder {
         };
         let ended = member.try_finish();
         self.text.append(member.get_mut());
-        // All bytes of the member were decoded, so that only its checksum can be wrong.
+        // All bytes of the member were decoded, so only its checksum or length can be wrong.
         ended.map_err(|_| Error::other("the checksum does not match"))
     }
 

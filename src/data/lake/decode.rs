@@ -17,7 +17,7 @@ pub const MAX_LISTED_REJECTS: usize = 1_000;
 const BATCH_ROWS: usize = 8_192;
 /// Bytes of one decoded piece of a text.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Reason of a reject that exceeds [`MAX_RECORD_BYTES`].
+/// Reason for rejecting a record that exceeds [`MAX_RECORD_BYTES`].
 pub const TOO_LONG: &str = "longer than 16 MiB";
 /// Maximum bytes of a rejected record that are stored.
 const MAX_RAW_BYTES: usize = 64 * 1024;
@@ -27,7 +27,7 @@ const MAX_RAW_BYTES: usize = 64 * 1024;
 pub struct Reject {
     /// Source of the record: the object, or stream and shard.
     pub origin: String,
-    /// Line in the object, from 1. 0 if the source has no lines.
+    /// Line in the object, from 1; 0 if the source has no lines.
     pub line: u64,
     pub reason: String,
     /// Raw record, truncated to 64 KiB.
@@ -109,8 +109,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decodes the value of one record of a stream: usually one JSON object, but all that an object
-    /// of the lake may contain. No value, or only white space, is a tombstone.
+    /// Decodes the value of one record of a stream: usually one JSON object, but anything that an
+    /// object of the lake may contain is decoded. No value, or only white space, is a tombstone.
     ///
     /// # Errors
     /// The records cannot be converted. Invalid records are rejected instead.
@@ -159,7 +159,7 @@ impl Decoder {
     }
 
     /// Decodes a line that is blank or one JSON object. Returns `false` for any other line, and for
-    /// a record whose values have to be read from their texts.
+    /// a record with a value whose JSON text has to be kept.
     fn line(&mut self, origin: &str, number: u64, line: &str) -> Result<bool> {
         let trimmed = line.trim_ascii();
         if trimmed.is_empty() {
@@ -178,8 +178,8 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Decodes record by record, until a line begins or a piece is decoded. Slower than
-    /// [`Self::lines`], because it first searches the end of each record.
+    /// Decodes record by record, until the position is the beginning of a line, or a piece is
+    /// decoded. Slower than [`Self::lines`], because it first finds the end of each record.
     fn records(&mut self, origin: &str, bytes: &[u8], position: &mut Position) -> Result<()> {
         let start = position.at;
         position.is_line_start = false;
@@ -224,7 +224,7 @@ impl Decoder {
         }
     }
 
-    /// Appends a record to the columns, or returns the reason of its reject.
+    /// Appends a record to the columns, or returns the reason for its rejection.
     fn append(&mut self, text: &str) -> Result<(), String> {
         if !text.starts_with('{') {
             return append(self.kind, text, &mut self.builders);

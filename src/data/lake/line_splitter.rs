@@ -22,9 +22,9 @@ pub enum LineChunk {
     Refused { line: u64, reason: String, raw: Bytes },
 }
 
-/// The content of an object, as its first bytes tell.
+/// The content of an object, by its first bytes.
 enum Content {
-    /// Too few bytes to tell.
+    /// Too few bytes to decide.
     Unknown(Vec<u8>),
     Text,
     Compressed(GzipDecoder),
@@ -35,11 +35,11 @@ enum Content {
 pub struct LineSplitter {
     content: Content,
     slice_bytes: usize,
-    /// Text that is not returned yet. Begins between two records.
+    /// Text that has not been returned yet. Begins between two records.
     buffer: Vec<u8>,
     /// Number of the first line in `buffer`.
     line: u64,
-    /// Length of `buffer` from which it is searched again for a complete record.
+    /// Length that `buffer` must reach before it is searched again for a complete record.
     retry_bytes: usize,
     /// Skips the rest of a record that is too long.
     is_skipping: bool,
@@ -120,12 +120,13 @@ impl LineSplitter {
         slices
     }
 
-    /// Returns the complete records before the damage, and a reject with the rest of the text.
+    /// Returns the complete records before the damage, and a chunk that rejects the rest of the
+    /// text.
     fn damaged(&mut self, error: &std::io::Error) -> Vec<LineChunk> {
         self.is_damaged = true;
         let mut slices = Vec::new();
         if self.is_skipping {
-            // The record that is too long is rejected already.
+            // The record that is too long has already been rejected.
             self.buffer.clear();
         }
         let complete = self.complete_records(last_line_boundary(&self.buffer).unwrap_or(0));
@@ -141,7 +142,7 @@ impl LineSplitter {
         slices
     }
 
-    /// Removes the chunks that are complete from `buffer`.
+    /// Removes the complete chunks from `buffer` and returns them.
     fn cut(&mut self) -> Vec<LineChunk> {
         let mut slices = Vec::new();
         loop {
@@ -165,7 +166,7 @@ impl LineSplitter {
         }
     }
 
-    /// Returns the end of the complete records in `buffer`, of which those before `from` are
+    /// Returns the end of the last complete record in `buffer`. The records before `from` are
     /// complete.
     fn complete_records(&self, from: usize) -> usize {
         let mut end = from;
@@ -175,7 +176,7 @@ impl LineSplitter {
         end
     }
 
-    /// Removes a record that is too long, as far as it is known, and returns its reject.
+    /// Removes the known part of a record that is too long, and returns the chunk that rejects it.
     fn refuse_long(&mut self) -> Option<LineChunk> {
         let Next::Incomplete(start) = next_record(&self.buffer, 0, false) else {
             // Only separators.
@@ -191,7 +192,7 @@ impl LineSplitter {
         Some(self.refused(TOO_LONG.into()))
     }
 
-    /// A reject of the record at the beginning of `buffer`.
+    /// Returns the chunk that rejects the record at the beginning of `buffer`.
     fn refused(&self, reason: String) -> LineChunk {
         let raw = &self.buffer[..self.buffer.len().min(MAX_RAW_BYTES)];
         LineChunk::Refused { line: self.line, reason, raw: Bytes::copy_from_slice(raw) }
@@ -285,7 +286,7 @@ mod tests {
 
     fn compressed(text: &[u8]) -> Vec<u8> {
         use std::io::Write;
-        // At the fast level: the tests cut and damage the data at places that depend on it.
+        // The tests cut and damage the data at positions that depend on the compression level.
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(text).expect("compress");
         encoder.finish().expect("compress")
@@ -421,7 +422,7 @@ mod tests {
             matches!(&slices[1], LineChunk::Refused { line, reason, .. } if *line == record_count + 1 && reason.starts_with("broken gzip")),
             "{slices:?}"
         );
-        // Damage in the middle: the data before it is not returned yet.
+        // Damage in the middle, when the data before it has not been returned yet.
         let mut broken = compressed(
             (0..300)
                 .map(|number: u32| format!("{{\"ind\":{}}}\n", number.wrapping_mul(2_654_435_761)))

@@ -19,7 +19,7 @@ use crate::base::error::{Error, ErrorContext, Result, io_error};
 use crate::clients::aws::call::{code, failure};
 use crate::data::storage::{Bucket, Lake, NO_BUCKET, UNREACHABLE};
 
-/// Entries that the thread of a folder's listing sends at a time.
+/// Number of entries that the listing thread of a folder sends at a time.
 const SENT_ENTRIES: usize = 1_024;
 
 /// An entry of a listing.
@@ -36,7 +36,7 @@ pub struct ListedObject {
     /// Names below the listed folder: folders, then the name of the object.
     pub parts: Vec<String>,
     pub size_bytes: u64,
-    /// Time of the last modification, in milliseconds since 1970.
+    /// Time of the last modification, in milliseconds since the epoch.
     pub written_ms: i64,
     /// Changes with the content: the ETag, or the modification time of a file in nanoseconds.
     pub version: String,
@@ -69,8 +69,8 @@ pub fn list(lake: &Lake, folder: &str) -> BoxStream<'static, Result<Entry>> {
     }
 }
 
-/// Whether Hadoop, and so Spark, ignores a file or folder of this name. `_` begins the names of
-/// temporary folders; a name with `=` is a value of a partition column.
+/// Returns whether Hadoop, and therefore Spark, ignores a file or folder of this name. `_` marks
+/// temporary folders, unless the name contains `=`: then it is the folder of a partition column.
 fn is_hidden(name: &str) -> bool {
     let is_relative = matches!(name, "." | "..");
     name.starts_with('.') && !is_relative || name.starts_with('_') && !name.contains('=')
@@ -119,7 +119,7 @@ fn key(object: &aws_sdk_s3::types::Object, prefix: &str) -> Option<Entry> {
 
 /// Converts a failed listing of a bucket to an error with a hint.
 fn listing_failure(url: &str, error: &SdkError<ListObjectsV2Error>) -> Error {
-    // The SDK retried already.
+    // The SDK has already retried.
     let refused = failure(&format!("cannot list the lake `{url}`"), error).retryable(false);
     match error {
         SdkError::ServiceError(_) if code(error) == "NoSuchBucket" => refused.hint(NO_BUCKET),
@@ -136,14 +136,14 @@ fn list_folder(folder: PathBuf, prefix: Path) -> BoxStream<'static, Result<Entry
     let walk = tokio::task::spawn_blocking(move || {
         let resolved = std::fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone());
         let mut walk = FolderWalk { sender, entries: Vec::new(), open: vec![resolved] };
-        // Breaks off if the receiver is dropped, which needs no more entries.
+        // Stops if the receiver is dropped, because then no more entries are needed.
         let _ = walk.list(&folder, &prefix, &mut Vec::new());
         let _ = walk.flush();
     });
     let entries = stream::unfold(received, |mut received: mpsc::Receiver<Vec<_>>| async move {
         received.recv().await.map(|entries| (stream::iter(entries), received))
     });
-    // A listing that broke off must not look like a complete one.
+    // An incomplete listing must not look like a complete one.
     let end = stream::once(async move {
         walk.await.context(|| "listing the lake was interrupted")?;
         Ok::<Option<Entry>, Error>(None)
@@ -154,14 +154,15 @@ fn list_folder(folder: PathBuf, prefix: Path) -> BoxStream<'static, Result<Entry
 /// A listing of a folder and the folders below it.
 struct FolderWalk {
     sender: mpsc::Sender<Vec<Result<Entry>>>,
-    /// Entries that are not sent yet.
+    /// Entries that have not been sent yet.
     entries: Vec<Result<Entry>>,
-    /// The folders from the first one to the current one, without symbolic links.
+    /// The listed folder and the folders on the way to the current one, with symbolic links
+    /// resolved.
     open: Vec<PathBuf>,
 }
 
 impl FolderWalk {
-    /// Lists a folder. Breaks if the receiver is dropped.
+    /// Lists a folder. Stops if the receiver is dropped.
     fn list(&mut self, folder: &FilePath, path: &Path, parts: &mut Vec<String>) -> ControlFlow<()> {
         let files = match std::fs::read_dir(folder) {
             Ok(files) => files,
@@ -270,7 +271,7 @@ impl FolderWalk {
     }
 }
 
-/// Whether object_store is still writing a file of this name: `NAME#NUMBER`.
+/// Returns whether object_store is still writing a file of this name: `NAME#NUMBER`.
 fn is_partly_written(name: &str) -> bool {
     name.split_once('#').is_some_and(|(_, number)| {
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())

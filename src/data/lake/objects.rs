@@ -24,7 +24,7 @@ const EVENTS: &str = "events";
 /// Layout of the lake: where the sink connector writes the objects of a topic.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// First folder, `topics.dir` of the sink connector.
+    /// Top-level folder, `topics.dir` of the sink connector.
     pub topics_dir: String,
     /// Prefix of the topic names: the id of the pipeline.
     pub id: String,
@@ -54,9 +54,9 @@ pub struct RawObject {
     /// Group of objects whose positions only increase: one Kafka partition in one folder.
     pub partition: String,
     /// Position in the partition: the first offset, or the modification time in milliseconds since
-    /// 1970.
+    /// the epoch.
     pub position: i64,
-    /// Fingerprint of name, size and version: another one for each content of the object.
+    /// Hash of path, size and version. It changes with the content of the object.
     pub identity: u64,
 }
 
@@ -81,7 +81,7 @@ pub fn list_kind(lake: &Lake, layout: &Layout, kind: Kind) -> Listing {
     let topic = format!("{}.{}", layout.id, kind.name());
     let mut listing = list_topic(lake, &format!("{}/{topic}", layout.topics_dir), topic);
     if kind == Kind::Pin {
-        // Smaller builds of this pipeline post only pins, one per object.
+        // Simpler versions of this pipeline store only pins, one per object.
         listing = listing.chain(list_topic(lake, EVENTS, EVENTS.into())).boxed();
     }
     listing
@@ -141,7 +141,7 @@ fn list_topic(lake: &Lake, folder: &str, topic: String) -> Listing {
 }
 
 /// Parses the path of a listed object. An object of an unknown format is skipped, under its path
-/// after `path_prefix`. Returns `None` for objects beside the events.
+/// after `path_prefix`. Returns `None` for an object in the folder of events that is not an event.
 pub fn raw_object(topic: &str, listed: ListedObject, path_prefix: &str) -> Option<Found> {
     let ListedObject { path, parts, size_bytes, written_ms, version } = listed;
     let (name, folders) = parts.split_last()?;
@@ -177,7 +177,7 @@ pub fn raw_object(topic: &str, listed: ListedObject, path_prefix: &str) -> Optio
         }
         _ => (format!("{topic}/{}", folders.join("/")), written_ms),
     };
-    // A path contains no line break.
+    // The hashed text is unambiguous, because a path contains no line break.
     let identity = fingerprint(format!("{path}\n{size_bytes}\n{version}").as_bytes());
     Some(Found::Object(RawObject {
         path,

@@ -1,7 +1,7 @@
 //! Decodes one JSON record: converts each value to the type of its column and appends it.
 //!
-//! [`try_append`] is fast and decodes nearly all records. The others have a value of which the text
-//! counts, such as `1.10` in a text column: [`append`] reads the text of each value.
+//! [`try_append`] is fast and decodes nearly all records. The others have a value whose JSON text
+//! has to be kept, such as `1.10` in a text column: [`append`] reads the JSON text of each value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -38,7 +38,7 @@ enum Value<'a> {
     Integer(i64),
     Float(f64),
     Boolean(bool),
-    /// Microseconds since 1970, in UTC. Only after conversion.
+    /// Microseconds since the epoch, in UTC. Only after conversion.
     Time(i64),
     /// An object or an array.
     Nested,
@@ -52,16 +52,16 @@ type Values<'a> = [Value<'a>; MAX_COLUMNS];
 #[derive(Debug, PartialEq, Eq)]
 pub enum Attempt {
     Appended,
-    /// Reason of the reject.
+    /// Reason for the rejection.
     Rejected(String),
-    /// Not one JSON object, or one with a value of which the text counts.
+    /// Not one JSON object, or one with a value whose JSON text has to be kept.
     Unclear,
 }
 
 /// Why values cannot be converted.
 struct Unfit {
     reason: String,
-    /// The value is a number or an object in a text column, whose text was not read.
+    /// The value is a number or an object in a text column, and its JSON text was not read.
     requires_text: bool,
 }
 
@@ -70,7 +70,7 @@ struct Unfit {
 enum Fit {
     Yes,
     No,
-    /// Only its text fits.
+    /// Only its JSON text fits.
     RequiresText,
 }
 
@@ -97,8 +97,8 @@ pub fn try_append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Att
 /// Decodes any record and appends each value to its column.
 ///
 /// # Errors
-/// The reason of the reject: broken JSON, no row number, or a value of the wrong type. The columns
-/// are then unchanged.
+/// The reason for the rejection: broken JSON, no row number, or a value of the wrong type. The
+/// columns are then unchanged.
 pub fn append(kind: Kind, json: &str, builders: &mut [ColumnBuilder]) -> Result<(), String> {
     let json = replace_lone_surrogates(json);
     let mut values: Values<'_> = Default::default();
@@ -127,7 +127,7 @@ fn append_values(values: &Values<'_>, builders: &mut [ColumnBuilder]) {
     }
 }
 
-/// Reads a record into `values`, with the text of each value that its column stores as text.
+/// Reads a record into `values`, with the JSON text of each value in a text column.
 fn read_texts<'a>(
     kind: Kind,
     json: &'a str,
@@ -174,7 +174,7 @@ fn convert(kind: Kind, values: &mut Values<'_>) -> Result<(), Unfit> {
         let fit = coerce(value, *column_type);
         match fit {
             Fit::Yes => {}
-            // A column that no table has decides nothing.
+            // The value of a column that no table has cannot reject the record.
             Fit::No if !kind.is_cleaned(name) => *value = Value::Missing,
             Fit::No | Fit::RequiresText => {
                 let reason = format!("`{name}` does not fit its column");
@@ -214,7 +214,7 @@ fn coerce(value: &mut Value<'_>, column_type: ColumnType) -> Fit {
     }
 }
 
-/// Replaces the escape of half a surrogate pair with that of U+FFFD, which has the same length.
+/// Replaces the escape of a lone surrogate with that of U+FFFD, which has the same length.
 fn replace_lone_surrogates(json: &str) -> Cow<'_, str> {
     let unit = |at: usize| u16::from_str_radix(json.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
     let (mut replaced, mut copied, mut at) = (String::new(), 0, 0);
@@ -313,7 +313,7 @@ impl<'de, V, S: DeserializeSeed<'de, Value = V> + Copy> Visitor<'de> for RowVisi
 }
 
 /// Finds the position of a column by name. Tries the next column first, because most records have
-/// the order of the columns.
+/// their values in the order of the columns.
 struct Name {
     columns: &'static [Column],
     expected: usize,

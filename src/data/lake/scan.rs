@@ -40,7 +40,7 @@ pub enum ScanChunk {
 pub type ScanChunks = BoxStream<'static, Result<ScanChunk>>;
 
 impl RawObject {
-    /// Whether the object can be decoded part by part.
+    /// Returns whether the object can be decoded chunk by chunk.
     fn can_be_split(&self) -> bool {
         self.format.has_lines() && !self.is_one_record
     }
@@ -67,7 +67,7 @@ const UNREADABLE_HINT: &str = "restore the object or grant read permission on it
 /// Why an object cannot be read.
 struct ReadFailure {
     error: Box<Error>,
-    /// Other objects can be read: the error is not about the lake or the connection.
+    /// The error concerns this object only, not the lake or the connection.
     is_of_object: bool,
 }
 
@@ -76,7 +76,7 @@ struct ReadFailure {
 pub enum OnUnreadableObject {
     /// The scan fails.
     Fail,
-    /// The object is recorded as not read.
+    /// The object is recorded as skipped.
     Skip(LakeListing),
 }
 
@@ -84,7 +84,7 @@ impl OnUnreadableObject {
     /// Records an object that cannot be read.
     ///
     /// # Errors
-    /// The object must not be skipped, or the failure is not about the object.
+    /// Unreadable objects must not be skipped, or the error does not concern this object only.
     fn handle(&self, lake: &Lake, object: &RawObject, failure: ReadFailure) -> Result<()> {
         match self {
             Self::Skip(listing) if failure.is_of_object => {
@@ -216,8 +216,8 @@ fn file_failure(path: &std::path::Path, error: std::io::Error) -> ReadFailure {
     ReadFailure { error: Box::new(io_error("read", path, error)), is_of_object: true }
 }
 
-/// Reads one large object chunk by chunk, in parallel with decoding. What precedes damage of the
-/// object stays read if the object is skipped.
+/// Reads one large object chunk by chunk, in parallel with decoding. Records before the damage of
+/// an object are kept if the object is skipped.
 async fn read_large(
     lake: Lake,
     object: RawObject,
@@ -288,7 +288,7 @@ async fn split_lines(
         }
     }
     for slice in line_splitter.finish() {
-        // Fails only if the receiver is dropped, which needs no more chunks.
+        // Fails only if the receiver is dropped, because then no more chunks are needed.
         let _ = slices.send(slice).await;
     }
     Ok(())

@@ -1,20 +1,20 @@
-//! Numbers and times in the texts of records, by the rules of `docs/records.md`.
+//! Numbers and times in the strings of records, by the rules of `docs/records.md`.
 
 use chrono::{Datelike, NaiveDate};
 
 /// 1970-01-01, in days since the day before 0001-01-01.
 const EPOCH_DAYS: i64 = 719_163;
 const SECOND_US: i64 = 1_000_000;
-/// 0001-01-01 00:00:00, in microseconds since 1970.
+/// 0001-01-01 00:00:00, in microseconds since the epoch.
 const MIN_TIME_US: i64 = -62_135_596_800 * SECOND_US;
-/// 9999-12-31 23:59:59.999999, in microseconds since 1970.
+/// 9999-12-31 23:59:59.999999, in microseconds since the epoch.
 const MAX_TIME_US: i64 = 253_402_300_800 * SECOND_US - 1;
 
 /// Parses a finite number: `[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?`.
 pub fn parse_number(text: &str) -> Option<f64> {
     let bytes = text.as_bytes();
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-    // The parser of the standard library takes the same, and also `inf`, `nan`, `.5` and `5.`.
+    // The parser of the standard library accepts the same, and also `inf`, `nan`, `.5` and `5.`.
     let has_form = bytes.iter().enumerate().all(|(at, byte)| match byte {
         b'0'..=b'9' | b'+' | b'-' | b'e' | b'E' => true,
         b'.' => at > 0 && is_digit(at - 1) && is_digit(at + 1),
@@ -40,8 +40,8 @@ pub fn whole_number(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && range.contains(&number)).then_some(number as i64)
 }
 
-/// Parses a time such as `2022-05-27 11:30:59` to microseconds since 1970, in UTC. Also parses RFC
-/// 3339, and a date, which is its midnight. Digits beyond microseconds are cut off.
+/// Parses a time such as `2022-05-27 11:30:59` to microseconds since the epoch, in UTC. Also parses
+/// RFC 3339, and a date, which means midnight. Digits beyond microseconds are dropped.
 pub fn parse_time(text: &str) -> Option<i64> {
     let (date, rest) = text.as_bytes().split_at_checked(10)?;
     if date[4] != b'-' || date[7] != b'-' {

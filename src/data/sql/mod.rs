@@ -136,9 +136,9 @@ impl Question {
         Self { name: name.into(), title: title.into(), sql: sql.into(), file: None }
     }
 
-    /// Refuses a question that is not one SELECT: on no engine may a question write.
+    /// Refuses a question that is not one SELECT: a question must not write on any engine.
     fn check(&self) -> Result<()> {
-        // Both medians are expressions, so any of them will do.
+        // Both medians are expressions, so either will do.
         check_select(&self.query(Median::Lower)).map_err(|refused| {
             Error::usage(format!("cannot use the question {}", self.place(refused.place)))
                 .with_source(refused.message)
@@ -168,7 +168,7 @@ impl Question {
 }
 
 /// Returns the query that converts each raw row of a kind to a clean one. Duplicates are dropped
-/// after it.
+/// afterwards.
 pub fn clean(kind: Kind) -> &'static str {
     match kind {
         Kind::Pin => include_str!("clean/pin.sql"),

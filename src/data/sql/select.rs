@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement};
 use datafusion::sql::sqlparser::dialect::SparkSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-/// Why a text is not one SELECT.
+/// The reason why a query is not one SELECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotOneSelect {
     /// Line and column, from 1, if the parser knows them.
@@ -21,7 +21,7 @@ impl NotOneSelect {
 /// Refuses everything but one query: other statements, several statements, a query that writes.
 ///
 /// # Errors
-/// The reason, with its place in the text.
+/// The reason, with its position in the text.
 pub fn check_select(sql: &str) -> Result<(), NotOneSelect> {
     let statements = Parser::parse_sql(&SparkSqlDialect {}, sql).map_err(|error| {
         let text = error.to_string();
@@ -51,8 +51,8 @@ pub fn check_select(sql: &str) -> Result<(), NotOneSelect> {
     }
 }
 
-/// Whether a query and its common table expressions write nothing. The engines themselves refuse
-/// statements in other places, such as a subquery.
+/// Returns whether a query and its common table expressions write nothing. The engines themselves
+/// refuse statements in other places, such as a subquery.
 fn is_read_only(query: &Query) -> bool {
     let tables = query.with.iter().flat_map(|with| &with.cte_tables);
     tables.into_iter().all(|table| is_read_only(&table.query)) && reads_only(&query.body)

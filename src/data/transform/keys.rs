@@ -117,7 +117,7 @@ impl RowKeys {
 
     /// Returns the partition of each row, below `parts`. Equal rows have the same partition.
     pub fn parts(&self, parts: usize) -> impl Iterator<Item = usize> {
-        // Bits that the hash set does not use first.
+        // The bits of the hash that the hash set does not use first.
         self.0.iter().map(move |key| (key.hash >> 40) as usize % parts)
     }
 }
@@ -223,8 +223,8 @@ impl KeySet {
         }
     }
 
-    /// Whether the hash set would exceed the memory limit. Growing doubles its slots and keeps the
-    /// old ones until they are copied.
+    /// Returns whether the hash set would exceed the memory limit. Growing doubles its slots and
+    /// keeps the old ones until they are copied.
     fn would_be_too_large(&self) -> bool {
         let slots = self.keys.capacity() / 7 * 8;
         slots.saturating_mul(3 * SLOT_BYTES)

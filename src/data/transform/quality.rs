@@ -1,4 +1,5 @@
-//! Data quality: per column the number of null, unknown and changed values.
+//! Data quality: the number of values in each column that are null, marked as unknown, or changed
+//! by cleaning.
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::cast;
@@ -20,7 +21,7 @@ pub struct ColumnQuality {
     pub nulls: u64,
     /// Markers such as `User Info Error`, which cleaning replaces with null.
     pub marked: u64,
-    /// Texts that cleaning changed, such as `46k` to 46000.
+    /// Values that cleaning changed, such as `46k` to 46000.
     pub changed: u64,
 }
 

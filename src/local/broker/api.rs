@@ -7,10 +7,11 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestKind, Respons
 use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, data_api, group_api, topic_api};
 
-/// Supported APIs with minimum and maximum version: at least those of Kafka 3.0. Fetch ends before
-/// the versions that identify topics by id only. Metadata must not end before version 10, the first
-/// with topic ids: librdkafka reserves memory in proportion to the size of the response, which
-/// without ids is too little for a handful of topics with short names (`rd_kafka_parse_Metadata0`).
+/// Supported APIs with their minimum and maximum versions, which include the versions of Kafka 3.0.
+/// The maximum of Fetch is below the versions that identify topics by id only. The maximum of
+/// Metadata must be at least 10, the first version with topic ids: librdkafka sizes a buffer by the
+/// length of the response, and without ids the buffer is too small for a few topics with short
+/// names (`rd_kafka_parse_Metadata0`).
 pub const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
@@ -34,7 +35,7 @@ pub const SUPPORTED_APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DescribeCluster, 0, 1),
 ];
 
-/// Returns minimum and maximum version of an API, or `None` if it is not supported.
+/// Returns the minimum and maximum version of an API, or `None` if it is not supported.
 pub fn versions(key: ApiKey) -> Option<(i16, i16)> {
     SUPPORTED_APIS.iter().find(|(api, _, _)| *api == key).map(|(_, min, max)| (*min, *max))
 }
@@ -83,7 +84,8 @@ pub async fn respond(
         RequestKind::Metadata(request) => {
             ResponseKind::Metadata(topic_api::metadata(broker, request, version))
         }
-        // Topics are folders with files, of which one request may create thousands.
+        // One request can create thousands of topics, each a folder with files, which blocks the
+        // thread.
         RequestKind::CreateTopics(request) => {
             ResponseKind::CreateTopics(tokio::task::block_in_place(|| {
                 topic_api::create(broker, request)
@@ -128,7 +130,7 @@ pub async fn respond(
         RequestKind::OffsetFetch(request) => {
             ResponseKind::OffsetFetch(group_api::fetch_offsets(broker, request, version))
         }
-        // Requests without supported versions are rejected before.
+        // APIs without a supported version have been rejected already.
         _ => return None,
     })
 }

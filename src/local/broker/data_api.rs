@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::local::broker::Broker;
 
-/// Maximum bytes of records in a fetch response, whatever the client requests.
+/// Maximum bytes of records in a fetch response, regardless of what the client requests.
 const MAX_FETCH_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum time that a fetch waits for records.
 const MAX_FETCH_WAIT: Duration = Duration::from_secs(30);
@@ -81,8 +81,8 @@ pub async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
     }
 }
 
-/// Reads the available records. Returns the response, its bytes of records, and true if a partition
-/// failed.
+/// Reads the available records. Returns the response, the size of its records in bytes, and whether
+/// a partition failed.
 fn fetch_now(broker: &Broker, request: &FetchRequest) -> (FetchResponse, usize, bool) {
     let mut remaining_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_FETCH_BYTES);
     let (mut total_bytes, mut failed) = (0, false);
@@ -173,7 +173,8 @@ pub fn list_offsets(broker: &Broker, request: ListOffsetsRequest) -> ListOffsets
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
-/// Assigns a producer id. Ids are unique, also across restarts, because they start at the clock.
+/// Assigns a producer id. Ids are unique, even across restarts, because each is at least the
+/// current time in microseconds.
 pub fn init_producer_id(request: &InitProducerIdRequest) -> InitProducerIdResponse {
     static LAST: AtomicI64 = AtomicI64::new(0);
     if request.transactional_id.is_some() {

@@ -415,7 +415,7 @@ impl Group {
         if let Some(member) = self.members.get_mut(id) {
             member.last_seen = Instant::now();
             if let Some(joining) = member.joining.take() {
-                // A disconnected client is removed when its heartbeats stop.
+                // Fails if the client has disconnected. Its session then times out.
                 let _ = joining.send(response);
             }
         }

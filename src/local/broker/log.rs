@@ -1,4 +1,4 @@
-//! One partition: segment files of record batches, recovered after a kill.
+//! One partition: segment files of record batches, recovered after a crash.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -14,9 +14,9 @@ use crate::local::broker::record_batch::{
 
 /// Size above which a segment is closed, in bytes.
 const MAX_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// Minimum distance of two index entries in a segment, in bytes.
+/// Minimum distance between two index entries in a segment, in bytes.
 const INDEX_INTERVAL_BYTES: u64 = 16 * 1024;
-/// Number of recent batches of a producer that are recorded to detect duplicates, as in Kafka.
+/// Number of recent batches that are recorded for each producer to detect duplicates, as in Kafka.
 const RETAINED_BATCHES: usize = 5;
 
 /// Position of a batch in its segment.
@@ -53,8 +53,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the folder, creates it if it does not exist, and truncates a batch that a
-    /// kill left incomplete. A new log begins at `first_offset`.
+    /// Opens the folder, creates it if it does not exist, and truncates a batch that a crash left
+    /// incomplete. A new log begins at `first_offset`.
     pub fn open(folder: &Path, first_offset: i64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let mut bases: Vec<i64> = std::fs::read_dir(folder)?
@@ -132,8 +132,8 @@ impl Log {
     /// Appends the records of a produce request; returns the offset of the first one.
     ///
     /// # Errors
-    /// The errors of [`split_batches`]; a sequence number out of order; `KAFKA_STORAGE_ERROR`
-    /// if the file cannot be written (then nothing of the request is stored).
+    /// The errors of [`split_batches`]; a sequence number out of order; `KAFKA_STORAGE_ERROR` if
+    /// the file cannot be written (then no record of the request is stored).
     pub fn append(&mut self, records: &[u8]) -> Result<i64, ResponseError> {
         let batches = split_batches(records)?;
         let Some((first, _)) = batches.first() else {
@@ -204,7 +204,8 @@ impl Log {
             return Ok(None);
         }
         let Some(state) = self.producers.get(&header.producer_id) else {
-            // An unknown producer may start anywhere, because its history may have been deleted.
+            // An unknown producer may start at any sequence number: its batches may have been
+            // deleted.
             return Ok(None);
         };
         if header.producer_epoch < state.epoch {
@@ -247,8 +248,8 @@ impl Log {
         state.batches.push_back((header.base_sequence, header.last_sequence(), header.base_offset));
     }
 
-    /// Reads complete batches, from the batch that contains `offset` on: at most `max_bytes`, but
-    /// at least one batch. Empty at the end of the log.
+    /// Reads complete batches, beginning with the batch that contains `offset`: at most
+    /// `max_bytes`, but at least one batch. Empty at the end of the log.
     ///
     /// # Errors
     /// `OFFSET_OUT_OF_RANGE` before the start and after the end of the log;
@@ -272,7 +273,7 @@ impl Log {
         Ok(bytes)
     }
 
-    /// Returns offset and timestamp of the first record at or after the timestamp. Of a compressed
+    /// Returns offset and timestamp of the first record at or after the timestamp. For a compressed
     /// batch, returns the first offset and the maximum timestamp: the batch may begin with earlier
     /// records.
     pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Option<(i64, i64)> {
@@ -292,16 +293,17 @@ impl Log {
         None
     }
 
-    /// Returns offset and timestamp of the first record with the maximum timestamp of the log. Of a
-    /// compressed batch, returns the last offset: the last record usually is the latest. `None` if
-    /// the log is empty.
+    /// Returns offset and timestamp of the first record with the maximum timestamp of the log. For
+    /// a compressed batch, returns the last offset, because the last record is usually the latest.
+    /// `None` if the log is empty.
     pub fn offset_of_max_timestamp(&self) -> Option<(i64, i64)> {
         let filled = || self.segments.iter().filter(|segment| segment.size_bytes > 0);
         let max = filled().map(|segment| segment.max_timestamp_ms).max()?;
         let segment = filled().find(|segment| segment.max_timestamp_ms == max)?;
         let mut position = 0;
         while let Ok(Some(header)) = segment.header_at(position) {
-            // A segment reports at least 0, also for records with an earlier timestamp.
+            // The maximum timestamp of a segment is at least 0, even if its records have negative
+            // timestamps.
             if header.max_timestamp_ms.max(0) == max {
                 let batch = segment.batch_at(position, &header).ok()?;
                 return first_record_from(&header, &batch, header.max_timestamp_ms)
@@ -319,7 +321,8 @@ impl Log {
             if let Err(error) = std::fs::remove_file(path)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                // The segment stays in the log, as it would be after a restart.
+                // The file still exists, so the segment stays in the log, as it does after a
+                // restart.
                 tracing::warn!(path = %path.display(), %error, "cannot delete an old segment");
                 return;
             }
@@ -343,7 +346,7 @@ impl Segment {
         self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp_ms);
     }
 
-    /// Truncates everything after the last complete batch: an incomplete batch after a kill, or
+    /// Truncates everything after the last complete batch: an incomplete batch after a crash, or
     /// damaged data, which is first copied to a separate file.
     fn truncate_tail(&self, length: u64) -> io::Result<()> {
         let mut rest = vec![0u8; usize::try_from(length - self.size_bytes).unwrap_or(0)];
@@ -503,7 +506,7 @@ mod tests {
         assert_eq!(log.offset_for_timestamp(201), None);
         log.append(&batch(2, 20, 150)).expect("appends");
         assert_eq!(log.offset_of_max_timestamp(), Some((3, 200)));
-        // Records that can be read are found themselves.
+        // The records of an uncompressed batch are searched one by one.
         log.append(&batch_at(&[150, 300, 250])).expect("appends");
         assert_eq!(log.offset_for_timestamp(201), Some((7, 300)));
         assert_eq!(log.offset_of_max_timestamp(), Some((7, 300)));

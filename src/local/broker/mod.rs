@@ -1,8 +1,8 @@
 //! A single-node Kafka broker for one machine, usable by any Kafka client.
 //!
-//! Partitions are files of record batches in Kafka's own format, consumer groups
-//! use the classic protocol, and acknowledged records have been written. There is
-//! no replication, no authentication and no support for transactions.
+//! Partitions are files of record batches in Kafka's own format, consumer groups use the classic
+//! protocol, and a record is written before it is acknowledged. There is no replication, no
+//! authentication and no support for transactions.
 //!
 //! The first choice, the library tansu 0.6, skips records when a consumer resumes
 //! inside a batch, returns committed offsets of deleted topics and answers

@@ -54,7 +54,7 @@ impl Offsets {
     pub fn open(path: &Path) -> Result<Self> {
         let mut groups = ByGroup::new();
         match std::fs::read(path) {
-            // An incomplete last line after a kill was never acknowledged, so it is ignored.
+            // An incomplete last line after a crash was never acknowledged, so it is ignored.
             Ok(text) => text
                 .split(|byte| *byte == b'\n')
                 .filter_map(|line| serde_json::from_slice(line).ok())
@@ -166,7 +166,7 @@ impl Offsets {
     }
 }
 
-/// Replaces the file atomically by one with only the current offsets, and opens it.
+/// Replaces the file atomically with one that contains only the current offsets, and opens it.
 fn compact(path: &Path, groups: &ByGroup) -> std::io::Result<File> {
     let mut text = Vec::new();
     for (group, partitions) in groups {

@@ -75,13 +75,13 @@ impl BatchHeader {
     }
 }
 
-/// Returns true if the batch is complete and its checksum, which starts at the attributes, matches.
+/// Returns whether the batch is complete and its checksum, which starts at the attributes, matches.
 pub fn is_intact(header: &BatchHeader, batch: &[u8]) -> bool {
     batch.len() == header.size_bytes && crc32c::crc32c(&batch[21..]) == header.crc
 }
 
 /// Returns offset and timestamp of the first record of a batch at or after a timestamp. `None` if
-/// the batch has none, or if it is compressed: the broker decompresses nothing.
+/// the batch has none, or if it is compressed: the broker does not decompress batches.
 pub fn first_record_from(
     header: &BatchHeader,
     batch: &[u8],

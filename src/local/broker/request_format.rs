@@ -1,9 +1,9 @@
 //! The formats of the supported requests, to check all lengths in a frame before it is decoded.
 //!
 //! The decoder of `kafka-protocol` reserves memory for as many elements as the length of an array
-//! says, whatever the size of the frame: a frame of 19 bytes could request 150 GB, which aborts the
-//! process. A frame that passes this check has no length beyond its end and a limited number of
-//! elements. The check itself allocates nothing.
+//! says, regardless of the size of the frame: a frame of 19 bytes could request 150 GB, which
+//! aborts the process. A frame that passes this check has no length beyond its end and a limited
+//! number of elements. The check itself allocates nothing.
 //!
 //! Source of the formats: <https://kafka.apache.org/protocol#protocol_messages>
 
@@ -14,7 +14,7 @@ use self::Format::{Blob, Fixed, Numbers, Structs, Text, Texts};
 /// Maximum number of array elements and tagged fields in a request. A consumer of 10,000
 /// partitions needs 10,000; in memory, an element takes less than 1 KiB.
 const MAX_ELEMENTS: u32 = 100_000;
-/// The end of the versions of a field that has not been removed.
+/// Last version of a field that no version has removed.
 const LAST: i16 = i16::MAX;
 
 /// First and last version of a request that have the field, and its format.
@@ -24,13 +24,13 @@ struct Field(i16, i16, Format);
 enum Format {
     /// Numbers, booleans and ids of this total size in bytes.
     Fixed(usize),
-    /// A text or null. The length has two bytes.
+    /// A string or null. The length has two bytes.
     Text,
     /// Bytes or null. The length has four bytes.
     Blob,
-    /// An array of four-byte numbers, or null. The length has four bytes, as that of all arrays.
+    /// An array of four-byte numbers, or null. The length has four bytes, as in all arrays.
     Numbers,
-    /// An array of texts, or null.
+    /// An array of strings, or null.
     Texts,
     /// An array of structures with these fields, or null.
     Structs(&'static [Field]),
@@ -347,7 +347,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// Reads a varint of at most five bytes, with the overflow of the decoder.
+    /// Reads a varint of at most five bytes. Like the decoder, drops bits beyond the 32nd.
     fn varint(&mut self) -> Option<u32> {
         let mut value = 0;
         for index in 0..5 {
@@ -361,8 +361,8 @@ impl Reader<'_> {
         Some(value)
     }
 
-    /// Reads a length; that of null is 0. `width` is its size in bytes in versions that are not
-    /// flexible.
+    /// Reads a length, which is 0 for null. `width` is the size of the length in bytes in versions
+    /// that are not flexible.
     fn length(&mut self, width: usize) -> Option<u32> {
         if self.is_flexible {
             return self.varint().map(|length| length.saturating_sub(1));
@@ -460,14 +460,14 @@ mod tests {
         frame: Vec<u8>,
         version: i16,
         is_flexible: bool,
-        /// Elements of each array, and tagged fields of each structure.
+        /// Number of elements in each array, and of tagged fields in each structure.
         elements: usize,
     }
 
     impl Writer {
         fn length(&mut self, length: usize, width: usize) {
             if self.is_flexible {
-                // One byte of a varint: the lengths here are small.
+                // A varint of one byte, because the lengths here are small.
                 self.frame.push(length as u8 + 1);
             } else {
                 self.frame.extend(&(length as u32).to_be_bytes()[4 - width..]);

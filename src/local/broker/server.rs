@@ -1,4 +1,4 @@
-//! Connections. Each handles one request frame after the other, as in Kafka.
+//! Connections. Each handles its requests one after the other, as in Kafka.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::local::broker::caller::Caller;
 use crate::local::broker::{Broker, api, request_format};
 use crate::local::listener::{Accepted, LimitedListener, MAX_CONNECTIONS};
 
-/// Maximum size of a request. An HTTP request, read as a Kafka frame, would have 1.2 GB.
+/// Maximum size of a request. The first bytes of an HTTP request, read as a size, would be 1.2 GB.
 const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 /// Maximum memory for the large requests of all connections: two of the maximum size.
 const MAX_LARGE_FRAMES_BYTES: usize = 2 * MAX_FRAME_BYTES;
-/// Size up to which a request needs no reservation, so that large requests delay no small ones.
+/// Size up to which a request needs no reservation, so that large requests do not delay small ones.
 const SMALL_FRAME_BYTES: usize = 64 * 1024;
-/// Bytes for each permit of the memory for large requests.
+/// Bytes per permit of the semaphore that limits the memory for large requests.
 const PERMIT_BYTES: usize = 1024;
 /// Time after which a connection without requests is closed, the default of Kafka.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// Time in which a client must send a request that it began, and receive a response.
+/// Time within which a client must finish sending a request, or receive a response.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Accepts connections until the future is dropped, which closes them.
@@ -106,7 +106,7 @@ async fn handle(broker: &Broker, mut frame: Bytes, host: &str) -> ConnectionResu
         if api_key != ApiKey::ApiVersions {
             return Err(format!("{api_key:?} version {version} is not supported").into());
         }
-        // The client may use a newer protocol, so the response has the oldest version.
+        // The client may use a newer protocol, so the response has version 0.
         return frame_of(correlation_id, 0, |bytes| api::unsupported_version().encode(bytes, 0))
             .map(Some);
     }

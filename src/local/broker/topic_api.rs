@@ -23,7 +23,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::local::broker::topics::{MAX_TOTAL_PARTITIONS, Topic};
 use crate::local::broker::{Broker, NODE_ID};
 
-/// Number of partitions of a topic that is created without one.
+/// Number of partitions of a topic if the request does not specify it.
 const DEFAULT_PARTITIONS: i32 = 3;
 /// Value of Kafka for "authorized operations not requested".
 const NO_OPERATIONS: i32 = i32::MIN;
@@ -152,7 +152,8 @@ pub fn create(broker: &Broker, request: CreateTopicsRequest) -> CreateTopicsResp
     CreateTopicsResponse::default().with_topics(results.collect())
 }
 
-/// Returns why a topic cannot be created as requested: what the broker does not do, it refuses.
+/// Returns why a topic cannot be created as requested: the broker refuses options that it does not
+/// support.
 fn unsupported(topic: &CreatableTopic) -> Option<(ResponseError, String)> {
     if !matches!(topic.replication_factor, -1 | 1) {
         return Some((

@@ -25,8 +25,8 @@ const DESCRIPTION: &str = "topic.json";
 struct Description {
     id: uuid::Uuid,
     partitions: i32,
-    /// First offset of every partition. It follows the offsets of an earlier topic with the same
-    /// name, so that the sink never overwrites objects named after those offsets.
+    /// First offset of every partition. It is higher than all offsets of an earlier topic of the
+    /// same name, so that the sink never overwrites objects named after those offsets.
     #[serde(default)]
     first_offset: i64,
 }
@@ -49,8 +49,8 @@ impl Topic {
 /// All topics below one folder.
 pub struct Topics {
     folder: PathBuf,
-    /// Held while a topic is created or deleted, so that `topics` is locked only for the moment of
-    /// the change: thousands of files must not block the requests for other topics.
+    /// Held while a topic is created or deleted, so that `topics` is locked only briefly: creating
+    /// thousands of files must not block requests for other topics.
     changes: Mutex<()>,
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
 }
@@ -74,7 +74,7 @@ impl Topics {
                         .map_err(|error| io_error("open", &path, error))?;
                     topics.insert(name, Arc::new(topic));
                 }
-                // A kill interrupted the creation or deletion before it was acknowledged.
+                // A crash interrupted the creation or deletion before it was acknowledged.
                 None => std::fs::remove_dir_all(&path)
                     .map_err(|error| io_error("remove", &path, error))?,
             }
@@ -107,7 +107,7 @@ impl Topics {
         self.lock().get(name).cloned()
     }
 
-    /// Returns the topic with this id, which no recreated topic of the same name has.
+    /// Returns the topic with this id. A recreated topic of the same name has a different id.
     pub fn with_id(&self, id: uuid::Uuid) -> Option<Arc<Topic>> {
         self.lock().values().find(|topic| topic.id == id).cloned()
     }
@@ -148,7 +148,7 @@ impl Topics {
 
     fn create_files(&self, name: &str, partitions: i32) -> std::io::Result<Topic> {
         let path = self.folder.join(name);
-        // A folder without a topic is what a failed creation or deletion left. The records in it
+        // A folder without a topic is left over from a failed creation or deletion. Its records
         // must not become records of the new topic.
         ignore_missing(std::fs::remove_dir_all(&path))?;
         let first_offset = self.deleted_end_offsets()?.get(name).copied().unwrap_or(0);
@@ -162,8 +162,8 @@ impl Topics {
     ///
     /// # Errors
     /// `UNKNOWN_TOPIC_OR_PARTITION`; `KAFKA_STORAGE_ERROR` if a file cannot be written or removed.
-    /// Then the topic still exists, unless only records remain: the next creation or start of the
-    /// broker removes those.
+    /// The topic then still exists, unless its description is already deleted: its remaining
+    /// records are removed when the topic is created again or the broker starts.
     pub fn delete(&self, name: &str) -> Result<(), ResponseError> {
         let _change = self.begin_change();
         let topic = self.get(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
@@ -216,7 +216,7 @@ impl Topics {
     }
 }
 
-/// Accepts that a file or folder to remove does not exist.
+/// Ignores the error that a file or folder to remove does not exist.
 fn ignore_missing(removed: std::io::Result<()>) -> std::io::Result<()> {
     match removed {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

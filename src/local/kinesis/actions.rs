@@ -148,8 +148,8 @@ fn shard_description(stream: &Stream, index: u32) -> Value {
     })
 }
 
-/// Returns the index of the first shard that passes a filter of ListShards; all later ones pass
-/// too, because all shards of a stream here are open, and have been since the stream was created.
+/// Returns the index of the first shard that passes a filter of ListShards; all later shards pass
+/// too, because all shards of a stream are open here, and are as old as the stream.
 ///
 /// Source: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html>
 fn first_shard_of_filter(stream: &Stream, filter: &Value) -> Result<u32, KinesisError> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::local::kinesis::error::KinesisError;
 
-/// CBOR tag for seconds since 1970.
+/// CBOR tag for seconds since the epoch.
 const EPOCH_TAG: u64 = 1;
 
 /// Decodes a request.

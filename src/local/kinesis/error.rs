@@ -1,4 +1,4 @@
-//! Errors in the format of the service.
+//! Errors in the format of Kinesis.
 
 use axum::http::StatusCode;
 

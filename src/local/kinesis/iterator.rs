@@ -20,7 +20,7 @@ pub struct ShardIterator {
 }
 
 impl ShardIterator {
-    /// Encodes the iterator as an opaque text.
+    /// Encodes the iterator as an opaque string.
     pub fn encode(&self) -> String {
         let text = format!(
             "1:{}:{}:{}:{}:{}",
@@ -32,8 +32,8 @@ impl ShardIterator {
     /// Decodes an iterator.
     ///
     /// # Errors
-    /// `InvalidArgumentException` if the text is not an iterator, `ExpiredIteratorException` after
-    /// five minutes.
+    /// `InvalidArgumentException` if the string is not an iterator, `ExpiredIteratorException`
+    /// after five minutes.
     pub fn decode(text: &str, now_ms: i64) -> Result<Self, KinesisError> {
         let invalid = || KinesisError::invalid("Invalid ShardIterator.");
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;

@@ -1,4 +1,4 @@
-//! Parameters in the JSON body of a request, validated like in the service.
+//! Parameters in the JSON body of a request, validated as in Kinesis.
 
 use serde_json::Value;
 

@@ -12,7 +12,7 @@ use crate::local::kinesis::cbor;
 use crate::local::kinesis::error::KinesisError;
 use crate::local::kinesis::store::Store;
 
-/// Maximum size of a request body: a full PutRecords request in base64, and its JSON structure.
+/// Maximum size of a request body: a full PutRecords request in base64, plus its JSON structure.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Protocol of a request and its response.
@@ -90,7 +90,7 @@ fn error_json(name: &str, message: &str) -> Value {
     json!({ "__type": name, "message": message })
 }
 
-/// Returns the refusal of a request.
+/// Returns the response to a refused request.
 pub fn refuse(request: &Request, status: StatusCode, message: &str) -> Response<Body> {
     const NAME: &str = "AccessDeniedException";
     let protocol = Protocol::of(request.headers());

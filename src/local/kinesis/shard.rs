@@ -2,7 +2,8 @@
 
 use md5::{Digest, Md5};
 
-/// Returns first and last hash key of shard `index` of `count`. All ranges cover 0 to 2^128 - 1.
+/// Returns the first and last hash key of shard `index` of `count`. Together, the ranges cover 0 to
+/// 2^128 - 1.
 pub fn hash_range(index: u32, count: u32) -> (u128, u128) {
     if count == 1 {
         return (0, u128::MAX);
@@ -34,7 +35,7 @@ pub fn id(index: u32) -> String {
     format!("shardId-{index:012}")
 }
 
-/// Returns the index of the shard with this id, or `None` if it does not exist. Like the service,
+/// Returns the index of the shard with this id, or `None` if it does not exist. Like Kinesis,
 /// accepts ids without leading zeros.
 pub fn index(id: &str, count: u32) -> Option<u32> {
     let digits = id.strip_prefix("shardId-")?;

@@ -17,7 +17,7 @@ use crate::local::kinesis::error::KinesisError;
 
 /// Maximum number of requests that wait for the writer. Others wait in their connections.
 const QUEUE_LENGTH: usize = 256;
-/// Number of records after which a commit takes no further request.
+/// Number of records after which a commit includes no further request.
 const MAX_COMMIT_RECORDS: usize = 4_000;
 
 /// A stream. Its number of shards never changes.
@@ -60,7 +60,7 @@ pub struct Store {
     pub region: String,
 }
 
-/// Returns the current time in milliseconds since 1970.
+/// Returns the current time in milliseconds since the epoch.
 pub fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }

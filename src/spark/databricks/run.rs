@@ -24,7 +24,8 @@ use crate::stages::batch::report::BatchReport;
 /// is killed.
 #[derive(Debug, Serialize, Deserialize)]
 struct PendingRun {
-    /// Unique name: of its folders, and the idempotency token that prevents a second submission.
+    /// Unique name of the run. Names its folders, and is the idempotency token that prevents a
+    /// second submission.
     name: String,
     host: String,
     /// Parameters of the job.
@@ -67,7 +68,7 @@ struct Run {
     state: RunState,
     run_name: Option<String>,
     run_page_url: Option<String>,
-    /// In milliseconds since 1970; 0 while the run is active.
+    /// In milliseconds since the epoch; 0 while the run is active.
     #[serde(default)]
     end_time: i64,
     #[serde(default)]
@@ -103,7 +104,7 @@ impl Run {
 /// Uploads the job, runs it and reads its results.
 ///
 /// # Errors
-/// There are no credentials; the lake is a local folder; the run fails; the user interrupts the
+/// Credentials are missing; the lake is a local folder; the run fails; the user interrupts the
 /// command, which cancels the run.
 pub async fn run(batch: &SparkBatch<'_>) -> Result<BatchReport> {
     let SparkBatch { config, lake_url, topics_dir, questions, median, printer } = *batch;
@@ -265,8 +266,8 @@ impl Runner<'_> {
         parameters: &Parameters,
         progress: &Progress,
     ) -> Result<AttemptOutcome, AttemptError> {
-        // An earlier command may have submitted a resumed run. Until its state is read, it may be
-        // active.
+        // A resumed run may have been submitted by an earlier command. Until its state is read, the
+        // run may be active.
         let is_resumed = pending.is_resumed;
         let submit_error = |error: Error| {
             if is_resumed || error.is_retryable() {
@@ -393,8 +394,8 @@ async fn failure(client: &Databricks, run: &Run) -> Error {
         .hint(hint)
 }
 
-/// Returns the reason of the most recent failed run of this pipeline since `since`, or `None` if
-/// Databricks lists none.
+/// Returns the failure reason of the most recent failed run of this pipeline since `since`, or
+/// `None` if Databricks lists none.
 ///
 /// # Errors
 /// Databricks refuses the request.

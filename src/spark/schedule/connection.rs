@@ -62,13 +62,13 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Whether the connection is managed by pinpipe for this pipeline.
+    /// Returns whether the connection is managed by pinpipe for this pipeline.
     pub fn is_managed(&self, found: &Value) -> bool {
         found["description"] == self.description()
     }
 
-    /// Whether this is the example connection that Airflow creates with its database, which has no
-    /// valid host.
+    /// Returns whether this is the example connection that Airflow creates with its database, which
+    /// has no valid host.
     pub fn is_example(found: &Value) -> bool {
         found["host"] == "localhost" && found["description"].as_str().is_none_or(str::is_empty)
     }

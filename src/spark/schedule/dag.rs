@@ -17,7 +17,7 @@ const RUN: &str = "{{ run_id | replace(':', '-') | replace('+', '-') }}";
 const ATTEMPT: &str = "{{ macros.uuid.uuid5(macros.uuid.NAMESPACE_URL, dag.dag_id ~ run_id ~ dag_run.start_date ~ ti.try_number) }}";
 
 const TEMPLATE: &str = include_str!("dag.py");
-/// First words of every DAG file that pinpipe writes, in all versions.
+/// Beginning of every DAG file that pinpipe writes, in all versions.
 pub const DAG_BEGINS: &str = "\"\"\"Runs pinpipe's batch on Databricks.";
 
 /// Returns the DAG id, `<id>_dag`.
@@ -53,7 +53,7 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
     let schedule = &config.schedule;
     let body =
         submission(config, &format!("pinpipe batch {}", config.id), &JobFiles::of(folder), RUN);
-    // Airflow renders the body as a template, but must not render texts of the configuration.
+    // Airflow renders the body as a template, but must not render values of the configuration.
     let mut body = map_texts(&body, &|text| {
         if text == RUN { text.to_string() } else { escaped(text) }
     });
@@ -89,7 +89,7 @@ fn rendered(config: &Config, folder: &str, description: &str) -> String {
         .collect()
 }
 
-/// Escapes a text that contains template syntax, so that Airflow does not render it.
+/// Escapes a string that contains template syntax, so that Airflow does not render it.
 fn escaped(text: &str) -> String {
     if text.contains("{{") || text.contains("{%") || text.contains("{#") {
         format!("{{% raw %}}{text}{{% endraw %}}")

@@ -100,7 +100,7 @@ impl<'a> Schedule<'a> {
     /// Returns the DAG file.
     ///
     /// # Errors
-    /// There are no Databricks credentials; the current user cannot be determined.
+    /// The Databricks credentials are missing; the current user cannot be determined.
     pub async fn rendered_dag(&self) -> Result<String> {
         let client = Databricks::open(self.config)?;
         Ok(rendered_dag(self.config, &scheduled_folder(&client, self.config).await?))
@@ -159,7 +159,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Deletes the DAG and its runs from Airflow's database. Airflow refuses while a run is active,
-    /// which is not an error: it removes the DAG later.
+    /// which is not an error: Airflow removes the DAG later.
     ///
     /// # Errors
     /// Airflow cannot be called; the user interrupts the command.
@@ -234,7 +234,7 @@ async fn activate_dag(
     Ok(Some(BatchReport { seconds: (Utc::now() - now).as_seconds_f64(), ..report }))
 }
 
-/// Whether the DAG is active in Airflow.
+/// Returns whether the DAG is active in Airflow.
 fn is_active(dag: &Value) -> bool {
     // `is_active` in Airflow 2, `is_stale` in Airflow 3.
     dag["is_active"] != false && dag["is_stale"] != true

@@ -19,7 +19,7 @@ use crate::stages::batch::answer::Answer;
 use crate::stages::batch::page;
 use crate::stages::batch::report::BatchReport;
 
-/// Maximum part of an answer that is buffered in memory before it is written to its file.
+/// Maximum size of a Parquet row group, which is buffered in memory before it is written.
 const ROW_GROUP_SIZE: RowGroupSize = RowGroupSize { rows: 8 * 1024, bytes: 8 * 1024 * 1024 };
 
 /// Writes the answers and returns a description of each output. Files are written atomically,
@@ -113,7 +113,8 @@ fn encode(answer: &Answer, format: Format, formulas: CsvFormulas) -> EncodeResul
     Ok(bytes)
 }
 
-/// Returns the batch with an apostrophe before each text that a spreadsheet takes for a formula.
+/// Returns the batch with an apostrophe before each string that a spreadsheet interprets as a
+/// formula.
 fn without_formulas(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| match column.data_type() {
         DataType::Utf8 => {
@@ -125,7 +126,8 @@ fn without_formulas(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(batch.schema(), columns.collect())
 }
 
-/// The characters are those of OWASP, "CSV Injection". A number is no formula.
+/// Puts an apostrophe before a formula. The characters are those of OWASP, "CSV Injection". A
+/// number is not a formula.
 fn without_formula(text: &str) -> Cow<'_, str> {
     let is_formula =
         text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) && text.parse::<f64>().is_err();

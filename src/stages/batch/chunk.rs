@@ -18,7 +18,7 @@ use crate::data::transform::quality::ColumnQuality;
 
 /// Size of the line chunks of a decompressed object, in bytes.
 const DECOMPRESSED_BYTES: usize = 1024 * 1024;
-/// Decoded rows that cause a flush before the chunk ends: short lines become many rows.
+/// Decoded rows that cause a flush before the chunk ends: a chunk of short lines has many rows.
 const MAX_ROWS: usize = 128 * 1024;
 /// Rejected records that cause a flush before the chunk ends.
 const MAX_REJECTS: usize = 1_000;
@@ -27,7 +27,8 @@ const MAX_REJECTS: usize = 1_000;
 pub struct TransformedChunk {
     /// Objects read to their end.
     pub objects: u64,
-    /// Bytes read: the stored size of whole objects, the text size of a part of an object.
+    /// Bytes read: the stored size of a whole object, or the decompressed size of a part of an
+    /// object.
     pub bytes: u64,
     pub records: u64,
     pub tombstones: u64,
@@ -43,7 +44,8 @@ pub struct ChunkTransformer {
     pub is_folder: bool,
     pub cleaner: Cleaner,
     pub keys: KeyMaker,
-    /// Bytes of text that cause a flush before the chunk ends: compressed objects can be long.
+    /// Bytes of text that cause a flush before the chunk ends: a compressed object can expand to a
+    /// long text.
     pub max_text_bytes: u64,
 }
 
@@ -72,7 +74,7 @@ impl ChunkTransformer {
                 for (object, contents) in objects {
                     transformation.objects += 1;
                     transformation.bytes += object.size_bytes;
-                    // The name of an object may announce another compression.
+                    // The compression can differ from the extension of the object's name.
                     if Compression::of_content(&contents) == Some(Compression::Gzip) {
                         for lines in decompress(contents, DECOMPRESSED_BYTES) {
                             transformation.transform(&object, lines, &mut decoder)?;

@@ -114,8 +114,8 @@ struct OutputTable {
     row_group_size: RowGroupSize,
 }
 
-/// Range of the row numbers in a table. New rows usually have higher numbers; only if they overlap
-/// the range are the numbers read.
+/// Range of the row numbers in a table. New rows usually have higher numbers; the numbers in the
+/// table are read only if those of new rows overlap the range.
 struct RowNumberRange {
     lowest: i64,
     highest: i64,

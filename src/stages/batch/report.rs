@@ -26,7 +26,7 @@ pub struct KindCounts {
     pub skipped: u64,
     /// Records read, including rejected ones.
     pub records: u64,
-    /// Values `null`, which are no records. Not shown in the table.
+    /// Tombstones, which are not records. Not shown in the table.
     pub tombstones: u64,
     pub rejects: u64,
     pub duplicates: u64,

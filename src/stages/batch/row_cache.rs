@@ -1,4 +1,4 @@
-//! Rows that stay in memory for the questions: only the columns that the questions read.
+//! Rows kept in memory for the questions: only the columns that the questions read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -43,13 +43,13 @@ pub struct BatchOptions {
     pub lake: Option<String>,
     /// Reprocesses all objects and overwrites the tables.
     pub full: bool,
-    /// Answers from the lake alone; tables are neither read nor written.
+    /// Answers the questions from the lake alone; tables are neither read nor written.
     pub no_tables: bool,
     /// Folder for the answers; created if missing.
     pub out: Option<PathBuf>,
     /// Formats of the answers.
     pub formats: Vec<AnswerFormat>,
-    /// Answers for this state of the tables, without reading the lake.
+    /// Answers the questions from this earlier state of the tables, without reading the lake.
     pub as_of: Option<AsOf>,
     /// Compacts the tables after the run.
     pub optimize: bool,
@@ -57,7 +57,7 @@ pub struct BatchOptions {
     pub median: Option<Median>,
 }
 
-/// Maximum number of attempts to commit a table that another writer keeps changing.
+/// Maximum number of attempts to commit to a table that another writer keeps changing.
 const MAX_ATTEMPTS: usize = 3;
 
 /// Ingests new objects of the lake into the clean tables and answers the questions, on the

@@ -10,14 +10,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::stages::gateway::response::RestError;
 
-/// Time in which a client must send the body of a request.
+/// Time within which a client must send the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum memory for the large bodies of all requests. A request with many small records takes
 /// about ten times the memory of its body.
 const MAX_LARGE_BODIES_BYTES: usize = 32 * 1024 * 1024;
-/// Size up to which a body needs no reservation, so that large bodies delay no small ones.
+/// Size up to which a body needs no reservation, so that large bodies do not delay small ones.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
-/// Bytes for each permit of [`BodyReader::memory`].
+/// Bytes per permit of [`BodyReader::memory`].
 const PERMIT_BYTES: usize = 1024;
 
 /// Reads request bodies within the limits.
@@ -28,7 +28,7 @@ pub struct BodyReader {
     memory: Semaphore,
 }
 
-/// A received body. Its memory is reserved until this is dropped.
+/// A received body. Memory for the body is reserved until this value is dropped.
 pub struct Received<'a> {
     pub bytes: Bytes,
     _reservation: Option<SemaphorePermit<'a>>,
@@ -54,13 +54,13 @@ impl BodyReader {
         let declared = body.size_hint().exact().map(|size| usize::try_from(size).ok());
         let size = match declared {
             Some(Some(size)) if size > self.limit => None,
-            // A compressed body may become as large as the limit.
+            // A compressed body may expand up to the limit.
             Some(Some(size)) if encoding == Encoding::Identity => Some(size),
             Some(None) => None,
             _ => Some(self.limit),
         };
         let Some(size) = size else {
-            // A client that still sends would see a reset connection instead of the response.
+            // A client that is still sending would see a connection reset instead of the response.
             let _ = tokio::time::timeout(BODY_TIMEOUT, discard(body)).await;
             return Err(RestError::too_large());
         };
@@ -74,7 +74,7 @@ impl BodyReader {
         let received = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, self.limit));
         let sent = match received.await {
             Ok(Ok(sent)) => sent,
-            // Of a body whose size was declared, only the connection can fail.
+            // A body of declared size is within the limit, so only the connection can have failed.
             Ok(Err(_)) if declared.is_some() => {
                 return Err(RestError::bad_request("the connection closed within the body"));
             }
@@ -99,7 +99,7 @@ impl BodyReader {
     }
 }
 
-/// Receives a body without storing it.
+/// Receives a body and discards it.
 async fn discard(body: Body) {
     let mut chunks = body.into_data_stream();
     while chunks.next().await.is_some_and(|chunk| chunk.is_ok()) {}

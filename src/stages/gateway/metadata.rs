@@ -13,7 +13,7 @@ use crate::stages::gateway::Gateway;
 use crate::stages::gateway::response;
 use crate::stages::gateway::response::RestError;
 
-/// Age up to which the cache describes a topic. A recreated topic may have other partitions.
+/// Maximum age of a topic in the cache. A recreated topic may have other partitions.
 const TOPIC_TTL: Duration = Duration::from_secs(2);
 
 /// A partition as the REST Proxy describes it.
@@ -80,13 +80,15 @@ impl Gateway {
         }
         match (self.topics().await, known) {
             (Ok(topics), _) => topics.get(topic).cloned().ok_or_else(RestError::topic_not_found),
-            // The producer retries for longer than this request for metadata.
+            // Uses the old entry, because the producer retries for longer than the request for
+            // metadata.
             (Err(_), Some(partitions)) => Ok(partitions.clone()),
             (Err(error), None) => Err(error),
         }
     }
 
-    /// Requires that the topic exists and has these partitions. Asks Kafka before it refuses.
+    /// Requires that the topic exists and has these partitions. Fetches the topics from Kafka
+    /// before it reports an error.
     ///
     /// # Errors
     /// The topic or a partition does not exist; the brokers cannot be reached.

@@ -40,7 +40,7 @@ pub struct Gateway {
     topics: metadata::TopicCache,
     kinesis: aws_sdk_kinesis::Client,
     bodies: body::BodyReader,
-    /// Acquired after the body was read: a client that sends slowly delays no other.
+    /// Acquired after the body was read, so that a slow client does not delay other clients.
     permits: Semaphore,
 }
 
@@ -65,7 +65,7 @@ impl Gateway {
     pub fn router(self: Arc<Self>) -> Router {
         let body_limit = self.config.gateway.body_limit_bytes;
         let mut router = Router::new();
-        // The REST Proxy accepts its paths with and without a slash at the end.
+        // The REST Proxy accepts its paths with and without a trailing slash.
         for end in ["", "/"] {
             router = router
                 .route(&format!("/topics{end}"), get(metadata::list_topics))
@@ -119,7 +119,7 @@ async fn process(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
         Ok(received) => received,
         Err(error) => return error.into_response(),
     };
-    // The length of the body that was sent, which may have been compressed.
+    // The header has the length of the body as it was sent, possibly compressed.
     parts.headers.remove(header::CONTENT_LENGTH);
     // Cannot fail: the semaphore is never closed.
     let _permit = gateway.permits.acquire().await;

@@ -31,11 +31,11 @@ enum Embedded {
 /// Maximum number of records of a request that wait for their acknowledgement, which bounds the
 /// memory of a request with many small records.
 const MAX_IN_FLIGHT: usize = 10_000;
-/// Pause before a record is sent again that found the producer's queue full.
+/// Pause between attempts to add a record to the producer's queue while the queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// The body of a request. Keys and values stay the text that was sent: a parsed number could lose
-/// digits, and a parsed object the order of its members.
+/// The body of a request. Keys and values are kept as the JSON text that was sent: a parsed number
+/// could lose digits, and a parsed object the order of its members.
 #[derive(Deserialize)]
 struct ProduceRequest<'a> {
     #[serde(borrow)]
@@ -92,7 +92,8 @@ pub async fn to_partition(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response<Body>, RestError> {
-    // A partition that does not exist is reported even if the body is invalid, as by the proxy.
+    // A partition that does not exist is reported even if the body is invalid, as by the REST
+    // Proxy.
     let partition = partition_id(&partition)?;
     gateway.require_partitions(&topic, &[partition]).await?;
     produce(&gateway, &topic, Some(partition), &headers, &body).await
@@ -231,7 +232,7 @@ fn read_records(
     let text: &RawValue = serde_json::from_slice(body)
         .map_err(|error| RestError::bad_request(format!("the body is not JSON: {error}")))?;
     let empty = || RestError::unprocessable("records may not be empty");
-    // Without the check of the bracket, an array would count as the members of an object in order.
+    // Checks the bracket, because serde also reads a struct from an array of its members.
     if !text.get().starts_with('{') {
         return Err(empty());
     }

@@ -36,7 +36,7 @@ pub fn api_gateway(status: StatusCode, message: &str) -> Response<Body> {
     respond(status, "application/json", &json!({ "message": message }))
 }
 
-/// Returns the refusal of a request, in the format of the API to which its path belongs.
+/// Returns the response to a refused request, in the format of the API to which its path belongs.
 pub fn refuse(request: &Request, status: StatusCode, message: &str) -> Response<Body> {
     if request.uri().path().starts_with("/streams") {
         return api_gateway(status, message);
@@ -114,8 +114,8 @@ impl axum::response::IntoResponse for RestError {
     }
 }
 
-/// Returns the response, or the JSON error of the REST Proxy instead of the plain text with which
-/// the HTTP library rejects a request, such as one with a path that is not UTF-8.
+/// Replaces a plain-text error of the HTTP library, such as for a path that is not UTF-8, with the
+/// JSON error of the REST Proxy. Returns any other response unchanged.
 pub fn with_json_error(response: Response<Body>) -> Response<Body> {
     let is_plain_text = response
         .headers()

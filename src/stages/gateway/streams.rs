@@ -62,7 +62,8 @@ fn kinesis_error<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> StreamErr
     }
 }
 
-/// Members of a JSON object. Their values stay text, because a parsed number could lose digits.
+/// Members of a JSON object. The values are kept as JSON text, because a parsed number could lose
+/// digits.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 /// Parses a request body. An empty body is an empty object.
@@ -149,7 +150,8 @@ pub async fn delete(
     Ok(response::kinesis(StatusCode::OK, &json!({})))
 }
 
-/// Returns a field by one of the two names that clients of this API use. Null counts as missing.
+/// Returns a field by one of the two names that clients of this API use. A null field is treated as
+/// missing.
 fn field<'a>(body: &Members<'a>, names: [&str; 2]) -> Option<&'a RawValue> {
     names.iter().find_map(|name| body.get(*name)).copied().filter(|value| value.get() != "null")
 }
@@ -166,8 +168,8 @@ fn text_field(body: &Members<'_>, names: [&str; 2]) -> Result<String, StreamErro
     }
 }
 
-/// Returns JSON text without whitespace between tokens and without needless escapes in strings, as
-/// API Gateway does. Numbers and the order of members stay as they were sent.
+/// Returns JSON text without white space between tokens and without unnecessary escapes in strings,
+/// as API Gateway does. Numbers and the order of members are kept as sent.
 fn compact(json: &str) -> String {
     let mut compacted = String::with_capacity(json.len());
     let mut rest = json;
@@ -177,7 +179,7 @@ fn compact(json: &str) -> String {
         let literal = &rest[start..end];
         match serde_json::from_str::<String>(literal) {
             Ok(text) => compacted.push_str(&Value::String(text).to_string()),
-            // Half of a surrogate pair, which no text can contain.
+            // A lone surrogate, which a Rust string cannot contain.
             Err(_) => compacted.push_str(literal),
         }
         rest = &rest[end..];

@@ -21,8 +21,8 @@ use crate::stages::sink::properties::SinkProperties;
 use crate::stages::sink::task::{Task, TaskState};
 use crate::stages::sink::writer::MAX_KEY_BYTES;
 
-/// Time that a request waits for a task to start or stop. A task that needs more, because the lake
-/// or the broker does not respond, stops after its current call.
+/// Time that a request waits for a task to start or stop. A task that takes longer, because the
+/// lake or the broker does not respond, stops after its current call.
 const TASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum length of the name of a file or folder.
 const MAX_FILE_NAME_BYTES: usize = 255;
@@ -315,9 +315,9 @@ async fn create_task(
     })
 }
 
-/// Checks that `store.url`, if it is set, is the server of the configured lake: `endpoint_url` is
-/// `lake.endpoint_url`. The sink sends records and credentials of the user there, so a request to
-/// the control interface must not choose another server.
+/// Checks that `store.url`, if it is set, is the server of the configured lake, which is
+/// `endpoint_url`, the value of `lake.endpoint_url`. The sink sends records and credentials of the
+/// user there, so a request to the control interface must not choose another server.
 fn check_store_url(properties: &SinkProperties, lake_url: &str, endpoint_url: &str) -> Result<()> {
     let Some(store_url) = &properties.store_url else {
         return Ok(());
@@ -344,14 +344,14 @@ struct Destination {
     store: Arc<dyn object_store::ObjectStore>,
     /// Path in the store at which the paths of the bucket begin.
     root: Path,
-    /// Maximum length of a name between two slashes.
+    /// Maximum length of a path segment.
     max_name_bytes: usize,
 }
 
 /// Returns the destination of a connector: S3 if `lake.url` is a bucket, else a folder of the lake.
 async fn destination(config: &Config, properties: &SinkProperties) -> Result<Destination> {
     let lake_url = config.endpoints().lake_url();
-    // Again, for a connector that was stored before the configuration changed.
+    // Checked again, because the configuration may have changed since the connector was stored.
     check_store_url(properties, &lake_url, &config.lake.endpoint_url)?;
     let Some(bucket) = lake_url.strip_prefix("s3://").map(|bucket| bucket.trim_end_matches('/'))
     else {

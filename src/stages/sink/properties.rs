@@ -123,7 +123,7 @@ impl Reader {
     }
 }
 
-/// Whether a value is this name, with or without a package before it.
+/// Returns whether a value is this name, with or without a package before it.
 fn is_named(value: &str, name: &str) -> bool {
     value.eq_ignore_ascii_case(name) || value.ends_with(&format!(".{name}"))
 }
@@ -140,7 +140,7 @@ impl SinkProperties {
         if r.only("connector.class", &["S3SinkConnector"]).is_none() && r.problems.is_empty() {
             r.problems.push("`connector.class` is missing".into());
         }
-        // The local sink always runs one task, which no valid `tasks.max` forbids.
+        // The local sink always runs one task, which every valid `tasks.max` permits.
         r.number::<u32>("tasks.max", 1);
         r.text("s3.region");
         r.only("storage.class", &["S3Storage"]);

@@ -27,7 +27,7 @@ pub struct TaskState {
     pub stop: AtomicBool,
     pub records: AtomicU64,
     pub objects: AtomicU64,
-    /// Reason for which the task failed.
+    /// Reason why the task failed.
     pub failure: Mutex<Option<String>>,
 }
 
@@ -37,7 +37,7 @@ pub struct Task {
     pub store: Arc<dyn ObjectStore>,
     /// Path in the store at which the paths of the bucket begin.
     pub root: Path,
-    /// Maximum length of a name between two slashes.
+    /// Maximum length of a path segment.
     pub max_name_bytes: usize,
     pub properties: SinkProperties,
     pub state: Arc<TaskState>,

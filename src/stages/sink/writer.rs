@@ -13,7 +13,7 @@ use crate::stages::sink::properties::SinkProperties;
 
 /// Bytes buffered before they are passed to the writer of the object.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Maximum length of the path of an object below the bucket: that of a key on S3.
+/// Maximum length of the path of an object in its bucket: the limit of S3 for keys.
 pub const MAX_KEY_BYTES: usize = 1024;
 /// Maximum number of open objects of one Kafka partition. Each takes memory, and a partitioner by
 /// fields opens one for each value.
@@ -26,7 +26,7 @@ struct OpenObject {
     records: u64,
 }
 
-/// What the names of all objects of one Kafka partition begin with.
+/// Common beginning of the names of all objects of one Kafka partition.
 struct Names {
     topic: String,
     partition: i32,
@@ -96,8 +96,8 @@ impl PartitionWriter {
             || self.objects.values().any(|object| object.records >= properties.flush_size)
     }
 
-    /// Returns whether the lake can have an object in `folder` that begins at `offset`, or one is
-    /// already open: a name has at most `max_name_bytes`, a path [`MAX_KEY_BYTES`].
+    /// Returns whether `folder` has an open object, or the lake can store a new one that begins at
+    /// `offset`: a path segment has at most `max_name_bytes`, a path at most [`MAX_KEY_BYTES`].
     pub fn can_hold(
         &self,
         properties: &SinkProperties,
@@ -192,7 +192,7 @@ mod tests {
         assert!(!can_hold(&"x".repeat(256), 255));
         assert!(!can_hold(&format!("a=1/{}/c=2", "x".repeat(256)), 255), "one of several");
         assert!(can_hold(&"x".repeat(256), MAX_KEY_BYTES));
-        // Each byte of a letter outside of ASCII takes three.
+        // Each byte of a non-ASCII letter takes three when encoded.
         assert!(can_hold(&"é".repeat(42), 255));
         assert!(!can_hold(&"é".repeat(43), 255));
         assert!(!can_hold(&"a/".repeat(510), 255), "the whole path");

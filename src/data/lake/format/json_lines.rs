@@ -8,7 +8,7 @@ use crate::data::lake::compression::{Compression, Encoder, strip_extension};
 use crate::data::lake::decode::Decoder;
 use crate::data::lake::format::object_format::{ObjectEncoder, ObjectFormat, ObjectPart};
 
-/// Extensions of objects, in any case of their letters. The sink connector writes the first.
+/// Extensions of objects, whose case is ignored. The sink connector writes the first.
 pub const EXTENSIONS: [&str; 3] = [".json", ".jsonl", ".ndjson"];
 
 /// The format of Confluent's `JsonFormat`.

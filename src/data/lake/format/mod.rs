@@ -22,8 +22,8 @@ pub fn of_object(name: &str) -> Option<(&str, &'static dyn ObjectFormat, Compres
 /// Extensions of compressed objects that are not supported.
 const OTHER_COMPRESSIONS: [&str; 7] = ["bz2", "lz4", "snappy", "xz", "zip", "zst", "zstd"];
 
-/// Returns the extension of a name for messages, with the dot before it; of a compressed object
-/// also the one of its format. Empty if the name has none.
+/// Returns the extension of a name for messages, with the dot before it. For a compressed object,
+/// it includes the extension of the format. Empty if the name has no extension.
 pub fn extension(name: &str) -> &str {
     let is_extension =
         |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());

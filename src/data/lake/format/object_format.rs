@@ -16,14 +16,14 @@ pub trait ObjectFormat: std::fmt::Debug + Send + Sync {
     fn extension(&self, compression: Compression) -> String;
 
     /// Splits the name of an object into the name without its extension and the compression of the
-    /// object as a whole, as the name announces it. Returns `None` for the name of another format.
+    /// object as a whole, as the name indicates it. Returns `None` for the name of another format.
     fn parse_name<'n>(&self, name: &'n str) -> Option<(&'n str, Compression)>;
 
     /// Typical size of the decoded records, as a multiple of the size of the object.
     fn typical_ratio(&self, compression: Compression) -> u64;
 
-    /// Whether an object can be split between records. Batch then reads large objects part by part;
-    /// objects of other formats are read as a whole.
+    /// Returns whether an object can be split between records. Batch then reads large objects chunk
+    /// by chunk; objects of other formats are read as a whole.
     fn has_lines(&self) -> bool;
 
     /// Opens an encoder for a new object.

@@ -122,7 +122,8 @@ fn countries(title: &str, report: &BatchReport) -> Option<String> {
         .iter()
         .map(|row| (cell_text(&row[0]), cell_text(&row[1]), row[2].as_f64().unwrap_or_default()))
         .collect();
-    // The chart of years contains all categories: both charts give a category the same colour.
+    // Includes the categories of the chart of years, so that a category has the same colour in both
+    // charts.
     let mut categories: Vec<String> = rows.iter().map(|row| row.1.clone()).collect();
     categories.extend(
         report
