@@ -12,6 +12,7 @@ use crate::base::config::size::memory_bytes;
 use crate::base::error::{Error, Result};
 use crate::base::output::Printer;
 use crate::cli::schedule::{self, ScheduleArguments};
+use crate::clients::databricks::auth::Credentials;
 use crate::data::lake::objects::count_objects;
 use crate::data::tables::as_of::AsOf;
 use crate::spark::{self, SparkBatch};
@@ -188,6 +189,10 @@ async fn on_spark(
 ) -> Result<BatchReport> {
     let started = Instant::now();
     let questions = batch::prepare(config, options)?;
+    if config.spark.place == SparkPlace::Databricks {
+        // Found before the lake is listed, which may take long.
+        Credentials::find(config)?;
+    }
     let (lake, layout) = batch::open_lake(config, options).await?;
     // Checked first, because Spark needs half a minute to detect an empty lake.
     let objects = count_objects(&lake, &layout).await?;

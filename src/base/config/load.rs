@@ -757,7 +757,7 @@ mod tests {
     #[test]
     fn never_quotes_a_database_url_of_the_wrong_type() {
         let (_, problems) = merged("[database]\nurl = [\"mysql://me:hunter2@db/x\"]\n");
-        assert_eq!(problems, ["test: `database.url`: expected a text in double quotes"]);
+        assert_eq!(problems, ["test: `database.url`: expected a string in double quotes"]);
     }
 
     #[test]

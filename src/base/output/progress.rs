@@ -113,14 +113,15 @@ mod tests {
 
     use super::*;
 
-    /// A terminal of 60 columns that stores the longest text written to it.
+    /// A terminal of 60 columns that stores the longest text written to it, the last of equal
+    /// length.
     #[derive(Debug, Default)]
     struct NarrowTerminal(Arc<Mutex<String>>);
 
     impl NarrowTerminal {
         fn keep(&self, text: &str) -> std::io::Result<()> {
             let mut longest = self.0.lock().expect("no test panicked");
-            if text.trim_end().chars().count() > longest.chars().count() {
+            if text.trim_end().chars().count() >= longest.chars().count() {
                 *longest = text.trim_end().to_string();
             }
             Ok(())

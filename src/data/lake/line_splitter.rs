@@ -417,7 +417,7 @@ mod tests {
         let slices = split(1 << 20, &[&whole[..whole.len() - 20]]);
         let LineChunk::Lines { first_line: 1, text } = &slices[0] else { panic!("{slices:?}") };
         let record_count = memchr::memchr_iter(b'}', text).count() as u64;
-        assert!(record_count > 100 && text.ends_with(b"}"), "{record_count}");
+        assert!(record_count > 100 && text.trim_ascii_end().ends_with(b"}"), "{record_count}");
         assert!(
             matches!(&slices[1], LineChunk::Refused { line, reason, .. } if *line == record_count + 1 && reason.starts_with("broken gzip")),
             "{slices:?}"

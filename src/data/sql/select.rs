@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_syntax_error_names_its_place() {
         let error = check_select("SELECT country\nFROM post\nGROUP country").expect_err("refused");
-        assert_eq!(error.place, Some((3, 7)), "{error:?}");
+        assert_eq!(error.place, Some((3, 1)), "{error:?}");
         assert!(!error.message.contains("Line:"), "{error:?}");
     }
 }

@@ -54,7 +54,7 @@ def test_question_that_inserts_rows_does_not_change_the_table(pinpipe, asked):
     [
         ("SELECT country\nFROM pst", "2:6", "`pst` not found"),
         ("SELECT nation FROM post", "1:8", "column `nation` not found"),
-        ("SELECT country\nFROM post\nGROUP country", "3:7", "Expected"),
+        ("SELECT country\nFROM post\nGROUP country", "3:1", "Expected"),
     ],
 )
 def test_error_of_a_question_names_file_line_and_column(asked, sql, place, cause):

@@ -74,19 +74,20 @@ def test_objects_are_closed_before_too_many_are_open(local):
     wait_for_lake(local.pinpipe, 500, "b")
 
 
+@pytest.mark.slow
 def test_the_number_of_partitions_of_all_topics_is_limited(local):
     admin = AdminClient({"bootstrap.servers": local.kafka})
     topics = [NewTopic(f"t{number}", 10_000, 1) for number in range(6)]
     refused = []
-    for future in admin.create_topics(topics, request_timeout=60).values():
+    for future in admin.create_topics(topics, request_timeout=900).values():
         try:
-            future.result(60)
+            future.result(900)
         except KafkaException as error:
             refused.append(error.args[0])
     assert [error.name() for error in refused] == ["POLICY_VIOLATION"]
     assert "at most 50000 partitions" in refused[0].str()
     # Deleted topics do not count. Their folders would fill the disk of the tests.
     names = [f"t{number}" for number in range(5)]
-    for future in admin.delete_topics(names, request_timeout=60).values():
-        future.result(60)
+    for future in admin.delete_topics(names, request_timeout=900).values():
+        future.result(900)
     make_topic(local.kafka, "small", 3)

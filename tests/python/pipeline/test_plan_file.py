@@ -28,7 +28,7 @@ def test_file_that_is_not_a_plan_is_rejected(provisioned):
     pinpipe = provisioned.pinpipe
     (pinpipe.folder / "other.json").write_text("{}")
     stderr = pinpipe.run("provision", "--apply", "other.json", code=2).stderr
-    assert "format version none, expected 1" in stderr
+    assert "expected format version 1, got none" in stderr
     stderr = pinpipe.run("provision", "--apply", "missing.json", code=2).stderr
     assert "plan file `missing.json` does not exist" in stderr
 

@@ -244,8 +244,8 @@ def test_password_unfit_for_the_password_file_is_rejected(machine, secret):
     machine.answer(secret=secret)
     done = start_service(machine, code=1)
     assert done.stderr == (
-        "pinpipe: the password in /pinpipe/abc/proxy-password must be letters, "
-        "digits and . _ ~ - only\n"
+        "pinpipe: the password in /pinpipe/abc/proxy-password must contain only letters, "
+        "digits and . _ ~ -\n"
     )
     assert machine.text(PASSWORDS) == f"api-gateway: {SECRET},pinpipe\n"
 

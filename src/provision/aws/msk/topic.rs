@@ -10,7 +10,7 @@ use crate::base::model::Kind;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
-use crate::provision::aws::msk::topic_backend::TopicState;
+use crate::provision::aws::msk::topic_backend::backend::TopicState;
 use crate::provision::aws::outputs;
 use crate::provision::resource::{Observation, Resource};
 use crate::provision::state::document::Phase;

@@ -10,7 +10,7 @@ use crate::base::output::Printer;
 use crate::provision::aws::context::Account;
 use crate::provision::aws::keys;
 use crate::provision::aws::msk::topic_backend;
-use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::aws::msk::topic_backend::backend::{TopicBackend, TopicState};
 use crate::provision::aws::outputs;
 use crate::provision::engine::selection::Selection;
 use crate::provision::engine::session::{LONGER_GRACE, Purpose, Session, run_until_shutdown};

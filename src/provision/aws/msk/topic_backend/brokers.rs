@@ -10,7 +10,7 @@ use crate::base::config::schema::{Config, KafkaAuth};
 use crate::base::error::Result;
 use crate::clients::kafka::admin::{Admin, TopicDescription};
 use crate::provision::aws::context::Account;
-use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::aws::msk::topic_backend::backend::{TopicBackend, TopicState};
 use crate::provision::aws::outputs;
 
 /// Timeout of the connection attempt to a broker.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::base::error::{Error, Result};
 use crate::provision::aws::context::Account;
-use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::aws::msk::topic_backend::backend::{TopicBackend, TopicState};
 use crate::provision::aws::outputs;
 use crate::provision::aws::run_command::{CommandOutcome, run_command};
 

@@ -1,70 +1,22 @@
 //! The backends for a cluster's topics: the topic operations of MSK, the Kafka protocol from this
 //! machine, and `kafka-topics.sh` on the client machine.
 
+pub mod backend;
 mod brokers;
 mod client_machine;
 mod msk;
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
-
-use async_trait::async_trait;
 
 use crate::base::config::check::has_topic_operations;
 use crate::base::config::schema::TopicsVia;
 use crate::base::error::Result;
 use crate::provision::aws::context::Account;
+use crate::provision::aws::msk::topic_backend::backend::TopicBackend;
 use crate::provision::aws::msk::topic_backend::brokers::Brokers;
 use crate::provision::aws::msk::topic_backend::client_machine::ClientMachine;
 use crate::provision::aws::msk::topic_backend::msk::Msk;
 use crate::provision::aws::outputs;
-
-/// Whether a topic exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TopicState {
-    /// The topic exists and has this number of partitions.
-    Exists(i32),
-    Missing,
-    /// The client machine does not accept commands at the moment.
-    Unknown,
-}
-
-impl TopicState {
-    fn from_partitions(partitions: Option<i32>) -> Self {
-        partitions.map_or(Self::Missing, Self::Exists)
-    }
-}
-
-/// Reads and changes the topics of the provisioned cluster.
-#[async_trait(?Send)]
-pub trait TopicBackend {
-    /// Name of the backend in messages, such as `the brokers`.
-    fn name(&self) -> &'static str;
-
-    /// Lists the topics with their number of partitions.
-    ///
-    /// # Errors
-    /// The backend cannot be reached.
-    async fn list(&self) -> Result<BTreeMap<String, i32>>;
-
-    /// Returns whether a topic exists, with its number of partitions.
-    ///
-    /// # Errors
-    /// The backend cannot be reached.
-    async fn describe(&self, topic: &str) -> Result<TopicState>;
-
-    /// Creates a topic. An existing topic is kept unchanged.
-    ///
-    /// # Errors
-    /// The backend cannot be reached or rejects the topic.
-    async fn create(&self, topic: &str, partitions: i32, replicas: i32) -> Result<()>;
-
-    /// Deletes a topic. Returns `false` if it does not exist.
-    ///
-    /// # Errors
-    /// The backend cannot be reached or refuses the deletion.
-    async fn delete(&self, topic: &str) -> Result<bool>;
-}
 
 /// Chooses the backend by `topics.via`, the Kafka version and the reachability of the brokers.
 /// Returns `None` if the backend needs the client machine and it is not ready.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::base::error::Result;
 use crate::clients::aws::call::{CallContext, code};
 use crate::provision::aws::context::Account;
-use crate::provision::aws::msk::topic_backend::{TopicBackend, TopicState};
+use crate::provision::aws::msk::topic_backend::backend::{TopicBackend, TopicState};
 use crate::provision::aws::outputs;
 
 /// Error codes of a topic that does not exist.
