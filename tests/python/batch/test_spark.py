@@ -27,7 +27,7 @@ def both(pinpipe, *arguments):
             engine,
             *arguments,
             env={"PINPIPE__SPARK__SUBMIT": SPARK_SUBMIT, "PYSPARK_PYTHON": sys.executable},
-            timeout=600,
+            timeout=3600,
         )
         counts = {
             i["kind"]: tuple(i[k] for k in ("objects", "records", "rejects", "duplicates", "rows"))
