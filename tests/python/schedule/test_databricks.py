@@ -65,7 +65,7 @@ class Workspace:
             "json",
             *arguments,
             env=env or self.environment(),
-            timeout=600,
+            timeout=3600,
             **options,
         )
 

@@ -133,7 +133,7 @@ def test_dag_matches_the_configuration_and_escapes_templates(tmp_path, version):
             env=home.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=1200,
         )
         parsed = json.loads(done.stdout.split("PARSED ")[-1])
         assert parsed["errors"] == {}
@@ -187,14 +187,14 @@ def run_by_airflow(cloud, folder, version):
         folder / "airflow", version, AIRFLOW_CONN_DATABRICKS_DEFAULT=connection(cloud.databricks)
     )
     (home.dags / "me_dag.py").write_text(cloud.run("batch", "schedule", "--print").stdout)
-    home.test(DAG, timeout=600)
+    home.test(DAG, timeout=3600)
     (run,) = {key.split("/")[2] for key in cloud.keys(LAKE, "answers/me/")}
     return f"answers/me/{run}"
 
 
 def same_as_embedded(cloud, folder):
     """Asserts that the answers of Spark match the embedded engine; returns its report."""
-    report = cloud.json("batch", timeout=600)
+    report = cloud.json("batch", timeout=3600)
     assert len(report["answers"]) == ANSWERS
     for name, rows in answers_of(report).items():
         assert [list(row.values()) for row in cloud.parquet(f"{folder}/{name}")] == rows, name
@@ -304,7 +304,7 @@ def test_schedule_trigger_and_unschedule(tmp_path, version):
             cloud.seed(300, 3)
             databricks.token = "dapi-renewed-0123456789"
             expected = cloud.json("batch")
-            done = cloud.run("batch", "schedule", "--trigger", "--output", "json", timeout=600)
+            done = cloud.run("batch", "schedule", "--trigger", "--output", "json", timeout=3600)
             assert (
                 "0 of 3 resources changed" in done.stderr
                 and "started run `pinpipe__" in done.stderr
