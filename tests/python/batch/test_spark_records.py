@@ -9,7 +9,8 @@ import pytest
 from support.record_cases import CASES, NUMBERS, partition, write_cases
 from support.spark_job import run_jobs
 
-pytestmark = pytest.mark.java
+# One session plans some hundred queries, which takes about ten minutes.
+pytestmark = [pytest.mark.java, pytest.mark.nightly]
 
 TOPIC = "topics/local.{}/partition=0/local.{}+0+{:010d}{}"
 # Characters that a pattern of Hadoop, a list of paths or a URL contains.

@@ -74,7 +74,7 @@ def test_objects_are_closed_before_too_many_are_open(local):
     wait_for_lake(local.pinpipe, 500, "b")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_number_of_partitions_of_all_topics_is_limited(local):
     admin = AdminClient({"bootstrap.servers": local.kafka})
     topics = [NewTopic(f"t{number}", 10_000, 1) for number in range(6)]

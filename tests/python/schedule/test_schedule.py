@@ -203,6 +203,7 @@ def same_as_embedded(cloud, folder):
     return report
 
 
+@pytest.mark.nightly
 def test_airflow_runs_the_job_over_100_000_posts(tmp_path):
     with scheduled(tmp_path, **CALM) as cloud:
         cloud.apply("--only", "bucket,databricks-job")
