@@ -210,7 +210,7 @@ impl Session {
         }
     }
 
-    /// Plans the replacement of selected resources that are recreated with a replaced one.
+    /// Plans the replacement of selected resources that are replaced with another one.
     fn propagate_replacement(&self, changes: &mut Changes, selected: &BTreeSet<String>) {
         // Dependencies precede their dependents, so one pass is enough.
         for resource in self.graph.resources() {
